@@ -1,0 +1,78 @@
+"""Runs: the ranked candidates of each query, as TREC or MS MARCO files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from ..types import Candidate, ScoredDoc
+from .lines import lines, writing
+
+__all__ = ["read_run", "write_run"]
+
+TREC = "qid Q0 docid rank score tag"
+MSMARCO = "qid docid rank"
+
+
+def read_run(path: str | Path) -> dict[str, list[Candidate]]:
+    """Candidates of each query, best first. TREC (6 columns) and MS MARCO (3 columns) files are told apart by width.
+
+    TREC candidates are ordered by score, equal scores as they stand in the file; the rank column is not read, as in
+    trec_eval. MS MARCO candidates get the score 1 / rank.
+
+    Raises InputError for a malformed line, a score that is not finite, or a document twice in a query.
+    """
+    run: dict[str, dict[str, Candidate]] = {}
+    width = 0
+    for number, line in lines(path):
+        where = f"{path}, line {number}"
+        columns = line.split()
+        if not width and len(columns) in (3, 6):
+            width = len(columns)
+        if len(columns) != width:
+            expected = {6: f"6 ({TREC})", 3: f"3 ({MSMARCO})"}.get(width, f"6 ({TREC}) or 3 ({MSMARCO})")
+            raise InputError(f"{where}: {len(columns)} columns, expected {expected}")
+        if width == 6:
+            qid, docid, score = columns[0], columns[2], _number(columns[4], "score", where)
+        else:
+            qid, docid, score = columns[0], columns[1], 1 / max(1.0, _number(columns[2], "rank", where))
+        candidates = run.setdefault(qid, {})
+        if docid in candidates:
+            raise InputError(f"{where}: document {docid!r} occurs twice for query {qid!r}")
+        candidates[docid] = Candidate(docid, score)
+    if not run:
+        raise InputError(f"{path} holds no candidates")
+    return {qid: sorted(found.values(), key=lambda hit: -hit.score) for qid, found in run.items()}
+
+
+def write_run(
+    path: str | Path, results: Mapping[str, Sequence[ScoredDoc]], *, tag: str = "mixlm", msmarco: bool = False
+) -> None:
+    """Write ranked documents. Written TREC scores fall strictly with rank, even where six decimals would make ties,
+
+    because evaluation tools order by score and break ties by docid.
+    """
+    with writing(path) as file:
+        for qid, docs in results.items():
+            previous = None
+            for rank, doc in enumerate(docs, 1):
+                if msmarco:
+                    file.write(f"{qid}\t{doc.docid}\t{rank}\n")
+                    continue
+                millionths = round(doc.score * 1_000_000)
+                if previous is not None:
+                    millionths = min(millionths, previous - 1)
+                previous = millionths
+                file.write(f"{qid} Q0 {doc.docid} {rank} {millionths / 1_000_000:.6f} {tag}\n")
+
+
+def _number(text: str, name: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"{where}: the {name} {text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise InputError(f"{where}: the {name} {text!r} is not finite")
+    return value

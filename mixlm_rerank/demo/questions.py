@@ -1,0 +1,72 @@
+"""The demo's questions were judged by hand from the docstrings alone, so they favour no search system.
+
+Grade 2 answers the question, grade 1 is related or answers a part. Most questions share no word that carries meaning
+with what answers them: :func:`shares_content_word` says which, by a rule that anyone can read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+__all__ = ["Question", "load_questions", "shares_content_word"]
+
+STOP_WORDS = frozenset(
+    """
+    about above after again against all also always am an and another any anything are around as at away back be because
+    been before being below between both but by came can cannot come comes could did do does doing done down during each
+    either else etc ever every everything few for from further get gets getting give given go goes going got had has
+    have having he her here him his how however if in instead into is it its itself just let like make makes many may me
+    might more most much must my neither never no nobody nor not nothing now of off on once one ones only onto or other
+    others our out over own per put rather same several shall she should since so some somebody someone something
+    somewhere still such take than that the their them themselves then there these they thing things this those through
+    to too two under until up upon us use used user users uses using very via was way we were what whatever when where
+    whether which while who whoever whole whose why will with within without would yes yet you your
+    """.split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question and its judged answers: docid to grade, where a docid left out has grade 0."""
+
+    qid: str
+    text: str
+    relevant: dict[str, int]
+
+
+def load_questions() -> list[Question]:
+    """The questions in the order of their ids.
+
+    >>> question = load_questions()[0]
+    >>> question.qid, question.relevant["shutil.rmtree"]
+    ('q01', 2)
+    """
+    lines = files(__package__).joinpath("questions.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [Question(row["_id"], row["text"], row["relevant"]) for row in rows]
+
+
+def shares_content_word(question: str, answer: str) -> bool:
+    """Whether a word other than a stop word occurs in both, compared by its stem.
+
+    >>> shares_content_word("How do I sort people?", "builtins.sorted"), shares_content_word("Line people up", "sorted")
+    (True, False)
+    """
+    return not _stems(question).isdisjoint(_stems(answer))
+
+
+def _stems(text: str) -> set[str]:
+    """The stems of the words of a text, an identifier's parts among them: ``OrderedDict`` is also ordered and dict."""
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", text)
+    words = set(re.findall(r"[^\W_]{2,}", f"{text} {parts}".lower()))
+    return {_stem(word) for word in words - STOP_WORDS}
+
+
+def _stem(word: str) -> str:
+    """A word less its plural, -ing or -ed: files and filing are ``fil``, copies and copied are ``copy``."""
+    stem = re.sub(r"(?<=\w{2})(?:s|es)$", "", re.sub(r"(?<=\w{2})ie[sd]$", "y", word))
+    stem = re.sub(r"(?<=\w{2})(?:ing|ed|e)$", "", stem)
+    return re.sub(r"([^aeiou])\1$", r"\1", stem)  # running is run, and passes is pas as pass is

@@ -1,0 +1,55 @@
+"""What can go wrong, as one small tree.
+
+    MixLMError
+    ├── InputError          the caller's data or arguments: named, with what was expected and the mend
+    ├── MissingDocuments    candidates that the token index does not hold, under missing="error"
+    ├── IndexMismatch       a token index that was built by another item encoder
+    ├── IndexDamaged        a token index that is not whole (torn, foreign, of another format version)
+    └── MissingDependency   an extra (or Java) that this feature needs and this machine lacks
+
+Every message names the thing, what was expected and how to mend it. The command line prints it as one line and
+exits with code 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["IndexDamaged", "IndexMismatch", "InputError", "MissingDependency", "MissingDocuments", "MixLMError"]
+
+
+class MixLMError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(MixLMError, ValueError):
+    """The caller's data or arguments cannot be used as they are."""
+
+
+class MissingDocuments(MixLMError, KeyError):
+    """Some candidates are not in the token index. ``docids`` holds them all."""
+
+    def __init__(self, docids: Sequence[str], where: str) -> None:
+        self.docids = list(docids)
+        shown = ", ".join(repr(docid) for docid in self.docids[:5])
+        more = f" and {len(self.docids) - 5} more" if len(self.docids) > 5 else ""
+        super().__init__(
+            f"{len(self.docids)} candidates are not in {where}: {shown}{more}. "
+            'Add them to the index, or choose missing="last" (keep them below the others) or missing="encode" '
+            "(encode their text now)"
+        )
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return str(self.args[0])
+
+
+class IndexMismatch(MixLMError):
+    """A token index was opened with a model whose item encoder did not build it."""
+
+
+class IndexDamaged(MixLMError):
+    """A token index cannot be read: torn, incomplete, foreign, or of another format version."""
+
+
+class MissingDependency(MixLMError, ImportError):
+    """An optional dependency is not installed; the message says what to install."""

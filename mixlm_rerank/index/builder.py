@@ -1,0 +1,112 @@
+"""Build a token index from a corpus: bounded memory, committed in windows, resumable to the same bytes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..model import MixLM
+from ..types import Document
+from .local import LocalStore, content_hash
+from .lock import writer_lock
+from .manifest import Manifest
+from .plan import check_room, checked, plan_build
+from .quantiser import Quantiser
+from .segments import Segments
+
+__all__ = ["build"]
+
+# Documents a commit. Large enough for batches of equal length, small enough to lose little at an interruption.
+WINDOW = 2048
+
+
+def build(
+    documents: Iterable[Document],
+    model: MixLM,
+    folder: Path,
+    *,
+    dtype: str,
+    corpus: str,
+    skip_empty: bool,
+    progress: bool,
+) -> None:
+    """See :meth:`TokenIndex.build`."""
+    quantiser = Quantiser(dtype, model.config.tokens, model.item_encoder.hidden_size)
+    total = None
+    if iter(documents) is not documents:  # not a one-way stream: look at it before the long work
+        plan = plan_build(documents, model, quantiser.record_bytes, skip_empty=skip_empty)
+        check_room(plan, folder)
+        total = plan.documents
+        if progress:
+            tqdm.write(f"{folder}: {plan}", file=sys.stderr)
+    with writer_lock(folder):
+        store = _open_or_create(folder, model, quantiser, corpus)
+        done = store.rows
+        stream = checked(documents, skip_empty=skip_empty)
+        _skip_committed(stream, store, done)
+        with tqdm(total=total, initial=done, desc="index", unit="doc", disable=not progress) as bar:
+            for window in _windows(stream):
+                _refuse_duplicates(window, store)
+                store.append(window, model.encode([document.content for document in window], bar=bar))
+        if not len(store):
+            raise InputError("the corpus holds no documents")
+        store.finish()
+
+
+def _open_or_create(folder: Path, model: MixLM, quantiser: Quantiser, corpus: str) -> LocalStore:
+    if not (folder / "data.mdb").exists():
+        strangers = [path.name for path in folder.iterdir() if path.name != "writer.lock"]
+        if strangers:
+            raise InputError(f"{folder} is not empty and not a token index (it holds {strangers[0]!r}): choose another")
+        return LocalStore.create(
+            folder,
+            Manifest(
+                fingerprint=model.fingerprint,
+                model=model.name,
+                tokens=quantiser.tokens,
+                dim=quantiser.dim,
+                dtype=quantiser.dtype,
+                corpus=corpus,
+                rows_per_segment=Segments.rows_per_segment(quantiser.record_bytes),
+            ),
+        )
+    store = LocalStore(folder)
+    if store.manifest.complete:
+        raise InputError(f"{folder} is a complete token index already: delete it first, or choose another folder")
+    store.manifest.check_model(model, folder)
+    if store.manifest.dtype != quantiser.dtype:
+        raise InputError(f"{folder} was begun with dtype {store.manifest.dtype}, not {quantiser.dtype}")
+    return store
+
+
+def _skip_committed(stream: Iterator[Document], store: LocalStore, done: int) -> None:
+    """Pass over what an interrupted build has committed, making sure that it is still the same corpus."""
+    for row in range(done):
+        document = next(stream, None)
+        entry = None if document is None else store.entries([document.docid])[0]
+        if entry is None or document is None or entry["row"] != row or entry["content"] != content_hash(document):
+            now = "is gone" if document is None else f"({document.docid!r}) is another one, or has another text"
+            raise InputError(
+                f"the corpus has changed since the build of {store.folder} was interrupted: document {row + 1} {now}. "
+                "Restore the corpus, or delete the folder and build anew"
+            )
+
+
+def _windows(stream: Iterator[Document]) -> Iterator[list[Document]]:
+    while window := [document for document, _ in zip(stream, range(WINDOW), strict=False)]:
+        yield window
+
+
+def _refuse_duplicates(window: list[Document], store: LocalStore) -> None:
+    """For one-way streams, which no plan has looked at."""
+    docids = [document.docid for document in window]
+    rows = store.entries(docids)["row"]
+    seen: set[str] = set()
+    for docid, row in zip(docids, rows, strict=True):
+        if row >= 0 or docid in seen:
+            raise InputError(f"duplicate docid {docid!r} in the corpus; {store.rows} documents before it are safe")
+        seen.add(docid)

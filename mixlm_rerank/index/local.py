@@ -1,0 +1,132 @@
+"""The local store: an LMDB map docid -> row, and append-only segments of records.
+
+A write appends records, syncs them, then commits their rows to LMDB. A reader goes by the committed map, so it sees a
+document's old state or its new one, never a torn one; rows are never overwritten. One writer, many reader processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import IndexDamaged, InputError
+from ..types import Document
+from .environment import MAX_KEY_BYTES, Environment
+from .manifest import Manifest
+from .protocol import Fetched
+from .quantiser import Quantiser
+from .segments import Segments
+
+__all__ = ["LocalStore", "content_hash"]
+
+# An entry of the docid map: where the record lies, its checksum, and the hash of the text that it came from.
+ENTRY = np.dtype([("row", "<i8"), ("crc", "<u4"), ("content", "V16")])
+ABSENT = np.array([(-1, 0, b"")], dtype=ENTRY).tobytes()
+
+
+def content_hash(document: Document) -> bytes:
+    """16 bytes that change when the text that the item encoder reads changes."""
+    return hashlib.blake2b(document.content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class LocalStore:
+    """Opens the store in ``folder``. Raises InputError if there is none, IndexDamaged if it cannot be read."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "data.mdb").is_file():
+            raise InputError(f"no token index at {folder} (make one: mixlm-rerank index build CORPUS {folder})")
+        self.folder = folder
+        self._pid = os.getpid()
+        self._environment = Environment.shared(folder)
+        with self._environment.env.begin(db=self._environment.meta) as transaction:
+            manifest = transaction.get(b"manifest")
+        if manifest is None:
+            raise IndexDamaged(f"{folder} has no manifest: its build was cut off at the very start. Delete it and rebuild")
+        self.manifest = Manifest.loads(manifest, folder)
+        self.quantiser = Quantiser(self.manifest.dtype, self.manifest.tokens, self.manifest.dim)
+        self._segments = Segments(folder, self.quantiser.record_bytes, self.manifest.rows_per_segment)
+        self._segments.check_length(self.rows)
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest) -> LocalStore:
+        """An empty store. The folder must not exist, or be empty."""
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = Environment.shared(folder)
+        with environment.env.begin(write=True, db=environment.meta) as transaction:
+            transaction.put(b"manifest", manifest.dumps())
+        return cls(folder)
+
+    @property
+    def rows(self) -> int:
+        """Committed rows: documents ever written."""
+        with self._lmdb.begin(db=self._environment.meta) as transaction:
+            return int(transaction.get(b"rows") or 0)
+
+    def __len__(self) -> int:
+        with self._lmdb.begin() as transaction:
+            return int(transaction.stat(self._environment.docs)["entries"])
+
+    @property
+    def bytes(self) -> int:
+        """Disk space of all files."""
+        return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir() if path.is_file())
+
+    def entries(self, docids: Sequence[str]) -> NDArray[np.void]:
+        """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there."""
+        keys = [docid.encode("utf-8", "surrogatepass") for docid in docids]
+        with self._lmdb.begin(db=self._environment.docs) as transaction, transaction.cursor() as cursor:
+            held = dict(cursor.getmulti([key for key in keys if 0 < len(key) <= MAX_KEY_BYTES]))
+        return np.frombuffer(b"".join(held.get(key, ABSENT) for key in keys), dtype=ENTRY)
+
+    def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
+        """See :class:`TokenStore`."""
+        rows = self.entries(docids)["row"]
+        found = rows >= 0
+        return Fetched(self.quantiser.unpack(self._segments.read(rows[found]), tokens), found)
+
+    def append(self, documents: Sequence[Document], tokens: NDArray[np.float32]) -> None:
+        """Write new documents and commit them: all of them or, after a crash, none.
+
+        Raises InputError if the disk is full; what was committed before stays.
+        """
+        records = self.quantiser.pack(tokens)
+        first = self.rows
+        entries = np.zeros(len(documents), dtype=ENTRY)
+        entries["row"] = np.arange(first, first + len(documents))
+        entries["crc"] = [zlib.crc32(record.data) for record in records]
+        entries["content"] = [content_hash(document) for document in documents]
+        pairs = [
+            (document.docid.encode("utf-8", "surrogatepass"), entry.tobytes())
+            for document, entry in zip(documents, entries, strict=True)
+        ]
+        try:
+            self._segments.append(first, records)
+            with self._lmdb.begin(write=True, db=self._environment.docs) as transaction:
+                with transaction.cursor() as cursor:
+                    cursor.putmulti(sorted(pairs))
+                transaction.put(b"rows", str(first + len(documents)).encode(), db=self._environment.meta)
+        except (OSError, lmdb.Error) as error:
+            raise InputError(
+                f"cannot write to {self.folder} ({error}): disk full? {first} documents are safe in it; make room and "
+                "run the same command again to go on"
+            ) from None
+
+    def finish(self) -> None:
+        """Mark the first build as complete."""
+        self.manifest = replace(self.manifest, complete=True)
+        with self._lmdb.begin(write=True, db=self._environment.meta) as transaction:
+            transaction.put(b"manifest", self.manifest.dumps())
+
+    @property
+    def _lmdb(self) -> lmdb.Environment:
+        if self._pid != os.getpid():  # LMDB environments must not cross a fork
+            self._pid, self._environment = os.getpid(), Environment.shared(self.folder)
+        return self._environment.env

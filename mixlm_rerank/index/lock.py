@@ -1,0 +1,37 @@
+"""One writer at a time: a lock file that says who holds it and since when."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..errors import InputError
+
+__all__ = ["writer_lock"]
+
+
+@contextmanager
+def writer_lock(folder: Path) -> Iterator[None]:
+    """Hold the index in ``folder`` for writing. Released when the process ends, however it ends.
+
+    Raises InputError if another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "writer.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise InputError(f"{folder} is being written by another process: {file.read() or 'unknown'}") from None
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+        yield
+        file.truncate(0)

@@ -1,0 +1,38 @@
+"""What the reranker needs of a place that holds embedding tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .manifest import Manifest
+
+__all__ = ["Fetched", "TokenStore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Embedding tokens of some docids.
+
+    Attributes:
+        tokens: float32 [m, k, d], of the documents that were found, in the order asked for.
+        found: bool [n], one for each docid asked for; ``found.sum() == m``.
+    """
+
+    tokens: NDArray[np.float32]
+    found: NDArray[np.bool_]
+
+
+class TokenStore(Protocol):
+    """A read view of a token index: a local folder, a shared cache."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
+        """Embedding tokens of many documents at once; the last ``tokens`` of each (all of them for ``None``)."""
+        ...

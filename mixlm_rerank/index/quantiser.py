@@ -1,0 +1,73 @@
+"""Embedding tokens <-> fixed-size records of bytes.
+
+A record holds one document: ``tokens * dim`` components, then (int8 only) one fp16 scale a vector. int8 keeps each
+component within half a step of ``max|component| / 127`` of its vector, a quarter of the bytes of float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+__all__ = ["DTYPES", "Quantiser"]
+
+DTYPES = ("int8", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """Packs float32 [n, tokens, dim] into uint8 [n, record_bytes] and back.
+
+    >>> quantiser = Quantiser("int8", tokens=2, dim=4)
+    >>> quantiser.record_bytes
+    12
+    >>> records = quantiser.pack(np.array([[[1.0, 0.5, 0, -1.0], [0, 0, 0, 127.0]]], dtype=np.float32))
+    >>> quantiser.unpack(records).round(2)
+    array([[[  1.  ,   0.5 ,   0.  ,  -1.  ],
+            [  0.  ,   0.  ,   0.  , 127.  ]]], dtype=float32)
+    """
+
+    dtype: str
+    tokens: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype of a token index must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+
+    @property
+    def record_bytes(self) -> int:
+        components = self.tokens * self.dim
+        return components + 2 * self.tokens if self.dtype == "int8" else components * np.dtype(self.dtype).itemsize
+
+    def pack(self, tokens: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """float32 [n, tokens, dim] -> uint8 [n, record_bytes]."""
+        n = len(tokens)
+        if self.dtype != "int8":
+            with np.errstate(over="ignore"):
+                packed = np.ascontiguousarray(tokens, dtype=self.dtype)
+            if not np.isfinite(packed).all():
+                raise InputError(f"embedding tokens do not fit into {self.dtype}: use int8 or float32")
+            return packed.view(np.uint8).reshape(n, self.record_bytes)
+        scales = (np.abs(tokens).max(axis=2) / 127).astype(np.float16)
+        divisor = np.where(scales > 0, scales, 1).astype(np.float32)
+        codes = np.clip(np.rint(tokens / divisor[:, :, None]), -127, 127).astype(np.int8)
+        return np.concatenate(
+            [codes.view(np.uint8).reshape(n, -1), scales.astype("<f2").view(np.uint8).reshape(n, -1)], axis=1
+        )
+
+    def unpack(self, records: NDArray[np.uint8], tokens: int | None = None) -> NDArray[np.float32]:
+        """uint8 [n, record_bytes] -> float32 [n, k, dim]: the last k = ``tokens`` (default: all) of each document."""
+        n, k = len(records), self.tokens if tokens is None else tokens
+        skip = self.tokens - k
+        if self.dtype != "int8":
+            whole = np.ascontiguousarray(records).view(self.dtype).reshape(n, self.tokens, self.dim)
+            return whole[:, skip:].astype(np.float32)
+        split = self.tokens * self.dim
+        codes = records[:, skip * self.dim : split].view(np.int8).reshape(n, k, self.dim)
+        scales = np.ascontiguousarray(records[:, split + 2 * skip :]).view("<f2")
+        return codes * scales.astype(np.float32)[:, :, None]

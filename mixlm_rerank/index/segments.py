@@ -1,0 +1,90 @@
+"""Append-only segment files of fixed-size records, memory-mapped for reading."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import IndexDamaged
+
+__all__ = ["Segments"]
+
+SEGMENT_BYTES = 1 << 30
+
+
+class Segments:
+    """Records by row number. Rows are written once; rows past the committed count are remains of a crash."""
+
+    def __init__(self, folder: Path, record_bytes: int, rows_per_segment: int) -> None:
+        self._folder = folder
+        self._record_bytes = record_bytes
+        self._rows_per_segment = rows_per_segment
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+
+    @staticmethod
+    def rows_per_segment(record_bytes: int) -> int:
+        return max(1, SEGMENT_BYTES // record_bytes)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copies of records. int64 [n] -> uint8 [n, record_bytes]. Raises IndexDamaged if a file is too short."""
+        out = np.empty((len(rows), self._record_bytes), dtype=np.uint8)
+        segments = rows // self._rows_per_segment
+        for segment in np.unique(segments):
+            chosen = segments == segment
+            inside = rows[chosen] % self._rows_per_segment
+            out[chosen] = self._map(int(segment), int(inside.max()) + 1)[inside]
+        return out
+
+    def append(self, first_row: int, records: NDArray[np.uint8]) -> None:
+        """Write records from ``first_row`` on, over whatever a crash left there, and wait until they are on disk."""
+        written = 0
+        while written < len(records):
+            segment, inside = divmod(first_row + written, self._rows_per_segment)
+            count = min(len(records) - written, self._rows_per_segment - inside)
+            path = self._path(segment)
+            if not path.exists():
+                path.touch()
+                _sync_folder(self._folder)
+            with path.open("r+b") as file:
+                file.seek(inside * self._record_bytes)
+                file.write(records[written : written + count].data)
+                file.truncate()
+                file.flush()
+                os.fdatasync(file.fileno())
+            written += count
+
+    def check_length(self, rows: int) -> None:
+        """Raises IndexDamaged unless the files hold at least ``rows`` records."""
+        for segment in range(-(-rows // self._rows_per_segment)):
+            self._need(segment, min(rows - segment * self._rows_per_segment, self._rows_per_segment))
+
+    def _map(self, segment: int, rows: int) -> NDArray[np.uint8]:
+        """The mapped segment, mapped anew if it has grown past the last mapping."""
+        mapped = self._maps.get(segment)
+        if mapped is None or len(mapped) < rows:
+            held = self._need(segment, rows)
+            mapped = np.memmap(self._path(segment), np.uint8, mode="r", shape=(held, self._record_bytes))
+            self._maps[segment] = mapped
+        return mapped
+
+    def _need(self, segment: int, rows: int) -> int:
+        path = self._path(segment)
+        held = path.stat().st_size // self._record_bytes if path.exists() else 0
+        if held < rows:
+            raise IndexDamaged(f"{path} holds {held} documents, {rows} were committed: restore it, or rebuild the index")
+        return held
+
+    def _path(self, segment: int) -> Path:
+        return self._folder / f"tokens-{segment:06d}.bin"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

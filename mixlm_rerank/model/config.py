@@ -1,0 +1,96 @@
+"""What defines a MixLM besides its weights: budget, pooling, templates, length limits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from ..errors import InputError
+
+__all__ = ["MixLMConfig"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MixLMConfig:
+    """Everything but the weights and the tokenizers.
+
+    Attributes:
+        tokens: the largest token budget: embedding tokens kept of every document. Any smaller budget can be chosen
+            at query time; budget k reads the *last* k.
+        pooling: where embedding tokens come from. ``"last"``: final hidden states of the last positions (the paper's
+            last-N sampling). ``"mean"``: the means of ``tokens - 1`` equal segments, then the mean of all positions.
+            Either way the last embedding token is the document embedding of the bi-encoder that the item encoder
+            was started from.
+        memory_tokens: learned tokens appended to every document, whose states take the place of segment means
+            (``"mean"``) or of the last text positions (``"last"``). 0: none.
+        residual: add ``w * cos(query embedding, document embedding)`` to the log-odds (after ResRank, 2604.22180), so
+            that an untrained MixLM ranks like the bi-encoder it was started from.
+        prompt: the ranker's prefix, with ``{text}`` where the query goes.
+        score_token: the token after the document whose last hidden state is read out (the paper's EOS).
+        query_template, document_template: what the item encoder reads, with ``{text}``.
+        max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
+    """
+
+    tokens: int
+    pooling: Literal["last", "mean"]
+    prompt: str
+    score_token: str
+    query_template: str
+    document_template: str
+    memory_tokens: int = 0
+    residual: bool = True
+    max_query_tokens: int = 256
+    max_document_tokens: int = 256
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise InputError(f"tokens must be at least 1, not {self.tokens}")
+        if self.pooling not in ("last", "mean"):
+            raise InputError(f'pooling must be "last" or "mean", not {self.pooling!r}')
+        needed = self.tokens if self.pooling == "last" else self.tokens - 1
+        if self.memory_tokens and self.memory_tokens < needed:
+            raise InputError(
+                f"{self.tokens} embedding tokens need {needed} memory tokens, not {self.memory_tokens} (or 0 for none)"
+            )
+        for name in ("prompt", "query_template", "document_template"):
+            if getattr(self, name).count("{text}") != 1:
+                raise InputError(f"{name} must contain {{text}} exactly once: {getattr(self, name)!r}")
+
+    def check_budget(self, tokens: int | None) -> int:
+        """The budget to use: ``tokens``, or the largest one for ``None``. Raises InputError if it is out of range."""
+        if tokens is None:
+            return self.tokens
+        if not 1 <= tokens <= self.tokens:
+            raise InputError(f"tokens must lie between 1 and {self.tokens} (this model's largest budget), not {tokens}")
+        return tokens
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> MixLMConfig:
+        """Raises InputError if the file is missing, not ours, or of a newer format."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path.parent} is not a saved MixLM: it has no {path.name}") from None
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} is not valid JSON: {error}") from None
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if version is None:
+            raise InputError(
+                f"{path} is not a MixLM configuration. For a plain Hugging Face checkpoint, first make a MixLM of it: "
+                "mixlm-rerank model init FOLDER --item-encoder CHECKPOINT --ranker CHECKPOINT"
+            )
+        if version > FORMAT_VERSION:
+            raise InputError(f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade")
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"{path} has unknown keys {unknown}")
+        return cls(**values)

@@ -1,0 +1,136 @@
+"""The two families of backbones: decoders and bidirectional encoders. All that differs between them is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from ..errors import InputError
+
+__all__ = ["BidirectionalFamily", "DecoderFamily", "Family", "family_of"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Defaults and differences of one kind of backbone."""
+
+    name: ClassVar[str]
+    causal: ClassVar[bool]
+    pooling: ClassVar[Literal["last", "mean"]]
+
+    def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
+        """The backbone without its head, and the model with it where the family reads the head."""
+        raise NotImplementedError
+
+    def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The default prefix of the ranker."""
+        raise NotImplementedError
+
+    def text_template(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The default template of the item encoder, for queries and documents."""
+        raise NotImplementedError
+
+    def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        raise NotImplementedError
+
+    def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
+        """Where to start the readout: float32 [hidden_size], or None for zero."""
+        raise NotImplementedError
+
+
+class DecoderFamily(Family):
+    """Causal language models: Qwen3, Llama, Mistral and the like."""
+
+    name = "decoder"
+    causal = True
+    pooling = "last"
+
+    def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
+        head = AutoModelForCausalLM.from_pretrained(source, **options)
+        return head.base_model, head
+
+    def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return f"{tokenizer.bos_token or ''}Does the document answer the query? yes or no.\nQuery: {{text}}\nDocument: "
+
+    def text_template(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return f"{tokenizer.bos_token or ''}{{text}}{_special(tokenizer, 'eos_token')}"
+
+    def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return _special(tokenizer, "eos_token")
+
+    def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
+        assert head is not None
+        rows = head.get_output_embeddings().weight.detach().float()
+        ids = [tokenizer.encode(word, add_special_tokens=False) for word in ("yes", "no")]
+        if any(len(pieces) != 1 for pieces in ids):
+            raise InputError(f'"yes" and "no" must be one token each in the ranker\'s tokenizer, not {ids}')
+        return rows[ids[0][0]] - rows[ids[1][0]]
+
+
+class BidirectionalFamily(Family):
+    """Encoders: BERT, ModernBERT and the like. Query tokens see the query only; item tokens see query and themselves."""
+
+    name = "bidirectional"
+    causal = False
+    pooling = "mean"
+
+    def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
+        model = AutoModel.from_pretrained(source, **options)
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # nothing reads it; saved models stay small
+        return model, None
+
+    def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return self.text_template(tokenizer)
+
+    def text_template(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return f"{_special(tokenizer, 'cls_token')}{{text}}{_special(tokenizer, 'sep_token')}"
+
+    def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return _special(tokenizer, "sep_token")
+
+    def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
+        return None
+
+
+def family_of(source: str, **options: Any) -> Family:
+    """The family of a checkpoint, from its configuration alone. Raises InputError for other architectures."""
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source!r} is not a Hugging Face checkpoint that can be read here: {error}") from None
+    return family_of_config(config, source)
+
+
+def family_of_config(config: Any, source: str = "this model") -> Family:
+    kind = config.model_type
+    if not config.is_encoder_decoder:
+        if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+            return BidirectionalFamily()
+        if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            return DecoderFamily()
+    raise InputError(
+        f"{source!r} is a {kind} model; MixLM needs a decoder (Qwen3, Llama, Mistral ...) or an encoder (BERT, ModernBERT)"
+    )
+
+
+def _special(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    token = getattr(tokenizer, name)
+    if token is None:
+        raise InputError(f"the tokenizer has no {name}; set it, or give the templates and score_token yourself")
+    return str(token)
+
+
+def parameter_dtype(name: str | None) -> torch.dtype | None:
+    """``"float32"`` -> torch.float32. Raises InputError for a name that is no float dtype."""
+    if name is None:
+        return None
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"dtype must be float32, bfloat16 or float16, not {name!r}")
+    return dtype

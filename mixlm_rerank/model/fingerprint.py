@@ -1,0 +1,41 @@
+"""The fingerprint: what an item encoder's embedding tokens depend on, in 16 hexadecimal digits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+
+from .config import MixLMConfig
+from .item_encoder import ItemEncoder
+
+__all__ = ["fingerprint"]
+
+# Raise when the code comes to give other tokens for the same weights (a change of pooling, say).
+ENCODING_VERSION = 1
+
+
+def fingerprint(encoder: ItemEncoder, config: MixLMConfig) -> str:
+    """Hash of the item encoder's weights (as float32), tokenizer, template, pooling and budget.
+
+    The ranker is left out on purpose: training it further keeps a token index valid.
+    """
+    digest = hashlib.sha256()
+    tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    for state in ("padding", "truncation"):  # call state, not identity
+        tokenizer.pop(state, None)
+    settings = {
+        "encoding": ENCODING_VERSION,
+        "tokens": config.tokens,
+        "pooling": config.pooling,
+        "memory_tokens": config.memory_tokens,
+        "document_template": config.document_template,
+        "max_document_tokens": config.max_document_tokens,
+        "tokenizer": tokenizer,
+    }
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for name, weight in sorted(encoder.state_dict().items()):
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""MixLM = item encoder + ranker + readout (arXiv 2512.07846)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .config import MixLMConfig
+from .fingerprint import fingerprint
+from .item_encoder import ItemEncoder, Progress
+from .ranker import Ranker
+from .readout import Readout
+
+__all__ = ["MixLM"]
+
+
+class MixLM(nn.Module):
+    """Reads the query as text and each document as a few embedding tokens.
+
+    Make one with :meth:`from_pretrained` (a saved model, ``"default"``) or :meth:`from_backbones` (a new one from two
+    Hugging Face checkpoints). Score with :class:`mixlm_rerank.scoring.SharedPrefixScorer`, or through
+    :class:`mixlm_rerank.Reranker`.
+    """
+
+    def __init__(self, config: MixLMConfig, item_encoder: ItemEncoder, ranker: Ranker, projector: nn.Linear | None):
+        super().__init__()
+        self.config = config
+        self.item_encoder = item_encoder
+        self.ranker = ranker
+        self.projector = projector
+        self.readout = Readout(ranker.hidden_size, residual=config.residual)
+        self.name = "unsaved"
+        self.loaded_fingerprint: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.ranker.device
+
+    @property
+    def fingerprint(self) -> str:
+        """Ties a token index to this item encoder: hash of its weights, tokenizer, template and budget."""
+        return self.loaded_fingerprint or fingerprint(self.item_encoder, self.config)
+
+    def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
+        """Embedding tokens of documents: float32 [n, tokens, d]. See :meth:`ItemEncoder.encode`."""
+        return self.item_encoder.encode(texts, bar=bar)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Embedding tokens as the ranker's input. [..., d_encoder] -> [..., d_ranker], in the ranker's dtype."""
+        tokens = tokens.to(self.device, self.ranker.dtype)
+        return tokens if self.projector is None else self.projector(tokens)  # type: ignore[no-any-return]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config, weights (safetensors), both tokenizers and a model card into ``folder``."""
+        from .checkpoint import save  # here: checkpoint builds MixLM
+
+        save(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, device: str | None = None, dtype: str | None = None, local_files_only: bool = False
+    ) -> MixLM:
+        """Load a saved MixLM.
+
+        Args:
+            name: ``"default"``, a folder, or a Hugging Face hub id.
+            device: where to put it; a GPU if there is one, by default.
+            dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; float32 by default, bfloat16 on a GPU. The readout is
+                always float32.
+            local_files_only: never touch the network (folders and ``"default"`` never do).
+
+        Raises:
+            InputError: no such model, or not a MixLM.
+        """
+        from .checkpoint import load
+
+        return load(name, device=device, dtype=dtype, local_files_only=local_files_only)
+
+    @classmethod
+    def from_backbones(
+        cls,
+        item_encoder: str | Path,
+        ranker: str | Path,
+        *,
+        tokens: int = 4,
+        memory_tokens: int = 0,
+        residual: bool = True,
+        max_query_tokens: int = 256,
+        max_document_tokens: int = 256,
+        local_files_only: bool = False,
+    ) -> MixLM:
+        """A new, untrained MixLM from two checkpoints of plain language models (folders or hub ids).
+
+        Pooling, templates and score token follow from the family: decoders use last-N sampling and yes/no log-odds,
+        bidirectional encoders means and a zero head. With ``residual`` it ranks like the item encoder as a bi-encoder.
+
+        Raises:
+            InputError: not a checkpoint, an architecture of neither family, or lengths that do not fit.
+        """
+        from .checkpoint import from_backbones
+
+        return from_backbones(
+            str(item_encoder),
+            str(ranker),
+            tokens=tokens,
+            memory_tokens=memory_tokens,
+            residual=residual,
+            max_query_tokens=max_query_tokens,
+            max_document_tokens=max_document_tokens,
+            local_files_only=local_files_only,
+        )

@@ -1,0 +1,53 @@
+"""Text to token ids through a template of which only the ``{text}`` span is ever truncated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import InputError
+
+__all__ = ["Template"]
+
+
+class Template:
+    """``before{text}after``, tokenised in three pieces so that a long text cannot push the template out.
+
+    Special tokens are spelled out in the template (``"[CLS]{text}[SEP]"``). The same strings inside a text are read
+    as plain characters: no document can close the prompt.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        before, after = template.split("{text}")
+        self._before = tokenizer.encode(before, add_special_tokens=False) if before else []
+        self._after = tokenizer.encode(after, add_special_tokens=False) if after else []
+        self._room = max_tokens - len(self._before) - len(self._after)
+        if self._room < 1:
+            raise InputError(f"max_tokens={max_tokens} leaves no room for text in the template {template!r}")
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence that :meth:`ids` returns."""
+        return len(self._before) + self._room + len(self._after)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of every text in its template; a text that is too long loses its end."""
+        return [self._before + ids[: self._room] + self._after for ids in text_ids(self._tokenizer, texts)]
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of plain texts, without template; special tokens in them count as plain characters."""
+    if not texts:
+        return []
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids

@@ -1,0 +1,8 @@
+"""One query against its candidates: the plain reference, the fast way that equals it, and full-text mode."""
+
+from .full_text import FullTextScorer
+from .protocol import Scorer
+from .reference import ReferenceScorer
+from .shared_prefix import SharedPrefixScorer
+
+__all__ = ["FullTextScorer", "ReferenceScorer", "Scorer", "SharedPrefixScorer"]

@@ -1,0 +1,48 @@
+"""Full-text mode: the same ranker reads the document's text. The cross-encoder to compare MixLM with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..model import MixLM
+from .residual import add_residual
+
+__all__ = ["FullTextScorer"]
+
+POSITIONS_PER_FORWARD = 4096
+
+
+class FullTextScorer:
+    """``readout(ranker([prefix ; document text ; score token])) + residual``.
+
+    The residual term needs the document embedding, the last embedding token: taken from a token index where the
+    caller has it, else encoded here (which doubles the cost).
+    """
+
+    def __init__(self, model: MixLM) -> None:
+        self._model = model
+
+    @torch.inference_mode()
+    def score(
+        self, query: str, texts: Sequence[str], tokens: Tensor | None = None, *, progress: bool = False
+    ) -> Tensor:
+        """Document texts (and their embedding tokens, float [n, k, d]) -> log-odds, float32 [n]."""
+        model = self._model
+        prefix = model.ranker.prefixes([query])[0]
+        documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
+        scores = torch.empty(len(texts))
+        order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
+        with tqdm(total=len(texts), desc="full text", unit="doc", disable=not progress) as bar:
+            while order:
+                size = max(1, POSITIONS_PER_FORWARD // (len(prefix) + len(documents[order[0]]) + 1))
+                rows, order = order[:size], order[size:]
+                states = model.ranker([prefix] * len(rows), [documents[row] for row in rows])
+                scores[rows] = model.readout(states).cpu()
+                bar.update(len(rows))
+        if model.config.residual and tokens is None:
+            tokens = torch.from_numpy(model.encode(texts))
+        return scores if tokens is None else add_residual(model, [query], [tokens], [scores])[0]

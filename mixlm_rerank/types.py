@@ -1,0 +1,49 @@
+"""What travels between the parts: documents, candidates, ranked documents. Ids are ``str``, scores Python ``float``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Candidate", "Document", "ScoredDoc"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a corpus.
+
+    >>> Document("d1", "It barks.", title="The dog").content
+    'The dog. It barks.'
+    """
+
+    docid: str
+    text: str
+    title: str = ""
+
+    @property
+    def content(self) -> str:
+        """The string that the item encoder reads: ``title. text``."""
+        return f"{self.title}. {self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A first-stage hit. ``text`` is only needed where the token index lacks the document or ``verify_top`` is used."""
+
+    docid: str
+    score: float
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredDoc:
+    """A ranked document.
+
+    ``score`` falls with ``rank`` (1 is the best). Documents that the token index lacks (``missing="last"``) have
+    ``missing=True`` and a made-up score below every real one, so that the order survives in a run file.
+    """
+
+    docid: str
+    score: float
+    rank: int
+    first_stage_score: float
+    missing: bool = False
