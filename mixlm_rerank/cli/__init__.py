@@ -1,1 +1,36 @@
-"""cli"""
+"""The command line, one file a command. What is wrong with the input is said in one line, with exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ..errors import MixLMError
+from . import bm25, demo, evaluate, index, model, rerank
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="mixlm-rerank",
+    help="Rerank with documents as a few precomputed embedding tokens (MixLM).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(model.app, name="model")
+app.add_typer(index.app, name="index")
+app.add_typer(bm25.app, name="bm25")
+app.command("rerank")(rerank.rerank)
+app.command("eval")(evaluate.evaluate_runs)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Entry point of the ``mixlm-rerank`` script."""
+    try:
+        app()
+    except MixLMError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import ModuleType
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from mixlm_rerank.types import Document
 
 __all__ = ["stdlib_documents"]
 
-MIN_WORDS = 3
+MIN_WORDS = 2
 
 # Left out with all their submodules: some act when imported (open a browser, print, or change how input() reads a line,
 # as pdb and doctest do through readline since Python 3.13), some are programs or tests rather than a library, some come
@@ -36,10 +36,11 @@ SKIPPED = {
 }
 NO_SUBMODULES = {"encodings"}  # over a hundred codecs, with nothing to read
 UNLISTED = ("os.path",)  # a public module that is no file of its package
+HOMES = sys.stdlib_module_names | {""}  # many a builtin does not say where it is from
 
 
 class _Rank(NamedTuple):
-    """How good a name is: of the names of one object the least is its document's."""
+    """How good a name is, field by field: of the names of one object, the least is its document's."""
 
     not_builtin: bool
     foreign: bool  # the object says that it comes from elsewhere
@@ -72,7 +73,8 @@ def stdlib_documents() -> list[Document]:
     members = [member for cls, rank in classes.items() for member in _members(cls, rank, classes)]
 
     texts = {name: _own_doc(module) for name, module in modules.items()}
-    texts |= {entry.rank.docid: _own_doc(entry.value) for entry in _one_name_each([*exported, *members])}
+    for entry in _one_name_each([*exported, *members]):
+        texts[entry.rank.docid] = _own_doc(entry.value) or texts.get(entry.rank.docid, "")
     return [Document(docid, text, title=docid) for docid, text in sorted(texts.items()) if text]
 
 
@@ -100,7 +102,7 @@ def _exports(name: str, module: ModuleType) -> Iterator[_Entry]:
         value = _unbound(getattr(module, attr, None))
         if attr.startswith("_") or not (isinstance(value, type) or inspect.isroutine(value)):
             continue
-        home = getattr(value, "__module__", None) or name
+        home = _home(value) or name
         foreign = _root(home) != _root(name)
         if listed or not foreign or home.startswith("_") or name == "builtins":
             docid = attr if name == "builtins" else f"{name}.{attr}"
@@ -110,7 +112,7 @@ def _exports(name: str, module: ModuleType) -> Iterator[_Entry]:
             yield _Entry(rank, value)
 
 
-def _members(cls: type, rank: _Rank, public: Iterable[object]) -> Iterator[_Entry]:
+def _members(cls: type, rank: _Rank, public: Container[object]) -> Iterator[_Entry]:
     """The methods and properties of a class, less those that have their docstring from a public base class."""
     bases = [_namespace(base) for base in cls.__mro__[1:] if base in public]
     for attr, found in _namespace(cls).items():
@@ -132,9 +134,7 @@ def _one_name_each(entries: Iterable[_Entry]) -> list[_Entry]:
     """For every object the entry of its best name."""
     best: dict[int, _Entry] = {}
     for entry in entries:
-        known = best.setdefault(id(entry.value), entry)
-        if entry.rank < known.rank:
-            best[id(entry.value)] = entry
+        best[id(entry.value)] = min(entry, best.get(id(entry.value), entry), key=lambda known: known.rank)
     return list(best.values())
 
 
@@ -147,6 +147,11 @@ def _unbound(value: object) -> object:
     return value
 
 
+def _home(value: object) -> str:
+    """The module that an object says it is from, empty where it says nothing."""
+    return getattr(value, "__module__", None) or ""
+
+
 def _root(name: str) -> str:
     return name.partition(".")[0].lstrip("_")
 
@@ -155,6 +160,8 @@ def _own_doc(value: object) -> str:
     """The cleaned docstring; nothing where it is short, its type's, or the signature that a dataclass makes up."""
     doc = getattr(value, "__doc__", None)
     if not isinstance(doc, str) or (not isinstance(value, type) and doc == type(value).__doc__):
+        return ""
+    if _home(value).partition(".")[0] not in HOMES:  # put there by another package, as transformers does to logging
         return ""
     text = inspect.cleandoc(doc)
     if isinstance(value, type) and re.fullmatch(rf"{value.__name__}\(.*\)", text):

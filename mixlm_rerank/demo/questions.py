@@ -15,15 +15,12 @@ __all__ = ["Question", "load_questions", "shares_content_word"]
 
 STOP_WORDS = frozenset(
     """
-    about above after again against all also always am an and another any anything are around as at away back be because
-    been before being below between both but by came can cannot come comes could did do does doing done down during each
-    either else etc ever every everything few for from further get gets getting give given go goes going got had has
-    have having he her here him his how however if in instead into is it its itself just let like make makes many may me
-    might more most much must my neither never no nobody nor not nothing now of off on once one ones only onto or other
-    others our out over own per put rather same several shall she should since so some somebody someone something
-    somewhere still such take than that the their them themselves then there these they thing things this those through
-    to too two under until up upon us use used user users uses using very via was way we were what whatever when where
-    whether which while who whoever whole whose why will with within without would yes yet you your
+    about above after again against all am an and any are as at be because been before being below between both but by
+    can cannot could did do does doing done down during each few for from further had has have having he her here hers
+    him his how if in into is it its itself just may me might mine more most must my myself no nor not now of off on
+    once only or other our ours out over own same shall she should so some such than that the their theirs them then
+    there these they this those through to too under until up us very was we were what when where whether which while
+    who whom whose why will with would yet you your yours
     """.split()
 )
 

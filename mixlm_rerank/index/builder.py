@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..model import MixLM
+from ..progress import progress_bar
 from ..types import Document
 from .local import LocalStore, content_hash
 from .lock import writer_lock
@@ -48,11 +50,15 @@ def build(
         done = store.rows
         stream = checked(documents, skip_empty=skip_empty)
         _skip_committed(stream, store, done)
-        with tqdm(total=total, initial=done, desc="index", unit="doc", disable=not progress) as bar:
+        with progress_bar(total, "index", "documents", enabled=progress, initial=done) as bar:
             for window in _windows(stream):
                 _refuse_duplicates(window, store)
                 store.append(window, model.encode([document.content for document in window], bar=bar))
-        if not len(store):
+        if total not in (None, store.rows):
+            raise InputError(
+                f"the corpus had {total} documents at first and {store.rows} now: it changed under the build"
+            )
+        if not store.rows:
             raise InputError("the corpus holds no documents")
         store.finish()
 
@@ -97,7 +103,7 @@ def _skip_committed(stream: Iterator[Document], store: LocalStore, done: int) ->
 
 
 def _windows(stream: Iterator[Document]) -> Iterator[list[Document]]:
-    while window := [document for document, _ in zip(stream, range(WINDOW), strict=False)]:
+    while window := list(islice(stream, WINDOW)):
         yield window
 
 

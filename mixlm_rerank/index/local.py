@@ -49,7 +49,9 @@ class LocalStore:
         with self._environment.env.begin(db=self._environment.meta) as transaction:
             manifest = transaction.get(b"manifest")
         if manifest is None:
-            raise IndexDamaged(f"{folder} has no manifest: its build was cut off at the very start. Delete it and rebuild")
+            raise IndexDamaged(
+                f"{folder} has no manifest: its build was cut off at the very start. Delete it and rebuild"
+            )
         self.manifest = Manifest.loads(manifest, folder)
         self.quantiser = Quantiser(self.manifest.dtype, self.manifest.tokens, self.manifest.dim)
         self._segments = Segments(folder, self.quantiser.record_bytes, self.manifest.rows_per_segment)

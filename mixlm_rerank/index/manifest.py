@@ -43,9 +43,9 @@ class Manifest:
         """Raises IndexMismatch unless ``model`` has the item encoder that built this index."""
         if model.fingerprint != self.fingerprint:
             raise IndexMismatch(
-                f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item encoder is "
-                f"{model.fingerprint} ({model.name}). Rebuild it: mixlm-rerank index build {self.corpus} NEW_INDEX "
-                f"--model {model.name}"
+                f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item "
+                f"encoder is {model.fingerprint} ({model.name}). Rebuild it: "
+                f"mixlm-rerank index build {self.corpus} NEW_INDEX --model {model.name}"
             )
 
     def dumps(self) -> bytes:
@@ -61,8 +61,8 @@ class Manifest:
             raise IndexDamaged(f"{where} has an unreadable manifest") from None
         if version != FORMAT_VERSION:
             raise IndexDamaged(
-                f"{where} has index format {version}; this release reads format {FORMAT_VERSION}. Rebuild the index, or "
-                "use the release that built it"
+                f"{where} has index format {version}; this release reads format {FORMAT_VERSION}. Rebuild the index, "
+                "or use the release that built it"
             )
         names = {field.name for field in fields(cls)}
         if set(values) != names:

@@ -93,7 +93,7 @@ def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]
             if _hash(document.docid) in suspects:
                 if document.docid in seen:
                     raise InputError(
-                        f"duplicate docid {document.docid!r}: documents {seen[document.docid]} and {number} of the corpus"
+                        f"duplicate docid {document.docid!r}: documents {seen[document.docid]} and {number}"
                     )
                 seen[document.docid] = number
 

@@ -26,9 +26,8 @@ class Quantiser:
     >>> quantiser.record_bytes
     12
     >>> records = quantiser.pack(np.array([[[1.0, 0.5, 0, -1.0], [0, 0, 0, 127.0]]], dtype=np.float32))
-    >>> quantiser.unpack(records).round(2)
-    array([[[  1.  ,   0.5 ,   0.  ,  -1.  ],
-            [  0.  ,   0.  ,   0.  , 127.  ]]], dtype=float32)
+    >>> quantiser.unpack(records).round(1).tolist()
+    [[[1.0, 0.5, 0.0, -1.0], [0.0, 0.0, 0.0, 127.0]]]
     """
 
     dtype: str

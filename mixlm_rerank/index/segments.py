@@ -74,7 +74,9 @@ class Segments:
         path = self._path(segment)
         held = path.stat().st_size // self._record_bytes if path.exists() else 0
         if held < rows:
-            raise IndexDamaged(f"{path} holds {held} documents, {rows} were committed: restore it, or rebuild the index")
+            raise IndexDamaged(
+                f"{path} holds {held} documents, {rows} were committed: restore it, or rebuild the index"
+            )
         return held
 
     def _path(self, segment: int) -> Path:

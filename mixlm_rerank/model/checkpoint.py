@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ..errors import InputError, MissingDependency
 from .card import model_card
 from .config import MixLMConfig
-from .families import Family, family_of, family_of_config, parameter_dtype
+from .families import Family, family_of, family_of_config, load_backbone, parameter_dtype
 from .fingerprint import fingerprint
 from .item_encoder import ItemEncoder
 from .mixlm import MixLM
@@ -71,7 +72,8 @@ def save(model: MixLM, folder: Path) -> None:
     """See :meth:`MixLM.save_pretrained`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("item_encoder", model.item_encoder), ("ranker", model.ranker)):
-        part.backbone.save_pretrained(folder / name)
+        with _quiet():
+            part.backbone.save_pretrained(folder / name)
         part.tokenizer.save_pretrained(folder / name)
     save_file(_head_state(model), folder / HEAD)
     model.config.save(folder / "config.json")
@@ -133,30 +135,29 @@ def _folder(name: str, local_files_only: bool) -> Path:
 
 def _load_folder(folder: Path) -> MixLM:
     config = MixLMConfig.load(folder / "config.json")
-    parts: list[Any] = []
-    for name in ("item_encoder", "ranker"):
-        source = str(folder / name)
-        try:
-            with _quiet():
-                # float32 whatever was saved: fp16 files are for size, and widening them is exact
-                backbone = AutoModel.from_pretrained(source, local_files_only=True, dtype=torch.float32)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"{source} cannot be loaded: {error}") from None
-        parts += [backbone, _tokenizer(source, local_files_only=True)]
-    family = family_of_config(AutoConfig.from_pretrained(folder / "ranker", local_files_only=True), str(folder))
-    for backbone in parts[::2]:
-        if getattr(backbone, "pooler", None) is not None:
-            backbone.pooler = None
-    model = _assemble(config, *parts, family)
+    encoder, encoder_tokenizer = _saved_part(folder / "item_encoder")
+    backbone, ranker_tokenizer = _saved_part(folder / "ranker")
+    family = family_of_config(backbone.config, str(folder))
+    model = _assemble(config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, family)
     _load_head(model, folder / HEAD)
     return model
 
 
+def _saved_part(source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        with _quiet():
+            # float32 whatever was saved: fp16 files are for size, and widening them is exact
+            backbone = load_backbone(str(source), local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{source} cannot be loaded: {error}") from None
+    return backbone, _tokenizer(str(source), local_files_only=True)
+
+
 def _assemble(
     config: MixLMConfig,
-    encoder: Any,
+    encoder: PreTrainedModel,
     encoder_tokenizer: PreTrainedTokenizerBase,
-    backbone: Any,
+    backbone: PreTrainedModel,
     ranker_tokenizer: PreTrainedTokenizerBase,
     family: Family,
 ) -> MixLM:
@@ -179,7 +180,7 @@ def _head_state(model: MixLM) -> dict[str, torch.Tensor]:
 def _load_head(model: MixLM, path: Path) -> None:
     try:
         state = load_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     expected = _head_state(model)
     if {name: weight.shape for name, weight in state.items()} != {n: w.shape for n, w in expected.items()}:
@@ -189,12 +190,12 @@ def _load_head(model: MixLM, path: Path) -> None:
 
 def _tokenizer(source: str, **options: Any) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise InputError(f"{source!r} has no tokenizer that can be read here: {error}") from None
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer of {source!r} has no fast version (tokenizer.json)")
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -51,8 +51,8 @@ class DecoderFamily(Family):
     pooling = "last"
 
     def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-        head = AutoModelForCausalLM.from_pretrained(source, **options)
-        return head.base_model, head
+        head: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, **options)
+        return cast(PreTrainedModel, head.base_model), head
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return f"{tokenizer.bos_token or ''}Does the document answer the query? yes or no.\nQuery: {{text}}\nDocument: "
@@ -65,7 +65,7 @@ class DecoderFamily(Family):
 
     def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
         assert head is not None
-        rows = head.get_output_embeddings().weight.detach().float()
+        rows: Tensor = head.get_output_embeddings().weight.detach().float()
         ids = [tokenizer.encode(word, add_special_tokens=False) for word in ("yes", "no")]
         if any(len(pieces) != 1 for pieces in ids):
             raise InputError(f'"yes" and "no" must be one token each in the ranker\'s tokenizer, not {ids}')
@@ -73,17 +73,14 @@ class DecoderFamily(Family):
 
 
 class BidirectionalFamily(Family):
-    """Encoders: BERT, ModernBERT and the like. Query tokens see the query only; item tokens see query and themselves."""
+    """Encoders: BERT, ModernBERT and the like. Query tokens see the query only, item tokens query and themselves."""
 
     name = "bidirectional"
     causal = False
     pooling = "mean"
 
     def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-        model = AutoModel.from_pretrained(source, **options)
-        if getattr(model, "pooler", None) is not None:
-            model.pooler = None  # nothing reads it; saved models stay small
-        return model, None
+        return load_backbone(source, **options), None
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return self.text_template(tokenizer)
@@ -96,6 +93,14 @@ class BidirectionalFamily(Family):
 
     def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
         return None
+
+
+def load_backbone(source: str, **options: Any) -> PreTrainedModel:
+    """A checkpoint's model without any head. A pooler is a head too: nothing reads it, and saved models stay small."""
+    model: PreTrainedModel = AutoModel.from_pretrained(source, **options)
+    if getattr(model, "pooler", None) is not None:
+        setattr(model, "pooler", None)  # noqa: B010 (typed as a module)
+    return model
 
 
 def family_of(source: str, **options: Any) -> Family:
@@ -115,7 +120,7 @@ def family_of_config(config: Any, source: str = "this model") -> Family:
         if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             return DecoderFamily()
     raise InputError(
-        f"{source!r} is a {kind} model; MixLM needs a decoder (Qwen3, Llama, Mistral ...) or an encoder (BERT, ModernBERT)"
+        f"{source!r} is a {kind} model; MixLM needs a decoder (Qwen3, Llama ...) or an encoder (BERT, ModernBERT ...)"
     )
 
 

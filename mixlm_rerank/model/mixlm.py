@@ -53,7 +53,7 @@ class MixLM(nn.Module):
     def project(self, tokens: Tensor) -> Tensor:
         """Embedding tokens as the ranker's input. [..., d_encoder] -> [..., d_ranker], in the ranker's dtype."""
         tokens = tokens.to(self.device, self.ranker.dtype)
-        return tokens if self.projector is None else self.projector(tokens)  # type: ignore[no-any-return]
+        return tokens if self.projector is None else self.projector(tokens)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config, weights (safetensors), both tokenizers and a model card into ``folder``."""

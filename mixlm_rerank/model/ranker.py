@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Ranker(nn.Module):
         self.family = family
         self.hidden_size: int = backbone.config.hidden_size
         self._prompt = Template(tokenizer, config.prompt, config.max_query_tokens)
-        self._score_id = int(tokenizer.convert_tokens_to_ids(config.score_token))
+        self._score_id: int = tokenizer.get_vocab()[config.score_token]
         self._max_document_tokens = config.max_document_tokens
         self._layer_types = set(getattr(backbone.config, "layer_types", None) or ["full_attention"])
         parameters = inspect.signature(backbone.forward).parameters
@@ -86,12 +87,8 @@ class Ranker(nn.Module):
         prefix_lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self.device)
         embeds = pad_sequence(list(whole), batch_first=True)
         positions = torch.arange(embeds.shape[1], device=self.device)
-        mask: Tensor | dict[str, Tensor] = {
-            kind: self._mask(positions, prefix_lengths, lengths, kind) for kind in self._layer_types
-        }
-        if self._layer_types == {"full_attention"}:
-            mask = mask["full_attention"]
-        states = self._run(embeds, positions.expand(len(whole), -1), positions >= prefix_lengths[:, None], mask)
+        masks = {kind: self._mask(positions, prefix_lengths, lengths, kind) for kind in self._layer_types}
+        states = self._run(embeds, positions.expand(len(whole), -1), positions >= prefix_lengths[:, None], masks)
         return states[torch.arange(len(whole), device=self.device), lengths - 1]
 
     def forward_packed(self, prefixes: Sequence[Tensor], items: Sequence[Tensor]) -> list[Tensor]:
@@ -111,25 +108,29 @@ class Ranker(nn.Module):
         score = self._embed([self._score_id]).expand(len(tokens), 1, -1)
         flat = torch.cat([*prefixes, torch.cat([tokens, score], dim=1).flatten(0, 1)])
         in_item = torch.arange(len(flat), device=self.device) >= sum(layout.prefix_lengths)
-        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # 4-D: no mask is built; layout masks
-        mask = unused if self._layer_types == {"full_attention"} else dict.fromkeys(self._layer_types, unused)
-        states = self._run(flat[None], layout.position_ids(self.device)[None], in_item[None], mask, layout)[0]
+        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
+        masks = dict.fromkeys(self._layer_types, unused)
+        states = self._run(flat[None], layout.position_ids(self.device)[None], in_item[None], masks, layout)[0]
         last = states[sum(layout.prefix_lengths) :].view(len(tokens), item_length, -1)[:, -1]
-        return list(last.split(counts))
+        return list(torch.split(last, list(counts)))
 
     def _run(
         self,
         embeds: Tensor,
         positions: Tensor,
         in_document: Tensor,
-        mask: Tensor | dict[str, Tensor],
+        masks: dict[str, Tensor],
         layout: PackedLayout | None = None,
     ) -> Tensor:
-        extra = {"token_type_ids": in_document.long()} if self._segments else {}
+        extra: dict[str, Any] = {"token_type_ids": in_document.long()} if self._segments else {}
         if layout is not None:
             extra["layout"] = layout
         output = self.backbone(
-            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=False, **extra
+            inputs_embeds=embeds,
+            position_ids=positions,
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),  # some models know layer types
+            use_cache=False,
+            **extra,
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..model import MixLM
+from ..progress import progress_bar
 from .residual import add_residual
 
 __all__ = ["FullTextScorer"]
@@ -36,7 +36,7 @@ class FullTextScorer:
         documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
         scores = torch.empty(len(texts))
         order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
-        with tqdm(total=len(texts), desc="full text", unit="doc", disable=not progress) as bar:
+        with progress_bar(len(texts), "full text", "documents", enabled=progress) as bar:
             while order:
                 size = max(1, POSITIONS_PER_FORWARD // (len(prefix) + len(documents[order[0]]) + 1))
                 rows, order = order[:size], order[size:]

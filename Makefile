@@ -1,0 +1,34 @@
+# The whole developer interface. Everything happens in .venv; the first call installs it (about two minutes).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check format clean
+
+demo: .venv/installed        ## BM25 against MixLM on Python's own documentation, no download
+	$(BIN)/mixlm-rerank demo
+
+test: .venv/installed        ## the fast tests
+	$(BIN)/pytest
+
+test-all: .venv/installed    ## all tests, the slow ones too
+	$(BIN)/pytest -m "slow or not slow"
+
+check: .venv/installed       ## style, types, examples in docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types/mixlm_rerank
+	ln -s $(CURDIR)/mixlm_rerank/* $(CURDIR)/integrations $(CURDIR)/eval build/types/mixlm_rerank/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mixlm_rerank
+	$(BIN)/pytest --doctest-modules mixlm_rerank -p no:cacheprovider
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info mixlm-demo
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

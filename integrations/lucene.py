@@ -1,0 +1,78 @@
+"""BM25 by Pyserini: a Lucene index of a corpus, and its runs; the first stage of the command line and the demo."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mixlm_rerank.integrations.java import start_java
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.progress import progress_bar
+from mixlm_rerank.types import Candidate, Document
+
+__all__ = ["bm25_run", "build_lucene_index", "open_searcher"]
+
+BATCH = 1000
+
+
+def build_lucene_index(documents: Iterable[Document], folder: str | Path, *, progress: bool = False) -> int:
+    """Index ``title text`` of each document as one field, and store the documents. Returns how many there are.
+
+    The index appears under ``folder`` only when it is whole.
+
+    Raises InputError if ``folder`` exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder} exists: delete it first, or choose another folder")
+    start_java()
+    lucene = importlib.import_module("pyserini.index.lucene")
+    draft = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    indexer = lucene.LuceneIndexer(args=["-index", str(draft), "-storeRaw"], threads=1)
+    stream, count = iter(documents), 0
+    with progress_bar(None, "lucene", "documents", enabled=progress) as bar:
+        while batch := [_json(document) for document in islice(stream, BATCH)]:
+            indexer.add_batch_raw(batch)
+            count += len(batch)
+            bar.update(len(batch))
+    indexer.close()
+    draft.rename(folder)
+    return count
+
+
+def open_searcher(folder: str | Path) -> Any:
+    """A Pyserini LuceneSearcher with BM25 (k1 .9, b .4). Raises InputError if ``folder`` is no Lucene index."""
+    if not any(Path(folder).glob("segments_*")):
+        raise InputError(f"no Lucene index at {folder} (make one: mixlm-rerank bm25 index CORPUS {folder})")
+    start_java()
+    return importlib.import_module("pyserini.search.lucene").LuceneSearcher(str(folder))
+
+
+def bm25_run(
+    searcher: Any, queries: Mapping[str, str], *, hits: int = 100, threads: int = 1, drop_same_id: bool = False
+) -> dict[str, list[Candidate]]:
+    """The best ``hits`` documents of every query, best first.
+
+    ``drop_same_id`` leaves out the document whose docid is the qid, before the cut (ArguAna's queries are documents).
+    Queries that match nothing get an empty list.
+    """
+    found = searcher.batch_search(list(queries.values()), list(queries), k=hits + int(drop_same_id), threads=threads)
+    run = {}
+    for qid in queries:
+        kept = [Candidate(str(hit.docid), float(hit.score)) for hit in found.get(qid, [])]
+        run[qid] = [hit for hit in kept if not (drop_same_id and hit.docid == qid)][:hits]
+    return run
+
+
+def _json(document: Document) -> str:
+    contents = f"{document.title} {document.text}".strip()
+    fields = {"id": document.docid, "contents": contents, "title": document.title, "text": document.text}
+    return json.dumps(fields, ensure_ascii=False)

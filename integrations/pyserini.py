@@ -1,0 +1,136 @@
+"""Pyserini: hits in, hits out; a searcher that reranks; documents straight from a Lucene index.
+
+from mixlm_rerank import MixLM, Reranker, TokenIndex
+from mixlm_rerank.integrations.pyserini import RerankingSearcher, open_searcher
+
+model = MixLM.from_pretrained("default")
+searcher = RerankingSearcher(open_searcher("lucene"), Reranker(model, TokenIndex("tokens")), depth=1000)
+hits = searcher.search("what is a lobster roll?", k=10)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixlm_rerank.integrations.java import start_java
+from mixlm_rerank.integrations.lucene import open_searcher
+
+from mixlm_rerank.data.corpus import document_text
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.types import Document, ScoredDoc
+
+__all__ = [
+    "LuceneCorpus",
+    "LuceneTexts",
+    "RerankedHit",
+    "RerankingSearcher",
+    "open_searcher",
+    "rerank_hits",
+    "start_java",
+]
+
+
+class RerankedHit:
+    """A Pyserini hit with its new score and rank; everything else (``lucene_document`` ...) is the first stage's."""
+
+    def __init__(self, doc: ScoredDoc, hit: Any) -> None:
+        self.docid = doc.docid
+        self.score = doc.score
+        self.rank = doc.rank
+        self.first_stage_score = doc.first_stage_score
+        self.missing = doc.missing
+        self._hit = hit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_hit"], name)
+
+    def __repr__(self) -> str:
+        return f"RerankedHit(docid={self.docid!r}, score={self.score:.4f}, rank={self.rank})"
+
+
+def rerank_hits(reranker: Reranker, query: str, hits: Sequence[Any], k: int | None = None) -> list[RerankedHit]:
+    """Hits of LuceneSearcher or FaissSearcher in, the best ``k`` of them out in their new order."""
+    return _with_hits(reranker.rerank(query, hits, k), hits)
+
+
+class RerankingSearcher:
+    """A searcher that fetches ``depth`` hits from another one and reranks them.
+
+    Has ``search``, ``batch_search`` and ``doc`` with Pyserini's signatures, so it can stand wherever a LuceneSearcher
+    or FaissSearcher does: in a HybridSearcher, say. All other attributes are those of ``searcher``.
+    """
+
+    def __init__(self, searcher: Any, reranker: Reranker, depth: int = 1000) -> None:
+        if depth < 1:
+            raise InputError(f"depth must be at least 1, not {depth}")
+        self.searcher = searcher
+        self.reranker = reranker
+        self.depth = depth
+
+    def search(self, query: str, k: int = 10, **options: Any) -> list[RerankedHit]:
+        """The best ``k`` after reranking; ``options`` go to the first stage."""
+        hits = self.searcher.search(query, max(k, self.depth), **options)
+        return rerank_hits(self.reranker, query, hits, k)
+
+    def batch_search(
+        self, queries: Sequence[str], qids: Sequence[str], k: int = 10, threads: int = 1, **options: Any
+    ) -> dict[str, list[RerankedHit]]:
+        """The best ``k`` of every query; ``threads`` and ``options`` go to the first stage."""
+        found = self.searcher.batch_search(list(queries), list(qids), max(k, self.depth), threads, **options)
+        hits = {qid: found.get(qid, []) for qid in qids}
+        ranked = self.reranker.rerank_batch(dict(zip(qids, queries, strict=True)), hits, k)
+        return {qid: _with_hits(docs, hits[qid]) for qid, docs in ranked.items()}
+
+    def doc(self, docid: str | int) -> Any:
+        return self.searcher.doc(docid)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["searcher"], name)
+
+
+class LuceneTexts:
+    """docids -> texts, from a Lucene index that stores its documents: the ``texts`` of a Reranker."""
+
+    def __init__(self, searcher: Any, threads: int = 1) -> None:
+        self._searcher = searcher
+        self._threads = threads
+
+    def __call__(self, docids: Sequence[str]) -> Mapping[str, str]:
+        found = self._searcher.batch_doc(list(docids), self._threads)
+        return {docid: _document(docid, stored).content for docid, stored in found.items()}
+
+
+class LuceneCorpus:
+    """All documents of a Lucene index that stores them (``--storeRaw``). Raises InputError where it does not."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._searcher = open_searcher(folder)
+
+    def __iter__(self) -> Iterator[Document]:
+        for number in range(self._searcher.num_docs):
+            stored = self._searcher.doc(number)
+            yield _document(stored.docid(), stored)
+
+
+def _with_hits(docs: Sequence[ScoredDoc], hits: Sequence[Any]) -> list[RerankedHit]:
+    by_docid = {str(hit.docid): hit for hit in hits}
+    return [RerankedHit(doc, by_docid[doc.docid]) for doc in docs]
+
+
+def _document(docid: str, stored: Any) -> Document:
+    raw = stored.raw()
+    if raw is None:
+        raise InputError(f"the Lucene index does not store its documents ({docid!r}): build it with --storeRaw")
+    where = f"document {docid!r} of the Lucene index"
+    try:
+        fields = json.loads(raw)
+    except ValueError:
+        return Document(docid, raw)
+    if not isinstance(fields, dict):
+        return Document(docid, raw)
+    title, text = document_text(fields, where)
+    return Document(docid, text, title)

@@ -1,0 +1,53 @@
+"""Hits of any first stage -> candidates: Pyserini hits, tuples, docids, ranked documents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from .errors import InputError
+from .types import Candidate
+
+__all__ = ["as_candidates"]
+
+
+def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
+    """Candidates in the order given, which is taken as the first-stage ranking.
+
+    A hit is anything with ``docid`` and ``score`` (and perhaps ``text``), a pair (docid, score), or a bare docid.
+
+    >>> as_candidates([("d1", 2.5), "d2"])
+    [Candidate(docid='d1', score=2.5, text=None), Candidate(docid='d2', score=-1.0, text=None)]
+
+    Raises InputError for anything else, for a score that is not finite, or a docid that occurs twice.
+    """
+    if isinstance(hits, str):
+        raise InputError("hits must be a list of hits, not a string")
+    candidates = [_candidate(hit, position) for position, hit in enumerate(hits)]
+    if len({candidate.docid for candidate in candidates}) < len(candidates):
+        docids = [candidate.docid for candidate in candidates]
+        twice = next(docid for docid in docids if docids.count(docid) > 1)
+        raise InputError(f"document {twice!r} occurs twice among the candidates")
+    return candidates
+
+
+def _candidate(hit: Any, position: int) -> Candidate:
+    text = None
+    if isinstance(hit, str):
+        docid, score = hit, -float(position)
+    elif isinstance(hit, tuple) and len(hit) == 2:
+        docid, score = hit
+    elif hasattr(hit, "docid") and hasattr(hit, "score"):
+        docid, score, text = hit.docid, hit.score, getattr(hit, "text", None)
+    else:
+        raise InputError(
+            f"hit {position} is a {type(hit).__name__}; expected docid and score, (docid, score) or a docid"
+        )
+    try:
+        value = float(score)
+    except (TypeError, ValueError):
+        raise InputError(f"hit {position} ({docid!r}): the score {score!r} is not a number") from None
+    if not math.isfinite(value):
+        raise InputError(f"hit {position} ({docid!r}): the score {value} is not finite")
+    return Candidate(str(docid), value, text)

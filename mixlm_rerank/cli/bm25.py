@@ -1,0 +1,52 @@
+"""``mixlm-rerank bm25``: a BM25 first stage by Pyserini."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..data import read_qrels, read_topics, write_run
+from ..ranking import unranked
+from .options import CORPUS_HELP, open_documents
+
+__all__ = ["app"]
+
+app = typer.Typer(help="A BM25 first stage, by Pyserini.", no_args_is_help=True)
+
+
+@app.command("index")
+def index(
+    corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
+    folder: Annotated[Path, typer.Argument(help="The Lucene index; must not exist yet.")],
+) -> None:
+    """Build a Lucene index (one field: title and text; documents stored)."""
+    from mixlm_rerank.integrations.lucene import build_lucene_index
+
+    count = build_lucene_index(open_documents(corpus), folder, progress=True)
+    typer.echo(f"{folder}: {count:,} documents")
+
+
+@app.command("search")
+def search(
+    folder: Annotated[Path, typer.Argument(help="The Lucene index.")],
+    topics: Annotated[Path, typer.Option(help="Queries: TSV, BEIR queries.jsonl or BEIR folder.")],
+    output: Annotated[Path, typer.Option(help="The TREC run to write.")],
+    hits: Annotated[int, typer.Option(min=1, help="Candidates a query.")] = 100,
+    qrels: Annotated[Path | None, typer.Option(help="Search only for queries judged here.")] = None,
+    drop_same_id: Annotated[
+        bool, typer.Option("--drop-same-id", help="Leave out the document whose docid is the qid (ArguAna).")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """BM25 (k1 .9, b .4) candidates of every query, as a TREC run."""
+    from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
+
+    queries = read_topics(topics)
+    if qrels is not None:
+        judged = read_qrels(qrels)
+        queries = {qid: text for qid, text in queries.items() if qid in judged}
+    run = bm25_run(open_searcher(folder), queries, hits=hits, threads=threads, drop_same_id=drop_same_id)
+    write_run(output, {qid: unranked(found) for qid, found in run.items()}, tag="bm25")
+    typer.echo(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries")

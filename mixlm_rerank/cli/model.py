@@ -1,0 +1,50 @@
+"""``mixlm-rerank model``: make a MixLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from ..model import MixLM
+from .options import Offline
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Make a model.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Make a model."""
+
+
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to save it; must not exist yet.")],
+    item_encoder: Annotated[str, typer.Option(help="Checkpoint that encodes documents: an embedding model.")],
+    ranker: Annotated[str, typer.Option(help="Checkpoint that ranks: a decoder or encoder language model.")],
+    tokens: Annotated[int, typer.Option(help="Largest token budget: embedding tokens kept of each document.")] = 4,
+    memory_tokens: Annotated[int, typer.Option(help="Learned tokens appended to each document; 0 for none.")] = 0,
+    residual: Annotated[bool, typer.Option(help="Add the bi-encoder's cosine to the score.")] = True,
+    max_query_tokens: Annotated[int, typer.Option(help="Longest query, with its prompt.")] = 256,
+    max_document_tokens: Annotated[int, typer.Option(help="Longest document.")] = 256,
+    offline: Offline = False,
+) -> None:
+    """Make an untrained MixLM from two Hugging Face checkpoints (folders or hub ids)."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty: choose another folder")
+    model = MixLM.from_backbones(
+        item_encoder,
+        ranker,
+        tokens=tokens,
+        memory_tokens=memory_tokens,
+        residual=residual,
+        max_query_tokens=max_query_tokens,
+        max_document_tokens=max_document_tokens,
+        local_files_only=offline,
+    )
+    model.save_pretrained(folder)
+    typer.echo(f"{folder}: item encoder {model.fingerprint}, up to {tokens} embedding tokens a document")

@@ -1,0 +1,82 @@
+"""``mixlm-rerank rerank``: a run file in, a run file out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
+from ..errors import InputError
+from ..index import TokenIndex
+from ..reranker import Missing, Reranker
+from ..texts import Texts
+from ..types import Candidate
+from .options import CORPUS_HELP, Device, Dtype, Model, Offline, load_model, open_documents
+
+__all__ = ["rerank"]
+
+
+def rerank(
+    index: Annotated[Path, typer.Option(help="The token index.")],
+    output: Annotated[Path, typer.Option(help="Where to write the reranked run (or requests).")],
+    run: Annotated[Path | None, typer.Option(help="First-stage run: TREC or MS MARCO format.")] = None,
+    topics: Annotated[Path | None, typer.Option(help="Queries of --run: TSV, BEIR queries.jsonl or folder.")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="Instead of --run and --topics: rank_llm request JSONL; JSONL is written.")
+    ] = None,
+    model: Model = "default",
+    depth: Annotated[int | None, typer.Option(min=1, help="Rerank only the first candidates of each query.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Write only the best of each query.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Token budget; by default all that the index holds.")] = None,
+    missing: Annotated[Missing, typer.Option(help="Candidates that the index lacks.")] = "last",
+    texts: Annotated[str | None, typer.Option(help=f"For encode and verify: {CORPUS_HELP}")] = None,
+    first_stage_weight: Annotated[float, typer.Option(help="Share of the first-stage score, 0 to 1.")] = 0.0,
+    verify_top: Annotated[int, typer.Option(help="Read the text of the best m candidates in full.")] = 0,
+    format: Annotated[Literal["trec", "msmarco"], typer.Option(help="Format of the run to write.")] = "trec",
+    tag: Annotated[str, typer.Option(help="Last column of a TREC run.")] = "mixlm",
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Rerank a first-stage run from embedding tokens."""
+    asked = _asked(run, topics, requests)
+    candidates = {qid: hits[:depth] for qid, hits in asked.candidates.items()}
+    reranker = Reranker(
+        load_model(model, device, dtype, offline),
+        TokenIndex(index),
+        missing=missing,
+        texts=None if texts is None else _texts(texts, list(candidates.values())),
+        tokens=tokens,
+        first_stage_weight=first_stage_weight,
+        verify_top=verify_top,
+    )
+    results = reranker.rerank_batch(asked.queries, candidates, top_k, progress=not quiet)
+    if requests is None:
+        write_run(output, results, tag=tag, msmarco=format == "msmarco")
+    else:
+        write_requests(output, asked, results)
+    lacking = sum(doc.missing for docs in results.values() for doc in docs)
+    note = f"; {lacking:,} were not in the index and stand last" if lacking else ""
+    typer.echo(f"{output}: {sum(map(len, results.values())):,} documents of {len(results):,} queries{note}")
+
+
+def _asked(run: Path | None, topics: Path | None, requests: Path | None) -> Requests:
+    if requests is not None and run is None and topics is None:
+        return read_requests(requests)
+    if requests is None and run is not None and topics is not None:
+        return Requests(read_topics(topics), read_run(run), {})
+    raise InputError("give either --run and --topics, or --requests")
+
+
+def _texts(source: str, runs: Sequence[Sequence[Candidate]]) -> Texts:
+    """Texts by docid. Of a corpus file only the candidates' texts are kept in memory."""
+    if source.startswith("lucene:"):
+        from mixlm_rerank.integrations.pyserini import LuceneTexts, open_searcher
+
+        return LuceneTexts(open_searcher(source.removeprefix("lucene:")))
+    wanted = {hit.docid for hits in runs for hit in hits}
+    return {document.docid: document.content for document in open_documents(source) if document.docid in wanted}

@@ -1,0 +1,60 @@
+"""From scores to a ranking: order, ties, interpolation, missing documents, verified documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .types import Candidate, ScoredDoc
+
+__all__ = ["interpolated", "ranked", "unranked", "verified"]
+
+
+def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: NDArray[np.float64]) -> list[ScoredDoc]:
+    """All candidates, best first: by (-score, first-stage rank), those without a score (not ``found``) last.
+
+    ``scores`` [m] belong to the m found candidates. Each missing document gets a score 1 below the one above it.
+    """
+    present = [hit for hit, is_found in zip(candidates, found, strict=True) if is_found]
+    missing = [hit for hit, is_found in zip(candidates, found, strict=True) if not is_found]
+    scored = list(zip(present, scores.tolist(), strict=True))
+    scored.sort(key=lambda pair: -pair[1])  # stable: ties keep their first-stage order
+    floor = scored[-1][1] if scored else 0.0
+    docs = [ScoredDoc(hit.docid, score, rank, hit.score) for rank, (hit, score) in enumerate(scored, 1)]
+    for below, hit in enumerate(missing, 1):
+        docs.append(ScoredDoc(hit.docid, floor - below, len(docs) + 1, hit.score, missing=True))
+    return docs
+
+
+def unranked(candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+    """Candidates as they stand, in the form of ranked documents."""
+    return [ScoredDoc(hit.docid, hit.score, rank, hit.score) for rank, hit in enumerate(candidates, 1)]
+
+
+def interpolated(scores: NDArray[np.float64], first_stage: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """``(1 - weight) * scores + weight * first_stage``, each scaled to [0, 1] within the query. [n], [n] -> [n]."""
+    return (1 - weight) * _scaled(scores) + weight * _scaled(first_stage)
+
+
+def verified(docs: Sequence[ScoredDoc], scores: Mapping[str, float]) -> list[ScoredDoc]:
+    """The documents in ``scores`` on top, in the order of these new scores; the others below, as they were.
+
+    Scores keep falling with rank: where the best of the others would stand too high, all of them go down together.
+    """
+    top = sorted((doc for doc in docs if doc.docid in scores), key=lambda doc: -scores[doc.docid])
+    rest = [doc for doc in docs if doc.docid not in scores]
+    shift = max(0.0, rest[0].score - scores[top[-1].docid]) if rest and top else 0.0
+    moved = [replace(doc, score=scores[doc.docid]) for doc in top]
+    moved += [replace(doc, score=doc.score - shift) for doc in rest]
+    return [replace(doc, rank=rank) for rank, doc in enumerate(moved, 1)]
+
+
+def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Min-max scaling; all equal values become 0."""
+    if not len(values):
+        return values
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)

@@ -1,0 +1,210 @@
+"""The reranker: candidates in, ranked documents out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .candidates import as_candidates
+from .errors import InputError, MissingDocuments
+from .index import TokenStore
+from .index.quantiser import Quantiser
+from .model import MixLM
+from .progress import progress_bar
+from .ranking import interpolated, ranked, verified
+from .scoring import FullTextScorer, Scorer, SharedPrefixScorer
+from .texts import OnTheFly, Texts, texts_of
+from .types import Candidate, ScoredDoc
+
+__all__ = ["Missing", "Reranker"]
+
+Missing = Literal["error", "encode", "last"]
+
+# Candidates whose tokens are held in memory at once: 4,096 x 4 tokens x 384 dimensions are 25 MB.
+CANDIDATES_AT_ONCE = 4096
+
+
+class Reranker:
+    """Scores first-stage candidates with a MixLM over a token index.
+
+    Args:
+        model: the MixLM.
+        index: a token index that this model's item encoder built.
+        missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``: keep
+            them below all others, in first-stage order. ``"encode"``: encode their text now (a candidate's own
+            ``text``, or from ``texts``).
+        texts: docid -> text, for ``missing="encode"`` and ``verify_top``.
+        tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
+        first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: MixLM
+            alone, and scores are log-odds. Fit it on development queries.
+        verify_top: read the text of the best m candidates in full and reorder them (full-text mode; slow).
+        scorer: how to score; the shared-prefix scorer by default.
+
+    Raises:
+        IndexMismatch: another item encoder built the index.
+        InputError: an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        model: MixLM,
+        index: TokenStore,
+        *,
+        missing: Missing = "last",
+        texts: Texts | None = None,
+        tokens: int | None = None,
+        first_stage_weight: float = 0.0,
+        verify_top: int = 0,
+        scorer: Scorer | None = None,
+    ) -> None:
+        if missing not in ("error", "encode", "last"):
+            raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
+        if not 0 <= first_stage_weight <= 1:
+            raise InputError(f"first_stage_weight must lie between 0 and 1, not {first_stage_weight}")
+        if verify_top < 0:
+            raise InputError(f"verify_top must not be negative, not {verify_top}")
+        index.manifest.check_model(model, getattr(index, "path", "the token index"))
+        self.model = model
+        self.index = index
+        self.missing = missing
+        self.texts = texts
+        self.tokens = model.config.check_budget(tokens)
+        self.first_stage_weight = first_stage_weight
+        self.verify_top = verify_top
+        self._scorer = scorer or SharedPrefixScorer(model)
+        self._full_text = FullTextScorer(model)
+        manifest = index.manifest
+        self._on_the_fly = OnTheFly(model, Quantiser(manifest.dtype, manifest.tokens, manifest.dim))
+
+    def rerank(self, query: str, hits: Iterable[Any], top_k: int | None = None) -> list[ScoredDoc]:
+        """Rank one query's candidates; ties keep their first-stage order.
+
+        Args:
+            query: the query text.
+            hits: first-stage hits, best first (see :func:`as_candidates`); they are not changed.
+            top_k: how many to return; all for ``None``.
+
+        Raises:
+            InputError: an empty query, malformed or duplicate hits.
+            MissingDocuments: under ``missing="error"``, or where ``missing="encode"`` finds no text.
+        """
+        return self.rerank_batch({"": query}, {"": hits}, top_k)[""]
+
+    def rerank_batch(
+        self,
+        queries: Mapping[str, str],
+        hits: Mapping[str, Iterable[Any]],
+        top_k: int | None = None,
+        *,
+        progress: bool = False,
+    ) -> dict[str, list[ScoredDoc]]:
+        """Rank the candidates of many queries, many queries a forward pass. Equal to :meth:`rerank` of each.
+
+        ``queries`` and ``hits`` are keyed by qid; the result has the keys of ``hits``, in its order.
+        """
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k must be at least 1, not {top_k}")
+        jobs = [_Job(qid, _text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
+        results: dict[str, list[ScoredDoc]] = {}
+        with progress_bar(len(jobs), "rerank", "queries", enabled=progress) as bar:
+            for group in _groups(jobs):
+                self._score(group)
+                results.update({job.qid: self._rank(job)[:top_k] for job in group})
+                bar.update(len(group))
+        return results
+
+    def _score(self, jobs: Sequence[_Job]) -> None:
+        """Fill in tokens, which candidates have any, and log-odds."""
+        candidates = [hit for job in jobs for hit in job.candidates]
+        tokens, found = self._tokens(candidates)
+        row = column = 0
+        for job in jobs:
+            job.found = found[row : row + len(job.candidates)]
+            count = int(job.found.sum())
+            job.tokens = tokens[column : column + count]
+            row, column = row + len(job.candidates), column + count
+        scorable = [job for job in jobs if len(job.tokens)]
+        if scorable:
+            scores = self._scorer.score_batch([job.query for job in scorable], [job.tokens for job in scorable])
+            for job, values in zip(scorable, scores, strict=True):
+                job.scores = values.double().numpy()
+
+    def _tokens(self, candidates: Sequence[Candidate]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Embedding tokens float [m, k, d] of the candidates that have any, and which those are, bool [n]."""
+        fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
+        lacking = [hit for hit, found in zip(candidates, fetched.found, strict=True) if not found]
+        if not lacking or self.missing == "last":
+            return torch.from_numpy(fetched.tokens), fetched.found
+        texts = texts_of(lacking, self.texts) if self.missing == "encode" else {}
+        without = list(dict.fromkeys(hit.docid for hit in lacking if hit.docid not in texts))
+        if without:
+            what = "the token index" if self.missing == "error" else "the token index and come without text"
+            raise MissingDocuments(without, what)
+        tokens = np.empty((len(candidates), *fetched.tokens.shape[1:]), dtype=np.float32)
+        tokens[fetched.found] = fetched.tokens
+        tokens[~fetched.found] = self._on_the_fly.encode([texts[hit.docid] for hit in lacking], self.tokens)
+        return torch.from_numpy(tokens), np.ones(len(candidates), dtype=bool)
+
+    def _rank(self, job: _Job) -> list[ScoredDoc]:
+        scores = job.scores
+        if self.first_stage_weight:
+            first = np.array([hit.score for hit in job.candidates])[job.found]
+            scores = interpolated(scores, first, self.first_stage_weight)
+        docs = ranked(job.candidates, job.found, scores)
+        return self._verify(job, docs) if self.verify_top else docs
+
+    def _verify(self, job: _Job, docs: list[ScoredDoc]) -> list[ScoredDoc]:
+        """Full-text scores for the best ``verify_top``."""
+        best = {doc.docid for doc in docs[: self.verify_top] if not doc.missing}
+        scored = [hit for hit, found in zip(job.candidates, job.found, strict=True) if found]
+        rows = [row for row, hit in enumerate(scored) if hit.docid in best]
+        if not rows:
+            return docs
+        texts = texts_of([scored[row] for row in rows], self.texts)
+        without = [scored[row].docid for row in rows if scored[row].docid not in texts]
+        if without:
+            raise InputError(f"verify_top needs the text of {without[0]!r}: give texts=, or hits with text")
+        read = [texts[scored[row].docid] for row in rows]
+        scores = self._full_text.score(job.query, read, job.tokens[rows]).tolist()
+        return verified(docs, {scored[row].docid: score for row, score in zip(rows, scores, strict=True)})
+
+
+@dataclass
+class _Job:
+    """One query on its way through the reranker."""
+
+    qid: str
+    query: str
+    candidates: list[Candidate]
+    found: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
+    tokens: Tensor = field(default_factory=lambda: torch.empty(0))
+    scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+
+def _text(queries: Mapping[str, str], qid: str) -> str:
+    query = queries.get(qid)
+    if query is None:
+        raise InputError(f"there are hits for query {qid!r}, but no query of that qid")
+    if not isinstance(query, str) or not query.strip():
+        raise InputError(f"the query {qid!r} is empty" if qid else "the query is empty")
+    return query
+
+
+def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+    """Neighbouring queries, together about ``CANDIDATES_AT_ONCE`` candidates."""
+    group: list[_Job] = []
+    held = 0
+    for job in jobs:
+        if group and held + len(job.candidates) > CANDIDATES_AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(job)
+        held += len(job.candidates)
+    if group:
+        yield group

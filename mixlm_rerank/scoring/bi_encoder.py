@@ -1,0 +1,32 @@
+"""The bi-encoder inside a MixLM: cosine of query and document embedding, without the ranker. A baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..model import MixLM
+
+__all__ = ["BiEncoderScorer"]
+
+
+class BiEncoderScorer:
+    """Scores are cosines in [-1, 1], not log-odds."""
+
+    def __init__(self, model: MixLM) -> None:
+        self._model = model
+
+    def score(self, query: str, tokens: Tensor) -> Tensor:
+        """Embedding tokens, float [n, k, d], of which only the last is read -> cosines, float32 [n]."""
+        return self.score_batch([query], [tokens])[0]
+
+    @torch.inference_mode()
+    def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
+        embeddings = self._model.item_encoder.embed_queries(queries)
+        return [
+            F.cosine_similarity(embedding[None], candidates[:, -1].float(), dim=-1)
+            for embedding, candidates in zip(embeddings, tokens, strict=True)
+        ]

@@ -1,0 +1,54 @@
+"""Where document texts come from when a document is not in the token index, or is to be read in full."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .index.local import content_hash
+from .index.quantiser import Quantiser
+from .model import MixLM
+from .types import Candidate, Document
+
+__all__ = ["OnTheFly", "Texts", "texts_of"]
+
+# docid -> text: a mapping, or a function that looks up many docids at once (and leaves out those it does not know).
+Texts = Mapping[str, str] | Callable[[Sequence[str]], Mapping[str, str]]
+
+CACHED_DOCUMENTS = 4096
+
+
+def texts_of(candidates: Sequence[Candidate], source: Texts | None) -> dict[str, str]:
+    """Texts of candidates: their own, else from ``source``; documents without any text are left out."""
+    found = {hit.docid: hit.text for hit in candidates if hit.text}
+    wanted = [hit.docid for hit in candidates if hit.docid not in found]
+    if wanted and source is not None:
+        held = source(wanted) if callable(source) else {docid: source[docid] for docid in wanted if docid in source}
+        found.update({docid: text for docid, text in held.items() if text})
+    return found
+
+
+class OnTheFly:
+    """Encodes texts now, as they would lie in the index (quantised alike), and keeps the latest by content hash."""
+
+    def __init__(self, model: MixLM, quantiser: Quantiser) -> None:
+        self._model = model
+        self._quantiser = quantiser
+        self._cache: OrderedDict[bytes, NDArray[np.uint8]] = OrderedDict()
+
+    def encode(self, texts: Sequence[str], tokens: int) -> NDArray[np.float32]:
+        """Texts -> float32 [n, tokens, d]."""
+        keys = [content_hash(Document("", text)) for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
+        if new:
+            records = self._quantiser.pack(self._model.encode(list(new.values())))
+            self._cache.update(zip(new, records, strict=True))
+        for key in keys:
+            self._cache.move_to_end(key)
+        records = np.stack([self._cache[key] for key in keys])
+        while len(self._cache) > CACHED_DOCUMENTS:
+            self._cache.popitem(last=False)
+        return self._quantiser.unpack(records, tokens)
