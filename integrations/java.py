@@ -21,7 +21,9 @@ from mixlm_rerank.errors import InputError, MissingDependency
 __all__ = ["find_java", "start_java"]
 
 OLDEST_JAVA = 21
+QUIET_UNSAFE = 23  # the first Java that warns of sun.misc.Unsafe, which Lucene uses, and has an option not to
 INSTALL = 'pip install "mixlm-rerank[pyserini]"'
+PLACES = ("lib", "bin", "lib/*", "jre/lib", "jre/lib/*", "jre/bin")  # of server/libjvm.so; the last ones up to Java 8
 SYSTEM_JAVAS = ("/usr/lib/jvm/*", "/Library/Java/JavaVirtualMachines/*/Contents/Home", "/opt/java/*")
 
 
@@ -39,7 +41,8 @@ def start_java() -> None:
     if jnius_config.vm_running:
         if not any("anserini" in entry for entry in jnius_config.get_classpath()):
             raise InputError(
-                "a Java machine without Pyserini's jar is running in this process: import mixlm_rerank first"
+                "a Java machine without Pyserini's jar runs in this process already: call "
+                "mixlm_rerank.integrations.java.start_java() before anything else that uses Java"
             )
         return
     jars = sorted((Path(package.origin).parent / "resources" / "jars").glob("anserini-*-fatjar.jar"))
@@ -51,9 +54,13 @@ def start_java() -> None:
     jnius_config.add_options("-Xrs")  # leave Ctrl-C to Python
     if "jdk.incubator.vector" in _release(home).get("MODULES", ""):
         jnius_config.add_options("--add-modules=jdk.incubator.vector")
+    if _version(home) >= QUIET_UNSAFE:
+        jnius_config.add_options("--sun-misc-unsafe-memory-access=allow")
     jnius = importlib.import_module("jnius")
     level = jnius.autoclass("org.apache.logging.log4j.Level")
     jnius.autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(level.WARN)
+    level = jnius.autoclass("java.util.logging.Level")
+    jnius.autoclass("java.util.logging.Logger").getLogger("").setLevel(level.SEVERE)  # Lucene's, on newer Javas
 
 
 def find_java() -> Path:
@@ -88,10 +95,10 @@ def _homes() -> Iterator[Path]:
 
 def _version(home: Path) -> int:
     """The major version of the Java in ``home``; 0 if there is none. ``"1.8.0"`` is version 8."""
-    library = "jvm.dll" if sys.platform == "win32" else "libjvm*"
-    if not any(home.glob(f"**/server/{library}")):
+    library = "jvm.dll" if sys.platform == "win32" else "libjvm.*"
+    if not any(any(home.glob(f"{place}/server/{library}")) for place in PLACES):
         return 0
-    numbers = re.findall(r"\d+", _release(home).get("JAVA_VERSION", "0"))
+    numbers = re.findall(r"\d+", _release(home).get("JAVA_VERSION", "")) or ["0"]
     return int(numbers[1] if numbers[0] == "1" and len(numbers) > 1 else numbers[0])
 
 

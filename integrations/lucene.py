@@ -19,41 +19,48 @@ from mixlm_rerank.types import Candidate, Document
 __all__ = ["bm25_run", "build_lucene_index", "open_searcher"]
 
 BATCH = 1000
+LONGEST_QUERY = 2**31 - 1  # words
 
 
 def build_lucene_index(documents: Iterable[Document], folder: str | Path, *, progress: bool = False) -> int:
     """Index ``title text`` of each document as one field, and store the documents. Returns how many there are.
 
-    The index appears under ``folder`` only when it is whole.
+    Documents without text are left out: no query could find them. The index appears under ``folder`` only when it is
+    whole.
 
-    Raises InputError if ``folder`` exists.
+    Raises InputError if ``folder`` exists, a docid occurs twice, or there are no documents.
     """
     folder = Path(folder)
     if folder.exists():
         raise InputError(f"{folder} exists: delete it first, or choose another folder")
     start_java()
-    lucene = importlib.import_module("pyserini.index.lucene")
     draft = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(draft, ignore_errors=True)
     draft.parent.mkdir(parents=True, exist_ok=True)
-    indexer = lucene.LuceneIndexer(args=["-index", str(draft), "-storeRaw"], threads=1)
-    stream, count = iter(documents), 0
-    with progress_bar(None, "lucene", "documents", enabled=progress) as bar:
-        while batch := [_json(document) for document in islice(stream, BATCH)]:
-            indexer.add_batch_raw(batch)
-            count += len(batch)
-            bar.update(len(batch))
-    indexer.close()
-    draft.rename(folder)
+    try:
+        count = _fill(draft, documents, progress)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return count
 
 
 def open_searcher(folder: str | Path) -> Any:
-    """A Pyserini LuceneSearcher with BM25 (k1 .9, b .4). Raises InputError if ``folder`` is no Lucene index."""
+    """A Pyserini LuceneSearcher with BM25 (k1 .9, b .4), for queries of any length.
+
+    Raises InputError if ``folder`` is no Lucene index, or one that this Lucene cannot read.
+    """
     if not any(Path(folder).glob("segments_*")):
         raise InputError(f"no Lucene index at {folder} (make one: mixlm-rerank bm25 index CORPUS {folder})")
     start_java()
-    return importlib.import_module("pyserini.search.lucene").LuceneSearcher(str(folder))
+    lucene, jnius = importlib.import_module("pyserini.search.lucene"), importlib.import_module("jnius")
+    # Lucene refuses queries of more than 1,024 words; some collections have documents as queries
+    jnius.autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(LONGEST_QUERY)
+    try:
+        return lucene.LuceneSearcher(str(folder))
+    except jnius.JavaException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the Lucene index at {folder} cannot be read ({reason}): build it anew") from None
 
 
 def bm25_run(
@@ -70,6 +77,28 @@ def bm25_run(
         kept = [Candidate(str(hit.docid), float(hit.score)) for hit in found.get(qid, [])]
         run[qid] = [hit for hit in kept if not (drop_same_id and hit.docid == qid)][:hits]
     return run
+
+
+def _fill(draft: Path, documents: Iterable[Document], progress: bool) -> int:
+    """Write a Lucene index into ``draft``; returns how many documents it holds."""
+    lucene = importlib.import_module("pyserini.index.lucene")
+    indexer = lucene.LuceneIndexer(args=["-index", str(draft), "-storeRaw"], threads=1)
+    stream = (document for document in documents if document.content.strip())
+    docids: set[str] = set()
+    try:
+        with progress_bar(None, "lucene", "documents", enabled=progress) as bar:
+            while batch := list(islice(stream, BATCH)):
+                for document in batch:
+                    if document.docid in docids:
+                        raise InputError(f"duplicate docid {document.docid!r} in the corpus: every docid must be unique")
+                    docids.add(document.docid)
+                indexer.add_batch_raw([_json(document) for document in batch])
+                bar.update(len(batch))
+    finally:
+        indexer.close()  # whatever happens: it holds a lock
+    if not docids:
+        raise InputError("the corpus holds no documents")
+    return len(docids)
 
 
 def _json(document: Document) -> str:

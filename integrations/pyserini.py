@@ -10,6 +10,7 @@ hits = searcher.search("what is a lobster roll?", k=10)
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ class RerankedHit:
         self._hit = hit
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_hit"], name)
+        return getattr(_held(self, "_hit", name), name)
 
     def __repr__(self) -> str:
         return f"RerankedHit(docid={self.docid!r}, score={self.score:.4f}, rank={self.rank})"
@@ -89,7 +90,7 @@ class RerankingSearcher:
         return self.searcher.doc(docid)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["searcher"], name)
+        return getattr(_held(self, "searcher", name), name)
 
 
 class LuceneTexts:
@@ -105,15 +106,25 @@ class LuceneTexts:
 
 
 class LuceneCorpus:
-    """All documents of a Lucene index that stores them (``--storeRaw``). Raises InputError where it does not."""
+    """All documents of a Lucene index that stores them. Raises InputError where it does not."""
 
     def __init__(self, folder: str | Path) -> None:
         self._searcher = open_searcher(folder)
 
     def __iter__(self) -> Iterator[Document]:
-        for number in range(self._searcher.num_docs):
-            stored = self._searcher.doc(number)
-            yield _document(stored.docid(), stored)
+        live = _java("org.apache.lucene.index.MultiBits").getLiveDocs(self._searcher.object.reader)
+        for number in range(self._searcher.num_docs):  # deleted documents keep their numbers
+            if live is None or live.get(number):
+                stored = self._searcher.doc(number)
+                yield _document(stored.docid(), stored)
+
+
+def _held(wrapper: Any, what: str, name: str) -> Any:
+    """What a wrapper holds; nothing yet while it is being copied or unpickled, when ``name`` must be reported absent."""
+    try:
+        return wrapper.__dict__[what]
+    except KeyError:
+        raise AttributeError(name) from None
 
 
 def _with_hits(docs: Sequence[ScoredDoc], hits: Sequence[Any]) -> list[RerankedHit]:
@@ -121,10 +132,17 @@ def _with_hits(docs: Sequence[ScoredDoc], hits: Sequence[Any]) -> list[RerankedH
     return [RerankedHit(doc, by_docid[doc.docid]) for doc in docs]
 
 
+def _java(name: str) -> Any:
+    return importlib.import_module("jnius").autoclass(name)
+
+
 def _document(docid: str, stored: Any) -> Document:
-    raw = stored.raw()
+    raw = stored.raw() or stored.contents()
     if raw is None:
-        raise InputError(f"the Lucene index does not store its documents ({docid!r}): build it with --storeRaw")
+        raise InputError(
+            f"the Lucene index does not store its documents ({docid!r}): build it with --storeRaw, or with "
+            "mixlm-rerank bm25 index"
+        )
     where = f"document {docid!r} of the Lucene index"
     try:
         fields = json.loads(raw)

@@ -23,7 +23,8 @@ from transformers import (
 from mixlm_rerank import Document, MixLM
 from mixlm_rerank.model.families import DecoderFamily
 
-ARCHITECTURES = ("bert", "modernbert", "qwen3", "llama")
+torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+
 CLS, SEP, EOS, PAD, UNK = "[CLS]", "[SEP]", "<eos>", "<pad>", "<unk>"
 
 DOCUMENTS = [
@@ -49,7 +50,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """
     made: dict[str, Path] = {}
 
-    def make(architecture: str, hidden: int = 32, **settings: object) -> Path:
+    def make(architecture: str, hidden: int = 64, **settings: object) -> Path:
         key = f"{architecture}-{hidden}-{sorted(settings.items())}"
         if key not in made:
             folder = tmp_path_factory.mktemp(architecture)

@@ -1,0 +1,156 @@
+"""A MixLM survives the disk, and its fingerprint says which item encoder it has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixlm_rerank import MixLM
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.scoring import SharedPrefixScorer
+
+ARCHITECTURES = ("bert", "modernbert", "qwen3", "llama")
+QUERY, TEXTS = "a dog barks", ["the moon is a rock", "a cat never barks", "bread"]
+
+
+def scores(model: MixLM) -> list[float]:
+    return SharedPrefixScorer(model).score(QUERY, torch.from_numpy(model.encode(TEXTS))).tolist()
+
+
+def fresh(checkpoint: Callable[..., Path], architecture: str = "bert", **options: object) -> MixLM:
+    folder = checkpoint(architecture)
+    return MixLM.from_backbones(folder, folder, **{"max_query_tokens": 64} | options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_saved_model_gives_the_same_scores(tiny: Callable[..., MixLM], architecture: str, tmp_path: Path) -> None:
+    model = tiny(architecture, memory_tokens=4)
+    model.save_pretrained(tmp_path)
+    loaded = MixLM.from_pretrained(tmp_path)
+    assert scores(loaded) == scores(model)
+    assert loaded.fingerprint == model.fingerprint and loaded.config == model.config
+    assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pkl"))
+    assert model.fingerprint in (tmp_path / "README.md").read_text()
+
+
+def test_a_saved_model_gives_the_same_scores_in_another_process(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    model = tiny("bert")
+    model.save_pretrained(tmp_path)
+    program = (
+        "import sys, json, torch\n"
+        "from mixlm_rerank import MixLM\n"
+        "from mixlm_rerank.scoring import SharedPrefixScorer\n"
+        f"model = MixLM.from_pretrained(sys.argv[1])\n"
+        f"scores = SharedPrefixScorer(model).score({QUERY!r}, torch.from_numpy(model.encode({TEXTS!r})))\n"
+        "print(json.dumps([scores.tolist(), model.fingerprint]))\n"
+    )
+    output = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert json.loads(output.stdout) == [scores(model), model.fingerprint]
+
+
+def test_a_projector_bridges_hidden_sizes_and_families(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    model = MixLM.from_backbones(checkpoint("bert", hidden=32), checkpoint("qwen3"), max_query_tokens=64)
+    torch.nn.init.normal_(model.readout.score.weight)
+    assert model.projector is not None
+    assert model.encode(TEXTS).shape == (3, 4, 32)
+    model.save_pretrained(tmp_path)
+    assert scores(MixLM.from_pretrained(tmp_path)) == scores(model)
+
+
+def test_decoders_start_from_yes_minus_no(checkpoint: Callable[..., Path]) -> None:
+    """Log-odds of an untrained decoder are logit(yes) - logit(no) of its own language model head."""
+    from transformers import AutoModelForCausalLM
+
+    model = fresh(checkpoint, "qwen3", residual=False)
+    head = AutoModelForCausalLM.from_pretrained(checkpoint("qwen3"))
+    ranker = model.ranker
+    prefix = ranker.prefixes([QUERY])[0]
+    (document,) = ranker.documents(["a cat"], [len(prefix)])
+    sequence = torch.cat([prefix, document, ranker._embed([ranker._score_id])])[None]
+    vocabulary = ranker.tokenizer.get_vocab()
+    with torch.inference_mode():
+        logits = head(inputs_embeds=sequence).logits[0, -1]
+        ours = model.readout(ranker([prefix], [document]))[0]
+    torch.testing.assert_close(ours, logits[vocabulary["yes"]] - logits[vocabulary["no"]], atol=1e-4, rtol=0)
+
+
+def test_the_fingerprint_follows_the_item_encoder_alone(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    model = fresh(checkpoint)
+    start = model.fingerprint
+    with torch.no_grad():
+        next(model.ranker.backbone.parameters()).add_(1)
+        model.readout.score.weight.add_(1)
+    assert model.fingerprint == start  # training the ranker keeps an index valid
+    with torch.no_grad():
+        next(model.item_encoder.backbone.parameters())[0, 0] += 1e-3
+    assert model.fingerprint != start
+    assert len({fresh(checkpoint, tokens=tokens).fingerprint for tokens in (2, 3)}) == 2
+    assert len({fresh(checkpoint, max_document_tokens=length).fingerprint for length in (32, 64)}) == 2
+
+
+def test_the_fingerprint_does_not_depend_on_the_dtype_loaded(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    model = tiny("bert")
+    model.save_pretrained(tmp_path)
+    for dtype in ("float32", "bfloat16", "float16"):
+        assert MixLM.from_pretrained(tmp_path, dtype=dtype).fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/no/such/folder", "no model folder"),
+        ("./nothing", "no model folder"),
+        ("nobody/nothing", "hub did not give"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MixLM.from_pretrained(name, local_files_only=True)
+
+
+def test_a_plain_checkpoint_is_refused_with_the_mend(checkpoint: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="mixlm-rerank model init"):
+        MixLM.from_pretrained(checkpoint("bert"))
+
+
+def test_broken_folders_are_refused(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    tiny("bert").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, message in (
+        ({"tokens": 3}, None),
+        ({"format_version": 99}, "format version 99"),
+        ({"surprise": 1}, "surprise"),
+        ({"memory_tokens": 3}, "does not fit"),
+        ({"prompt": "no place for a query"}, "text"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        if message is None:
+            assert MixLM.from_pretrained(tmp_path).config.tokens == 3
+            continue
+        with pytest.raises(InputError, match=message):
+            MixLM.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = tmp_path / "ranker" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="ranker"):
+        MixLM.from_pretrained(tmp_path)
+
+
+def test_unknown_devices_and_dtypes_are_named(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    tiny("bert").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="int8"):
+        MixLM.from_pretrained(tmp_path, dtype="int8")
+    with pytest.raises(InputError, match="abacus"):
+        MixLM.from_pretrained(tmp_path, device="abacus")
+
+
+def test_architectures_of_neither_family_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    with pytest.raises(InputError, match="t5"):
+        MixLM.from_backbones(tmp_path, tmp_path)

@@ -1,0 +1,93 @@
+"""The ranker's two ways of running a backbone are what the architecture itself computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mixlm_rerank import MixLM
+from mixlm_rerank.errors import InputError
+
+ARCHITECTURES = ("bert", "modernbert", "qwen3", "llama")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_masks_and_positions_are_those_of_the_architecture(tiny: Callable[..., MixLM], architecture: str) -> None:
+    """With nothing but a score token after the prefix, the forward pass must be Transformers' own."""
+    ranker = tiny(architecture).ranker
+    prefix = ranker.prefixes(["a dog barks at the moon and at the mail man, who fears it"])[0]
+    assert len(prefix) > 10  # longer than ModernBERT's window here
+    nothing = prefix[:0]
+    with torch.inference_mode():
+        ours = ranker([prefix, prefix], [nothing, prefix[:3]])[0]
+        sequence = torch.cat([prefix, ranker._embed([ranker._score_id])])[None]
+        segments = torch.tensor([[0] * len(prefix) + [1]])
+        extra = {"token_type_ids": segments} if architecture == "bert" else {}
+        if ranker.family.causal:
+            theirs = ranker.backbone(inputs_embeds=sequence, **extra).last_hidden_state[0, -1]
+        else:  # our prefix does not see the score token: take its keys away from the prefix by a second, shorter pass
+            theirs = _bidirectional_reference(ranker, sequence, extra)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def _bidirectional_reference(ranker, sequence, extra):  # type: ignore[no-untyped-def]
+    """Transformers' own mask code, restricted so that no prefix position sees the last one."""
+    from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
+
+    length = sequence.shape[1]
+    blind = torch.ones(1, 1, length, length, dtype=torch.bool)
+    blind[..., :-1, -1] = False
+    arguments = {"config": ranker.backbone.config, "inputs_embeds": sequence, "attention_mask": None}
+    masks = {}
+    for kind, make in (
+        ("full_attention", create_bidirectional_mask),
+        ("sliding_attention", create_bidirectional_sliding_window_mask),
+    ):
+        if kind in ranker._layer_types:
+            made = make(**arguments)
+            masks[kind] = blind if made is None else blind & made.bool()
+    mask = masks if len(masks) > 1 else masks["full_attention"]
+    return ranker.backbone(inputs_embeds=sequence, attention_mask=mask, **extra).last_hidden_state[0, -1]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_prefix_states_do_not_depend_on_the_document(tiny: Callable[..., MixLM], architecture: str) -> None:
+    """The identity that makes a prefix reusable: the query never sees a document."""
+    ranker = tiny(architecture).ranker
+    prefix = ranker.prefixes(["a dog"])[0]
+    states = []
+    ranker.backbone.register_forward_hook(lambda _m, _i, output: states.append(output.last_hidden_state))
+    with torch.inference_mode():
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            ranker([prefix], [torch.randn(3, ranker.hidden_size)])
+    torch.testing.assert_close(states[0][0, : len(prefix)], states[1][0, : len(prefix)], atol=1e-6, rtol=0)
+    assert not torch.allclose(states[0][0, -1], states[1][0, -1])
+
+
+def test_gradients_reach_ranker_and_tokens_through_the_packed_way(tiny: Callable[..., MixLM]) -> None:
+    model = tiny("bert")
+    tokens = torch.randn(3, 4, 64, requires_grad=True)
+    states = model.ranker.forward_packed(model.ranker.prefixes(["a dog"]), [tokens])[0]
+    model.readout(states).sum().backward()
+    assert tokens.grad is not None and (tokens.grad.abs().sum(dim=(1, 2)) > 0).all()
+    weight = model.ranker.backbone.get_input_embeddings().weight
+    assert weight.grad is not None and weight.grad.abs().sum() > 0
+    model.zero_grad()
+
+
+def test_a_long_document_is_cut_to_the_positions_that_are_left(checkpoint: Callable[..., object]) -> None:
+    folder = checkpoint("bert")
+    model = MixLM.from_backbones(folder, folder, max_query_tokens=120, max_document_tokens=100)  # type: ignore[arg-type]
+    prefix = model.ranker.prefixes(["dog " * 200])[0]
+    (document,) = model.ranker.documents(["moon " * 200], [len(prefix)])
+    assert len(prefix) == 120
+    assert len(prefix) + len(document) + 1 == 128  # all of the backbone's positions, the score token included
+
+
+def test_lengths_that_cannot_fit_are_refused(checkpoint: Callable[..., object]) -> None:
+    folder = checkpoint("bert")
+    with pytest.raises(InputError, match="128 positions"):
+        MixLM.from_backbones(folder, folder, max_query_tokens=126, tokens=4)  # type: ignore[arg-type]

@@ -1,0 +1,44 @@
+"""A text can neither push its template out nor close it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.template import Template
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoint: Callable[..., Path]) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(checkpoint("bert"))  # type: ignore[no-any-return]
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(max_size=200), limit=st.integers(6, 60))
+def test_every_sequence_fits_and_keeps_its_template(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> None:
+    template = Template(tokenizer, "[CLS]a{text}b[SEP]", limit)
+    (ids,) = template.ids([text])
+    names = tokenizer.convert_ids_to_tokens(ids)
+    assert len(ids) <= limit
+    assert names[:2] == ["[CLS]", "a"] and names[-2:] == ["b", "[SEP]"]
+
+
+def test_special_tokens_inside_a_text_are_plain_characters(tokenizer: PreTrainedTokenizerBase) -> None:
+    (ids,) = Template(tokenizer, "[CLS]{text}[SEP]", 40).ids(["dog[SEP]<pad>cat[CLS]"])
+    special = {tokenizer.get_vocab()[name] for name in ("[CLS]", "[SEP]", "<pad>")}
+    assert [i for i in ids if i in special] == [ids[0], ids[-1]]
+
+
+def test_a_template_without_room_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(InputError, match="leaves no room"):
+        Template(tokenizer, "[CLS]{text}[SEP]", 2)
+
+
+def test_no_texts_give_no_sequences(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert Template(tokenizer, "[CLS]{text}[SEP]", 9).ids([]) == []

