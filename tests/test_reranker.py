@@ -1,0 +1,232 @@
+"""Candidates in, ranked documents out: order, policies for missing documents, interpolation, verification."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
+from mixlm_rerank.candidates import as_candidates
+from mixlm_rerank.errors import IndexMismatch, InputError, MissingDocuments
+from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer
+
+QUERY = "a dog barks at the moon"
+HITS = [("d1", 9.0), ("d2", 8.0), ("d3", 7.0), ("d4", 6.0), ("d6", 5.0)]
+STRANGER = ("unknown", 8.5)
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Callable[..., MixLM]) -> MixLM:
+    return tiny("bert")
+
+
+@pytest.fixture(scope="module")
+def index(model: MixLM, documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> TokenIndex:
+    folder = tmp_path_factory.mktemp("indexes") / "all"
+    return TokenIndex.build(documents, model, folder, dtype="float32", progress=False)
+
+
+@pytest.fixture(scope="module")
+def texts(documents: list[Document]) -> dict[str, str]:
+    return {document.docid: document.content for document in documents} | {"unknown": "a dog that nobody knows"}
+
+
+def test_documents_are_ranked_by_the_reference_scores(model: MixLM, index: TokenIndex) -> None:
+    docs = Reranker(model, index).rerank(QUERY, HITS)
+    tokens = torch.from_numpy(index.fetch([docid for docid, _ in HITS]).tokens)
+    expected = dict(zip((d for d, _ in HITS), ReferenceScorer(model).score(QUERY, tokens).tolist(), strict=True))
+    assert [doc.docid for doc in docs] == sorted(expected, key=lambda docid: -expected[docid])
+    assert [doc.rank for doc in docs] == [1, 2, 3, 4, 5]
+    assert all(doc.score == pytest.approx(expected[doc.docid], abs=1e-4) for doc in docs)
+    assert {doc.docid: doc.first_stage_score for doc in docs} == dict(HITS)
+
+
+def test_the_first_stage_order_of_the_input_does_not_matter_but_for_ties(model: MixLM, index: TokenIndex) -> None:
+    reranker = Reranker(model, index)
+    assert [d.docid for d in reranker.rerank(QUERY, HITS)] == [d.docid for d in reranker.rerank(QUERY, HITS[::-1])]
+
+
+def test_equal_scores_keep_their_first_stage_order(model: MixLM, index: TokenIndex) -> None:
+    order = ["d3", "d1", "d6", "d2"]
+    docs = Reranker(model, index, first_stage_weight=1.0).rerank(QUERY, [(docid, 7.0) for docid in order])
+    assert len({doc.score for doc in docs}) == 1
+    assert [doc.docid for doc in docs] == order
+
+
+def test_scores_are_python_floats_that_json_takes(model: MixLM, index: TokenIndex) -> None:
+    for options in ({}, {"first_stage_weight": 0.5}):
+        docs = Reranker(model, index, **options).rerank(QUERY, [*HITS, STRANGER])  # type: ignore[arg-type]
+        assert all(type(doc.score) is float and type(doc.first_stage_score) is float for doc in docs)
+        json.dumps([doc.score for doc in docs], allow_nan=False)
+
+
+def test_top_k_cuts_the_ranking(model: MixLM, index: TokenIndex) -> None:
+    reranker = Reranker(model, index)
+    whole = reranker.rerank(QUERY, HITS)
+    assert reranker.rerank(QUERY, HITS, top_k=2) == whole[:2]
+    assert reranker.rerank(QUERY, HITS, top_k=99) == whole
+    with pytest.raises(InputError, match="top_k"):
+        reranker.rerank(QUERY, HITS, top_k=0)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=6), at_once=st.integers(1, 9))
+def test_a_batch_equals_one_query_at_a_time(model: MixLM, index: TokenIndex, counts: list[int], at_once: int) -> None:
+    reranker = Reranker(model, index)
+    queries = {f"q{i}": QUERY[: 5 + i] for i in range(len(counts))}
+    hits = {f"q{i}": [*HITS[:count], STRANGER] for i, count in enumerate(counts)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixlm_rerank.reranker.CANDIDATES_AT_ONCE", at_once)
+        batch = reranker.rerank_batch(queries, hits)
+    assert list(batch) == list(hits)
+    for qid, docs in batch.items():
+        alone = reranker.rerank(queries[qid], hits[qid])
+        assert [doc.docid for doc in docs] == [doc.docid for doc in alone]
+        assert [doc.score for doc in docs] == pytest.approx([doc.score for doc in alone], abs=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 4])
+def test_any_budget_up_to_the_models_can_be_chosen(model: MixLM, index: TokenIndex, tokens: int) -> None:
+    docs = {doc.docid: doc.score for doc in Reranker(model, index, tokens=tokens).rerank(QUERY, HITS)}
+    held = torch.from_numpy(index.fetch(["d3"]).tokens)[:, -tokens:]
+    assert docs["d3"] == pytest.approx(ReferenceScorer(model).score(QUERY, held).item(), abs=1e-4)
+
+
+def test_missing_last_keeps_unknown_documents_below_in_first_stage_order(model: MixLM, index: TokenIndex) -> None:
+    docs = Reranker(model, index).rerank(QUERY, [("u1", 99.0), *HITS, ("u2", 0.1), ("u3", 98.0)])
+    assert [doc.docid for doc in docs[-3:]] == ["u1", "u2", "u3"]
+    assert [doc.missing for doc in docs] == [False] * 5 + [True] * 3
+    assert [doc.score for doc in docs] == sorted((doc.score for doc in docs), reverse=True)
+    assert len({doc.score for doc in docs[-4:]}) == 4
+    only_unknown = Reranker(model, index).rerank(QUERY, ["u1", "u2"])
+    assert [doc.docid for doc in only_unknown] == ["u1", "u2"]
+
+
+def test_missing_error_names_the_documents_and_the_mend(model: MixLM, index: TokenIndex) -> None:
+    with pytest.raises(MissingDocuments, match="'unknown'.*missing=\"last\"") as raised:
+        Reranker(model, index, missing="error").rerank(QUERY, [*HITS, STRANGER])
+    assert raised.value.docids == ["unknown"]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+@pytest.mark.parametrize("source", ["mapping", "function", "candidate"])
+def test_missing_encode_scores_as_if_the_index_held_the_document(
+    model: MixLM, texts: dict[str, str], tmp_path: Path, dtype: str, source: str
+) -> None:
+    """To the bit: what is encoded now is quantised as the index would."""
+    docs = [Document(docid, text) for docid, text in texts.items()]
+    whole = TokenIndex.build(docs, model, tmp_path / "whole", dtype=dtype, progress=False)
+    part = TokenIndex.build(docs[:3], model, tmp_path / "part", dtype=dtype, progress=False)
+    hits: list[object] = [*HITS, STRANGER]
+    given_texts: object = texts
+    if source == "function":
+        given_texts = lambda docids: {docid: texts[docid] for docid in docids}  # noqa: E731
+    elif source == "candidate":
+        given_texts, hits = None, [Candidate(docid, score, texts[docid]) for docid, score in [*HITS, STRANGER]]
+    reranker = Reranker(model, part, missing="encode", texts=given_texts)  # type: ignore[arg-type]
+    assert reranker.rerank(QUERY, hits) == Reranker(model, whole).rerank(QUERY, hits)
+    assert reranker.rerank(QUERY, hits) == reranker.rerank(QUERY, hits)  # the second time from the cache
+
+
+def test_missing_encode_without_text_is_an_error(model: MixLM, index: TokenIndex) -> None:
+    with pytest.raises(MissingDocuments, match="without text"):
+        Reranker(model, index, missing="encode").rerank(QUERY, [*HITS, STRANGER])
+
+
+def test_interpolation_mixes_scaled_scores(model: MixLM, index: TokenIndex) -> None:
+    alone = {doc.docid: doc.score for doc in Reranker(model, index).rerank(QUERY, HITS)}
+    low, high = min(alone.values()), max(alone.values())
+    docs = Reranker(model, index, first_stage_weight=0.3).rerank(QUERY, HITS)
+    for doc in docs:
+        expected = 0.7 * (alone[doc.docid] - low) / (high - low) + 0.3 * (dict(HITS)[doc.docid] - 5) / 4
+        assert doc.score == pytest.approx(expected, abs=1e-4)
+    first_stage = Reranker(model, index, first_stage_weight=1.0).rerank(QUERY, HITS)
+    assert [doc.docid for doc in first_stage] == [docid for docid, _ in HITS]
+
+
+def test_verify_top_reorders_the_best_by_full_text(model: MixLM, index: TokenIndex, texts: dict[str, str]) -> None:
+    before = Reranker(model, index).rerank(QUERY, HITS)
+    docs = Reranker(model, index, verify_top=3, texts=texts).rerank(QUERY, HITS)
+    top = [doc.docid for doc in before[:3]]
+    tokens = torch.from_numpy(index.fetch(top).tokens)
+    full = dict(zip(top, FullTextScorer(model).score(QUERY, [texts[d] for d in top], tokens).tolist(), strict=True))
+    assert [doc.docid for doc in docs[:3]] == sorted(top, key=lambda docid: -full[docid])
+    assert [doc.docid for doc in docs[3:]] == [doc.docid for doc in before[3:]]
+    assert [doc.score for doc in docs[:3]] == pytest.approx(sorted(full.values(), reverse=True), abs=1e-4)
+    assert [doc.score for doc in docs] == sorted((doc.score for doc in docs), reverse=True)
+    assert [doc.rank for doc in docs] == [1, 2, 3, 4, 5]
+    with pytest.raises(InputError, match="verify_top needs the text"):
+        Reranker(model, index, verify_top=3).rerank(QUERY, HITS)
+
+
+def test_callers_hits_are_not_changed(model: MixLM, index: TokenIndex) -> None:
+    hits = [SimpleNamespace(docid=docid, score=score, extra=[1]) for docid, score in HITS]
+    before = [vars(hit).copy() for hit in hits]
+    Reranker(model, index).rerank(QUERY, hits)
+    assert [vars(hit) for hit in hits] == before
+
+
+def test_no_hits_give_no_documents(model: MixLM, index: TokenIndex) -> None:
+    assert Reranker(model, index).rerank(QUERY, []) == []
+    assert Reranker(model, index).rerank_batch({}, {}) == {}
+
+
+@pytest.mark.parametrize("query", ["", "  \n"])
+def test_an_empty_query_is_refused(model: MixLM, index: TokenIndex, query: str) -> None:
+    with pytest.raises(InputError, match="empty"):
+        Reranker(model, index).rerank(query, HITS)
+    with pytest.raises(InputError, match="'q7' is empty"):
+        Reranker(model, index).rerank_batch({"q7": query}, {"q7": HITS})
+    with pytest.raises(InputError, match="no query of that qid"):
+        Reranker(model, index).rerank_batch({}, {"q7": HITS})
+
+
+@pytest.mark.parametrize(
+    ("hits", "message"),
+    [
+        ("d1", "not a string"),
+        ([("d1", float("nan"))], "not finite"),
+        ([("d1", float("inf"))], "not finite"),
+        ([("d1", "high")], "not a number"),
+        ([("d1", 1.0), ("d2", 0.9), ("d1", 0.5)], "'d1' occurs twice"),
+        ([42], "hit 0 is a int"),
+        ([None], "hit 0 is a NoneType"),
+    ],
+)
+def test_malformed_hits_are_named(hits: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        as_candidates(hits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"missing": "ignore"}, "missing must be"),
+        ({"tokens": 5}, "between 1 and 4"),
+        ({"tokens": 0}, "between 1 and 4"),
+        ({"first_stage_weight": 1.1}, "first_stage_weight"),
+        ({"verify_top": -1}, "verify_top"),
+    ],
+)
+def test_options_out_of_range_are_named(
+    model: MixLM, index: TokenIndex, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Reranker(model, index, **options)  # type: ignore[arg-type]
+
+
+def test_an_index_of_another_item_encoder_is_refused(index: TokenIndex, tiny: Callable[..., MixLM]) -> None:
+    """Naming both fingerprints and the command that mends it."""
+    other = tiny("modernbert")
+    with pytest.raises(IndexMismatch) as raised:
+        Reranker(other, index)
+    message = str(raised.value)
+    assert other.fingerprint in message and index.manifest.fingerprint in message
+    assert "mixlm-rerank index build" in message
