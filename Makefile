@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check docs format clean
 
 demo: .venv/installed        ## BM25 against MixLM on Python's own documentation, no download
 	$(BIN)/mixlm-rerank demo
@@ -20,6 +20,9 @@ check: .venv/installed       ## style, types, examples in docstrings
 	ln -s $(CURDIR)/mixlm_rerank/* $(CURDIR)/integrations $(CURDIR)/eval build/types/mixlm_rerank/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mixlm_rerank
 	$(BIN)/pytest --doctest-modules mixlm_rerank -p no:cacheprovider
+
+docs: .venv/installed        ## the generated pages
+	$(BIN)/typer mixlm_rerank.cli utils docs --name mixlm-rerank --output docs/cli.md
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from subprocess import SubprocessError
 from typing import Any
 
 from mixlm_rerank.errors import InputError, MissingDependency
@@ -27,7 +28,7 @@ def evaluate(
         measures: names as ir_measures writes them, ``"nDCG@10"``, ``"AP(rel=2)"``.
 
     Raises:
-        InputError: a measure that ir_measures does not know; no query of the run is judged.
+        InputError: a measure that ir_measures does not know or cannot compute here; no query of the run is judged.
         MissingDependency: ir_measures is not installed.
     """
     try:
@@ -40,15 +41,28 @@ def evaluate(
         )
     parsed = {name: _parse(ir_measures, name) for name in measures}
     scores = {qid: {doc.docid: doc.score for doc in docs} for qid, docs in run.items()}
-    values = ir_measures.calc_aggregate(list(parsed.values()), qrels, scores)
+    try:
+        values = ir_measures.calc_aggregate(list(parsed.values()), qrels, scores)
+    except (ValueError, KeyError, TypeError, ArithmeticError, SubprocessError) as error:  # each provider has its own
+        raise InputError(f"ir_measures cannot compute {', '.join(parsed)} ({type(error).__name__}: {error})") from None
     return {name: float(values[measure]) for name, measure in parsed.items()}
 
 
 def _parse(ir_measures: Any, name: str) -> Any:
     try:
-        return ir_measures.parse_measure(name)
+        measure = ir_measures.parse_measure(name)
     except (ValueError, NameError, KeyError, SyntaxError) as error:
         raise InputError(f"unknown measure {name!r} (ir_measures: {error})") from None
+    try:
+        measure.validate_params()
+    except AssertionError:
+        takes = [f"{key} (required)" if info.required else key for key, info in measure.SUPPORTED_PARAMS.items()]
+        raise InputError(
+            f"the measure {name!r} has a wrong parameter or lacks one: it takes {', '.join(takes) or 'none'}"
+        ) from None
+    if measure.params.get("cutoff", 1) < 1:  # trec_eval would end the process
+        raise InputError(f"the measure {name!r} looks at no document: the cutoff must be at least 1")
+    return measure
 
 
 def _some(ids: Mapping[str, Any]) -> str:

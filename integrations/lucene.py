@@ -10,9 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mixlm_rerank.integrations.java import start_java
-
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.integrations.java import start_java
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.types import Candidate, Document
 
@@ -57,7 +56,7 @@ def open_searcher(folder: str | Path) -> Any:
     # Lucene refuses queries of more than 1,024 words; some collections have documents as queries
     jnius.autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(LONGEST_QUERY)
     try:
-        return lucene.LuceneSearcher(str(folder))
+        return lucene.LuceneSearcher(_absolute(folder))
     except jnius.JavaException as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"the Lucene index at {folder} cannot be read ({reason}): build it anew") from None
@@ -71,7 +70,8 @@ def bm25_run(
     ``drop_same_id`` leaves out the document whose docid is the qid, before the cut (ArguAna's queries are documents).
     Queries that match nothing get an empty list.
     """
-    found = searcher.batch_search(list(queries.values()), list(queries), k=hits + int(drop_same_id), threads=threads)
+    texts = [_whole(text) for text in queries.values()]
+    found = searcher.batch_search(texts, list(queries), k=hits + int(drop_same_id), threads=threads)
     run = {}
     for qid in queries:
         kept = [Candidate(str(hit.docid), float(hit.score)) for hit in found.get(qid, [])]
@@ -82,7 +82,7 @@ def bm25_run(
 def _fill(draft: Path, documents: Iterable[Document], progress: bool) -> int:
     """Write a Lucene index into ``draft``; returns how many documents it holds."""
     lucene = importlib.import_module("pyserini.index.lucene")
-    indexer = lucene.LuceneIndexer(args=["-index", str(draft), "-storeRaw"], threads=1)
+    indexer = lucene.LuceneIndexer(args=["-index", _absolute(draft), "-storeRaw"], threads=1)
     stream = (document for document in documents if document.content.strip())
     docids: set[str] = set()
     try:
@@ -90,7 +90,7 @@ def _fill(draft: Path, documents: Iterable[Document], progress: bool) -> int:
             while batch := list(islice(stream, BATCH)):
                 for document in batch:
                     if document.docid in docids:
-                        raise InputError(f"duplicate docid {document.docid!r} in the corpus: every docid must be unique")
+                        raise InputError(f"duplicate docid {document.docid!r} in the corpus: docids must be unique")
                     docids.add(document.docid)
                 indexer.add_batch_raw([_json(document) for document in batch])
                 bar.update(len(batch))
@@ -101,7 +101,17 @@ def _fill(draft: Path, documents: Iterable[Document], progress: bool) -> int:
     return len(docids)
 
 
+def _absolute(path: str | Path) -> str:
+    """For Java, whose working directory stays what it was when Java was started."""
+    return str(Path(path).absolute())
+
+
+def _whole(text: str) -> str:
+    """With a question mark for half a surrogate pair, which JSON can hold and Java cannot be given."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _json(document: Document) -> str:
     contents = f"{document.title} {document.text}".strip()
     fields = {"id": document.docid, "contents": contents, "title": document.title, "text": document.text}
-    return json.dumps(fields, ensure_ascii=False)
+    return _whole(json.dumps(fields, ensure_ascii=False))

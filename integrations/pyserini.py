@@ -16,11 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixlm_rerank.integrations.java import start_java
-from mixlm_rerank.integrations.lucene import open_searcher
-
 from mixlm_rerank.data.corpus import document_text
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.integrations.java import start_java
+from mixlm_rerank.integrations.lucene import open_searcher
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Document, ScoredDoc
 
@@ -120,7 +119,7 @@ class LuceneCorpus:
 
 
 def _held(wrapper: Any, what: str, name: str) -> Any:
-    """What a wrapper holds; nothing yet while it is being copied or unpickled, when ``name`` must be reported absent."""
+    """What a wrapper holds: nothing yet while it is being copied or unpickled, and then ``name`` is absent."""
     try:
         return wrapper.__dict__[what]
     except KeyError:

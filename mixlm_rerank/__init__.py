@@ -1,9 +1,25 @@
 """Rerank with a language model that reads the query as text and documents as a few precomputed embedding tokens."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import MixLMError
-from .index import TokenIndex
-from .model import MixLM
-from .reranker import Reranker
 from .types import Candidate, Document, ScoredDoc
 
+if TYPE_CHECKING:
+    from .index import TokenIndex
+    from .model import MixLM
+    from .reranker import Reranker
+
 __all__ = ["Candidate", "Document", "MixLM", "MixLMError", "Reranker", "ScoredDoc", "TokenIndex"]
+
+# Imported when they are first used: they bring in torch and transformers, seconds that --help need not wait for.
+_LAZY = {"MixLM": ".model", "Reranker": ".reranker", "TokenIndex": ".index"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name], __name__), name)

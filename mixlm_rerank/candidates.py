@@ -35,7 +35,7 @@ def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
 def _candidate(hit: Any, position: int) -> Candidate:
     text = None
     if isinstance(hit, str):
-        docid, score = hit, -float(position)
+        docid, score = hit, float(-position)
     elif isinstance(hit, tuple) and len(hit) == 2:
         docid, score = hit
     elif hasattr(hit, "docid") and hasattr(hit, "score"):

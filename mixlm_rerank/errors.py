@@ -29,14 +29,16 @@ class InputError(MixLMError, ValueError):
 class MissingDocuments(MixLMError, KeyError):
     """Some candidates are not in the token index. ``docids`` holds them all."""
 
-    def __init__(self, docids: Sequence[str], where: str) -> None:
+    def __init__(self, docids: Sequence[str], *, textless: bool = False) -> None:
         self.docids = list(docids)
         shown = ", ".join(repr(docid) for docid in self.docids[:5])
         more = f" and {len(self.docids) - 5} more" if len(self.docids) > 5 else ""
+        lack, mend = "", 'choose missing "encode" (their text, now)'
+        if textless:
+            lack, mend = ", and no text was given to encode", "give their text"
         super().__init__(
-            f"{len(self.docids)} candidates are not in {where}: {shown}{more}. "
-            'Add them to the index, or choose missing="last" (keep them below the others) or missing="encode" '
-            "(encode their text now)"
+            f"the token index lacks candidates{lack}: {shown}{more}. Add them to the index, {mend}, or choose "
+            'missing "last" (below all others)'
         )
 
     def __str__(self) -> str:  # KeyError would print the repr

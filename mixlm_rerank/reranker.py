@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +19,10 @@ from .model import MixLM
 from .progress import progress_bar
 from .ranking import interpolated, ranked, verified
 from .scoring import FullTextScorer, Scorer, SharedPrefixScorer
-from .texts import OnTheFly, Texts, texts_of
-from .types import Candidate, ScoredDoc
+from .texts import OnTheFly, texts_of
+from .types import Candidate, Missing, ScoredDoc, Texts
 
-__all__ = ["Missing", "Reranker"]
-
-Missing = Literal["error", "encode", "last"]
+__all__ = ["Reranker"]
 
 # Candidates whose tokens are held in memory at once: 4,096 x 4 tokens x 384 dimensions are 25 MB.
 CANDIDATES_AT_ONCE = 4096
@@ -144,8 +142,7 @@ class Reranker:
         texts = texts_of(lacking, self.texts) if self.missing == "encode" else {}
         without = list(dict.fromkeys(hit.docid for hit in lacking if hit.docid not in texts))
         if without:
-            what = "the token index" if self.missing == "error" else "the token index and come without text"
-            raise MissingDocuments(without, what)
+            raise MissingDocuments(without, textless=self.missing == "encode")
         tokens = np.empty((len(candidates), *fetched.tokens.shape[1:]), dtype=np.float32)
         tokens[fetched.found] = fetched.tokens
         tokens[~fetched.found] = self._on_the_fly.encode([texts[hit.docid] for hit in lacking], self.tokens)
@@ -169,7 +166,7 @@ class Reranker:
         texts = texts_of([scored[row] for row in rows], self.texts)
         without = [scored[row].docid for row in rows if scored[row].docid not in texts]
         if without:
-            raise InputError(f"verify_top needs the text of {without[0]!r}: give texts=, or hits with text")
+            raise InputError(f"no text of {without[0]!r}, which is to be read in full: give texts that have it")
         read = [texts[scored[row].docid] for row in rows]
         scores = self._full_text.score(job.query, read, job.tokens[rows]).tolist()
         return verified(docs, {scored[row].docid: score for row, score in zip(rows, scores, strict=True)})
@@ -191,7 +188,9 @@ def _text(queries: Mapping[str, str], qid: str) -> str:
     query = queries.get(qid)
     if query is None:
         raise InputError(f"there are hits for query {qid!r}, but no query of that qid")
-    if not isinstance(query, str) or not query.strip():
+    if not isinstance(query, str):
+        raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
+    if not query.strip():
         raise InputError(f"the query {qid!r} is empty" if qid else "the query is empty")
     return query
 

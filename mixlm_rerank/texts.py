@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from .index.local import content_hash
 from .index.quantiser import Quantiser
 from .model import MixLM
-from .types import Candidate, Document
+from .types import Candidate, Document, Texts
 
-__all__ = ["OnTheFly", "Texts", "texts_of"]
-
-# docid -> text: a mapping, or a function that looks up many docids at once (and leaves out those it does not know).
-Texts = Mapping[str, str] | Callable[[Sequence[str]], Mapping[str, str]]
+__all__ = ["OnTheFly", "texts_of"]
 
 CACHED_DOCUMENTS = 4096
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["Candidate", "Document", "ScoredDoc"]
+__all__ = ["Candidate", "Document", "Missing", "ScoredDoc", "Texts"]
+
+# What happens to candidates that the token index lacks: see Reranker.
+Missing = Literal["error", "encode", "last"]
+
+# docid -> text: a mapping, or a function that looks up many docids at once (and leaves out those it does not know).
+Texts = Mapping[str, str] | Callable[[Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ def main() -> None:
     """Entry point of the ``mixlm-rerank`` script."""
     try:
         app()
-    except MixLMError as error:
-        typer.echo(f"error: {error}", err=True)
+    except (MixLMError, OSError) as error:  # OSError: a folder that cannot be made or read, a full disk
+        message = " ".join(str(error).split())  # those of other libraries may have several lines
+        typer.echo(f"error: {message}", err=True)
         sys.exit(2)

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ..data import read_qrels, read_topics, write_run
+from ..errors import InputError
 from ..ranking import unranked
-from .options import CORPUS_HELP, open_documents
+from .options import CORPUS_HELP, check_output, open_documents
 
 __all__ = ["app"]
 
@@ -20,11 +21,12 @@ app = typer.Typer(help="A BM25 first stage, by Pyserini.", no_args_is_help=True)
 def index(
     corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
     folder: Annotated[Path, typer.Argument(help="The Lucene index; must not exist yet.")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Build a Lucene index (one field: title and text; documents stored)."""
+    """Build a Lucene index (one field: title and text; documents stored). Documents without text are left out."""
     from mixlm_rerank.integrations.lucene import build_lucene_index
 
-    count = build_lucene_index(open_documents(corpus), folder, progress=True)
+    count = build_lucene_index(open_documents(corpus), folder, progress=not quiet)
     typer.echo(f"{folder}: {count:,} documents")
 
 
@@ -38,15 +40,18 @@ def search(
     drop_same_id: Annotated[
         bool, typer.Option("--drop-same-id", help="Leave out the document whose docid is the qid (ArguAna).")
     ] = False,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Queries searched at the same time.")] = 1,
 ) -> None:
     """BM25 (k1 .9, b .4) candidates of every query, as a TREC run."""
     from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
 
+    check_output(output)
     queries = read_topics(topics)
     if qrels is not None:
         judged = read_qrels(qrels)
         queries = {qid: text for qid, text in queries.items() if qid in judged}
+        if not queries:
+            raise InputError(f"no query of {topics} is judged in {qrels}: do they belong together?")
     run = bm25_run(open_searcher(folder), queries, hits=hits, threads=threads, drop_same_id=drop_same_id)
     write_run(output, {qid: unranked(found) for qid, found in run.items()}, tag="bm25")
     typer.echo(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..data import read_qrels, read_run
+from ..errors import InputError
 
 __all__ = ["evaluate_runs"]
 
@@ -26,13 +27,18 @@ def evaluate_runs(
 
     names = measure or list(DEFAULT_MEASURES)
     judgments = read_qrels(qrels)
-    values = {str(path): evaluate(judgments, read_run(path), names) for path in runs}
+    values = {}
+    for path in runs:
+        run = read_run(path)
+        if judgments.keys().isdisjoint(run):
+            raise InputError(f"no query of {path} is judged in {qrels}: do they belong together?")
+        values[str(path)] = evaluate(judgments, run, names)
     if as_json:
         typer.echo(json.dumps(values))
         return
     width = max(len("run"), *map(len, values))
     typer.echo("  ".join(["run".ljust(width), *(name.rjust(9) for name in names)]))
-    for path, found in values.items():
+    for shown, found in values.items():
         cells = [f"{found[name]:.4f}".rjust(max(9, len(name))) for name in names]
-        typer.echo("  ".join([path.ljust(width), *cells]))
+        typer.echo("  ".join([shown.ljust(width), *cells]))
     typer.echo(f"{len(judgments):,} judged queries")

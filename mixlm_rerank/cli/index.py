@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from ..index import TokenIndex
 from .options import CORPUS_HELP, Device, Dtype, Model, Offline, load_model, open_documents
 
 __all__ = ["app"]
@@ -30,6 +29,8 @@ def build(
     quiet: Annotated[bool, typer.Option("--quiet", help="No estimate and no progress bar.")] = False,
 ) -> None:
     """Encode every document of a corpus once. Interrupted, the same command goes on where it stopped."""
+    from ..index import TokenIndex
+
     documents = open_documents(corpus)
     try:
         index = TokenIndex.build(
@@ -53,6 +54,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Size, shape and identity of an index."""
+    from ..index import TokenIndex
+
     found = TokenIndex(folder).info()
     if as_json:
         typer.echo(json.dumps(asdict(found)))

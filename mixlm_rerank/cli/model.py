@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..model import MixLM
 from .options import Offline
 
 __all__ = ["app"]
@@ -36,6 +35,8 @@ def init(
     """Make an untrained MixLM from two Hugging Face checkpoints (folders or hub ids)."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty: choose another folder")
+    from ..model import MixLM
+
     model = MixLM.from_backbones(
         item_encoder,
         ranker,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..data import Corpus, open_corpus
-from ..model import MixLM
+from ..errors import InputError
 
-__all__ = ["CORPUS_HELP", "Device", "Dtype", "Model", "Offline", "load_model", "open_documents"]
+if TYPE_CHECKING:
+    from ..model import MixLM
+
+__all__ = ["CORPUS_HELP", "Device", "Dtype", "Model", "Offline", "check_output", "load_model", "open_documents"]
 
 CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored documents)."
 
@@ -22,7 +27,21 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub; use
 
 
 def load_model(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> MixLM:
+    from ..model import MixLM
+
     return MixLM.from_pretrained(name, device=device, dtype=dtype, local_files_only=offline)
+
+
+def check_output(path: Path) -> None:
+    """Raises InputError if no file can be written at ``path``: better now than after the work."""
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    is_stream = path.exists() and not path.is_file()  # /dev/stdout
+    if not is_stream and not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: the folder {folder} is write-protected")
 
 
 def open_documents(source: str) -> Corpus:

@@ -10,11 +10,8 @@ import typer
 
 from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
 from ..errors import InputError
-from ..index import TokenIndex
-from ..reranker import Missing, Reranker
-from ..texts import Texts
-from ..types import Candidate
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, load_model, open_documents
+from ..types import Candidate, Missing, Texts
+from .options import CORPUS_HELP, Device, Dtype, Model, Offline, check_output, load_model, open_documents
 
 __all__ = ["rerank"]
 
@@ -43,11 +40,20 @@ def rerank(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Rerank a first-stage run from embedding tokens."""
+    from ..index import TokenIndex
+    from ..reranker import Reranker
+
+    check_output(output)
+    if len(tag.split()) != 1:
+        raise InputError(f"--tag must be one word, not {tag!r}: the columns of a run are separated by blanks")
     asked = _asked(run, topics, requests)
+    if requests is None and texts is None and (verify_top > 0 or missing == "encode"):
+        raise InputError("--verify-top and --missing encode read documents' texts: give --texts")
     candidates = {qid: hits[:depth] for qid, hits in asked.candidates.items()}
+    tokens_of = TokenIndex(index)
     reranker = Reranker(
         load_model(model, device, dtype, offline),
-        TokenIndex(index),
+        tokens_of,
         missing=missing,
         texts=None if texts is None else _texts(texts, list(candidates.values())),
         tokens=tokens,
@@ -68,7 +74,14 @@ def _asked(run: Path | None, topics: Path | None, requests: Path | None) -> Requ
     if requests is not None and run is None and topics is None:
         return read_requests(requests)
     if requests is None and run is not None and topics is not None:
-        return Requests(read_topics(topics), read_run(run), {})
+        queries, candidates = read_topics(topics), read_run(run)
+        without = [qid for qid in candidates if qid not in queries]
+        if without:
+            raise InputError(
+                f"{topics} lacks {len(without)} of the {len(candidates)} queries of {run}, the first of them "
+                f"{without[0]!r}: do they belong together?"
+            )
+        return Requests(queries, candidates, {})
     raise InputError("give either --run and --topics, or --requests")
 
 

@@ -14,6 +14,7 @@ from mixlm_rerank.eval import evaluate
 from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, open_searcher
 
 from ..data import write_run
+from ..errors import InputError
 from ..index import TokenIndex
 from ..model import MixLM
 from ..progress import progress_bar
@@ -44,7 +45,7 @@ class SideBySide:
 
 
 def run_demo(folder: Path, say: Callable[[str], None]) -> None:
-    """Build both indexes, rank, measure, and write runs and results into ``folder`` (its old contents are replaced).
+    """Build both indexes, rank, measure, and write runs and results into ``folder``.
 
     ``say`` receives what there is to read, line by line.
     """
@@ -52,9 +53,7 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     documents, questions = stdlib_documents(), load_questions()
     queries = {question.qid: question.text for question in questions}
     say(f"{len(documents):,} documents: every documented module, class and function of this Python's standard library")
-    for name in ("lucene", "tokens"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_room(folder)
     build_lucene_index(documents, folder / "lucene")
     candidates = bm25_run(open_searcher(folder / "lucene"), queries, hits=DEPTH)
     model = MixLM.from_pretrained("default")
@@ -83,6 +82,8 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     for question in questions:
         if question.qid in SHOWN:
             _show(question, rankings["BM25"], rankings[MIXLM], say)
+    if not model.readout.score.weight.any():
+        say("\nThe default model is untrained: it ranks like the bi-encoder that it starts from.")
     _summary(quality, quality_of_some, side_by_side, index, len(questions), say)
     for name, ranking in rankings.items():
         write_run(folder / f"{name.replace(' ', '')}.trec", ranking, tag=name.replace(" ", ""))
@@ -97,6 +98,17 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     }
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     say(f"\nRuns and results.json are in {folder}. It took {time.perf_counter() - started:.0f} s.")
+
+
+def _make_room(folder: Path) -> None:
+    """An empty folder, but for what an earlier demo left; anybody else's files are not touched."""
+    mark = folder / ".mixlm-demo"
+    if folder.exists() and not mark.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and not an earlier demo's: choose another folder (--output)")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for name in ("lucene", "tokens"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _oracle(candidates: Mapping[str, Sequence[Candidate]], qrels: Mapping[str, Mapping[str, int]]) -> Ranking:

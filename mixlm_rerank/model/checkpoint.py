@@ -128,8 +128,9 @@ def _folder(name: str, local_files_only: bool) -> Path:
     try:
         return Path(snapshot_download(name, local_files_only=local_files_only))
     except Exception as error:  # the hub client raises many kinds; all mean "not available from here"
+        reason = "offline, and it is not in the local cache" if local_files_only else str(error).partition("\n")[0]
         raise InputError(
-            f"no folder {name!r}, and the Hugging Face hub did not give a model of that name: {error}"
+            f"no folder {name!r}, and the Hugging Face hub did not give a model of that name ({reason})"
         ) from None
 
 

@@ -45,6 +45,12 @@ class ItemEncoder(nn.Module):
         self.config = config
         self.hidden_size: int = backbone.config.hidden_size
         self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size))
+        positions: int = backbone.config.max_position_embeddings
+        if config.max_document_tokens + config.memory_tokens > positions:
+            raise InputError(
+                f"max_document_tokens={config.max_document_tokens} and {config.memory_tokens} memory tokens do not fit "
+                f"into the item encoder's {positions} positions"
+            )
         self._document = Template(tokenizer, config.document_template, config.max_document_tokens)
         self._query = Template(tokenizer, config.query_template, config.max_document_tokens)
 

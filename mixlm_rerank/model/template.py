@@ -42,7 +42,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     if not texts:
         return []
     encoded = tokenizer(
-        list(texts),
+        [_without_lone_surrogates(text) for text in texts],
         add_special_tokens=False,
         split_special_tokens=True,
         return_attention_mask=False,
@@ -51,3 +51,8 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     )
     ids: list[list[int]] = encoded["input_ids"]
     return ids
+
+
+def _without_lone_surrogates(text: str) -> str:
+    """Text as tokenizers accept it. JSON can hold half a surrogate pair (``"\\ud83d"``), UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -25,7 +25,7 @@ def scores(model: MixLM) -> list[float]:
 
 def fresh(checkpoint: Callable[..., Path], architecture: str = "bert", **options: object) -> MixLM:
     folder = checkpoint(architecture)
-    return MixLM.from_backbones(folder, folder, **{"max_query_tokens": 64} | options)  # type: ignore[arg-type]
+    return MixLM.from_backbones(folder, folder, **{"max_query_tokens": 64, "max_document_tokens": 64} | options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -55,7 +55,9 @@ def test_a_saved_model_gives_the_same_scores_in_another_process(tiny: Callable[.
 
 
 def test_a_projector_bridges_hidden_sizes_and_families(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    model = MixLM.from_backbones(checkpoint("bert", hidden=32), checkpoint("qwen3"), max_query_tokens=64)
+    model = MixLM.from_backbones(
+        checkpoint("bert", hidden=32), checkpoint("qwen3"), max_query_tokens=64, max_document_tokens=64
+    )
     torch.nn.init.normal_(model.readout.score.weight)
     assert model.projector is not None
     assert model.encode(TEXTS).shape == (3, 4, 32)

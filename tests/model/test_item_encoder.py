@@ -60,7 +60,9 @@ def test_memory_tokens_are_learned_and_take_the_last_places(
     checkpoint: Callable[..., Path], architecture: str, memory_tokens: int
 ) -> None:
     folder = checkpoint(architecture)
-    model = MixLM.from_backbones(folder, folder, tokens=4, memory_tokens=memory_tokens, max_query_tokens=64)
+    model = MixLM.from_backbones(
+        folder, folder, tokens=4, memory_tokens=memory_tokens, max_query_tokens=64, max_document_tokens=64
+    )
     before = model.encode(["the moon is a rock"])
     with torch.no_grad():
         model.item_encoder.memory[-1] += torch.randn(64)
@@ -74,7 +76,14 @@ def test_memory_tokens_are_learned_and_take_the_last_places(
 
 def test_too_few_memory_tokens_are_refused(checkpoint: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="4 embedding tokens need 4 memory tokens"):
-        MixLM.from_backbones(checkpoint("qwen3"), checkpoint("qwen3"), tokens=4, memory_tokens=2, max_query_tokens=64)
+        MixLM.from_backbones(
+            checkpoint("qwen3"),
+            checkpoint("qwen3"),
+            tokens=4,
+            memory_tokens=2,
+            max_query_tokens=64,
+            max_document_tokens=64,
+        )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -99,7 +108,7 @@ def test_last_states_repeat_the_first_where_a_document_is_too_short() -> None:
 
 
 def test_weights_that_give_nan_are_refused(checkpoint: Callable[..., Path]) -> None:
-    model = MixLM.from_backbones(checkpoint("bert"), checkpoint("bert"), max_query_tokens=64)
+    model = MixLM.from_backbones(checkpoint("bert"), checkpoint("bert"), max_query_tokens=64, max_document_tokens=64)
     with torch.no_grad():
         model.item_encoder.backbone.get_input_embeddings().weight.fill_(torch.nan)
     with pytest.raises(InputError, match="non-finite"):

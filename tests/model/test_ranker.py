@@ -90,4 +90,6 @@ def test_a_long_document_is_cut_to_the_positions_that_are_left(checkpoint: Calla
 def test_lengths_that_cannot_fit_are_refused(checkpoint: Callable[..., object]) -> None:
     folder = checkpoint("bert")
     with pytest.raises(InputError, match="128 positions"):
-        MixLM.from_backbones(folder, folder, max_query_tokens=126, tokens=4)  # type: ignore[arg-type]
+        MixLM.from_backbones(folder, folder, max_query_tokens=126, max_document_tokens=64)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="128 positions"):
+        MixLM.from_backbones(folder, folder, max_query_tokens=64, max_document_tokens=129)  # type: ignore[arg-type]

@@ -40,5 +40,10 @@ def test_a_template_without_room_is_refused(tokenizer: PreTrainedTokenizerBase) 
         Template(tokenizer, "[CLS]{text}[SEP]", 2)
 
 
+def test_half_a_surrogate_pair_is_read_as_a_question_mark(tokenizer: PreTrainedTokenizerBase) -> None:
+    template = Template(tokenizer, "[CLS]{text}[SEP]", 40)
+    assert template.ids(["a\ud83db"]) == template.ids(["a?b"])
+
+
 def test_no_texts_give_no_sequences(tokenizer: PreTrainedTokenizerBase) -> None:
     assert Template(tokenizer, "[CLS]{text}[SEP]", 9).ids([]) == []

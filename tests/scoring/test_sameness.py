@@ -119,7 +119,7 @@ def test_residual_of_an_untrained_model_ranks_like_the_bi_encoder(
     tiny: Callable[..., MixLM], checkpoint: Callable[..., object]
 ) -> None:
     folder = checkpoint("bert")
-    model = MixLM.from_backbones(folder, folder, max_query_tokens=64)  # type: ignore[arg-type]
+    model = MixLM.from_backbones(folder, folder, max_query_tokens=64, max_document_tokens=64)  # type: ignore[arg-type]
     tokens = random_tokens(50, 4)
     scores = SharedPrefixScorer(model).score(QUERY, tokens)
     torch.testing.assert_close(scores, 20 * BiEncoderScorer(model).score(QUERY, tokens))

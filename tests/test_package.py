@@ -1,0 +1,99 @@
+"""The package as a whole: what importing costs, which way imports run, and pages that cannot rot."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A folder or module and what it may import of this package (DESIGN: imports run one way).
+LAYERS = {
+    "errors": set(),
+    "types": set(),
+    "progress": set(),
+    "model": {"errors", "types", "progress"},
+    "data": {"errors", "types"},
+    "scoring": {"model", "errors", "types", "progress"},
+    "index": {"model", "errors", "types", "progress"},
+    "candidates": {"errors", "types"},
+    "ranking": {"types"},
+    "texts": {"index", "model", "types"},
+    "reranker": {"candidates", "ranking", "texts", "scoring", "index", "model", "errors", "types", "progress"},
+    "eval": {"eval", "data", "reranker", "errors", "types", "progress"},
+    "integrations": {"integrations", "data", "reranker", "errors", "types", "progress"},
+}
+
+
+def imported(path: Path, package: tuple[str, ...]) -> set[str]:
+    """First-level names of this package that a file imports (but for type checking alone)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = [
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    ]
+    names = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or node in typing_only:
+            continue
+        if node.level:
+            base = ("mixlm_rerank", *package)[: len(package) + 2 - node.level]
+            full = ".".join([*base, *([node.module] if node.module else [])])
+        else:
+            full = node.module or ""
+        if full == "mixlm_rerank":
+            names |= {alias.name for alias in node.names if alias.name in LAYERS}
+        elif full.startswith("mixlm_rerank."):
+            names.add(full.split(".")[1])
+    return names
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_run_one_way(layer: str) -> None:
+    folder = ROOT / layer if layer in ("eval", "integrations") else ROOT / "mixlm_rerank" / layer
+    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    assert files
+    for path in files:
+        package = (layer,) if folder.is_dir() else ()
+        assert imported(path, package) - {layer} <= LAYERS[layer], path
+
+
+def test_importing_the_core_brings_in_no_extra() -> None:
+    """No Java, no pandas, no optional library; nothing printed."""
+    program = (
+        "import sys, json, mixlm_rerank.cli; from mixlm_rerank import Reranker; print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    extras = {"jnius", "pyserini", "pandas", "ir_measures", "ir_datasets", "sentence_transformers", "faiss", "datasets"}
+    assert not loaded & extras
+    assert done.stderr == ""
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    program = "import sys, mixlm_rerank.cli; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_the_public_names_are_there() -> None:
+    import mixlm_rerank
+
+    assert all(getattr(mixlm_rerank, name) for name in mixlm_rerank.__all__)
+    with pytest.raises(AttributeError, match="Rernaker"):
+        mixlm_rerank.Rernaker  # noqa: B018
+
+
+def test_the_command_line_page_is_what_the_commands_say(tmp_path: Path) -> None:
+    """``make docs`` writes it."""
+    page = tmp_path / "cli.md"
+    command = [sys.executable, "-m", "typer", "mixlm_rerank.cli", "utils", "docs", "--name", "mixlm-rerank"]
+    subprocess.run([*command, "--output", str(page)], check=True, capture_output=True)
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
