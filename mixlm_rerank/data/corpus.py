@@ -69,8 +69,8 @@ class IrDatasetsCorpus:
     def __iter__(self) -> Iterator[Document]:
         for doc in self._dataset.docs_iter():
             title = getattr(doc, "title", "") or ""
-            text = getattr(doc, "text", None) or getattr(doc, "body", None)
-            yield Document(str(doc.doc_id), doc.default_text() if text is None else text, title)
+            text = getattr(doc, "text", getattr(doc, "body", None))
+            yield Document(str(doc.doc_id), text if isinstance(text, str) else doc.default_text(), title)
 
 
 def open_corpus(source: str) -> Corpus:

@@ -7,7 +7,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,15 +57,22 @@ def json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def writing(path: str | Path) -> Iterator[TextIO]:
     """A text file to write; it takes its name only when all is written, so nothing half written is ever found.
 
-    Raises InputError if it cannot be written (no such folder, disk full); what stood at ``path`` before stays.
+    A device or pipe (``/dev/stdout``) is written to as it is. Raises InputError if it cannot be written (no such
+    folder, disk full); what stood at ``path`` before stays.
     """
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    stream = path.exists() and not path.is_file()
+    target = path.resolve() if path.is_symlink() else path
+    draft = path if stream else target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
+        # backslashreplace: half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes JSON's own escape
+        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             yield file
-        draft.replace(path)
+        if not stream:
+            draft.replace(target)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        draft.unlink(missing_ok=True)
+        if not stream:
+            with suppress(OSError):
+                draft.unlink()

@@ -36,7 +36,7 @@ def read_requests(path: str | Path) -> Requests:
         try:
             qid, text = str(line["query"]["qid"]), line["query"]["text"]
             hits = [(str(hit["docid"]), float(hit["score"]), hit.get("doc")) for hit in line["candidates"]]
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise InputError(
                 f'{where}: expected {{"query": {{"text", "qid"}}, "candidates": [{{"docid", "score", "doc"}}]}}'
             ) from None
@@ -69,5 +69,7 @@ def _text(doc: Any, where: str) -> str | None:
     """What the item encoder would read of a request's ``doc``: a string, or an object with text and title."""
     if doc is None or isinstance(doc, str):
         return doc
+    if not isinstance(doc, dict):
+        raise InputError(f"{where}: doc must be a string or an object, not {type(doc).__name__}")
     title, text = document_text(doc, where)
     return Document("", text, title).content

@@ -14,6 +14,7 @@ __all__ = ["read_run", "write_run"]
 
 TREC = "qid Q0 docid rank score tag"
 MSMARCO = "qid docid rank"
+FLOAT32_MAX = 3.4e38
 
 
 def read_run(path: str | Path) -> dict[str, list[Candidate]]:
@@ -50,22 +51,35 @@ def read_run(path: str | Path) -> dict[str, list[Candidate]]:
 def write_run(
     path: str | Path, results: Mapping[str, Sequence[ScoredDoc]], *, tag: str = "mixlm", msmarco: bool = False
 ) -> None:
-    """Write ranked documents. Written TREC scores fall strictly with rank, even where six decimals would make ties,
+    """Write ranked documents, best first.
 
-    because evaluation tools order by score and break ties by docid.
+    Evaluation tools order by score and break ties by docid, and trec_eval keeps scores as float32. So written TREC
+    scores fall strictly with rank, in six decimals and in float32, even where the scores themselves are equal.
+
+    Raises InputError for an id or tag that would be no single column, or a score that is not finite.
     """
     with writing(path) as file:
         for qid, docs in results.items():
             previous = None
             for rank, doc in enumerate(docs, 1):
+                columns = [qid, doc.docid] if msmarco else [qid, doc.docid, tag]
+                if any(column.split() != [column] for column in columns):
+                    raise InputError(f"{path}: white space or nothing in one of the columns {columns}")
                 if msmarco:
                     file.write(f"{qid}\t{doc.docid}\t{rank}\n")
                     continue
+                if not abs(doc.score) < FLOAT32_MAX:
+                    raise InputError(f"{path}: the score {doc.score} of document {doc.docid!r} is not finite")
                 millionths = round(doc.score * 1_000_000)
                 if previous is not None:
-                    millionths = min(millionths, previous - 1)
+                    millionths = min(millionths, previous - _step(previous))
                 previous = millionths
                 file.write(f"{qid} Q0 {doc.docid} {rank} {millionths / 1_000_000:.6f} {tag}\n")
+
+
+def _step(millionths: int) -> int:
+    """The least difference, in millionths, that shows in float32: two units in the last place."""
+    return max(1, math.ceil(2_000_000 * 2**29 * math.ulp(millionths / 1_000_000)))
 
 
 def _number(text: str, name: str, where: str) -> float:

@@ -13,7 +13,8 @@ from ..errors import InputError
 from ..model import MixLM
 from ..progress import progress_bar
 from ..types import Document
-from .local import LocalStore, content_hash
+from .environment import DRAFT
+from .local import LocalStore
 from .lock import writer_lock
 from .manifest import Manifest
 from .plan import check_room, checked, plan_build
@@ -38,6 +39,7 @@ def build(
 ) -> None:
     """See :meth:`TokenIndex.build`."""
     quantiser = Quantiser(dtype, model.config.tokens, model.item_encoder.hidden_size)
+    _begun(folder, model, quantiser)  # refuse before the long work
     total = None
     if iter(documents) is not documents:  # not a one-way stream: look at it before the long work
         plan = plan_build(documents, model, quantiser.record_bytes, skip_empty=skip_empty)
@@ -46,7 +48,9 @@ def build(
         if progress:
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
     with writer_lock(folder):
-        store = _open_or_create(folder, model, quantiser, corpus)
+        store = _begun(folder, model, quantiser)
+        if store is None:
+            store = _create(folder, model, quantiser, corpus)
         done = store.rows
         stream = checked(documents, skip_empty=skip_empty)
         _skip_committed(stream, store, done)
@@ -63,23 +67,13 @@ def build(
         store.finish()
 
 
-def _open_or_create(folder: Path, model: MixLM, quantiser: Quantiser, corpus: str) -> LocalStore:
+def _begun(folder: Path, model: MixLM, quantiser: Quantiser) -> LocalStore | None:
+    """The store of an interrupted build; ``None`` for a new folder. Raises InputError, IndexMismatch for any other."""
     if not (folder / "data.mdb").exists():
-        strangers = [path.name for path in folder.iterdir() if path.name != "writer.lock"]
+        strangers = [path.name for path in folder.glob("*") if path.name not in ("writer.lock", DRAFT)]
         if strangers:
             raise InputError(f"{folder} is not empty and not a token index (it holds {strangers[0]!r}): choose another")
-        return LocalStore.create(
-            folder,
-            Manifest(
-                fingerprint=model.fingerprint,
-                model=model.name,
-                tokens=quantiser.tokens,
-                dim=quantiser.dim,
-                dtype=quantiser.dtype,
-                corpus=corpus,
-                rows_per_segment=Segments.rows_per_segment(quantiser.record_bytes),
-            ),
-        )
+        return None
     store = LocalStore(folder)
     if store.manifest.complete:
         raise InputError(f"{folder} is a complete token index already: delete it first, or choose another folder")
@@ -89,12 +83,26 @@ def _open_or_create(folder: Path, model: MixLM, quantiser: Quantiser, corpus: st
     return store
 
 
+def _create(folder: Path, model: MixLM, quantiser: Quantiser, corpus: str) -> LocalStore:
+    return LocalStore.create(
+        folder,
+        Manifest(
+            fingerprint=model.fingerprint,
+            model=model.name,
+            tokens=quantiser.tokens,
+            dim=quantiser.dim,
+            dtype=quantiser.dtype,
+            corpus=corpus,
+            rows_per_segment=Segments.rows_per_segment(quantiser.record_bytes),
+        ),
+    )
+
+
 def _skip_committed(stream: Iterator[Document], store: LocalStore, done: int) -> None:
     """Pass over what an interrupted build has committed, making sure that it is still the same corpus."""
     for row in range(done):
         document = next(stream, None)
-        entry = None if document is None else store.entries([document.docid])[0]
-        if entry is None or document is None or entry["row"] != row or entry["content"] != content_hash(document):
+        if document is None or not store.holds(document, row):
             now = "is gone" if document is None else f"({document.docid!r}) is another one, or has another text"
             raise InputError(
                 f"the corpus has changed since the build of {store.folder} was interrupted: document {row + 1} {now}. "

@@ -7,9 +7,9 @@ document's old state or its new one, never a torn one; rows are never overwritte
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import IndexDamaged, InputError
 from ..types import Document
-from .environment import MAX_KEY_BYTES, Environment
+from .environment import MAX_KEY_BYTES, Environment, create_environment
 from .manifest import Manifest
 from .protocol import Fetched
 from .quantiser import Quantiser
@@ -44,36 +44,32 @@ class LocalStore:
         if not (folder / "data.mdb").is_file():
             raise InputError(f"no token index at {folder} (make one: mixlm-rerank index build CORPUS {folder})")
         self.folder = folder
-        self._pid = os.getpid()
-        self._environment = Environment.shared(folder)
-        with self._environment.env.begin(db=self._environment.meta) as transaction:
-            manifest = transaction.get(b"manifest")
+        self._environment = Environment(folder)
+        with self._environment.transaction() as transaction:
+            manifest = transaction.get(b"manifest", db=self._environment.meta)
         if manifest is None:
-            raise IndexDamaged(
-                f"{folder} has no manifest: its build was cut off at the very start. Delete it and rebuild"
-            )
+            raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")
         self.manifest = Manifest.loads(manifest, folder)
         self.quantiser = Quantiser(self.manifest.dtype, self.manifest.tokens, self.manifest.dim)
         self._segments = Segments(folder, self.quantiser.record_bytes, self.manifest.rows_per_segment)
-        self._segments.check_length(self.rows)
+        self._segments.open(self.rows)
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> LocalStore:
-        """An empty store. The folder must not exist, or be empty."""
-        folder.mkdir(parents=True, exist_ok=True)
-        environment = Environment.shared(folder)
-        with environment.env.begin(write=True, db=environment.meta) as transaction:
-            transaction.put(b"manifest", manifest.dumps())
+        """An empty store in a folder that holds none. Raises InputError if it cannot be written."""
+        with _writing(folder, 0):
+            folder.mkdir(parents=True, exist_ok=True)
+            create_environment(folder, manifest.dumps())
         return cls(folder)
 
     @property
     def rows(self) -> int:
         """Committed rows: documents ever written."""
-        with self._lmdb.begin(db=self._environment.meta) as transaction:
-            return int(transaction.get(b"rows") or 0)
+        with self._environment.transaction() as transaction:
+            return int(transaction.get(b"rows", db=self._environment.meta) or 0)
 
     def __len__(self) -> int:
-        with self._lmdb.begin() as transaction:
+        with self._environment.transaction() as transaction:
             return int(transaction.stat(self._environment.docs)["entries"])
 
     @property
@@ -84,9 +80,14 @@ class LocalStore:
     def entries(self, docids: Sequence[str]) -> NDArray[np.void]:
         """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there."""
         keys = [docid.encode("utf-8", "surrogatepass") for docid in docids]
-        with self._lmdb.begin(db=self._environment.docs) as transaction, transaction.cursor() as cursor:
+        with self._environment.transaction() as transaction, transaction.cursor(self._environment.docs) as cursor:
             held = dict(cursor.getmulti([key for key in keys if 0 < len(key) <= MAX_KEY_BYTES]))
         return np.frombuffer(b"".join(held.get(key, ABSENT) for key in keys), dtype=ENTRY)
+
+    def holds(self, document: Document, row: int) -> bool:
+        """Whether this very document, with this text, is the one in ``row``."""
+        entry = self.entries([document.docid])[0]
+        return bool(entry["row"] == row and entry["content"].tobytes() == content_hash(document))
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`."""
@@ -109,26 +110,28 @@ class LocalStore:
             (document.docid.encode("utf-8", "surrogatepass"), entry.tobytes())
             for document, entry in zip(documents, entries, strict=True)
         ]
-        try:
+        with _writing(self.folder, first):
             self._segments.append(first, records)
-            with self._lmdb.begin(write=True, db=self._environment.docs) as transaction:
-                with transaction.cursor() as cursor:
+            with self._environment.transaction(write=True) as transaction:
+                with transaction.cursor(self._environment.docs) as cursor:
                     cursor.putmulti(sorted(pairs))
                 transaction.put(b"rows", str(first + len(documents)).encode(), db=self._environment.meta)
-        except (OSError, lmdb.Error) as error:
-            raise InputError(
-                f"cannot write to {self.folder} ({error}): disk full? {first} documents are safe in it; make room and "
-                "run the same command again to go on"
-            ) from None
 
     def finish(self) -> None:
         """Mark the first build as complete."""
-        self.manifest = replace(self.manifest, complete=True)
-        with self._lmdb.begin(write=True, db=self._environment.meta) as transaction:
-            transaction.put(b"manifest", self.manifest.dumps())
+        manifest = replace(self.manifest, complete=True)
+        with _writing(self.folder, self.rows), self._environment.transaction(write=True) as transaction:
+            transaction.put(b"manifest", manifest.dumps(), db=self._environment.meta)
+        self.manifest = manifest
 
-    @property
-    def _lmdb(self) -> lmdb.Environment:
-        if self._pid != os.getpid():  # LMDB environments must not cross a fork
-            self._pid, self._environment = os.getpid(), Environment.shared(self.folder)
-        return self._environment.env
+
+@contextmanager
+def _writing(folder: Path, safe: int) -> Iterator[None]:
+    """A failed write said in words."""
+    try:
+        yield
+    except (OSError, lmdb.Error) as error:
+        raise InputError(
+            f"cannot write to {folder} ({error}): disk full? {safe} documents are safe in it; make room and "
+            "run the same command again to go on"
+        ) from None

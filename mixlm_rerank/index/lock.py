@@ -20,10 +20,14 @@ __all__ = ["writer_lock"]
 def writer_lock(folder: Path) -> Iterator[None]:
     """Hold the index in ``folder`` for writing. Released when the process ends, however it ends.
 
-    Raises InputError if another process holds it.
+    Raises InputError if another process holds it, or the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "writer.lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "writer.lock").open("a+")
+    except OSError as error:
+        raise InputError(f"cannot write a token index to {folder}: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

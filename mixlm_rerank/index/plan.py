@@ -70,27 +70,28 @@ def plan_build(documents: Iterable[Document], model: MixLM, record_bytes: int, *
             sample[slot] = document
     if not hashes:
         raise InputError("the corpus holds no documents")
-    _refuse_duplicates(documents, np.frombuffer(hashes, dtype=np.uint64), skip_empty)
+    _refuse_duplicates(documents, np.frombuffer(hashes, dtype=np.uint64))
     return BuildPlan(
         len(hashes), len(hashes) * (record_bytes + DOCID_MAP_BYTES), len(hashes) * _seconds_a_document(sample, model)
     )
 
 
 def check_room(plan: BuildPlan, folder: Path) -> None:
-    """Raises InputError if the disk that will hold ``folder`` has too little room."""
+    """Raises InputError if the disk of ``folder`` has too little room for what an interrupted build left to do."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    if free < plan.bytes:
-        raise InputError(f"the index needs about {plan.bytes / 1e6:,.0f} MB; {existing} has {free / 1e6:,.0f} MB free")
+    needed = plan.bytes - sum(path.stat().st_blocks * 512 for path in folder.glob("*") if path.is_file())
+    if free < needed:
+        raise InputError(f"the index needs about {needed / 1e6:,.0f} MB; {existing} has {free / 1e6:,.0f} MB free")
 
 
-def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64], skip_empty: bool) -> None:
+def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]) -> None:
     values, counts = np.unique(hashes, return_counts=True)
     suspects = set(values[counts > 1].tolist())
     seen: dict[str, int] = {}
     if suspects:  # equal hashes, or equal docids: a second look tells
-        for number, document in enumerate(checked(documents, skip_empty=skip_empty), 1):
-            if _hash(document.docid) in suspects:
+        for number, document in enumerate(documents, 1):
+            if document.content.strip() and _hash(document.docid) in suspects:
                 if document.docid in seen:
                     raise InputError(
                         f"duplicate docid {document.docid!r}: documents {seen[document.docid]} and {number}"

@@ -44,24 +44,29 @@ class Quantiser:
         return components + 2 * self.tokens if self.dtype == "int8" else components * np.dtype(self.dtype).itemsize
 
     def pack(self, tokens: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """float32 [n, tokens, dim] -> uint8 [n, record_bytes]."""
+        """float32 [n, tokens, dim] -> uint8 [n, record_bytes]. Raises InputError for what ``dtype`` cannot hold."""
         n = len(tokens)
         if self.dtype != "int8":
             with np.errstate(over="ignore"):
                 packed = np.ascontiguousarray(tokens, dtype=self.dtype)
-            if not np.isfinite(packed).all():
-                raise InputError(f"embedding tokens do not fit into {self.dtype}: use int8 or float32")
+            self._refuse_infinite(packed)
             return packed.view(np.uint8).reshape(n, self.record_bytes)
-        scales = (np.abs(tokens).max(axis=2) / 127).astype(np.float16)
+        with np.errstate(over="ignore"):
+            scales = (np.abs(tokens).max(axis=2) / 127).astype(np.float16)
+        self._refuse_infinite(scales)
         divisor = np.where(scales > 0, scales, 1).astype(np.float32)
         codes = np.clip(np.rint(tokens / divisor[:, :, None]), -127, 127).astype(np.int8)
-        return np.concatenate(
-            [codes.view(np.uint8).reshape(n, -1), scales.astype("<f2").view(np.uint8).reshape(n, -1)], axis=1
-        )
+        code_bytes = codes.view(np.uint8).reshape(n, self.tokens * self.dim)
+        return np.concatenate([code_bytes, scales.astype("<f2").view(np.uint8)], axis=1)
 
     def unpack(self, records: NDArray[np.uint8], tokens: int | None = None) -> NDArray[np.float32]:
-        """uint8 [n, record_bytes] -> float32 [n, k, dim]: the last k = ``tokens`` (default: all) of each document."""
+        """uint8 [n, record_bytes] -> float32 [n, k, dim]: the last k = ``tokens`` (default: all) of each document.
+
+        Raises InputError for a budget that the records do not hold.
+        """
         n, k = len(records), self.tokens if tokens is None else tokens
+        if not 1 <= k <= self.tokens:
+            raise InputError(f"a budget of {k} tokens is not possible: the index holds {self.tokens} a document")
         skip = self.tokens - k
         if self.dtype != "int8":
             whole = np.ascontiguousarray(records).view(self.dtype).reshape(n, self.tokens, self.dim)
@@ -70,3 +75,7 @@ class Quantiser:
         codes = records[:, skip * self.dim : split].view(np.int8).reshape(n, k, self.dim)
         scales = np.ascontiguousarray(records[:, split + 2 * skip :]).view("<f2")
         return codes * scales.astype(np.float32)[:, :, None]
+
+    def _refuse_infinite(self, values: NDArray[np.floating]) -> None:
+        if not np.isfinite(values).all():
+            raise InputError(f"embedding tokens are not finite, or too large for {self.dtype}: use float32")

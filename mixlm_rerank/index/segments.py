@@ -56,10 +56,13 @@ class Segments:
                 os.fdatasync(file.fileno())
             written += count
 
-    def check_length(self, rows: int) -> None:
-        """Raises IndexDamaged unless the files hold at least ``rows`` records."""
+    def open(self, rows: int) -> None:
+        """Map the files of the first ``rows`` records now: they stay these files, should the folder be built anew.
+
+        Raises IndexDamaged if there are fewer records.
+        """
         for segment in range(-(-rows // self._rows_per_segment)):
-            self._need(segment, min(rows - segment * self._rows_per_segment, self._rows_per_segment))
+            self._map(segment, min(rows - segment * self._rows_per_segment, self._rows_per_segment))
 
     def _map(self, segment: int, rows: int) -> NDArray[np.uint8]:
         """The mapped segment, mapped anew if it has grown past the last mapping."""

@@ -47,7 +47,8 @@ class TokenIndex:
         if not self._store.manifest.complete:
             raise IndexDamaged(
                 f"{self.path} is half built ({self._store.rows} documents). Finish it with the command that began it: "
-                f"mixlm-rerank index build {self.manifest.corpus} {self.path} --model {self.manifest.model}"
+                f"mixlm-rerank index build {self.manifest.corpus} {self.path} --model {self.manifest.model} "
+                f"--store {self.manifest.dtype}"
             )
 
     @classmethod

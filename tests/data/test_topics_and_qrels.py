@@ -1,0 +1,99 @@
+"""Topics and judgments: both formats of each, and every malformed line named."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from mixlm_rerank.data import read_qrels, read_topics
+from mixlm_rerank.errors import InputError
+
+TSV = "q1\twho barks\n2\tbread\tand salt \n"
+JSONL = '{"_id": "q1", "text": "who barks"}\n{"_id": 2, "text": "bread\\tand salt "}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("topics.tsv", TSV.encode()),
+        ("topics.txt", b"\xef\xbb\xbf" + TSV.replace("\n", "\r\n").encode()),
+        ("topics.tsv.gz", gzip.compress(TSV.encode())),
+        ("queries.jsonl", JSONL.encode()),
+        ("queries.json", JSONL.replace("_id", "qid").replace("text", "query").encode()),
+        ("queries.jsonl.gz", gzip.compress(JSONL.replace("_id", "id").encode())),
+    ],
+)
+def test_topics_of_either_format(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert read_topics(tmp_path / name) == {"q1": "who barks", "2": "bread\tand salt "}
+
+
+@pytest.mark.parametrize("name", ["queries.jsonl", "queries.jsonl.gz"])
+def test_topics_of_a_beir_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(JSONL.encode()) if name.endswith("gz") else JSONL.encode())
+    assert list(read_topics(tmp_path)) == ["q1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.tsv", "q1\tdog\nq2 cat\n", "t.tsv, line 2: expected qid <tab> query"),
+        ("t.tsv", "\tdog\n", "t.tsv, line 1: expected qid <tab> query"),
+        ("t.tsv", "q1\tdog\nq2\t \n", "t.tsv, line 2: empty query for qid 'q2'"),
+        ("t.tsv", "q1\tdog\nq2\tcat\nq1\tdog\n", "t.tsv, line 3: qid 'q1' occurs twice"),
+        ("t.tsv", "\n", "t.tsv holds no queries"),
+        ("t.jsonl", '{"_id": "q1", "text": ""}\n', "t.jsonl, line 1: empty query for qid 'q1'"),
+        ("t.jsonl", '{"_id": 1, "text": "a"}\n{"_id": "1", "text": "b"}\n', "t.jsonl, line 2: qid '1' occurs twice"),
+        ("t.jsonl", '{"_id": "q1"}\n', r"t.jsonl, line 1: expected .* found the keys \['_id'\]"),
+        ("t.jsonl", '{"_id": null, "text": "a"}\n', "t.jsonl, line 1: expected"),
+        ("t.jsonl", "q1\tdog\n", "t.jsonl, line 1: not valid JSON"),
+    ],
+)
+def test_bad_topics(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_topics(tmp_path / name)
+
+
+def test_no_topics_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder without queries.jsonl"):
+        read_topics(tmp_path)
+    with pytest.raises(InputError, match="no such file: .*nowhere.tsv"):
+        read_topics(tmp_path / "nowhere.tsv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q1 0 d1 2\nq1 0 d2 0\n7 0 d1 -1\n",
+        "q1\t0\td1\t2\r\nq1\t0\td2\t0\r\n\r\n7\t0\td1\t-1\r\n",
+        "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\n7\td1\t-1\n",
+        "\ufeffquery-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\n7\td1\t-1\n",
+        "q1 0 d1 2\nq1 0 d1 2\nq1 0 d2 0\n7 0 d1 -1\n",
+    ],
+    ids=["TREC", "TREC with tabs and CRLF", "BEIR", "BEIR with BOM", "judged twice alike"],
+)
+def test_qrels_of_either_format(tmp_path: Path, text: str) -> None:
+    (tmp_path / "qrels").write_text(text)
+    assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 2, "d2": 0}, "7": {"d1": -1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q1 0 d1 1\nq1 d2\n", "qrels, line 2: 2 columns, expected 4"),
+        ("q1 0 d1 1 x\n", "qrels, line 1: 5 columns, expected 4"),
+        ("q1 0 d1 high\n", "qrels, line 1: the grade 'high' is not an integer"),
+        ("q1 0 d1 1.5\n", "qrels, line 1: the grade '1.5' is not an integer"),
+        ("q1\td1\t1\nquery-id\tcorpus-id\tscore\n", "qrels, line 2: the grade 'score' is not an integer"),
+        ("q1 0 d1 1\nq2 0 d1 0\nq1 0 d1 0\n", "qrels, line 3: document 'd1' has two different grades for query 'q1'"),
+        ("query-id\tcorpus-id\tscore\n", "qrels holds no judgments"),
+        ("", "qrels holds no judgments"),
+    ],
+)
+def test_bad_qrels(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "qrels").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_qrels(tmp_path / "qrels")

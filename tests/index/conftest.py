@@ -1,0 +1,88 @@
+"""A stand-in for the model, so that thousands of documents are encoded at no cost, and a look at all that is stored."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mixlm_rerank import Document
+from mixlm_rerank.index.local import LocalStore
+from mixlm_rerank.model.item_encoder import Progress
+
+
+class StubModel:
+    """What building an index needs of a MixLM: the tokens of a text follow from its checksum."""
+
+    def __init__(
+        self, tokens: int = 3, dim: int = 8, fingerprint: str = "0123456789abcdef", name: str = "stub"
+    ) -> None:
+        self.config = SimpleNamespace(tokens=tokens)
+        self.item_encoder = SimpleNamespace(hidden_size=dim)
+        self.fingerprint = fingerprint
+        self.name = name
+
+    def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
+        if bar is not None:
+            bar.update(len(texts))
+        shape = (self.config.tokens, self.item_encoder.hidden_size)
+        seeds = [zlib.crc32(text.encode("utf-8", "surrogatepass")) for text in texts]
+        return np.stack([np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in seeds])
+
+
+@pytest.fixture(scope="session")
+def stub() -> type[StubModel]:
+    """``stub(tokens=3, dim=8)``: a model that encodes at no cost."""
+    return StubModel
+
+
+@pytest.fixture
+def corpus() -> Callable[[int], list[Document]]:
+    """``corpus(100)``: documents d0 to d99 with different texts."""
+    return lambda count: [Document(f"d{number}", f"text number {number}") for number in range(count)]
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path, Sequence[Document]], dict[str, object]]:
+    """``contents(folder, documents)``: segment files, entries of the docid map and manifest of an index, to compare."""
+
+    def read(folder: Path, documents: Sequence[Document]) -> dict[str, object]:
+        store = LocalStore(folder)
+        stored: dict[str, object] = {path.name: path.read_bytes() for path in sorted(folder.glob("tokens-*.bin"))}
+        entries = store.entries([document.docid for document in documents])
+        return stored | {"entries": entries.tobytes(), "documents": len(store), "manifest": store.manifest}
+
+    return read
+
+
+@pytest.fixture
+def forked() -> Callable[[Callable[[], object]], int]:
+    """``forked(function)``: the pid of a child process that runs it; its exit status is 0 if nothing was raised."""
+
+    def fork(function: Callable[[], object]) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        status = 1
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(30)  # a child that hangs is a failure, not a hang
+        tqdm.set_lock(threading.RLock())  # its own lock is shared over forks: a child killed holding it would hang us
+        try:
+            function()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    return fork

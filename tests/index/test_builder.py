@@ -1,0 +1,168 @@
+"""A build stores every document of the corpus, each as if it stood alone, or says what is wrong with the corpus."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mixlm_rerank import Document, MixLM, TokenIndex
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.index import builder
+
+WORDS = ["dog", "moon", "mail", "bread", "salt", "cats", "sleep", "earth"]
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "WINDOW", 8)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["list", "generator"])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 17, 24, 50])
+def test_every_document_of_the_corpus_is_in_the_index(
+    tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], count: int, stream: bool
+) -> None:
+    """Once, a document was lost at every window boundary."""
+    documents = corpus(count)
+    source = (document for document in documents) if stream else documents
+    index = TokenIndex.build(source, stub(), tmp_path / "index", dtype="float32", progress=False)
+    assert len(index) == count
+    fetched = index.fetch([document.docid for document in documents])
+    np.testing.assert_array_equal(fetched.tokens, stub().encode([document.text for document in documents]))
+
+
+def test_a_corpus_is_read_again_and_again_and_never_held(tmp_path: Path, stub: Any) -> None:
+    class Corpus:
+        passes = 0
+
+        def __iter__(self) -> Iterator[Document]:
+            self.passes += 1
+            return (Document(f"d{number}", f"text number {number}") for number in range(20))
+
+    source = Corpus()
+    index = TokenIndex.build(source, stub(), tmp_path / "index", progress=False)
+    assert len(index) == 20
+    assert source.passes > 1
+
+
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_the_bytes_of_a_document_do_not_depend_on_its_company(
+    tmp_path: Path, tiny: Callable[..., MixLM], contents: Any, architecture: str
+) -> None:
+    """Alone, in a corpus, in the same corpus shuffled: update == rebuild rests on this."""
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randrange(1, 30))) for _ in range(60)]
+    documents = [Document(f"d{number}", text) for number, text in enumerate(texts)]
+    model = tiny(architecture)
+
+    def records(name: str, some: list[Document]) -> dict[str, bytes]:
+        TokenIndex.build(some, model, tmp_path / name, progress=False)
+        stored = contents(tmp_path / name, some)["tokens-000000.bin"]
+        size = len(stored) // len(some)
+        return {document.docid: stored[row * size : (row + 1) * size] for row, document in enumerate(some)}
+
+    in_order = records("in order", documents)
+    assert len(set(in_order.values())) > 50
+    assert records("shuffled", draw.sample(documents, 60)) == in_order
+    for document in documents[:10]:
+        assert records(f"alone {document.docid}", [document]) == {document.docid: in_order[document.docid]}
+
+
+def test_title_and_text_are_encoded_together(tmp_path: Path, stub: Any) -> None:
+    documents = [Document("d1", "It barks.", title="The dog"), Document("d2", "", title="Only a title")]
+    index = TokenIndex.build(documents, stub(), tmp_path / "index", dtype="float32", progress=False)
+    expected = stub().encode(["The dog. It barks.", "Only a title. "])
+    np.testing.assert_array_equal(index.fetch(["d1", "d2"]).tokens, expected)
+
+
+def test_estimate_and_progress_go_to_stderr(
+    tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    TokenIndex.build(corpus(20), stub(tokens=4, dim=50_000), tmp_path / "index", dtype="float16", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{tmp_path / 'index'}: 20 documents, about 8.0 MB on disk, about" in err
+    assert "of encoding" in err and "20/20" in err
+
+
+def test_progress_false_prints_nothing(
+    tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    TokenIndex.build(corpus(20), stub(), tmp_path / "index", progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_too_little_room_is_found_before_the_work(
+    tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(InputError, match=r"the index needs about 2 MB; .* has 1 MB free"):
+        TokenIndex.build(corpus(500), stub(tokens=4, dim=1000), tmp_path / "index", progress=False)
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t"])
+@pytest.mark.parametrize("stream", [False, True], ids=["list", "generator"])
+def test_a_document_without_text_is_refused_by_name_and_number(
+    tmp_path: Path, stub: Any, text: str, stream: bool
+) -> None:
+    documents = [Document("d1", "text"), Document("d2", text)]
+    with pytest.raises(InputError, match=r"document 2 \('d2'\) has no text: .*--skip-empty"):
+        TokenIndex.build(iter(documents) if stream else documents, stub(), tmp_path / "index", progress=False)
+
+
+def test_documents_without_text_can_be_skipped(tmp_path: Path, stub: Any) -> None:
+    documents = [Document("d1", ""), Document("d2", "text"), Document("d3", " "), Document("d4", "", title="title")]
+    index = TokenIndex.build(documents, stub(), tmp_path / "index", skip_empty=True, progress=False)
+    assert index.fetch(["d1", "d2", "d3", "d4"]).found.tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (2, 19), (7, 8)])
+def test_a_duplicate_docid_is_refused_with_the_numbers_of_both_documents(
+    tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], first: int, second: int
+) -> None:
+    documents = corpus(20)
+    documents[second] = Document(documents[first].docid, "another text")
+    with pytest.raises(InputError, match=rf"duplicate docid 'd{first}': documents {first + 1} and {second + 1}$"):
+        TokenIndex.build(documents, stub(), tmp_path / "index", progress=False)
+    assert not (tmp_path / "index").exists()
+
+
+def test_numbers_of_duplicates_count_skipped_documents(tmp_path: Path, stub: Any) -> None:
+    documents = [Document("d1", ""), Document("d2", "text"), Document("d2", "text"), Document("d1", "")]
+    with pytest.raises(InputError, match="duplicate docid 'd2': documents 2 and 3$"):
+        TokenIndex.build(documents, stub(), tmp_path / "index", skip_empty=True, progress=False)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (2, 19), (7, 8)])
+def test_a_duplicate_docid_in_a_stream_is_refused_when_it_comes(
+    tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], first: int, second: int
+) -> None:
+    documents = corpus(20)
+    documents[second] = documents[first]
+    with pytest.raises(InputError, match=rf"duplicate docid 'd{first}' .*{second // 8 * 8} documents before it"):
+        TokenIndex.build(iter(documents), stub(), tmp_path / "index", progress=False)
+
+
+@pytest.mark.parametrize("documents", [[], iter([]), [Document("d1", "")]], ids=["list", "generator", "all skipped"])
+def test_an_empty_corpus_is_refused(tmp_path: Path, stub: Any, documents: Any) -> None:
+    with pytest.raises(InputError, match="the corpus holds no documents"):
+        TokenIndex.build(documents, stub(), tmp_path / "index", skip_empty=True, progress=False)
+
+
+def test_tokens_that_the_dtype_cannot_hold_are_refused(
+    tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, encode = stub(), stub().encode
+    monkeypatch.setattr(model, "encode", lambda texts, bar=None: encode(texts) * 1e6)
+    with pytest.raises(InputError, match="too large for float16: use float32"):
+        TokenIndex.build(corpus(3), model, tmp_path / "index", dtype="float16", progress=False)
+    with pytest.raises(InputError, match="dtype of a token index must be one of int8, float16, float32"):
+        TokenIndex.build(corpus(3), model, tmp_path / "other", dtype="float64", progress=False)
