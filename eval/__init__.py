@@ -1,5 +1,7 @@
-"""How good is a ranking? Measures over runs."""
+"""How good is a ranking, is a difference more than chance, how faithful is one system to another?"""
 
-from mixlm_rerank.eval.measures import DEFAULT_MEASURES, evaluate
+from mixlm_rerank.eval.fidelity import Fidelity, fidelity
+from mixlm_rerank.eval.measures import DEFAULT_MEASURES, evaluate, evaluate_queries
+from mixlm_rerank.eval.significance import Comparison, compare
 
-__all__ = ["DEFAULT_MEASURES", "evaluate"]
+__all__ = ["DEFAULT_MEASURES", "Comparison", "Fidelity", "compare", "evaluate", "evaluate_queries", "fidelity"]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from subprocess import SubprocessError
 from typing import Any
 
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["DEFAULT_MEASURES", "evaluate"]
+__all__ = ["DEFAULT_MEASURES", "evaluate", "evaluate_queries"]
 
+Ranked = Sequence[Candidate | ScoredDoc]
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100", "Judged@10")
 
 
 def evaluate(
     qrels: Mapping[str, Mapping[str, int]],
-    run: Mapping[str, Sequence[Candidate | ScoredDoc]],
+    run: Mapping[str, Ranked],
     measures: Sequence[str] = DEFAULT_MEASURES,
 ) -> dict[str, float]:
     """Mean of each measure over all queries in ``qrels``; a query that the run lacks counts 0.
@@ -31,6 +32,27 @@ def evaluate(
         InputError: a measure that ir_measures does not know or cannot compute here; no query of the run is judged.
         MissingDependency: ir_measures is not installed.
     """
+    parsed, calculate = _prepared(qrels, run, measures)
+    values = calculate("calc_aggregate")
+    return {name: float(values[measure]) for name, measure in parsed.items()}
+
+
+def evaluate_queries(
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranked], measures: Sequence[str] = DEFAULT_MEASURES
+) -> dict[str, dict[str, float]]:
+    """measure -> qid -> value, for all queries in ``qrels``; otherwise as :func:`evaluate`."""
+    parsed, calculate = _prepared(qrels, run, measures)
+    names = {measure: name for name, measure in parsed.items()}
+    values = {name: dict.fromkeys(qrels, 0.0) for name in measures}
+    for metric in calculate("iter_calc"):
+        values[names[metric.measure]][metric.query_id] = float(metric.value)
+    return values
+
+
+def _prepared(
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranked], measures: Sequence[str]
+) -> tuple[dict[str, Any], Callable[[str], Any]]:
+    """The measures, parsed; and a call of one of ir_measures' functions on them, with its errors in words."""
     try:
         ir_measures = importlib.import_module("ir_measures")
     except ImportError:
@@ -41,11 +63,16 @@ def evaluate(
         )
     parsed = {name: _parse(ir_measures, name) for name in measures}
     scores = {qid: {doc.docid: doc.score for doc in docs} for qid, docs in run.items()}
-    try:
-        values = ir_measures.calc_aggregate(list(parsed.values()), qrels, scores)
-    except (ValueError, KeyError, TypeError, ArithmeticError, SubprocessError) as error:  # each provider has its own
-        raise InputError(f"ir_measures cannot compute {', '.join(parsed)} ({type(error).__name__}: {error})") from None
-    return {name: float(values[measure]) for name, measure in parsed.items()}
+
+    def calculate(function: str) -> Any:
+        try:
+            result = getattr(ir_measures, function)(list(parsed.values()), qrels, scores)
+            return result if isinstance(result, dict) else list(result)
+        except (ValueError, KeyError, TypeError, ArithmeticError, SubprocessError) as error:  # each provider's own
+            shown = ", ".join(parsed)
+            raise InputError(f"ir_measures cannot compute {shown} ({type(error).__name__}: {error})") from None
+
+    return parsed, calculate
 
 
 def _parse(ir_measures: Any, name: str) -> Any:

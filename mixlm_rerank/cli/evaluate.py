@@ -1,15 +1,18 @@
-"""``mixlm-rerank eval``: measures of run files."""
+"""``mixlm-rerank eval``: measures of run files, their significance, their fidelity to a teacher."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..data import read_qrels, read_run
 from ..errors import InputError
+from ..types import Candidate
 
 __all__ = ["evaluate_runs"]
 
@@ -20,25 +23,55 @@ def evaluate_runs(
     measure: Annotated[
         list[str] | None, typer.Option("--measure", "-m", help="As ir_measures writes them, e.g. 'AP(rel=2)'.")
     ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="One of the runs: test the others against it, on the first measure.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A run, a cross-encoder's say: how faithfully do the others give its ranking?")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Measure runs against judgments, over all judged queries. By default nDCG@10, RR@10, AP, R@100 and Judged@10."""
-    from mixlm_rerank.eval import DEFAULT_MEASURES, evaluate
+    from mixlm_rerank.eval import DEFAULT_MEASURES, compare, evaluate, evaluate_queries, fidelity
 
     names = measure or list(DEFAULT_MEASURES)
+    if baseline is not None and baseline not in runs:
+        raise InputError(f"the baseline {baseline} is none of the runs: name it among them")
     judgments = read_qrels(qrels)
-    values = {}
+    read: dict[str, dict[str, list[Candidate]]] = {}
     for path in runs:
-        run = read_run(path)
-        if judgments.keys().isdisjoint(run):
+        read[str(path)] = read_run(path)
+        if judgments.keys().isdisjoint(read[str(path)]):
             raise InputError(f"no query of {path} is judged in {qrels}: do they belong together?")
-        values[str(path)] = evaluate(judgments, run, names)
+    found: dict[str, Any] = {"measures": {path: evaluate(judgments, run, names) for path, run in read.items()}}
+    if baseline is not None:
+        values = {path: evaluate_queries(judgments, run, names[:1])[names[0]] for path, run in read.items()}
+        found["comparisons"] = [asdict(comparison) for comparison in compare(values, str(baseline))]
+    if teacher is not None:
+        ranking = read_run(teacher)
+        found["fidelity"] = {path: asdict(fidelity(run, ranking)) for path, run in read.items()}
     if as_json:
-        typer.echo(json.dumps(values))
+        typer.echo(json.dumps(found))
         return
-    width = max(len("run"), *map(len, values))
-    typer.echo("  ".join(["run".ljust(width), *(name.rjust(9) for name in names)]))
-    for shown, found in values.items():
-        cells = [f"{found[name]:.4f}".rjust(max(9, len(name))) for name in names]
-        typer.echo("  ".join([shown.ljust(width), *cells]))
+    _table("run", names, {path: [f"{row[name]:.4f}" for name in names] for path, row in found["measures"].items()})
     typer.echo(f"{len(judgments):,} judged queries")
+    if baseline is not None:
+        typer.echo(f"\n{names[0]} against {baseline}; p of paired tests, two-sided, Holm-corrected")
+        rows = {row["system"]: _comparison_cells(row) for row in found["comparisons"]}
+        _table("run", ["difference", "wins", "losses", "t-test", "randomisation"], rows)
+    if teacher is not None:
+        typer.echo(f"\nfidelity to {teacher}")
+        rows = {path: [f"{value:.3f}" for value in row.values()] for path, row in found["fidelity"].items()}
+        _table("run", ["RBO(p=.9)", "overlap@10", "Kendall tau", "same first"], rows)
+
+
+def _comparison_cells(row: dict[str, Any]) -> list[str]:
+    tests = [f"{row[name]:.2g}" for name in ("p_t", "p_randomisation")]
+    return [f"{row['difference']:+.4f}", str(row["wins"]), str(row["losses"]), *tests]
+
+
+def _table(corner: str, columns: Sequence[str], rows: dict[str, list[str]]) -> None:
+    width = max(len(corner), *map(len, rows), 0)
+    widths = [max(9, len(column)) for column in columns]
+    for name, cells in {corner: list(columns), **rows}.items():
+        typer.echo("  ".join([name.ljust(width), *(c.rjust(w) for c, w in zip(cells, widths, strict=True))]))

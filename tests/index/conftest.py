@@ -7,7 +7,8 @@ import signal
 import threading
 import traceback
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,16 +67,15 @@ def contents() -> Callable[[Path, Sequence[Document]], dict[str, object]]:
 
 
 @pytest.fixture
-def forked() -> Callable[[Callable[[], object]], int]:
+def forked() -> Iterator[Callable[[Callable[[], object]], int]]:
     """``forked(function)``: the pid of a child process that runs it; its exit status is 0 if nothing was raised."""
+    children = []
 
     def fork(function: Callable[[], object]) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
+        children.append(os.fork())
+        if children[-1]:
+            return children[-1]
         status = 1
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(30)  # a child that hangs is a failure, not a hang
         tqdm.set_lock(threading.RLock())  # its own lock is shared over forks: a child killed holding it would hang us
         try:
             function()
@@ -85,4 +85,9 @@ def forked() -> Callable[[Callable[[], object]], int]:
         finally:
             os._exit(status)
 
-    return fork
+    yield fork
+    for child in children:  # those that hang
+        with suppress(ChildProcessError):
+            if os.waitpid(child, os.WNOHANG) == (0, 0):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,8 @@ def test_a_second_writer_is_told_who_holds_the_index(tmp_path: Path, stub: Any, 
     holder = forked(hold)
     while not ready.exists():
         time.sleep(0.001)
-    try:
-        with pytest.raises(InputError, match=rf"is being written by another process: .*\"pid\": {holder}, \"host\""):
-            TokenIndex.build(corpus(20), stub(), folder, progress=False)
-    finally:
-        os.kill(holder, 9)
-        os.waitpid(holder, 0)
+    with pytest.raises(InputError, match=rf"is being written by another process: .*\"pid\": {holder}, \"host\""):
+        TokenIndex.build(corpus(20), stub(), folder, progress=False)
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
     assert len(TokenIndex.build(corpus(20), stub(), folder, progress=False)) == 20  # the lock died with its holder
