@@ -19,7 +19,7 @@ check: .venv/installed       ## style, types, examples in docstrings
 	rm -rf build/types && mkdir -p build/types/mixlm_rerank
 	ln -s $(CURDIR)/mixlm_rerank/* $(CURDIR)/integrations $(CURDIR)/eval build/types/mixlm_rerank/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mixlm_rerank
-	$(BIN)/pytest --doctest-modules mixlm_rerank -p no:cacheprovider
+	$(BIN)/pytest --doctest-modules mixlm_rerank eval integrations -p no:cacheprovider
 
 docs: .venv/installed        ## the generated pages
 	$(BIN)/typer mixlm_rerank.cli utils docs --name mixlm-rerank --output docs/cli.md

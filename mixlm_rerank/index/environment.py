@@ -39,8 +39,7 @@ class Environment:
     def transaction(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
         """Keep it short: a transaction held makes the file grow, and others of this process wait."""
         with _guard:
-            self._handle.open()
-            with self._handle.env.begin(write=write) as transaction:
+            with self._handle.open().begin(write=write) as transaction:
                 yield transaction
 
     @property
@@ -71,10 +70,10 @@ class _Handle:
         self.open()
         _open[self.identity] = self
 
-    def open(self) -> None:
+    def open(self) -> lmdb.Environment:
         """Open it, unless it is."""
         if self.env is not None:
-            return
+            return self.env
         if _identity(self.folder) != self.identity:
             raise IndexDamaged(f"{self.folder} was replaced by another index: open it anew")
         writable = os.access(self.folder, os.W_OK)
@@ -88,6 +87,7 @@ class _Handle:
         except lmdb.Error as error:
             raise IndexDamaged(f"the docid map in {self.folder} cannot be opened: {error}") from None
         self.env = env
+        return env
 
     def close(self) -> None:
         if self.env is not None:
