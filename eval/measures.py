@@ -25,7 +25,7 @@ def evaluate(
 
     Args:
         qrels: qid -> docid -> grade.
-        run: qid -> ranked documents; only their scores count.
+        run: qid -> documents: candidates in the order of their scores (ties as in trec_eval), or ranked documents.
         measures: names as ir_measures writes them, ``"nDCG@10"``, ``"AP(rel=2)"``.
 
     Raises:
@@ -62,7 +62,7 @@ def _prepared(
             f"no query of the run is judged (run: {_some(run)}; judgments: {_some(qrels)}): do they belong together?"
         )
     parsed = {name: _parse(ir_measures, name) for name in measures}
-    scores = {qid: {doc.docid: doc.score for doc in docs} for qid, docs in run.items()}
+    scores = {qid: {doc.docid: _order(doc) for doc in docs} for qid, docs in run.items()}
 
     def calculate(function: str) -> Any:
         try:
@@ -90,6 +90,11 @@ def _parse(ir_measures: Any, name: str) -> Any:
     if measure.params.get("cutoff", 1) < 1:  # trec_eval would end the process
         raise InputError(f"the measure {name!r} looks at no document: the cutoff must be at least 1")
     return measure
+
+
+def _order(doc: Candidate | ScoredDoc) -> float:
+    """What trec_eval sorts by. It keeps float32 and breaks ties by docid; our own rankings have a rank, and no ties."""
+    return float(-doc.rank) if isinstance(doc, ScoredDoc) else doc.score
 
 
 def _some(ids: Mapping[str, Any]) -> str:

@@ -74,8 +74,8 @@ class _Handle:
         """Open it, unless it is."""
         if self.env is not None:
             return self.env
-        if _identity(self.folder) != self.identity:
-            raise IndexDamaged(f"{self.folder} was replaced by another index: open it anew")
+        if not (self.folder / "data.mdb").exists() or _identity(self.folder) != self.identity:
+            raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
         writable = os.access(self.folder, os.W_OK)
         try:
             env = lmdb.open(str(self.folder), map_size=MAP_SIZE, max_dbs=4, readonly=not writable, lock=writable)

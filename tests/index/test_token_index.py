@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixlm_rerank import Document, TokenIndex
-from mixlm_rerank.errors import InputError
+from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.index import segments
 
 DIGEST = """
@@ -198,3 +198,18 @@ def test_deleted_and_built_anew_at_the_same_place_while_the_old_one_is_open(inde
     assert anew.manifest.fingerprint == "another encoder"
     np.testing.assert_array_equal(anew.fetch(["d1"]).tokens, other.encode(["another text"]))
     np.testing.assert_array_equal(index.fetch(["d1"]).tokens, expected)
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
+def test_a_forked_child_does_not_mix_up_an_index_with_one_built_in_its_place(
+    index: TokenIndex, stub: Any, forked: Any, replaced: bool
+) -> None:
+    shutil.rmtree(index.path)
+    if replaced:
+        TokenIndex.build([Document("d1", "another text")], stub(), index.path, progress=False)
+
+    def read() -> None:
+        with pytest.raises(IndexDamaged, match="was deleted or replaced after it was opened: open it anew"):
+            index.fetch(["d1"])
+
+    assert os.waitpid(forked(read), 0)[1] == 0
