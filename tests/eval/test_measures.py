@@ -105,5 +105,5 @@ def test_without_ir_measures_the_extra_to_install_is_named(monkeypatch: pytest.M
 def test_ranked_documents_count_in_their_order_however_near_their_scores() -> None:
     """trec_eval keeps scores as float32, where these two are equal, and would then put "z" first."""
     docs = [ScoredDoc("a", 30.0000002, 1, 0.0), ScoredDoc("z", 30.0000001, 2, 0.0)]
-    assert evaluate({"q": {"a": 1}}, {"q": docs}, ["RR@10"]) == {"RR@10": 1.0}
-    assert evaluate({"q": {"a": 1}}, {"q": [Candidate(d.docid, d.score) for d in docs]}, ["RR@10"]) == {"RR@10": 0.5}
+    assert evaluate({"q": {"a": 1}}, {"q": docs}, ["nDCG@1"]) == {"nDCG@1": 1.0}
+    assert evaluate({"q": {"a": 1}}, {"q": [Candidate(d.docid, d.score) for d in docs]}, ["nDCG@1"]) == {"nDCG@1": 0.0}
