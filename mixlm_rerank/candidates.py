@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import InputError
@@ -15,7 +15,8 @@ __all__ = ["as_candidates"]
 def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
     """Candidates in the order given, which is taken as the first-stage ranking.
 
-    A hit is anything with ``docid`` and ``score`` (and perhaps ``text``), a pair (docid, score), or a bare docid.
+    A hit is anything with ``docid`` and ``score`` (and perhaps ``text``), a pair (docid, score), or a bare docid. A
+    mapping docid -> score is ordered by its scores.
 
     >>> as_candidates([("d1", 2.5), "d2"])
     [Candidate(docid='d1', score=2.5, text=None), Candidate(docid='d2', score=-1.0, text=None)]
@@ -24,6 +25,8 @@ def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
     """
     if isinstance(hits, str):
         raise InputError("hits must be a list of hits, not a string")
+    if isinstance(hits, Mapping):  # docid -> score, as BEIR and mteb have it: in no order
+        hits = sorted(hits.items(), key=lambda hit: -hit[1])
     candidates = [_candidate(hit, position) for position, hit in enumerate(hits)]
     if len({candidate.docid for candidate in candidates}) < len(candidates):
         docids = [candidate.docid for candidate in candidates]
@@ -36,7 +39,7 @@ def _candidate(hit: Any, position: int) -> Candidate:
     text = None
     if isinstance(hit, str):
         docid, score = hit, float(-position)
-    elif isinstance(hit, tuple) and len(hit) == 2:
+    elif isinstance(hit, tuple | list) and len(hit) == 2:
         docid, score = hit
     elif hasattr(hit, "docid") and hasattr(hit, "score"):
         docid, score, text = hit.docid, hit.score, getattr(hit, "text", None)

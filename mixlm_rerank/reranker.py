@@ -132,6 +132,11 @@ class Reranker:
             scores = self._scorer.score_batch([job.query for job in scorable], [job.tokens for job in scorable])
             for job, values in zip(scorable, scores, strict=True):
                 job.scores = values.double().numpy()
+                if not np.isfinite(job.scores).all():
+                    raise InputError(
+                        f"the ranker ({self.model.ranker.dtype}) gave a score that is not finite for the query "
+                        f"{job.query!r}: use float32, or check the weights"
+                    )
 
     def _tokens(self, candidates: Sequence[Candidate]) -> tuple[Tensor, NDArray[np.bool_]]:
         """Embedding tokens float [m, k, d] of the candidates that have any, and which those are, bool [n]."""

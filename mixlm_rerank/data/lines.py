@@ -61,7 +61,7 @@ def writing(path: str | Path) -> Iterator[TextIO]:
     folder, disk full); what stood at ``path`` before stays.
     """
     path = Path(path)
-    stream = path.exists() and not path.is_file()
+    stream = path.is_relative_to("/dev") or (path.exists() and not path.is_file())
     target = path.resolve() if path.is_symlink() else path
     draft = path if stream else target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

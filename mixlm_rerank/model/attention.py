@@ -80,8 +80,8 @@ def shared_prefix_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    if kwargs.get("softcap") is not None:
-        raise InputError("backbones with soft-capped attention (Gemma 2) are not supported")
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise InputError("backbones with soft-capped attention or attention sinks (Gemma 2, GPT-OSS) are not supported")
     groups = query.shape[1] // key.shape[1]
     q, k, v = query[0], key[0].repeat_interleave(groups, dim=0), value[0].repeat_interleave(groups, dim=0)
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling

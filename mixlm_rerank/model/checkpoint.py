@@ -19,7 +19,6 @@ from ..errors import InputError, MissingDependency
 from .card import model_card
 from .config import MixLMConfig
 from .families import Family, family_of, family_of_config, load_backbone, parameter_dtype
-from .fingerprint import fingerprint
 from .item_encoder import ItemEncoder
 from .mixlm import MixLM
 from .ranker import Ranker
@@ -77,6 +76,7 @@ def save(model: MixLM, folder: Path) -> None:
         part.tokenizer.save_pretrained(folder / name)
     save_file(_head_state(model), folder / HEAD)
     model.config.save(folder / "config.json")
+    model.name = str(folder)
     (folder / "README.md").write_text(model_card(model), encoding="utf-8")
 
 
@@ -87,7 +87,7 @@ def load(name: str | Path, *, device: str | None, dtype: str | None, local_files
     model = _default() if str(name) == "default" else _load_folder(_folder(str(name), local_files_only))
     model.name = str(name)
     if wanted != torch.float32:
-        model.loaded_fingerprint = fingerprint(model.item_encoder, model.config)  # of the weights as saved
+        # the item encoder stays float32: its tokens, and so its fingerprint, are the same on every device
         model.ranker.to(wanted)
         if model.projector is not None:
             model.projector.to(wanted)

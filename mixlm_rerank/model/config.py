@@ -93,4 +93,7 @@ class MixLMConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"{path} has unknown keys {unknown}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"{path} is not a whole MixLM configuration: {error}") from None

@@ -51,7 +51,7 @@ class DecoderFamily(Family):
     pooling = "last"
 
     def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-        head: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, **options)
+        head = _complete(AutoModelForCausalLM, source, **options)
         return cast(PreTrainedModel, head.base_model), head
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -97,10 +97,30 @@ class BidirectionalFamily(Family):
 
 def load_backbone(source: str, **options: Any) -> PreTrainedModel:
     """A checkpoint's model without any head. A pooler is a head too: nothing reads it, and saved models stay small."""
-    model: PreTrainedModel = AutoModel.from_pretrained(source, **options)
+    model = _complete(AutoModel, source, **options)
     if getattr(model, "pooler", None) is not None:
         setattr(model, "pooler", None)  # noqa: B010 (typed as a module)
     return model
+
+
+def _complete(auto_class: Any, source: str, **options: Any) -> PreTrainedModel:
+    """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on."""
+    model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
+    lacking = [name for name in report["missing_keys"] if "pooler" not in name] + list(report["mismatched_keys"])
+    if lacking:
+        raise InputError(
+            f"{source} is not a whole {type(model).__name__}: {len(lacking)} weights are missing or of another shape, "
+            f"{lacking[0]!r} for one"
+        )
+    return cast(PreTrainedModel, model)
+
+
+def position_offset(backbone: PreTrainedModel) -> int:
+    """The position of the first token: 0, but for the RoBERTa line, which counts from ``padding_idx + 1``."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return int(module.padding_idx) + 1
+    return 0
 
 
 def family_of(source: str, **options: Any) -> Family:

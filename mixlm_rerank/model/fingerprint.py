@@ -33,9 +33,16 @@ def fingerprint(encoder: ItemEncoder, config: MixLMConfig) -> str:
         "document_template": config.document_template,
         "max_document_tokens": config.max_document_tokens,
         "tokenizer": tokenizer,
+        "backbone": _architecture(encoder),
     }
-    digest.update(json.dumps(settings, sort_keys=True).encode())
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, weight in sorted(encoder.state_dict().items()):
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _architecture(encoder: ItemEncoder) -> dict[str, object]:
+    """The backbone's configuration (heads, rotary base, epsilon ...) less what does not change a state."""
+    names = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+    return {key: value for key, value in encoder.backbone.config.to_dict().items() if key not in names}

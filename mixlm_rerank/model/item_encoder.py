@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from .config import MixLMConfig
+from .families import position_offset
 from .sampling import last_states, segment_means
 from .template import Template
 
@@ -45,14 +46,14 @@ class ItemEncoder(nn.Module):
         self.config = config
         self.hidden_size: int = backbone.config.hidden_size
         self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size))
-        positions: int = backbone.config.max_position_embeddings
+        positions: int = backbone.config.max_position_embeddings - position_offset(backbone)
         if config.max_document_tokens + config.memory_tokens > positions:
             raise InputError(
                 f"max_document_tokens={config.max_document_tokens} and {config.memory_tokens} memory tokens do not fit "
                 f"into the item encoder's {positions} positions"
             )
         self._document = Template(tokenizer, config.document_template, config.max_document_tokens)
-        self._query = Template(tokenizer, config.query_template, config.max_document_tokens)
+        self._query = Template(tokenizer, config.query_template, min(config.max_query_tokens, positions))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""
@@ -61,7 +62,7 @@ class ItemEncoder(nn.Module):
         if len(self.memory):
             memory = self.memory.to(embeds.dtype).expand(len(input_ids), -1, -1)
             embeds = torch.cat([embeds, memory], dim=1)
-        states = self.backbone(inputs_embeds=embeds).last_hidden_state
+        states = self.backbone(inputs_embeds=embeds, use_cache=False).last_hidden_state
         count = self.config.tokens
         if self.config.pooling == "last":
             return last_states(states, count)

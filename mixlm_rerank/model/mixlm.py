@@ -35,7 +35,6 @@ class MixLM(nn.Module):
         self.projector = projector
         self.readout = Readout(ranker.hidden_size, residual=config.residual)
         self.name = "unsaved"
-        self.loaded_fingerprint: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -44,7 +43,7 @@ class MixLM(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Ties a token index to this item encoder: hash of its weights, tokenizer, template and budget."""
-        return self.loaded_fingerprint or fingerprint(self.item_encoder, self.config)
+        return fingerprint(self.item_encoder, self.config)
 
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         """Embedding tokens of documents: float32 [n, tokens, d]. See :meth:`ItemEncoder.encode`."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
-from .families import Family
+from .families import Family, position_offset
 from .template import Template, text_ids
 
 __all__ = ["Ranker"]
@@ -41,7 +41,8 @@ class Ranker(nn.Module):
         self._layer_types = set(getattr(backbone.config, "layer_types", None) or ["full_attention"])
         parameters = inspect.signature(backbone.forward).parameters
         self._segments = "token_type_ids" in parameters and getattr(backbone.config, "type_vocab_size", 0) > 1
-        self.max_positions: int = backbone.config.max_position_embeddings
+        self._first_position = position_offset(backbone)
+        self.max_positions: int = backbone.config.max_position_embeddings - self._first_position
         if self._prompt.max_tokens + config.tokens + 1 > self.max_positions:
             raise InputError(
                 f"max_query_tokens={config.max_query_tokens} and {config.tokens} embedding tokens do not fit into the "
@@ -127,7 +128,7 @@ class Ranker(nn.Module):
             extra["layout"] = layout
         output = self.backbone(
             inputs_embeds=embeds,
-            position_ids=positions,
+            position_ids=positions + self._first_position,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),  # some models know layer types
             use_cache=False,
             **extra,
@@ -144,9 +145,11 @@ class Ranker(nn.Module):
         return ((mask & ~blind & real) | padding)[:, None]
 
     def _window(self, layer_type: str) -> int | None:
-        if layer_type == "full_attention":
-            return None
-        window = int(self.backbone.config.sliding_window)
+        config = self.backbone.config
+        every_layer = getattr(config, "layer_types", None) is None and getattr(config, "use_sliding_window", True)
+        if layer_type == "full_attention" and not (every_layer and getattr(config, "sliding_window", None)):
+            return None  # Mistral and the like name no layer types: a window, if there is one, holds for all
+        window = int(config.sliding_window)
         return window if self.family.causal else window + 1  # Transformers: causal exclusive, bidirectional inclusive
 
     def _embed(self, ids: Sequence[int]) -> Tensor:

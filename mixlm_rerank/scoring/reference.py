@@ -27,9 +27,9 @@ class ReferenceScorer:
         for row, document in enumerate(model.project(tokens)):
             scores[row] = model.readout(model.ranker([prefix], [document])[0])
         if model.config.residual:
-            embedding = model.item_encoder.embed_queries([query])[0]
-            for row, document_embedding in enumerate(tokens[:, -1]):
-                scores[row] += model.readout.residual(embedding[None], document_embedding[None].cpu())[0].cpu()
+            embedding = model.item_encoder.embed_queries([query]).to(model.device)
+            for row, document_embedding in enumerate(tokens[:, -1].to(model.device)):
+                scores[row] += model.readout.residual(embedding, document_embedding[None])[0].cpu()
         return scores
 
     def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
