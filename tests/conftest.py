@@ -13,11 +13,15 @@ from transformers import (
     BertModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     ModernBertConfig,
     ModernBertModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 from mixlm_rerank import Document, MixLM
@@ -94,7 +98,7 @@ def _tokenizer(architecture: str) -> PreTrainedTokenizerFast:
     )
     prompt = DecoderFamily().prompt(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
     tokenizer.train_from_iterator([prompt, *(document.content for document in DOCUMENTS)], trainer)
-    bidirectional = architecture in ("bert", "modernbert")
+    bidirectional = architecture in ("bert", "modernbert", "xlm-roberta")
     special = {"cls_token": CLS, "sep_token": SEP} if bidirectional else {"eos_token": EOS}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNK, **special)
 
@@ -112,6 +116,8 @@ def _model(architecture: str, hidden: int, settings: dict[str, object]) -> torch
     }
     if architecture == "bert":
         return BertModel(BertConfig(**shared | settings))
+    if architecture == "xlm-roberta":  # counts positions from padding_idx + 1
+        return XLMRobertaModel(XLMRobertaConfig(**shared | {"type_vocab_size": 1} | settings))
     if architecture == "modernbert":
         # a window of 8 positions: shorter than a query and a document
         tokens = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
@@ -120,4 +126,6 @@ def _model(architecture: str, hidden: int, settings: dict[str, object]) -> torch
     shared |= {"num_key_value_heads": 2, "eos_token_id": 4, "bos_token_id": None}
     if architecture == "qwen3":
         return Qwen3ForCausalLM(Qwen3Config(**shared | {"head_dim": hidden // 4} | settings))
+    if architecture == "mistral":  # a window in every layer, and no layer types
+        return MistralForCausalLM(MistralConfig(**shared | {"sliding_window": 8} | settings))
     return LlamaForCausalLM(LlamaConfig(**shared | settings))

@@ -173,6 +173,19 @@ def test_callers_hits_are_not_changed(model: MixLM, index: TokenIndex) -> None:
     assert [vars(hit) for hit in hits] == before
 
 
+def test_a_mapping_of_scores_is_ordered_by_score() -> None:
+    assert [hit.docid for hit in as_candidates({"b": 0.1, "a": 99.0})] == ["a", "b"]
+
+
+def test_scores_that_are_not_finite_are_refused(model: MixLM, index: TokenIndex) -> None:
+    class Broken(ReferenceScorer):
+        def score(self, query: str, tokens: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(tokens),), torch.nan)
+
+    with pytest.raises(InputError, match="not finite"):
+        Reranker(model, index, scorer=Broken(model)).rerank(QUERY, HITS)
+
+
 def test_no_hits_give_no_documents(model: MixLM, index: TokenIndex) -> None:
     assert Reranker(model, index).rerank(QUERY, []) == []
     assert Reranker(model, index).rerank_batch({}, {}) == {}

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.scoring import SharedPrefixScorer
 
-ARCHITECTURES = ("bert", "modernbert", "qwen3", "llama")
+ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 QUERY, TEXTS = "a dog barks", ["the moon is a rock", "a cat never barks", "bread"]
 
 
@@ -142,6 +143,29 @@ def test_broken_folders_are_refused(tiny: Callable[..., MixLM], tmp_path: Path) 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="ranker"):
         MixLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["item_encoder", "ranker"])
+def test_weights_of_which_one_is_missing_are_refused(tiny: Callable[..., MixLM], tmp_path: Path, part: str) -> None:
+    """Transformers would fill it up with random numbers."""
+    tiny("bert").save_pretrained(tmp_path)
+    path = tmp_path / part / "model.safetensors"
+    weights = load_file(path)
+    del weights[next(name for name in weights if "layer.1" in name)]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="1 weights are missing"):
+        MixLM.from_pretrained(tmp_path)
+
+
+def test_the_fingerprint_follows_the_architecture(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    """The same weights under another norm epsilon give other tokens."""
+    model = tiny("qwen3")
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "item_encoder" / "config.json"
+    config = json.loads(path.read_text())
+    config["rms_norm_eps"] = 0.1
+    path.write_text(json.dumps(config))
+    assert MixLM.from_pretrained(tmp_path).fingerprint != model.fingerprint
 
 
 def test_unknown_devices_and_dtypes_are_named(tiny: Callable[..., MixLM], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.sampling import last_states, segment_means
 
-ARCHITECTURES = ("bert", "modernbert", "qwen3", "llama")
+ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 TEXTS = ["a dog", "the moon is a rock", "bread is baked", "yes", "", "mail man " * 50]
 
 many = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,7 +10,7 @@ import torch
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 
-ARCHITECTURES = ("bert", "modernbert", "qwen3", "llama")
+ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

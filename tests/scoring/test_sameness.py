@@ -14,7 +14,7 @@ from mixlm_rerank import MixLM
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 TOLERANCE = 1e-4  # log-odds, float32: the promise of SharedPrefixScorer
-ARCHITECTURES = ("bert", "modernbert", "qwen3", "llama")
+ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 QUERY = "a dog barks at the moon man and the cat sleeps"
 
 many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
