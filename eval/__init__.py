@@ -2,6 +2,16 @@
 
 from mixlm_rerank.eval.fidelity import Fidelity, fidelity
 from mixlm_rerank.eval.measures import DEFAULT_MEASURES, evaluate, evaluate_queries
+from mixlm_rerank.eval.oracle import oracle
 from mixlm_rerank.eval.significance import Comparison, compare
 
-__all__ = ["DEFAULT_MEASURES", "Comparison", "Fidelity", "compare", "evaluate", "evaluate_queries", "fidelity"]
+__all__ = [
+    "DEFAULT_MEASURES",
+    "Comparison",
+    "Fidelity",
+    "compare",
+    "evaluate",
+    "evaluate_queries",
+    "fidelity",
+    "oracle",
+]

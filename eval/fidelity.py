@@ -21,7 +21,7 @@ class Fidelity:
     Attributes:
         rank_biased_overlap: agreement of the prefixes of both rankings, the top counting most (p = .9: the first ten
             carry 86% of the weight).
-        overlap: documents that both have among their first ten, of ten.
+        overlap: share of the teacher's first ten that are among the first ten.
         kendall_tau: of the order of the documents that both rank, in [-1, 1].
         same_first: share of queries with the same first document.
     """
@@ -89,8 +89,8 @@ def rank_biased_overlap(a: Sequence[str], b: Sequence[str], persistence: float =
 
 
 def overlap(a: Sequence[str], b: Sequence[str], depth: int = 10) -> float:
-    """Share of the first ``depth`` that both have; where lists are shorter, of the shorter one's length."""
-    size = min(depth, len(a), len(b))
+    """Share of the first ``depth`` of ``b`` that ``a`` has among its first ``depth``."""
+    size = min(depth, len(b))
     return len(set(a[:depth]) & set(b[:depth])) / size if size else 0.0
 
 

@@ -29,10 +29,13 @@ def evaluate_runs(
     teacher: Annotated[
         Path | None, typer.Option(help="A run, a cross-encoder's say: how faithfully do the others give its ranking?")
     ] = None,
+    with_oracle: Annotated[
+        bool, typer.Option("--oracle", help="Add the ceiling: the first run's candidates in the order of judgments.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Measure runs against judgments, over all judged queries. By default nDCG@10, RR@10, AP, R@100 and Judged@10."""
-    from mixlm_rerank.eval import DEFAULT_MEASURES, compare, evaluate, evaluate_queries, fidelity
+    from mixlm_rerank.eval import DEFAULT_MEASURES, compare, evaluate, evaluate_queries, fidelity, oracle
 
     names = measure or list(DEFAULT_MEASURES)
     if baseline is not None and baseline not in runs:
@@ -44,6 +47,9 @@ def evaluate_runs(
         if judgments.keys().isdisjoint(read[str(path)]):
             raise InputError(f"no query of {path} is judged in {qrels}: do they belong together?")
     found: dict[str, Any] = {"measures": {path: evaluate(judgments, run, names) for path, run in read.items()}}
+    if with_oracle:
+        first = next(iter(read.values()))
+        found["measures"]["oracle"] = evaluate(judgments, oracle(first, judgments), names)
     if baseline is not None:
         values = {path: evaluate_queries(judgments, run, names[:1])[names[0]] for path, run in read.items()}
         found["comparisons"] = [asdict(comparison) for comparison in compare(values, str(baseline))]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixlm_rerank.eval import evaluate
+from mixlm_rerank.eval import evaluate, oracle
 from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, open_searcher
 
 from ..data import write_run
@@ -74,7 +74,7 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
         FULL_TEXT: side_by_side.full_text,
     }
     qrels = {question.qid: question.relevant for question in questions}
-    rankings["oracle"] = _oracle(candidates, qrels)
+    rankings["oracle"] = oracle(candidates, qrels)
     quality = {name: _quality(ranking, qrels) for name, ranking in rankings.items()}
     some = {qid: qrels[qid] for qid in side_by_side.full_text}
     quality_of_some = {name: _quality(ranking, some) for name, ranking in rankings.items()}
@@ -109,15 +109,6 @@ def _make_room(folder: Path) -> None:
     mark.touch()
     for name in ("lucene", "tokens"):
         shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _oracle(candidates: Mapping[str, Sequence[Candidate]], qrels: Mapping[str, Mapping[str, int]]) -> Ranking:
-    """The same candidates in the order of their judgments: what no reranker of them can beat."""
-    ranked = {}
-    for qid, hits in candidates.items():
-        best = sorted(hits, key=lambda hit: -qrels[qid].get(hit.docid, 0))
-        ranked[qid] = [ScoredDoc(hit.docid, -float(rank), rank, hit.score) for rank, hit in enumerate(best, 1)]
-    return ranked
 
 
 def _quality(ranking: Ranking, qrels: Mapping[str, Mapping[str, int]]) -> float | None:

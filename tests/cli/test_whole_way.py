@@ -177,5 +177,7 @@ def test_eval_tests_against_a_baseline_and_compares_with_a_teacher(work: Path, m
     assert told["fidelity"]["bm25.trec"]["rank_biased_overlap"] < 1
     printed = mixlm(command).out
     assert "nDCG@10 against bm25.trec" in printed and "fidelity to out.trec" in printed
+    ceiling = json.loads(mixlm("eval bm25.trec out.trec --qrels qrels.txt --oracle --json").out)["measures"]
+    assert ceiling["oracle"]["nDCG@10"] >= max(ceiling["bm25.trec"]["nDCG@10"], ceiling["out.trec"]["nDCG@10"])
     refused = mixlm("eval bm25.trec --qrels qrels.txt --baseline out.trec")
     assert refused.code == 2 and "name it among them" in refused.err

@@ -44,9 +44,10 @@ def test_kendall_tau_counts_the_pairs_that_both_rank(other: str, tau: float) -> 
     assert kendall_tau("abcd", other) == pytest.approx(tau)
 
 
-@pytest.mark.parametrize(("other", "share"), [("abc", 1), ("abx", 2 / 3), ("xyz", 0), ("a", 1), ("", 0)])
-def test_overlap_is_a_share_of_the_shorter_list(other: str, share: float) -> None:
-    assert overlap("abc", other) == pytest.approx(share)
+@pytest.mark.parametrize(("other", "share"), [("abc", 1), ("abx", 2 / 3), ("xyz", 0), ("a", 1 / 3), ("", 0)])
+def test_overlap_is_a_share_of_the_teachers_first(other: str, share: float) -> None:
+    assert overlap(other, "abc") == pytest.approx(share)
+    assert overlap(other, "") == 0
 
 
 def test_fidelity_is_a_mean_over_the_teachers_queries() -> None:
