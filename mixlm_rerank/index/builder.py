@@ -76,7 +76,9 @@ def _begun(folder: Path, model: MixLM, quantiser: Quantiser) -> LocalStore | Non
         return None
     store = LocalStore(folder)
     if store.manifest.complete:
-        raise InputError(f"{folder} is a complete token index already: delete it first, or choose another folder")
+        raise InputError(
+            f"{folder} is a complete token index already: delete it first, or choose another (TokenIndex opens it)"
+        )
     store.manifest.check_model(model, folder)
     if store.manifest.dtype != quantiser.dtype:
         raise InputError(f"{folder} was begun with dtype {store.manifest.dtype}, not {quantiser.dtype}")
