@@ -67,6 +67,8 @@ class Reranker:
             raise InputError(f"first_stage_weight must lie between 0 and 1, not {first_stage_weight}")
         if verify_top < 0:
             raise InputError(f"verify_top must not be negative, not {verify_top}")
+        if verify_top and first_stage_weight:
+            raise InputError("verify_top and first_stage_weight do not go together: full-text scores are not mixed")
         index.manifest.check_model(model, getattr(index, "path", "the token index"))
         self.model = model
         self.index = index

@@ -226,6 +226,7 @@ def test_malformed_hits_are_named(hits: object, message: str) -> None:
         ({"tokens": 0}, "between 1 and 4"),
         ({"first_stage_weight": 1.1}, "first_stage_weight"),
         ({"verify_top": -1}, "verify_top"),
+        ({"verify_top": 2, "first_stage_weight": 0.2}, "do not go together"),
     ],
 )
 def test_options_out_of_range_are_named(
