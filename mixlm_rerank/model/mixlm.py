@@ -96,7 +96,8 @@ class MixLM(nn.Module):
         """A new, untrained MixLM from two checkpoints of plain language models (folders or hub ids).
 
         Pooling, templates and score token follow from the family: decoders use last-N sampling and yes/no log-odds,
-        bidirectional encoders means and a zero head. With ``residual`` it ranks like the item encoder as a bi-encoder.
+        bidirectional encoders means and a zero head. With ``residual`` it ranks like the item encoder as a bi-encoder,
+        where that pools alike (mean; for decoders the last token, EOS) and has no prefixes for queries or documents.
 
         Raises:
             InputError: not a checkpoint, an architecture of neither family, or lengths that do not fit.
