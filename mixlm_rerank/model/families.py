@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -15,32 +15,32 @@ from ..errors import InputError
 __all__ = ["BidirectionalFamily", "DecoderFamily", "Family", "family_of"]
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(ABC):
     """Defaults and differences of one kind of backbone."""
 
     name: ClassVar[str]
     causal: ClassVar[bool]
     pooling: ClassVar[Literal["last", "mean"]]
 
+    @abstractmethod
     def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
         """The backbone without its head, and the model with it where the family reads the head."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The default prefix of the ranker."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_template(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The default template of the item encoder, for queries and documents."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        raise NotImplementedError
+        """The token after the document whose state is read out."""
 
+    @abstractmethod
     def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
         """Where to start the readout: float32 [hidden_size], or None for zero."""
-        raise NotImplementedError
 
 
 class DecoderFamily(Family):
