@@ -1,0 +1,164 @@
+"""What an evaluation found, as one results.json: what the harness writes, the report shows and two reports compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from mixlm_rerank.data.lines import writing
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.fidelity import Fidelity
+from mixlm_rerank.eval.significance import Comparison
+
+__all__ = [
+    "CollectionResult",
+    "Efficiency",
+    "Evaluation",
+    "Example",
+    "Shown",
+    "Slice",
+    "SystemResult",
+    "load_results",
+    "save_results",
+]
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What ranking cost, one query at a time, measured while the ranking was made.
+
+    Attributes:
+        documents_per_second: candidates of all queries over the time spent on them.
+        p50_ms, p99_ms: milliseconds a query.
+        peak_memory_bytes: the most resident memory of the process meanwhile (models included); None if unknown.
+        index_bytes_per_document: of the token index that the system reads; None for systems without one.
+        build_seconds: what building that index took; None if it was there already.
+    """
+
+    documents_per_second: float
+    p50_ms: float
+    p99_ms: float
+    peak_memory_bytes: int | None = None
+    index_bytes_per_document: float | None = None
+    build_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The main measure over the queries of one kind: ``of`` "query length", ``label`` "1 to 5 words"."""
+
+    of: str
+    label: str
+    queries: int
+    value: float
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """One system on one collection.
+
+    Attributes:
+        name: short and unique, for tables: "MixLM k=4".
+        description: exactly what it was: model, fingerprint, lengths, weights.
+        measures: measure -> mean over all judged queries.
+        per_query: measure -> qid -> value.
+        efficiency: None where there is nothing to time (first stage, oracle).
+        comparison: against the collection's baseline, on the main measure; None for the baseline itself.
+        fidelity: to the collection's teacher; None for the teacher itself, or without one.
+        tokens: the token budget of a MixLM, for the budget curve.
+        seed_group: systems that differ only in their seed share this name.
+        depth_curve: number of first-stage candidates reranked -> main measure.
+    """
+
+    name: str
+    description: str
+    measures: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    efficiency: Efficiency | None
+    comparison: Comparison | None
+    fidelity: Fidelity | None
+    tokens: int | None
+    seed_group: str | None
+    depth_curve: dict[int, float]
+    slices: list[Slice]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A document in an example. ``grade``: its judgment, None for unjudged."""
+
+    docid: str
+    grade: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query on which ``system`` wins or loses against the baseline, with the first documents of both."""
+
+    qid: str
+    query: str
+    system: str
+    value: float
+    baseline_value: float
+    documents: list[Shown]
+    baseline_documents: list[Shown]
+
+
+@dataclass(frozen=True)
+class CollectionResult:
+    """All systems on one collection. ``documents`` is None where the corpus was not read (run files alone)."""
+
+    name: str
+    documents: int | None
+    queries: int
+    first_stage: str
+    depth: int
+    baseline: str
+    teacher: str | None
+    systems: list[SystemResult]
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A whole evaluation. ``measures[0]`` is the main measure; every system has all of them.
+
+    Attributes:
+        created: when, ISO 8601.
+        command: the command line that made it.
+        machine: what it ran on, name -> value ("processor", "cores", "memory", "torch" ...).
+    """
+
+    created: str
+    command: str
+    version: str
+    machine: dict[str, str]
+    measures: list[str]
+    collections: list[CollectionResult]
+
+
+_ADAPTER = TypeAdapter(Evaluation)
+
+
+def save_results(evaluation: Evaluation, path: str | Path) -> None:
+    """Write results.json. Raises InputError if it cannot be written."""
+    with writing(path) as file:
+        file.write(_ADAPTER.dump_json(evaluation, indent=1).decode("utf-8") + "\n")
+
+
+def load_results(path: str | Path) -> Evaluation:
+    """Read results.json, or the one in the folder of a report. Raises InputError for anything else."""
+    path = Path(path)
+    if path.is_dir():
+        path /= "results.json"
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"no results at {path} (mixlm-rerank eval report writes them)") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"{path} does not hold results of an evaluation: {where}: {first['msg']}") from None
