@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,12 +18,16 @@ __all__ = [
     "Efficiency",
     "Evaluation",
     "Example",
+    "Kind",
     "Shown",
     "Slice",
     "SystemResult",
     "load_results",
     "save_results",
 ]
+
+# What a system is, for colours, reference lines and the words of a report.
+Kind = Literal["first stage", "bi-encoder", "full text", "MixLM", "combination", "oracle", "other"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class SystemResult:
         tokens: the token budget of a MixLM, for the budget curve.
         seed_group: systems that differ only in their seed share this name.
         depth_curve: number of first-stage candidates reranked -> main measure.
+        kind: what the system is; "combination" is a cascade or an interpolation. Left at "other", a report goes by
+            the collection's first stage and teacher, by ``tokens`` and by the name "oracle".
     """
 
     name: str
@@ -83,6 +90,7 @@ class SystemResult:
     seed_group: str | None
     depth_curve: dict[int, float]
     slices: list[Slice]
+    kind: Kind = "other"
 
 
 @dataclass(frozen=True)
