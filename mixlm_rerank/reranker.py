@@ -80,7 +80,7 @@ class Reranker:
         self._scorer = scorer or SharedPrefixScorer(model)
         self._full_text = FullTextScorer(model)
         manifest = index.manifest
-        self._on_the_fly = OnTheFly(model, Quantiser(manifest.dtype, manifest.tokens, manifest.dim))
+        self._on_the_fly = OnTheFly(model, Quantiser(manifest.precision, manifest.tokens, manifest.dim))
 
     def rerank(self, query: str, hits: Iterable[Any], top_k: int | None = None) -> list[ScoredDoc]:
         """Rank one query's candidates; ties keep their first-stage order.

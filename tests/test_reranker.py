@@ -30,7 +30,7 @@ def model(tiny: Callable[..., MixLM]) -> MixLM:
 @pytest.fixture(scope="module")
 def index(model: MixLM, documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> TokenIndex:
     folder = tmp_path_factory.mktemp("indexes") / "all"
-    return TokenIndex.build(documents, model, folder, dtype="float32", progress=False)
+    return TokenIndex.build(documents, model, folder, precision="float32", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +115,15 @@ def test_missing_error_names_the_documents_and_the_mend(model: MixLM, index: Tok
     assert raised.value.docids == ["unknown"]
 
 
-@pytest.mark.parametrize("dtype", ["int8", "float32"])
+@pytest.mark.parametrize("precision", ["int8", "float32"])
 @pytest.mark.parametrize("source", ["mapping", "function", "candidate"])
 def test_missing_encode_scores_as_if_the_index_held_the_document(
-    model: MixLM, texts: dict[str, str], tmp_path: Path, dtype: str, source: str
+    model: MixLM, texts: dict[str, str], tmp_path: Path, precision: str, source: str
 ) -> None:
     """To the bit: what is encoded now is quantised as the index would."""
     docs = [Document(docid, text) for docid, text in texts.items()]
-    whole = TokenIndex.build(docs, model, tmp_path / "whole", dtype=dtype, progress=False)
-    part = TokenIndex.build(docs[:3], model, tmp_path / "part", dtype=dtype, progress=False)
+    whole = TokenIndex.build(docs, model, tmp_path / "whole", precision=precision, progress=False)
+    part = TokenIndex.build(docs[:3], model, tmp_path / "part", precision=precision, progress=False)
     hits: list[object] = [*HITS, STRANGER]
     given_texts: object = texts
     if source == "function":

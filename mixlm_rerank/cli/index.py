@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, load_model, open_documents
+from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
 
 __all__ = ["app"]
 
@@ -21,10 +21,9 @@ def build(
     corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
     folder: Annotated[Path, typer.Argument(help="The index: a new folder, or that of an interrupted build.")],
     model: Model = "default",
-    store: Annotated[str, typer.Option(help="How components are stored: int8, float16 or float32.")] = "int8",
+    precision: Annotated[str, typer.Option(help="Of the stored tokens: int8, float16 or float32.")] = "int8",
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave out documents without text.")] = False,
     device: Device = None,
-    dtype: Dtype = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No estimate and no progress bar.")] = False,
 ) -> None:
@@ -35,9 +34,9 @@ def build(
     try:
         index = TokenIndex.build(
             documents,
-            load_model(model, device, dtype, offline),
+            load_model(model, device, offline=offline),
             folder,
-            dtype=store,
+            precision=precision,
             corpus=corpus,
             skip_empty=skip_empty,
             progress=not quiet,
@@ -64,7 +63,7 @@ def info(
     rows = {
         "documents": f"{found.documents:,}",
         "size": f"{found.bytes / 1e6:,.1f} MB, {found.bytes_per_document:,.0f} bytes a document",
-        "tokens": f"{manifest.tokens} a document, {manifest.dim} dimensions, {manifest.dtype}",
+        "tokens": f"{manifest.tokens} a document, {manifest.dim} dimensions, {manifest.precision}",
         "item encoder": f"{manifest.fingerprint} ({manifest.model})",
         "corpus": manifest.corpus,
     }

@@ -32,13 +32,13 @@ def build(
     model: MixLM,
     folder: Path,
     *,
-    dtype: str,
+    precision: str,
     corpus: str,
     skip_empty: bool,
     progress: bool,
 ) -> None:
     """See :meth:`TokenIndex.build`."""
-    quantiser = Quantiser(dtype, model.config.tokens, model.item_encoder.hidden_size)
+    quantiser = Quantiser(precision, model.config.tokens, model.item_encoder.hidden_size)
     _begun(folder, model, quantiser)  # refuse before the long work
     total = None
     if iter(documents) is not documents:  # not a one-way stream: look at it before the long work
@@ -80,8 +80,8 @@ def _begun(folder: Path, model: MixLM, quantiser: Quantiser) -> LocalStore | Non
             f"{folder} is a complete token index already: delete it first, or choose another (TokenIndex opens it)"
         )
     store.manifest.check_model(model, folder)
-    if store.manifest.dtype != quantiser.dtype:
-        raise InputError(f"{folder} was begun with dtype {store.manifest.dtype}, not {quantiser.dtype}")
+    if store.manifest.precision != quantiser.precision:
+        raise InputError(f"{folder} was begun with precision {store.manifest.precision}, not {quantiser.precision}")
     return store
 
 
@@ -93,7 +93,7 @@ def _create(folder: Path, model: MixLM, quantiser: Quantiser, corpus: str) -> Lo
             model=model.name,
             tokens=quantiser.tokens,
             dim=quantiser.dim,
-            dtype=quantiser.dtype,
+            precision=quantiser.precision,
             corpus=corpus,
             rows_per_segment=Segments.rows_per_segment(quantiser.record_bytes),
         ),

@@ -50,7 +50,7 @@ class LocalStore:
         if manifest is None:
             raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")
         self.manifest = Manifest.loads(bytes(manifest), folder)
-        self.quantiser = Quantiser(self.manifest.dtype, self.manifest.tokens, self.manifest.dim)
+        self.quantiser = Quantiser(self.manifest.precision, self.manifest.tokens, self.manifest.dim)
         self._segments = Segments(folder, self.quantiser.record_bytes, self.manifest.rows_per_segment)
         self._segments.open(self.rows)
 

@@ -23,7 +23,7 @@ class Manifest:
     fingerprint: of the item encoder that made the tokens.
     model: its name or folder when the index was built, for messages.
     tokens, dim: shape of a document, [tokens, dim].
-    dtype: how components are stored: ``"int8"``, ``"float16"`` or ``"float32"``.
+    precision: of the stored tokens: ``"int8"``, ``"float16"`` or ``"float32"``.
     corpus: where the documents came from, for messages.
     rows_per_segment: records in a full segment file.
     complete: False while the first build is under way or was interrupted.
@@ -33,7 +33,7 @@ class Manifest:
     model: str
     tokens: int
     dim: int
-    dtype: str
+    precision: str
     corpus: str
     rows_per_segment: int
     complete: bool = False

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
-__all__ = ["DTYPES", "Quantiser"]
+__all__ = ["PRECISIONS", "Quantiser"]
 
-DTYPES = ("int8", "float16", "float32")
+PRECISIONS = ("int8", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,31 @@ class Quantiser:
     [[[1.0, 0.5, 0.0, -1.0], [0.0, 0.0, 0.0, 127.0]]]
     """
 
-    dtype: str
+    precision: str
     tokens: int
     dim: int
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype of a token index must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision of a token index must be one of {', '.join(PRECISIONS)}, not {self.precision!r}"
+            )
 
     @property
     def record_bytes(self) -> int:
         components = self.tokens * self.dim
-        return components + 2 * self.tokens if self.dtype == "int8" else components * np.dtype(self.dtype).itemsize
+        scales = 2 * self.tokens if self.precision == "int8" else 0
+        return components * np.dtype(self.precision).itemsize + scales
 
     def pack(self, tokens: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """float32 [n, tokens, dim] -> uint8 [n, record_bytes]. Raises InputError for what ``dtype`` cannot hold."""
+        """float32 [n, tokens, dim] -> uint8 [n, record_bytes].
+
+        Raises InputError for what ``precision`` cannot hold.
+        """
         n = len(tokens)
-        if self.dtype != "int8":
+        if self.precision != "int8":
             with np.errstate(over="ignore"):
-                packed = np.ascontiguousarray(tokens, dtype=self.dtype)
+                packed = np.ascontiguousarray(tokens, dtype=self.precision)
             self._refuse_infinite(packed)
             return packed.view(np.uint8).reshape(n, self.record_bytes)
         with np.errstate(over="ignore"):
@@ -68,8 +74,8 @@ class Quantiser:
         if not 1 <= k <= self.tokens:
             raise InputError(f"a budget of {k} tokens is not possible: the index holds {self.tokens} a document")
         skip = self.tokens - k
-        if self.dtype != "int8":
-            whole = np.ascontiguousarray(records).view(self.dtype).reshape(n, self.tokens, self.dim)
+        if self.precision != "int8":
+            whole = np.ascontiguousarray(records).view(self.precision).reshape(n, self.tokens, self.dim)
             return whole[:, skip:].astype(np.float32)
         split = self.tokens * self.dim
         codes = records[:, skip * self.dim : split].view(np.int8).reshape(n, k, self.dim)
@@ -78,4 +84,4 @@ class Quantiser:
 
     def _refuse_infinite(self, values: NDArray[np.floating]) -> None:
         if not np.isfinite(values).all():
-            raise InputError(f"embedding tokens are not finite, or too large for {self.dtype}: use float32")
+            raise InputError(f"embedding tokens are not finite, or too large for {self.precision}: use float32")

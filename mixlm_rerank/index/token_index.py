@@ -48,7 +48,7 @@ class TokenIndex:
             raise IndexDamaged(
                 f"{self.path} is half built ({self._store.rows} documents). Finish it with the command that began it: "
                 f"mixlm-rerank index build {self.manifest.corpus} {self.path} --model {self.manifest.model} "
-                f"--store {self.manifest.dtype}"
+                f"--precision {self.manifest.precision}"
             )
 
     @classmethod
@@ -58,7 +58,7 @@ class TokenIndex:
         model: MixLM,
         path: str | Path,
         *,
-        dtype: str = "int8",
+        precision: str = "int8",
         corpus: str = "CORPUS",
         skip_empty: bool = False,
         progress: bool = True,
@@ -73,7 +73,7 @@ class TokenIndex:
             documents: with unique docids.
             model: its item encoder makes the tokens.
             path: folder of the index; new, or of an interrupted build.
-            dtype: ``"int8"`` (with a scale for each vector), ``"float16"`` or ``"float32"``.
+            precision: of the stored tokens: ``"int8"`` (with a scale for each vector), ``"float16"`` or ``"float32"``.
             corpus: where the documents come from, for later messages.
             skip_empty: leave out documents without text instead of refusing them.
             progress: estimate and progress bar on stderr.
@@ -82,7 +82,15 @@ class TokenIndex:
             InputError: duplicate docid, empty text, changed corpus on resume, disk full, folder in use.
             IndexMismatch: an interrupted build of another model.
         """
-        build(documents, model, Path(path), dtype=dtype, corpus=corpus, skip_empty=skip_empty, progress=progress)
+        build(
+            documents,
+            model,
+            Path(path),
+            precision=precision,
+            corpus=corpus,
+            skip_empty=skip_empty,
+            progress=progress,
+        )
         return cls(path)
 
     @property

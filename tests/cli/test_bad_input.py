@@ -111,7 +111,7 @@ TABLE = {
         BUILD.replace("--model model", "--model empty"), ["empty is not a saved MixLM", "config.json"]
     ),
     "unknown device": Bad(f"{BUILD} --device gpu", ["'gpu'", "cpu, cuda"]),
-    "unknown dtype": Bad(f"{BUILD} --dtype int8", ["float32, bfloat16 or float16", "'int8'"]),
+    "unknown dtype": Bad(f"{RERANK} --dtype int8", ["float32, bfloat16 or float16", "'int8'"]),
     "init over something": Bad("model init model --item-encoder a --ranker b", ["model exists", "choose another"]),
     "init from nothing": Bad("model init new --item-encoder no/where --ranker b --offline", ["'no/where'"]),
     # indexes
@@ -120,7 +120,7 @@ TABLE = {
     "index exists": Bad(BUILD.replace(" new ", " tokens "), ["tokens is a complete token index", "delete it"]),
     "index in a strange folder": Bad(BUILD.replace(" new ", " model "), ["model is not empty", "choose another"]),
     "index on a file": Bad(BUILD.replace(" new ", " qrels.txt "), ["qrels.txt"]),
-    "unknown store": Bad(f"{BUILD} --store int4", ["int8, float16, float32", "'int4'"]),
+    "unknown precision": Bad(f"{BUILD} --precision int4", ["int8, float16, float32", "'int4'"]),
     # options
     "too many tokens": Bad(f"{RERANK} --tokens 5", ["tokens", "between 1 and 4", "not 5"]),
     "no tokens": Bad(f"{RERANK} --tokens 0", ["between 1 and 4", "not 0"]),

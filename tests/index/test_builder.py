@@ -32,7 +32,7 @@ def test_every_document_of_the_corpus_is_in_the_index(
     """Once, a document was lost at every window boundary."""
     documents = corpus(count)
     source = (document for document in documents) if stream else documents
-    index = TokenIndex.build(source, stub(), tmp_path / "index", dtype="float32", progress=False)
+    index = TokenIndex.build(source, stub(), tmp_path / "index", precision="float32", progress=False)
     assert len(index) == count
     fetched = index.fetch([document.docid for document in documents])
     np.testing.assert_array_equal(fetched.tokens, stub().encode([document.text for document in documents]))
@@ -77,7 +77,7 @@ def test_the_bytes_of_a_document_do_not_depend_on_its_company(
 
 def test_title_and_text_are_encoded_together(tmp_path: Path, stub: Any) -> None:
     documents = [Document("d1", "It barks.", title="The dog"), Document("d2", "", title="Only a title")]
-    index = TokenIndex.build(documents, stub(), tmp_path / "index", dtype="float32", progress=False)
+    index = TokenIndex.build(documents, stub(), tmp_path / "index", precision="float32", progress=False)
     expected = stub().encode(["The dog. It barks.", "Only a title. "])
     np.testing.assert_array_equal(index.fetch(["d1", "d2"]).tokens, expected)
 
@@ -85,7 +85,7 @@ def test_title_and_text_are_encoded_together(tmp_path: Path, stub: Any) -> None:
 def test_estimate_and_progress_go_to_stderr(
     tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    TokenIndex.build(corpus(20), stub(tokens=4, dim=50_000), tmp_path / "index", dtype="float16", progress=True)
+    TokenIndex.build(corpus(20), stub(tokens=4, dim=50_000), tmp_path / "index", precision="float16", progress=True)
     out, err = capsys.readouterr()
     assert out == ""
     assert f"{tmp_path / 'index'}: 20 documents, about 8.0 MB on disk, about" in err
@@ -157,12 +157,12 @@ def test_an_empty_corpus_is_refused(tmp_path: Path, stub: Any, documents: Any) -
         TokenIndex.build(documents, stub(), tmp_path / "index", skip_empty=True, progress=False)
 
 
-def test_tokens_that_the_dtype_cannot_hold_are_refused(
+def test_tokens_that_the_precision_cannot_hold_are_refused(
     tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, encode = stub(), stub().encode
     monkeypatch.setattr(model, "encode", lambda texts, bar=None: encode(texts) * 1e6)
     with pytest.raises(InputError, match="too large for float16: use float32"):
-        TokenIndex.build(corpus(3), model, tmp_path / "index", dtype="float16", progress=False)
-    with pytest.raises(InputError, match="dtype of a token index must be one of int8, float16, float32"):
-        TokenIndex.build(corpus(3), model, tmp_path / "other", dtype="float64", progress=False)
+        TokenIndex.build(corpus(3), model, tmp_path / "index", precision="float16", progress=False)
+    with pytest.raises(InputError, match="precision of a token index must be one of int8, float16, float32"):
+        TokenIndex.build(corpus(3), model, tmp_path / "other", precision="float64", progress=False)

@@ -129,7 +129,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
 
 
 def test_a_half_built_index_is_not_opened_and_the_error_says_how_to_finish_it(tmp_path: Path, half_built: Path) -> None:
-    expected = rf"half built \(16 documents\).*index build CORPUS {half_built} --model stub --store int8"
+    expected = rf"half built \(16 documents\).*index build CORPUS {half_built} --model stub --precision int8"
     with pytest.raises(IndexDamaged, match=expected):
         TokenIndex(half_built)
 
@@ -180,9 +180,9 @@ def test_another_model_is_refused_by_both_fingerprints(half_built: Path, stub: A
         TokenIndex.build(corpus(20), other, half_built, progress=False)
 
 
-def test_another_dtype_is_refused(half_built: Path, stub: Any, corpus: Any) -> None:
-    with pytest.raises(InputError, match="was begun with dtype int8, not float16"):
-        TokenIndex.build(corpus(20), stub(), half_built, dtype="float16", progress=False)
+def test_another_precision_is_refused(half_built: Path, stub: Any, corpus: Any) -> None:
+    with pytest.raises(InputError, match="was begun with precision int8, not float16"):
+        TokenIndex.build(corpus(20), stub(), half_built, precision="float16", progress=False)
 
 
 def test_resuming_needs_room_only_for_what_is_left(

@@ -1,4 +1,4 @@
-"""Tokens come back from their records within the stated error, and what a dtype cannot hold is refused."""
+"""Tokens come back from their records within the stated error, and what a precision cannot hold is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.index.quantiser import DTYPES, Quantiser
+from mixlm_rerank.index.quantiser import PRECISIONS, Quantiser
 
 SHAPES = array_shapes(min_dims=3, max_dims=3, max_side=6)
 
@@ -22,8 +22,8 @@ def tokens_up_to(limit: float) -> st.SearchStrategy[NDArray[np.float32]]:
     return SHAPES.flatmap(lambda shape: arrays(np.float32, shape, elements=components))
 
 
-def quantiser_for(dtype: str, tokens: NDArray[np.float32]) -> Quantiser:
-    return Quantiser(dtype, tokens.shape[1], tokens.shape[2])
+def quantiser_for(precision: str, tokens: NDArray[np.float32]) -> Quantiser:
+    return Quantiser(precision, tokens.shape[1], tokens.shape[2])
 
 
 @given(tokens_up_to(8e6) | tokens_up_to(1.0) | tokens_up_to(1e-3))
@@ -47,19 +47,19 @@ def test_float32_changes_nothing(tokens: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(quantiser.unpack(quantiser.pack(tokens)), tokens)
 
 
-@given(tokens_up_to(100), st.sampled_from(DTYPES), st.data())
+@given(tokens_up_to(100), st.sampled_from(PRECISIONS), st.data())
 def test_a_budget_gives_the_last_tokens_of_the_whole(
-    tokens: NDArray[np.float32], dtype: str, data: st.DataObject
+    tokens: NDArray[np.float32], precision: str, data: st.DataObject
 ) -> None:
-    quantiser = quantiser_for(dtype, tokens)
+    quantiser = quantiser_for(precision, tokens)
     budget = data.draw(st.integers(1, quantiser.tokens))
     records = quantiser.pack(tokens)
     np.testing.assert_array_equal(quantiser.unpack(records, budget), quantiser.unpack(records)[:, -budget:])
 
 
-@given(tokens_up_to(100), st.sampled_from(DTYPES))
-def test_a_record_depends_on_its_document_alone(tokens: NDArray[np.float32], dtype: str) -> None:
-    quantiser = quantiser_for(dtype, tokens)
+@given(tokens_up_to(100), st.sampled_from(PRECISIONS))
+def test_a_record_depends_on_its_document_alone(tokens: NDArray[np.float32], precision: str) -> None:
+    quantiser = quantiser_for(precision, tokens)
     records = quantiser.pack(tokens)
     assert records.dtype == np.uint8 and records.shape == (len(tokens), quantiser.record_bytes)
     np.testing.assert_array_equal(
@@ -68,23 +68,23 @@ def test_a_record_depends_on_its_document_alone(tokens: NDArray[np.float32], dty
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected"), [("int8", 4 * 384 + 2 * 4), ("float16", 8 * 384), ("float32", 16 * 384)]
+    ("precision", "expected"), [("int8", 4 * 384 + 2 * 4), ("float16", 8 * 384), ("float32", 16 * 384)]
 )
-def test_record_bytes(dtype: str, expected: int) -> None:
-    assert Quantiser(dtype, tokens=4, dim=384).record_bytes == expected
+def test_record_bytes(precision: str, expected: int) -> None:
+    assert Quantiser(precision, tokens=4, dim=384).record_bytes == expected
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_zero_vectors_stay_zero(dtype: str) -> None:
-    quantiser = Quantiser(dtype, tokens=2, dim=4)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_zero_vectors_stay_zero(precision: str) -> None:
+    quantiser = Quantiser(precision, tokens=2, dim=4)
     tokens = np.zeros((3, 2, 4), dtype=np.float32)
     tokens[1, 1] = 5.0  # a zero vector beside one that is not
     np.testing.assert_allclose(quantiser.unpack(quantiser.pack(tokens)), tokens, rtol=1e-3)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_no_documents_make_no_records(dtype: str) -> None:
-    quantiser = Quantiser(dtype, tokens=2, dim=4)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_documents_make_no_records(precision: str) -> None:
+    quantiser = Quantiser(precision, tokens=2, dim=4)
     records = quantiser.pack(np.empty((0, 2, 4), dtype=np.float32))
     assert records.shape == (0, quantiser.record_bytes)
     assert quantiser.unpack(records, 1).shape == (0, 1, 4)
@@ -92,24 +92,28 @@ def test_no_documents_make_no_records(dtype: str) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("dtype", "value"),
-    [("int8", 1e7), ("float16", 7e4), *((dtype, value) for dtype in DTYPES for value in (np.nan, np.inf, -np.inf))],
+    ("precision", "value"),
+    [
+        ("int8", 1e7),
+        ("float16", 7e4),
+        *((name, value) for name in PRECISIONS for value in (np.nan, np.inf, -np.inf)),
+    ],
 )
-def test_what_a_dtype_cannot_hold_is_refused(dtype: str, value: float) -> None:
+def test_what_a_precision_cannot_hold_is_refused(precision: str, value: float) -> None:
     tokens = np.zeros((2, 2, 4), dtype=np.float32)
     tokens[1, 0, 2] = value
-    with pytest.raises(InputError, match=f"not finite, or too large for {dtype}"):
-        Quantiser(dtype, tokens=2, dim=4).pack(tokens)
+    with pytest.raises(InputError, match=f"not finite, or too large for {precision}"):
+        Quantiser(precision, tokens=2, dim=4).pack(tokens)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("budget", [-1, 0, 3])
-def test_impossible_budgets_are_refused(budget: int, dtype: str) -> None:
-    quantiser = Quantiser(dtype, tokens=2, dim=4)
+def test_impossible_budgets_are_refused(budget: int, precision: str) -> None:
+    quantiser = Quantiser(precision, tokens=2, dim=4)
     with pytest.raises(InputError, match=f"a budget of {budget} tokens"):
         quantiser.unpack(quantiser.pack(np.zeros((1, 2, 4), dtype=np.float32)), budget)
 
 
-def test_an_unknown_dtype_is_refused() -> None:
+def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match="int8, float16, float32, not 'bfloat16'"):
         Quantiser("bfloat16", tokens=2, dim=4)

@@ -40,7 +40,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def index(tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]]) -> TokenIndex:
     """100 documents, 3 tokens of 8 components each, as float32."""
-    return TokenIndex.build(corpus(100), stub(), tmp_path / "index", dtype="float32", progress=False)
+    return TokenIndex.build(corpus(100), stub(), tmp_path / "index", precision="float32", progress=False)
 
 
 def test_fetch_takes_docids_in_any_order_unknown_and_repeated_ones_too(index: TokenIndex, stub: Any) -> None:
@@ -83,7 +83,7 @@ def test_info_counts_documents_and_disk_space(index: TokenIndex) -> None:
     assert info.bytes == sum(path.stat().st_blocks * 512 for path in index.path.iterdir())
     assert info.bytes_per_document == info.bytes / 100
     manifest = info.manifest
-    assert (manifest.tokens, manifest.dim, manifest.dtype, manifest.complete) == (3, 8, "float32", True)
+    assert (manifest.tokens, manifest.dim, manifest.precision, manifest.complete) == (3, 8, "float32", True)
     assert (manifest.fingerprint, manifest.model) == ("0123456789abcdef", "stub")
 
 
@@ -105,7 +105,7 @@ def test_any_text_is_a_docid(stub: Any, docids: list[str], random: Any) -> None:
     """Unicode, white space, NUL, digits: docids are compared byte for byte."""
     with tempfile.TemporaryDirectory() as folder:
         documents = [Document(docid, f"text of {docid}") for docid in docids]
-        index = TokenIndex.build(documents, stub(), Path(folder) / "index", dtype="float32", progress=False)
+        index = TokenIndex.build(documents, stub(), Path(folder) / "index", precision="float32", progress=False)
         random.shuffle(documents)
         fetched = index.fetch([document.docid for document in documents])
         assert fetched.found.all()
@@ -193,7 +193,7 @@ def test_deleted_and_built_anew_at_the_same_place_while_the_old_one_is_open(inde
     expected = stub().encode(["text number 1"])
     shutil.rmtree(index.path)
     other = stub(fingerprint="another encoder")
-    anew = TokenIndex.build([Document("d1", "another text")], other, index.path, dtype="float32", progress=False)
+    anew = TokenIndex.build([Document("d1", "another text")], other, index.path, precision="float32", progress=False)
     assert (len(index), len(anew)) == (100, 1)
     assert anew.manifest.fingerprint == "another encoder"
     np.testing.assert_array_equal(anew.fetch(["d1"]).tokens, other.encode(["another text"]))
