@@ -13,8 +13,7 @@ from torch import Tensor
 
 from .candidates import as_candidates
 from .errors import InputError, MissingDocuments
-from .index import TokenStore
-from .index.quantiser import Quantiser
+from .index import Quantiser, TokenStore
 from .model import MixLM
 from .progress import progress_bar
 from .ranking import interpolated, ranked, verified
@@ -41,7 +40,8 @@ class Reranker:
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
         first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: MixLM
             alone, and scores are log-odds. Fit it on development queries.
-        verify_top: read the text of the best m candidates in full and reorder them (full-text mode; slow).
+        verify_top: read the text of the best m candidates in full and reorder them (full-text mode; slow). With a
+            ``first_stage_weight`` the full-text scores are mixed alike, scaled within these m.
         scorer: how to score; the shared-prefix scorer by default.
 
     Raises:
@@ -67,9 +67,7 @@ class Reranker:
             raise InputError(f"first_stage_weight must lie between 0 and 1, not {first_stage_weight}")
         if verify_top < 0:
             raise InputError(f"verify_top must not be negative, not {verify_top}")
-        if verify_top and first_stage_weight:
-            raise InputError("verify_top and first_stage_weight do not go together: full-text scores are not mixed")
-        index.manifest.check_model(model, getattr(index, "path", "the token index"))
+        index.manifest.check_model(model, str(index))
         self.model = model
         self.index = index
         self.missing = missing
@@ -175,8 +173,11 @@ class Reranker:
         if without:
             raise InputError(f"no text of {without[0]!r}, which is to be read in full: give texts that have it")
         read = [texts[scored[row].docid] for row in rows]
-        scores = self._full_text.score(job.query, read, job.tokens[rows]).tolist()
-        return verified(docs, {scored[row].docid: score for row, score in zip(rows, scores, strict=True)})
+        scores = self._full_text.score(job.query, read, job.tokens[rows]).numpy().astype(np.float64)
+        if self.first_stage_weight:
+            first = np.array([scored[row].score for row in rows])
+            scores = interpolated(scores, first, self.first_stage_weight)
+        return verified(docs, dict(zip([scored[row].docid for row in rows], scores.tolist(), strict=True)))
 
 
 @dataclass

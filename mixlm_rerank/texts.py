@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .index.local import content_hash
-from .index.quantiser import Quantiser
+from .index import Quantiser, content_hash
 from .model import MixLM
 from .types import Candidate, Document, Texts
 

@@ -166,6 +166,20 @@ def test_verify_top_reorders_the_best_by_full_text(model: MixLM, index: TokenInd
         Reranker(model, index, verify_top=3).rerank(QUERY, HITS)
 
 
+def test_verify_top_mixes_in_the_first_stage_alike(model: MixLM, index: TokenIndex, texts: dict[str, str]) -> None:
+    """All candidates read in full, half of the weight on each: both scaled to [0, 1] and averaged."""
+    docs = Reranker(model, index, verify_top=5, first_stage_weight=0.5, texts=texts).rerank(QUERY, HITS)
+    full = {doc.docid: doc.score for doc in Reranker(model, index, verify_top=5, texts=texts).rerank(QUERY, HITS)}
+    first = dict(HITS)
+    low, high = min(full.values()), max(full.values())
+    least, most = min(first.values()), max(first.values())
+    expected = {
+        docid: (full[docid] - low) / (high - low) / 2 + (first[docid] - least) / (most - least) / 2 for docid in first
+    }
+    assert [doc.docid for doc in docs] == sorted(first, key=lambda docid: -expected[docid])
+    assert [doc.score for doc in docs] == pytest.approx(sorted(expected.values(), reverse=True), abs=1e-4)
+
+
 def test_callers_hits_are_not_changed(model: MixLM, index: TokenIndex) -> None:
     hits = [SimpleNamespace(docid=docid, score=score, extra=[1]) for docid, score in HITS]
     before = [vars(hit).copy() for hit in hits]
@@ -226,7 +240,6 @@ def test_malformed_hits_are_named(hits: object, message: str) -> None:
         ({"tokens": 0}, "between 1 and 4"),
         ({"first_stage_weight": 1.1}, "first_stage_weight"),
         ({"verify_top": -1}, "verify_top"),
-        ({"verify_top": 2, "first_stage_weight": 0.2}, "do not go together"),
     ],
 )
 def test_options_out_of_range_are_named(

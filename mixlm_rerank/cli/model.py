@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,12 @@ def init(
     ranker: Annotated[str, typer.Option(help="Checkpoint that ranks: a decoder or encoder language model.")],
     tokens: Annotated[int, typer.Option(help="Largest token budget: embedding tokens kept of each document.")] = 4,
     memory_tokens: Annotated[int, typer.Option(help="Learned tokens appended to each document; 0 for none.")] = 0,
+    pooling: Annotated[
+        Literal["last", "mean", "cls"] | None, typer.Option(help="By default what the checkpoint says.")
+    ] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="Before each query in the item encoder: 'query: '.")] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Before each document: 'passage: '.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The ranker's prefix, with {text} for the query.")] = None,
     residual: Annotated[bool, typer.Option(help="Add the bi-encoder's cosine to the score.")] = True,
     max_query_tokens: Annotated[int, typer.Option(help="Longest query, with its prompt.")] = 256,
     max_document_tokens: Annotated[int, typer.Option(help="Longest document.")] = 256,
@@ -42,6 +48,10 @@ def init(
         ranker,
         tokens=tokens,
         memory_tokens=memory_tokens,
+        pooling=pooling,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        prompt=prompt,
         residual=residual,
         max_query_tokens=max_query_tokens,
         max_document_tokens=max_document_tokens,

@@ -1,6 +1,8 @@
 """The token index: docid -> embedding tokens of one corpus under one item encoder."""
 
+from .local import content_hash
 from .protocol import Fetched, TokenStore
+from .quantiser import Quantiser
 from .token_index import TokenIndex
 
-__all__ = ["Fetched", "TokenIndex", "TokenStore"]
+__all__ = ["Fetched", "Quantiser", "TokenIndex", "TokenStore", "content_hash"]

@@ -28,7 +28,7 @@ class Fetched:
 
 
 class TokenStore(Protocol):
-    """A read view of a token index: a local folder, a shared cache."""
+    """A read view of a token index: a local folder, a shared cache. ``str(store)`` names it in messages."""
 
     @property
     def manifest(self) -> Manifest: ...

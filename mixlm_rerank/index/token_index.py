@@ -97,6 +97,9 @@ class TokenIndex:
     def manifest(self) -> Manifest:
         return self._store.manifest
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def __len__(self) -> int:
         return len(self._store)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ..errors import InputError
 
-__all__ = ["MixLMConfig"]
+__all__ = ["MixLMConfig", "Pooling"]
 
+Pooling = Literal["last", "mean", "cls"]
 FORMAT_VERSION = 1
 
 
@@ -23,24 +24,26 @@ class MixLMConfig:
             at query time; budget k reads the *last* k.
         pooling: where embedding tokens come from. ``"last"``: final hidden states of the last positions (the paper's
             last-N sampling). ``"mean"``: the means of ``tokens - 1`` equal segments, then the mean of all positions.
-            Either way the last embedding token is the document embedding of the bi-encoder that the item encoder
-            was started from.
+            ``"cls"``: segment means, then the first position. The last embedding token is always the document
+            embedding of the bi-encoder that the item encoder was started from.
         memory_tokens: learned tokens appended to every document, whose states take the place of segment means
-            (``"mean"``) or of the last text positions (``"last"``). 0: none.
+            (``"mean"``, ``"cls"``) or of the last text positions (``"last"``). 0: none.
         residual: add ``w * cos(query embedding, document embedding)`` to the log-odds (after ResRank, 2604.22180), so
-            that an untrained MixLM ranks like the bi-encoder it was started from.
+            that an untrained MixLM without memory tokens ranks like the bi-encoder it was started from.
         prompt: the ranker's prefix, with ``{text}`` where the query goes.
         score_token: the token after the document whose last hidden state is read out (the paper's EOS).
-        query_template, document_template: what the item encoder reads, with ``{text}``.
+        template: what the item encoder reads, with ``{text}`` where the query or document goes.
+        query_prompt, document_prompt: put before each text that the item encoder reads ("query: ").
         max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
     """
 
     tokens: int
-    pooling: Literal["last", "mean"]
+    pooling: Pooling
     prompt: str
     score_token: str
-    query_template: str
-    document_template: str
+    template: str
+    query_prompt: str = ""
+    document_prompt: str = ""
     memory_tokens: int = 0
     residual: bool = True
     max_query_tokens: int = 256
@@ -50,14 +53,14 @@ class MixLMConfig:
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise InputError(f"tokens must be at least 1, not {self.tokens}")
-        if self.pooling not in ("last", "mean"):
-            raise InputError(f'pooling must be "last" or "mean", not {self.pooling!r}')
+        if self.pooling not in get_args(Pooling):
+            raise InputError(f'pooling must be "last", "mean" or "cls", not {self.pooling!r}')
         needed = self.tokens if self.pooling == "last" else self.tokens - 1
         if self.memory_tokens and self.memory_tokens < needed:
             raise InputError(
                 f"{self.tokens} embedding tokens need {needed} memory tokens, not {self.memory_tokens} (or 0 for none)"
             )
-        for name in ("prompt", "query_template", "document_template"):
+        for name in ("prompt", "template"):
             if getattr(self, name).count("{text}") != 1:
                 raise InputError(f"{name} must contain {{text}} exactly once: {getattr(self, name)!r}")
 

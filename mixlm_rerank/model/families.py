@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ..errors import InputError
+from .config import Pooling
 
 __all__ = ["BidirectionalFamily", "DecoderFamily", "Family", "family_of"]
 
@@ -18,9 +19,8 @@ __all__ = ["BidirectionalFamily", "DecoderFamily", "Family", "family_of"]
 class Family(ABC):
     """Defaults and differences of one kind of backbone."""
 
-    name: ClassVar[str]
     causal: ClassVar[bool]
-    pooling: ClassVar[Literal["last", "mean"]]
+    pooling: ClassVar[Pooling]
 
     @abstractmethod
     def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
@@ -46,7 +46,6 @@ class Family(ABC):
 class DecoderFamily(Family):
     """Causal language models: Qwen3, Llama, Mistral and the like."""
 
-    name = "decoder"
     causal = True
     pooling = "last"
 
@@ -75,7 +74,6 @@ class DecoderFamily(Family):
 class BidirectionalFamily(Family):
     """Encoders: BERT, ModernBERT and the like. Query tokens see the query only, item tokens query and themselves."""
 
-    name = "bidirectional"
     causal = False
     pooling = "mean"
 
@@ -151,10 +149,11 @@ def _special(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
     return str(token)
 
 
-def parameter_dtype(name: str | None) -> torch.dtype | None:
+def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     """``"float32"`` -> torch.float32. Raises InputError for any but the three that we serve in."""
     if name is None:
         return None
-    if name not in ("float32", "bfloat16", "float16"):
+    plain = str(name).removeprefix("torch.")
+    if plain not in ("float32", "bfloat16", "float16"):
         raise InputError(f"dtype must be float32, bfloat16 or float16, not {name!r}")
-    return cast(torch.dtype, getattr(torch, name))
+    return cast(torch.dtype, getattr(torch, plain))

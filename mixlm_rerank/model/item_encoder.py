@@ -52,8 +52,8 @@ class ItemEncoder(nn.Module):
                 f"max_document_tokens={config.max_document_tokens} and {config.memory_tokens} memory tokens do not fit "
                 f"into the item encoder's {positions} positions"
             )
-        self._document = Template(tokenizer, config.document_template, config.max_document_tokens)
-        self._query = Template(tokenizer, config.query_template, min(config.max_query_tokens, positions))
+        self._document = Template(tokenizer, config.template, config.max_document_tokens)
+        self._query = Template(tokenizer, config.template, min(config.max_query_tokens, positions))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""
@@ -68,11 +68,12 @@ class ItemEncoder(nn.Module):
             return last_states(states, count)
         text = states[:, :length]
         parts = last_states(states, count - 1) if len(self.memory) else segment_means(text, count - 1)
-        return torch.cat([parts, text.mean(dim=1, keepdim=True)], dim=1)
+        whole = text[:, :1] if self.config.pooling == "cls" else text.mean(dim=1, keepdim=True)
+        return torch.cat([parts, whole], dim=1)
 
     def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of documents in their template, truncated to ``max_document_tokens``."""
-        return self._document.ids(texts)
+        return self._document.ids([self.config.document_prompt + text for text in texts])
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
@@ -81,12 +82,13 @@ class ItemEncoder(nn.Module):
         ``bar.update(count)`` is called after every batch (a tqdm bar will do). Raises InputError if a text gives a
         non-finite state (a broken checkpoint).
         """
-        return self._encode(self._document.ids(texts), bar)
+        return self._encode(self.document_ids(texts), bar)
 
     @torch.inference_mode()
     def embed_queries(self, queries: Sequence[str]) -> Tensor:
         """The bi-encoder's query embeddings, for the residual readout. Returns float32 [n, d]."""
-        return torch.from_numpy(self._encode(self._query.ids(queries))[:, -1])
+        ids = self._query.ids([self.config.query_prompt + query for query in queries])
+        return torch.from_numpy(self._encode(ids)[:, -1])
 
     def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
         out = np.empty((len(ids), self.config.tokens, self.hidden_size), dtype=np.float32)

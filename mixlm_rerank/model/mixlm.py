@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .config import MixLMConfig
+from .config import MixLMConfig, Pooling
 from .fingerprint import fingerprint
 from .item_encoder import ItemEncoder, Progress
 from .ranker import Ranker
@@ -62,7 +62,12 @@ class MixLM(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, device: str | None = None, dtype: str | None = None, local_files_only: bool = False
+        cls,
+        name: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        local_files_only: bool = False,
     ) -> MixLM:
         """Load a saved MixLM.
 
@@ -88,6 +93,10 @@ class MixLM(nn.Module):
         *,
         tokens: int = 4,
         memory_tokens: int = 0,
+        pooling: Pooling | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        prompt: str | None = None,
         residual: bool = True,
         max_query_tokens: int = 256,
         max_document_tokens: int = 256,
@@ -95,20 +104,34 @@ class MixLM(nn.Module):
     ) -> MixLM:
         """A new, untrained MixLM from two checkpoints of plain language models (folders or hub ids).
 
-        Pooling, templates and score token follow from the family: decoders use last-N sampling and yes/no log-odds,
-        bidirectional encoders means and a zero head. With ``residual`` it ranks like the item encoder as a bi-encoder,
-        where that pools alike (mean; for decoders the last token, EOS) and has no prefixes for queries or documents.
+        With ``residual`` and without memory tokens it ranks like the item encoder as a bi-encoder: pooling and prompts
+        are read from the checkpoint's sentence-transformers files, where it has them, and the tokens around a text are
+        those that its tokenizer puts there. (A Dense layer after the pooling is not read.)
+
+        Args:
+            item_encoder: an embedding model, or any plain language model.
+            ranker: its language model head gives the first readout (decoders); encoders start from a zero readout.
+            tokens, memory_tokens, residual, max_query_tokens, max_document_tokens: see :class:`MixLMConfig`.
+            pooling: ``"last"``, ``"mean"`` or ``"cls"``; by default what the checkpoint says, else ``"last"`` for
+                decoders and ``"mean"`` for bidirectional encoders.
+            query_prompt, document_prompt: put before a text by the item encoder ("query: " and "passage: " of the e5
+                models); by default what the checkpoint says.
+            prompt: the ranker's prefix, with ``{text}`` where the query goes.
 
         Raises:
-            InputError: not a checkpoint, an architecture of neither family, or lengths that do not fit.
+            InputError: not a checkpoint, an architecture that MixLM cannot use, or lengths that do not fit.
         """
-        from .checkpoint import from_backbones
+        from .start import from_backbones
 
         return from_backbones(
             str(item_encoder),
             str(ranker),
             tokens=tokens,
             memory_tokens=memory_tokens,
+            pooling=pooling,
+            query_prompt=query_prompt,
+            document_prompt=document_prompt,
+            prompt=prompt,
             residual=residual,
             max_query_tokens=max_query_tokens,
             max_document_tokens=max_document_tokens,

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..progress import progress_bar
 from .residual import add_residual
 
 __all__ = ["FullTextScorer"]
@@ -27,22 +26,18 @@ class FullTextScorer:
         self._model = model
 
     @torch.inference_mode()
-    def score(
-        self, query: str, texts: Sequence[str], tokens: Tensor | None = None, *, progress: bool = False
-    ) -> Tensor:
+    def score(self, query: str, texts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
         """Document texts (and their embedding tokens, float [n, k, d]) -> log-odds, float32 [n]."""
         model = self._model
         prefix = model.ranker.prefixes([query])[0]
         documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
         scores = torch.empty(len(texts))
         order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
-        with progress_bar(len(texts), "full text", "documents", enabled=progress) as bar:
-            while order:
-                size = max(1, POSITIONS_PER_FORWARD // (len(prefix) + len(documents[order[0]]) + 1))
-                rows, order = order[:size], order[size:]
-                states = model.ranker([prefix] * len(rows), [documents[row] for row in rows])
-                scores[rows] = model.readout(states).cpu()
-                bar.update(len(rows))
+        while order:
+            size = max(1, POSITIONS_PER_FORWARD // (len(prefix) + len(documents[order[0]]) + 1))
+            rows, order = order[:size], order[size:]
+            states = model.ranker([prefix] * len(rows), [documents[row] for row in rows])
+            scores[rows] = model.readout(states).cpu()
         if model.config.residual and tokens is None:
             tokens = torch.from_numpy(model.encode(texts))
         return scores if tokens is None else add_residual(model, [query], [tokens], [scores])[0]

@@ -100,8 +100,39 @@ def test_the_fingerprint_follows_the_item_encoder_alone(checkpoint: Callable[...
 def test_the_fingerprint_does_not_depend_on_the_dtype_loaded(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
     model = tiny("bert")
     model.save_pretrained(tmp_path)
-    for dtype in ("float32", "bfloat16", "float16"):
+    for dtype in ("float32", "bfloat16", "float16", torch.bfloat16):
         assert MixLM.from_pretrained(tmp_path, dtype=dtype).fingerprint == model.fingerprint
+
+
+def test_devices_and_dtypes_are_given_as_torch_has_them(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    tiny("bert").save_pretrained(tmp_path)
+    model = MixLM.from_pretrained(tmp_path, device=torch.device("cpu"), dtype=torch.bfloat16)
+    assert (model.device, model.ranker.dtype) == (torch.device("cpu"), torch.bfloat16)
+    with pytest.raises(InputError, match="float32, bfloat16 or float16"):
+        MixLM.from_pretrained(tmp_path, dtype=torch.int8)
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(
+    checkpoint: Callable[..., Path], tiny: Callable[..., MixLM], tmp_path: Path
+) -> None:
+    """A file-size limit stands in for the full disk: SIGXFSZ ignored, writes past it fail with an error."""
+    model = tiny("bert")
+    model.save_pretrained(tmp_path)
+    program = (
+        "import resource, signal, sys\n"
+        "from mixlm_rerank import MixLM\n"
+        "from mixlm_rerank.errors import InputError\n"
+        f"model = MixLM.from_backbones({str(checkpoint('qwen3'))!r}, {str(checkpoint('qwen3'))!r}, "
+        "max_query_tokens=64, max_document_tokens=64)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n    model.save_pretrained(sys.argv[1])\n"
+        "except InputError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert f"cannot write the model to {tmp_path}" in done.stdout
+    assert scores(MixLM.from_pretrained(tmp_path)) == scores(model)
+    assert not (tmp_path / ".saving").exists()
 
 
 @pytest.mark.parametrize(
