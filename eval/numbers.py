@@ -1,0 +1,97 @@
+"""Numbers as people read them: three decimals and no leading zero, thousands set apart, units by size."""
+
+from __future__ import annotations
+
+__all__ = ["count", "difference", "duration", "measure", "milliseconds", "p_value", "percent", "ratio", "size", "speed"]
+
+DECIMALS = 3  # of measures
+MINUS = "\N{MINUS SIGN}"
+SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("B", 1))
+
+
+def measure(value: float) -> str:
+    """A measure.
+
+    >>> measure(0.6789), measure(1), measure(-0.2)
+    ('.679', '1.000', '−.200')
+    """
+    text = f"{abs(value):,.{DECIMALS}f}".removeprefix("0")
+    return f"{MINUS}{text}" if value < 0 and text != ".000" else text
+
+
+def difference(value: float) -> str:
+    """A measure with its sign.
+
+    >>> difference(0.0123), difference(-0.0123), difference(-0.0001)
+    ('+.012', '−.012', '.000')
+    """
+    text = measure(value)
+    return f"+{text}" if value > 0 and text != ".000" else text
+
+
+def p_value(p: float) -> str:
+    """
+    >>> p_value(0.0004), p_value(0.0312)
+    ('<.001', '.031')
+    """
+    return "<.001" if p < 0.001 else measure(p)
+
+
+def count(value: int) -> str:
+    """
+    >>> count(5183)
+    '5,183'
+    """
+    return f"{value:,}"
+
+
+def speed(value: float) -> str:
+    """Documents a second, milliseconds: three digits that mean something.
+
+    >>> speed(12345.6), speed(290.4), speed(3.216)
+    ('12,300', '290', '3.22')
+    """
+    if value < 1:
+        return f"{value:.2g}"
+    digits = max(0, 3 - len(str(int(value))))
+    return f"{round(value, 3 - len(str(int(value)))):,.{digits}f}"
+
+
+milliseconds = speed
+
+
+def size(value: float) -> str:
+    """Bytes.
+
+    >>> size(1600), size(2_140_000_000), size(12)
+    ('1.6 KB', '2.1 GB', '12 B')
+    """
+    unit, length = next(((u, n) for u, n in SIZES if value >= 0.9995 * n), SIZES[-1])
+    value /= length
+    return f"{value:.1f} {unit}" if value < 9.95 and length > 1 else f"{value:,.0f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(4.21), duration(600), duration(10_000)
+    ('4.2 s', '10 min', '2.8 h')
+    """
+    unit, length = ("s", 1) if seconds < 90 else ("min", 60) if seconds < 5400 else ("h", 3600)
+    value = seconds / length
+    return f"{value:.1f} {unit}" if value < 9.95 else f"{value:,.0f} {unit}"
+
+
+def ratio(value: float) -> str:
+    """
+    >>> ratio(31.4), ratio(2.44), ratio(0.42)
+    ('31×', '2.4×', '0.42×')
+    """
+    return f"{value:,.0f}×" if value >= 9.95 else f"{value:.1f}×" if value >= 0.95 else f"{value:.2g}×"
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.9768)
+    '97.7%'
+    """
+    return f"{100 * share:.1f}%"

@@ -1,0 +1,123 @@
+"""The picture that decides: quality against speed, one point a system, and the line that no system gets past."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log10
+
+from mixlm_rerank.eval import numbers
+from mixlm_rerank.eval.report.cast import legible
+from mixlm_rerank.eval.report.labels import Label, place_labels
+from mixlm_rerank.eval.report.plot import draw_dot, draw_level, name_axes
+from mixlm_rerank.eval.report.svg import GRID, inline_svg, new_axes
+from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Picture, Table, value_cell
+from mixlm_rerank.eval.results import Kind
+from mixlm_rerank.eval.standings import Standings
+
+__all__ = ["Point", "frontier_picture", "pareto"]
+
+WIDTH, HEIGHT = 860, 470
+
+
+@dataclass(frozen=True)
+class Point:
+    """A system's mean of the main measure and its documents a second."""
+
+    name: str
+    kind: Kind
+    quality: float
+    speed: float
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """Those that no other equals or passes in both, from the fastest to the slowest.
+
+    >>> best, fast = Point("best", "other", 0.5, 10), Point("fast", "other", 0.4, 99)
+    >>> [point.name for point in pareto([Point("beaten", "other", 0.4, 9), best, fast])]
+    ['fast', 'best']
+    """
+    found: list[Point] = []
+    for point in sorted(points, key=lambda point: (-point.speed, -point.quality)):
+        if not found or point.quality > found[-1].quality:
+            found.append(point)
+    return found
+
+
+def frontier_picture(table: Standings) -> Picture | None:
+    """None where fewer than two systems were timed on all collections: there is nothing to compare."""
+    points = [
+        Point(row.name, row.kind, row.mean, row.documents_per_second)
+        for row in table.rows
+        if row.mean is not None and row.documents_per_second
+    ]
+    if len(points) < 2:
+        return None
+    front = pareto(points)
+    levels = {row.name: row.mean for row in table.rows if row.kind == "first stage" and row.mean is not None}
+    oracle = next((row.mean for row in table.rows if row.kind == "oracle"), None)
+    where = "mean over collections" if len(table.collections) > 1 else table.collections[0]
+    svg = _draw(points, front, levels, f"{table.measure}, {legible(where)}")
+    caption = "Up is better, right is faster. The line joins what no other system beats in both; the rest is pale."
+    if levels:
+        caption += " The first stage (dashed) has no reranking speed."
+    if oracle is not None:
+        caption += f" The oracle, the ceiling for these candidates, is at {numbers.measure(oracle)}."
+    return Picture(svg, "Quality against speed", caption, _data(table, front))
+
+
+def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, float], what: str) -> str:
+    figure, axes = new_axes(WIDTH, HEIGHT, left=48, right=30, top=30, bottom=46)
+    axes.set_xscale("log")
+    speeds = [log10(point.speed) for point in points]
+    room = max(0.25, (max(speeds) - min(speeds)) * 0.1)
+    axes.set_xlim(10 ** (min(speeds) - room), 10 ** (max(speeds) + room))
+    values = [point.quality for point in points] + [*levels.values()]
+    room = max(0.01, (max(values) - min(values)) * 0.14)
+    axes.set_ylim(min(values) - room, max(values) + room)
+    axes.xaxis.set_major_formatter(lambda value, _: numbers.speed(value))
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.yaxis.set_major_formatter(lambda value, _: numbers.measure(value))
+    axes.grid(axis="x", color=GRID, linewidth=1)
+    name_axes(axes, "documents/s, log scale", what)
+    line = _stairs(front, axes.get_xlim()[0], axes.get_ylim()[0])
+    axes.plot(*zip(*line, strict=True), color="#9fb8cc", linewidth=1.6, zorder=2)
+    for name, value in levels.items():
+        draw_level(axes, "first stage", value, f"{name}, first stage")
+    tips = {}
+    for number, point in enumerate(points):
+        gid = f"point{number}"
+        draw_dot(axes, point.speed, point.quality, point.kind, gid, pale=point not in front)
+        quality, speed = numbers.measure(point.quality), numbers.speed(point.speed)
+        tips[gid] = f"{legible(point.name)}: {quality}, {speed} documents/s"
+    ordered = [*front, *(point for point in points if point not in front)]
+    labels = [Label(point.speed, point.quality, legible(point.name), point.kind == "MixLM") for point in ordered]
+    place_labels(axes, labels, line)
+    return inline_svg(figure, "frontier", f"{what}, against documents per second", tips)
+
+
+def _stairs(front: Sequence[Point], left: float, bottom: float) -> list[tuple[float, float]]:
+    """Corners of the line around what the systems of the front reach or pass, from the left to the bottom."""
+    corners = [(left, front[-1].quality)]
+    for point, below in zip(reversed(front), [*(p.quality for p in reversed(front[:-1])), bottom], strict=True):
+        corners += [(point.speed, point.quality), (point.speed, below)]
+    return corners
+
+
+def _data(table: Standings, front: Sequence[Point]) -> Table:
+    names = {point.name for point in front}
+    lines = tuple(
+        Line(
+            row.name,
+            row.kind,
+            (
+                value_cell(row.mean, numbers.measure),
+                value_cell(row.documents_per_second, numbers.speed),
+                Cell("yes", 1.0) if row.name in names else EMPTY,
+            ),
+        )
+        for row in table.rows
+        if row.mean is not None
+    )
+    columns = (Column(table.measure), Column("documents/s"), Column("on the line"))
+    return Table("Quality against speed", columns, lines)

@@ -1,0 +1,91 @@
+"""What the figures share: titles and ticks of axes, dots and levels in the look of their kind, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log
+from typing import TYPE_CHECKING, Literal
+
+from mixlm_rerank.eval import numbers
+from mixlm_rerank.eval.report.cast import LOOKS, legible
+from mixlm_rerank.eval.report.svg import MUTED, new_axes
+from mixlm_rerank.eval.results import Kind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["PALE", "TEXT", "draw_dot", "draw_level", "log_ticks", "name_axes", "small_axes", "write"]
+
+WIDTH, HEIGHT = 520, 300
+PALE = "#cdd3da"
+TEXT = 11.5  # pixels
+
+
+def small_axes(across: str, up: str) -> tuple[Figure, Axes]:
+    """Axes for one of the figures that stand side by side; ``up`` is a measure."""
+    figure, axes = new_axes(WIDTH, HEIGHT)
+    axes.yaxis.set_major_formatter(lambda value, _: numbers.measure(value))
+    name_axes(axes, across, up)
+    return figure, axes
+
+
+def name_axes(axes: Axes, across: str, up: str = "") -> None:
+    """Titles where they are read first: above the vertical axis, at the right end of the horizontal one."""
+    write(axes, up, (0, 1), (-axes.get_window_extent().x0, 12), vertical="axes fraction")
+    write(axes, f"{across} →", (1, 0), (0, -35), vertical="axes fraction", align="right")
+
+
+def log_ticks(axes: Axes, values: Sequence[int], base: int) -> None:
+    """The horizontal axis: logarithmic, ticks where there is data, as far as they have room. ``values`` rise."""
+    axes.set_xscale("log", base=base)
+    breadth = log(values[-1] / values[0])
+    margin = exp(max(0.05 * breadth, 0.1))
+    axes.set_xlim(values[0] / margin, values[-1] * margin)
+    shown: list[int] = []
+    for value in reversed(values):
+        if not shown or log(shown[-1] / value) >= breadth / 10:
+            shown.append(value)
+    axes.set_xticks(shown, [numbers.count(value) for value in shown])
+    axes.set_xticks([], minor=True)
+
+
+def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, pale: bool = False) -> None:
+    """A system; ``gid`` names it for its tip."""
+    look = LOOKS[kind]
+    axes.plot([x], [y], look.marker, color=look.colour, markersize=9.5, markeredgecolor="white", zorder=4, gid=gid)
+    axes.lines[-1].set_alpha(0.45 if pale else 1.0)
+
+
+def draw_level(axes: Axes, kind: Kind, value: float, name: str = "") -> None:
+    """A dashed line for a system that the horizontal axis does not concern."""
+    colour = LOOKS[kind].colour
+    axes.axhline(value, color=colour, linewidth=1.4, linestyle=(0, (5, 4)), zorder=2.5)
+    if name:
+        write(axes, legible(name), (0, value), (4, 5), colour=colour)
+
+
+def write(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    shift: tuple[float, float],
+    *,
+    vertical: Literal["data", "axes fraction"] = "data",
+    size: float = TEXT,
+    colour: str = MUTED,
+    align: Literal["left", "center", "right"] = "left",
+) -> None:
+    """Text ``shift`` pixels from ``at``: x as a share of the axes' width, y in the data's units or as a share too."""
+    axes.annotate(
+        text,
+        at,
+        shift,
+        xycoords=("axes fraction", vertical),
+        textcoords="offset points",
+        annotation_clip=False,
+        fontsize=size,
+        color=colour,
+        ha=align,
+        parse_math=False,
+    )

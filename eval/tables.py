@@ -1,0 +1,142 @@
+"""The big table, systems against collections, for a README (Markdown) and for a paper (LaTeX, booktabs)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from mixlm_rerank.eval import numbers
+from mixlm_rerank.eval.results import Evaluation
+from mixlm_rerank.eval.standings import Cell, Row, Standings, Verdict, standings
+
+__all__ = ["latex_table", "markdown_table", "marks_explained"]
+
+SIGNS = {Verdict.BETTER: "▲", Verdict.BETTER_IN_ONE: "△", Verdict.WORSE_IN_ONE: "▽", Verdict.WORSE: "▼"}
+ARROWS = {  # all of them in plain LaTeX
+    Verdict.BETTER: r"$^{\Uparrow}$",
+    Verdict.BETTER_IN_ONE: r"$^{\uparrow}$",
+    Verdict.WORSE_IN_ONE: r"$^{\downarrow}$",
+    Verdict.WORSE: r"$^{\Downarrow}$",
+}
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
+NONE = "–"
+
+
+def markdown_table(evaluation: Evaluation) -> str:
+    """The main measure of every system on every collection, its mean, and documents/s where they were measured.
+
+    Best values are bold; marks say where a difference to the baseline is significant, the line below what they mean.
+    """
+    table = standings(evaluation)
+    columns, rows = _cells(table, _markdown_text, lambda text: f"**{text}**", SIGNS)
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{drawn}\n\n{_markdown_text(marks_explained(table))}\n"
+
+
+def latex_table(evaluation: Evaluation) -> str:
+    r"""The same as a ``table`` with a caption, for ``\usepackage{booktabs}``; names are escaped."""
+    table = standings(evaluation)
+    columns, rows = _cells(table, _latex_text, lambda text: rf"\textbf{{{text}}}", ARROWS)
+    arrows = {SIGNS[found]: arrow for found, arrow in ARROWS.items()}
+    caption = re.sub("[▲△▽▼]", lambda match: arrows[match[0]], _latex_text(marks_explained(table)))
+    body = [" & ".join(row) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+            r"\toprule",
+            " & ".join(columns) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def marks_explained(table: Standings) -> str:
+    """What is in the big table, in words; only the marks that it has."""
+    parts = [f"{table.measure} over all judged queries; best in bold (the oracle apart)."]
+    if len(table.collections) > 1:
+        parts.append("Mean: over collections, not tested.")
+    if any(row.seeds > 1 for row in table.rows):
+        parts.append("Several seeds: their mean ± the standard deviation of their means; a mark holds for every seed.")
+    verdicts = {cell.verdict for row in table.rows for cell in row.cells if cell}
+    against = table.baseline or "the collection's baseline"
+    words = {
+        (Verdict.BETTER, Verdict.WORSE): "significantly better or worse than {} by both paired tests",
+        (Verdict.BETTER_IN_ONE, Verdict.WORSE_IN_ONE): "by one of the two tests only",
+    }
+    marks = [
+        f"{' '.join(SIGNS[found] for found in pair if found in verdicts)} {text.format(against)}"
+        for pair, text in words.items()
+        if verdicts & set(pair)
+    ]
+    if marks:
+        parts.append(f"{'; '.join(marks)} (t-test and randomisation test, p < .05 after Holm's correction).")
+    elif verdicts - {None}:
+        parts.append(f"No difference to {against} is significant (paired t-test and randomisation test, Holm).")
+    return " ".join(parts)
+
+
+def _cells(
+    table: Standings, escape: Callable[[str], str], bold: Callable[[str], str], marks: Mapping[Verdict, str]
+) -> tuple[list[str], list[list[str]]]:
+    """Column heads and rows, escaped and marked up."""
+    several = len(table.collections) > 1
+    timed = any(row.documents_per_second is not None for row in table.rows)
+    columns = ["system", *table.collections, *["mean"] * several, *["documents/s"] * timed]
+
+    def value(cell: Cell | None) -> str:
+        if cell is None:
+            return NONE
+        text = numbers.measure(cell.value)
+        return (bold(text) if cell.best else text) + (marks.get(cell.verdict, "") if cell.verdict else "")
+
+    def mean(row: Row) -> str:
+        if row.mean is None:
+            return NONE
+        text = numbers.measure(row.mean)
+        spread = f" {escape('±')} {numbers.measure(row.sd)}" if row.sd is not None else ""
+        return (bold(text) if row.best else text) + spread
+
+    def speed(row: Row) -> str:
+        return NONE if row.documents_per_second is None else numbers.speed(row.documents_per_second)
+
+    rows = [
+        [escape(row.name), *map(value, row.cells), *[mean(row)] * several, *[speed(row)] * timed] for row in table.rows
+    ]
+    return [escape(column) for column in columns], rows
+
+
+def _markdown_text(text: str) -> str:
+    """
+    >>> print(_markdown_text("a|b *c* <d>"))
+    a\\|b \\*c\\* \\<d\\>
+    """
+    return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", " ".join(text.split()))
+
+
+def _latex_text(text: str) -> str:
+    r"""
+    >>> print(_latex_text("50% of R&D_x"))
+    50\% of R\&D\_x
+    """
+    return "".join(LATEX_SPECIAL.get(char, char) for char in " ".join(text.split()))
