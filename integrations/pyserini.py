@@ -71,19 +71,25 @@ class RerankingSearcher:
         self.reranker = reranker
         self.depth = depth
 
-    def search(self, query: str, k: int = 10, **options: Any) -> list[RerankedHit]:
-        """The best ``k`` after reranking; ``options`` go to the first stage."""
-        hits = self.searcher.search(query, max(k, self.depth), **options)
+    def search(self, query: str, k: int = 10, *options: Any, **named: Any) -> list[RerankedHit]:
+        """The best ``k`` after reranking; all options go to the first stage. An empty query finds nothing."""
+        if not query.strip():
+            return []
+        hits = self.searcher.search(query, max(k, self.depth), *options, **named)
         return rerank_hits(self.reranker, query, hits, k)
 
     def batch_search(
-        self, queries: Sequence[str], qids: Sequence[str], k: int = 10, threads: int = 1, **options: Any
+        self, queries: Sequence[str], qids: Sequence[str], k: int = 10, threads: int = 1, *options: Any, **named: Any
     ) -> dict[str, list[RerankedHit]]:
-        """The best ``k`` of every query; ``threads`` and ``options`` go to the first stage."""
-        found = self.searcher.batch_search(list(queries), list(qids), max(k, self.depth), threads, **options)
-        hits = {qid: found.get(qid, []) for qid in qids}
-        ranked = self.reranker.rerank_batch(dict(zip(qids, queries, strict=True)), hits, k)
-        return {qid: _with_hits(docs, hits[qid]) for qid, docs in ranked.items()}
+        """The best ``k`` of every query; ``threads`` and all options go to the first stage."""
+        asked = {qid: query for qid, query in zip(qids, queries, strict=True) if query.strip()}
+        found: Mapping[str, Sequence[Any]] = {}
+        if asked:
+            depth = max(k, self.depth)
+            found = self.searcher.batch_search([*asked.values()], [*asked], depth, threads, *options, **named)
+        hits = {qid: found.get(qid, []) for qid in asked}
+        ranked = self.reranker.rerank_batch(asked, hits, k)
+        return {qid: _with_hits(ranked.get(qid, []), hits.get(qid, [])) for qid in qids}
 
     def doc(self, docid: str | int) -> Any:
         return self.searcher.doc(docid)

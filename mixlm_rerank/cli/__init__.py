@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -13,12 +15,28 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="mixlm-rerank",
-    help="Rerank with documents as a few precomputed embedding tokens (MixLM).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("mixlm-rerank"))
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    show: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Rerank with documents as a few precomputed embedding tokens (MixLM)."""
+
+
 app.add_typer(model.app, name="model")
 app.add_typer(index.app, name="index")
 app.add_typer(bm25.app, name="bm25")

@@ -27,7 +27,7 @@ def index(
     from mixlm_rerank.integrations.lucene import build_lucene_index
 
     count = build_lucene_index(open_documents(corpus), folder, progress=not quiet)
-    typer.echo(f"{folder}: {count:,} documents")
+    typer.echo(f"{folder}: {count:,} documents", err=True)
 
 
 @app.command("search")
@@ -54,4 +54,4 @@ def search(
             raise InputError(f"no query of {topics} is judged in {qrels}: do they belong together?")
     run = bm25_run(open_searcher(folder), queries, hits=hits, threads=threads, drop_same_id=drop_same_id)
     write_run(output, {qid: unranked(found) for qid, found in run.items()}, tag="bm25")
-    typer.echo(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries")
+    typer.echo(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries", err=True)

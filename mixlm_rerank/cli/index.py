@@ -44,7 +44,7 @@ def build(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {folder} holds is safe", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{folder}: {len(index):,} documents, {index.info().bytes / 1e6:,.1f} MB")
+    typer.echo(f"{folder}: {len(index):,} documents, {index.info().bytes / 1e6:,.1f} MB", err=True)
 
 
 @app.command("info")

@@ -58,4 +58,4 @@ def init(
         local_files_only=offline,
     )
     model.save_pretrained(folder)
-    typer.echo(f"{folder}: item encoder {model.fingerprint}, up to {tokens} embedding tokens a document")
+    typer.echo(f"{folder}: item encoder {model.fingerprint}, up to {tokens} embedding tokens a document", err=True)

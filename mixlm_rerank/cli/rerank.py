@@ -32,8 +32,10 @@ def rerank(
     texts: Annotated[str | None, typer.Option(help=f"For encode and verify: {CORPUS_HELP}")] = None,
     first_stage_weight: Annotated[float, typer.Option(help="Share of the first-stage score, 0 to 1.")] = 0.0,
     verify_top: Annotated[int, typer.Option(help="Read the text of the best m candidates in full.")] = 0,
-    format: Annotated[Literal["trec", "msmarco"], typer.Option(help="Format of the run to write.")] = "trec",
-    tag: Annotated[str, typer.Option(help="Last column of a TREC run.")] = "mixlm",
+    format: Annotated[
+        Literal["trec", "msmarco"] | None, typer.Option(help="Format of the run to write; trec by default.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Last column of a TREC run; mixlm by default.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
@@ -44,6 +46,9 @@ def rerank(
     from ..reranker import Reranker
 
     check_output(output)
+    if requests is not None and (format is not None or tag is not None):
+        raise InputError("--format and --tag are of runs; --requests writes request JSONL")
+    tag = "mixlm" if tag is None else tag
     if len(tag.split()) != 1:
         raise InputError(f"--tag must be one word, not {tag!r}: the columns of a run are separated by blanks")
     asked = _asked(run, topics, requests)
@@ -67,7 +72,7 @@ def rerank(
         write_requests(output, asked, results)
     lacking = sum(doc.missing for docs in results.values() for doc in docs)
     note = f"; {lacking:,} were not in the index and stand last" if lacking else ""
-    typer.echo(f"{output}: {sum(map(len, results.values())):,} documents of {len(results):,} queries{note}")
+    typer.echo(f"{output}: {sum(map(len, results.values())):,} documents of {len(results):,} queries{note}", err=True)
 
 
 def _asked(run: Path | None, topics: Path | None, requests: Path | None) -> Requests:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -41,5 +42,14 @@ def test_bm25_from_a_fresh_process(gone: tuple[Path, object], tmp_path: Path) ->
     output = tmp_path / "run.trec"
     done = mixlm("bm25", "search", f"{gone[0]}/lucene", "--topics", f"{gone[0]}/topics.tsv", "--output", str(output))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{output}: ") and done.stdout.count("\n") == 1
+    assert done.stdout == "" and f"{output}: 10 candidates of 4 queries\n" in done.stderr
     assert output.read_text() == (gone[0] / "bm25.trec").read_text()
+
+
+def test_a_run_can_be_piped_on(gone: tuple[Path, object]) -> None:
+    done = mixlm("bm25", "search", f"{gone[0]}/lucene", "--topics", f"{gone[0]}/topics.tsv", "--output", "/dev/stdout")
+    assert done.stdout == (gone[0] / "bm25.trec").read_text()
+
+
+def test_it_tells_its_version() -> None:
+    assert mixlm("--version").stdout == f"{version('mixlm-rerank')}\n"

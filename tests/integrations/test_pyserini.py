@@ -171,11 +171,24 @@ def test_batch_search_equals_search(reranking: RerankingSearcher) -> None:
     assert found[qids[-1]] == [] == reranking.search("zebra")
 
 
+def test_an_empty_query_finds_nothing(searcher: Any, reranking: RerankingSearcher) -> None:
+    """As in Pyserini."""
+    assert searcher.search("", 3) == [] == reranking.search("", 3)
+    found = reranking.batch_search(["", "dog moon", " "], ["1", "2", "3"], k=3)
+    assert {qid: ids(hits) for qid, hits in found.items()} == {
+        "1": [],
+        "2": ids(reranking.search("dog moon", 3)),
+        "3": [],
+    }
+    assert reranking.batch_search([""], ["1"]) == {"1": []}
+
+
 def test_all_else_is_the_first_stages(searcher: Any, reranking: RerankingSearcher) -> None:
     assert reranking.num_docs == searcher.num_docs
     assert reranking.doc("d1").raw() == searcher.doc("d1").raw()
     assert reranking.doc("unknown") is None
     assert ids(reranking.search("dogs", fields={"contents": 1.0})) == ids(reranking.search("dogs"))
+    assert ids(reranking.search("dogs", 10, None, {"contents": 1.0})) == ids(reranking.search("dogs"))  # by position
     assert copy.copy(reranking).depth == reranking.depth
     with pytest.raises(AttributeError, match="colour"):
         _ = reranking.colour
