@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from mixlm_rerank.eval import evaluate, oracle
 from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, open_searcher
 
@@ -18,9 +21,9 @@ from ..errors import InputError
 from ..index import TokenIndex
 from ..model import MixLM
 from ..progress import progress_bar
-from ..ranking import unranked
+from ..ranking import ranked, unranked
 from ..reranker import Reranker
-from ..scoring import BiEncoderScorer
+from ..scoring import BiEncoderScorer, FullTextScorer
 from ..types import Candidate, ScoredDoc
 from .corpus import stdlib_documents
 from .questions import Question, load_questions
@@ -63,7 +66,7 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     mixlm = Reranker(model, index)
     side_by_side = _side_by_side(
         mixlm,
-        Reranker(model, index, texts=texts, verify_top=DEPTH),
+        texts,
         {question.qid: question.text for question in questions[::FULL_TEXT_EVERY]},
         candidates,
     )
@@ -117,20 +120,30 @@ def _quality(ranking: Ranking, qrels: Mapping[str, Mapping[str, int]]) -> float 
 
 
 def _side_by_side(
-    mixlm: Reranker, full_text: Reranker, queries: Mapping[str, str], candidates: Mapping[str, Sequence[Candidate]]
+    mixlm: Reranker, texts: Mapping[str, str], queries: Mapping[str, str], candidates: Mapping[str, Sequence[Candidate]]
 ) -> SideBySide:
     """One question at a time, from docids to ranking."""
-    rankings: dict[Reranker, Ranking] = {mixlm: {}, full_text: {}}
-    seconds: dict[Reranker, list[float]] = {mixlm: [], full_text: []}
+    full_text = FullTextScorer(mixlm.model)
+
+    def read_in_full(query: str, hits: Sequence[Candidate]) -> list[ScoredDoc]:
+        tokens = torch.from_numpy(mixlm.index.fetch([hit.docid for hit in hits]).tokens)  # for the residual readout
+        scores = full_text.score(query, [texts[hit.docid] for hit in hits], tokens).numpy().astype(np.float64)
+        return ranked(hits, np.ones(len(hits), dtype=bool), scores)
+
+    ranking: Ranking = {}
+    seconds: dict[str, list[float]] = {MIXLM: [], FULL_TEXT: []}
     with progress_bar(len(queries), "full text", "questions", enabled=True) as bar:
         for qid, query in queries.items():
-            for reranker, ranking in rankings.items():
-                start = time.perf_counter()
-                ranking[qid] = reranker.rerank(query, candidates[qid])
-                seconds[reranker].append((time.perf_counter() - start) / max(1, len(candidates[qid])))
+            hits = candidates[qid]
+            started = time.perf_counter()
+            mixlm.rerank(query, hits)
+            between = time.perf_counter()
+            ranking[qid] = read_in_full(query, hits)
+            seconds[MIXLM].append((between - started) / max(1, len(hits)))
+            seconds[FULL_TEXT].append((time.perf_counter() - between) / max(1, len(hits)))
             bar.update(1)
     speeds = [1 / statistics.median(times[1:]) for times in seconds.values()]  # the first question is the warm-up
-    return SideBySide(rankings[full_text], *speeds)
+    return SideBySide(ranking, *speeds)
 
 
 def _show(question: Question, before: Ranking, after: Ranking, say: Callable[[str], None]) -> None:

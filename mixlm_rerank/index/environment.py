@@ -42,6 +42,26 @@ class Environment:
             with self._handle.open().begin(write=write) as transaction:
                 yield transaction
 
+    def completed(self, manifest: bytes) -> Environment:
+        """A compact copy of this map with its last manifest takes its place; this object is not to be used any more.
+
+        How a tree of pages lies in its file depends on interruptions; its compact copy depends on what it holds alone.
+        A crash leaves the map as it was, or the copy.
+        """
+        with _guard:
+            folder = self._handle.folder
+            draft = folder / DRAFT
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            self._handle.open().copy(str(draft), compact=True)
+            with lmdb.open(str(draft), map_size=MAP_SIZE, max_dbs=4) as env, env.begin(write=True) as transaction:
+                transaction.put(b"manifest", manifest, db=env.open_db(b"meta", transaction))
+            self._handle.close()
+            (draft / "data.mdb").replace(folder / "data.mdb")
+            (folder / "lock.mdb").unlink(missing_ok=True)  # it knows of the transactions of the other file
+            shutil.rmtree(draft)
+            return Environment(folder)
+
     @property
     def meta(self) -> lmdb._Database:
         return self._handle.meta

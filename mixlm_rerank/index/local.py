@@ -118,10 +118,10 @@ class LocalStore:
                 transaction.put(b"rows", str(first + len(documents)).encode(), db=self._environment.meta)
 
     def finish(self) -> None:
-        """Mark the first build as complete."""
+        """Mark the first build as complete: from now on the files depend on the documents alone."""
         manifest = replace(self.manifest, complete=True)
-        with _writing(self.folder, self.rows), self._environment.transaction(write=True) as transaction:
-            transaction.put(b"manifest", manifest.dumps(), db=self._environment.meta)
+        with _writing(self.folder, self.rows):
+            self._environment = self._environment.completed(manifest.dumps())
         self.manifest = manifest
 
 

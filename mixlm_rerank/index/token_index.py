@@ -100,6 +100,10 @@ class TokenIndex:
     def __str__(self) -> str:
         return str(self.path)
 
+    def __reduce__(self) -> tuple[type[TokenIndex], tuple[Path]]:
+        """Pickled as its path: another process opens it anew."""
+        return TokenIndex, (self.path.absolute(),)
+
     def __len__(self) -> int:
         return len(self._store)
 

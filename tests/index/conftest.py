@@ -41,6 +41,9 @@ class StubModel:
         return np.stack([np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in seeds])
 
 
+LOCKS = ("lock.mdb", "writer.lock")
+
+
 @pytest.fixture(scope="session")
 def stub() -> type[StubModel]:
     """``stub(tokens=3, dim=8)``: a model that encodes at no cost."""
@@ -55,11 +58,12 @@ def corpus() -> Callable[[int], list[Document]]:
 
 @pytest.fixture(scope="session")
 def contents() -> Callable[[Path, Sequence[Document]], dict[str, object]]:
-    """``contents(folder, documents)``: segment files, entries of the docid map and manifest of an index, to compare."""
+    """``contents(folder, documents)``: every byte of an index, its entries and manifest, to compare."""
 
     def read(folder: Path, documents: Sequence[Document]) -> dict[str, object]:
         store = LocalStore(folder)
-        stored: dict[str, object] = {path.name: path.read_bytes() for path in sorted(folder.glob("tokens-*.bin"))}
+        files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in LOCKS]
+        stored: dict[str, object] = {path.name: path.read_bytes() for path in files}
         entries = store.entries([document.docid for document in documents])
         return stored | {"entries": entries.tobytes(), "documents": len(store), "manifest": store.manifest}
 

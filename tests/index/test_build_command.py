@@ -19,6 +19,7 @@ import pytest
 
 from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.data import JsonlCorpus
+from mixlm_rerank.index import builder
 from mixlm_rerank.index.local import LocalStore
 
 WINDOW = 32
@@ -60,7 +61,9 @@ class Job:
 
     def resume(self, folder: Path) -> None:
         corpus, model = JsonlCorpus(self.corpus), MixLM.from_pretrained(self.model, device="cpu")
-        TokenIndex.build(corpus, model, folder, corpus=str(self.corpus), progress=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(builder, "WINDOW", WINDOW)
+            TokenIndex.build(corpus, model, folder, corpus=str(self.corpus), progress=False)
 
 
 def written(folder: Path) -> int:

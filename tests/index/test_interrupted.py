@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from mixlm_rerank import Document, TokenIndex
 from mixlm_rerank.errors import IndexDamaged, IndexMismatch, InputError
 from mixlm_rerank.index import builder, segments
+from mixlm_rerank.index.environment import Environment
 from mixlm_rerank.index.local import LocalStore
 
 WINDOW = 8
@@ -126,6 +128,43 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
     with suppress(InputError):  # "complete already": the last child may have been quicker than we
         build()
     assert contents(folder, documents) == whole
+
+
+@pytest.mark.parametrize("function", ["rmtree", "replace", "unlink", "copy"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_while_it_finishes_it_opens_or_resumes(
+    tmp_path: Path,
+    stub: Any,
+    corpus: Any,
+    contents: Any,
+    whole: dict[str, object],
+    forked: Any,
+    function: str,
+    moment: str,
+) -> None:
+    """SIGKILL right before or after each step that takes the half-built map to the complete one."""
+    folder, documents = tmp_path / "index", corpus(50)
+    interrupt(folder, documents, stub(), 6)
+    owner = {"rmtree": shutil, "replace": Path, "unlink": Path, "copy": Environment}[function]
+    name = "completed" if function == "copy" else function
+
+    def build() -> None:
+        step = getattr(owner, name)
+
+        def deadly(*arguments: Any, **options: Any) -> Any:
+            result = step(*arguments, **options) if moment == "after" else None
+            os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(owner, name, deadly)
+        TokenIndex.build(documents, stub(), folder, progress=False)
+
+    child = forked(build)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    if not LocalStore(folder).manifest.complete:
+        TokenIndex.build(documents, stub(), folder, progress=False)
+    assert contents(folder, documents) == whole
+    assert len(TokenIndex(folder)) == 50
 
 
 def test_a_half_built_index_is_not_opened_and_the_error_says_how_to_finish_it(tmp_path: Path, half_built: Path) -> None:
