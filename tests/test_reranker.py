@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,3 +258,8 @@ def test_an_index_of_another_item_encoder_is_refused(index: TokenIndex, tiny: Ca
     message = str(raised.value)
     assert other.fingerprint in message and index.manifest.fingerprint in message
     assert "mixlm-rerank index build" in message
+
+
+def test_it_can_be_sent_to_another_process(model: MixLM, index: TokenIndex) -> None:
+    reranker = Reranker(model, index, tokens=2)
+    assert pickle.loads(pickle.dumps(reranker)).rerank(QUERY, HITS) == reranker.rerank(QUERY, HITS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -49,10 +49,13 @@ def build(
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
     with writer_lock(folder):
         store = _begun(folder, model, quantiser)
-        if store is None:
-            store = _create(folder, model, quantiser, corpus)
-        done = store.rows
         stream = checked(documents, skip_empty=skip_empty)
+        if store is None:
+            first = next(stream, None)  # a stream that fails at once leaves no index behind
+            if first is None:
+                raise InputError("the corpus holds no documents")
+            store, stream = _create(folder, model, quantiser, corpus), chain([first], stream)
+        done = store.rows
         _skip_committed(stream, store, done)
         with progress_bar(total, "index", "documents", enabled=progress, initial=done) as bar:
             for window in _windows(stream):
@@ -62,8 +65,6 @@ def build(
             raise InputError(
                 f"the corpus had {total} documents at first and {store.rows} now: it changed under the build"
             )
-        if not store.rows:
-            raise InputError("the corpus holds no documents")
         store.finish()
 
 

@@ -151,6 +151,13 @@ def test_a_duplicate_docid_in_a_stream_is_refused_when_it_comes(
         TokenIndex.build(iter(documents), stub(), tmp_path / "index", progress=False)
 
 
+def test_a_stream_that_fails_at_once_leaves_no_index_behind(tmp_path: Path, stub: Any, corpus: Any) -> None:
+    with pytest.raises(InputError, match=r"document 1 \('d1'\) has no text"):
+        TokenIndex.build(iter([Document("d1", "")]), stub(), tmp_path / "index", progress=False)
+    index = TokenIndex.build(corpus(3), stub(), tmp_path / "index", precision="float32", progress=False)
+    assert (len(index), index.manifest.precision) == (3, "float32")
+
+
 @pytest.mark.parametrize("documents", [[], iter([]), [Document("d1", "")]], ids=["list", "generator", "all skipped"])
 def test_an_empty_corpus_is_refused(tmp_path: Path, stub: Any, documents: Any) -> None:
     with pytest.raises(InputError, match="the corpus holds no documents"):

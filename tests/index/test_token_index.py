@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -22,13 +19,6 @@ from hypothesis import strategies as st
 from mixlm_rerank import Document, TokenIndex
 from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.index import segments
-
-DIGEST = """
-import hashlib, json, sys
-from mixlm_rerank import TokenIndex
-path, docids = sys.argv[1], json.loads(sys.argv[2])
-print(hashlib.sha256(TokenIndex(path).fetch(docids).tokens.tobytes()).hexdigest())
-"""
 
 
 @pytest.fixture
@@ -126,12 +116,17 @@ def test_other_docids_are_refused(tmp_path: Path, stub: Any, docid: str, size: i
         TokenIndex.build(documents, stub(), tmp_path / "index", progress=False)
 
 
-def test_another_process_reads_the_same_bytes(index: TokenIndex) -> None:
-    docids = [f"d{number}" for number in range(99, -1, -1)]
-    command = [sys.executable, "-c", DIGEST, str(index.path), json.dumps(docids)]
-    other = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert other.stderr == ""
-    assert other.stdout.strip() == hashlib.sha256(index.fetch(docids).tokens.tobytes()).hexdigest()
+def test_handed_to_another_process_it_is_opened_there(
+    index: TokenIndex, stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pickled as its path, which holds from any working directory."""
+    numbers = range(99, -1, -1)
+    monkeypatch.chdir(index.path.parent)
+    relative = TokenIndex(index.path.name)
+    monkeypatch.chdir("/")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        fetched = pool.apply(TokenIndex.fetch, (relative, [f"d{number}" for number in numbers]))
+    np.testing.assert_array_equal(fetched.tokens, stub().encode([f"text number {number}" for number in numbers]))
 
 
 def test_opened_twice_in_a_process_both_read_and_the_second_outlives_the_first(index: TokenIndex) -> None:
