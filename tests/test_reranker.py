@@ -181,6 +181,15 @@ def test_verify_top_mixes_in_the_first_stage_alike(model: MixLM, index: TokenInd
     assert [doc.score for doc in docs] == pytest.approx(sorted(expected.values(), reverse=True), abs=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_pickled_it_ranks_alike(tiny: Callable[..., MixLM], tmp_path: Path, architecture: str) -> None:
+    """As it travels to a worker process: the model whole, the index as its path."""
+    docs = [Document(docid, f"text of {docid}") for docid, _ in HITS]
+    model = tiny(architecture)
+    reranker = Reranker(model, TokenIndex.build(docs, model, tmp_path / "index", progress=False))
+    assert pickle.loads(pickle.dumps(reranker)).rerank(QUERY, HITS) == reranker.rerank(QUERY, HITS)
+
+
 def test_callers_hits_are_not_changed(model: MixLM, index: TokenIndex) -> None:
     hits = [SimpleNamespace(docid=docid, score=score, extra=[1]) for docid, score in HITS]
     before = [vars(hit).copy() for hit in hits]
@@ -258,8 +267,3 @@ def test_an_index_of_another_item_encoder_is_refused(index: TokenIndex, tiny: Ca
     message = str(raised.value)
     assert other.fingerprint in message and index.manifest.fingerprint in message
     assert "mixlm-rerank index build" in message
-
-
-def test_it_can_be_sent_to_another_process(model: MixLM, index: TokenIndex) -> None:
-    reranker = Reranker(model, index, tokens=2)
-    assert pickle.loads(pickle.dumps(reranker)).rerank(QUERY, HITS) == reranker.rerank(QUERY, HITS)

@@ -97,9 +97,6 @@ class TokenIndex:
     def manifest(self) -> Manifest:
         return self._store.manifest
 
-    def __reduce__(self) -> tuple[type[TokenIndex], tuple[Path]]:
-        return TokenIndex, (self.path.absolute(),)
-
     def __str__(self) -> str:
         return str(self.path)
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +120,12 @@ def test_other_docids_are_refused(tmp_path: Path, stub: Any, docid: str, size: i
 def test_handed_to_another_process_it_is_opened_there(
     index: TokenIndex, stub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pickled as its path, which holds from any working directory."""
-    numbers = range(99, -1, -1)
+    """Pickled as its path; a new process starts in another working directory."""
     monkeypatch.chdir(index.path.parent)
-    relative = TokenIndex(index.path.name)
-    monkeypatch.chdir("/")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        fetched = pool.apply(TokenIndex.fetch, (relative, [f"d{number}" for number in numbers]))
+    numbers = range(99, -1, -1)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        docids = [f"d{number}" for number in numbers]
+        fetched = pool.submit(TokenIndex.fetch, TokenIndex(index.path.name), docids).result()
     np.testing.assert_array_equal(fetched.tokens, stub().encode([f"text number {number}" for number in numbers]))
 
 
