@@ -1,17 +1,19 @@
-"""Corpora: documents that can be iterated again and again, from JSONL files, BEIR folders and ir_datasets."""
+"""Corpora: documents that can be iterated again and again, from files of any format in use, and from ir_datasets."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import InputError, MissingDependency
+from ..errors import InputError
 from ..types import Document
-from .lines import json_lines
+from .irds import IrDatasetsCorpus
+from .lines import json_lines, lines
+from .trec import TrecCorpus, trec_files
+from .tsv import TsvCorpus
 
-__all__ = ["Corpus", "IrDatasetsCorpus", "JsonlCorpus", "document_text", "open_corpus"]
+__all__ = ["Corpus", "JsonlCorpus", "document_text", "open_corpus"]
 
 DOCID_KEYS = ("_id", "id", "docid")
 TEXT_KEYS = ("text", "contents", "segment", "body")
@@ -51,31 +53,14 @@ class JsonlCorpus:
             yield Document(str(docid), text, title)
 
 
-class IrDatasetsCorpus:
-    """The documents of an ir_datasets dataset, by its id."""
-
-    def __init__(self, dataset_id: str) -> None:
-        try:
-            ir_datasets = importlib.import_module("ir_datasets")
-        except ImportError:
-            raise MissingDependency(f'irds:{dataset_id} needs ir_datasets: pip install "mixlm-rerank[eval]"') from None
-        try:
-            self._dataset = ir_datasets.load(dataset_id)
-        except KeyError:
-            raise InputError(f"ir_datasets knows no dataset {dataset_id!r}") from None
-        if not self._dataset.has_docs():
-            raise InputError(f"the ir_datasets dataset {dataset_id!r} has no documents")
-
-    def __iter__(self) -> Iterator[Document]:
-        for doc in self._dataset.docs_iter():
-            title = getattr(doc, "title", "") or ""
-            text = getattr(doc, "text", getattr(doc, "body", None))
-            yield Document(str(doc.doc_id), text if isinstance(text, str) else doc.default_text(), title)
-
-
 def open_corpus(source: str) -> Corpus:
-    """A corpus by name: a JSONL file, a BEIR folder (with ``corpus.jsonl``), or ``irds:DATASET``.
+    """A corpus by name: ``irds:DATASET``, a BEIR folder (with ``corpus.jsonl``), or a file or folder of these formats:
 
+    - JSONL (:class:`JsonlCorpus`);
+    - MS MARCO's TSV: ``docid <tab> text``, or ``docid <tab> url <tab> title <tab> body``;
+    - TREC's SGML (``<DOC><DOCNO>``), a file or a folder of them.
+
+    Files may be gzipped; the suffixes .jsonl, .json and .tsv decide the format, else what the file begins with.
     Raises InputError if there is no such thing. (Pyserini indexes: ``mixlm_rerank.integrations.pyserini``.)
     """
     if source.startswith("irds:"):
@@ -85,7 +70,26 @@ def open_corpus(source: str) -> Corpus:
         for name in ("corpus.jsonl", "corpus.jsonl.gz"):
             if (path / name).is_file():
                 return JsonlCorpus(path / name)
-        raise InputError(f"{path} is a folder without corpus.jsonl")
+        beginnings = (_beginning(file) for file in trec_files(path))
+        if not next(filter(None, beginnings), "").startswith("<"):
+            raise InputError(f"{path} is a folder without corpus.jsonl, and not one of TREC files (<DOC>) either")
+        return TrecCorpus(path)
     if not path.is_file():
-        raise InputError(f"no corpus at {source!r} (a JSONL file, a BEIR folder, irds:DATASET, or lucene:INDEX)")
-    return JsonlCorpus(path)
+        raise InputError(
+            f"no corpus at {source!r} (a JSONL file, a BEIR folder, irds:DATASET, lucene:INDEX, or MS MARCO TSV or "
+            "TREC SGML files)"
+        )
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    if suffixes & {".jsonl", ".json"}:
+        return JsonlCorpus(path)
+    if ".tsv" in suffixes:
+        return TsvCorpus(path)
+    beginning = _beginning(path)
+    if beginning.startswith("<"):
+        return TrecCorpus(path)
+    return TsvCorpus(path) if "\t" in beginning and not beginning.startswith("{") else JsonlCorpus(path)
+
+
+def _beginning(path: Path) -> str:
+    """The first line that is not blank; "" if there is none."""
+    return next((line.lstrip() for _, line in lines(path)), "")

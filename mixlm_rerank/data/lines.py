@@ -35,7 +35,7 @@ def lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
+        raise InputError(f"{path}, after line {number}: not UTF-8 ({error.reason}); convert it (iconv)") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
 

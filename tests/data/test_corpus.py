@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,12 @@ from typing import Any, NamedTuple
 import ir_datasets
 import pytest
 from ir_datasets.datasets.base import Dataset
-from ir_datasets.formats import JsonlDocs, TrecQrels
+from ir_datasets.formats import JsonlDocs, TrecDocs, TrecQrels
 from ir_datasets.util import LocalDownload
 
 from mixlm_rerank import Document
 from mixlm_rerank.data import open_corpus
-from mixlm_rerank.errors import InputError
+from mixlm_rerank.errors import InputError, MissingDependency
 
 
 @pytest.fixture
@@ -116,6 +117,12 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, data: bytes, message:
         list(open_corpus(str(tmp_path / name)))
 
 
+@pytest.mark.parametrize("name", ["corpus.json", "corpus.txt", "corpus"])
+def test_jsonl_is_told_by_its_suffix_or_its_content(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('\ufeff\n{"id":\t1, "text": "a"}\n')
+    assert list(open_corpus(str(tmp_path / name))) == [Document("1", "a")]
+
+
 def test_no_corpus_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder without corpus.jsonl"):
         open_corpus(str(tmp_path))
@@ -165,6 +172,20 @@ def test_an_ir_datasets_corpus(tmp_path: Path, request: Any, doc_class: Any, row
     ir_datasets.registry.register(name, Dataset(docs))
     documents = open_corpus(f"irds:{name}")
     assert list(documents) == list(documents) == [expected]
+
+
+def test_an_ir_datasets_corpus_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that ir_datasets wants to be put somewhere, and formats that need more than ir_datasets."""
+    missing = JsonlDocs(LocalDownload(tmp_path / "nowhere.jsonl", mkdir=False), docstore_path=tmp_path / "store")
+    ir_datasets.registry.register("mixlm-test-missing", Dataset(missing))
+    with pytest.raises(InputError, match=r"ir_datasets cannot read 'mixlm-test-missing' \(FileNotFoundError: "):
+        list(open_corpus("irds:mixlm-test-missing"))
+    (tmp_path / "docs").write_text("<DOC>\n<DOCNO>1</DOCNO>\n</DOC>\n")
+    docs = TrecDocs(LocalDownload(tmp_path / "docs", mkdir=False), docstore_path=tmp_path / "trec-store")
+    ir_datasets.registry.register("mixlm-test-soup", Dataset(docs))
+    monkeypatch.setitem(sys.modules, "bs4", None)
+    with pytest.raises(MissingDependency, match="cannot read 'mixlm-test-soup': .*pip install"):
+        list(open_corpus("irds:mixlm-test-soup"))
 
 
 def test_ir_datasets_without_such_a_dataset_or_without_documents(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ JSONL = '{"_id": "q1", "text": "who barks"}\n{"_id": 2, "text": "bread\\tand sal
         ("queries.jsonl", JSONL.encode()),
         ("queries.json", JSONL.replace("_id", "qid").replace("text", "query").encode()),
         ("queries.jsonl.gz", gzip.compress(JSONL.replace("_id", "id").encode())),
+        ("queries.txt", b"\xef\xbb\xbf\r\n" + JSONL.replace("\n", "\r\n").encode()),
     ],
 )
 def test_topics_of_either_format(tmp_path: Path, name: str, data: bytes) -> None:
@@ -78,6 +79,20 @@ def test_no_topics_there(tmp_path: Path) -> None:
 def test_qrels_of_either_format(tmp_path: Path, text: str) -> None:
     (tmp_path / "qrels").write_text(text)
     assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 2, "d2": 0}, "7": {"d1": -1}}
+
+
+def test_docids_of_beir_may_hold_spaces(tmp_path: Path) -> None:
+    (tmp_path / "qrels").write_text("query-id\tcorpus-id\tscore\nq 1\ta dog barks\t2\n")
+    assert read_qrels(tmp_path / "qrels") == {"q 1": {"a dog barks": 2}}
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xef\xbb\xbfq1 0 d1 -2\r\nq1 0 d2 1\r\n", gzip.compress(b"q1 0 d1 -2\nq1 0 d2 1\n")]
+)
+def test_negative_grades_are_kept(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / ("qrels.gz" if data.startswith(b"\x1f") else "qrels")
+    path.write_bytes(data)
+    assert read_qrels(path) == {"q1": {"d1": -2, "d2": 1}}
 
 
 @pytest.mark.parametrize(
