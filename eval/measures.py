@@ -62,17 +62,25 @@ def _prepared(
             f"no query of the run is judged (run: {_some(run)}; judgments: {_some(qrels)}): do they belong together?"
         )
     parsed = {name: _parse(ir_measures, name) for name in measures}
+    judged = {qid: _survivable(grades) for qid, grades in qrels.items()}
     scores = {qid: {doc.docid: _order(doc) for doc in docs} for qid, docs in run.items()}
 
     def calculate(function: str) -> Any:
         try:
-            result = getattr(ir_measures, function)(list(parsed.values()), qrels, scores)
+            result = getattr(ir_measures, function)(list(parsed.values()), judged, scores)
             return result if isinstance(result, dict) else list(result)
         except (ValueError, KeyError, TypeError, ArithmeticError, SubprocessError) as error:  # each provider's own
             shown = ", ".join(parsed)
             raise InputError(f"ir_measures cannot compute {shown} ({type(error).__name__}: {error})") from None
 
     return parsed, calculate
+
+
+def _survivable(grades: Mapping[str, int]) -> Mapping[str, int]:
+    """Where every grade is negative, zeros: the same values, but trec_eval, which counts grades up to the highest one,
+    would end the process.
+    """
+    return grades if max(grades.values(), default=0) >= 0 else dict.fromkeys(grades, 0)
 
 
 def _parse(ir_measures: Any, name: str) -> Any:

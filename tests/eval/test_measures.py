@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
 import sys
 from math import log2
 
@@ -107,3 +109,29 @@ def test_ranked_documents_count_in_their_order_however_near_their_scores() -> No
     docs = [ScoredDoc("a", 30.0000002, 1, 0.0), ScoredDoc("z", 30.0000001, 2, 0.0)]
     assert evaluate({"q": {"a": 1}}, {"q": docs}, ["nDCG@1"]) == {"nDCG@1": 1.0}
     assert evaluate({"q": {"a": 1}}, {"q": [Candidate(d.docid, d.score) for d in docs]}, ["nDCG@1"]) == {"nDCG@1": 0.0}
+
+
+def test_negative_grades_count_as_not_relevant() -> None:
+    """-2 is spam in TREC's web tracks. It is judged, and never lowers a value below that of grade 0."""
+    clipped = {"q": {"a": 2, "b": 0, "c": 0, "d": 1}}
+    run = {"q": [Candidate(docid, -float(rank)) for rank, docid in enumerate("baxdc")]}
+    found = evaluate({"q": {"a": 2, "b": -2, "c": -1, "d": 1}}, run)
+    assert found == pytest.approx(evaluate(clipped, run))
+    assert found["nDCG@10"] == pytest.approx((2 / log2(3) + 1 / log2(5)) / (2 + 1 / log2(3)))
+    assert found["Judged@10"] == pytest.approx(4 / 5)
+
+
+def test_a_query_with_negative_grades_alone_counts_zero() -> None:
+    """trec_eval itself writes over its memory, and the process ends, where such a query follows another."""
+    program = (
+        "from mixlm_rerank import Candidate; from mixlm_rerank.eval import evaluate_queries; "
+        "print(evaluate_queries({'p': {'a': 3}, 'q': {'b': -2}}, {i: [Candidate('a', 2), Candidate('b', 1)] for i in "
+        "'pq'}, ['nDCG@10', 'AP', 'Judged@10']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert ast.literal_eval(done.stdout) == {
+        "nDCG@10": {"p": 1.0, "q": 0.0},
+        "AP": {"p": 1.0, "q": 0.0},
+        "Judged@10": {"p": 0.5, "q": 0.5},
+    }
