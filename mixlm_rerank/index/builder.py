@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -50,17 +50,16 @@ def build(
     with writer_lock(folder):
         store = _begun(folder, model, quantiser)
         stream = checked(documents, skip_empty=skip_empty)
-        if store is None:
-            first = next(stream, None)  # a stream that fails at once leaves no index behind
-            if first is None:
-                raise InputError("the corpus holds no documents")
-            store, stream = _create(folder, model, quantiser, corpus), chain([first], stream)
-        done = store.rows
-        _skip_committed(stream, store, done)
+        done = 0 if store is None else _skip_committed(stream, store)
         with progress_bar(total, "index", "documents", enabled=progress, initial=done) as bar:
             for window in _windows(stream):
                 _refuse_duplicates(window, store)
-                store.append(window, model.encode([document.content for document in window], bar=bar))
+                tokens = model.encode([document.content for document in window], bar=bar)
+                if store is None:  # not before there is something to keep
+                    store = _create(folder, model, quantiser, corpus)
+                store.append(window, tokens)
+        if store is None:
+            raise InputError("the corpus holds no documents")
         if total not in (None, store.rows):
             raise InputError(
                 f"the corpus had {total} documents at first and {store.rows} now: it changed under the build"
@@ -69,7 +68,10 @@ def build(
 
 
 def _begun(folder: Path, model: MixLM, quantiser: Quantiser) -> LocalStore | None:
-    """The store of an interrupted build; ``None`` for a new folder. Raises InputError, IndexMismatch for any other."""
+    """The store of an interrupted build that has committed documents; ``None`` where a build starts anew.
+
+    Raises InputError, IndexMismatch for any other folder.
+    """
     if not (folder / "data.mdb").exists():
         strangers = [path.name for path in folder.glob("*") if path.name not in ("writer.lock", DRAFT)]
         if strangers:
@@ -80,6 +82,8 @@ def _begun(folder: Path, model: MixLM, quantiser: Quantiser) -> LocalStore | Non
         raise InputError(
             f"{folder} is a complete token index already: delete it first, or choose another (TokenIndex opens it)"
         )
+    if not store.rows:
+        return None
     store.manifest.check_model(model, folder)
     if store.manifest.precision != quantiser.precision:
         raise InputError(f"{folder} was begun with precision {store.manifest.precision}, not {quantiser.precision}")
@@ -101,9 +105,9 @@ def _create(folder: Path, model: MixLM, quantiser: Quantiser, corpus: str) -> Lo
     )
 
 
-def _skip_committed(stream: Iterator[Document], store: LocalStore, done: int) -> None:
+def _skip_committed(stream: Iterator[Document], store: LocalStore) -> int:
     """Pass over what an interrupted build has committed, making sure that it is still the same corpus."""
-    for row in range(done):
+    for row in range(store.rows):
         document = next(stream, None)
         if document is None or not store.holds(document, row):
             now = "is gone" if document is None else f"({document.docid!r}) is another one, or has another text"
@@ -111,6 +115,7 @@ def _skip_committed(stream: Iterator[Document], store: LocalStore, done: int) ->
                 f"the corpus has changed since the build of {store.folder} was interrupted: document {row + 1} {now}. "
                 "Restore the corpus, or delete the folder and build anew"
             )
+    return store.rows
 
 
 def _windows(stream: Iterator[Document]) -> Iterator[list[Document]]:
@@ -118,12 +123,13 @@ def _windows(stream: Iterator[Document]) -> Iterator[list[Document]]:
         yield window
 
 
-def _refuse_duplicates(window: list[Document], store: LocalStore) -> None:
+def _refuse_duplicates(window: list[Document], store: LocalStore | None) -> None:
     """For one-way streams, which no plan has looked at."""
     docids = [document.docid for document in window]
-    rows = store.entries(docids)["row"]
+    held = [False] * len(docids) if store is None else store.entries(docids)["row"] >= 0
     seen: set[str] = set()
-    for docid, row in zip(docids, rows, strict=True):
-        if row >= 0 or docid in seen:
-            raise InputError(f"duplicate docid {docid!r} in the corpus; {store.rows} documents before it are safe")
+    for docid, committed in zip(docids, held, strict=True):
+        if committed or docid in seen:
+            safe = 0 if store is None else store.rows
+            raise InputError(f"duplicate docid {docid!r} in the corpus; {safe} documents before it are safe")
         seen.add(docid)

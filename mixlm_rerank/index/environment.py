@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +16,9 @@ __all__ = ["Environment", "create_environment"]
 
 MAP_SIZE = 1 << 38  # an upper bound of address space, not of disk or memory
 MAX_KEY_BYTES = 511
-DRAFT = "begin"
+DRAFT = "draft.mdb"
+
+Stored = bytes | memoryview  # LMDB's keys and values
 
 _guard = threading.RLock()  # held while an environment is opened, used or closed, and over a fork
 _open: dict[tuple[int, int], _Handle] = {}
@@ -42,25 +43,17 @@ class Environment:
             with self._handle.open().begin(write=write) as transaction:
                 yield transaction
 
-    def completed(self, manifest: bytes) -> Environment:
-        """A compact copy of this map with its last manifest takes its place; this object is not to be used any more.
+    def rewrite(self, manifest: bytes) -> None:
+        """Put a new map in the place of this one: another manifest, all else as it was.
 
-        How a tree of pages lies in its file depends on interruptions; its compact copy depends on what it holds alone.
-        A crash leaves the map as it was, or the copy.
+        LMDB's pages, and those of its compact copies too, show in which steps they were filled. The new ones are filled
+        in the order of keys: they follow from what the map holds. After a crash it is the old map or the new one.
         """
         with _guard:
-            folder = self._handle.folder
-            draft = folder / DRAFT
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir()
-            self._handle.open().copy(str(draft), compact=True)
-            with lmdb.open(str(draft), map_size=MAP_SIZE, max_dbs=4) as env, env.begin(write=True) as transaction:
-                transaction.put(b"manifest", manifest, db=env.open_db(b"meta", transaction))
-            self._handle.close()
-            (draft / "data.mdb").replace(folder / "data.mdb")
-            (folder / "lock.mdb").unlink(missing_ok=True)  # it knows of the transactions of the other file
-            shutil.rmtree(draft)
-            return Environment(folder)
+            with self.transaction() as old:
+                meta = dict(old.cursor(self.meta)) | {b"manifest": manifest}
+                draft = _draft(self._handle.folder, meta, old.cursor(self.docs))
+            self._handle.replace(draft)
 
     @property
     def meta(self) -> lmdb._Database:
@@ -114,16 +107,37 @@ class _Handle:
             self.env.close()
             self.env = None
 
+    def replace(self, draft: Path) -> None:
+        """Put ``draft`` in the place of this map, for all who use it in this process."""
+        self.close()
+        _put(draft, self.folder)
+        _open.pop(self.identity)
+        self.identity = _identity(self.folder)
+        _open[self.identity] = self
+
 
 def create_environment(folder: Path, manifest: bytes) -> None:
     """Make the docid map of a new index. It appears with its manifest or, after a crash, not at all."""
+    _put(_draft(folder, {b"manifest": manifest}, []), folder)
+
+
+def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Iterable[tuple[Stored, Stored]]) -> Path:
+    """A map of these entries, ``docs`` in the order of their keys, on the disk under the name of a draft."""
     draft = folder / DRAFT
-    shutil.rmtree(draft, ignore_errors=True)
-    with lmdb.open(str(draft), max_dbs=4) as env, env.begin(write=True) as transaction:
-        env.open_db(b"docs", transaction)
-        transaction.put(b"manifest", manifest, db=env.open_db(b"meta", transaction))
-    (draft / "data.mdb").rename(folder / "data.mdb")
-    shutil.rmtree(draft)
+    draft.unlink(missing_ok=True)
+    with lmdb.open(str(draft), subdir=False, lock=False, map_size=MAP_SIZE, max_dbs=4) as env:
+        with env.begin(write=True) as transaction:
+            for name, pairs in ((b"docs", docs), (b"meta", sorted(meta.items()))):
+                with transaction.cursor(env.open_db(name, transaction)) as cursor:
+                    cursor.putmulti(pairs, append=True)
+    return draft
+
+
+def _put(draft: Path, folder: Path) -> None:
+    """Make a draft the map of ``folder``."""
+    # The lock file counts the transactions of the old map. Processes that have it open keep it, and the old map.
+    (folder / "lock.mdb").unlink(missing_ok=True)
+    draft.replace(folder / "data.mdb")
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -118,10 +118,13 @@ class LocalStore:
                 transaction.put(b"rows", str(first + len(documents)).encode(), db=self._environment.meta)
 
     def finish(self) -> None:
-        """Mark the first build as complete: from now on the files depend on the documents alone."""
+        """Mark the first build as complete. The files depend on the documents alone, not on interruptions.
+
+        Raises InputError if the disk is full; the documents stay.
+        """
         manifest = replace(self.manifest, complete=True)
         with _writing(self.folder, self.rows):
-            self._environment = self._environment.completed(manifest.dumps())
+            self._environment.rewrite(manifest.dumps())
         self.manifest = manifest
 
 

@@ -62,7 +62,7 @@ def contents() -> Callable[[Path, Sequence[Document]], dict[str, object]]:
 
     def read(folder: Path, documents: Sequence[Document]) -> dict[str, object]:
         store = LocalStore(folder)
-        files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in LOCKS]
+        files = [path for path in sorted(folder.iterdir()) if path.name not in LOCKS]
         stored: dict[str, object] = {path.name: path.read_bytes() for path in files}
         entries = store.entries([document.docid for document in documents])
         return stored | {"entries": entries.tobytes(), "documents": len(store), "manifest": store.manifest}

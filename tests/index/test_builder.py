@@ -151,9 +151,13 @@ def test_a_duplicate_docid_in_a_stream_is_refused_when_it_comes(
         TokenIndex.build(iter(documents), stub(), tmp_path / "index", progress=False)
 
 
-def test_a_stream_that_fails_at_once_leaves_no_index_behind(tmp_path: Path, stub: Any, corpus: Any) -> None:
-    with pytest.raises(InputError, match=r"document 1 \('d1'\) has no text"):
-        TokenIndex.build(iter([Document("d1", "")]), stub(), tmp_path / "index", progress=False)
+@pytest.mark.parametrize("before", [0, 1, 7])
+def test_a_stream_that_fails_in_its_first_window_leaves_no_index_behind(
+    tmp_path: Path, stub: Any, corpus: Any, before: int
+) -> None:
+    documents = [*corpus(before), Document("empty", "")]
+    with pytest.raises(InputError, match=rf"document {before + 1} \('empty'\) has no text"):
+        TokenIndex.build(iter(documents), stub(), tmp_path / "index", progress=False)
     index = TokenIndex.build(corpus(3), stub(), tmp_path / "index", precision="float32", progress=False)
     assert (len(index), index.manifest.precision) == (3, "float32")
 
