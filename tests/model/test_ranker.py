@@ -58,11 +58,12 @@ def test_prefix_states_do_not_depend_on_the_document(tiny: Callable[..., MixLM],
     ranker = tiny(architecture).ranker
     prefix = ranker.prefixes(["a dog"])[0]
     states = []
-    ranker.backbone.register_forward_hook(lambda _m, _i, output: states.append(output.last_hidden_state))
+    hook = ranker.backbone.register_forward_hook(lambda _m, _i, output: states.append(output.last_hidden_state))
     with torch.inference_mode():
         for seed in (0, 1):
             torch.manual_seed(seed)
             ranker([prefix], [torch.randn(3, ranker.hidden_size)])
+    hook.remove()
     torch.testing.assert_close(states[0][0, : len(prefix)], states[1][0, : len(prefix)], atol=1e-6, rtol=0)
     assert not torch.allclose(states[0][0, -1], states[1][0, -1])
 
