@@ -8,24 +8,32 @@ import shutil
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from mixlm_rerank.data.identity import CorpusIdentity, identify
+from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.integrations.java import start_java
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.types import Candidate, Document
 
-__all__ = ["bm25_run", "build_lucene_index", "open_searcher"]
+__all__ = ["Fields", "bm25_run", "build_lucene_index", "check_lucene_index", "open_searcher"]
+
+# flat: title and text are one field; multifield: two, each searched with weight 1 (Anserini's names for BEIR's).
+Fields = Literal["flat", "multifield"]
 
 BATCH = 1000
 LONGEST_QUERY = 2**31 - 1  # words
+MANIFEST = "corpus.json"
 
 
-def build_lucene_index(documents: Iterable[Document], folder: str | Path, *, progress: bool = False) -> int:
-    """Index ``title text`` of each document as one field, and store the documents. Returns how many there are.
+def build_lucene_index(
+    documents: Iterable[Document], folder: str | Path, *, fields: Fields = "flat", progress: bool = False
+) -> int:
+    """Index ``title text`` of each document as one field, or as two, and store the documents. Returns how many.
 
     Documents without text are left out: no query could find them. The index appears under ``folder`` only when it is
-    whole.
+    whole; its corpus.json says what it was built from.
 
     Raises InputError if ``folder`` exists, a docid occurs twice, or there are no documents.
     """
@@ -37,11 +45,40 @@ def build_lucene_index(documents: Iterable[Document], folder: str | Path, *, pro
     shutil.rmtree(draft, ignore_errors=True)
     draft.parent.mkdir(parents=True, exist_ok=True)
     try:
-        count = _fill(draft, documents, progress)
+        identity = _fill(draft, documents, fields, progress)
+        with writing(draft / MANIFEST) as file:
+            json.dump({"fields": fields, "documents": identity.documents, "digest": identity.digest}, file)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return count
+    return identity.documents
+
+
+def check_lucene_index(searcher: Any, folder: str | Path, fields: Fields, documents: Iterable[Document] | None) -> None:
+    """Raises InputError if the index was built with other fields, or from other documents (None: not looked at).
+
+    Of an index that :func:`build_lucene_index` did not make, the fields are known, and the first documents are looked
+    up.
+    """
+    mend = "choose another folder, or delete it"
+    manifest = Path(folder) / MANIFEST
+    if manifest.is_file():
+        made = json.loads(manifest.read_text(encoding="utf-8"))
+        if made["fields"] != fields:
+            raise InputError(f"the Lucene index at {folder} is {made['fields']}, not {fields}: {mend}")
+        if documents is not None and made["digest"] != identify(documents).digest:
+            raise InputError(f"the Lucene index at {folder} was built from other documents: {mend}")
+        return
+    indexed = importlib.import_module("jnius").autoclass("org.apache.lucene.index.FieldInfos")
+    if fields == "multifield" and "title" not in indexed.getIndexedFields(searcher.object.reader).toArray():
+        raise InputError(f"the Lucene index at {folder} has no field of titles, so it is not multifield: {mend}")
+    docids = [document.docid for document in islice(documents or (), BATCH) if document.content.strip()]
+    lacking = [docid for docid in docids if searcher.doc(docid) is None]
+    if lacking:
+        raise InputError(
+            f"the Lucene index at {folder} lacks {len(lacking):,} of the first {len(docids):,} documents "
+            f"({lacking[0]!r} ...): {mend}"
+        )
 
 
 def open_searcher(folder: str | Path) -> Any:
@@ -63,7 +100,13 @@ def open_searcher(folder: str | Path) -> Any:
 
 
 def bm25_run(
-    searcher: Any, queries: Mapping[str, str], *, hits: int = 100, threads: int = 1, drop_same_id: bool = False
+    searcher: Any,
+    queries: Mapping[str, str],
+    *,
+    hits: int = 100,
+    threads: int = 1,
+    drop_same_id: bool = False,
+    fields: Fields = "flat",
 ) -> dict[str, list[Candidate]]:
     """The best ``hits`` documents of every query, best first.
 
@@ -71,7 +114,8 @@ def bm25_run(
     Queries that match nothing get an empty list.
     """
     texts = [_whole(text) for text in queries.values()]
-    found = searcher.batch_search(texts, list(queries), k=hits + int(drop_same_id), threads=threads)
+    weights = {"contents": 1.0, "title": 1.0} if fields == "multifield" else {}
+    found = searcher.batch_search(texts, list(queries), k=hits + int(drop_same_id), threads=threads, fields=weights)
     run = {}
     for qid in queries:
         kept = [Candidate(str(hit.docid), float(hit.score)) for hit in found.get(qid, [])]
@@ -79,12 +123,14 @@ def bm25_run(
     return run
 
 
-def _fill(draft: Path, documents: Iterable[Document], progress: bool) -> int:
-    """Write a Lucene index into ``draft``; returns how many documents it holds."""
+def _fill(draft: Path, documents: Iterable[Document], fields: Fields, progress: bool) -> CorpusIdentity:
+    """Write a Lucene index into ``draft``; returns what it holds."""
     lucene = importlib.import_module("pyserini.index.lucene")
-    indexer = lucene.LuceneIndexer(args=["-index", _absolute(draft), "-storeRaw"], threads=1)
+    options = ["-fields", "title"] if fields == "multifield" else []
+    indexer = lucene.LuceneIndexer(args=["-index", _absolute(draft), "-storeRaw", *options], threads=1)
     stream = (document for document in documents if document.content.strip())
     docids: set[str] = set()
+    identity = CorpusIdentity()
     try:
         with progress_bar(None, "lucene", "documents", enabled=progress) as bar:
             while batch := list(islice(stream, BATCH)):
@@ -92,13 +138,14 @@ def _fill(draft: Path, documents: Iterable[Document], progress: bool) -> int:
                     if document.docid in docids:
                         raise InputError(f"duplicate docid {document.docid!r} in the corpus: docids must be unique")
                     docids.add(document.docid)
-                indexer.add_batch_raw([_json(document) for document in batch])
+                    identity.add(document)
+                indexer.add_batch_raw([_json(document, fields) for document in batch])
                 bar.update(len(batch))
     finally:
         indexer.close()  # whatever happens: it holds a lock
     if not docids:
         raise InputError("the corpus holds no documents")
-    return len(docids)
+    return identity
 
 
 def _absolute(path: str | Path) -> str:
@@ -111,7 +158,9 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _json(document: Document) -> str:
-    contents = f"{document.title} {document.text}".strip()
-    fields = {"id": document.docid, "contents": contents, "title": document.title, "text": document.text}
-    return _whole(json.dumps(fields, ensure_ascii=False))
+def _json(document: Document, fields: Fields) -> str:
+    flat = f"{document.title} {document.text}".strip()
+    # Anserini leaves out documents whose contents are empty
+    contents = flat if fields == "flat" or not document.text.strip() else document.text
+    stored = {"id": document.docid, "contents": contents, "title": document.title, "text": document.text}
+    return _whole(json.dumps(stored, ensure_ascii=False))

@@ -6,11 +6,12 @@ import hashlib
 import json
 
 import torch
+from torch import nn
 
 from .config import MixLMConfig
 from .item_encoder import ItemEncoder
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "weights_hash"]
 
 # Raise when the code comes to give other tokens for the same weights (a change of pooling, say).
 ENCODING_VERSION = 1
@@ -37,10 +38,21 @@ def fingerprint(encoder: ItemEncoder, config: MixLMConfig) -> str:
         "backbone": _architecture(encoder),
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, weight in sorted(encoder.state_dict().items()):
+    _add_weights(digest, encoder)
+    return digest.hexdigest()[:16]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Hash of all weights of a module, in 16 hexadecimal digits: tells a trained model from the one before."""
+    digest = hashlib.sha256()
+    _add_weights(digest, module)
+    return digest.hexdigest()[:16]
+
+
+def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
+    for name, weight in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _architecture(encoder: ItemEncoder) -> dict[str, object]:

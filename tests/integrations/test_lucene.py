@@ -13,7 +13,8 @@ import pytest
 from mixlm_rerank import Document
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.integrations.java import start_java
-from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, open_searcher
+from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, check_lucene_index, open_searcher
+from mixlm_rerank.integrations.pyserini import LuceneCorpus
 
 
 def docids(run: dict[str, Any]) -> dict[str, list[str]]:
@@ -100,6 +101,67 @@ def test_documents_without_text_are_left_out_and_not_counted(tmp_path: Path) -> 
     corpus = [Document("a", "dog"), Document("b", " \n"), Document("c", "", title="cat"), Document("d", "the?!")]
     assert build_lucene_index(corpus, tmp_path / "deep" / "index") == 3
     assert open_searcher(tmp_path / "deep" / "index").num_docs == 3
+
+
+@pytest.fixture(scope="module")
+def multifield(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an index with a field of titles, of ``documents`` and of one that has nothing but a title."""
+    folder = tmp_path_factory.mktemp("lucene") / "multifield"
+    assert build_lucene_index([*documents, Document("d7", "", title="Yeast")], folder, fields="multifield") == 7
+    return folder
+
+
+def test_multifield_adds_what_title_and_text_score_each_by_itself(multifield: Path, documents: list[Document]) -> None:
+    """Anserini's way for BEIR: two fields, each with its own statistics."""
+    searcher = open_searcher(multifield)
+
+    def scores(**fields: float) -> dict[str, float]:
+        return {hit.docid: hit.score for hit in searcher.search("mail cats", k=10, fields=fields)}
+
+    title, text = scores(title=1.0), scores(contents=1.0)
+    assert set(title) == {"d2", "d6"} and set(text) == {"d1", "d2", "d6"}
+    (hits,) = bm25_run(searcher, {"q": "mail cats"}, fields="multifield").values()
+    expected = {docid: title.get(docid, 0.0) + text.get(docid, 0.0) for docid in title | text}
+    assert {hit.docid: hit.score for hit in hits} == pytest.approx(expected, abs=2e-4)  # Anserini rounds
+
+
+def test_multifield_finds_a_document_that_is_a_title_alone(multifield: Path, documents: list[Document]) -> None:
+    found = docids(bm25_run(open_searcher(multifield), {"q": "yeast"}, fields="multifield"))
+    assert set(found["q"]) == {"d4", "d7"}
+    assert list(LuceneCorpus(multifield)) == [*documents, Document("d7", "", title="Yeast")]
+
+
+def test_an_index_is_held_against_fields_and_documents(
+    lucene: Path, multifield: Path, searcher: Any, documents: list[Document]
+) -> None:
+    check_lucene_index(searcher, lucene, "flat", [Document("empty", " "), *reversed(documents)])
+    check_lucene_index(searcher, lucene, "flat", None)
+    with pytest.raises(InputError, match=f"index at {lucene} is flat, not multifield: choose another folder"):
+        check_lucene_index(searcher, lucene, "multifield", documents)
+    with pytest.raises(InputError, match=f"index at {multifield} is multifield, not flat: choose another folder"):
+        check_lucene_index(open_searcher(multifield), multifield, "flat", documents)
+    changed = [*documents[:-1], Document(documents[-1].docid, "another text")]
+    with pytest.raises(InputError, match=f"index at {lucene} was built from other documents: choose another folder"):
+        check_lucene_index(searcher, lucene, "flat", changed)
+
+
+@pytest.mark.parametrize("fields", ["flat", "multifield"])
+def test_an_index_of_pyserinis_own_is_held_against_them_as_far_as_it_can_tell(tmp_path: Path, fields: Any) -> None:
+    from pyserini.index.lucene import LuceneIndexer
+
+    options = ["-fields", "title"] if fields == "multifield" else []
+    indexer = LuceneIndexer(args=["-index", str(tmp_path), *options], threads=1)
+    indexer.add_batch_raw(['{"id": "x", "contents": "a dog", "title": "Dogs"}'])
+    indexer.close()
+    foreign = open_searcher(tmp_path)
+    check_lucene_index(foreign, tmp_path, "flat", [Document("x", "a dog")])
+    with pytest.raises(InputError, match=r"lacks 1 of the first 2 documents \('y' \.\.\.\): choose another"):
+        check_lucene_index(foreign, tmp_path, "flat", [Document("x", "a dog"), Document("y", "a cat")])
+    if fields == "flat":
+        with pytest.raises(InputError, match="has no field of titles, so it is not multifield"):
+            check_lucene_index(foreign, tmp_path, "multifield", None)
+    else:
+        check_lucene_index(foreign, tmp_path, "multifield", None)
 
 
 def test_half_a_surrogate_pair_does_no_harm(tmp_path: Path) -> None:
