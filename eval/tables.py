@@ -9,7 +9,7 @@ from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.results import Evaluation
 from mixlm_rerank.eval.standings import Cell, Row, Standings, Verdict, standings
 
-__all__ = ["latex_table", "markdown_table", "marks_explained"]
+__all__ = ["SIGNS", "latex_table", "markdown_escaped", "markdown_table", "marks_explained"]
 
 SIGNS = {Verdict.BETTER: "▲", Verdict.BETTER_IN_ONE: "△", Verdict.WORSE_IN_ONE: "▽", Verdict.WORSE: "▼"}
 ARROWS = {  # all of them in plain LaTeX
@@ -39,10 +39,10 @@ def markdown_table(evaluation: Evaluation) -> str:
     Best values are bold; marks say where a difference to the baseline is significant, the line below what they mean.
     """
     table = standings(evaluation)
-    columns, rows = _cells(table, _markdown_text, lambda text: f"**{text}**", SIGNS)
+    columns, rows = _cells(table, markdown_escaped, lambda text: f"**{text}**", SIGNS)
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{drawn}\n\n{_markdown_text(marks_explained(table))}\n"
+    return f"{drawn}\n\n{markdown_escaped(marks_explained(table))}\n"
 
 
 def latex_table(evaluation: Evaluation) -> str:
@@ -126,9 +126,10 @@ def _cells(
     return [escape(column) for column in columns], rows
 
 
-def _markdown_text(text: str) -> str:
-    """
-    >>> print(_markdown_text("a|b *c* <d>"))
+def markdown_escaped(text: str) -> str:
+    """One line of text whose characters mean nothing to Markdown, in a table too.
+
+    >>> print(markdown_escaped("a|b *c* <d>"))
     a\\|b \\*c\\* \\<d\\>
     """
     return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", " ".join(text.split()))

@@ -25,7 +25,10 @@ LAYERS = {
     "ranking": {"types"},
     "texts": {"index", "model", "types"},
     "reranker": {"candidates", "ranking", "texts", "scoring", "index", "model", "errors", "types", "progress"},
-    "eval": {"eval", "data", "reranker", "errors", "types", "progress"},
+    "eval": {
+        *("eval", "integrations", "reranker", "ranking", "scoring", "index", "model"),
+        *("data", "errors", "types", "progress"),
+    },
     "integrations": {"integrations", "data", "reranker", "errors", "types", "progress"},
 }
 
@@ -75,6 +78,16 @@ def test_importing_the_core_brings_in_no_extra() -> None:
     extras = {"jnius", "pyserini", "pandas", "ir_measures", "ir_datasets", "sentence_transformers", "faiss", "datasets"}
     assert not loaded & extras
     assert done.stderr == ""
+
+
+def test_importing_the_parts_of_an_evaluation_starts_no_java() -> None:
+    """``eval`` may use ``integrations``, inside its functions."""
+    program = (
+        "import sys, mixlm_rerank.eval.collections, mixlm_rerank.eval.first_stages; "
+        "print({'jnius', 'pyserini', 'sentence_transformers', 'torch', 'ir_datasets'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -1,5 +1,6 @@
-"""What an evaluation found, as one page to read: a single HTML file, and the big table for a README and a paper."""
+"""Evaluations as people read them: one HTML page, tables for a README and a paper, what differs between two."""
 
+from mixlm_rerank.eval.report.compared import comparison_html, comparison_markdown, comparison_text
 from mixlm_rerank.eval.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["comparison_html", "comparison_markdown", "comparison_text", "write_report"]

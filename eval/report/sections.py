@@ -110,7 +110,7 @@ def section(
 def _facts(collection: CollectionResult) -> tuple[str, ...]:
     facts = [
         f"{numbers.count(collection.documents)} documents" if collection.documents is not None else "",
-        f"{numbers.count(collection.queries)} judged queries",
+        f"{numbers.count(collection.queries)} judged {'query' if collection.queries == 1 else 'queries'}",
         f"first stage {collection.first_stage}, {numbers.count(collection.depth)} candidates a query",
         f"baseline {collection.baseline}",
         f"teacher {collection.teacher}" if collection.teacher is not None else "",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from mixlm_rerank.eval import numbers
+from mixlm_rerank.eval.pairs import compare_pairs
 from mixlm_rerank.eval.report.cast import best_of
 from mixlm_rerank.eval.report.view import Finding, listed
 from mixlm_rerank.eval.results import SystemResult
-from mixlm_rerank.eval.significance import Comparison, compare, holm
 from mixlm_rerank.eval.standings import Row, Standings, Verdict, verdict
 
 __all__ = ["summary"]
@@ -131,17 +130,11 @@ def _where(names: Sequence[str], collections: int, kind: Verdict) -> str:
 
 def _tested(table: Standings, row: Row, other: Row) -> dict[str, Verdict]:
     """Collection -> what the paired tests say of the two, Holm-corrected over the collections."""
-    found: dict[str, Comparison] = {}
-    for collection, ours, theirs in zip(table.collections, row.members, other.members, strict=True):
-        values = {row.name: _by_query(ours, table.measure), other.name: _by_query(theirs, table.measure)}
-        if values[row.name] and values[row.name].keys() == values[other.name].keys():
-            (found[collection],) = compare(values, other.name, permutations=PERMUTATIONS)
-    p_t = holm([comparison.p_t for comparison in found.values()])
-    p_randomisation = holm([comparison.p_randomisation for comparison in found.values()])
-    return {
-        collection: verdict(replace(comparison, p_t=t, p_randomisation=randomisation))
-        for (collection, comparison), t, randomisation in zip(found.items(), p_t, p_randomisation, strict=True)
+    pairs = {
+        collection: (_by_query(theirs, table.measure), _by_query(ours, table.measure))
+        for collection, ours, theirs in zip(table.collections, row.members, other.members, strict=True)
     }
+    return {name: verdict(found) for name, found in compare_pairs(pairs, permutations=PERMUTATIONS).items()}
 
 
 def _by_query(systems: Sequence[SystemResult], measure: str) -> dict[str, float]:

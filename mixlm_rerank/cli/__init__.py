@@ -41,7 +41,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(index.app, name="index")
 app.add_typer(bm25.app, name="bm25")
 app.command("rerank")(rerank.rerank)
-app.command("eval")(evaluate.evaluate_runs)
+app.add_typer(evaluate.app, name="eval")
 app.command("demo")(demo.demo)
 
 

@@ -1,4 +1,4 @@
-"""``mixlm-rerank eval``: measures of run files, their significance, their fidelity to a teacher."""
+"""``mixlm-rerank eval``: measures of run files, a report on systems, a comparison of two reports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ import typer
 from ..data import read_qrels, read_run
 from ..errors import InputError
 from ..types import Candidate
+from .report import compare, report
 
-__all__ = ["evaluate_runs"]
+__all__ = ["app"]
+
+app = typer.Typer(help="Measure runs; compare systems in a report.", no_args_is_help=True)
+app.command("report")(report)
+app.command("compare")(compare)
 
 
+@app.command("runs")
 def evaluate_runs(
     runs: Annotated[list[Path], typer.Argument(help="TREC (or MS MARCO) runs.")],
     qrels: Annotated[Path, typer.Option(help="Judgments: TREC qrels, or BEIR's TSV.")],

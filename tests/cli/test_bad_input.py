@@ -16,7 +16,7 @@ Command = Callable[[str], Any]
 RERANK = "rerank --index tokens --model model --topics topics.tsv --run bm25.trec --output out.trec --quiet"
 SEARCH = "bm25 search lucene --topics topics.tsv --output out.trec"
 BUILD = "index build corpus.jsonl new --model model --quiet"
-EVAL = "eval bm25.trec --qrels qrels.txt"
+EVAL = "eval runs bm25.trec --qrels qrels.txt"
 
 
 @dataclass
@@ -208,7 +208,7 @@ def test_an_index_of_another_model_names_both_and_the_command_that_mends(
         (f"{RERANK} --missing never", "--missing"),
         (f"{RERANK} --format csv", "--format"),
         (f"{SEARCH} --hits 0", "--hits"),
-        ("eval bm25.trec", "--qrels"),
+        ("eval runs bm25.trec", "--qrels"),
         ("model init new", "--item-encoder"),
         ("rank", "'rank'"),
     ],

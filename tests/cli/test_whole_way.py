@@ -159,7 +159,7 @@ def test_eval_measures_over_all_judged_queries(work: Path, mixlm: Command) -> No
     mixlm(RERANK)
     measures = ["nDCG@10", "AP(rel=2)"]
     expected = {name: evaluate(read_qrels("qrels.txt"), read_run(name), measures) for name in ("bm25.trec", "out.trec")}
-    command = "eval bm25.trec out.trec --qrels qrels.txt -m nDCG@10 -m 'AP(rel=2)'"
+    command = "eval runs bm25.trec out.trec --qrels qrels.txt -m nDCG@10 -m 'AP(rel=2)'"
     assert json.loads(mixlm(f"{command} --json").out) == {"measures": expected}
     table = mixlm(command).out.splitlines()
     assert table[0].split() == ["run", *measures]
@@ -169,7 +169,7 @@ def test_eval_measures_over_all_judged_queries(work: Path, mixlm: Command) -> No
 
 def test_eval_tests_against_a_baseline_and_compares_with_a_teacher(work: Path, mixlm: Command) -> None:
     mixlm(RERANK)
-    command = "eval bm25.trec out.trec --qrels qrels.txt --baseline bm25.trec --teacher out.trec"
+    command = "eval runs bm25.trec out.trec --qrels qrels.txt --baseline bm25.trec --teacher out.trec"
     told = json.loads(mixlm(f"{command} --json").out)
     (comparison,) = told["comparisons"]
     means = {name: row["nDCG@10"] for name, row in told["measures"].items()}
@@ -178,7 +178,7 @@ def test_eval_tests_against_a_baseline_and_compares_with_a_teacher(work: Path, m
     assert told["fidelity"]["bm25.trec"]["rank_biased_overlap"] < 1
     printed = mixlm(command).out
     assert "nDCG@10 against bm25.trec" in printed and "fidelity to out.trec" in printed
-    ceiling = json.loads(mixlm("eval bm25.trec out.trec --qrels qrels.txt --oracle --json").out)["measures"]
+    ceiling = json.loads(mixlm("eval runs bm25.trec out.trec --qrels qrels.txt --oracle --json").out)["measures"]
     assert ceiling["oracle"]["nDCG@10"] >= max(ceiling["bm25.trec"]["nDCG@10"], ceiling["out.trec"]["nDCG@10"])
-    refused = mixlm("eval bm25.trec --qrels qrels.txt --baseline out.trec")
+    refused = mixlm("eval runs bm25.trec --qrels qrels.txt --baseline out.trec")
     assert refused.code == 2 and "name it among them" in refused.err

@@ -1,0 +1,90 @@
+"""What rankings say beside their means: depth curves, slices, and the queries on which systems differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from mixlm_rerank.eval.measures import evaluate
+from mixlm_rerank.eval.results import Example, Shown, Slice
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["depth_curve", "examples", "slices"]
+
+DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
+PARTS = 3
+EXAMPLES = 3  # wins, and as many losses, of each system
+SHOWN = 3
+
+Ranking = Mapping[str, Sequence[ScoredDoc]]
+Candidates = Mapping[str, Sequence[Candidate]]
+
+
+def depth_curve(
+    ranking: Ranking, candidates: Candidates, qrels: Mapping[str, Mapping[str, int]], measure: str, depth: int
+) -> dict[int, float]:
+    """The measure when only the first d candidates had been reranked, and were all that is returned.
+
+    Exact for pointwise systems, whose scores do not depend on the other candidates.
+    """
+    curve = {}
+    for cut in sorted({*(d for d in DEPTHS if d < depth), depth}):
+        kept = {qid: {hit.docid for hit in hits[:cut]} for qid, hits in candidates.items()}
+        curve[cut] = evaluate(
+            qrels, {qid: [doc for doc in docs if doc.docid in kept[qid]] for qid, docs in ranking.items()}, [measure]
+        )[measure]
+    return curve
+
+
+def slices(of: str, unit: str, sizes: Mapping[str, int], values: Mapping[str, float]) -> list[Slice]:
+    """Means over thirds of the queries by some size (words of the query, words of its relevant documents).
+
+    >>> slices("query length", "words", {"a": 1, "b": 2, "c": 9}, {"a": 0.0, "b": 1.0, "c": 0.5})[0]
+    Slice(of='query length', label='1 words', queries=1, value=0.0)
+    """
+    qids = [qid for qid in values if qid in sizes]
+    if len(qids) < PARTS:
+        return []
+    edges = np.quantile([sizes[qid] for qid in qids], np.arange(1, PARTS) / PARTS, method="lower")
+    parts: list[list[str]] = [[] for _ in range(PARTS)]
+    for qid in qids:
+        parts[int(np.searchsorted(edges, sizes[qid]))].append(qid)
+    found = []
+    for part in filter(None, parts):
+        low, high = min(sizes[qid] for qid in part), max(sizes[qid] for qid in part)
+        label = f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+        found.append(Slice(of, label, len(part), fmean(values[qid] for qid in part)))
+    return found
+
+
+def examples(
+    system: str,
+    rankings: tuple[Ranking, Ranking],
+    values: tuple[Mapping[str, float], Mapping[str, float]],
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    texts: Mapping[str, str],
+) -> list[Example]:
+    """The largest wins and losses of a system (first of each pair) against the baseline (second)."""
+    (ours, theirs), (value, baseline_value) = rankings, values
+    by_difference = sorted(value, key=lambda qid: baseline_value[qid] - value[qid])
+    wins = [qid for qid in by_difference[:EXAMPLES] if value[qid] > baseline_value[qid]]
+    losses = [qid for qid in reversed(by_difference[-EXAMPLES:]) if value[qid] < baseline_value[qid]]
+
+    def shown(docs: Sequence[ScoredDoc], qid: str) -> list[Shown]:
+        return [Shown(doc.docid, qrels[qid].get(doc.docid), texts.get(doc.docid, "")[:600]) for doc in docs[:SHOWN]]
+
+    return [
+        Example(
+            qid,
+            queries[qid],
+            system,
+            value[qid],
+            baseline_value[qid],
+            shown(ours.get(qid, []), qid),
+            shown(theirs.get(qid, []), qid),
+        )
+        for qid in [*wins, *losses]
+    ]

@@ -1,0 +1,164 @@
+"""A test collection: documents, judged queries and their judgments, from BEIR folders, ir_datasets or single files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixlm_rerank.data import Corpus, open_corpus, read_qrels, read_topics
+from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_dataset
+from mixlm_rerank.errors import InputError
+
+__all__ = ["Collection", "open_collection"]
+
+IRDS = "irds:"
+LUCENE = "lucene:"
+# Their queries are documents of the corpus, or asked there too: BEIR's own evaluation drops these.
+QUERIES_ARE_DOCUMENTS = re.compile(r"(beir[-_/])?(arguana|quora)([-_/ ](dev|test))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What systems are compared on.
+
+    Attributes:
+        name: for tables; an ir_datasets id has slashes.
+        corpus: the documents, read anew each time it is iterated; None where there are none (runs and a token index
+            will do without).
+        queries: qid -> text of the judged queries.
+        qrels: qid -> docid -> grade, for exactly these queries. One without a relevant document stays, and counts 0.
+            Grades below 0 are kept, and count as 0 in every measure of ours.
+        drop_same_id: a query's own document (docid = qid) is no candidate of it: dropped before the cut at a depth.
+    """
+
+    name: str
+    corpus: Corpus | None
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+    drop_same_id: bool = False
+
+
+def open_collection(
+    source: str | Path,
+    split: str = "test",
+    *,
+    topics: str | Path | None = None,
+    qrels: str | Path | None = None,
+    name: str | None = None,
+    drop_same_id: bool | None = None,
+) -> Collection:
+    """The judged queries of a collection with their judgments, and its documents.
+
+    Args:
+        source: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels/``; without a corpus it is a collection
+            without documents), ``irds:ID``, ``lucene:INDEX``, or whatever :func:`open_corpus` opens.
+        split: of a BEIR folder, ``qrels/SPLIT.tsv``; of an ir_datasets id without judgments, ``ID/SPLIT``. Not looked
+            at where ``qrels`` is given.
+        topics, qrels: files to take instead of the source's own (see :func:`read_topics`, :func:`read_qrels`); needed
+            where the source is a corpus alone.
+        name: by default the source's, with the split unless that is ``test``.
+        drop_same_id: by default only for BEIR's ArguAna and Quora, told by the name of folder or id.
+
+    Raises:
+        InputError: the source lacks a part; no query is judged; a judged query has no text; bad lines, by number.
+        MissingDependency: ir_datasets or Pyserini is needed and not installed.
+    """
+    source = str(source)
+    opened = _open_irds if source.startswith(IRDS) else _open_beir if _is_beir(Path(source)) else _open_corpus_alone
+    own_name, corpus, queries, judgments = opened(source, split, topics, qrels)
+    name = name or own_name
+    if drop_same_id is None:
+        drop_same_id = any(QUERIES_ARE_DOCUMENTS.fullmatch(called) for called in (name, own_name))
+    return Collection(name, corpus, _judged(name, queries, judgments), judgments, drop_same_id)
+
+
+Parts = tuple[str, Corpus | None, dict[str, str], dict[str, dict[str, int]]]
+File = str | Path | None
+
+
+def _is_beir(path: Path) -> bool:
+    parts = ("corpus.jsonl", "corpus.jsonl.gz", "queries.jsonl", "queries.jsonl.gz", "qrels")
+    return any((path / part).exists() for part in parts)
+
+
+def _open_beir(source: str, split: str, topics: File, qrels: File) -> Parts:
+    folder = Path(source)
+    has_corpus = any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+    name = folder.absolute().name
+    if qrels is None:
+        qrels = _qrels_of_split(folder, split)
+        name = name if split == "test" else f"{name} {split}"
+    return name, open_corpus(source) if has_corpus else None, read_topics(topics or folder), read_qrels(qrels)
+
+
+def _qrels_of_split(folder: Path, split: str) -> Path:
+    names = (".tsv", ".tsv.gz")
+    files = sorted(file for file in (folder / "qrels").glob("*.tsv*") if file.name.endswith(names))
+    splits = {file.name.removesuffix(".gz").removesuffix(".tsv"): file for file in files}
+    if not splits:
+        raise InputError(f"{folder} has no judgments (qrels/{split}.tsv): give a file of them as qrels")
+    if split not in splits:
+        raise InputError(f"{folder} has no split {split!r} in its qrels: there is {', '.join(splits)}")
+    return splits[split]
+
+
+def _open_irds(source: str, split: str, topics: File, qrels: File) -> Parts:
+    dataset_id = source.removeprefix(IRDS)
+    if qrels is None:
+        dataset_id = _judged_dataset(dataset_id, split)
+    dataset = load_dataset(dataset_id)
+    if topics is None and not dataset.has_queries():
+        raise InputError(f"the ir_datasets dataset {dataset_id!r} has no queries: give a file of them as topics")
+    corpus = open_corpus(IRDS + dataset_id) if dataset.has_docs() else None
+    queries = irds_topics(dataset_id) if topics is None else read_topics(topics)
+    return dataset_id, corpus, queries, irds_qrels(dataset_id) if qrels is None else read_qrels(qrels)
+
+
+def _judged_dataset(dataset_id: str, split: str) -> str:
+    """``dataset_id`` itself if it has judgments, else its split."""
+    if load_dataset(dataset_id).has_qrels():
+        if split not in ("test", dataset_id.rsplit("/")[-1]):
+            raise InputError(f"{IRDS}{dataset_id} has judgments of its own: leave out the split {split!r}")
+        return dataset_id
+    splits = irds_splits(dataset_id)
+    if split not in splits:
+        there = ", ".join(f"{dataset_id}/{name}" for name in splits) or "none under it either"
+        raise InputError(f"the ir_datasets dataset {dataset_id!r} has no judgments for {split!r}: there is {there}")
+    return f"{dataset_id}/{split}"
+
+
+def _open_corpus_alone(source: str, split: str, topics: File, qrels: File) -> Parts:
+    corpus = _open_lucene(source.removeprefix(LUCENE)) if source.startswith(LUCENE) else open_corpus(source)
+    if topics is None or qrels is None:
+        raise InputError(f"{source} is a corpus alone: give files of topics and qrels too")
+    path = Path(source.removeprefix(LUCENE)).absolute()
+    return path.name if path.is_dir() else path.name.split(".")[0], corpus, read_topics(topics), read_qrels(qrels)
+
+
+def _open_lucene(folder: str) -> Corpus:
+    from mixlm_rerank.integrations.pyserini import LuceneCorpus
+
+    return LuceneCorpus(folder)
+
+
+def _judged(name: str, queries: Mapping[str, str], qrels: Mapping[str, object]) -> dict[str, str]:
+    """The queries that are judged, in their own order."""
+    judged = {qid: text for qid, text in queries.items() if qid in qrels}
+    if not judged:
+        raise InputError(
+            f"{name}: no query is judged (queries: {_some(queries)}; judged: {_some(qrels)}): do they belong together?"
+        )
+    lacking = [qid for qid in qrels if qid not in queries]
+    if lacking:
+        raise InputError(
+            f"{name}: {len(lacking):,} of {len(qrels):,} judged queries have no text ({_some(lacking)}): give topics "
+            "that hold them, or take their judgments out"
+        )
+    return judged
+
+
+def _some(ids: Iterable[str]) -> str:
+    shown = list(ids)
+    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "")

@@ -1,0 +1,120 @@
+"""Document embeddings of a sentence-transformers model: computed once for each model and corpus, kept in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from mixlm_rerank.data import Corpus
+from mixlm_rerank.data.identity import CorpusIdentity
+from mixlm_rerank.data.lines import writing
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.progress import progress_bar
+from mixlm_rerank.types import Document
+
+__all__ = ["Embeddings", "document_embeddings", "load_sentence_transformer"]
+
+AT_ONCE = 8192  # documents encoded together: sorted by length, then written to disk
+VECTORS, DOCIDS = "embeddings.npy", "docids.json"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """``vectors``: float32 [n, d], memory-mapped; row i is document ``docids[i]``."""
+
+    docids: list[str]
+    vectors: NDArray[np.float32]
+
+
+def load_sentence_transformer(name_or_path: str) -> Any:
+    """The model. Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers."""
+    try:
+        library = importlib.import_module("sentence_transformers")
+    except ImportError:
+        raise MissingDependency(
+            "a dense first stage needs sentence-transformers: pip install sentence-transformers"
+        ) from None
+    try:
+        return library.SentenceTransformer(name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: {reason}") from None
+
+
+def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: bool = False) -> Embeddings:
+    """Those in ``folder`` if they were made by this model of these documents, else made now and kept there.
+
+    Documents without text are left out. The corpus is read twice. An interrupted run begins anew.
+
+    Raises InputError for a corpus without documents, or with a docid that occurs twice.
+    """
+    identity = CorpusIdentity()
+    docids = []
+    for document in _with_text(corpus):
+        identity.add(document)
+        docids.append(document.docid)
+    if not docids:
+        raise InputError("the corpus holds no documents")
+    if len(set(docids)) < len(docids):
+        twice = Counter(docids).most_common(1)[0][0]
+        raise InputError(f"duplicate docid {twice!r} in the corpus: docids must be unique")
+    place = folder / hashlib.sha256(f"{_fingerprint(model)} {identity.digest}".encode()).hexdigest()[:16]
+    if not place.exists():
+        draft = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        draft.mkdir(parents=True, exist_ok=True)
+        try:
+            _encode(model, corpus, len(docids), draft, progress)
+            with writing(draft / DOCIDS) as file:
+                json.dump(docids, file)
+            draft.rename(place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    docids = json.loads((place / DOCIDS).read_text(encoding="utf-8"))  # the corpus may have come in another order since
+    # "c": PyTorch wants memory that can be written; nothing reaches the file
+    return Embeddings(docids, np.load(place / VECTORS, mmap_mode="c"))
+
+
+def _encode(model: Any, corpus: Corpus, count: int, draft: Path, progress: bool) -> None:
+    documents = _with_text(corpus)
+    vectors = None
+    row = 0
+    with progress_bar(count, "encode", "documents", enabled=progress) as bar:
+        while texts := [document.content for document in islice(documents, AT_ONCE)]:
+            found = model.encode_document(texts, convert_to_numpy=True, show_progress_bar=False)
+            if vectors is None:
+                shape = (count, found.shape[1])
+                vectors = open_memmap(draft / VECTORS, mode="w+", dtype=np.float32, shape=shape)
+            vectors[row : row + len(texts)] = found
+            row += len(texts)
+            bar.update(len(texts))
+    if vectors is not None:
+        vectors.flush()
+
+
+def _with_text(corpus: Corpus) -> Iterator[Document]:
+    return (document for document in corpus if document.content.strip())
+
+
+def _fingerprint(model: Any) -> str:
+    """Hash of what embeddings depend on: modules and their settings, prompts, lengths, vocabulary and weights."""
+    digest = hashlib.sha256(repr(model).encode())
+    settings = [model.prompts, model.default_prompt_name, model.truncate_dim, model.max_seq_length]
+    vocabulary = sorted(model.tokenizer.get_vocab().items())
+    digest.update(json.dumps([settings, vocabulary]).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(weight.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""The rankings of one system, kept query by query while they are made: an interrupted evaluation loses one query."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.types import ScoredDoc
+
+__all__ = ["Record", "Timed"]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One query's ranking, and the seconds that it took."""
+
+    docs: list[ScoredDoc]
+    seconds: float
+
+
+class Record:
+    """A JSONL file: what is ranked (``key``) on the first line, then a ranked query on each.
+
+    With another key (another model, depth or first stage) the file is begun anew.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.ranked: dict[str, Timed] = {}
+        self.costs: dict[str, Any] | None = None
+        head, *rows = _whole_lines(path) or [""]
+        known = head == _line({"key": key})
+        for row in map(json.loads, rows if known else ()):
+            if "costs" in row:
+                self.costs = row["costs"]
+                continue
+            docs = [ScoredDoc(docid, score, rank, first) for rank, (docid, score, first) in enumerate(row["docs"], 1)]
+            self.ranked[row["qid"]] = Timed(docs, row["seconds"])
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("r+" if known else "w", encoding="utf-8")
+            self._file.truncate(sum(map(len, (head, *rows))) if known else 0)  # a line that was cut off goes
+            self._file.seek(0, 2)
+            if not known:
+                self._write({"key": key})
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+    def add(self, qid: str, timed: Timed) -> None:
+        """Keep one query's ranking. Raises InputError if it cannot be written; what is there stays."""
+        docs = [(doc.docid, doc.score, doc.first_stage_score) for doc in timed.docs]
+        try:
+            self._write({"qid": qid, "seconds": timed.seconds, "docs": docs})
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
+        self.ranked[qid] = timed
+
+    def finish(self, costs: dict[str, Any]) -> None:
+        """All queries are ranked; keep what else it cost."""
+        self._write({"costs": costs})
+        self.costs = costs
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, line: dict[str, object]) -> None:
+        self._file.write(_line(line))
+        self._file.flush()
+
+
+def _line(line: dict[str, object]) -> str:
+    return json.dumps(line) + "\n"  # ASCII: a character is a byte
+
+
+def _whole_lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True) if path.is_file() else []
+    return lines if not lines or lines[-1].endswith("\n") else lines[:-1]

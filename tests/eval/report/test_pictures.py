@@ -1,0 +1,127 @@
+"""The figures: which points are on the frontier, labels that stay apart, budgets that belong together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixlm_rerank.eval.report.budget import budget_picture
+from mixlm_rerank.eval.report.cast import cast
+from mixlm_rerank.eval.report.depth import depth_picture
+from mixlm_rerank.eval.report.frontier import Point, frontier_picture, pareto
+from mixlm_rerank.eval.report.labels import Label, place_labels
+from mixlm_rerank.eval.report.svg import inline_svg, new_axes
+from mixlm_rerank.eval.results import Efficiency, Evaluation
+from mixlm_rerank.eval.standings import standings
+
+Make = Callable[..., Any]
+SVG = "{http://www.w3.org/2000/svg}"
+points = st.lists(
+    st.builds(
+        Point, st.just("p"), st.just("other"), st.sampled_from([0.1, 0.2, 0.3]), st.sampled_from([1.0, 10.0, 99.0])
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(points)
+def test_nothing_beats_the_frontier_and_it_beats_or_equals_the_rest(found: list[Point]) -> None:
+    front = pareto(found)
+    for point in found:
+        assert not any(point.quality > other.quality and point.speed >= other.speed for other in front)
+        assert any(other.quality >= point.quality and other.speed >= point.speed for other in front)
+    assert [point.speed for point in front] == sorted((point.speed for point in front), reverse=True)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**6))
+def test_labels_stay_apart_and_inside(seed: int) -> None:
+    """Fifteen points anywhere: no label lies on another one."""
+    rng = random.Random(seed)
+    _, axes = new_axes(860, 470)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    labels = [Label(rng.uniform(0.05, 0.8), rng.uniform(0.1, 0.9), f"MixLM, a name {n}") for n in range(15)]
+    boxes = place_labels(axes, labels)
+    assert len(boxes) == 15
+    assert sum(one.overlap(other) for one, other in combinations(boxes, 2)) < 0.02 * sum(box.area for box in boxes)
+
+
+def test_labels_of_systems_at_the_same_place_are_all_legible() -> None:
+    _, axes = new_axes(860, 470)
+    boxes = place_labels(axes, [Label(0.5, 0.5, f"system {n}") for n in range(6)])
+    assert not any(one.overlap(other) for one, other in combinations(boxes, 2))
+
+
+def test_the_realistic_frontier_has_no_label_on_another(realistic: Evaluation) -> None:
+    picture = frontier_picture(standings(realistic))
+    assert picture is not None
+    texts = [text.text for text in ElementTree.fromstring(picture.svg).iter(f"{SVG}text")]
+    assert {"cosine", "MixLM k=4", "BM25, first stage", "1,000"} <= set(texts)
+
+
+def test_an_svg_says_what_it_is_and_what_its_points_are() -> None:
+    figure, axes = new_axes(300, 200)
+    axes.plot([1, 2], [1, 2], gid="line")
+    axes.text(1, 1, "a <b> & 你好 $x$", parse_math=False)
+    text = inline_svg(figure, "mine", "A <title>", {"line": "the line"})
+    assert text == inline_svg(figure, "mine", "A <title>", {"line": "the line"})
+    root = ElementTree.fromstring(text)
+    assert (root.get("role"), root.get("aria-labelledby"), root.get("viewBox")) == ("img", "mine-title", "0 0 300 200")
+    assert [title.text for title in root.iter(f"{SVG}title")] == ["A <title>", "the line"]
+    assert "a <b> & 你好 $x$" in [found.text for found in root.iter(f"{SVG}text")]
+    assert {found.get("id", "mine-").split("-")[0] for found in root.iter()} == {"mine"}
+    assert not {f"{SVG}style", f"{SVG}metadata", f"{SVG}image", f"{SVG}script"} & {found.tag for found in root.iter()}
+
+
+def test_budgets_of_one_model_are_one_curve_and_others_are_levels(
+    make_system: Make, make_collection: Make, make_evaluation: Make
+) -> None:
+    systems = [
+        make_system("BM25", {"q": 0.3}),
+        *(make_system(f"MixLM k={k}", {"q": 0.4 + k / 100}, tokens=k) for k in (1, 2, 4)),
+        *(make_system(f"small MixLM k={k}", {"q": 0.35 + k / 100}, tokens=k) for k in (1, 4)),
+        make_system("cross-encoder", {"q": 0.6}, kind="full text"),
+    ]
+    table = standings(make_evaluation(make_collection("C", systems)))
+    picture = budget_picture(table, 0, cast(table), "b")
+    assert picture is not None
+    tips = [title.text for title in ElementTree.fromstring(picture.svg).iter(f"{SVG}title")]
+    assert tips[1:] == ["MixLM", "small MixLM"]
+    shown = {line.name: [cell.text for cell in line.cells] for line in picture.data.lines}
+    assert shown["MixLM k=4"] == ["4", ".440"] and shown["cross-encoder"] == ["–", ".600"]
+
+
+@pytest.mark.parametrize("name", ["frontier", "depth", "budget"])
+def test_one_point_is_no_picture(name: str, make_system: Make, make_collection: Make, make_evaluation: Make) -> None:
+    lonely = make_system("M", {"q": 0.5}, tokens=4, depth_curve={10: 0.5}, efficiency=Efficiency(100.0, 1, 1))
+    table = standings(make_evaluation(make_collection("C", [make_system("BM25", {"q": 0.3}), lonely])))
+    draw = {
+        "frontier": lambda: frontier_picture(table),
+        "depth": lambda: depth_picture(table, 0, cast(table), "d"),
+        "budget": lambda: budget_picture(table, 0, cast(table), "b"),
+    }
+    assert draw[name]() is None
+
+
+def test_the_systems_in_colour_are_the_best_of_their_kind_and_the_teacher(
+    make_system: Make, make_collection: Make, make_evaluation: Make
+) -> None:
+    systems = [
+        make_system("BM25", {"q": 0.3}),
+        make_system("MixLM k=1", {"q": 0.4}, tokens=1),
+        make_system("MixLM k=8", {"q": 0.5}, tokens=8),
+        make_system("bigger", {"q": 0.9}, kind="full text"),
+        make_system("teacher", {"q": 0.6}, kind="full text"),
+        make_system("oracle", {"q": 1.0}),
+    ]
+    table = standings(make_evaluation(make_collection("C", systems, teacher="teacher")))
+    assert [row.name for row in cast(table)] == ["MixLM k=8", "teacher", "BM25"]
