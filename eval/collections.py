@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixlm_rerank.data import Corpus, open_corpus, read_qrels, read_topics
 from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_dataset
 from mixlm_rerank.errors import InputError
 
-__all__ = ["Collection", "open_collection"]
+__all__ = ["Collection", "open_collection", "sampled"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -72,6 +73,20 @@ def open_collection(
     if drop_same_id is None:
         drop_same_id = any(QUERIES_ARE_DOCUMENTS.fullmatch(called) for called in (name, own_name))
     return Collection(name, corpus, _judged(name, queries, judgments), judgments, drop_same_id)
+
+
+def sampled(collection: Collection, count: int | None, seed: int = 0) -> Collection:
+    """The collection with at most ``count`` of its queries, drawn at random; its name then says so."""
+    total = len(collection.queries)
+    if count is None or count >= total:
+        return collection
+    kept = set(random.Random(seed).sample(sorted(collection.queries), count))
+    return replace(
+        collection,
+        name=f"{collection.name} ({count:,} of {total:,} queries)",
+        queries={qid: text for qid, text in collection.queries.items() if qid in kept},
+        qrels={qid: grades for qid, grades in collection.qrels.items() if qid in kept},
+    )
 
 
 Parts = tuple[str, Corpus | None, dict[str, str], dict[str, dict[str, int]]]

@@ -25,7 +25,7 @@ from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.types import Document
 
-__all__ = ["Embeddings", "document_embeddings", "load_sentence_transformer"]
+__all__ = ["Embeddings", "document_embeddings", "load_sentence_transformer", "sentence_transformers"]
 
 AT_ONCE = 8192  # documents encoded together: sorted by length, then written to disk
 VECTORS, DOCIDS = "embeddings.npy", "docids.json"
@@ -39,14 +39,17 @@ class Embeddings:
     vectors: NDArray[np.float32]
 
 
+def sentence_transformers(purpose: str) -> Any:
+    """The library. Raises MissingDependency if it is not installed, naming what it is needed for."""
+    try:
+        return importlib.import_module("sentence_transformers")
+    except ImportError:
+        raise MissingDependency(f"{purpose} needs sentence-transformers: pip install sentence-transformers") from None
+
+
 def load_sentence_transformer(name_or_path: str) -> Any:
     """The model. Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers."""
-    try:
-        library = importlib.import_module("sentence_transformers")
-    except ImportError:
-        raise MissingDependency(
-            "a dense first stage needs sentence-transformers: pip install sentence-transformers"
-        ) from None
+    library = sentence_transformers("a bi-encoder")
     try:
         return library.SentenceTransformer(name_or_path)
     except (OSError, ValueError) as error:

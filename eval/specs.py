@@ -1,52 +1,108 @@
-"""Systems by a word on the command line: ``cosine``, ``mixlm``, ``full-text``, ``cross-encoder:NAME`` ..."""
+"""Systems and first stages by a word on the command line: ``mixlm:4+0.2``, ``cross-encoder:NAME@64``, ``bm25``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
 from mixlm_rerank.eval.systems import (
     BiEncoder,
     Cascade,
+    Cosine,
     CrossEncoder,
     FullTextMode,
     Interpolated,
-    System,
     TokenReranker,
 )
+from mixlm_rerank.eval.systems.protocol import System
 from mixlm_rerank.model import MixLM
 
-__all__ = ["SYSTEMS_HELP", "make_system"]
+__all__ = ["FIRST_STAGES", "SYSTEMS", "make_first_stage", "make_systems"]
 
-SYSTEMS_HELP = (
-    "cosine; mixlm or mixlm:K (token budget); verify:M (MixLM, then the best M in full); interpolate:W (with weight W "
-    "of the first stage); full-text (the model's own full-text mode); cross-encoder:NAME or cross-encoder:NAME@LENGTH "
-    "(any sentence-transformers CrossEncoder, cut to LENGTH tokens)"
+SYSTEMS = (
+    "mixlm or mixlm:K (token budget K); verify:M (MixLM, then the best M read in full); full-text (the same ranker on "
+    "text); cosine (its item encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; bi-encoder:NAME; any of them "
+    "with +W, mixed with the first stage at weight W"
+)
+FIRST_STAGES = (
+    "bm25 or bm25-multifield (Pyserini); run:FILE, with {collection} and {split} filled in; dense:NAME (any "
+    "SentenceTransformer, exact); faiss:FOLDER@ENCODER (Pyserini)"
 )
 
+Make = Callable[[MixLM, str, str | None], System]
 
-def make_system(spec: str, model: Callable[[], MixLM]) -> System:
-    """The system of one word (see ``SYSTEMS_HELP``); ``model`` gives the MixLM, where it needs one.
+# word -> how the system is made of a MixLM, the value after the colon, and the seed's name
+OF_MIXLM: dict[str, Make] = {
+    "mixlm": lambda model, value, seed: TokenReranker(model, int(value) if value else None, seed=seed),
+    "verify": lambda model, value, seed: Cascade(model, int(value), seed=seed),
+    "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
+    "cosine": lambda model, value, seed: Cosine(model, seed=seed),
+}
+WITH_VALUE = {"verify", "cross-encoder", "bi-encoder"}
+WITHOUT_VALUE = {"full-text", "cosine"}
+
+
+def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]]) -> list[System]:
+    """The systems of comma-separated words (see ``SYSTEMS``).
+
+    ``models``: name -> what loads it. Several are seeds of one recipe: each word makes a system of every one.
 
     Raises InputError for another word, or a value that is not possible.
     """
+    words = [word.strip() for word in specs.split(",") if word.strip()]
+    if not words:
+        raise InputError(f"no systems are named. There are: {SYSTEMS}")
+    return [system for word in words for system in _make(word, models)]
+
+
+def _make(spec: str, models: Mapping[str, Callable[[], MixLM]]) -> list[System]:
+    whole, plus, last = spec.rpartition("+")
+    weight = _number(last) if plus else None
+    if weight is not None:
+        return [Interpolated(system, weight) for system in _make(whole, models)]
+    word, colon, value = spec.partition(":")
+    known = word in OF_MIXLM or word in WITH_VALUE
+    if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
+        raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS}")
+    if word == "bi-encoder":
+        return [BiEncoder(value)]
+    if word == "cross-encoder":
+        source, _, length = value.rpartition("@")
+        return [CrossEncoder(source, int(length)) if source and length.isdecimal() else CrossEncoder(value)]
+    if value and not value.isdecimal():
+        raise InputError(f"the system {spec!r} needs a whole number after its colon")
+    return [OF_MIXLM[word](load(), value, name if len(models) > 1 else None) for name, load in models.items()]
+
+
+def make_first_stage(spec: str, source: str, split: str, folder: Path, *, progress: bool = False) -> FirstStage:
+    """The first stage of one word (see ``FIRST_STAGES``) for one collection; what it builds goes into ``folder``.
+
+    Raises InputError for another word.
+    """
     word, _, value = spec.partition(":")
-    if word == "cross-encoder" and value:
-        source, at, length = value.rpartition("@")
-        return CrossEncoder(source, int(length)) if at and length.isdigit() else CrossEncoder(value)
+    if spec == "bm25":
+        return BM25(folder / "lucene", progress=progress)
+    if spec == "bm25-multifield":
+        return BM25(folder / "lucene-multifield", "multifield", progress=progress)
+    if word == "run" and value:
+        try:
+            return RunFile(value.format(collection=source, split=split))
+        except (KeyError, IndexError, ValueError):
+            raise InputError(
+                f"run:FILE may have {{collection}} and {{split}} in it, no other braces: {value}"
+            ) from None
+    if word == "dense" and value:
+        return DenseSentenceTransformers(value, folder / "embeddings", progress=progress)
+    if word == "faiss" and "@" in value:
+        index, _, encoder = value.partition("@")
+        return DensePyserini(index, encoder)
+    raise InputError(f"no such first stage: {spec!r}. There are: {FIRST_STAGES}")
+
+
+def _number(text: str) -> float | None:
     try:
-        if word == "cosine" and not value:
-            return BiEncoder(model())
-        if word == "mixlm":
-            return TokenReranker(model(), int(value) if value else None)
-        if word == "verify":
-            return Cascade(model(), int(value))
-        if word == "interpolate":
-            return Interpolated(model(), float(value))
-        if word == "full-text" and not value:
-            return FullTextMode(model())
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"the system {spec!r} needs a number after its colon") from None
-    raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS_HELP}")
+        return float(text)
+    except ValueError:
+        return None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from mixlm_rerank.errors import InputError
+from mixlm_rerank.data import Corpus
+from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.lines import writing
+from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
@@ -16,40 +21,46 @@ __all__ = ["Workplace"]
 
 @dataclass
 class Workplace:
-    """One collection and a folder for it.
-
-    Attributes:
-        built: index folder name -> seconds that building it took, of those built here and now.
-        opened: the index that a system opened last, for its size; None before.
-    """
+    """One collection and a folder for it."""
 
     collection: Collection
     folder: Path
     progress: bool = True
-    built: dict[str, float] = field(default_factory=dict)
-    opened: TokenIndex | None = None
+
+    def documents(self, purpose: str) -> Corpus:
+        """Raises InputError for a collection without documents, naming what they are needed for."""
+        if self.collection.corpus is None:
+            raise InputError(f"{self.collection.name} has no documents for {purpose}: give its corpus")
+        return self.collection.corpus
 
     def index(self, model: MixLM) -> TokenIndex:
-        """The token index of the collection under this model's item encoder; built if it is not there.
+        """The token index of these documents under this model's item encoder; built, or built to its end, if needed.
 
         Raises InputError for a collection without documents.
         """
-        path = self.folder / f"tokens-{model.fingerprint}"
+        corpus = self.documents("a token index")
+        path = self.folder / f"tokens-{model.fingerprint}-{self._corpus_digest}"
         try:
-            self.opened = TokenIndex(path)
-        except (InputError, OSError):
-            self.opened = self._build(model, path)
-        return self.opened
-
-    def build_seconds(self) -> float | None:
-        """Of the index opened last, if it was built in this run."""
-        return None if self.opened is None else self.built.get(self.opened.path.name)
-
-    def _build(self, model: MixLM, path: Path) -> TokenIndex:
-        corpus = self.collection.corpus
-        if corpus is None:
-            raise InputError(f"{self.collection.name} has no documents to encode: give its corpus")
+            return TokenIndex(path)
+        except (InputError, IndexDamaged):  # not there, or half built
+            resumed = path.exists()
         started = time.perf_counter()
         index = TokenIndex.build(corpus, model, path, skip_empty=True, progress=self.progress)
-        self.built[path.name] = time.perf_counter() - started
+        if not resumed:
+            with writing(_record(index)) as file:
+                json.dump({"build_seconds": time.perf_counter() - started}, file)
         return index
+
+    def build_seconds(self, index: TokenIndex) -> float | None:
+        """What building took, if it was done here and in one go."""
+        record = _record(index)
+        return float(json.loads(record.read_text(encoding="utf-8"))["build_seconds"]) if record.is_file() else None
+
+    @cached_property
+    def _corpus_digest(self) -> str:
+        """Another corpus, another index: a folder may see its collection change."""
+        return identify(self.documents("a token index")).digest[:8]
+
+
+def _record(index: TokenIndex) -> Path:
+    return index.path.with_name(f"{index.path.name}.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from transformers import (
 
 from mixlm_rerank import Document, MixLM
 from mixlm_rerank.model.families import DecoderFamily
+
+# A shell's background job is started with Ctrl-C ignored, and would pass that on to the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 

@@ -13,12 +13,13 @@ import typer
 from ..data import read_qrels, read_run
 from ..errors import InputError
 from ..types import Candidate
-from .report import compare, report
+from .report import compare, fit, report
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Measure runs; compare systems in a report.", no_args_is_help=True)
 app.command("report")(report)
+app.command("fit")(fit)
 app.command("compare")(compare)
 
 

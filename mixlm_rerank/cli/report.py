@@ -1,10 +1,12 @@
-"""``mixlm-rerank eval report``: collections and systems in, one page out; and ``eval compare``: two of them."""
+"""``mixlm-rerank eval report``: collections and systems in, one page out; ``eval fit``: a weight; ``eval compare``."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,88 +18,131 @@ from .options import Device, Dtype, Offline, load_model
 
 if TYPE_CHECKING:
     from ..eval.first_stages import FirstStage
+    from ..eval.workplace import Workplace
     from ..model import MixLM
 
-__all__ = ["compare", "report"]
+__all__ = ["compare", "fit", "report"]
 
-SYSTEMS = "cosine,mixlm:1,mixlm,full-text"
+Collections = Annotated[
+    list[str],
+    typer.Argument(help="BEIR folders or irds:DATASET, each with @SPLIT if it is not 'test': DATA/msmarco@dl19."),
+]
+Output = Annotated[Path, typer.Option(help="Folder of the results; the same one goes on with an interrupted run.")]
+Systems = Annotated[
+    str,
+    typer.Option(
+        help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (then the best M read in full); full-text "
+        "(the same ranker on text); cosine (its item encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; "
+        "bi-encoder:NAME; any of them with +W, mixed with the first stage at weight W."
+    ),
+]
+FirstStageOption = Annotated[
+    str,
+    typer.Option(
+        help="bm25 or bm25-multifield (Pyserini); run:FILE, with {collection} and {split} filled in; dense:NAME (a "
+        "SentenceTransformer); faiss:FOLDER@ENCODER (Pyserini)."
+    ),
+]
+Depth = Annotated[int, typer.Option(min=1, help="Candidates a query.")]
+Measures = Annotated[
+    list[str] | None, typer.Option("--measure", "-m", help="As ir_measures writes them; the first is the main one.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="The MixLM: 'default', a folder or a hub id. Several: seeds of one recipe."),
+]
+Topics = Annotated[Path | None, typer.Option(help="Queries of a collection that has none of its own (any format).")]
+Qrels = Annotated[Path | None, typer.Option(help="Judgments of a collection that has none of its own.")]
+Sample = Annotated[int | None, typer.Option(min=1, help="No more than so many queries of each, drawn at random.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
 def report(
-    collections: Annotated[
-        list[str],
-        typer.Argument(help="BEIR folders or irds:DATASET, each with @SPLIT if it is not 'test': DATA/msmarco@dl19."),
-    ],
-    output: Annotated[Path, typer.Option(help="Folder of the report; the same one goes on with an interrupted run.")],
-    systems: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated: cosine; mixlm or mixlm:K; verify:M; interpolate:W; full-text; cross-encoder:NAME "
-            "or cross-encoder:NAME@LENGTH. First stage and oracle always come along."
-        ),
-    ] = SYSTEMS,
-    run: Annotated[
-        str | None,
-        typer.Option(help="First-stage runs, {collection} and {split} filled in; by default BM25 by Pyserini."),
-    ] = None,
-    depth: Annotated[int, typer.Option(min=1, help="Candidates a query.")] = 100,
-    measure: Annotated[
-        list[str] | None, typer.Option("--measure", "-m", help="As ir_measures writes them; the first is the main one.")
-    ] = None,
-    baseline: Annotated[
-        str, typer.Option(help="Name of the system that the others are tested against.")
-    ] = "first stage",
+    collections: Collections,
+    output: Output,
+    systems: Systems = "cosine,mixlm:1,mixlm,full-text",
+    first_stage: FirstStageOption = "bm25",
+    depth: Depth = 100,
+    measure: Measures = None,
+    baseline: Annotated[str, typer.Option(help="Name of the system that others are tested against.")] = "first stage",
     teacher: Annotated[
         str | None, typer.Option(help="Name of the system whose ranking the others should give.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="The MixLM: 'default', a folder, or a hub id.")] = "default",
+    model: Models = None,
+    topics: Topics = None,
+    qrels: Qrels = None,
+    sample: Sample = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """How good, how fast, how big, where does it lose? One page on MixLM beside other systems."""
-    from mixlm_rerank.eval.collections import open_collection
-    from mixlm_rerank.eval.harness import evaluate_collection
+    from mixlm_rerank.eval.harness import check_names, evaluate_collection
     from mixlm_rerank.eval.machine import machine
     from mixlm_rerank.eval.measures import DEFAULT_MEASURES
     from mixlm_rerank.eval.report import write_report
     from mixlm_rerank.eval.results import Evaluation, save_results
-    from mixlm_rerank.eval.specs import make_system
+    from mixlm_rerank.eval.specs import make_systems
 
-    @cache
-    def loaded() -> MixLM:
-        return load_model(model, device, dtype, offline)
-
-    measures = measure or list(DEFAULT_MEASURES)
-    opened = [(source, split, open_collection(source, split)) for source, split in map(_split, collections)]
-    made = [make_system(word.strip(), loaded) for word in systems.split(",") if word.strip()]
-    results = []
-    try:
-        for source, split, collection in opened:
-            folder = output / collection.name.replace("/", "-").replace(" ", "-")
-            results.append(
-                evaluate_collection(
-                    collection,
-                    _first_stage(run, source, split, folder),
-                    made,
-                    folder,
-                    measures=measures,
-                    depth=depth,
-                    baseline=baseline,
-                    teacher=teacher,
-                    progress=not quiet,
-                )
+    places = _places(collections, output, first_stage, topics, qrels, sample, not quiet)
+    made = make_systems(systems, _models(model, device, dtype, offline))
+    check_names(made, baseline, teacher)
+    with _resumable(output):
+        results = [
+            evaluate_collection(
+                work,
+                stage,
+                made,
+                measures=measure or list(DEFAULT_MEASURES),
+                depth=depth,
+                baseline=baseline,
+                teacher=teacher,
             )
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
-        raise typer.Exit(130) from None
+            for work, stage in places
+        ]
     names = list(results[0].systems[0].measures)
     created, command = datetime.now(UTC).isoformat("T", "seconds"), " ".join(["mixlm-rerank", *sys.argv[1:]])
     evaluation = Evaluation(created, command, version("mixlm-rerank"), machine(), names, results)
     save_results(evaluation, output / "results.json")
     write_report(evaluation, output)
     typer.echo(f"{output}/report.html: {len(results)} collections, {len(made) + 2} systems", err=True)
+
+
+def fit(
+    collections: Collections,
+    output: Output,
+    systems: Systems = "cosine,mixlm",
+    first_stage: FirstStageOption = "bm25",
+    depth: Depth = 100,
+    measure: Annotated[str, typer.Option("--measure", "-m", help="What the weight is to make highest.")] = "nDCG@10",
+    model: Models = None,
+    topics: Topics = None,
+    qrels: Qrels = None,
+    sample: Sample = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Which weight of the first stage is best? Give development queries, never those of a test."""
+    from mixlm_rerank.eval.ranked import find_candidates, rank
+    from mixlm_rerank.eval.specs import make_systems
+    from mixlm_rerank.eval.weights import Development, values_by_weight
+
+    places = _places(collections, output, first_stage, topics, qrels, sample, not quiet)
+    made = make_systems(systems, _models(model, device, dtype, offline))
+    with _resumable(output):
+        candidates = [find_candidates(work, stage, depth) for work, stage in places]
+        for system in made:
+            found = [
+                Development(hits, rank(system, hits, work).ranking, work.collection.qrels)
+                for hits, (work, _) in zip(candidates, places, strict=True)
+            ]
+            values = values_by_weight(found, measure)
+            best = max(values, key=lambda weight: values[weight])
+            ends = f"{values[0.0]:.4f} alone, {values[1.0]:.4f} for the first stage alone"
+            typer.echo(f"{system.name}: weight {best:g} gives {measure} {values[best]:.4f} ({ends})")
 
 
 def compare(
@@ -119,17 +164,53 @@ def compare(
             file.write(comparison_html(difference))
 
 
+def _places(
+    collections: Sequence[str],
+    output: Path,
+    first_stage: str,
+    topics: Path | None,
+    qrels: Path | None,
+    sample: int | None,
+    progress: bool,
+) -> list[tuple[Workplace, FirstStage]]:
+    """Each collection with its folder under ``output``, and the first stage for it."""
+    from mixlm_rerank.eval.collections import open_collection, sampled
+    from mixlm_rerank.eval.ranked import slug
+    from mixlm_rerank.eval.specs import make_first_stage
+    from mixlm_rerank.eval.workplace import Workplace
+
+    if len(collections) > 1 and (topics or qrels):
+        raise InputError("--topics and --qrels are of one collection: give that one alone")
+    places = []
+    for source, split in map(_split, collections):
+        collection = open_collection(source, split, topics=topics, qrels=qrels)
+        folder = output / slug(collection.name)
+        stage = make_first_stage(first_stage, source, split, folder, progress=progress)
+        places.append((Workplace(sampled(collection, sample), folder, progress), stage))
+    if len({work.folder for work, _ in places}) < len(places):
+        raise InputError(f"collections must have different names: {', '.join(w.collection.name for w, _ in places)}")
+    return places
+
+
+def _models(
+    names: Sequence[str] | None, device: str | None, dtype: str | None, offline: bool
+) -> dict[str, Callable[[], MixLM]]:
+    """By name, each loaded when it is first needed."""
+    wanted = {Path(name).name or name: name for name in names or ["default"]}
+    if len(wanted) < len(names or [0]):
+        raise InputError(f"models must have different names: {', '.join(names or [])}")
+    return {short: cache(partial(load_model, name, device, dtype, offline)) for short, name in wanted.items()}
+
+
+@contextmanager
+def _resumable(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
+        raise typer.Exit(130) from None
+
+
 def _split(collection: str) -> tuple[str, str]:
     source, at, split = collection.rpartition("@")
     return (source, split) if at else (collection, "test")
-
-
-def _first_stage(run: str | None, source: str, split: str, folder: Path) -> FirstStage:
-    from mixlm_rerank.eval.first_stages import BM25, RunFile
-
-    if run is None:
-        return BM25(folder / "lucene")
-    try:
-        return RunFile(run.format(collection=source, split=split))
-    except (KeyError, IndexError, ValueError):
-        raise InputError(f"--run may have {{collection}} and {{split}} in it, and no other braces: {run}") from None

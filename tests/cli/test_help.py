@@ -33,6 +33,7 @@ def test_these_are_the_commands() -> None:
         "bm25 index",
         "bm25 search",
         "eval report",
+        "eval fit",
         "eval compare",
         "eval runs",
     ]

@@ -1,0 +1,51 @@
+"""Any system, mixed with the first stage's own score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.results import Kind
+from mixlm_rerank.eval.systems.protocol import Footprint, System, by_score
+from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.ranking import interpolated
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["Interpolated", "mixed"]
+
+
+class Interpolated:
+    """``(1 - weight) * system + weight * first stage``, both scaled to [0, 1] within the query."""
+
+    kind: Kind = "combination"
+    pointwise = False
+
+    def __init__(self, system: System, weight: float) -> None:
+        if not 0 <= weight <= 1:
+            raise InputError(f"the first stage's weight must lie between 0 and 1, not {weight}")
+        self.system, self.weight = system, weight
+        self.name = self._named(system.name)
+        self.seed_group = None if system.seed_group is None else self._named(system.seed_group)
+        self.tokens = system.tokens
+
+    @property
+    def description(self) -> str:
+        return f"{self.system.description}; first-stage weight {self.weight:g}"
+
+    def prepare(self, work: Workplace) -> Footprint | None:
+        return self.system.prepare(work)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        return mixed(candidates, self.system.rank(query, candidates), self.weight)
+
+    def _named(self, name: str) -> str:
+        return f"{name} + {self.weight:g} first stage"
+
+
+def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: float) -> list[ScoredDoc]:
+    """Candidates by their scores in ``docs``, mixed with their own (of the first stage)."""
+    scores = {doc.docid: doc.score for doc in docs}
+    own = np.array([scores[hit.docid] for hit in candidates])
+    return by_score(candidates, interpolated(own, np.array([hit.score for hit in candidates]), weight))

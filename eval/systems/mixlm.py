@@ -1,0 +1,121 @@
+"""MixLM as a system: from embedding tokens at one budget, with the best read in full, and what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mixlm_rerank.eval.results import Kind
+from mixlm_rerank.eval.systems.protocol import Footprint, by_score
+from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["Cascade", "Cosine", "FullTextMode", "TokenReranker"]
+
+
+class _OfMixLM:
+    """A system of a MixLM. ``seed`` names the model where several seeds of one recipe are evaluated."""
+
+    def __init__(self, model: MixLM, name: str, seed: str | None) -> None:
+        self.model = model
+        self.name = name if seed is None else f"{name} [{seed}]"
+        self.seed_group = None if seed is None else name
+        self.description = f"{type(self).__name__}: {model.name}, weights {weights_hash(model)}"
+
+
+class TokenReranker(_OfMixLM):
+    """MixLM from embedding tokens, at one budget (None: the model's largest)."""
+
+    kind: Kind = "MixLM"
+    pointwise = True
+
+    def __init__(self, model: MixLM, tokens: int | None = None, *, seed: str | None = None) -> None:
+        self.tokens: int | None = model.config.check_budget(tokens)
+        super().__init__(model, self._named(), seed)
+        self.description += f", k={self.tokens}"
+
+    def prepare(self, work: Workplace) -> Footprint:
+        index = work.index(self.model)
+        self._reranker = Reranker(self.model, index, missing="encode", **self._options())
+        return Footprint(index.info().bytes_per_document, work.build_seconds(index))
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        return self._reranker.rerank(query, candidates)
+
+    def _named(self) -> str:
+        return f"MixLM k={self.tokens}"
+
+    def _options(self) -> dict[str, Any]:
+        return {"tokens": self.tokens}
+
+
+class Cascade(TokenReranker):
+    """MixLM, then the best ``verify_top`` read in full by the same ranker."""
+
+    kind: Kind = "combination"
+    pointwise = False
+
+    def __init__(self, model: MixLM, verify_top: int, tokens: int | None = None, *, seed: str | None = None) -> None:
+        self.verify_top = verify_top
+        super().__init__(model, tokens, seed=seed)
+        self.description += f", verify_top {verify_top}"
+
+    def _named(self) -> str:
+        return f"{super()._named()}, best {self.verify_top} in full"
+
+    def _options(self) -> dict[str, Any]:
+        return {"tokens": self.tokens, "verify_top": self.verify_top}
+
+
+class Cosine(_OfMixLM):
+    """Cosine of query and document embedding: the MixLM's item encoder as a plain bi-encoder."""
+
+    kind: Kind = "bi-encoder"
+    tokens: int | None = None
+    pointwise = True
+
+    def __init__(self, model: MixLM, *, seed: str | None = None) -> None:
+        super().__init__(model, "cosine", seed)
+
+    def prepare(self, work: Workplace) -> Footprint:
+        index = work.index(self.model)
+        scorer = BiEncoderScorer(self.model)
+        self._reranker = Reranker(self.model, index, missing="encode", tokens=1, scorer=scorer)
+        info = index.info()
+        return Footprint(info.bytes_per_document / info.manifest.tokens, work.build_seconds(index))  # it reads one of k
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        return self._reranker.rerank(query, candidates)
+
+
+class FullTextMode(_OfMixLM):
+    """The same ranker reading every document's text: the same-backbone cross-encoder."""
+
+    kind: Kind = "full text"
+    tokens: int | None = None
+    pointwise = True
+
+    def __init__(self, model: MixLM, *, seed: str | None = None) -> None:
+        super().__init__(model, "full-text mode", seed)
+        self._scorer = FullTextScorer(model)
+
+    def prepare(self, work: Workplace) -> Footprint | None:
+        """The residual readout needs the document embeddings, which lie in the token index."""
+        self._index = work.index(self.model) if self.model.config.residual else None
+        if self._index is None:
+            return None
+        info = self._index.info()
+        return Footprint(info.bytes_per_document / info.manifest.tokens, work.build_seconds(self._index))
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        tokens = None
+        if self._index is not None:
+            fetched = self._index.fetch([hit.docid for hit in candidates], 1)
+            tokens = torch.from_numpy(fetched.tokens) if fetched.found.all() else None
+        return by_score(candidates, self._scorer.score(query, [hit.text or "" for hit in candidates], tokens))

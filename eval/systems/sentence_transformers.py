@@ -1,0 +1,85 @@
+"""Bi-encoders and cross-encoders of sentence-transformers: what people use today."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.embeddings import document_embeddings, load_sentence_transformer, sentence_transformers
+from mixlm_rerank.eval.results import Kind
+from mixlm_rerank.eval.systems.protocol import Footprint, by_score
+from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.ranking import ranked
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["BiEncoder", "CrossEncoder"]
+
+
+class CrossEncoder:
+    """Any sentence-transformers CrossEncoder (folder or hub id) on full text, or on its first ``max_length`` tokens.
+
+    Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers.
+    """
+
+    kind: Kind = "full text"
+    tokens: int | None = None
+    seed_group: str | None = None
+    pointwise = True
+
+    def __init__(self, source: str, max_length: int | None = None) -> None:
+        peer = sentence_transformers("a cross-encoder")
+        try:
+            self._model = peer.CrossEncoder(source, max_length=max_length)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
+        short = Path(source).name
+        self.name = short if max_length is None else f"{short}, {max_length} tokens"
+        self.description = f"CrossEncoder: {source}, weights {weights_hash(self._model)}, max_length {max_length}"
+
+    def prepare(self, work: Workplace) -> Footprint | None:
+        return None
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        pairs = [(query, hit.text or "") for hit in candidates]
+        # raw scores: a sigmoid in float32 makes ties of the best
+        scores = self._model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        return by_score(candidates, scores)
+
+
+class BiEncoder:
+    """Any SentenceTransformer (folder or hub id): its similarity of the query and the documents' stored embeddings.
+
+    Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers.
+    """
+
+    kind: Kind = "bi-encoder"
+    tokens: int | None = None
+    seed_group: str | None = None
+    pointwise = True
+
+    def __init__(self, source: str) -> None:
+        self._model = load_sentence_transformer(source)
+        self.name = Path(source).name
+        self.description = f"SentenceTransformer: {source}, weights {weights_hash(self._model)}"
+
+    def prepare(self, work: Workplace) -> Footprint:
+        """Encode all documents, unless that was done before."""
+        corpus = work.documents(f"embeddings of {self.name}")
+        self._documents = document_embeddings(self._model, corpus, work.folder / "embeddings", progress=work.progress)
+        self._rows = {docid: row for row, docid in enumerate(self._documents.docids)}
+        return Footprint(float(self._documents.vectors[0].nbytes), None)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        found = np.array([hit.docid in self._rows for hit in candidates])  # those without text have no embedding
+        rows = [self._rows[hit.docid] for hit in candidates if hit.docid in self._rows]
+        if not rows:
+            return ranked(candidates, found, np.empty(0))
+        embedding = self._model.encode_query([query], convert_to_numpy=True, show_progress_bar=False)
+        scores = self._model.similarity(embedding, self._documents.vectors[rows])[0]
+        return ranked(candidates, found, scores.double().numpy())
