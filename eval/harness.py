@@ -17,8 +17,9 @@ from mixlm_rerank.eval.significance import compare
 from mixlm_rerank.eval.systems import System
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.ranking import unranked
+from mixlm_rerank.types import Candidate
 
-__all__ = ["check_names", "evaluate_collection"]
+__all__ = ["check_measures", "check_names", "evaluate_collection"]
 
 JUDGED = "Judged@10"  # always shown: how much of a ranking is judged at all
 
@@ -27,10 +28,15 @@ def check_names(systems: Sequence[System], baseline: str, teacher: str | None) -
     """Raises InputError for names that are not unique (as file names, too), or a baseline or teacher not among them."""
     names = [FIRST_STAGE, *(system.name for system in systems), ORACLE]
     if len({slug(name).lower() for name in names}) < len(names):
-        raise InputError(f"systems must have different names: {', '.join(names)}")
+        raise InputError(f"systems must have different names, and each can stand there once: {', '.join(names)}")
     for role, name in (("baseline", baseline), ("teacher", teacher)):
         if name is not None and name not in names:
             raise InputError(f"the {role} {name!r} is none of the systems {', '.join(names)}")
+
+
+def check_measures(measures: Sequence[str]) -> None:
+    """Raises InputError for a measure that cannot be computed: better now than after the work."""
+    evaluate({"query": {"document": 1}}, {"query": [Candidate("document", 1.0)]}, measures)
 
 
 def evaluate_collection(
@@ -55,9 +61,12 @@ def evaluate_collection(
         baseline, teacher: names of systems.
 
     Raises:
-        InputError: names that are not unique or not there, no candidates, no documents where texts are needed.
+        InputError: names that are not unique or not there, an unknown measure, no candidates, candidates that are no
+            documents, no documents where texts are needed, a folder that cannot be written.
     """
     check_names(systems, baseline, teacher)
+    names = list(dict.fromkeys([*measures, JUDGED]))
+    check_measures(names)
     collection = work.collection
     candidates = find_candidates(work, first_stage, depth)
     as_found = {qid: unranked(hits) for qid, hits in candidates.of_query.items()}
@@ -69,7 +78,6 @@ def evaluate_collection(
     ]
     for system in found:
         write_run(work.folder / f"{slug(system.name)}.trec", system.ranking, tag=slug(system.name))
-    names = list(dict.fromkeys([*measures, JUDGED]))
     per_query = {system.name: evaluate_queries(collection.qrels, system.ranking, names) for system in found}
     return CollectionResult(
         collection.name,
@@ -150,7 +158,7 @@ def _examples(
 
 
 def _relevant_words(qrels: Mapping[str, Mapping[str, int]], texts: Mapping[str, str]) -> dict[str, int]:
-    """qid -> mean words of its relevant documents among the candidates."""
+    """qid -> mean words of its relevant documents, of those whose texts are at hand: candidates of any query."""
     found = {}
     for qid, grades in qrels.items():
         words = [len(texts[docid].split()) for docid, grade in grades.items() if grade > 0 and docid in texts]

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -54,15 +55,15 @@ class Ranked:
 
 
 def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Candidates:
-    """Raises InputError if the first stage finds nothing for any query."""
+    """Raises InputError if the first stage finds nothing for any query, or documents that the corpus lacks."""
     found = {qid: hits for qid, hits in first_stage.retrieve(work.collection, depth).items() if hits}
     if not found:
         raise InputError(f"{first_stage.name} finds no candidates for any query of {work.collection.name}")
     wanted = {hit.docid for hits in found.values() for hit in hits}
-    corpus = work.collection.corpus if work.collection.corpus is not None else ()
-    texts = {document.docid: document.content for document in corpus if document.docid in wanted}
+    corpus = work.collection.corpus
+    texts = {document.docid: document.content for document in corpus or () if document.docid in wanted}
     lacking = [docid for docid in wanted if docid not in texts]
-    if texts and lacking:
+    if corpus is not None and lacking:
         raise InputError(
             f"{len(lacking):,} candidates of {first_stage.name} are no documents of {work.collection.name} "
             f"({min(lacking)!r} ...): do they belong together?"
@@ -74,11 +75,10 @@ def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Can
 def rank(system: System, candidates: Candidates, work: Workplace) -> Ranked:
     """One query at a time, each timed; a query ranked before is taken from the record."""
     hits = candidates.of_query
-    record = Record(work.folder / f"{slug(system.name)}.jsonl", _key(system, candidates, work))
-    left = [qid for qid in hits if qid not in record.ranked]
-    if left or record.costs is None:
-        _rank_queries(system, left, hits, work, record)
-    record.close()
+    with closing(Record(work.folder / f"{slug(system.name)}.jsonl", _key(system, candidates, work))) as record:
+        left = [qid for qid in hits if qid not in record.ranked]
+        if left or record.costs is None:
+            _rank_queries(system, left, hits, work, record)
     seconds = np.array([record.ranked[qid].seconds for qid in hits])
     efficiency = Efficiency(
         documents_per_second=sum(map(len, hits.values())) / float(seconds.sum()),
@@ -104,7 +104,7 @@ def slug(name: str) -> str:
     >>> slug("MixLM k=4 + 0.2 first stage")
     'MixLM-k=4-0.2-first-stage'
     """
-    return re.sub(r"[^A-Za-z0-9.=-]+", "-", name).strip("-.")
+    return re.sub(r"[^\w.=-]+", "-", name).strip("-.")
 
 
 def _rank_queries(
@@ -112,7 +112,7 @@ def _rank_queries(
 ) -> None:
     queries = work.collection.queries
     footprint = system.prepare(work)
-    warm_up = next(iter(hits))
+    warm_up = next(iter(left or hits))
     system.rank(queries[warm_up], hits[warm_up])
     reset_peak_memory()
     task = f"{work.collection.name}: {system.name}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,10 @@ class Record:
         self.path = path
         self.ranked: dict[str, Timed] = {}
         self.costs: dict[str, Any] | None = None
-        head, *rows = _whole_lines(path) or [""]
+        try:
+            head, *rows = _whole_lines(path) or [""]
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from None
         known = head == _line({"key": key})
         for row in map(json.loads, rows if known else ()):
             if "costs" in row:
@@ -52,23 +57,27 @@ class Record:
     def add(self, qid: str, timed: Timed) -> None:
         """Keep one query's ranking. Raises InputError if it cannot be written; what is there stays."""
         docs = [(doc.docid, doc.score, doc.first_stage_score) for doc in timed.docs]
-        try:
-            self._write({"qid": qid, "seconds": timed.seconds, "docs": docs})
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
+        self._write({"qid": qid, "seconds": timed.seconds, "docs": docs})
         self.ranked[qid] = timed
 
     def finish(self, costs: dict[str, Any]) -> None:
-        """All queries are ranked; keep what else it cost."""
+        """All queries are ranked; keep what else it cost. Raises InputError if it cannot be written."""
         self._write({"costs": costs})
         self.costs = costs
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a line that could not be written; that was said
+            self._file.close()
 
     def _write(self, line: dict[str, object]) -> None:
-        self._file.write(_line(line))
-        self._file.flush()
+        try:
+            self._file.write(_line(line))
+            self._file.flush()
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path}: {error.strerror or error}; {len(self.ranked):,} ranked queries are safe in "
+                "it: make room and run the same command again to go on"
+            ) from None
 
 
 def _line(line: dict[str, object]) -> str:
@@ -76,5 +85,13 @@ def _line(line: dict[str, object]) -> str:
 
 
 def _whole_lines(path: Path) -> list[str]:
+    """The lines up to the first that is not whole: cut off by a kill, or lost in a power failure."""
     lines = path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True) if path.is_file() else []
-    return lines if not lines or lines[-1].endswith("\n") else lines[:-1]
+    return list(takewhile(_is_whole, lines))
+
+
+def _is_whole(line: str) -> bool:
+    try:
+        return line.endswith("\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

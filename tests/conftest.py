@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -44,10 +45,71 @@ DOCUMENTS = [
     Document("d6", "Mail is brought by a mail man, who fears the dog. " * 4, title="Mail"),
 ]
 
+QUERIES = {
+    "q1": "a dog barks at the moon",
+    "q2": "cats and the mail man",
+    "q3": "bread",
+    "q4": "zebra",
+    "q5": "who fears the dog",
+    "q6": "what is round and goes round the earth all day",
+    "q7": "yes",
+}
+JUDGMENTS = {
+    "q1": {"d1": 2, "d3": 1, "d6": 0},
+    "q2": {"d2": 1, "d6": 1},
+    "q3": {"d4": 1},
+    "q4": {"d5": 1},
+    "q5": {"d6": 2, "d1": 1, "d2": 1},
+    "q6": {"d3": 1},
+    "q7": {"d5": 1, "d1": 0},
+}
+
 
 @pytest.fixture(scope="session")
 def documents() -> list[Document]:
     return list(DOCUMENTS)
+
+
+@pytest.fixture(scope="session")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder ``tiny`` of these documents and queries; split dev holds q1 to q3.
+
+    ``run.trec`` has all documents as candidates, each query's in another order; none for q4.
+    """
+    folder = tmp_path_factory.mktemp("collections") / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": document.docid, "title": document.title, "text": document.text} for document in DOCUMENTS]
+    queries = [{"_id": qid, "text": text} for qid, text in QUERIES.items()]
+    for name, rows in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split, qids in (("test", list(JUDGMENTS)), ("dev", ["q1", "q2", "q3"])):
+        judged = [f"{qid}\t{docid}\t{grade}\n" for qid in qids for docid, grade in JUDGMENTS[qid].items()]
+        (folder / "qrels" / f"{split}.tsv").write_text("".join(["query-id\tcorpus-id\tscore\n", *judged]))
+    lines = [
+        f"{qid} Q0 {docid} {rank} {(7 - rank) ** 1.5:.3f} bm25\n"
+        for turn, qid in enumerate(QUERIES)
+        for rank, docid in enumerate(_turned([document.docid for document in DOCUMENTS], turn), 1)
+        if qid != "q4"
+    ]
+    (folder / "run.trec").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``cross_encoder(labels=1)``: the folder of a tiny random CrossEncoder of sentence-transformers."""
+    made: dict[int, Path] = {}
+
+    def make(labels: int = 1) -> Path:
+        if labels not in made:
+            from sentence_transformers import CrossEncoder
+
+            made[labels] = tmp_path_factory.mktemp("peers") / f"judge-{labels}"
+            torch.manual_seed(2)
+            CrossEncoder(str(checkpoint("bert")), num_labels=labels).save_pretrained(str(made[labels]))
+        return made[labels]
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +150,11 @@ def tiny(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
         return made[key]
 
     return make
+
+
+def _turned(docids: list[str], turn: int) -> list[str]:
+    """Another order for each turn."""
+    return [*docids[turn % 6 :], *docids[: turn % 6]][:: 1 if turn % 2 else -1]
 
 
 def _tokenizer(architecture: str) -> PreTrainedTokenizerFast:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.systems.protocol import Footprint, by_score
 from mixlm_rerank.eval.workplace import Workplace
@@ -26,7 +28,9 @@ class _OfMixLM:
         self.model = model
         self.name = name if seed is None else f"{name} [{seed}]"
         self.seed_group = None if seed is None else name
-        self.description = f"{type(self).__name__}: {model.name}, weights {weights_hash(model)}"
+        settings = repr((model.config, model.fingerprint, model.ranker.dtype))
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        self.description = f"{type(self).__name__}: {model.name}, weights {weights_hash(model)}, settings {digest}"
 
 
 class TokenReranker(_OfMixLM):
@@ -42,7 +46,7 @@ class TokenReranker(_OfMixLM):
 
     def prepare(self, work: Workplace) -> Footprint:
         index = work.index(self.model)
-        self._reranker = Reranker(self.model, index, missing="encode", **self._options())
+        self._reranker = Reranker(self.model, index, missing="last", **self._options())  # documents without text
         return Footprint(index.info().bytes_per_document, work.build_seconds(index))
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
@@ -62,6 +66,8 @@ class Cascade(TokenReranker):
     pointwise = False
 
     def __init__(self, model: MixLM, verify_top: int, tokens: int | None = None, *, seed: str | None = None) -> None:
+        if verify_top < 1:
+            raise InputError(f"verify_top must be at least 1, not {verify_top}")
         self.verify_top = verify_top
         super().__init__(model, tokens, seed=seed)
         self.description += f", verify_top {verify_top}"
@@ -86,7 +92,7 @@ class Cosine(_OfMixLM):
     def prepare(self, work: Workplace) -> Footprint:
         index = work.index(self.model)
         scorer = BiEncoderScorer(self.model)
-        self._reranker = Reranker(self.model, index, missing="encode", tokens=1, scorer=scorer)
+        self._reranker = Reranker(self.model, index, missing="last", tokens=1, scorer=scorer)
         info = index.info()
         return Footprint(info.bytes_per_document / info.manifest.tokens, work.build_seconds(index))  # it reads one of k
 
@@ -107,6 +113,7 @@ class FullTextMode(_OfMixLM):
 
     def prepare(self, work: Workplace) -> Footprint | None:
         """The residual readout needs the document embeddings, which lie in the token index."""
+        work.documents("full text")
         self._index = work.index(self.model) if self.model.config.residual else None
         if self._index is None:
             return None

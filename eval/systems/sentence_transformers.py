@@ -23,7 +23,8 @@ __all__ = ["BiEncoder", "CrossEncoder"]
 class CrossEncoder:
     """Any sentence-transformers CrossEncoder (folder or hub id) on full text, or on its first ``max_length`` tokens.
 
-    Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers.
+    Raises InputError if it cannot be loaded or gives a pair more than one score, MissingDependency without
+    sentence-transformers.
     """
 
     kind: Kind = "full text"
@@ -32,17 +33,22 @@ class CrossEncoder:
     pointwise = True
 
     def __init__(self, source: str, max_length: int | None = None) -> None:
+        if max_length is not None and max_length < 1:
+            raise InputError(f"max_length must be at least 1, not {max_length}")
         peer = sentence_transformers("a cross-encoder")
         try:
             self._model = peer.CrossEncoder(source, max_length=max_length)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
+        if self._model.num_labels != 1:
+            raise InputError(f"{source!r} gives a pair {self._model.num_labels} scores: a reranker must give one")
         short = Path(source).name
         self.name = short if max_length is None else f"{short}, {max_length} tokens"
         self.description = f"CrossEncoder: {source}, weights {weights_hash(self._model)}, max_length {max_length}"
 
     def prepare(self, work: Workplace) -> Footprint | None:
+        work.documents("full text")
         return None
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
