@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check docs format clean
+.PHONY: demo test test-all eval check docs format clean
 
 demo: .venv/installed        ## BM25 against MixLM on Python's own documentation, no download
 	$(BIN)/mixlm-rerank demo
@@ -12,6 +12,9 @@ test: .venv/installed        ## the fast tests
 
 test-all: .venv/installed    ## all tests, the slow ones too
 	$(BIN)/pytest -m "slow or not slow"
+
+eval: .venv/installed        ## are the figures in README and docs still true? DATA=folder of the collections
+	$(BIN)/mixlm-rerank eval figures docs/figures.yaml --output build/figures $(if $(DATA),--data $(DATA))
 
 check: .venv/installed       ## style, types, examples in docstrings
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""``mixlm-rerank eval``: measures of run files, a report on systems, a comparison of two reports."""
+"""``mixlm-rerank eval``: measures of run files, a report on systems, a comparison of two reports, published figures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from ..data import read_qrels, read_run
 from ..errors import InputError
 from ..types import Candidate
+from .figures import figures
 from .report import compare, fit, report
 
 __all__ = ["app"]
@@ -21,6 +22,7 @@ app = typer.Typer(help="Measure runs; compare systems in a report.", no_args_is_
 app.command("report")(report)
 app.command("fit")(fit)
 app.command("compare")(compare)
+app.command("figures")(figures)
 
 
 @app.command("runs")

@@ -35,6 +35,7 @@ def test_these_are_the_commands() -> None:
         "eval report",
         "eval fit",
         "eval compare",
+        "eval figures",
         "eval runs",
     ]
 

@@ -1,0 +1,89 @@
+"""``mixlm-rerank eval figures``: are the numbers in README and docs still what the commands find?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError, MissingDependency
+
+if TYPE_CHECKING:
+    from ..eval.figures import Experiment
+    from ..eval.reproduction import Checked
+
+__all__ = ["figures"]
+
+
+def figures(
+    output: Annotated[
+        Path,
+        typer.Option(help="Scratch folder: the same one goes on where it stopped, a new one measures anew."),
+    ],
+    file: Annotated[Path, typer.Argument(help="Experiments and their figures.")] = Path("docs/figures.yaml"),
+    data: Annotated[Path | None, typer.Option(help="Folder of the collections ({data} in commands).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Name of an experiment; may be repeated.")] = None,
+) -> None:
+    """Run the commands behind published figures and compare; exit code 1 if one is off. Runs what can run here."""
+    try:
+        from mixlm_rerank.eval.figures import load_experiments
+    except ImportError:
+        raise MissingDependency('figures need pydantic and PyYAML: pip install "mixlm-rerank[eval]"') from None
+    from mixlm_rerank.eval.reproduction import check, lack, run_experiment
+
+    experiments = _wanted(load_experiments(file), only, file)
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data: there is no folder {data}; give the one that holds the collections")
+    counts = {"ok": 0, "off": 0, "not run": 0}
+    for experiment in experiments:
+        typer.echo(f"{experiment.name} ({experiment.date}, {experiment.machine}): {experiment.command}")
+        lacking = lack(experiment, data, gpu="gpu" in experiment.needs and _has_gpu())
+        if lacking:
+            counts["not run"] += len(experiment.figures)
+            typer.echo(f"  not run: {lacking}")
+            continue
+        try:
+            failed = run_experiment(experiment, data, output / experiment.name)
+        except KeyboardInterrupt:
+            typer.echo("interrupted: run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+        if failed:
+            counts["off"] += len(experiment.figures)
+            typer.echo(f"  off: {failed}")
+            continue
+        checked = check(experiment, output / experiment.name)
+        for row in checked:
+            counts["ok" if row.ok else "off"] += 1
+        _table(checked)
+    typer.echo(", ".join(f"{count} {word}" for word, count in counts.items()))
+    if counts["off"]:
+        raise typer.Exit(1)
+
+
+def _wanted(experiments: list[Experiment], only: Sequence[str] | None, file: Path) -> list[Experiment]:
+    known = [experiment.name for experiment in experiments]
+    for name in only or ():
+        if name not in known:
+            raise InputError(f"--only {name}: {file} has no such experiment. There are: {', '.join(known)}")
+    return [experiment for experiment in experiments if not only or experiment.name in only]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _table(checked: Sequence[Checked]) -> None:
+    rows = [("figure", "printed", "expected", "found", "")]
+    for row in checked:
+        expected = f"{row.figure.value:.5g} ± {row.figure.tolerance:.5g}"
+        found = "-" if row.found is None else f"{row.found:.5g}"
+        verdict = "ok" if row.ok else f"off: {row.problem}" if row.problem else "off"
+        rows.append((row.figure.label, row.figure.display, expected, found, verdict))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for label, *cells, verdict in rows:
+        line = [label.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:-1], strict=True)), verdict]
+        typer.echo(f"  {'  '.join(line)}".rstrip())
