@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from mixlm_rerank.errors import InputError
@@ -54,26 +55,37 @@ def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]]) -> list[
     words = [word.strip() for word in specs.split(",") if word.strip()]
     if not words:
         raise InputError(f"no systems are named. There are: {SYSTEMS}")
-    return [system for word in words for system in _make(word, models)]
+    makers = [make for word in words for make in _makers(word, models)]  # all words are looked at before a model loads
+    return [make() for make in makers]
 
 
-def _make(spec: str, models: Mapping[str, Callable[[], MixLM]]) -> list[System]:
+def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]]) -> list[Callable[[], System]]:
+    """What makes each system of one word."""
     whole, plus, last = spec.rpartition("+")
     weight = _number(last) if plus else None
     if weight is not None:
-        return [Interpolated(system, weight) for system in _make(whole, models)]
+        return [partial(_interpolated, make, weight) for make in _makers(whole, models)]
     word, colon, value = spec.partition(":")
     known = word in OF_MIXLM or word in WITH_VALUE
     if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
         raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS}")
     if word == "bi-encoder":
-        return [BiEncoder(value)]
+        return [partial(BiEncoder, value)]
     if word == "cross-encoder":
         source, _, length = value.rpartition("@")
-        return [CrossEncoder(source, int(length)) if source and length.isdecimal() else CrossEncoder(value)]
-    if value and not value.isdecimal():
+        cut = source and length.isdecimal() and not Path(value).exists()
+        return [partial(CrossEncoder, source, int(length)) if cut else partial(CrossEncoder, value)]
+    if colon and not value.isdecimal():
         raise InputError(f"the system {spec!r} needs a whole number after its colon")
-    return [OF_MIXLM[word](load(), value, name if len(models) > 1 else None) for name, load in models.items()]
+    return [partial(_of_mixlm, word, value, load, name if len(models) > 1 else None) for name, load in models.items()]
+
+
+def _interpolated(make: Callable[[], System], weight: float) -> System:
+    return Interpolated(make(), weight)
+
+
+def _of_mixlm(word: str, value: str, load: Callable[[], MixLM], seed: str | None) -> System:
+    return OF_MIXLM[word](load(), value, seed)
 
 
 def make_first_stage(spec: str, source: str, split: str, folder: Path, *, progress: bool = False) -> FirstStage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import Device, Dtype, Offline, load_model
+from .options import Device, Dtype, Offline, check_output, load_model
 
 if TYPE_CHECKING:
     from ..eval.first_stages import FirstStage
@@ -78,34 +79,28 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """How good, how fast, how big, where does it lose? One page on MixLM beside other systems."""
-    from mixlm_rerank.eval.harness import check_names, evaluate_collection
+    from mixlm_rerank.eval.harness import check_measures, check_names, evaluate_collection
     from mixlm_rerank.eval.machine import machine
     from mixlm_rerank.eval.measures import DEFAULT_MEASURES
     from mixlm_rerank.eval.report import write_report
     from mixlm_rerank.eval.results import Evaluation, save_results
     from mixlm_rerank.eval.specs import make_systems
 
+    measures = measure or list(DEFAULT_MEASURES)
+    check_measures(measures)
     places = _places(collections, output, first_stage, topics, qrels, sample, not quiet)
     made = make_systems(systems, _models(model, device, dtype, offline))
     check_names(made, baseline, teacher)
     with _resumable(output):
         results = [
-            evaluate_collection(
-                work,
-                stage,
-                made,
-                measures=measure or list(DEFAULT_MEASURES),
-                depth=depth,
-                baseline=baseline,
-                teacher=teacher,
-            )
+            evaluate_collection(work, stage, made, measures=measures, depth=depth, baseline=baseline, teacher=teacher)
             for work, stage in places
         ]
-    names = list(results[0].systems[0].measures)
-    created, command = datetime.now(UTC).isoformat("T", "seconds"), " ".join(["mixlm-rerank", *sys.argv[1:]])
-    evaluation = Evaluation(created, command, version("mixlm-rerank"), machine(), names, results)
-    save_results(evaluation, output / "results.json")
-    write_report(evaluation, output)
+        names = list(results[0].systems[0].measures)
+        created, command = datetime.now(UTC).isoformat("T", "seconds"), shlex.join(["mixlm-rerank", *sys.argv[1:]])
+        evaluation = Evaluation(created, command, version("mixlm-rerank"), machine(), names, results)
+        save_results(evaluation, output / "results.json")
+        write_report(evaluation, output)
     typer.echo(f"{output}/report.html: {len(results)} collections, {len(made) + 2} systems", err=True)
 
 
@@ -126,12 +121,15 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Which weight of the first stage is best? Give development queries, never those of a test."""
-    from mixlm_rerank.eval.ranked import find_candidates, rank
+    from mixlm_rerank.eval.harness import check_measures, check_names
+    from mixlm_rerank.eval.ranked import FIRST_STAGE, find_candidates, rank
     from mixlm_rerank.eval.specs import make_systems
     from mixlm_rerank.eval.weights import Development, values_by_weight
 
+    check_measures([measure])
     places = _places(collections, output, first_stage, topics, qrels, sample, not quiet)
     made = make_systems(systems, _models(model, device, dtype, offline))
+    check_names(made, FIRST_STAGE, None)
     with _resumable(output):
         candidates = [find_candidates(work, stage, depth) for work, stage in places]
         for system in made:
@@ -157,6 +155,8 @@ def compare(
 
     from ..data.lines import writing
 
+    if html is not None:
+        check_output(html)
     difference = compare_evaluations(load_results(a), load_results(b))
     typer.echo(comparison_text(difference))
     if html is not None:
@@ -204,6 +204,11 @@ def _models(
 
 @contextmanager
 def _resumable(output: Path) -> Iterator[None]:
+    """Long work that writes into ``output``. Raises InputError if that cannot be made; ends the process on Ctrl-C."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {output}: {error.strerror or error}; choose another folder") from None
     try:
         yield
     except KeyboardInterrupt:
@@ -213,4 +218,5 @@ def _resumable(output: Path) -> Iterator[None]:
 
 def _split(collection: str) -> tuple[str, str]:
     source, at, split = collection.rpartition("@")
-    return (source, split) if at else (collection, "test")
+    in_path = "/" in split and not source.startswith("irds:")  # /home/me@work/data
+    return (source, split) if at and not in_path and not Path(collection).exists() else (collection, "test")
