@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.identity import CorpusIdentity
@@ -29,6 +30,7 @@ __all__ = ["Embeddings", "document_embeddings", "load_sentence_transformer", "se
 
 AT_ONCE = 8192  # documents encoded together: sorted by length, then written to disk
 VECTORS, DOCIDS = "embeddings.npy", "docids.json"
+NOT_OF_THE_MODEL = {"_name_or_path", "transformers_version"}  # where it was loaded from, and by what
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,15 @@ def load_sentence_transformer(name_or_path: str) -> Any:
     """The model. Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers."""
     library = sentence_transformers("a bi-encoder")
     try:
-        return library.SentenceTransformer(name_or_path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        model = library.SentenceTransformer(name_or_path)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: {reason}") from None
+    # Transformers makes one up where its files are missing: every word would be unknown
+    tokenizer = getattr(model, "tokenizer", None)
+    if len(getattr(tokenizer, "all_special_tokens", ())) >= len(tokenizer.get_vocab() if tokenizer else "any"):
+        raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: it has no tokenizer")
+    return model
 
 
 def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: bool = False) -> Embeddings:
@@ -62,7 +69,8 @@ def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: b
 
     Documents without text are left out. The corpus is read twice. An interrupted run begins anew.
 
-    Raises InputError for a corpus without documents, or with a docid that occurs twice.
+    Raises InputError for a corpus without documents, with a docid that occurs twice, or with other documents at its
+    second reading.
     """
     identity = CorpusIdentity()
     docids = []
@@ -79,10 +87,13 @@ def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: b
         draft = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         draft.mkdir(parents=True, exist_ok=True)
         try:
-            _encode(model, corpus, len(docids), draft, progress)
+            _encode(model, corpus, docids, draft, progress)
             with writing(draft / DOCIDS) as file:
                 json.dump(docids, file)
             draft.rename(place)
+        except OSError:
+            if not place.is_dir():  # it is there where another process was quicker
+                raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     docids = json.loads((place / DOCIDS).read_text(encoding="utf-8"))  # the corpus may have come in another order since
@@ -90,21 +101,25 @@ def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: b
     return Embeddings(docids, np.load(place / VECTORS, mmap_mode="c"))
 
 
-def _encode(model: Any, corpus: Corpus, count: int, draft: Path, progress: bool) -> None:
+def _encode(model: Any, corpus: Corpus, docids: list[str], draft: Path, progress: bool) -> None:
     documents = _with_text(corpus)
     vectors = None
     row = 0
-    with progress_bar(count, "encode", "documents", enabled=progress) as bar:
-        while texts := [document.content for document in islice(documents, AT_ONCE)]:
+    with progress_bar(len(docids), "encode", "documents", enabled=progress) as bar:
+        while batch := list(islice(documents, AT_ONCE)):
+            if [document.docid for document in batch] != docids[row : row + len(batch)]:
+                break
+            texts = [document.content for document in batch]
             found = model.encode_document(texts, convert_to_numpy=True, show_progress_bar=False)
             if vectors is None:
-                shape = (count, found.shape[1])
+                shape = (len(docids), found.shape[1])
                 vectors = open_memmap(draft / VECTORS, mode="w+", dtype=np.float32, shape=shape)
-            vectors[row : row + len(texts)] = found
-            row += len(texts)
-            bar.update(len(texts))
-    if vectors is not None:
-        vectors.flush()
+            vectors[row : row + len(batch)] = found
+            row += len(batch)
+            bar.update(len(batch))
+    if vectors is None or batch or row < len(docids):
+        raise InputError("the corpus gives other documents at its second reading: was it changed meanwhile?")
+    vectors.flush()
 
 
 def _with_text(corpus: Corpus) -> Iterator[Document]:
@@ -112,12 +127,29 @@ def _with_text(corpus: Corpus) -> Iterator[Document]:
 
 
 def _fingerprint(model: Any) -> str:
-    """Hash of what embeddings depend on: modules and their settings, prompts, lengths, vocabulary and weights."""
+    """Hash of what embeddings depend on: modules and their settings, prompts, lengths, tokenizer and weights."""
     digest = hashlib.sha256(repr(model).encode())
     settings = [model.prompts, model.default_prompt_name, model.truncate_dim, model.max_seq_length]
-    vocabulary = sorted(model.tokenizer.get_vocab().items())
-    digest.update(json.dumps([settings, vocabulary]).encode())
+    settings += [_tokenizer(model.tokenizer), *map(_architecture, model.modules())]
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(weight.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def _tokenizer(tokenizer: Any) -> object:
+    """All that decides how a text is cut: a fast tokenizer's own description, of others the vocabulary."""
+    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(fast, "to_str"):
+        return sorted(tokenizer.get_vocab().items())
+    described: dict[str, object] = json.loads(fast.to_str())
+    return {key: value for key, value in described.items() if key not in ("padding", "truncation")}  # of the last call
+
+
+def _architecture(module: Any) -> object:
+    """The configuration of a Transformers model (heads, rotary base ...), which its weights do not show."""
+    config: Any = getattr(module, "config", None)
+    if not hasattr(config, "to_dict"):
+        return None
+    return {key: value for key, value in config.to_dict().items() if key not in NOT_OF_THE_MODEL}
