@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from mixlm_rerank.data import Corpus, open_corpus, read_qrels, read_topics
 from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_dataset
 from mixlm_rerank.errors import InputError
 
-__all__ = ["Collection", "open_collection", "sampled"]
+__all__ = ["Collection", "open_collection", "sampled", "some_ids"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -76,7 +77,12 @@ def open_collection(
 
 
 def sampled(collection: Collection, count: int | None, seed: int = 0) -> Collection:
-    """The collection with at most ``count`` of its queries, drawn at random; its name then says so."""
+    """The collection with at most ``count`` of its queries, drawn at random; its name then says so.
+
+    Raises InputError for a count below 1.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"a sample needs at least 1 query, not {count}")
     total = len(collection.queries)
     if count is None or count >= total:
         return collection
@@ -101,7 +107,7 @@ def _is_beir(path: Path) -> bool:
 def _open_beir(source: str, split: str, topics: File, qrels: File) -> Parts:
     folder = Path(source)
     has_corpus = any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
-    name = folder.absolute().name
+    name = _last_part(source)
     if qrels is None:
         qrels = _qrels_of_split(folder, split)
         name = name if split == "test" else f"{name} {split}"
@@ -148,8 +154,14 @@ def _open_corpus_alone(source: str, split: str, topics: File, qrels: File) -> Pa
     corpus = _open_lucene(source.removeprefix(LUCENE)) if source.startswith(LUCENE) else open_corpus(source)
     if topics is None or qrels is None:
         raise InputError(f"{source} is a corpus alone: give files of topics and qrels too")
-    path = Path(source.removeprefix(LUCENE)).absolute()
-    return path.name if path.is_dir() else path.name.split(".")[0], corpus, read_topics(topics), read_qrels(qrels)
+    path = source.removeprefix(LUCENE)
+    name = _last_part(path) if Path(path).is_dir() else _last_part(path).split(".")[0]
+    return name, corpus, read_topics(topics), read_qrels(qrels)
+
+
+def _last_part(path: str) -> str:
+    """The name of a file or folder; of ``.`` and ``..``, too."""
+    return Path(os.path.abspath(path)).name
 
 
 def _open_lucene(folder: str) -> Corpus:
@@ -163,17 +175,23 @@ def _judged(name: str, queries: Mapping[str, str], qrels: Mapping[str, object]) 
     judged = {qid: text for qid, text in queries.items() if qid in qrels}
     if not judged:
         raise InputError(
-            f"{name}: no query is judged (queries: {_some(queries)}; judged: {_some(qrels)}): do they belong together?"
+            f"{name}: no query is judged (queries: {some_ids(queries)}; judged: {some_ids(qrels)}): do they belong "
+            "together?"
         )
     lacking = [qid for qid in qrels if qid not in queries]
     if lacking:
         raise InputError(
-            f"{name}: {len(lacking):,} of {len(qrels):,} judged queries have no text ({_some(lacking)}): give topics "
-            "that hold them, or take their judgments out"
+            f"{name}: {len(lacking):,} of {len(qrels):,} judged queries have no text ({some_ids(lacking)}): give "
+            "topics that hold them, or take their judgments out"
         )
     return judged
 
 
-def _some(ids: Iterable[str]) -> str:
+def some_ids(ids: Iterable[str]) -> str:
+    """The first of them, for a message.
+
+    >>> some_ids(["1", "2", "3", "4"])
+    '1, 2, 3 ...'
+    """
     shown = list(ids)
-    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "")
+    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "") or "none"

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from mixlm_rerank.data import Corpus, read_run
-from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.eval.collections import Collection, some_ids
 from mixlm_rerank.eval.embeddings import document_embeddings, load_sentence_transformer
 from mixlm_rerank.types import Candidate
 
@@ -49,8 +51,8 @@ class RunFile:
         run = read_run(self.path)
         if collection.queries.keys().isdisjoint(run):
             raise InputError(
-                f"no query of {self.path} is judged in {collection.name} (run: {', '.join(list(run)[:3])} ...; judged: "
-                f"{', '.join(list(collection.queries)[:3])} ...): do they belong together?"
+                f"no query of {self.path} is judged in {collection.name} (run: {some_ids(run)}; judged: "
+                f"{some_ids(collection.queries)}): do they belong together?"
             )
         return _finished(run, collection, depth, self.name)
 
@@ -61,7 +63,8 @@ class BM25:
     ``fields``: ``"flat"`` searches title and text as one field, ``"multifield"`` as two of equal weight. An index that
     is there already is held against the documents.
 
-    Raises, when it retrieves: InputError if the index is of other documents or fields; MissingDependency without
+    Raises InputError for other ``fields``, and for k1 or b out of their range. When it retrieves: InputError if the
+    index is of other documents or fields, or there are no documents to build it from; MissingDependency without
     Pyserini or Java.
     """
 
@@ -87,6 +90,7 @@ class BM25:
     def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
         from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, check_lucene_index, open_searcher
 
+        hits = _hits(collection, depth)
         new = not self.folder.exists()
         if new:
             documents = _documents(collection, f"no Lucene index at {self.folder}")
@@ -98,7 +102,7 @@ class BM25:
         run = bm25_run(
             searcher,
             collection.queries,
-            hits=_hits(collection, depth),
+            hits=hits,
             threads=os.cpu_count() or 1,
             fields=self.fields,
         )
@@ -111,8 +115,8 @@ class DensePyserini:
     ``encoder`` is a checkpoint's folder or hub id, or an object with ``encode(query) -> float [d]``; Pyserini tells
     from the name of a checkpoint how it is pooled. Distances (L2) become scores by their sign.
 
-    Raises, when it retrieves: InputError for no index, an encoder that cannot be loaded or does not fit; see
-    :class:`BM25`.
+    Raises, when it retrieves: InputError for no index, or an encoder that cannot be loaded, does not fit or gives
+    numbers that are not finite; MissingDependency without Pyserini, Faiss or Java.
     """
 
     def __init__(self, index_folder: str | Path, encoder: Any) -> None:
@@ -122,17 +126,21 @@ class DensePyserini:
         self.name = f"dense (Pyserini, {self.folder.name}, {encoder_name})"
 
     def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+        hits = _hits(collection, depth)
         searcher = self._searcher()
         queries = collection.queries
         try:
-            found = searcher.batch_search(list(queries.values()), list(queries), k=_hits(collection, depth))
+            found = searcher.batch_search(list(queries.values()), list(queries), k=hits)
         except (AssertionError, ValueError):
             raise InputError(
                 f"the encoder of {self.name} does not give vectors of {searcher.dimension} numbers, as the index holds"
             ) from None
+        for qid in found:  # Faiss finds nothing for a vector with NaN in it
+            if not found[qid] and not np.isfinite(searcher.query_encoder.encode(queries[qid])).all():
+                raise InputError(f"the encoder of {self.name} gives numbers that are not finite for query {qid!r}")
         falling = -1 if searcher.index.metric_type == importlib.import_module("faiss").METRIC_L2 else 1
         run = {
-            qid: [Candidate(str(hit.docid), falling * float(hit.score)) for hit in hits] for qid, hits in found.items()
+            qid: [Candidate(str(hit.docid), falling * float(hit.score)) for hit in rows] for qid, rows in found.items()
         }
         return _finished(run, collection, depth, self.name)
 
@@ -144,7 +152,11 @@ class DensePyserini:
         start_java()
         encoder = str(self.encoder) if isinstance(self.encoder, Path) else self.encoder
         try:
-            return importlib.import_module("pyserini.search.faiss").FaissSearcher(str(self.folder), encoder)
+            library = importlib.import_module("pyserini.search.faiss")
+        except ImportError as error:  # Pyserini does not bring Faiss along
+            raise MissingDependency(f'{self.name}: {error}: pip install "mixlm-rerank[pyserini]"') from None
+        try:
+            return library.FaissSearcher(str(self.folder), encoder)
         except (OSError, ValueError, RuntimeError, AssertionError) as error:
             reason = (str(error).splitlines() or ["index and docid differ in length"])[0]
             raise InputError(f"{self.name} cannot be opened: {reason}") from None

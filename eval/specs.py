@@ -91,7 +91,7 @@ def _of_mixlm(word: str, value: str, load: Callable[[], MixLM], seed: str | None
 def make_first_stage(spec: str, source: str, split: str, folder: Path, *, progress: bool = False) -> FirstStage:
     """The first stage of one word (see ``FIRST_STAGES``) for one collection; what it builds goes into ``folder``.
 
-    Raises InputError for another word.
+    Raises InputError for another word, and for a model that cannot be loaded.
     """
     word, _, value = spec.partition(":")
     if spec == "bm25":
@@ -101,14 +101,14 @@ def make_first_stage(spec: str, source: str, split: str, folder: Path, *, progre
     if word == "run" and value:
         try:
             return RunFile(value.format(collection=source, split=split))
-        except (KeyError, IndexError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError):
             raise InputError(
                 f"run:FILE may have {{collection}} and {{split}} in it, no other braces: {value}"
             ) from None
     if word == "dense" and value:
         return DenseSentenceTransformers(value, folder / "embeddings", progress=progress)
-    if word == "faiss" and "@" in value:
-        index, _, encoder = value.partition("@")
+    index, _, encoder = value.partition("@")
+    if word == "faiss" and index and encoder:
         return DensePyserini(index, encoder)
     raise InputError(f"no such first stage: {spec!r}. There are: {FIRST_STAGES}")
 

@@ -70,6 +70,8 @@ def open_corpus(source: str) -> Corpus:
         for name in ("corpus.jsonl", "corpus.jsonl.gz"):
             if (path / name).is_file():
                 return JsonlCorpus(path / name)
+        if any(path.glob("segments_*")):
+            raise InputError(f"{path} is a Lucene index: to read its documents, name it lucene:{path}")
         beginnings = (_beginning(file) for file in trec_files(path))
         if not next(filter(None, beginnings), "").startswith("<"):
             raise InputError(f"{path} is a folder without corpus.jsonl, and not one of TREC files (<DOC>) either")
