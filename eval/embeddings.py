@@ -23,6 +23,7 @@ from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.identity import CorpusIdentity
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.types import Document
 
@@ -49,11 +50,11 @@ def sentence_transformers(purpose: str) -> Any:
         raise MissingDependency(f"{purpose} needs sentence-transformers: pip install sentence-transformers") from None
 
 
-def load_sentence_transformer(name_or_path: str) -> Any:
+def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -> Any:
     """The model. Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers."""
     library = sentence_transformers("a bi-encoder")
     try:
-        model = library.SentenceTransformer(name_or_path)
+        model = library.SentenceTransformer(name_or_path, **loading.of_sentence_transformers())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: {reason}") from None

@@ -15,6 +15,7 @@ from mixlm_rerank.data import Corpus, read_run
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval.collections import Collection, some_ids
 from mixlm_rerank.eval.embeddings import document_embeddings, load_sentence_transformer
+from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.types import Candidate
 
 if TYPE_CHECKING:
@@ -172,9 +173,15 @@ class DenseSentenceTransformers:
     """
 
     def __init__(
-        self, model_name_or_path: str | Path, folder: str | Path, *, name: str | None = None, progress: bool = False
+        self,
+        model_name_or_path: str | Path,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        loading: Loading = Loading(),
+        progress: bool = False,
     ) -> None:
-        self._model = load_sentence_transformer(str(model_name_or_path))
+        self._model = load_sentence_transformer(str(model_name_or_path), loading)
         self.folder = Path(folder)
         self.progress = progress
         self.name = f"dense ({name or Path(model_name_or_path).name}, exact {self._model.similarity_fn_name})"

@@ -99,7 +99,7 @@ def _t_test(differences: NDArray[np.float64]) -> float:
 
 
 def _randomisation_test(differences: NDArray[np.float64], permutations: int, seed: int) -> float:
-    if not differences.any():
+    if len(differences) < 2 or not differences.any():
         return 1.0
     result = scipy_stats().permutation_test(
         (differences,),

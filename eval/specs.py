@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
+from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.systems import (
     BiEncoder,
     Cascade,
@@ -45,36 +46,40 @@ WITH_VALUE = {"verify", "cross-encoder", "bi-encoder"}
 WITHOUT_VALUE = {"full-text", "cosine"}
 
 
-def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]]) -> list[System]:
+def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading = Loading()) -> list[System]:
     """The systems of comma-separated words (see ``SYSTEMS``).
 
     ``models``: name -> what loads it. Several are seeds of one recipe: each word makes a system of every one.
+    ``loading``: of the other models.
 
     Raises InputError for another word, or a value that is not possible.
     """
     words = [word.strip() for word in specs.split(",") if word.strip()]
     if not words:
         raise InputError(f"no systems are named. There are: {SYSTEMS}")
-    makers = [make for word in words for make in _makers(word, models)]  # all words are looked at before a model loads
+    makers = [
+        make for word in words for make in _makers(word, models, loading)
+    ]  # all words are looked at before a model loads
     return [make() for make in makers]
 
 
-def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]]) -> list[Callable[[], System]]:
+def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Callable[[], System]]:
     """What makes each system of one word."""
     whole, plus, last = spec.rpartition("+")
     weight = _number(last) if plus else None
     if weight is not None:
-        return [partial(_interpolated, make, weight) for make in _makers(whole, models)]
+        return [partial(_interpolated, make, weight) for make in _makers(whole, models, loading)]
     word, colon, value = spec.partition(":")
     known = word in OF_MIXLM or word in WITH_VALUE
     if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
         raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS}")
     if word == "bi-encoder":
-        return [partial(BiEncoder, value)]
+        return [partial(BiEncoder, value, loading)]
     if word == "cross-encoder":
         source, _, length = value.rpartition("@")
-        cut = source and length.isdecimal() and not Path(value).exists()
-        return [partial(CrossEncoder, source, int(length)) if cut else partial(CrossEncoder, value)]
+        if source and length.isdecimal() and not Path(value).exists():
+            return [partial(CrossEncoder, source, int(length), loading)]
+        return [partial(CrossEncoder, value, None, loading)]
     if colon and not value.isdecimal():
         raise InputError(f"the system {spec!r} needs a whole number after its colon")
     return [partial(_of_mixlm, word, value, load, name if len(models) > 1 else None) for name, load in models.items()]
@@ -88,7 +93,9 @@ def _of_mixlm(word: str, value: str, load: Callable[[], MixLM], seed: str | None
     return OF_MIXLM[word](load(), value, seed)
 
 
-def make_first_stage(spec: str, source: str, split: str, folder: Path, *, progress: bool = False) -> FirstStage:
+def make_first_stage(
+    spec: str, source: str, split: str, folder: Path, *, loading: Loading = Loading(), progress: bool = False
+) -> FirstStage:
     """The first stage of one word (see ``FIRST_STAGES``) for one collection; what it builds goes into ``folder``.
 
     Raises InputError for another word, and for a model that cannot be loaded.
@@ -106,7 +113,7 @@ def make_first_stage(spec: str, source: str, split: str, folder: Path, *, progre
                 f"run:FILE may have {{collection}} and {{split}} in it, no other braces: {value}"
             ) from None
     if word == "dense" and value:
-        return DenseSentenceTransformers(value, folder / "embeddings", progress=progress)
+        return DenseSentenceTransformers(value, folder / "embeddings", loading=loading, progress=progress)
     index, _, encoder = value.partition("@")
     if word == "faiss" and index and encoder:
         return DensePyserini(index, encoder)

@@ -21,10 +21,16 @@ __all__ = ["Workplace"]
 
 @dataclass
 class Workplace:
-    """One collection and a folder for it."""
+    """One collection, and where to put things.
+
+    Attributes:
+        folder: of rankings and runs.
+        indexes: of what is built of the documents; several samples of a collection share them.
+    """
 
     collection: Collection
     folder: Path
+    indexes: Path
     progress: bool = True
 
     def documents(self, purpose: str) -> Corpus:
@@ -39,7 +45,7 @@ class Workplace:
         Raises InputError for a collection without documents.
         """
         corpus = self.documents("a token index")
-        path = self.folder / f"tokens-{model.fingerprint}-{self._corpus_digest}"
+        path = self.indexes / f"tokens-{model.fingerprint}-{self._corpus_digest}"
         try:
             return TokenIndex(path)
         except (InputError, IndexDamaged):  # not there, or half built

@@ -10,6 +10,7 @@ import torch
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.embeddings import document_embeddings, load_sentence_transformer, sentence_transformers
+from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.systems.protocol import Footprint, by_score
 from mixlm_rerank.eval.workplace import Workplace
@@ -32,12 +33,12 @@ class CrossEncoder:
     seed_group: str | None = None
     pointwise = True
 
-    def __init__(self, source: str, max_length: int | None = None) -> None:
+    def __init__(self, source: str, max_length: int | None = None, loading: Loading = Loading()) -> None:
         if max_length is not None and max_length < 1:
             raise InputError(f"max_length must be at least 1, not {max_length}")
         peer = sentence_transformers("a cross-encoder")
         try:
-            self._model = peer.CrossEncoder(source, max_length=max_length)
+            self._model = peer.CrossEncoder(source, max_length=max_length, **loading.of_sentence_transformers())
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
@@ -45,7 +46,9 @@ class CrossEncoder:
             raise InputError(f"{source!r} gives a pair {self._model.num_labels} scores: a reranker must give one")
         short = Path(source).name
         self.name = short if max_length is None else f"{short}, {max_length} tokens"
-        self.description = f"CrossEncoder: {source}, weights {weights_hash(self._model)}, max_length {max_length}"
+        self.description = (
+            f"CrossEncoder: {source}, weights {weights_hash(self._model)}, {self._model.dtype}, max_length {max_length}"
+        )
 
     def prepare(self, work: Workplace) -> Footprint | None:
         work.documents("full text")
@@ -69,15 +72,15 @@ class BiEncoder:
     seed_group: str | None = None
     pointwise = True
 
-    def __init__(self, source: str) -> None:
-        self._model = load_sentence_transformer(source)
+    def __init__(self, source: str, loading: Loading = Loading()) -> None:
+        self._model = load_sentence_transformer(source, loading)
         self.name = Path(source).name
-        self.description = f"SentenceTransformer: {source}, weights {weights_hash(self._model)}"
+        self.description = f"SentenceTransformer: {source}, weights {weights_hash(self._model)}, {self._model.dtype}"
 
     def prepare(self, work: Workplace) -> Footprint:
         """Encode all documents, unless that was done before."""
         corpus = work.documents(f"embeddings of {self.name}")
-        self._documents = document_embeddings(self._model, corpus, work.folder / "embeddings", progress=work.progress)
+        self._documents = document_embeddings(self._model, corpus, work.indexes / "embeddings", progress=work.progress)
         self._rows = {docid: row for row, docid in enumerate(self._documents.docids)}
         return Footprint(float(self._documents.vectors[0].nbytes), None)
 

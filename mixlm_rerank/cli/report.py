@@ -19,6 +19,7 @@ from .options import Device, Dtype, Offline, check_output, load_model
 
 if TYPE_CHECKING:
     from ..eval.first_stages import FirstStage
+    from ..eval.loading import Loading
     from ..eval.workplace import Workplace
     from ..model import MixLM
 
@@ -80,6 +81,7 @@ def report(
 ) -> None:
     """How good, how fast, how big, where does it lose? One page on MixLM beside other systems."""
     from mixlm_rerank.eval.harness import check_measures, check_names, evaluate_collection
+    from mixlm_rerank.eval.loading import Loading
     from mixlm_rerank.eval.machine import machine
     from mixlm_rerank.eval.measures import DEFAULT_MEASURES
     from mixlm_rerank.eval.report import write_report
@@ -88,8 +90,9 @@ def report(
 
     measures = measure or list(DEFAULT_MEASURES)
     check_measures(measures)
-    places = _places(collections, output, first_stage, topics, qrels, sample, not quiet)
-    made = make_systems(systems, _models(model, device, dtype, offline))
+    loading = Loading(device, dtype, offline)
+    places = _places(collections, output, first_stage, topics, qrels, sample, loading, not quiet)
+    made = make_systems(systems, _models(model, loading), loading)
     check_names(made, baseline, teacher)
     with _resumable(output):
         results = [
@@ -122,13 +125,15 @@ def fit(
 ) -> None:
     """Which weight of the first stage is best? Give development queries, never those of a test."""
     from mixlm_rerank.eval.harness import check_measures, check_names
+    from mixlm_rerank.eval.loading import Loading
     from mixlm_rerank.eval.ranked import FIRST_STAGE, find_candidates, rank
     from mixlm_rerank.eval.specs import make_systems
     from mixlm_rerank.eval.weights import Development, values_by_weight
 
     check_measures([measure])
-    places = _places(collections, output, first_stage, topics, qrels, sample, not quiet)
-    made = make_systems(systems, _models(model, device, dtype, offline))
+    loading = Loading(device, dtype, offline)
+    places = _places(collections, output, first_stage, topics, qrels, sample, loading, not quiet)
+    made = make_systems(systems, _models(model, loading), loading)
     check_names(made, FIRST_STAGE, None)
     with _resumable(output):
         candidates = [find_candidates(work, stage, depth) for work, stage in places]
@@ -171,6 +176,7 @@ def _places(
     topics: Path | None,
     qrels: Path | None,
     sample: int | None,
+    loading: Loading,
     progress: bool,
 ) -> list[tuple[Workplace, FirstStage]]:
     """Each collection with its folder under ``output``, and the first stage for it."""
@@ -183,23 +189,22 @@ def _places(
         raise InputError("--topics and --qrels are of one collection: give that one alone")
     places = []
     for source, split in map(_split, collections):
-        collection = open_collection(source, split, topics=topics, qrels=qrels)
-        folder = output / slug(collection.name)
-        stage = make_first_stage(first_stage, source, split, folder, progress=progress)
-        places.append((Workplace(sampled(collection, sample), folder, progress), stage))
+        whole = open_collection(source, split, topics=topics, qrels=qrels)
+        collection, indexes = sampled(whole, sample), output / slug(whole.name)
+        stage = make_first_stage(first_stage, source, split, indexes, loading=loading, progress=progress)
+        places.append((Workplace(collection, output / slug(collection.name), indexes, progress), stage))
     if len({work.folder for work, _ in places}) < len(places):
         raise InputError(f"collections must have different names: {', '.join(w.collection.name for w, _ in places)}")
     return places
 
 
-def _models(
-    names: Sequence[str] | None, device: str | None, dtype: str | None, offline: bool
-) -> dict[str, Callable[[], MixLM]]:
+def _models(names: Sequence[str] | None, loading: Loading) -> dict[str, Callable[[], MixLM]]:
     """By name, each loaded when it is first needed."""
     wanted = {Path(name).name or name: name for name in names or ["default"]}
     if len(wanted) < len(names or [0]):
         raise InputError(f"models must have different names: {', '.join(names or [])}")
-    return {short: cache(partial(load_model, name, device, dtype, offline)) for short, name in wanted.items()}
+    options = (loading.device, loading.dtype, loading.offline)
+    return {short: cache(partial(load_model, name, *options)) for short, name in wanted.items()}
 
 
 @contextmanager

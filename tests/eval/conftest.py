@@ -72,7 +72,7 @@ def an_evaluation(*collections: CollectionResult, **changes: object) -> Evaluati
 @pytest.fixture
 def work(beir: Path, tmp_path: Path) -> Workplace:
     """The tiny collection, and a new folder for it."""
-    return Workplace(open_collection(beir), tmp_path / "work", progress=False)
+    return Workplace(open_collection(beir), tmp_path / "work", tmp_path / "work", progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,8 @@ def evaluated(
     beir: Path, stage: RunFile, tiny: Callable[..., MixLM], tmp_path_factory: pytest.TempPathFactory
 ) -> Evaluated:
     """Folder and result of seven systems on the tiny collection, two of them seeds of one."""
-    work = Workplace(open_collection(beir), tmp_path_factory.mktemp("evaluated") / "tiny", progress=False)
+    folder = tmp_path_factory.mktemp("evaluated") / "tiny"
+    work = Workplace(open_collection(beir), folder, folder, progress=False)
     model = tiny("bert")
     systems: list[System] = [
         TokenReranker(model, 2, seed="a"),

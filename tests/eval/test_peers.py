@@ -92,7 +92,7 @@ def graded(collection: Collection, run: Path, reranker: str, written: Path) -> C
 
 
 def evaluated(collection: Collection, run: Path, reranker: str, folder: Path) -> CollectionResult:
-    work = Workplace(collection, folder, progress=False)
+    work = Workplace(collection, folder, folder, progress=False)
     return evaluate_collection(work, RunFile(run), [CrossEncoder(reranker)], measures=[NDCG], depth=DEPTH)
 
 

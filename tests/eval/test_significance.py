@@ -60,3 +60,8 @@ def test_systems_on_other_queries_and_unknown_baselines_are_refused() -> None:
         compare({"a": BM25, "b": {"q1": 0.5}}, "a")
     with pytest.raises(InputError, match="'c' is none of the systems a"):
         compare({"a": BM25}, "c")
+
+
+def test_one_query_is_no_evidence() -> None:
+    (found,) = compare({"a": {"q": 0.9}, "b": {"q": 0.1}}, "b")
+    assert (found.difference, found.p_t, found.p_randomisation) == (pytest.approx(0.8), 1.0, 1.0)

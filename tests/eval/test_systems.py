@@ -110,7 +110,7 @@ def test_one_candidate_alone_and_one_without_text_are_ranked_too(
     """A document without text is in no index: systems that read one put it last."""
     system, _ = made
     corpus = [*documents, Document("d0", "")]
-    work = Workplace(replace(work.collection, corpus=corpus), work.folder, progress=False)
+    work = Workplace(replace(work.collection, corpus=corpus), work.folder, work.indexes, progress=False)
     system.prepare(work)
     assert [doc.docid for doc in system.rank(QUERY, candidates[1:2])] == ["d2"]
     docs = system.rank(QUERY, [Candidate("d0", 99.0, ""), *candidates])
@@ -145,11 +145,13 @@ def test_all_systems_of_a_model_share_its_index_and_another_corpus_gets_another(
         system.prepare(work)
     (folder,) = work.folder.glob("tokens-*/")
     stamp = (folder / "data.mdb").stat().st_mtime_ns
-    again = Workplace(work.collection, work.folder, progress=False)
+    again = Workplace(work.collection, work.folder, work.indexes, progress=False)
     TokenReranker(model, 2).prepare(again)
     assert (folder / "data.mdb").stat().st_mtime_ns == stamp
     changed = [replace(documents[0], text="No dog."), *documents[1:]]
-    TokenReranker(model).prepare(Workplace(replace(work.collection, corpus=changed), work.folder, progress=False))
+    TokenReranker(model).prepare(
+        Workplace(replace(work.collection, corpus=changed), work.folder, work.indexes, progress=False)
+    )
     assert len(list(work.folder.glob("tokens-*/"))) == 2
 
 
