@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
@@ -63,6 +64,32 @@ class ItemEncoder(nn.Module):
             memory = self.memory.to(embeds.dtype).expand(len(input_ids), -1, -1)
             embeds = torch.cat([embeds, memory], dim=1)
         states = self.backbone(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        return self._sampled(states, length)
+
+    def forward_padded(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Embedding tokens of documents of any lengths in one forward pass, for training. -> [n, tokens, d].
+
+        Equal to :meth:`forward` up to rounding: padding stands at the end and is masked.
+        """
+        embedding = self.backbone.get_input_embeddings()
+        device = self.backbone.device
+        text = embedding(torch.tensor([token for row in ids for token in row], device=device))
+        rows = [torch.cat([row, self.memory.to(row.dtype)]) for row in torch.split(text, [len(row) for row in ids])]
+        embeds = pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        mask = torch.arange(embeds.shape[1], device=device) < lengths[:, None]
+        states = self.backbone(inputs_embeds=embeds, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        sampled = [
+            self._sampled(row[None, : len(whole)], len(own)) for row, whole, own in zip(states, rows, ids, strict=True)
+        ]
+        return torch.cat(sampled)
+
+    def query_ids(self, queries: Sequence[str]) -> list[list[int]]:
+        """Token ids of queries in the template."""
+        return self._query.ids([self.config.query_prompt + query for query in queries])
+
+    def _sampled(self, states: Tensor, length: int) -> Tensor:
+        """Final hidden states, ``length`` of them of text -> embedding tokens. [b, all, d] -> [b, tokens, d]."""
         count = self.config.tokens
         if self.config.pooling == "last":
             return last_states(states, count)
@@ -87,8 +114,7 @@ class ItemEncoder(nn.Module):
     @torch.inference_mode()
     def embed_queries(self, queries: Sequence[str]) -> Tensor:
         """The bi-encoder's query embeddings, for the residual readout. Returns float32 [n, d]."""
-        ids = self._query.ids([self.config.query_prompt + query for query in queries])
-        return torch.from_numpy(self._encode(ids)[:, -1])
+        return torch.from_numpy(self._encode(self.query_ids(queries))[:, -1])
 
     def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
         out = np.empty((len(ids), self.config.tokens, self.hidden_size), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Training: candidate pools, teachers, and the joint training of item encoder and ranker."""

@@ -1,0 +1,41 @@
+"""Training batches: a few related queries and their documents, and what labels and teacher say of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["Batch", "only"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Queries and documents that are scored against each other.
+
+    Attributes:
+        queries: [q] texts.
+        documents: [n] texts, each once.
+        own: for each query the rows of its own candidates, a relevant one first; the full-text pass reads of these.
+        labels: float32 [q, n], soft grades in [0, 1]; NaN for unjudged pairs.
+        teacher: float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs. Pairs of which nothing is
+            known are not scored.
+    """
+
+    queries: list[str]
+    documents: list[str]
+    own: list[list[int]]
+    labels: Tensor
+    teacher: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """bool [q, n]: the pairs to score."""
+        return ~(self.labels.isnan() & self.teacher.isnan())
+
+
+def only(batches: Sequence[Batch]) -> dict[str, Batch]:
+    """The Trainer's collator: an item of the training set is a whole batch."""
+    (batch,) = batches
+    return {"batch": batch}

@@ -1,0 +1,75 @@
+"""How good is the model now? nDCG@10 of development queries at several token budgets, while training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mixlm_rerank.eval.measures import evaluate
+from mixlm_rerank.eval.ranked import Candidates
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.ranking import ranked
+from mixlm_rerank.scoring import BiEncoderScorer, Scorer, SharedPrefixScorer
+from mixlm_rerank.types import ScoredDoc
+
+__all__ = ["DevelopmentSet", "development_values"]
+
+QUERIES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class DevelopmentSet:
+    """Judged queries to choose by, never those of a test, with their candidates."""
+
+    name: str
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, int]]
+    candidates: Candidates
+
+
+@torch.inference_mode()
+def development_values(
+    model: MixLM, sets: Sequence[DevelopmentSet], budgets: Sequence[int], measure: str = "nDCG@10"
+) -> dict[str, float]:
+    """``"msmarco dl21 k=4"`` -> value, for every set, at every budget, and for the bi-encoder inside (``cosine``).
+
+    ``"k=4"`` alone: the mean over sets. The model is left in the mode (training or not) in which it was.
+    """
+    training = model.training
+    model.eval()
+    values: dict[str, list[float]] = {}
+    found: dict[str, float] = {}
+    for one in sets:
+        docids = list(one.candidates.texts)
+        tokens = model.encode([one.candidates.texts[docid] for docid in docids])
+        rows = {docid: row for row, docid in enumerate(docids)}
+        ways: dict[str, tuple[Scorer, int]] = {f"k={k}": (SharedPrefixScorer(model), k) for k in budgets}
+        ways["cosine"] = (BiEncoderScorer(model), 1)
+        for way, (scorer, budget) in ways.items():
+            ranking = _ranking(one, scorer, tokens[:, -budget:], rows)
+            value = evaluate(one.qrels, ranking, [measure])[measure]
+            found[f"{one.name} {way}"] = value
+            values.setdefault(way, []).append(value)
+    model.train(training)
+    return found | {way: fmean(of_sets) for way, of_sets in values.items()}
+
+
+def _ranking(
+    one: DevelopmentSet, scorer: Scorer, tokens: NDArray[np.float32], rows: Mapping[str, int]
+) -> dict[str, list[ScoredDoc]]:
+    ranking = {}
+    hits_of = one.candidates.of_query
+    for qids in _groups(list(hits_of), QUERIES_AT_ONCE):
+        own = [torch.from_numpy(tokens[[rows[hit.docid] for hit in hits_of[qid]]]) for qid in qids]
+        for qid, scores in zip(qids, scorer.score_batch([one.queries[qid] for qid in qids], own), strict=True):
+            ranking[qid] = ranked(hits_of[qid], np.ones(len(hits_of[qid]), dtype=bool), scores.double().numpy())
+    return ranking
+
+
+def _groups(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

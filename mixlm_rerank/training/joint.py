@@ -1,0 +1,161 @@
+"""Stage III: item encoder and ranker trained together, on batches of queries with their candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.training.batches import Batch
+from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
+
+__all__ = ["JointObjective", "LossWeights"]
+
+# Token positions of the item encoder in one forward pass; documents of like length stand together.
+POSITIONS_PER_FORWARD = 4096
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each loss counts (see :mod:`.losses`); a loss of weight 0 is not computed.
+
+    Attributes:
+        sft, distil: pointwise, against labels and teacher.
+        pred, hidden: self-alignment with the ranker's own full-text pass.
+        listwise: against the teacher, over the candidates of each query.
+        cosine: the same of the bi-encoder inside: keeps document and query embeddings good.
+        text: the same of the full-text pass: keeps full-text mode good.
+    """
+
+    sft: float = 0.0
+    distil: float = 0.0
+    pred: float = 0.0
+    hidden: float = 0.0
+    listwise: float = 0.0
+    cosine: float = 0.0
+    text: float = 0.0
+
+    def mixed(self, other: LossWeights, share: float) -> LossWeights:
+        """``(1 - share)`` of these and ``share`` of the other's."""
+        parts = {
+            field.name: (1 - share) * getattr(self, field.name) + share * getattr(other, field.name)
+            for field in fields(self)
+        }
+        return LossWeights(**parts)
+
+    @property
+    def read_text(self) -> bool:
+        """Whether the full-text pass is needed."""
+        return any((self.pred, self.hidden, self.text))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One way of scoring the pairs: final hidden states [pairs, d], scores [pairs], and where they stand [q, n]."""
+
+    states: Tensor
+    scores: Tensor
+    mask: Tensor
+
+    def table(self) -> Tensor:
+        """Scores as [q, n]; 0 where there are none."""
+        return torch.zeros(self.mask.shape, device=self.scores.device).masked_scatter(self.mask, self.scores.float())
+
+
+class JointObjective(nn.Module):
+    """``batch -> losses by name``, the weighted ones summed up under ``"loss"``.
+
+    Args:
+        model: trained whole.
+        temperature: of the listwise losses, in log-odds.
+        texts_per_query: candidates of each query that the full-text pass reads: it is what costs.
+    """
+
+    def __init__(self, model: MixLM, *, temperature: float = 1.0, texts_per_query: int = 2) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.texts_per_query = texts_per_query
+
+    def forward(self, batch: Batch, weights: LossWeights, tokens: int) -> dict[str, Tensor]:
+        """``tokens``: the budget of this step."""
+        model = self.model
+        documents = self._documents(batch.documents)
+        queries = model.item_encoder.forward_padded(model.item_encoder.query_ids(batch.queries))[:, -1]
+        cosines = F.normalize(queries.float(), dim=-1) @ F.normalize(documents[:, -1].float(), dim=-1).T
+        prefixes = model.ranker.prefixes(batch.queries)
+        mixed = self._mixed(batch, prefixes, documents[:, -tokens:], cosines)
+        teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
+        losses = self._losses_of(mixed, teacher, labels, weights)
+        if weights.cosine:
+            table = self._residual(cosines.new_ones(())).detach() * cosines
+            losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
+        if weights.read_text:
+            text = self._text(batch, prefixes, cosines)
+            losses |= self._alignment(mixed, text, weights)
+            if weights.text:
+                known = text.mask & ~teacher.isnan()
+                losses["text"] = listwise(teacher, text.table(), known, self.temperature)
+        losses["loss"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
+        return losses
+
+    def _mixed(self, batch: Batch, prefixes: Sequence[Tensor], documents: Tensor, cosines: Tensor) -> _Scored:
+        """The pairs scored from embedding tokens, documents [n, k, d]."""
+        mask = batch.mask.to(documents.device)
+        items = self.model.project(documents)
+        states = torch.cat(self.model.ranker.forward_packed(prefixes, [items[row] for row in mask]))
+        return _Scored(states, self.model.readout(states) + self._residual(cosines[mask]), mask)
+
+    def _text(self, batch: Batch, prefixes: Sequence[Tensor], cosines: Tensor) -> _Scored:
+        """Some of each query's own pairs, scored from the documents' text."""
+        ranker = self.model.ranker
+        mask = torch.zeros_like(batch.mask, device=cosines.device)
+        for query, rows in enumerate(batch.own):
+            mask[query, rows[: self.texts_per_query]] = True
+        pairs = mask.nonzero().tolist()
+        own = [prefixes[query] for query, _ in pairs]
+        texts = [batch.documents[row] for _, row in pairs]
+        states = ranker(own, ranker.documents(texts, [len(prefix) for prefix in own]))
+        return _Scored(states, self.model.readout(states) + self._residual(cosines[mask]).detach(), mask)
+
+    def _residual(self, cosines: Tensor) -> Tensor:
+        weight = self.model.readout.residual_weight
+        return torch.zeros_like(cosines) if weight is None else weight * cosines
+
+    def _losses_of(self, mixed: _Scored, teacher: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+        losses = {}
+        judged, taught = ~labels[mixed.mask].isnan(), ~teacher[mixed.mask].isnan()
+        if weights.sft:
+            losses["sft"] = pointwise(labels[mixed.mask][judged], mixed.scores[judged])
+        if weights.distil:
+            losses["distil"] = pointwise(teacher[mixed.mask][taught].sigmoid(), mixed.scores[taught])
+        if weights.listwise:
+            losses["listwise"] = listwise(teacher, mixed.table(), ~teacher.isnan(), self.temperature)
+        return losses
+
+    def _alignment(self, mixed: _Scored, text: _Scored, weights: LossWeights) -> dict[str, Tensor]:
+        """Self-alignment on the pairs that were scored both ways."""
+        both = text.mask[mixed.mask]  # which of the mixed pairs were read as text, in the same order
+        losses = {}
+        if weights.pred:
+            losses["pred"] = pointwise(text.scores.sigmoid(), mixed.scores[both])
+        if weights.hidden:
+            losses["hidden"] = hidden_alignment(mixed.states[both], text.states)
+        return losses
+
+    def _documents(self, texts: Sequence[str]) -> Tensor:
+        """Embedding tokens [n, all, d]; documents of like length go through the item encoder together."""
+        ids = self.model.item_encoder.document_ids(texts)
+        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+        parts, start = [], 0
+        while start < len(order):
+            size = max(1, POSITIONS_PER_FORWARD // len(ids[order[start]]))
+            parts.append(self.model.item_encoder.forward_padded([ids[row] for row in order[start : start + size]]))
+            start += size
+        place = torch.empty(len(order), dtype=torch.long)
+        place[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(parts)[place.to(parts[0].device)]

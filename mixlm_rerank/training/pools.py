@@ -1,0 +1,93 @@
+"""Candidate pools: for every training query its relevant documents and hard negatives out of several first stages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from mixlm_rerank.data.lines import json_lines, writing
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.eval.first_stages import FirstStage
+from mixlm_rerank.types import Candidate
+
+__all__ = ["Pool", "make_pools", "read_pools", "write_pools"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One query and the documents to learn its ranking from.
+
+    Attributes:
+        docids: unique, at least two.
+        grades: of each document; 0 for unjudged, which is not the same as not relevant.
+        first_stage: score of each document by the first of the first stages; its lowest one of the query where that
+            did not find the document.
+    """
+
+    qid: str
+    query: str
+    docids: list[str]
+    grades: list[int]
+    first_stage: list[float]
+
+
+def make_pools(
+    collection: Collection, first_stages: Sequence[FirstStage], *, depth: int = 50, size: int = 24
+) -> Iterator[Pool]:
+    """Pools of at most ``size`` documents: the relevant ones, best grade first, then the first stages' best in turn.
+
+    Queries without a relevant document, or for which nothing else is found, are left out.
+
+    Raises InputError if no query is left.
+    """
+    runs = [stage.retrieve(collection, depth) for stage in first_stages]
+    known = {document.docid for document in collection.corpus or () if document.content.strip()}
+    left = 0
+    for qid, query in collection.queries.items():
+        grades = {docid: grade for docid, grade in collection.qrels[qid].items() if docid in known}
+        relevant = sorted((docid for docid, grade in grades.items() if grade > 0), key=lambda docid: -grades[docid])
+        found = [[hit.docid for hit in run.get(qid, ())] for run in runs]
+        in_turn = (docid for docid in chain.from_iterable(zip_longest(*found)) if docid is not None)
+        docids = list(dict.fromkeys([*relevant[: size // 2], *in_turn]))[:size]
+        if relevant and len(docids) > 1:
+            left += 1
+            scores = _scores(docids, runs[0].get(qid, ()))
+            yield Pool(qid, query, docids, [max(0, grades.get(docid, 0)) for docid in docids], scores)
+    if not left:
+        raise InputError(f"{collection.name}: no query has a relevant document and another candidate to learn from")
+
+
+def write_pools(path: str | Path, pools: Iterable[Pool]) -> int:
+    """One JSON object a line. Returns how many."""
+    count = 0
+    with writing(path) as file:
+        for pool in pools:
+            file.write(json.dumps(asdict(pool)) + "\n")
+            count += 1
+    return count
+
+
+def read_pools(path: str | Path) -> list[Pool]:
+    """Raises InputError for a malformed line, by its number."""
+    return [_pool(fields, where) for where, fields in json_lines(path)]
+
+
+def _pool(fields: Mapping[str, object], where: str) -> Pool:
+    try:
+        pool = Pool(**fields)  # type: ignore[arg-type]
+        whole = len(pool.docids) == len(pool.grades) == len(pool.first_stage) == len(set(pool.docids)) > 1
+    except TypeError:
+        whole = False
+    if not whole:
+        raise InputError(f"{where}: not a candidate pool (qid, query, and as many docids, grades and first_stage)")
+    return pool
+
+
+def _scores(docids: Sequence[str], hits: Iterable[Candidate]) -> list[float]:
+    scores = {hit.docid: hit.score for hit in hits}
+    lowest = min(scores.values(), default=0.0)
+    return [scores.get(docid, lowest) for docid in docids]

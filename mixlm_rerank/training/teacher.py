@@ -1,0 +1,70 @@
+"""Teacher scores of candidate pools: computed once, kept as an array that an interrupted run goes on to fill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.progress import progress_bar
+from mixlm_rerank.training.pools import Pool
+
+__all__ = ["Teacher", "teacher_scores"]
+
+
+class Teacher(Protocol):
+    """Whoever is to be imitated: any full-text cross-encoder, or an ensemble."""
+
+    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.floating]:
+        """Scores of one query's candidates: higher is better, on the scale of log-odds. -> [n]."""
+        ...
+
+
+def teacher_scores(
+    path: str | Path, teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str], *, progress: bool = True
+) -> NDArray[np.float32]:
+    """The teacher's score of every candidate, float32 [pools, most candidates]; NaN past a pool's end.
+
+    They are kept in ``path`` while they are computed; what is there already is not computed again.
+
+    Raises InputError if a score is not finite, or ``path`` holds scores of other pools.
+    """
+    path = Path(path)
+    shape = (len(pools), max((len(pool.docids) for pool in pools), default=0))
+    scores = _opened(path, shape)
+    left = [row for row, pool in enumerate(pools) if np.isnan(scores[row, : len(pool.docids)]).any()]
+    with progress_bar(
+        len(pools), f"teacher: {path.stem}", "queries", enabled=progress, initial=len(pools) - len(left)
+    ) as bar:
+        for row in left:
+            pool = pools[row]
+            found = np.asarray(teacher.score(pool.query, [texts[docid] for docid in pool.docids]), dtype=np.float32)
+            if not np.isfinite(found).all():
+                bad = pool.docids[int(np.flatnonzero(~np.isfinite(found))[0])]
+                raise InputError(
+                    f"the teacher's score of document {bad!r} for query {pool.qid!r} is not finite: use the teacher in "
+                    "float32, or leave the document out"
+                )
+            scores[row, : len(found)] = found
+            bar.update(1)
+    scores.flush()
+    return np.array(scores)
+
+
+def _opened(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float32]]:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.tmp")
+        empty = open_memmap(draft, mode="w+", dtype=np.float32, shape=shape)
+        empty[:] = np.nan
+        empty.flush()
+        draft.replace(path)
+    scores: np.memmap[Any, np.dtype[np.float32]] = np.load(path, mmap_mode="r+")
+    if scores.shape != shape:
+        raise InputError(f"{path} holds teacher scores of other candidates ({scores.shape}, not {shape}): delete it")
+    return scores

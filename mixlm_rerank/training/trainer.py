@@ -1,0 +1,94 @@
+"""The Trainer of stage III: Hugging Face's, with our objective, budgets and curriculum."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from mixlm_rerank.training.joint import JointObjective, LossWeights
+
+__all__ = ["JointTrainer"]
+
+
+class JointTrainer(Trainer):
+    """Trains a :class:`JointObjective`.
+
+    Args:
+        objective: with the model.
+        phases: weights of the losses at the start of each phase of equal length; within one they move on linearly to
+            those of the next (the paper's curriculum: alignment first, then distillation). One phase: no curriculum.
+        budgets: token budgets; each step draws one, so that all of them serve.
+        learning_rates: of item encoder, ranker (with projector), and readout.
+        seed: of the budgets.
+        options: of the Hugging Face Trainer.
+    """
+
+    def __init__(
+        self,
+        objective: JointObjective,
+        *,
+        phases: Sequence[LossWeights],
+        budgets: Sequence[int],
+        learning_rates: tuple[float, float, float],
+        seed: int,
+        **options: Any,
+    ) -> None:
+        super().__init__(model=objective, **options)
+        self._objective = objective
+        self._phases = phases
+        self._budgets = budgets
+        self._learning_rates = learning_rates
+        self._seed = seed
+        self._sums: dict[str, float] = {}
+        self._steps = 0
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        step = self.state.global_step
+        # of the step alone: a resumed run draws the same
+        tokens = random.Random(f"{self._seed} {step}").choice(list(self._budgets))
+        losses: dict[str, Tensor] = model(inputs["batch"], self.weights_at(step / max(1, self.state.max_steps)), tokens)
+        for name, loss in losses.items():
+            if name != "loss":
+                self._sums[name] = self._sums.get(name, 0.0) + float(loss.detach())
+        self._steps += 1
+        return losses["loss"]
+
+    def weights_at(self, progress: float) -> LossWeights:
+        """``progress``: 0 at the start of training, 1 at its end."""
+        place = progress * (len(self._phases) - 1)
+        before = min(int(place), len(self._phases) - 1)
+        after = min(before + 1, len(self._phases) - 1)
+        return self._phases[before].mixed(self._phases[after], place - before)
+
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        """Each loss beside their sum: means since the last time."""
+        if "loss" in logs and self._steps:
+            logs |= {name: value / self._steps for name, value in self._sums.items()}
+            self._sums, self._steps = {}, 0
+        super().log(logs, *arguments, **options)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        mixlm = self._objective.model
+        encoder, ranker, readout = self._learning_rates
+        parts: list[tuple[nn.Module | None, float]] = [
+            (mixlm.item_encoder, encoder),
+            (mixlm.ranker, ranker),
+            (mixlm.projector, ranker),
+            (mixlm.readout, readout),
+        ]
+        groups = []
+        for part, rate in parts:
+            trained = [weight for weight in part.parameters() if weight.requires_grad] if part is not None else []
+            for decays in (True, False):  # biases, norms and single numbers do not decay
+                weights = [weight for weight in trained if (weight.ndim > 1) == decays]
+                if weights:
+                    groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
+        self.optimizer = torch.optim.AdamW(groups, betas=(self.args.adam_beta1, self.args.adam_beta2))
+        return self.optimizer

@@ -1,0 +1,75 @@
+"""Candidate pools of a collection to check by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mixlm_rerank import Candidate, Document
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pools
+
+
+class Stage:
+    """A first stage that finds what it is told to."""
+
+    def __init__(self, name: str, run: dict[str, list[tuple[str, float]]]) -> None:
+        self.name, self._run = name, run
+
+    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+        return {qid: [Candidate(*hit) for hit in self._run.get(qid, [])][:depth] for qid in collection.queries}
+
+
+def collection(qrels: dict[str, dict[str, int]]) -> Collection:
+    corpus = [Document(f"d{number}", f"text {number}") for number in range(9)] + [Document("empty", " ")]
+    return Collection("tiny", corpus, {qid: f"query {qid}" for qid in qrels}, qrels)
+
+
+A = Stage("a", {"q": [("d1", 9.0), ("d2", 8.0), ("d3", 7.0)], "r": [("d4", 3.0), ("d5", 2.0)]})
+B = Stage("b", {"q": [("d4", 0.9), ("d1", 0.8), ("d5", 0.7)]})
+
+
+def test_relevant_documents_come_first_then_the_first_stages_in_turn() -> None:
+    (pool,) = make_pools(collection({"q": {"d7": 1, "d2": 2, "d3": 0, "gone": 2, "empty": 1}}), [A, B], size=6)
+    assert pool.docids == ["d2", "d7", "d1", "d4", "d3", "d5"]
+    assert pool.grades == [2, 1, 0, 0, 0, 0]
+    assert pool.first_stage == [8.0, 7.0, 9.0, 7.0, 7.0, 7.0]  # the lowest of the first stage where it found nothing
+
+
+def test_size_bounds_a_pool_and_relevant_documents_fill_at_most_half_of_it() -> None:
+    (pool,) = make_pools(collection({"q": {f"d{number}": 1 for number in (3, 5, 6, 7, 8)}}), [A, B], size=4)
+    assert pool.docids == ["d3", "d5", "d1", "d4"]
+    assert pool.grades == [1, 1, 0, 0]
+
+
+def test_queries_to_learn_nothing_from_are_left_out() -> None:
+    qrels = {"q": {"d1": 1}, "r": {"d4": 0}, "s": {"d4": 1}}  # r: nothing relevant; s: nothing else is found
+    assert [pool.qid for pool in make_pools(collection(qrels), [A, B])] == ["q"]
+    with pytest.raises(InputError, match="tiny: no query has a relevant document and another candidate"):
+        list(make_pools(collection({"r": {"d4": 0}}), [A]))
+
+
+def test_written_and_read_again_they_are_the_same(tmp_path: Path) -> None:
+    pools = list(make_pools(collection({"q": {"d1": 1}, "r": {"d5": 2}}), [A, B]))
+    assert write_pools(tmp_path / "pools.jsonl", pools) == 2
+    assert read_pools(tmp_path / "pools.jsonl") == pools
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '{"qid": "q"}',
+        '{"qid": "q", "query": "x", "docids": ["a"], "grades": [1], "first_stage": [1.0]}',
+        '{"qid": "q", "query": "x", "docids": ["a", "a"], "grades": [1, 0], "first_stage": [1.0, 0.0]}',
+        '{"qid": "q", "query": "x", "docids": ["a", "b"], "grades": [1], "first_stage": [1.0, 0.0]}',
+    ],
+)
+def test_a_malformed_pool_is_named_by_its_line(tmp_path: Path, fields: str) -> None:
+    path = tmp_path / "pools.jsonl"
+    write_pools(path, [Pool("q", "x", ["a", "b"], [1, 0], [1.0, 0.0])])
+    with path.open("a") as file:
+        file.write(fields + "\n")
+    with pytest.raises(InputError, match=r"pools\.jsonl, line 2: not a candidate pool"):
+        read_pools(path)
