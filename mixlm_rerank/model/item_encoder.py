@@ -69,7 +69,15 @@ class ItemEncoder(nn.Module):
     def forward_padded(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Embedding tokens of documents of any lengths in one forward pass, for training. -> [n, tokens, d].
 
-        Equal to :meth:`forward` up to rounding: padding stands at the end and is masked.
+        Equal to :meth:`forward` up to rounding.
+        """
+        states = self.token_states(ids)
+        return torch.cat([self._sampled(row[None], len(own)) for row, own in zip(states, ids, strict=True)])
+
+    def token_states(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Final hidden states of every position, memory tokens included: one [length, d] a text, in one forward pass.
+
+        Padding stands at the end and is masked.
         """
         embedding = self.backbone.get_input_embeddings()
         device = self.backbone.device
@@ -79,10 +87,7 @@ class ItemEncoder(nn.Module):
         lengths = torch.tensor([len(row) for row in rows], device=device)
         mask = torch.arange(embeds.shape[1], device=device) < lengths[:, None]
         states = self.backbone(inputs_embeds=embeds, attention_mask=mask.long(), use_cache=False).last_hidden_state
-        sampled = [
-            self._sampled(row[None, : len(whole)], len(own)) for row, whole, own in zip(states, rows, ids, strict=True)
-        ]
-        return torch.cat(sampled)
+        return [padded[: len(row)] for padded, row in zip(states, rows, strict=True)]
 
     def query_ids(self, queries: Sequence[str]) -> list[list[int]]:
         """Token ids of queries in the template."""

@@ -47,13 +47,17 @@ class Source:
 
 
 class TrainingMix(Dataset[Batch]):
-    """``count`` batches of ``queries`` queries of one source with ``candidates`` documents each.
+    """``count`` groups of ``queries`` queries of one source with ``candidates`` documents each.
+
+    A group is a batch or, with ``parts``, several: what is too large for the memory at once.
 
     What is where depends on ``seed`` and the position alone, so a resumed run goes on with the same. Raises InputError
     without sources, for one without pools, or for a candidate that has no text.
     """
 
-    def __init__(self, sources: Sequence[Source], count: int, *, queries: int, candidates: int, seed: int = 0) -> None:
+    def __init__(
+        self, sources: Sequence[Source], count: int, *, queries: int, candidates: int, seed: int = 0, parts: int = 1
+    ) -> None:
         if not sources:
             raise InputError("there is nothing to train on: no collection is named")
         for source in sources:
@@ -63,6 +67,7 @@ class TrainingMix(Dataset[Batch]):
         self._sources = sources
         self._candidates = candidates
         self._seed = seed
+        self.parts = parts
         self._source_of = draw.choice(len(sources), size=count, p=shares / shares.sum())
         self._pools_of: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * count
         for number, source in enumerate(sources):
@@ -75,12 +80,14 @@ class TrainingMix(Dataset[Batch]):
                 self._pools_of[place] = groups.pop()
 
     def __len__(self) -> int:
-        return len(self._pools_of)
+        return len(self._pools_of) * self.parts
 
     def __getitem__(self, position: int) -> Batch:
-        source = self._sources[self._source_of[position]]
+        group, part = divmod(position, self.parts)
+        source = self._sources[self._source_of[group]]
         draw = random.Random(f"{self._seed} {position}")
-        pools = [source.pools[row] for row in self._pools_of[position]]
+        rows_of_pools = self._pools_of[group]
+        pools = [source.pools[row] for row in rows_of_pools[part % len(rows_of_pools) :: self.parts]]
         chosen = [self._chosen(pool, draw) for pool in pools]
         rows = {docid: row for row, docid in enumerate(dict.fromkeys(docid for docids in chosen for docid in docids))}
         documents = [source.texts[docid] for docid in rows]

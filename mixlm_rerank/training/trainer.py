@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
 
 from mixlm_rerank.training.joint import JointObjective, LossWeights
@@ -59,6 +60,9 @@ class JointTrainer(Trainer):
                 self._sums[name] = self._sums.get(name, 0.0) + float(loss.detach())
         self._steps += 1
         return losses["loss"]
+
+    def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
+        return SequentialSampler(self.train_dataset)  # the mix has an order of its own
 
     def weights_at(self, progress: float) -> LossWeights:
         """``progress``: 0 at the start of training, 1 at its end."""

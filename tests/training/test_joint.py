@@ -46,7 +46,8 @@ def test_losses_are_those_of_the_scorers(fresh: Callable[..., MixLM], batch: Bat
     flat = pointwise(batch.teacher.flatten().sigmoid(), scores.flatten())
     assert float(found["distil"]) == pytest.approx(float(flat), abs=1e-3)
     cosines = torch.stack([BiEncoderScorer(model).score(query, tokens) for query in batch.queries])
-    weight = float(model.readout.residual_weight)  # type: ignore[arg-type]
+    assert model.readout.residual_weight is not None
+    weight = model.readout.residual_weight.item()
     expected = listwise(batch.teacher, weight * cosines, batch.mask)
     assert float(found["cosine"]) == pytest.approx(float(expected), abs=1e-3)
     read = torch.zeros_like(batch.mask)

@@ -52,7 +52,7 @@ def test_what_is_masked_has_no_gradient_and_no_effect() -> None:
     assert scores.grad is not None and scores.grad.isfinite().all()
     assert scores.grad[0, 2] == 0 and scores.grad[0, 0] != 0
     other = listwise(torch.tensor([[1.0, 0.0, 9.0]]), torch.tensor([[1.0, 2.0, -50.0]]), mask)
-    assert float(other) == pytest.approx(float(loss))
+    assert other.item() == pytest.approx(loss.item())
 
 
 def test_hidden_alignment_by_hand() -> None:

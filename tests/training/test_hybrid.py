@@ -1,0 +1,62 @@
+"""The untrained teacher: each part by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mixlm_rerank import MixLM
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.scoring import BiEncoderScorer
+from mixlm_rerank.training.hybrid import BM25Scores, HybridTeacher, HybridWeights, max_sim
+
+TEXTS = ["a dog barks at the moon", "cats sleep", "the moon is a rock that goes round the earth", "bread"]
+QUERIES = ["moon dogs", "bread", "who sleeps on the earth"]
+
+
+def test_max_sim_by_hand() -> None:
+    """Two words between special tokens; documents of one and two positions."""
+    query = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 2.0], [9.0, 9.0]])
+    one, two = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, -1.0]])
+    half = 0.5**0.5
+    torch.testing.assert_close(max_sim([query], [one, two]), torch.tensor([[0.5, half]]))
+    torch.testing.assert_close(max_sim([query[:2]], [one]), torch.tensor([[(half + 1) / 2]]))
+
+
+def test_padding_is_never_the_best_match() -> None:
+    query, short, long = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]), torch.ones(5, 2)
+    assert max_sim([query], [short, long])[0, 0] == -1
+
+
+def test_cosine_part_is_the_bi_encoders(fresh: Callable[..., MixLM]) -> None:
+    model = fresh()
+    found = HybridTeacher(model.item_encoder, TEXTS, HybridWeights(cosine=2.0, max_sim=0.0, bm25=0.0))(QUERIES, TEXTS)
+    tokens = torch.from_numpy(model.encode(TEXTS))
+    expected = torch.stack([BiEncoderScorer(model).score(query, tokens) for query in QUERIES])
+    torch.testing.assert_close(found, 2 * expected, atol=1e-4, rtol=0)
+
+
+def test_parts_add_up_and_a_pair_scores_the_same_in_any_company(fresh: Callable[..., MixLM]) -> None:
+    encoder = fresh("modernbert").item_encoder
+    parts = [HybridWeights(3.0, 0.0, 0.0), HybridWeights(0.0, 5.0, 0.0), HybridWeights(0.0, 0.0, 7.0)]
+    together = HybridTeacher(encoder, TEXTS, HybridWeights(3.0, 5.0, 7.0))(QUERIES, TEXTS)
+    apart = sum(HybridTeacher(encoder, TEXTS, part)(QUERIES, TEXTS) for part in parts)
+    torch.testing.assert_close(together, apart)
+    alone = HybridTeacher(encoder, TEXTS, HybridWeights(3.0, 5.0, 7.0))(QUERIES[2:], TEXTS[1:2])
+    torch.testing.assert_close(alone, together[2:, 1:2], atol=1e-4, rtol=0)
+
+
+def test_bm25_is_a_share_of_the_best_in_the_corpus() -> None:
+    scores = BM25Scores([*TEXTS, "a dog and the moon"])(["dog moon", "bread", "unknown words"], TEXTS)
+    assert scores[0, 0] > scores[0, 2] > scores[0, 1] == 0
+    assert scores[0, 0] < 1 == scores[1, 3]  # the best of the first query is not among these
+    assert not scores[2].any()
+
+
+def test_documents_of_another_corpus_are_refused() -> None:
+    with pytest.raises(InputError, match="'something else' ... is not in the corpus"):
+        BM25Scores(TEXTS)(["dog"], ["something else"])
+    with pytest.raises(InputError, match="no documents"):
+        BM25Scores([])

@@ -1,0 +1,128 @@
+"""Stage III: it learns; killed and resumed it ends with the same weights; the best model is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixlm_rerank import MixLM
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.training.joint import JointObjective, LossWeights
+from mixlm_rerank.training.mix import Source, TrainingMix
+from mixlm_rerank.training.stage3 import JointOptions, train_joint
+
+OPTIONS = JointOptions(
+    phases=(LossWeights(pred=0.5, hidden=0.5, listwise=0.5), LossWeights(listwise=1.0, cosine=0.3)),
+    budgets=(1, 4),
+    learning_rates=(1e-3, 1e-3, 1e-2),
+    log_every=2,
+    save_every=3,
+)
+
+
+def a_mix(source: Source, steps: int = 12, parts: int = 1) -> TrainingMix:
+    return TrainingMix([source], steps, queries=4, candidates=4, parts=parts)
+
+
+def weights(model: MixLM) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_it_learns_the_teachers_ranking_at_every_budget(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, architecture: str
+) -> None:
+    model, batch = fresh(architecture), a_mix(source)[0]
+
+    def losses() -> list[float]:
+        with torch.no_grad():
+            return [JointObjective(model)(batch, LossWeights(listwise=1), k)["loss"].item() for k in (1, 4)]
+
+    before = losses()
+    train_joint(model, a_mix(source, 60), tmp_path, OPTIONS, progress=False)
+    assert all(after < 0.7 * start for start, after in zip(before, losses(), strict=True))
+
+
+@pytest.mark.timeout(300)
+def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    whole = fresh()
+    train_joint(whole, a_mix(source), tmp_path / "whole", OPTIONS, progress=False)
+    child = os.fork()
+    if not child:
+        step = JointObjective.forward
+
+        def deadly(self: JointObjective, *arguments: object) -> dict[str, torch.Tensor]:
+            deadly.steps += 1  # type: ignore[attr-defined]
+            if deadly.steps == 9:  # type: ignore[attr-defined]
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(self, *arguments)  # type: ignore[arg-type]
+
+        deadly.steps = 0  # type: ignore[attr-defined]
+        JointObjective.forward = deadly  # type: ignore[method-assign,assignment]
+        try:
+            train_joint(fresh(), a_mix(source), tmp_path / "killed", OPTIONS, progress=False)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert {path.name for path in (tmp_path / "killed").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+    resumed = fresh()
+    train_joint(resumed, a_mix(source), tmp_path / "killed", OPTIONS, progress=False)
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(resumed)[name]), name
+
+
+def test_parts_of_a_group_add_up_to_one_step(fresh: Callable[..., MixLM], source: Source, tmp_path: Path) -> None:
+    """The micro-batch is halved, the effective batch stays."""
+    mix = a_mix(source, 6, parts=2)
+    assert len(mix) == 12
+    assert sorted(mix[0].queries + mix[1].queries) == sorted(a_mix(source, 6)[0].queries)
+    train_joint(fresh(), mix, tmp_path, OPTIONS, progress=False)
+    state = json.loads((tmp_path / "checkpoint-6" / "trainer_state.json").read_text())
+    assert state["global_step"] == 6
+
+
+def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    values = iter([0.3, 0.5, 0.4, 0.2])
+    kept = []
+
+    def development(model: MixLM) -> dict[str, float]:
+        kept.append(weights(model))
+        return {"k=4": next(values)}
+
+    model = fresh()
+    best = train_joint(
+        model, a_mix(source), tmp_path, OPTIONS, development=development, choose_by="k=4", progress=False
+    )
+    for name, weight in kept[1].items():
+        assert torch.equal(weight, weights(best)[name]), name
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [row["dev k=4"] for row in history if "dev k=4" in row] == [0.3, 0.5, 0.4, 0.2]
+    assert {"pred", "hidden", "listwise", "cosine"} <= {name for row in history for name in row}
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_budgets_and_values_that_are_not_there_are_refused(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="tokens must lie between 1 and 4"):
+        train_joint(fresh(), a_mix(source), tmp_path, JointOptions(budgets=(1, 8)), progress=False)
+    with pytest.raises(InputError, match="'k=9' is not measured; there is k=4"):
+        train_joint(
+            fresh(),
+            a_mix(source),
+            tmp_path,
+            OPTIONS,
+            development=lambda m: {"k=4": 0.0},
+            choose_by="k=9",
+            progress=False,
+        )
