@@ -1,8 +1,8 @@
 """A teacher that needs no training: late interaction over a bi-encoder's own token states, its cosine, and BM25.
 
 Final hidden states of a bi-encoder know more than their mean: MaxSim over them (ColBERT's score, 2004.12832) ranks
-better than the cosine that the model was trained for, and BM25 adds what both miss. It scores any pair of texts, so every
-query of a batch can be compared with every document of it.
+better than the cosine that the model was trained for, and BM25 adds what both miss. It scores any pair of texts, so
+every query of a batch can be compared with every document of it.
 """
 
 from __future__ import annotations
