@@ -35,6 +35,7 @@ class Source:
         teacher: scores of any pair.
         weight: its share of the batches, against the other sources' weights.
         highest_grade: the grade that counts as 1; soft labels are ``grade / highest_grade``.
+        label_scale: log-odds that a label of 1 adds to the teacher's score.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Source:
     teacher: PairTeacher
     weight: float = 1.0
     highest_grade: int = 1
+    label_scale: float = 0.0
 
 
 class TrainingMix(Dataset[Batch]):
@@ -98,7 +100,8 @@ class TrainingMix(Dataset[Batch]):
                     labels[query, rows[docid]] = min(1.0, grade / source.highest_grade)
         queries = [pool.query for pool in pools]
         own = [[rows[docid] for docid in docids] for docids in chosen]
-        return Batch(queries, documents, own, labels, source.teacher(queries, documents))
+        teacher = source.teacher(queries, documents) + source.label_scale * labels.nan_to_num()
+        return Batch(queries, documents, own, labels, teacher)
 
     def _chosen(self, pool: Pool, draw: random.Random) -> list[str]:
         """A relevant document first, then others at random."""

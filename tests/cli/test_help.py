@@ -26,6 +26,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 def test_these_are_the_commands() -> None:
     assert [name for name, command in COMMANDS.items() if not hasattr(command, "commands")] == [
         "rerank",
+        "train",
         "demo",
         "model init",
         "index build",

