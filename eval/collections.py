@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixlm_rerank.data import Corpus, open_corpus, read_qrels, read_topics
 from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_dataset
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.types import Document
 
-__all__ = ["Collection", "open_collection", "sampled", "some_ids"]
+__all__ = ["Collection", "SomeDocuments", "open_collection", "sampled", "some_ids"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -40,6 +41,17 @@ class Collection:
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     drop_same_id: bool = False
+
+
+@dataclass(frozen=True)
+class SomeDocuments:
+    """Those documents of a corpus that have these docids."""
+
+    corpus: Corpus
+    docids: frozenset[str]
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for document in self.corpus if document.docid in self.docids)
 
 
 def open_collection(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -17,17 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.identity import CorpusIdentity
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.eval.loading import Loading
+from mixlm_rerank.errors import InputError
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.types import Document
 
-__all__ = ["Embeddings", "document_embeddings", "load_sentence_transformer", "sentence_transformers"]
+__all__ = ["Embeddings", "document_embeddings"]
 
 AT_ONCE = 8192  # documents encoded together: sorted by length, then written to disk
 VECTORS, DOCIDS = "embeddings.npy", "docids.json"
@@ -40,29 +37,6 @@ class Embeddings:
 
     docids: list[str]
     vectors: NDArray[np.float32]
-
-
-def sentence_transformers(purpose: str) -> Any:
-    """The library. Raises MissingDependency if it is not installed, naming what it is needed for."""
-    try:
-        return importlib.import_module("sentence_transformers")
-    except ImportError:
-        raise MissingDependency(f"{purpose} needs sentence-transformers: pip install sentence-transformers") from None
-
-
-def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -> Any:
-    """The model. Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers."""
-    library = sentence_transformers("a bi-encoder")
-    try:
-        model = library.SentenceTransformer(name_or_path, **loading.of_sentence_transformers())
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: {reason}") from None
-    # Transformers makes one up where its files are missing: every word would be unknown
-    tokenizer = getattr(model, "tokenizer", None)
-    if len(getattr(tokenizer, "all_special_tokens", ())) >= len(tokenizer.get_vocab() if tokenizer else "any"):
-        raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: it has no tokenizer")
-    return model
 
 
 def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: bool = False) -> Embeddings:

@@ -14,8 +14,9 @@ import numpy as np
 from mixlm_rerank.data import Corpus, read_run
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval.collections import Collection, some_ids
-from mixlm_rerank.eval.embeddings import document_embeddings, load_sentence_transformer
+from mixlm_rerank.eval.embeddings import document_embeddings
 from mixlm_rerank.eval.loading import Loading
+from mixlm_rerank.eval.peers import load_sentence_transformer
 from mixlm_rerank.types import Candidate
 
 if TYPE_CHECKING:

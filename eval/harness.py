@@ -48,6 +48,7 @@ def evaluate_collection(
     depth: int = 100,
     baseline: str = FIRST_STAGE,
     teacher: str | None = None,
+    candidates_only: bool = False,
 ) -> CollectionResult:
     """Rank, time and measure every system on the first ``depth`` candidates; first stage and oracle come along.
 
@@ -59,6 +60,8 @@ def evaluate_collection(
         systems: with unique names.
         measures: the first is the main one, of the tests and curves. Judged@10 comes along.
         baseline, teacher: names of systems.
+        candidates_only: systems get no other documents than the candidates. Rankings stay the same; sizes and build
+            times are then of these.
 
     Raises:
         InputError: names that are not unique or not there, an unknown measure, no candidates, candidates that are no
@@ -69,11 +72,12 @@ def evaluate_collection(
     check_measures(names)
     collection = work.collection
     candidates = find_candidates(work, first_stage, depth)
+    of_systems = work.restricted(candidates.texts) if candidates_only else work
     as_found = {qid: unranked(hits) for qid, hits in candidates.of_query.items()}
     best = oracle(candidates.of_query, collection.qrels)
     found = [
         Ranked(FIRST_STAGE, first_stage.name, "first stage", as_found),
-        *(rank(system, candidates, work) for system in systems),
+        *(rank(system, candidates, of_systems) for system in systems),
         Ranked(ORACLE, "the same candidates in the order of their judgments", "oracle", best),
     ]
     for system in found:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.identity import identify
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import IndexDamaged, InputError
-from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.eval.collections import Collection, SomeDocuments
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 
@@ -32,6 +33,13 @@ class Workplace:
     folder: Path
     indexes: Path
     progress: bool = True
+
+    def restricted(self, docids: Iterable[str]) -> Workplace:
+        """The same place, where the collection has no other documents than these."""
+        if self.collection.corpus is None:
+            return self
+        corpus = SomeDocuments(self.collection.corpus, frozenset(docids))
+        return Workplace(replace(self.collection, corpus=corpus), self.folder, self.indexes, self.progress)
 
     def documents(self, purpose: str) -> Corpus:
         """Raises InputError for a collection without documents, naming what they are needed for."""

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.embeddings import document_embeddings, load_sentence_transformer, sentence_transformers
+from mixlm_rerank.eval.embeddings import document_embeddings
 from mixlm_rerank.eval.loading import Loading
+from mixlm_rerank.eval.peers import load_cross_encoder, load_sentence_transformer
 from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.systems.protocol import Footprint, by_score
 from mixlm_rerank.eval.workplace import Workplace
@@ -36,14 +37,7 @@ class CrossEncoder:
     def __init__(self, source: str, max_length: int | None = None, loading: Loading = Loading()) -> None:
         if max_length is not None and max_length < 1:
             raise InputError(f"max_length must be at least 1, not {max_length}")
-        peer = sentence_transformers("a cross-encoder")
-        try:
-            self._model = peer.CrossEncoder(source, max_length=max_length, **loading.of_sentence_transformers())
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
-        if self._model.num_labels != 1:
-            raise InputError(f"{source!r} gives a pair {self._model.num_labels} scores: a reranker must give one")
+        self._model = load_cross_encoder(source, max_length, loading)
         short = Path(source).name
         self.name = short if max_length is None else f"{short}, {max_length} tokens"
         self.description = (

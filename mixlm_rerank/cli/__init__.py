@@ -43,6 +43,7 @@ app.add_typer(bm25.app, name="bm25")
 app.command("rerank")(rerank.rerank)
 app.add_typer(evaluate.app, name="eval")
 app.command("train")(train.train)
+app.command("distill")(train.distill)
 app.command("demo")(demo.demo)
 
 

@@ -74,6 +74,9 @@ def report(
     topics: Topics = None,
     qrels: Qrels = None,
     sample: Sample = None,
+    candidates_only: Annotated[
+        bool, typer.Option("--candidates-only", help="Encode no documents but candidates; sizes and times are theirs.")
+    ] = False,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
@@ -96,7 +99,16 @@ def report(
     check_names(made, baseline, teacher)
     with _resumable(output):
         results = [
-            evaluate_collection(work, stage, made, measures=measures, depth=depth, baseline=baseline, teacher=teacher)
+            evaluate_collection(
+                work,
+                stage,
+                made,
+                measures=measures,
+                depth=depth,
+                baseline=baseline,
+                teacher=teacher,
+                candidates_only=candidates_only,
+            )
             for work, stage in places
         ]
         names = list(results[0].systems[0].measures)

@@ -1,4 +1,4 @@
-"""``mixlm-rerank train``: a recipe in, a model out."""
+"""``mixlm-rerank train``: a recipe in, a model out; ``distill``: a corpus and a cross-encoder in, a model out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import Offline
+from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
 
-__all__ = ["train"]
+__all__ = ["distill", "train"]
 
 
 def train(
@@ -36,6 +36,58 @@ def train(
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"{model}: trained; its history is {output}/joint/history.png", err=True)
+
+
+def distill(
+    corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
+    teacher: Annotated[
+        str,
+        typer.Option(help="Any sentence-transformers CrossEncoder, or 'full-text': the model's own ranker on text."),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on with an interrupted run.")],
+    queries: Annotated[
+        Path | None, typer.Option(help="A log of queries (any topics format); by default made of titles and sentences.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=10, help="How many queries are made where none are given.")] = 2000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each query is learned from.")] = 4,
+    model: Model = "default",
+    device: Device = None,
+    offline: Offline = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Fit a MixLM to a corpus so that it ranks as a cross-encoder does, without labels."""
+    from mixlm_rerank.eval.loading import Loading
+    from mixlm_rerank.eval.systems import CrossEncoder, FullTextMode
+
+    from ..data import read_topics
+    from ..training.cross_encoder import CrossEncoderTeacher, FullTextTeacher
+    from ..training.distil import DistilOptions, distil
+    from ..training.stage3 import JointOptions
+
+    loading = Loading(device, "float32", offline)
+    start = load_model(model, device, "float32", offline)
+    own = teacher == "full-text"
+    reader = load_model(model, device, "float32", offline) if own else None
+    budgets = [budget for budget in (1, 2, 4, 8, 16) if budget <= start.config.tokens]
+    try:
+        found = distil(
+            open_documents(corpus),
+            CrossEncoderTeacher(teacher, loading) if reader is None else FullTextTeacher(reader),
+            CrossEncoder(teacher, None, loading) if reader is None else FullTextMode(reader),
+            start,
+            output,
+            queries=None if queries is None else read_topics(queries),
+            options=DistilOptions(queries=count, rounds=rounds),
+            joint=JointOptions(budgets=budgets),
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
+        raise typer.Exit(130) from None
+    typer.echo("fidelity to the teacher on held-out queries: rank-biased overlap, overlap of the first ten, same first")
+    for name, value in found.items():
+        typer.echo(f"  {name:<12}{value.rank_biased_overlap:6.3f}{value.overlap:7.3f}{value.same_first:7.3f}")
+    typer.echo(f"{output}/model: fitted", err=True)
 
 
 def _path(recipe: str) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Sequence, Sized
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class JointTrainer(Trainer):
         return losses["loss"]
 
     def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
-        return SequentialSampler(self.train_dataset)  # the mix has an order of its own
+        return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has an order of its own
 
     def weights_at(self, progress: float) -> LossWeights:
         """``progress``: 0 at the start of training, 1 at its end."""

@@ -96,6 +96,12 @@ def test_two_models_are_seeds_and_the_table_shows_their_mean(place: Path, mixlm:
     assert "±" in cells[2]
 
 
+def test_candidates_only_encodes_no_other_documents(place: Path, mixlm: Command) -> None:
+    done(mixlm, f"{REPORT} --candidates-only --depth 1 --sample 3")
+    (index,) = (path for path in Path("out/tiny").glob("tokens-*") if path.is_dir())
+    assert 0 < len(TokenIndex(index)) <= 3
+
+
 def test_splits_samples_topics_and_judgments(place: Path, mixlm: Command) -> None:
     both = done(mixlm, REPORT.replace("report tiny", "report tiny tiny@dev"))
     assert [(found.name, found.queries) for found in both.collections] == [("tiny", 7), ("tiny dev", 3)]

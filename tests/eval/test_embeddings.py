@@ -18,7 +18,8 @@ from tokenizers.normalizers import Lowercase
 from mixlm_rerank import Document
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval import embeddings
-from mixlm_rerank.eval.embeddings import document_embeddings, load_sentence_transformer
+from mixlm_rerank.eval.embeddings import document_embeddings
+from mixlm_rerank.eval.peers import load_sentence_transformer
 
 Checkpoint = Callable[..., Path]
 

@@ -14,7 +14,7 @@ import ir_measures
 import numpy as np
 import pytest
 
-from mixlm_rerank import Candidate, Document, MixLM, ScoredDoc
+from mixlm_rerank import Candidate, Document, MixLM, ScoredDoc, TokenIndex
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import analysis, fidelity
 from mixlm_rerank.eval.collections import open_collection
@@ -442,3 +442,26 @@ def test_the_machine_is_told() -> None:
     found = machine()
     assert {"processor", "cores", "python", "torch"} <= found.keys()
     assert all(found.values()) and int(found["cores"]) >= 1
+
+
+def test_with_candidates_only_nothing_else_is_encoded_and_rankings_stay(
+    work: Workplace, tmp_path: Path, tiny: Callable[..., MixLM]
+) -> None:
+    run = tmp_path / "two.trec"
+    run.write_text("q1 Q0 d2 1 2.0 x\nq1 Q0 d1 2 1.0 x\nq2 Q0 d1 1 1.0 x\n")
+    systems = [TokenReranker(tiny("bert")), Cosine(tiny("bert"))]
+    whole, some = (
+        evaluate_collection(
+            Workplace(work.collection, tmp_path / name, tmp_path / name, progress=False),
+            RunFile(run),
+            systems,
+            measures=MEASURES,
+            candidates_only=name == "some",
+        )
+        for name in ("whole", "some")
+    )
+    assert whole.documents == some.documents == 6
+    for name in ("MixLM-k=4.trec", "cosine.trec"):
+        assert (tmp_path / "some" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    sizes = {name: len(TokenIndex(next((tmp_path / name).glob("tokens-*-*[!n]")))) for name in ("whole", "some")}
+    assert sizes == {"whole": 6, "some": 2}

@@ -1,0 +1,160 @@
+"""No labels: a corpus, a teacher and queries (or none) -> a MixLM fitted to that corpus, and how faithful it is."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from mixlm_rerank.data import Corpus
+from mixlm_rerank.data.lines import writing
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.eval.fidelity import Fidelity, fidelity
+from mixlm_rerank.eval.first_stages import BM25
+from mixlm_rerank.eval.ranked import find_candidates, rank
+from mixlm_rerank.eval.systems import TokenReranker
+from mixlm_rerank.eval.systems.protocol import System
+from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.training.mix import Source, TrainingMix
+from mixlm_rerank.training.pools import Pool, read_pools, write_pools
+from mixlm_rerank.training.stage3 import JointOptions, train_joint
+from mixlm_rerank.training.stored import StoredTeacher
+from mixlm_rerank.training.synthetic import synthetic_queries
+from mixlm_rerank.training.teacher import Teacher, teacher_scores
+
+__all__ = ["DistilOptions", "distil"]
+
+REPORT = "fidelity.json"
+
+
+@dataclass(frozen=True)
+class DistilOptions:
+    """Attributes:
+    queries: how many are made of the corpus, where none are given.
+    held_out: share of the queries that fidelity is measured on; at most 200 queries.
+    depth: candidates of each query, by BM25.
+    candidates: of these, drawn at random, are scored by the teacher for training.
+    rounds: how often each training query is seen.
+    group: queries a step.
+    """
+
+    queries: int = 2000
+    held_out: float = 0.1
+    depth: int = 100
+    candidates: int = 16
+    rounds: int = 4
+    group: int = 8
+
+
+def distil(
+    corpus: Corpus,
+    teacher: Teacher,
+    teacher_system: System,
+    model: MixLM,
+    folder: str | Path,
+    *,
+    queries: Mapping[str, str] | None = None,
+    options: DistilOptions = DistilOptions(),
+    joint: JointOptions = JointOptions(),
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Fidelity]:
+    """Train ``model`` to rank this corpus as the teacher does; saved as ``model`` under ``folder``. Resumable.
+
+    Args:
+        teacher, teacher_system: the same cross-encoder, to learn from and to be compared with.
+        queries: qid -> text of a log, say; None: titles and sentences of the corpus.
+
+    Returns:
+        system -> fidelity to the teacher on queries that were not trained on: the model at each of its budgets, and
+        "start k=...", as it was before. Also in fidelity.json.
+
+    Raises:
+        InputError: too few queries, or a corpus to make none of.
+    """
+    folder = Path(folder)
+    asked = dict(queries) if queries is not None else synthetic_queries(corpus, options.queries, seed)
+    training, held_out = _divided(asked, options.held_out, seed)
+    found = _measured(model, corpus, held_out, teacher_system, folder, options.depth, joint, "start ", progress)
+    source = _source(corpus, training, teacher, model, folder, options, seed, progress)
+    steps = max(1, options.rounds * len(source.pools) // options.group)
+    mix = TrainingMix([source], steps, queries=options.group, candidates=options.candidates // 2, seed=seed)
+    train_joint(model, mix, folder / "joint", joint, seed=seed, progress=progress)
+    model.save_pretrained(folder / "model")
+    found |= _measured(model, corpus, held_out, teacher_system, folder, options.depth, joint, "", progress)
+    with writing(folder / REPORT) as file:
+        json.dump({name: asdict(value) for name, value in found.items()}, file, indent=1)
+    return found
+
+
+def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Training queries, and those held out; equal texts are on one side."""
+    texts = {text: qid for qid, text in queries.items()}
+    qids = sorted(texts.values())
+    random.Random(seed).shuffle(qids)
+    count = min(200, max(1, round(share * len(qids))))
+    if len(qids) < 2 * count or len(qids) < 10:
+        raise InputError(f"{len(qids)} different queries are too few to train on some and measure on others: give 10")
+    return {qid: queries[qid] for qid in qids[count:]}, {qid: queries[qid] for qid in qids[:count]}
+
+
+def _collection(name: str, corpus: Corpus, queries: Mapping[str, str]) -> Collection:
+    return Collection(name, corpus, dict(queries), {qid: {} for qid in queries})
+
+
+def _source(
+    corpus: Corpus,
+    queries: Mapping[str, str],
+    teacher: Teacher,
+    model: MixLM,
+    folder: Path,
+    options: DistilOptions,
+    seed: int,
+    progress: bool,
+) -> Source:
+    work = Workplace(_collection("corpus", corpus, queries), folder, folder, progress)
+    path = folder / "pools.jsonl"
+    candidates = find_candidates(work, BM25(folder / "lucene", progress=progress), options.depth)
+    if not path.exists():
+        draw = random.Random(seed)
+        pools = []
+        for qid, hits in candidates.of_query.items():
+            chosen = draw.sample(hits, min(options.candidates, len(hits)))
+            if len(chosen) > 1:
+                docids = [hit.docid for hit in chosen]
+                pools.append(Pool(qid, queries[qid], docids, [0] * len(chosen), [hit.score for hit in chosen]))
+        if not pools:
+            raise InputError("BM25 finds fewer than two documents for every query: are they of this corpus?")
+        write_pools(path, pools)
+    pools = read_pools(path)
+    scores = teacher_scores(folder / "teacher.npy", teacher, pools, candidates.texts, progress=progress)
+    embeddings = model.item_encoder.embed_queries([pool.query for pool in pools]).numpy()
+    return Source("corpus", pools, candidates.texts, embeddings, StoredTeacher(pools, candidates.texts, scores))
+
+
+def _measured(
+    model: MixLM,
+    corpus: Corpus,
+    queries: Mapping[str, str],
+    teacher: System,
+    folder: Path,
+    depth: int,
+    joint: JointOptions,
+    prefix: str,
+    progress: bool,
+) -> dict[str, Fidelity]:
+    """Fidelity at every budget, on all ``depth`` candidates."""
+    work = Workplace(_collection("held-out queries", corpus, queries), folder / "held-out", folder, progress)
+    candidates = find_candidates(work, BM25(folder / "lucene"), depth)
+    work = work.restricted(candidates.texts)
+    taught = rank(teacher, candidates, work).ranking
+    found = {}
+    for budget in sorted(joint.budgets):
+        system = TokenReranker(model, budget)
+        system.name = f"{prefix}k={budget}"
+        found[system.name] = fidelity(rank(system, candidates, replace(work)).ranking, taught)
+    return found

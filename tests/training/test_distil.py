@@ -1,0 +1,159 @@
+"""Distillation without labels: real BM25, a real cross-encoder, queries made of the corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from mixlm_rerank import Candidate, Document, MixLM, ScoredDoc
+from mixlm_rerank.cli import app
+from mixlm_rerank.data import open_corpus
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.systems.protocol import by_score
+from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.training.distil import DistilOptions, distil
+from mixlm_rerank.training.pools import Pool
+from mixlm_rerank.training.stage3 import JointOptions
+from mixlm_rerank.training.synthetic import synthetic_queries
+from mixlm_rerank.training.teacher import teacher_scores
+
+POOLS = [
+    Pool(f"q{n}", f"query {n}", [f"d{n}", f"d{n + 1}", "d0"][:size], [0] * size, [0.0] * size)
+    for n, size in ((1, 3), (2, 2), (3, 3), (4, 2))
+]
+WORDS = "dog cat moon bread mail rock earth water salt yeast flour man sleeps barks fears".split()
+TEXTS = {f"d{number}": f"text {number}" for number in range(6)}
+
+
+class Counting:
+    """A teacher that scores by the number in a text, and keeps count; it fails when it is to."""
+
+    def __init__(self, fails_at: int | None = None, value: float | None = None) -> None:
+        self.asked: list[str] = []
+        self._fails_at, self._value = fails_at, value
+
+    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float64]:
+        if len(self.asked) == self._fails_at:
+            raise RuntimeError("the machine goes down")
+        self.asked.append(query)
+        return np.array([float(text.split()[1]) if self._value is None else self._value for text in texts])
+
+
+def test_teacher_scores_are_computed_once_and_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "teacher.npy"
+    with pytest.raises(RuntimeError):
+        teacher_scores(path, Counting(fails_at=2), POOLS, TEXTS, progress=False)
+    rest = Counting()
+    scores = teacher_scores(path, rest, POOLS, TEXTS, progress=False)
+    assert rest.asked == ["query 3", "query 4"]
+    np.testing.assert_array_equal(scores, [[1, 2, 0], [2, 3, np.nan], [3, 4, 0], [4, 5, np.nan]])
+    again = Counting()
+    np.testing.assert_array_equal(teacher_scores(path, again, POOLS, TEXTS, progress=False), scores)
+    assert not again.asked
+    with pytest.raises(InputError, match="holds teacher scores of other candidates"):
+        teacher_scores(path, again, POOLS[:2], TEXTS, progress=False)
+
+
+def test_a_teacher_that_is_not_finite_is_refused_by_query_and_document(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"score of document 'd1' for query 'q1' is not finite: use the teacher in float32"
+    ):
+        teacher_scores(tmp_path / "t.npy", Counting(value=np.nan), POOLS, TEXTS, progress=False)
+
+
+def test_queries_are_titles_and_sentences_of_the_corpus() -> None:
+    documents = [
+        Document(f"d{n}", f"First sentence number {n}. Second sentence, of {n}!", title=f"The title {n}")
+        for n in range(50)
+    ]
+    found = synthetic_queries(iter(documents), 20, seed=1)
+    assert len(found) == len(set(found.values())) == 20
+    assert found == synthetic_queries(documents, 20, seed=1) != synthetic_queries(documents, 20, seed=2)
+    everything = {text for d in documents for text in (d.title, *d.text.replace("! ", "!").split(". "))}
+    assert all(text.rstrip(".") in {one.rstrip(".") for one in everything} for text in found.values())
+    assert {text.startswith("The title") for text in found.values()} == {True, False}
+    with pytest.raises(InputError, match="no title or sentence of 3 to 24 words"):
+        synthetic_queries([Document("a", "too short"), Document("b", "word " * 30)], 5)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    rows = [{"_id": f"d{n}", "text": " ".join(draw.choice(WORDS, size=9)) + "."} for n in range(60)]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class CommonWords:
+    """A teacher, and the system to compare with: how many words query and document share."""
+
+    name, description, kind, tokens, pointwise, seed_group = "words", "words", "other", None, True, None
+
+    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([3.0 * len(set(query.strip(".").split()) & set(text.strip(".").split())) for text in texts])
+
+    def prepare(self, work: Workplace) -> None:
+        """Nothing to prepare."""
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        return by_score(candidates, self.score(query, [hit.text or "" for hit in candidates]))
+
+
+def test_what_is_learned_holds_for_queries_held_out(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
+    joint = JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=1000)
+    options = DistilOptions(queries=60, rounds=12, depth=20)
+    words = CommonWords()
+    found = distil(
+        open_corpus(str(corpus)),
+        words,
+        words,  # type: ignore[arg-type]
+        fresh("bert", tokens=2),
+        tmp_path,
+        options=options,
+        joint=joint,
+        progress=False,
+    )
+    assert list(found) == ["start k=1", "start k=2", "k=1", "k=2"]
+    for budget in (1, 2):
+        assert found[f"k={budget}"].kendall_tau > found[f"start k={budget}"].kendall_tau + 0.15
+    read = {line["query"] for line in map(json.loads, (tmp_path / "pools.jsonl").read_text().splitlines())}
+    assert len(read) == 54
+    assert len(list((tmp_path / "held-out").glob("*.jsonl"))) == 5  # the teacher, and two budgets before and after
+
+
+@pytest.mark.parametrize("teacher", ["cross-encoder", "full-text"])
+def test_the_command(
+    corpus: Path, fresh: Callable[..., MixLM], cross_encoder: Callable[..., Path], tmp_path: Path, teacher: str
+) -> None:
+    fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
+    source = teacher if teacher == "full-text" else str(cross_encoder())
+    command = ["distill", str(corpus), "--teacher", source, "--output", str(tmp_path / "run"), "--model"]
+    done = CliRunner().invoke(app, [*command, str(tmp_path / "start"), "--count", "40", "--rounds", "1", "--quiet"])
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads((tmp_path / "run" / "fidelity.json").read_text())
+    assert "k=2" in done.output and f"{found['k=2']['rank_biased_overlap']:.3f}" in done.output
+    model, start = MixLM.from_pretrained(tmp_path / "run" / "model"), MixLM.from_pretrained(tmp_path / "start")
+    assert model.fingerprint != start.fingerprint
+
+
+def test_too_few_queries_are_refused(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
+    (tmp_path / "few.tsv").write_text("1\tdog moon\n2\tcat bread\n")
+    fresh().save_pretrained(tmp_path / "start")
+    options = [
+        "--output",
+        str(tmp_path / "run"),
+        "--queries",
+        str(tmp_path / "few.tsv"),
+        "--model",
+        str(tmp_path / "start"),
+    ]
+    done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", "full-text", *options])
+    assert isinstance(done.exception, InputError) and "2 different queries are too few" in str(done.exception)
