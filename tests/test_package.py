@@ -29,6 +29,7 @@ LAYERS = {
         *("eval", "integrations", "reranker", "ranking", "scoring", "index", "model"),
         *("data", "errors", "types", "progress"),
     },
+    "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress"},
     "integrations": {"integrations", "data", "reranker", "errors", "types", "progress"},
 }
 
