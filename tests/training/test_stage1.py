@@ -1,0 +1,108 @@
+"""Stage I on a tiny decoder: its loss by hand, what it learns, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mixlm_rerank import MixLM
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.assembly import load_tokenizer
+from mixlm_rerank.scoring import FullTextScorer
+from mixlm_rerank.training.reasoning import Judgement, read_judgements
+from mixlm_rerank.training.stage1 import Reasoned, Sequencer, reasoning_loss, train_reasoning
+
+FILE = Path(__file__).with_name("reasoning.jsonl")
+YES, NO = 5, 6  # token ids
+
+
+def test_the_loss_by_hand() -> None:
+    """Two tokens of rationale after two others, then one before the verdict; a vocabulary of eight."""
+    logits = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+    row = logits[0].log_softmax(dim=-1)
+    words = Reasoned([0, 1, 2, 3, 4], range(2, 4), 0.8, None)
+    p = 1 / (1 + math.exp(-(logits[0, 4, YES] - logits[0, 4, NO]).item()))
+    verdict = 0.8 * math.log(0.8 / p) + 0.2 * math.log(0.2 / (1 - p))
+    expected = -(row[1, 2] + row[2, 3]).item() / 2 + verdict
+    assert reasoning_loss(logits, [words], YES, NO).item() == pytest.approx(expected, abs=1e-5)
+
+    judged = replace(words, logits=[{2: math.log(0.3), 7: math.log(0.1)}, {3: 0.0}])
+    first = 0.75 * (math.log(0.75) - row[1, 2].item()) + 0.25 * (math.log(0.25) - row[1, 7].item())
+    expected = (first - row[2, 3].item()) / 2 + verdict
+    assert reasoning_loss(logits, [judged], YES, NO).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_padding_does_not_count() -> None:
+    logits = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+    sequence = Reasoned([0, 1, 2, 3], range(1, 3), 0.5, None)
+    other = logits.clone()
+    other[0, 4] += 9
+    assert reasoning_loss(logits, [sequence], YES, NO) == reasoning_loss(other, [sequence], YES, NO)
+
+
+def test_only_the_document_is_cut(checkpoint: Callable[..., Path]) -> None:
+    tokenizer = load_tokenizer(str(checkpoint("qwen3")))
+    judgement = read_judgements(FILE)[0]
+    whole = Sequencer(tokenizer, 64, 500)(judgement)
+    cut = Sequencer(tokenizer, 64, len(whole.ids) - 5)(judgement)
+    assert len(cut.ids) == len(whole.ids) - 5
+    text = tokenizer.decode(cut.ids)
+    assert judgement.rationale in text and judgement.query in text and text.endswith("\nAnswer: ")
+    assert judgement.document not in text
+    assert tokenizer.decode([cut.ids[place] for place in cut.rationale]) == judgement.rationale
+    with pytest.raises(InputError, match="prompt and rationale of the query .* max_length is 30: raise it"):
+        Sequencer(tokenizer, 64, 30)(judgement)
+    with pytest.raises(InputError, match="logits for 1 tokens, .* the judge must have the same tokenizer"):
+        Sequencer(tokenizer, 64, 500)(replace(judgement, logits=[{1: 0.0}]))
+
+
+def test_it_learns_the_judges_verdicts_and_the_checkpoint_starts_a_ranker(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    start, judgements = str(checkpoint("qwen3")), read_judgements(FILE)
+    options: dict[str, Any] = {"learning_rate": 3e-3, "num_train_epochs": 30, "logging_steps": 6, "disable_tqdm": True}
+    trained = train_reasoning(start, judgements, tmp_path, max_length=120, max_query_tokens=64, **options)
+    losses = [
+        row["loss"]
+        for row in json.loads((next(tmp_path.glob("checkpoint-*")) / "trainer_state.json").read_text())["log_history"]
+        if "loss" in row
+    ]
+    assert float(losses[-1]) < 0.3 * float(losses[0])
+    model = MixLM.from_backbones(start, trained, max_query_tokens=64, max_document_tokens=40)
+    before = MixLM.from_backbones(start, start, max_query_tokens=64, max_document_tokens=40)
+    assert not torch.equal(model.readout.score.weight, before.readout.score.weight)
+    assert FullTextScorer(model).score("what is the moon?", ["a rock", "bread"]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rationale": " "}, "line 2: query, document and rationale must be texts"),
+        ({"grade": 2}, "line 2: grade must be a number from 0 to 1, not 2"),
+        ({"grade": None}, "line 2: grade must be a number"),
+        ({"logits": [[1]]}, "line 2: logits must be a list"),
+        ({"logits": [[[1, math.inf]]]}, "line 2: logits must be a list"),
+        ({"grade": 0.1, "rationale": "No."}, "have two different grades"),
+    ],
+)
+def test_bad_judgements_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    good = json.loads(FILE.read_text().splitlines()[0])
+    path = tmp_path / "reasoning.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in (good, good | changes)))
+    with pytest.raises(InputError, match=message):
+        read_judgements(path)
+
+
+def test_encoders_and_empty_files_are_refused(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no decoder: stage I needs one"):
+        train_reasoning(str(checkpoint("bert")), [Judgement("q", "d", "r", 0.5)], tmp_path)
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(InputError, match="holds no judgements"):
+        read_judgements(tmp_path / "empty.jsonl")
