@@ -151,7 +151,7 @@ def _obstacles(a: CollectionResult, b: CollectionResult, measure: str) -> tuple[
     if a.first_stage != b.first_stage:
         found.append(f"another first stage ({a.first_stage}, then {b.first_stage})")
     else:
-        first_a, first_b = (_find(one, one.first_stage) for one in (a, b))
+        first_a, first_b = (_first_stage(one) for one in (a, b))
         if first_a and first_b and _moved(first_a.per_query.get(measure, {}), first_b.per_query.get(measure, {})):
             values = [numbers.measure(system.measures[measure]) for system in (first_a, first_b)]
             found.append(f"other results of the first stage {a.first_stage} ({measure} {values[0]}, then {values[1]})")
@@ -169,8 +169,8 @@ def _speed_ratio(a: SystemResult, b: SystemResult) -> float | None:
     return b.efficiency.documents_per_second / a.efficiency.documents_per_second
 
 
-def _find(collection: CollectionResult, name: str) -> SystemResult | None:
-    return next((system for system in collection.systems if system.name == name), None)
+def _first_stage(collection: CollectionResult) -> SystemResult | None:
+    return next((one for one in collection.systems if kind_of(collection, one) == "first stage"), None)
 
 
 def _some(names: Iterable[str]) -> str:

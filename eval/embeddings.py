@@ -21,6 +21,7 @@ from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.identity import CorpusIdentity
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.peers import fingerprint_of
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.types import Document
 
@@ -28,7 +29,6 @@ __all__ = ["Embeddings", "document_embeddings"]
 
 AT_ONCE = 8192  # documents encoded together: sorted by length, then written to disk
 VECTORS, DOCIDS = "embeddings.npy", "docids.json"
-NOT_OF_THE_MODEL = {"_name_or_path", "transformers_version"}  # where it was loaded from, and by what
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: b
     if len(set(docids)) < len(docids):
         twice = Counter(docids).most_common(1)[0][0]
         raise InputError(f"duplicate docid {twice!r} in the corpus: docids must be unique")
-    place = folder / hashlib.sha256(f"{_fingerprint(model)} {identity.digest}".encode()).hexdigest()[:16]
+    place = folder / hashlib.sha256(f"{fingerprint_of(model)} {identity.digest}".encode()).hexdigest()[:16]
     if not place.exists():
         draft = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         draft.mkdir(parents=True, exist_ok=True)
@@ -99,32 +99,3 @@ def _encode(model: Any, corpus: Corpus, docids: list[str], draft: Path, progress
 
 def _with_text(corpus: Corpus) -> Iterator[Document]:
     return (document for document in corpus if document.content.strip())
-
-
-def _fingerprint(model: Any) -> str:
-    """Hash of what embeddings depend on: modules and their settings, prompts, lengths, tokenizer and weights."""
-    digest = hashlib.sha256(repr(model).encode())
-    settings = [model.prompts, model.default_prompt_name, model.truncate_dim, model.max_seq_length]
-    settings += [_tokenizer(model.tokenizer), *map(_architecture, model.modules())]
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        digest.update(weight.detach().float().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def _tokenizer(tokenizer: Any) -> object:
-    """All that decides how a text is cut: a fast tokenizer's own description, of others the vocabulary."""
-    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(fast, "to_str"):
-        return sorted(tokenizer.get_vocab().items())
-    described: dict[str, object] = json.loads(fast.to_str())
-    return {key: value for key, value in described.items() if key not in ("padding", "truncation")}  # of the last call
-
-
-def _architecture(module: Any) -> object:
-    """The configuration of a Transformers model (heads, rotary base ...), which its weights do not show."""
-    config: Any = getattr(module, "config", None)
-    if not hasattr(config, "to_dict"):
-        return None
-    return {key: value for key, value in config.to_dict().items() if key not in NOT_OF_THE_MODEL}

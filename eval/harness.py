@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from mixlm_rerank.data import write_run
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.analysis import depth_curve, examples, slices
@@ -73,7 +75,7 @@ def evaluate_collection(
     collection = work.collection
     candidates = find_candidates(work, first_stage, depth)
     of_systems = work.restricted(candidates.texts) if candidates_only else work
-    as_found = {qid: unranked(hits) for qid, hits in candidates.of_query.items()}
+    as_found = {qid: unranked(_by_trec_eval(hits)) for qid, hits in candidates.of_query.items()}
     best = oracle(candidates.of_query, collection.qrels)
     found = [
         Ranked(FIRST_STAGE, first_stage.name, "first stage", as_found),
@@ -85,7 +87,7 @@ def evaluate_collection(
     per_query = {system.name: evaluate_queries(collection.qrels, system.ranking, names) for system in found}
     return CollectionResult(
         collection.name,
-        sum(1 for _ in collection.corpus) if collection.corpus is not None else None,
+        candidates.documents,
         len(collection.qrels),
         first_stage.name,
         depth,
@@ -110,7 +112,6 @@ def _system_results(
     comparisons = {row.system: row for row in compare(values, baseline)}
     taught = next((system.ranking for system in found if system.name == teacher), None)
     query_words = {qid: len(text.split()) for qid, text in work.collection.queries.items()}
-    document_words = _relevant_words(qrels, candidates.texts)
     return [
         SystemResult(
             name=system.name,
@@ -129,7 +130,7 @@ def _system_results(
             ),
             slices=[
                 *slices("query length", "words", query_words, values[system.name]),
-                *slices("length of the relevant documents", "words", document_words, values[system.name]),
+                *slices("length of the relevant documents", "words", candidates.relevant_words, values[system.name]),
             ],
             kind=system.kind,
         )
@@ -161,11 +162,6 @@ def _examples(
     ]
 
 
-def _relevant_words(qrels: Mapping[str, Mapping[str, int]], texts: Mapping[str, str]) -> dict[str, int]:
-    """qid -> mean words of its relevant documents, of those whose texts are at hand: candidates of any query."""
-    found = {}
-    for qid, grades in qrels.items():
-        words = [len(texts[docid].split()) for docid, grade in grades.items() if grade > 0 and docid in texts]
-        if words:
-            found[qid] = sum(words) // len(words)
-    return found
+def _by_trec_eval(hits: Sequence[Candidate]) -> list[Candidate]:
+    """As trec_eval orders a run: by score in float32, equal ones by docid, descending."""
+    return sorted(sorted(hits, key=lambda hit: hit.docid, reverse=True), key=lambda hit: -float(np.float32(hit.score)))

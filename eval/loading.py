@@ -12,7 +12,7 @@ __all__ = ["Loading"]
 class Loading:
     """Attributes:
     device: ``"cpu"``, ``"cuda"`` ...; None: a GPU if there is one.
-    dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None: bfloat16 on a GPU, else float32.
+    dtype: of rankers, ``"float32"``, ``"bfloat16"`` or ``"float16"``; None: bfloat16 on a GPU, else float32.
     offline: never ask the hub.
     """
 
@@ -20,12 +20,25 @@ class Loading:
     dtype: str | None = None
     offline: bool = False
 
-    def of_sentence_transformers(self) -> dict[str, Any]:
-        """Keywords of SentenceTransformer and CrossEncoder. Raises InputError for another dtype."""
+    def of_rankers(self) -> dict[str, Any]:
+        """Keywords of CrossEncoder. Raises InputError for another dtype."""
         import torch
 
         from mixlm_rerank.model.families import parameter_dtype
 
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = parameter_dtype(self.dtype) or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
-        return {"device": device, "local_files_only": self.offline, "model_kwargs": {"dtype": dtype}}
+        on_gpu = self._device().startswith("cuda")
+        return self._options(parameter_dtype(self.dtype) or (torch.bfloat16 if on_gpu else torch.float32))
+
+    def of_embedding_models(self) -> dict[str, Any]:
+        """Keywords of SentenceTransformer: always float32, as our item encoder is."""
+        import torch
+
+        return self._options(torch.float32)
+
+    def _device(self) -> str:
+        import torch
+
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _options(self, dtype: Any) -> dict[str, Any]:
+        return {"device": self._device(), "local_files_only": self.offline, "model_kwargs": {"dtype": dtype}}

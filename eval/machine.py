@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-__all__ = ["machine", "peak_memory", "reset_peak_memory"]
+__all__ = ["conditions", "machine", "peak_memory", "reset_peak_memory"]
 
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -18,6 +19,7 @@ def machine() -> dict[str, str]:
     found = {
         "processor": _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
@@ -27,6 +29,11 @@ def machine() -> dict[str, str]:
     if torch.cuda.is_available():
         found["accelerator"] = torch.cuda.get_device_name()
     return found
+
+
+def conditions() -> list[str]:
+    """What a timing holds for: processor, cores, threads, accelerator, versions."""
+    return [f"{name} {value}" for name, value in machine().items()] + [f"mixlm-rerank {version('mixlm-rerank')}"]
 
 
 def reset_peak_memory() -> None:

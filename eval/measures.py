@@ -42,10 +42,13 @@ def evaluate_queries(
 ) -> dict[str, dict[str, float]]:
     """measure -> qid -> value, for all queries in ``qrels``; otherwise as :func:`evaluate`."""
     parsed, calculate = _prepared(qrels, run, measures)
-    names = {measure: name for name, measure in parsed.items()}
+    names: dict[Any, list[str]] = {}
+    for name, measure in parsed.items():  # one measure may be asked for under two names
+        names.setdefault(measure, []).append(name)
     values = {name: dict.fromkeys(qrels, 0.0) for name in measures}
     for metric in calculate("iter_calc"):
-        values[names[metric.measure]][metric.query_id] = float(metric.value)
+        for name in names[metric.measure]:
+            values[name][metric.query_id] = float(metric.value)
     return values
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 from typing import Any
 
 from safetensors import SafetensorError
@@ -10,7 +12,13 @@ from safetensors import SafetensorError
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval.loading import Loading
 
-__all__ = ["load_cross_encoder", "load_sentence_transformer"]
+__all__ = ["fingerprint_of", "load_cross_encoder", "load_sentence_transformer"]
+
+SETTINGS = (
+    *("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "max_seq_length"),
+    *("dtype", "device"),
+)
+NOT_OF_THE_MODEL = {"_name_or_path", "transformers_version"}  # where it was loaded from, and by what
 
 
 def _library(purpose: str) -> Any:
@@ -23,10 +31,10 @@ def _library(purpose: str) -> Any:
 
 def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -> Any:
     """The model. Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers."""
-    library = _library("a bi-encoder")
+    library, options = _library("a bi-encoder"), loading.of_embedding_models()
     try:
-        model = library.SentenceTransformer(name_or_path, **loading.of_sentence_transformers())
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        model = library.SentenceTransformer(name_or_path, **options)
+    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: {reason}") from None
     # Transformers makes one up where its files are missing: every word would be unknown
@@ -41,12 +49,41 @@ def load_cross_encoder(source: str, max_length: int | None = None, loading: Load
 
     Raises InputError if it cannot be loaded, or gives several; MissingDependency without sentence-transformers.
     """
-    library = _library("a cross-encoder")
+    library, options = _library("a cross-encoder"), loading.of_rankers()
     try:
-        model = library.CrossEncoder(source, max_length=max_length, **loading.of_sentence_transformers())
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        model = library.CrossEncoder(source, max_length=max_length, **options)
+    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
     if model.num_labels != 1:
         raise InputError(f"{source!r} gives a pair {model.num_labels} scores: a reranker must give one")
     return model
+
+
+def fingerprint_of(model: Any) -> str:
+    """Hash of what a model's output depends on: modules and settings, prompts, lengths, tokenizer, weights, device."""
+    digest = hashlib.sha256(repr(model).encode())
+    settings: list[object] = [getattr(model, name, None) for name in SETTINGS]
+    settings += [_tokenizer(model.tokenizer), *map(_architecture, model.modules())]
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(weight.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _tokenizer(tokenizer: Any) -> object:
+    """All that decides how a text is cut: a fast tokenizer's own description, of others the vocabulary."""
+    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(fast, "to_str"):
+        return sorted(tokenizer.get_vocab().items())
+    described: dict[str, object] = json.loads(fast.to_str())
+    return {key: value for key, value in described.items() if key not in ("padding", "truncation")}  # of the last call
+
+
+def _architecture(module: Any) -> object:
+    """The configuration of a Transformers model (heads, rotary base ...), which its weights do not show."""
+    config: Any = getattr(module, "config", None)
+    if not hasattr(config, "to_dict"):
+        return None
+    return {key: value for key, value in config.to_dict().items() if key not in NOT_OF_THE_MODEL}

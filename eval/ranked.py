@@ -8,13 +8,13 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.first_stages import FirstStage
-from mixlm_rerank.eval.machine import peak_memory, reset_peak_memory
+from mixlm_rerank.eval.machine import conditions, peak_memory, reset_peak_memory
 from mixlm_rerank.eval.record import Record, Timed
 from mixlm_rerank.eval.results import Efficiency, Kind
 from mixlm_rerank.eval.systems import System
@@ -31,13 +31,18 @@ FIRST_STAGE, ORACLE = "first stage", "oracle"
 class Candidates:
     """What every system ranks: the first stage's documents of each query that has any, with their texts.
 
-    ``texts``: docid -> text, of these documents alone; empty for a collection without documents.
+    Attributes:
+        texts: docid -> text, of these documents alone; empty for a collection without documents.
+        documents: of the whole corpus; None without one.
+        relevant_words: qid -> mean words of all its relevant documents, found or not.
     """
 
     first_stage: str
     depth: int
     of_query: Mapping[str, list[Candidate]]
     texts: Mapping[str, str]
+    documents: int | None = None
+    relevant_words: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,19 @@ def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Can
         raise InputError(f"{first_stage.name} finds no candidates for any query of {work.collection.name}")
     wanted = {hit.docid for hits in found.values() for hit in hits}
     corpus = work.collection.corpus
-    texts = {document.docid: document.content for document in corpus or () if document.docid in wanted}
+    relevant = {
+        qid: [docid for docid, grade in grades.items() if grade > 0] for qid, grades in work.collection.qrels.items()
+    }
+    judged = {docid for docids in relevant.values() for docid in docids}
+    texts: dict[str, str] = {}
+    words: dict[str, int] = {}
+    documents = 0
+    for document in corpus or ():
+        documents += 1
+        if document.docid in wanted:
+            texts[document.docid] = document.content
+        if document.docid in judged:
+            words[document.docid] = len(document.content.split())
     lacking = [docid for docid in wanted if docid not in texts]
     if corpus is not None and lacking:
         raise InputError(
@@ -69,7 +86,9 @@ def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Can
             f"({min(lacking)!r} ...): do they belong together?"
         )
     with_texts = {qid: [replace(hit, text=texts.get(hit.docid)) for hit in hits] for qid, hits in found.items()}
-    return Candidates(first_stage.name, depth, with_texts, texts)
+    lengths = {qid: [words[docid] for docid in docids if docid in words] for qid, docids in relevant.items()}
+    means = {qid: sum(own) // len(own) for qid, own in lengths.items() if own}
+    return Candidates(first_stage.name, depth, with_texts, texts, None if corpus is None else documents, means)
 
 
 def rank(system: System, candidates: Candidates, work: Workplace) -> Ranked:
@@ -133,9 +152,10 @@ def _rank_queries(
 
 
 def _key(system: System, candidates: Candidates, work: Workplace) -> str:
-    """What a ranking depends on: the system, the queries, and the candidates with their scores and texts."""
+    """What a ranking and its cost depend on: the system, the queries, the candidates, the machine and our version."""
     digest = hashlib.sha256()
     for qid, hits in candidates.of_query.items():
         row = (qid, work.collection.queries[qid], [(hit.docid, hit.score, hit.text) for hit in hits])
         digest.update(repr(row).encode("utf-8", "replace"))
-    return json.dumps([system.description, candidates.first_stage, candidates.depth, digest.hexdigest()[:16]])
+    asked = [candidates.first_stage, candidates.depth, digest.hexdigest()[:16]]
+    return json.dumps([system.description, *asked, work.is_restricted, conditions()])

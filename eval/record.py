@@ -42,7 +42,10 @@ class Record:
             if "costs" in row:
                 self.costs = row["costs"]
                 continue
-            docs = [ScoredDoc(docid, score, rank, first) for rank, (docid, score, first) in enumerate(row["docs"], 1)]
+            docs = [
+                ScoredDoc(docid, score, rank, first, rank > len(row["docs"]) - row["missing"])
+                for rank, (docid, score, first) in enumerate(row["docs"], 1)
+            ]
             self.ranked[row["qid"]] = Timed(docs, row["seconds"])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +60,8 @@ class Record:
     def add(self, qid: str, timed: Timed) -> None:
         """Keep one query's ranking. Raises InputError if it cannot be written; what is there stays."""
         docs = [(doc.docid, doc.score, doc.first_stage_score) for doc in timed.docs]
-        self._write({"qid": qid, "seconds": timed.seconds, "docs": docs})
+        missing = sum(doc.missing for doc in timed.docs)  # they stand last
+        self._write({"qid": qid, "seconds": timed.seconds, "missing": missing, "docs": docs})
         self.ranked[qid] = timed
 
     def finish(self, costs: dict[str, Any]) -> None:

@@ -60,13 +60,16 @@ def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]], loading:
     makers = [
         make for word in words for make in _makers(word, models, loading)
     ]  # all words are looked at before a model loads
-    return [make() for make in makers]
+    systems = [make() for make in makers]
+    return list({(system.name, system.description): system for system in systems}.values())  # mixlm:4,mixlm is one
 
 
 def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Callable[[], System]]:
     """What makes each system of one word."""
     whole, plus, last = spec.rpartition("+")
     weight = _number(last) if plus else None
+    if weight is not None and whole.startswith("verify"):
+        raise InputError(f"{spec!r}: what is read in full cannot be mixed afterwards; mix another system")
     if weight is not None:
         return [partial(_interpolated, make, weight) for make in _makers(whole, models, loading)]
     word, colon, value = spec.partition(":")

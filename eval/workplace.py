@@ -34,6 +34,11 @@ class Workplace:
     indexes: Path
     progress: bool = True
 
+    @property
+    def is_restricted(self) -> bool:
+        """Whether the collection has lost all documents but some."""
+        return isinstance(self.collection.corpus, SomeDocuments)
+
     def restricted(self, docids: Iterable[str]) -> Workplace:
         """The same place, where the collection has no other documents than these."""
         if self.collection.corpus is None:

@@ -101,7 +101,7 @@ def efficiency_table(collection: CollectionResult) -> Table | None:
         Column("× teacher", f"documents/s over that of {collection.teacher}"),
         Column("p50, ms", "half of the queries took no longer"),
         Column("p99, ms", "99 of 100 queries took no longer"),
-        Column("index/document", "bytes of the token index over its documents"),
+        Column("index/document", "bytes that the system needs on disk for each document"),
         Column("build", "time to build the token index"),
         Column("memory", "peak of the process, models included"),
     ]

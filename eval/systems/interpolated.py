@@ -8,9 +8,9 @@ import numpy as np
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.results import Kind
-from mixlm_rerank.eval.systems.protocol import Footprint, System, by_score
+from mixlm_rerank.eval.systems.protocol import Footprint, System
 from mixlm_rerank.eval.workplace import Workplace
-from mixlm_rerank.ranking import interpolated
+from mixlm_rerank.ranking import interpolated, ranked
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Interpolated", "mixed"]
@@ -45,7 +45,9 @@ class Interpolated:
 
 
 def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: float) -> list[ScoredDoc]:
-    """Candidates by their scores in ``docs``, mixed with their own (of the first stage)."""
-    scores = {doc.docid: doc.score for doc in docs}
-    own = np.array([scores[hit.docid] for hit in candidates])
-    return by_score(candidates, interpolated(own, np.array([hit.score for hit in candidates]), weight))
+    """Candidates by their scores in ``docs``, mixed with their own (of the first stage); those without a score last."""
+    scores = {doc.docid: doc.score for doc in docs if not doc.missing}
+    found = np.array([hit.docid in scores for hit in candidates])
+    kept = [hit for hit in candidates if hit.docid in scores]
+    own, first_stage = np.array([scores[hit.docid] for hit in kept]), np.array([hit.score for hit in kept])
+    return ranked(candidates, found, interpolated(own, first_stage, weight))

@@ -12,6 +12,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.systems.protocol import Footprint, by_score
 from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.reranker import Reranker
@@ -28,7 +29,7 @@ class _OfMixLM:
         self.model = model
         self.name = name if seed is None else f"{name} [{seed}]"
         self.seed_group = None if seed is None else name
-        settings = repr((model.config, model.fingerprint, model.ranker.dtype))
+        settings = repr((model.config, model.fingerprint, model.ranker.dtype, model.device))
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         self.description = f"{type(self).__name__}: {model.name}, weights {weights_hash(model)}, settings {digest}"
 
@@ -47,7 +48,7 @@ class TokenReranker(_OfMixLM):
     def prepare(self, work: Workplace) -> Footprint:
         index = work.index(self.model)
         self._reranker = Reranker(self.model, index, missing="last", **self._options())  # documents without text
-        return Footprint(index.info().bytes_per_document, work.build_seconds(index))
+        return _footprint(index, self.tokens or 1, work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         return self._reranker.rerank(query, candidates)
@@ -93,8 +94,7 @@ class Cosine(_OfMixLM):
         index = work.index(self.model)
         scorer = BiEncoderScorer(self.model)
         self._reranker = Reranker(self.model, index, missing="last", tokens=1, scorer=scorer)
-        info = index.info()
-        return Footprint(info.bytes_per_document / info.manifest.tokens, work.build_seconds(index))  # it reads one of k
+        return _footprint(index, 1, work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         return self._reranker.rerank(query, candidates)
@@ -117,8 +117,7 @@ class FullTextMode(_OfMixLM):
         self._index = work.index(self.model) if self.model.config.residual else None
         if self._index is None:
             return None
-        info = self._index.info()
-        return Footprint(info.bytes_per_document / info.manifest.tokens, work.build_seconds(self._index))
+        return _footprint(self._index, 1, work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         tokens = None
@@ -126,3 +125,9 @@ class FullTextMode(_OfMixLM):
             fetched = self._index.fetch([hit.docid for hit in candidates], 1)
             tokens = torch.from_numpy(fetched.tokens) if fetched.found.all() else None
         return by_score(candidates, self._scorer.score(query, [hit.text or "" for hit in candidates], tokens))
+
+
+def _footprint(index: TokenIndex, tokens: int, work: Workplace) -> Footprint:
+    """What a system needs that reads so many of the index's tokens."""
+    info = index.info()
+    return Footprint(info.bytes_per_document * tokens / info.manifest.tokens, work.build_seconds(index))

@@ -11,11 +11,10 @@ import torch
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.embeddings import document_embeddings
 from mixlm_rerank.eval.loading import Loading
-from mixlm_rerank.eval.peers import load_cross_encoder, load_sentence_transformer
+from mixlm_rerank.eval.peers import fingerprint_of, load_cross_encoder, load_sentence_transformer
 from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.systems.protocol import Footprint, by_score
 from mixlm_rerank.eval.workplace import Workplace
-from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.ranking import ranked
 from mixlm_rerank.types import Candidate, ScoredDoc
 
@@ -40,9 +39,8 @@ class CrossEncoder:
         self._model = load_cross_encoder(source, max_length, loading)
         short = Path(source).name
         self.name = short if max_length is None else f"{short}, {max_length} tokens"
-        self.description = (
-            f"CrossEncoder: {source}, weights {weights_hash(self._model)}, {self._model.dtype}, max_length {max_length}"
-        )
+        longest = self._model.max_seq_length
+        self.description = f"CrossEncoder: {source}, {fingerprint_of(self._model)[:16]}, at most {longest} tokens"
 
     def prepare(self, work: Workplace) -> Footprint | None:
         work.documents("full text")
@@ -69,7 +67,7 @@ class BiEncoder:
     def __init__(self, source: str, loading: Loading = Loading()) -> None:
         self._model = load_sentence_transformer(source, loading)
         self.name = Path(source).name
-        self.description = f"SentenceTransformer: {source}, weights {weights_hash(self._model)}, {self._model.dtype}"
+        self.description = f"SentenceTransformer: {source}, {fingerprint_of(self._model)[:16]}"
 
     def prepare(self, work: Workplace) -> Footprint:
         """Encode all documents, unless that was done before."""

@@ -120,7 +120,10 @@ def report(
 
 
 def fit(
-    collections: Collections,
+    collections: Annotated[
+        list[str],
+        typer.Argument(help="BEIR folders or irds:DATASET, each with @SPLIT if it is not 'dev': DATA/msmarco@dl21."),
+    ],
     output: Output,
     systems: Systems = "cosine,mixlm",
     first_stage: FirstStageOption = "bm25",
@@ -144,14 +147,14 @@ def fit(
 
     check_measures([measure])
     loading = Loading(device, dtype, offline)
-    places = _places(collections, output, first_stage, topics, qrels, sample, loading, not quiet)
+    places = _places(collections, output, first_stage, topics, qrels, sample, loading, not quiet, default_split="dev")
     made = make_systems(systems, _models(model, loading), loading)
     check_names(made, FIRST_STAGE, None)
     with _resumable(output):
         candidates = [find_candidates(work, stage, depth) for work, stage in places]
         for system in made:
             found = [
-                Development(hits, rank(system, hits, work).ranking, work.collection.qrels)
+                Development(hits, rank(system, hits, work.restricted(hits.texts)).ranking, work.collection.qrels)
                 for hits, (work, _) in zip(candidates, places, strict=True)
             ]
             values = values_by_weight(found, measure)
@@ -190,6 +193,7 @@ def _places(
     sample: int | None,
     loading: Loading,
     progress: bool,
+    default_split: str = "test",
 ) -> list[tuple[Workplace, FirstStage]]:
     """Each collection with its folder under ``output``, and the first stage for it."""
     from mixlm_rerank.eval.collections import open_collection, sampled
@@ -200,9 +204,9 @@ def _places(
     if len(collections) > 1 and (topics or qrels):
         raise InputError("--topics and --qrels are of one collection: give that one alone")
     places = []
-    for source, split in map(_split, collections):
+    for source, split in (_split(collection, default_split) for collection in collections):
         whole = open_collection(source, split, topics=topics, qrels=qrels)
-        collection, indexes = sampled(whole, sample), output / slug(whole.name)
+        collection, indexes = sampled(whole, sample), output / slug(_corpus_name(source))
         stage = make_first_stage(first_stage, source, split, indexes, loading=loading, progress=progress)
         places.append((Workplace(collection, output / slug(collection.name), indexes, progress), stage))
     if len({work.folder for work, _ in places}) < len(places):
@@ -213,6 +217,8 @@ def _places(
 def _models(names: Sequence[str] | None, loading: Loading) -> dict[str, Callable[[], MixLM]]:
     """By name, each loaded when it is first needed."""
     wanted = {Path(name).name or name: name for name in names or ["default"]}
+    if len(wanted) < len(names or [0]):  # seed1/model, seed2/model
+        wanted = {name: name for name in names or []}
     if len(wanted) < len(names or [0]):
         raise InputError(f"models must have different names: {', '.join(names or [])}")
     options = (loading.device, loading.dtype, loading.offline)
@@ -233,7 +239,13 @@ def _resumable(output: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _split(collection: str) -> tuple[str, str]:
+def _corpus_name(source: str) -> str:
+    """Splits of one corpus share what is built of its documents."""
+    dataset = source.removeprefix("irds:")
+    return dataset if dataset != source else Path(source.removeprefix("lucene:")).absolute().name
+
+
+def _split(collection: str, default: str) -> tuple[str, str]:
     source, at, split = collection.rpartition("@")
     in_path = "/" in split and not source.startswith("irds:")  # /home/me@work/data
-    return (source, split) if at and not in_path and not Path(collection).exists() else (collection, "test")
+    return (source, split) if at and not in_path and not Path(collection).exists() else (collection, default)

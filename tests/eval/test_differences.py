@@ -26,7 +26,7 @@ OTHER = {"q1": 0.2, "q2": 0.2, "q3": 0.9, "q4": 0.1}
 def before(make_system: Make, make_collection: Make) -> CollectionResult:
     fast, slow = Efficiency(900.0, 1.0, 1.0), Efficiency(200.0, 1.0, 1.0)
     systems = [
-        make_system("BM25", FIRST),
+        make_system("first stage", FIRST, kind="first stage"),
         make_system("MixLM", OLD, efficiency=slow),
         make_system("cosine", OTHER, efficiency=fast),
         make_system("gone", OLD),
@@ -39,7 +39,7 @@ def before(make_system: Make, make_collection: Make) -> CollectionResult:
 @pytest.fixture
 def after(make_system: Make, make_collection: Make) -> CollectionResult:
     systems = [
-        make_system("BM25", FIRST),
+        make_system("first stage", FIRST, kind="first stage"),
         make_system("MixLM", NEW, efficiency=Efficiency(500.0, 1.0, 1.0)),
         make_system("cosine", OLD),
         make_system("added", OLD),
@@ -84,14 +84,14 @@ def test_first_stage_and_oracle_are_shown_but_not_tested(
 ) -> None:
     (collection,) = compare_evaluations(make_evaluation(before), make_evaluation(after)).collections
     untested = [system.name for system in collection.systems if system.comparison is None]
-    assert untested == ["BM25", "oracle"]
+    assert untested == ["first stage", "oracle"]
 
 
 def test_what_makes_the_systems_incomparable_is_said_and_nothing_is_tested(
     before: CollectionResult, after: CollectionResult, make_evaluation: Make, make_system: Make
 ) -> None:
-    moved = [make_system("BM25", FIRST | {"q4": 0.5}), *after.systems[1:]]
-    fewer = [make_system("BM25", {"q1": 0.1, "q9": 0.2}), make_system("MixLM", {"q1": 0.1, "q9": 0.2})]
+    moved = [make_system("first stage", FIRST | {"q4": 0.5}, kind="first stage"), *after.systems[1:]]
+    fewer = [make_system("first stage", {"q1": 0.1, "q9": 0.2}), make_system("MixLM", {"q1": 0.1, "q9": 0.2})]
     for changed, told in (
         (replace(after, depth=1000), "another depth (100 candidates, then 1,000)"),
         (replace(after, first_stage="SPLADE"), "another first stage (BM25, then SPLADE)"),

@@ -190,7 +190,7 @@ def test_costs_follow_from_the_recorded_times(evaluated: Evaluated) -> None:
         assert (cost.p50_ms, cost.p99_ms) == pytest.approx(tuple(1000 * np.quantile(seconds, [0.5, 0.99])))
         assert cost.peak_memory_bytes is None or 2**26 < cost.peak_memory_bytes < 2**36
     sizes = {system.name: system.efficiency.index_bytes_per_document for system in timed if system.efficiency}
-    assert sizes["cosine"] == sizes[TEACHER] == sizes["MixLM k=1"] / 4
+    assert sizes["cosine"] == sizes[TEACHER] == sizes["MixLM k=1"] == sizes["MixLM k=4, best 2 in full"] / 4
 
 
 def test_queries_are_sliced_whole(evaluated: Evaluated) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mixlm_rerank import Candidate, ScoredDoc
 from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.eval import DEFAULT_MEASURES, evaluate
+from mixlm_rerank.eval import DEFAULT_MEASURES, evaluate, evaluate_queries
 
 QRELS = {"q1": {"d1": 2, "d2": 1, "d3": 0}, "q2": {"d4": 1}}
 RUN = {
@@ -135,3 +135,8 @@ def test_a_query_with_negative_grades_alone_counts_zero() -> None:
         "AP": {"p": 1.0, "q": 0.0},
         "Judged@10": {"p": 0.5, "q": 0.5},
     }
+
+
+def test_one_measure_under_two_names_has_values_under_both() -> None:
+    qrels, run = {"q": {"a": 1}}, {"q": [Candidate("b", 2.0), Candidate("a", 1.0)]}
+    assert evaluate_queries(qrels, run, ["RR@10", "MRR@10"]) == {"RR@10": {"q": 0.5}, "MRR@10": {"q": 0.5}}

@@ -125,13 +125,14 @@ def test_sentence_transformers_reranking_evaluator(
     result = evaluated(seen, run, reranker, tmp_path)
     texts = {document.docid: document.text for document in collection.corpus or ()}
     model = sentence_transformers.CrossEncoder(reranker)
+    as_found = read_run(tmp_path / "first-stage.trec")  # it takes lists as they stand: ties as trec_eval orders them
 
     def evaluator(qids: Sequence[str], key: str) -> float:
         samples = [
             {
                 "query": collection.queries[qid],
                 "positive": [texts[docid] for docid, grade in qrels[qid].items() if grade > 0],
-                "documents": [texts[hit.docid] for hit in candidates[qid]],
+                "documents": [texts[hit.docid] for hit in as_found[qid]],
             }
             for qid in qids
         ]
