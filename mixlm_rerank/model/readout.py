@@ -30,7 +30,8 @@ class Readout(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Log-odds of the ranker alone. [..., hidden_size] -> float32 [...]."""
-        return self.score(states.float()).squeeze(-1)  # type: ignore[no-any-return]
+        with torch.autocast(states.device.type, enabled=False):  # mixed precision would make ties
+            return self.score(states.float()).squeeze(-1)  # type: ignore[no-any-return]
 
     def residual(self, query: Tensor, documents: Tensor) -> Tensor:
         """The residual term. Query embedding [d] or [n, d], document embeddings [n, d] -> float32 [n]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from mixlm_rerank.eval.systems import TokenReranker
 from mixlm_rerank.eval.systems.protocol import System
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.training.checkpoints import same_inputs
+from mixlm_rerank.training.guard import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.pools import Pool, read_pools, write_pools
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
@@ -78,6 +82,15 @@ def distil(
     """
     folder = Path(folder)
     asked = dict(queries) if queries is not None else synthetic_queries(corpus, options.queries, seed)
+    same_inputs(
+        folder,
+        {
+            "set of queries": _digest(sorted(asked.items())),
+            "teacher": teacher_system.description,
+            "model": weights_hash(model),
+            "setting": _digest([options, joint, seed]),
+        },
+    )
     training, held_out = _divided(asked, options.held_out, seed)
     found = _measured(model, corpus, held_out, teacher_system, folder, options.depth, joint, "start ", progress)
     source = _source(corpus, training, teacher, model, folder, options, seed, progress)
@@ -92,14 +105,18 @@ def distil(
 
 
 def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Training queries, and those held out; equal texts are on one side."""
-    texts = {text: qid for qid, text in queries.items()}
+    """Training queries, and those held out; of equal ones (by letters and digits) one is left."""
+    texts = {plain(text): qid for qid, text in queries.items()}
     qids = sorted(texts.values())
     random.Random(seed).shuffle(qids)
     count = min(200, max(1, round(share * len(qids))))
     if len(qids) < 2 * count or len(qids) < 10:
         raise InputError(f"{len(qids)} different queries are too few to train on some and measure on others: give 10")
     return {qid: queries[qid] for qid in qids[count:]}, {qid: queries[qid] for qid in qids[:count]}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _collection(name: str, corpus: Corpus, queries: Mapping[str, str]) -> Collection:
@@ -125,8 +142,7 @@ def _source(
         for qid, hits in candidates.of_query.items():
             chosen = draw.sample(hits, min(options.candidates, len(hits)))
             if len(chosen) > 1:
-                docids = [hit.docid for hit in chosen]
-                pools.append(Pool(qid, queries[qid], docids, [0] * len(chosen), [hit.score for hit in chosen]))
+                pools.append(Pool(qid, queries[qid], [hit.docid for hit in chosen], {}))
         if not pools:
             raise InputError("BM25 finds fewer than two documents for every query: are they of this corpus?")
         write_pools(path, pools)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 from mixlm_rerank.errors import InputError
 
-__all__ = ["refuse_queries"]
+__all__ = ["plain", "refuse_queries"]
 
 
 def refuse_queries(training: Iterable[tuple[str, str]], forbidden: Mapping[str, Iterable[str]]) -> None:
@@ -17,19 +17,18 @@ def refuse_queries(training: Iterable[tuple[str, str]], forbidden: Mapping[str, 
         training: (name of the collection, query).
         forbidden: name of a collection -> its queries.
     """
-    known = {_plain(query): name for name, queries in forbidden.items() for query in queries}
-    found = [(name, query, known[_plain(query)]) for name, query in training if _plain(query) in known]
+    known = {plain(query): name for name, queries in forbidden.items() for query in queries}
+    found = [(name, query, known[plain(query)]) for name, query in training if plain(query) in known]
     if found:
         name, query, test = found[0]
-        raise InputError(
-            f"{len(found)} training queries are queries of a test too, {query!r} of {name} (in {test}) for one: take "
-            "them out of the training set"
-        )
+        raise InputError(f"{len(found)} queries, {query!r} of {name} for one, are queries of {test} too: take them out")
 
 
-def _plain(query: str) -> str:
+def plain(query: str) -> str:
+    """What makes two queries the same: letters, marks and digits, without case; all of it where there are none.
+
+    >>> plain("What's  a Dog?") == plain("whats a dog"), plain("?") == plain("!")
+    (True, False)
     """
-    >>> _plain("What's  a Dog?") == _plain("whats a dog")
-    True
-    """
-    return re.sub(r"[\W_]+", "", query.lower())
+    folded = unicodedata.normalize("NFKC", query).casefold()
+    return "".join(char for char in folded if unicodedata.category(char)[0] in "LMN") or folded

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.readout import INITIAL_RESIDUAL_WEIGHT
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
 
@@ -86,13 +87,14 @@ class JointObjective(nn.Module):
         model = self.model
         documents = self._documents(batch.documents)
         queries = model.item_encoder.forward_padded(model.item_encoder.query_ids(batch.queries))[:, -1]
-        cosines = F.normalize(queries.float(), dim=-1) @ F.normalize(documents[:, -1].float(), dim=-1).T
+        cosines = _cosines(queries, documents[:, -1])
         prefixes = model.ranker.prefixes(batch.queries)
         mixed = self._mixed(batch, prefixes, documents[:, -tokens:], cosines)
         teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
         losses = self._losses_of(mixed, teacher, labels, weights)
         if weights.cosine:
-            table = self._residual(cosines.new_ones(())).detach() * cosines
+            weight = model.readout.residual_weight
+            table = (INITIAL_RESIDUAL_WEIGHT if weight is None else weight.detach()) * cosines
             losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
         if weights.read_text:
             text = self._text(batch, prefixes, cosines)
@@ -116,6 +118,7 @@ class JointObjective(nn.Module):
         mask = torch.zeros_like(batch.mask, device=cosines.device)
         for query, rows in enumerate(batch.own):
             mask[query, rows[: self.texts_per_query]] = True
+        mask &= batch.mask.to(mask.device)
         pairs = mask.nonzero().tolist()
         own = [prefixes[query] for query, _ in pairs]
         texts = [batch.documents[row] for _, row in pairs]
@@ -159,3 +162,9 @@ class JointObjective(nn.Module):
         place = torch.empty(len(order), dtype=torch.long)
         place[torch.tensor(order)] = torch.arange(len(order))
         return torch.cat(parts)[place.to(parts[0].device)]
+
+
+def _cosines(queries: Tensor, documents: Tensor) -> Tensor:
+    """[q, d], [n, d] -> float32 [q, n], in mixed precision too: times 20 they are log-odds."""
+    with torch.autocast(queries.device.type, enabled=False):
+        return F.normalize(queries.float(), dim=-1) @ F.normalize(documents.float(), dim=-1).T

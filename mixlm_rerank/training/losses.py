@@ -19,13 +19,17 @@ __all__ = ["hidden_alignment", "listwise", "pointwise"]
 
 
 def pointwise(targets: Tensor, scores: Tensor) -> Tensor:
-    """Mean of ``KL(target || sigmoid(score))``. Probabilities [n] and log-odds [n] -> scalar. No gradient to targets.
+    """Mean of ``KL(target || sigmoid(score))``. Probabilities [n] and log-odds [n] -> scalar; 0 for none.
+
+    No gradient to targets.
 
     >>> round(float(pointwise(torch.tensor([0.5]), torch.tensor([0.0]))), 6)
     0.0
     """
     targets = targets.detach().float()
-    entropy = F.binary_cross_entropy(targets, targets)
+    if not len(targets):
+        return scores.sum() * 0.0
+    entropy = -(torch.xlogy(targets, targets) + torch.xlogy(1 - targets, 1 - targets)).mean()
     return F.binary_cross_entropy_with_logits(scores.float(), targets) - entropy
 
 

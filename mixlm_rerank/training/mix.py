@@ -93,20 +93,19 @@ class TrainingMix(Dataset[Batch]):
         chosen = [self._chosen(pool, draw) for pool in pools]
         rows = {docid: row for row, docid in enumerate(dict.fromkeys(docid for docids in chosen for docid in docids))}
         documents = [source.texts[docid] for docid in rows]
-        labels = torch.full((len(pools), len(rows)), torch.nan)
-        for query, pool in enumerate(pools):
-            for docid, grade in zip(pool.docids, pool.grades, strict=True):
-                if grade > 0 and docid in rows:
-                    labels[query, rows[docid]] = min(1.0, grade / source.highest_grade)
         queries = [pool.query for pool in pools]
         own = [[rows[docid] for docid in docids] for docids in chosen]
+        labels = torch.full((len(pools), len(rows)), torch.nan)
+        for query, pool in enumerate(pools):
+            labels[query, own[query]] = 0.0  # unjudged candidates: not relevant, as measures count them
+            for docid in rows.keys() & pool.judged.keys():
+                labels[query, rows[docid]] = min(1.0, pool.judged[docid] / source.highest_grade)
         teacher = source.teacher(queries, documents) + source.label_scale * labels.nan_to_num()
         return Batch(queries, documents, own, labels, teacher)
 
     def _chosen(self, pool: Pool, draw: random.Random) -> list[str]:
         """A relevant document first, then others at random."""
-        relevant = [docid for docid, grade in zip(pool.docids, pool.grades, strict=True) if grade > 0]
-        first = draw.choice(relevant or pool.docids)
+        first = draw.choice(pool.relevant or pool.docids)
         others = [docid for docid in pool.docids if docid != first]
         return [first, *draw.sample(others, min(self._candidates - 1, len(others)))]
 

@@ -12,7 +12,6 @@ from mixlm_rerank.data.lines import json_lines, writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.first_stages import FirstStage
-from mixlm_rerank.types import Candidate
 
 __all__ = ["Pool", "make_pools", "read_pools", "write_pools"]
 
@@ -22,17 +21,19 @@ class Pool:
     """One query and the documents to learn its ranking from.
 
     Attributes:
-        docids: unique, at least two.
-        grades: of each document; 0 for unjudged, which is not the same as not relevant.
-        first_stage: score of each document by the first of the first stages; its lowest one of the query where that
-            did not find the document.
+        docids: the candidates; unique, at least two.
+        judged: grade of every judged document, candidate or not; grades below 0 are 0.
     """
 
     qid: str
     query: str
     docids: list[str]
-    grades: list[int]
-    first_stage: list[float]
+    judged: dict[str, int]
+
+    @property
+    def relevant(self) -> list[str]:
+        """Candidates with a grade above 0."""
+        return [docid for docid in self.docids if self.judged.get(docid, 0) > 0]
 
 
 def make_pools(
@@ -55,8 +56,7 @@ def make_pools(
         docids = list(dict.fromkeys([*relevant[: size // 2], *in_turn]))[:size]
         if relevant and len(docids) > 1:
             left += 1
-            scores = _scores(docids, runs[0].get(qid, ()))
-            yield Pool(qid, query, docids, [max(0, grades.get(docid, 0)) for docid in docids], scores)
+            yield Pool(qid, query, docids, {docid: max(0, grade) for docid, grade in grades.items()})
     if not left:
         raise InputError(f"{collection.name}: no query has a relevant document and another candidate to learn from")
 
@@ -79,15 +79,9 @@ def read_pools(path: str | Path) -> list[Pool]:
 def _pool(fields: Mapping[str, object], where: str) -> Pool:
     try:
         pool = Pool(**fields)  # type: ignore[arg-type]
-        whole = len(pool.docids) == len(pool.grades) == len(pool.first_stage) == len(set(pool.docids)) > 1
+        whole = len(pool.docids) == len(set(pool.docids)) > 1 and isinstance(pool.judged, dict)
     except TypeError:
         whole = False
     if not whole:
-        raise InputError(f"{where}: not a candidate pool (qid, query, and as many docids, grades and first_stage)")
+        raise InputError(f"{where}: not a candidate pool (qid, query, docids that differ, judged)")
     return pool
-
-
-def _scores(docids: Sequence[str], hits: Iterable[Candidate]) -> list[float]:
-    scores = {hit.docid: hit.score for hit in hits}
-    lowest = min(scores.values(), default=0.0)
-    return [scores.get(docid, lowest) for docid in docids]

@@ -7,7 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mixlm_rerank.errors import InputError, MissingDependency
@@ -35,8 +35,8 @@ class CollectionPart:
 
     source: str
     split: str = "train"
-    weight: float = 1.0
-    queries: int | None = None
+    weight: float = Field(default=1.0, gt=0)
+    queries: int | None = Field(default=None, ge=1)
     run: str | None = None
 
 
@@ -54,14 +54,12 @@ class ModelPart:
 class TeacherPart:
     """Attributes:
     encoder: a checkpoint for the late-interaction teacher; None: the item encoder as it is at the start.
-    hybrid: weights of its parts; None: without it.
-    cross_encoder: any sentence-transformers CrossEncoder, added to it.
+    hybrid: weights of its parts.
     labels: log-odds added for a label of 1.
     """
 
     encoder: str | None = None
-    hybrid: HybridWeights | None = field(default_factory=HybridWeights)
-    cross_encoder: str | None = None
+    hybrid: HybridWeights = field(default_factory=HybridWeights)
     labels: float = 3.0
 
 
@@ -81,10 +79,10 @@ class Recipe:
     never: list[CollectionPart] = field(default_factory=list)
     teacher: TeacherPart = field(default_factory=TeacherPart)
     joint: JointOptions = field(default_factory=JointOptions)
-    steps: int = 2000
-    queries: int = 10
-    candidates: int = 4
-    depth: int = 100
+    steps: int = Field(default=2000, ge=1)
+    queries: int = Field(default=10, ge=1)
+    candidates: int = Field(default=4, ge=2)
+    depth: int = Field(default=100, ge=2)
     seed: int = 0
 
 

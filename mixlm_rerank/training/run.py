@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection, open_collection, sampled
@@ -14,6 +17,7 @@ from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.item_encoder import ItemEncoder
+from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import refuse_queries
 from mixlm_rerank.training.hybrid import HybridTeacher
@@ -34,10 +38,13 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, offline: bool = False, pro
     Raises InputError for what the recipe cannot be carried out with: see its parts.
     """
     folder = Path(folder)
+    same_inputs(folder, {"recipe": json.dumps(TypeAdapter(Recipe).dump_python(recipe, mode="json"), sort_keys=True)})
     collections = [sampled(open_collection(part.source, part.split), part.queries) for part in recipe.collections]
-    tests = [open_collection(part.source, part.split) for part in (*recipe.never, *recipe.development)]
+    never = _queries(recipe.never)
+    development = _queries(recipe.development)
     training = [(one.name, query) for one in collections for query in one.queries.values()]
-    refuse_queries(training, {one.name: list(one.queries.values()) for one in tests})
+    refuse_queries(training, {**never, **development})
+    refuse_queries([(name, query) for name, queries in development.items() for query in queries], never)
     model = _start(recipe.model, offline)
     encoder = _frozen_encoder(recipe, offline)
     sources = [
@@ -66,7 +73,15 @@ def _start(part: ModelPart, offline: bool) -> MixLM:
         return MixLM.from_pretrained(part.start, device="cpu", dtype="float32", local_files_only=offline)
     if part.item_encoder is None or part.ranker is None:
         raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")
-    return MixLM.from_backbones(part.item_encoder, part.ranker, local_files_only=offline, **part.options)
+    try:
+        return MixLM.from_backbones(part.item_encoder, part.ranker, local_files_only=offline, **part.options)
+    except TypeError as error:
+        raise InputError(f"the recipe's model.options: {error}") from None
+
+
+def _queries(parts: Sequence[CollectionPart]) -> dict[str, list[str]]:
+    opened = [open_collection(part.source, part.split) for part in parts]
+    return {one.name: list(one.queries.values()) for one in opened}
 
 
 def _frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
@@ -89,14 +104,13 @@ def _source(
     pools = read_pools(path)
     wanted = {docid for pool in pools for docid in pool.docids}
     texts = {document.docid: document.content for document in collection.corpus or () if document.docid in wanted}
-    if recipe.teacher.hybrid is None:
-        raise InputError("the recipe has no teacher: give teacher.hybrid")
+    everything = [document.content for document in collection.corpus or () if document.content.strip()]
     return Source(
         collection.name,
         pools,
         texts,
         encoder.embed_queries([pool.query for pool in pools]).numpy(),
-        HybridTeacher(encoder, texts.values(), recipe.teacher.hybrid),
+        HybridTeacher(encoder, everything, recipe.teacher.hybrid),
         part.weight,
         _highest_grade(pools),
         recipe.teacher.labels,
@@ -109,7 +123,7 @@ def open_name(collection: Collection) -> str:
 
 
 def _highest_grade(pools: Sequence[Pool]) -> int:
-    return max(grade for pool in pools for grade in pool.grades)
+    return max(grade for pool in pools for grade in pool.judged.values())
 
 
 def _development(part: CollectionPart, folder: Path, depth: int) -> DevelopmentSet:

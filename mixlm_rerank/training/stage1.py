@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, TrainingArguments
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.model.families import DecoderFamily, family_of
 from mixlm_rerank.model.template import Template, text_ids
+from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint
 from mixlm_rerank.training.losses import pointwise
 from mixlm_rerank.training.reasoning import Judgement
 
@@ -131,13 +131,13 @@ def train_reasoning(
         train_dataset=[sequencer(judgement) for judgement in judgements],
         data_collator=_collate,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     return folder / "model"
 
 
-class _ReasoningTrainer(Trainer):
+class _ReasoningTrainer(SafeCheckpoints):
     def __init__(self, *, verdicts: tuple[int, int], **options: Any) -> None:
         super().__init__(**options)
         self._verdicts = verdicts

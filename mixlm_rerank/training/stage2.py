@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint
 
 __all__ = ["Example", "train_cross_encoder"]
 
@@ -60,11 +61,14 @@ def train_cross_encoder(
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import ListNetLoss
-    from transformers.trainer_utils import get_last_checkpoint
 
     folder = Path(folder)
     model = CrossEncoder(str(start), num_labels=1, max_length=max_length)
-    trainer = CrossEncoderTrainer(
+
+    class SafeTrainer(SafeCheckpoints, CrossEncoderTrainer):
+        """Checkpoints are whole or not there."""
+
+    trainer = SafeTrainer(
         model=model,
         args=CrossEncoderTrainingArguments(
             output_dir=str(folder),
@@ -77,7 +81,7 @@ def train_cross_encoder(
         train_dataset=_dataset(examples, label_scale),
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=batch_size * 2),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     model.save_pretrained(str(folder / "model"))
     return folder / "model"
 

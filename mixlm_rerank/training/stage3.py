@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.training.batches import only
+from mixlm_rerank.training.checkpoints import last_checkpoint
 from mixlm_rerank.training.history import plot_history
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 from mixlm_rerank.training.mix import TrainingMix
@@ -24,7 +25,7 @@ from mixlm_rerank.training.trainer import JointTrainer
 
 __all__ = ["JointOptions", "train_joint"]
 
-BEST, HISTORY, PLOT = "best", "history.json", "history.png"
+BEST, DEVELOPMENT, HISTORY, PLOT = "best", "development.json", "history.json", "history.png"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class JointOptions:
     log_every: int = 50
     save_every: int = 500
 
+    def __post_init__(self) -> None:
+        if not self.budgets or not self.phases:
+            raise InputError("training needs at least one token budget and one phase")
+
 
 def train_joint(
     model: MixLM,
@@ -88,17 +93,16 @@ def train_joint(
     _prepare(model, options)
     objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
     watch = _Watch(model, folder, development, choose_by)
-    on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),
-        max_steps=len(mix) // mix.parts,
+        max_steps=max(1, len(mix) // (mix.parts * int(os.environ.get("WORLD_SIZE", "1")))),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=mix.parts,
         warmup_steps=options.warmup,
         lr_scheduler_type="linear",
         weight_decay=0.01,
         bf16=options.bf16,
-        use_cpu=not on_gpu,
+        use_cpu=model.device.type == "cpu",
         logging_steps=options.log_every,
         save_steps=options.save_every,
         save_total_limit=2,
@@ -109,6 +113,7 @@ def train_joint(
         disable_tqdm=not progress,
         seed=seed,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs: torchrun, one process each; never DataParallel
     trainer = JointTrainer(
         objective,
         phases=options.phases,
@@ -120,20 +125,18 @@ def train_joint(
         data_collator=only,
         callbacks=[watch],
     )
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    try:
-        trainer.train(resume_from_checkpoint=last)
-    except OSError as error:
-        raise InputError(
-            f"cannot write a checkpoint to {folder} ({error.strerror or error}): make room and run the same command "
-            "again; it goes on from the last one"
-        ) from None
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     model.eval()
-    return MixLM.from_pretrained(folder / BEST) if (folder / BEST).is_dir() and choose_by else model
+    if choose_by is None or not (folder / BEST).is_dir():
+        return model
+    return MixLM.from_pretrained(folder / BEST, device=model.device, dtype="float32")
 
 
 class _Watch(TrainerCallback):
-    """Measures at every checkpoint, keeps the best model, and draws what happened so far."""
+    """Measures at every checkpoint, keeps the best model, and draws what happened so far.
+
+    What was measured is kept in a file of its own: a checkpoint does not hold what was found after it was written.
+    """
 
     def __init__(
         self,
@@ -146,27 +149,58 @@ class _Watch(TrainerCallback):
         self._folder = folder
         self._development = development
         self._choose_by = choose_by
+        self._measured: dict[int, dict[str, float]] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """After a kill: forget what came after the checkpoint, and measure it if the kill came before that."""
+        path, draft = self._folder / DEVELOPMENT, self._folder / f"{BEST}.new"
+        if draft.is_dir() and not (self._folder / BEST).is_dir():  # killed between the two steps of replacing it
+            draft.rename(self._folder / BEST)
+        if state.global_step and path.is_file():
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            self._measured = {int(step): row for step, row in rows.items() if int(step) <= state.global_step}
+        if state.global_step and state.global_step not in self._measured:
+            self.on_save(args, state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         if self._development is not None:
             values = self._development(self._model)
             if self._choose_by is not None and self._choose_by not in values:
                 raise InputError(f"{self._choose_by!r} is not measured; there is {', '.join(values)}")
-            state.log_history.append({"step": state.global_step, **{f"dev {k}": v for k, v in values.items()}})
-            self._keep_best(state.log_history)
+            self._measured[state.global_step] = values
+            self._keep_best(state.global_step)
+            with writing(self._folder / DEVELOPMENT) as file:
+                json.dump(self._measured, file, indent=1)
+        measured = [
+            {"step": step, **{f"dev {name}": value for name, value in row.items()}}
+            for step, row in self._measured.items()
+        ]
+        history = [*state.log_history, *measured]
         with writing(self._folder / HISTORY) as file:
-            json.dump(state.log_history, file, indent=1)
-        plot_history(state.log_history, self._folder / PLOT)
+            json.dump(history, file, indent=1)
+        plot_history(history, self._folder / PLOT)
 
-    def _keep_best(self, history: Sequence[dict[str, Any]]) -> None:
-        key = f"dev {self._choose_by}"
-        values = [row[key] for row in history if key in row]
-        if values and values[-1] == max(values):
-            self._model.save_pretrained(self._folder / BEST)
+    def _keep_best(self, step: int) -> None:
+        if self._choose_by is None:
+            return
+        values = {at: row[self._choose_by] for at, row in self._measured.items()}
+        if values[step] < max(values.values()):
+            return
+        draft, best = self._folder / f"{BEST}.new", self._folder / BEST
+        name = self._model.name
+        self._model.save_pretrained(draft)
+        self._model.name = name
+        shutil.rmtree(best, ignore_errors=True)
+        draft.rename(best)
 
 
 def _prepare(model: MixLM, options: JointOptions) -> None:
-    """No dropout: the teacher regularises, and a resumed run needs no state of a random generator."""
+    """No dropout: the teacher regularises, and a resumed run needs no state of a random generator. float32 weights: in
+    half precision small steps round away (``bf16`` is for the arithmetic alone).
+    """
+    model.float()
     for backbone in (model.item_encoder.backbone, model.ranker.backbone):
         for module in backbone.modules():
             if isinstance(module, nn.Dropout):

@@ -9,14 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer
 
+from mixlm_rerank.training.checkpoints import SafeCheckpoints
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 
 __all__ = ["JointTrainer"]
 
 
-class JointTrainer(Trainer):
+class JointTrainer(SafeCheckpoints):
     """Trains a :class:`JointObjective`.
 
     Args:

@@ -34,8 +34,7 @@ def source() -> Source:
                 f"q{number}",
                 " ".join([*draw.choice(WORDS, size=2), f"q{number}"]),
                 docids,
-                [1, 0, 0, 0, 0, 0],
-                [0.0] * 6,
+                {docids[0]: 1},
             )
         )
     return Source("tiny", pools, texts, draw.normal(size=(24, 8)), common_words)

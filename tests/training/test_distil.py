@@ -25,8 +25,7 @@ from mixlm_rerank.training.synthetic import synthetic_queries
 from mixlm_rerank.training.teacher import teacher_scores
 
 POOLS = [
-    Pool(f"q{n}", f"query {n}", [f"d{n}", f"d{n + 1}", "d0"][:size], [0] * size, [0.0] * size)
-    for n, size in ((1, 3), (2, 2), (3, 3), (4, 2))
+    Pool(f"q{n}", f"query {n}", [f"d{n}", f"d{n + 1}", "d0"][:size], {}) for n, size in ((1, 3), (2, 2), (3, 3), (4, 2))
 ]
 WORDS = "dog cat moon bread mail rock earth water salt yeast flour man sleeps barks fears".split()
 TEXTS = {f"d{number}": f"text {number}" for number in range(6)}

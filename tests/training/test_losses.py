@@ -68,3 +68,10 @@ def test_targets_get_no_gradient() -> None:
     loss = pointwise(target[0], score[0]) + listwise(target, score, mask) + hidden_alignment(score, target)
     loss.backward()
     assert target.grad is None and score.grad is not None
+
+
+def test_of_no_pairs_the_loss_is_zero_and_has_a_gradient() -> None:
+    score = torch.zeros(0, requires_grad=True)
+    loss = pointwise(torch.zeros(0), score)
+    loss.backward()
+    assert loss.item() == 0

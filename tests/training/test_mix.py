@@ -22,7 +22,9 @@ def test_a_batch_holds_each_query_with_its_candidates(source: Source) -> None:
         texts = [batch.documents[column] for column in batch.own[row]]
         assert texts[0] == source.texts[pool.docids[0]]  # the relevant one
         assert len(texts) == 3 and set(texts) <= {source.texts[docid] for docid in pool.docids}
-        assert batch.labels[row, batch.own[row][0]] == 1
+        assert batch.labels[row, batch.own[row]].tolist() == [1, 0, 0]  # unjudged candidates are not relevant
+        others = sorted(set(range(len(batch.documents))) - set(batch.own[row]))
+        assert batch.labels[row, others].isnan().all() or pool.docids[0] in pool.judged
     torch.testing.assert_close(batch.teacher, source.teacher(batch.queries, batch.documents))
     assert batch.mask.all()
 
@@ -67,3 +69,16 @@ def test_what_cannot_be_trained_on_is_refused(source: Source) -> None:
     ):
         with pytest.raises(InputError, match=message):
             TrainingMix(sources, 4, queries=4, candidates=3)
+
+
+def test_a_document_judged_for_another_query_of_the_batch_keeps_its_label(source: Source) -> None:
+    """Relevant documents that are no candidate of their own query, too."""
+    pools = [replace(pool, judged={f"d{number}": number % 3 for number in range(40)}) for pool in source.pools]
+    batch = TrainingMix([replace(source, pools=pools, highest_grade=2, label_scale=10.0)], 1, queries=4, candidates=3)[
+        0
+    ]
+    number = [int(text.split()[-1]) for text in batch.documents]
+    expected = torch.tensor([[(n % 3) / 2 for n in number]]).expand(4, -1)
+    torch.testing.assert_close(batch.labels, expected)
+    plain = source.teacher(batch.queries, batch.documents)
+    torch.testing.assert_close(batch.teacher, plain + 10 * expected)

@@ -34,14 +34,14 @@ B = Stage("b", {"q": [("d4", 0.9), ("d1", 0.8), ("d5", 0.7)]})
 def test_relevant_documents_come_first_then_the_first_stages_in_turn() -> None:
     (pool,) = make_pools(collection({"q": {"d7": 1, "d2": 2, "d3": 0, "gone": 2, "empty": 1}}), [A, B], size=6)
     assert pool.docids == ["d2", "d7", "d1", "d4", "d3", "d5"]
-    assert pool.grades == [2, 1, 0, 0, 0, 0]
-    assert pool.first_stage == [8.0, 7.0, 9.0, 7.0, 7.0, 7.0]  # the lowest of the first stage where it found nothing
+    assert pool.judged == {"d7": 1, "d2": 2, "d3": 0}
+    assert pool.relevant == ["d2", "d7"]
 
 
 def test_size_bounds_a_pool_and_relevant_documents_fill_at_most_half_of_it() -> None:
     (pool,) = make_pools(collection({"q": {f"d{number}": 1 for number in (3, 5, 6, 7, 8)}}), [A, B], size=4)
     assert pool.docids == ["d3", "d5", "d1", "d4"]
-    assert pool.grades == [1, 1, 0, 0]
+    assert len(pool.judged) == 5 and pool.relevant == ["d3", "d5"]
 
 
 def test_queries_to_learn_nothing_from_are_left_out() -> None:
@@ -61,14 +61,15 @@ def test_written_and_read_again_they_are_the_same(tmp_path: Path) -> None:
     "fields",
     [
         '{"qid": "q"}',
-        '{"qid": "q", "query": "x", "docids": ["a"], "grades": [1], "first_stage": [1.0]}',
-        '{"qid": "q", "query": "x", "docids": ["a", "a"], "grades": [1, 0], "first_stage": [1.0, 0.0]}',
-        '{"qid": "q", "query": "x", "docids": ["a", "b"], "grades": [1], "first_stage": [1.0, 0.0]}',
+        '{"qid": "q", "query": "x", "docids": ["a"], "judged": {}}',
+        '{"qid": "q", "query": "x", "docids": ["a", "a"], "judged": {}}',
+        '{"qid": "q", "query": "x", "docids": ["a", "b"], "judged": [1]}',
+        '{"qid": "q", "query": "x", "docids": ["a", "b"], "judged": {}, "more": 1}',
     ],
 )
 def test_a_malformed_pool_is_named_by_its_line(tmp_path: Path, fields: str) -> None:
     path = tmp_path / "pools.jsonl"
-    write_pools(path, [Pool("q", "x", ["a", "b"], [1, 0], [1.0, 0.0])])
+    write_pools(path, [Pool("q", "x", ["a", "b"], {"a": 1})])
     with path.open("a") as file:
         file.write(fields + "\n")
     with pytest.raises(InputError, match=r"pools\.jsonl, line 2: not a candidate pool"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,32 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
 def test_queries_of_a_test_are_refused(recipe: Callable[..., Path], beir: Path, tmp_path: Path) -> None:
     for role in ("never", "development"):
         path = recipe(**{role: [{"source": str(beir), "split": "test"}]})
-        with pytest.raises(InputError, match=r"3 training queries are queries of a test too, .* \(in tiny\) for one"):
+        with pytest.raises(
+            InputError, match=r"3 queries, .* of tiny dev for one, are queries of tiny too: take them out"
+        ):
             run_recipe(load_recipe(path, {"data": str(beir)}), tmp_path / "run", progress=False)
-    assert not (tmp_path / "run").exists()
+        shutil.rmtree(tmp_path / "run")
     refuse_queries([("a", "What is it?")], {"t": ["what is that"]})
-    with pytest.raises(InputError, match="1 training queries"):
+    with pytest.raises(InputError, match="1 queries, .* of a for one, are queries of t"):
         refuse_queries([("a", "What is it?")], {"t": ["what is  IT"]})
+
+
+def test_queries_of_a_test_are_not_chosen_by_either(recipe: Callable[..., Path], beir: Path, tmp_path: Path) -> None:
+    part = [{"source": str(beir), "split": "test"}]
+    path = recipe(collections=[{"source": str(beir), "split": "dev"}], development=part, never=part)
+    values = yaml.safe_load(path.read_text())
+    values["collections"][0]["queries"] = 1
+    with pytest.raises(InputError, match="are queries of tiny too"):
+        run_recipe(load_recipe(path), tmp_path / "run", progress=False)
+
+
+def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(
+    recipe: Callable[..., Path], beir: Path, tmp_path: Path
+) -> None:
+    places = {"data": str(beir)}
+    run_recipe(load_recipe(recipe(), places), tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match="was begun with another recipe: choose another folder"):
+        run_recipe(load_recipe(recipe(steps=5), places), tmp_path / "run", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +103,9 @@ def test_queries_of_a_test_are_refused(recipe: Callable[..., Path], beir: Path, 
         ({"collections": []}, "nothing to train on"),
         ({"model": {}}, "needs start .* or item_encoder and ranker"),
         ({"joint": {"budgets": [9]}}, "tokens must lie between 1 and 4"),
+        ({"joint": {"budgets": []}}, "at least one token budget and one phase"),
+        ({"queries": 0}, "is not a recipe: queries: Input should be greater than or equal to 1"),
+        ({"teacher": {"cross_encoder": "x"}}, "is not a recipe: teacher.cross_encoder: Unexpected keyword"),
     ],
 )
 def test_a_recipe_that_cannot_be_carried_out_is_told_in_one_line(

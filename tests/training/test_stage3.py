@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
+from mixlm_rerank.training.trainer import JointTrainer
 
 OPTIONS = JointOptions(
     phases=(LossWeights(pred=0.5, hidden=0.5, listwise=0.5), LossWeights(listwise=1.0, cosine=0.3)),
@@ -77,6 +79,72 @@ def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(
     train_joint(resumed, a_mix(source), tmp_path / "killed", OPTIONS, progress=False)
     for name, weight in weights(whole).items():
         assert torch.equal(weight, weights(resumed)[name]), name
+
+
+def test_a_checkpoint_that_was_only_begun_is_passed_over(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    whole = fresh()
+    train_joint(whole, a_mix(source), tmp_path / "whole", OPTIONS, progress=False)
+    train_joint(fresh(), a_mix(source), tmp_path / "torn", OPTIONS, progress=False)
+    (tmp_path / "torn" / "checkpoint-12" / "trainer_state.json").unlink()
+    (tmp_path / "torn" / "checkpoint-15").mkdir()
+    again = fresh()
+    train_joint(again, a_mix(source), tmp_path / "torn", OPTIONS, progress=False)
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(again)[name]), name
+
+
+def test_a_full_disk_is_said_and_the_last_checkpoint_is_whole(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = JointTrainer._save_optimizer_and_scheduler
+
+    def full(self: JointTrainer, folder: str) -> None:
+        if self.state.global_step == 6:
+            raise OSError(28, "No space left on device")
+        save(self, folder)
+
+    monkeypatch.setattr(JointTrainer, "_save_optimizer_and_scheduler", full)
+    with pytest.raises(InputError, match="checkpoint-6 .*No space left.*it goes on from the last one"):
+        train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, progress=False)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_what_was_measured_and_the_best_model_outlive_a_kill(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    """Killed after step 6, the best so far; what comes later is worse."""
+    kept = []
+    values = {3: 0.3, 6: 0.5, 9: 0.4, 12: 0.2}
+
+    def killed(model: MixLM) -> dict[str, float]:
+        kept.append(weights(model))
+        if len(kept) == 3:
+            raise KeyboardInterrupt
+        return {"k=4": values[3 * len(kept)]}
+
+    options: dict[str, Any] = {"choose_by": "k=4", "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=killed, **options)
+    rest = iter([0.4, 0.2])  # step 9 was saved, but not measured
+    best = train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=lambda _: {"k=4": next(rest)}, **options)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert {row["step"]: row["dev k=4"] for row in history if "dev k=4" in row} == values
+    for name, weight in kept[1].items():
+        assert torch.equal(weight, weights(best)[name]), name
+
+
+def test_in_mixed_precision_scores_stay_float32(fresh: Callable[..., MixLM], source: Source) -> None:
+    """bfloat16 has steps of 1/16 at 16: near ties would be ties."""
+    model, batch = fresh(), a_mix(source)[0]
+    torch.nn.init.normal_(model.readout.score.weight)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        losses = JointObjective(model)(batch, LossWeights(listwise=1, cosine=1), 4)
+        states = torch.randn(50, 64)
+        scores = model.readout(states)
+    assert losses["cosine"].dtype == scores.dtype == torch.float32
+    assert not torch.equal(scores, scores.bfloat16().float())
 
 
 def test_parts_of_a_group_add_up_to_one_step(fresh: Callable[..., MixLM], source: Source, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Checkpoints that a kill or a full disk cannot spoil: only whole ones are gone on from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import Trainer
+from transformers.trainer_utils import get_last_checkpoint
+
+from mixlm_rerank.data.lines import writing
+from mixlm_rerank.errors import InputError
+
+__all__ = ["SafeCheckpoints", "last_checkpoint", "same_inputs"]
+
+STATE = "trainer_state.json"  # the Trainer writes it last
+INPUTS = "inputs.json"
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint in the folder of a run; what was only begun is removed."""
+    if not folder.is_dir():
+        return None
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    found: str | None = get_last_checkpoint(str(folder))
+    return found
+
+
+class SafeCheckpoints(Trainer):
+    """A Trainer whose checkpoints are whole or not there. Raises InputError where the disk is full."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save
+            shutil.rmtree(folder, ignore_errors=True)
+            raise InputError(
+                f"cannot write the checkpoint {folder} ({' '.join(str(error).split())}): disk full? Make room and run "
+                "the same command again; it goes on from the last one"
+            ) from None
+
+
+def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
+    """Keep what a run in ``folder`` depends on; raises InputError if it was begun with something else."""
+    path = folder / INPUTS
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with writing(path) as file:
+            json.dump(dict(inputs), file, indent=1)
+        return
+    begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    changed = [name for name in {**begun, **inputs} if begun.get(name) != inputs.get(name)]
+    if changed:
+        raise InputError(f"{folder} was begun with another {', '.join(changed)}: choose another folder, or delete it")
