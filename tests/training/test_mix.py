@@ -74,9 +74,8 @@ def test_what_cannot_be_trained_on_is_refused(source: Source) -> None:
 def test_a_document_judged_for_another_query_of_the_batch_keeps_its_label(source: Source) -> None:
     """Relevant documents that are no candidate of their own query, too."""
     pools = [replace(pool, judged={f"d{number}": number % 3 for number in range(40)}) for pool in source.pools]
-    batch = TrainingMix([replace(source, pools=pools, highest_grade=2, label_scale=10.0)], 1, queries=4, candidates=3)[
-        0
-    ]
+    graded = replace(source, pools=pools, highest_grade=2, label_scale=10.0)
+    batch = TrainingMix([graded], 1, queries=4, candidates=3)[0]
     number = [int(text.split()[-1]) for text in batch.documents]
     expected = torch.tensor([[(n % 3) / 2 for n in number]]).expand(4, -1)
     torch.testing.assert_close(batch.labels, expected)
