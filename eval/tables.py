@@ -81,14 +81,12 @@ def marks_explained(table: Standings) -> str:
     verdicts = {cell.verdict for row in table.rows for cell in row.cells if cell}
     against = table.baseline or "the collection's baseline"
     words = {
-        (Verdict.BETTER, Verdict.WORSE): "significantly better or worse than {} by both paired tests",
-        (Verdict.BETTER_IN_ONE, Verdict.WORSE_IN_ONE): "by one of the two tests only",
+        Verdict.BETTER: f"significantly better than {against} by both paired tests",
+        Verdict.WORSE: f"significantly worse than {against} by both paired tests",
+        Verdict.BETTER_IN_ONE: "better by one of the two tests only",
+        Verdict.WORSE_IN_ONE: "worse by one of the two tests only",
     }
-    marks = [
-        f"{' '.join(SIGNS[found] for found in pair if found in verdicts)} {text.format(against)}"
-        for pair, text in words.items()
-        if verdicts & set(pair)
-    ]
+    marks = [f"{SIGNS[found]} {text}" for found, text in words.items() if found in verdicts]
     if marks:
         parts.append(f"{'; '.join(marks)} (t-test and randomisation test, p < .05 after Holm's correction).")
     elif verdicts - {None}:

@@ -83,7 +83,7 @@ def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, 
     line = _stairs(front, axes.get_xlim()[0], axes.get_ylim()[0])
     axes.plot(*zip(*line, strict=True), color="#9fb8cc", linewidth=1.6, zorder=2)
     for name, value in levels.items():
-        draw_level(axes, "first stage", value, f"{name}, first stage")
+        draw_level(axes, "first stage", value, name if name == "first stage" else f"{name}, first stage")
     tips = {}
     for number, point in enumerate(points):
         gid = f"point{number}"

@@ -44,7 +44,8 @@ class Description:
 def heading(evaluation: Evaluation) -> str:
     """What was compared: "Reranking BM25: 14 systems on 6 collections"."""
     collections = evaluation.collections
-    first_stages = listed(list(dict.fromkeys(collection.first_stage for collection in collections)))
+    names = list(dict.fromkeys(collection.first_stage for collection in collections))
+    first_stages = names[0] if len(names) == 1 else f"{len(names)} first stages"
     systems = len({system.name for collection in collections for system in collection.systems})
     where = collections[0].name if len(collections) == 1 else f"{len(collections)} collections"
     return f"Reranking {first_stages}: {systems} system{'s' if systems > 1 else ''} on {where}"

@@ -50,7 +50,7 @@ def test_markdown_to_the_letter(evaluation: Evaluation) -> None:
         r"| 50% of {R\&D}\_x #1 \~ ^2 \<b\> \\foo $5 \| \*y\* | **.750**▲ | .250▽ | **.500** | 1,000 |",
         "",
         "nDCG@10 over all judged queries; best in bold (the oracle apart). Mean: over collections, not tested. "
-        "▲ significantly better or worse than BM25 by both paired tests; ▽ by one of the two tests only (t-test and "
+        "▲ significantly better than BM25 by both paired tests; ▽ worse by one of the two tests only (t-test and "
         "randomisation test, p \\< .05 after Holm's correction).",
     ]
 
