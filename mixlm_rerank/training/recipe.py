@@ -30,7 +30,7 @@ class CollectionPart:
     split: of its judgments.
     weight: share of the training batches, against the other collections' weights.
     queries: at most so many, drawn at random; None: all.
-    run: for development queries, a first-stage run; None: BM25 by Pyserini.
+    run: a first-stage run; None: BM25 by Pyserini.
     """
 
     source: str

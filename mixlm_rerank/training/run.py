@@ -98,7 +98,7 @@ def _source(
     name = slug(collection.name)
     path = folder / f"{name}.jsonl"
     if not path.exists():
-        stage = BM25(folder / f"{slug(open_name(collection))}.lucene", progress=progress)
+        stage = _first_stage(part, folder / f"{name}.lucene", progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_pools(path, make_pools(collection, [stage], depth=recipe.depth, size=recipe.depth))
     pools = read_pools(path)
@@ -117,9 +117,8 @@ def _source(
     )
 
 
-def open_name(collection: Collection) -> str:
-    """The name without the sample's note: samples share an index."""
-    return collection.name.partition(" (")[0]
+def _first_stage(part: CollectionPart, index: Path, progress: bool = False) -> FirstStage:
+    return BM25(index, progress=progress) if part.run is None else RunFile(part.run)
 
 
 def _highest_grade(pools: Sequence[Pool]) -> int:
@@ -130,6 +129,6 @@ def _development(part: CollectionPart, folder: Path, depth: int) -> DevelopmentS
     whole = open_collection(part.source, part.split)
     collection = sampled(whole, part.queries)
     indexes = folder / slug(whole.name)
-    stage: FirstStage = BM25(indexes / "lucene") if part.run is None else RunFile(part.run)
+    stage = _first_stage(part, indexes / "lucene")
     work = Workplace(replace(collection, name=whole.name), folder / slug(collection.name), indexes, progress=False)
     return DevelopmentSet(whole.name, collection.queries, collection.qrels, find_candidates(work, stage, depth))
