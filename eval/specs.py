@@ -15,6 +15,7 @@ from mixlm_rerank.eval.systems import (
     Cosine,
     CrossEncoder,
     FullTextMode,
+    Hybrid,
     Interpolated,
     TokenReranker,
 )
@@ -25,8 +26,9 @@ __all__ = ["FIRST_STAGES", "SYSTEMS", "make_first_stage", "make_systems"]
 
 SYSTEMS = (
     "mixlm or mixlm:K (token budget K); verify:M (MixLM, then the best M read in full); full-text (the same ranker on "
-    "text); cosine (its item encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; bi-encoder:NAME; any of them "
-    "with +W, mixed with the first stage at weight W"
+    "text); cosine (its item encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; bi-encoder:NAME; hybrid:NAME "
+    "(a teacher: late interaction over a bi-encoder's token states, and BM25); any of them with +W, mixed with the "
+    "first stage at weight W"
 )
 FIRST_STAGES = (
     "bm25 or bm25-multifield (Pyserini); run:FILE, with {collection} and {split} filled in; dense:NAME (any "
@@ -42,7 +44,7 @@ OF_MIXLM: dict[str, Make] = {
     "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
 }
-WITH_VALUE = {"verify", "cross-encoder", "bi-encoder"}
+WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "hybrid"}
 WITHOUT_VALUE = {"full-text", "cosine"}
 
 
@@ -76,8 +78,8 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     known = word in OF_MIXLM or word in WITH_VALUE
     if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
         raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS}")
-    if word == "bi-encoder":
-        return [partial(BiEncoder, value, loading)]
+    if word in ("bi-encoder", "hybrid"):
+        return [partial(BiEncoder if word == "bi-encoder" else Hybrid, value, loading)]
     if word == "cross-encoder":
         source, _, length = value.rpartition("@")
         if source and length.isdecimal() and not Path(value).exists():

@@ -152,6 +152,19 @@ def tiny(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
     return make
 
 
+@pytest.fixture
+def fresh(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
+    """``fresh("bert")``: a tiny MixLM of one's own, to be trained."""
+
+    def make(architecture: str = "bert", **options: object) -> MixLM:
+        folder = checkpoint(architecture, **{"hidden_dropout_prob": 0.0} if architecture == "bert" else {})
+        options = {"max_query_tokens": 64, "max_document_tokens": 40} | options
+        torch.manual_seed(1)
+        return MixLM.from_backbones(folder, folder, **options)  # type: ignore[arg-type]
+
+    return make
+
+
 def _turned(docids: list[str], turn: int) -> list[str]:
     """Another order for each turn."""
     return [*docids[turn % 6 :], *docids[: turn % 6]][:: 1 if turn % 2 else -1]

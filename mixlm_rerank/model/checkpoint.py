@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,27 +17,29 @@ from .assembly import assemble, load_tokenizer, quiet
 from .card import model_card
 from .config import MixLMConfig
 from .families import family_of_config, load_backbone, parameter_dtype
+from .known_answer import check_known_answer, write_known_answer
 from .mixlm import MixLM
 
 __all__ = ["load", "save"]
 
 ITEM_ENCODER, RANKER, CONFIG, CARD = "item_encoder", "ranker", "config.json", "README.md"
 HEAD = "head.safetensors"  # readout, projector and memory tokens: all that is in neither backbone
+KNOWN_ANSWER = "known_answer.json"
 
 
-def save(model: MixLM, folder: Path) -> None:
-    """See :meth:`MixLM.save_pretrained`. All is written beside its place first: a full disk harms nothing."""
+def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
+    """See :meth:`MixLM.save_pretrained`. All is written beside its place and read back: a full disk harms nothing."""
     draft = folder / ".saving"
     try:
         draft.mkdir(parents=True, exist_ok=True)
         with quiet():
-            for name, part in ((ITEM_ENCODER, model.item_encoder), (RANKER, model.ranker)):
-                part.backbone.save_pretrained(draft / name)
-                part.tokenizer.save_pretrained(draft / name)
+            _save_backbones(model, draft, torch.float16 if half else torch.float32)
         save_file(_head_state(model), draft / HEAD)
         model.config.save(draft / CONFIG)
-        (draft / CARD).write_text(model_card(model), encoding="utf-8")
-        for name in (ITEM_ENCODER, RANKER, HEAD, CARD, CONFIG):
+        written = _read(draft)
+        write_known_answer(written, draft / KNOWN_ANSWER)
+        (draft / CARD).write_text(model_card(written), encoding="utf-8")
+        for name in (ITEM_ENCODER, RANKER, HEAD, KNOWN_ANSWER, CARD, CONFIG):
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
             (draft / name).replace(folder / name)
@@ -53,7 +56,12 @@ def load(
     """See :meth:`MixLM.from_pretrained`."""
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     wanted = parameter_dtype(dtype) or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
-    model = _default() if str(name) == "default" else _load_folder(_folder(str(name), local_files_only))
+    if str(name) == "default":
+        model = _default()
+    else:
+        folder = _folder(str(name), local_files_only)
+        model = _read(folder)
+        check_known_answer(model, folder / KNOWN_ANSWER)
     model.name = str(name)
     if wanted != torch.float32:
         # the item encoder stays float32: its tokens, and so its fingerprint, are the same on every device
@@ -94,21 +102,39 @@ def _folder(name: str, local_files_only: bool) -> Path:
         ) from None
 
 
-def _load_folder(folder: Path) -> MixLM:
+def _save_backbones(model: MixLM, folder: Path, dtype: torch.dtype) -> None:
+    """Word embeddings that both have, because they were kept in training, are written once: half of a small model."""
+    encoder, ranker = model.item_encoder.backbone, model.ranker.backbone
+    tables = [cast(torch.Tensor, backbone.get_input_embeddings().weight) for backbone in (encoder, ranker)]
+    shared = tables[0].shape == tables[1].shape and torch.equal(tables[0].cpu(), tables[1].cpu())
+    for name, part in ((ITEM_ENCODER, model.item_encoder), (RANKER, model.ranker)):
+        left_out = tables[1].data_ptr() if shared and name == RANKER else None
+        state = {key: weight for key, weight in part.backbone.state_dict().items() if weight.data_ptr() != left_out}
+        kept = {key: weight.to(dtype) if weight.is_floating_point() else weight for key, weight in state.items()}
+        part.backbone.save_pretrained(folder / name, state_dict=kept)
+        part.tokenizer.save_pretrained(folder / name)
+
+
+def _read(folder: Path) -> MixLM:
     config = MixLMConfig.load(folder / CONFIG)
     encoder, encoder_tokenizer = _saved_part(folder / ITEM_ENCODER)
-    backbone, ranker_tokenizer = _saved_part(folder / RANKER)
+    table = cast(torch.Tensor, encoder.get_input_embeddings().weight)
+    backbone, ranker_tokenizer = _saved_part(folder / RANKER, table)
     family = family_of_config(backbone.config, str(folder))
     model = assemble(config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, family)
     _load_head(model, folder / HEAD)
-    return model
+    return model.eval()
 
 
-def _saved_part(source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _saved_part(
+    source: Path, word_embeddings: torch.Tensor | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         with quiet():
             # float32 whatever was saved: fp16 files are for size, and widening them is exact
-            backbone = load_backbone(str(source), local_files_only=True, dtype=torch.float32)
+            backbone = load_backbone(
+                str(source), word_embeddings=word_embeddings, local_files_only=True, dtype=torch.float32
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{source} cannot be loaded: {error}") from None
     return backbone, load_tokenizer(str(source), local_files_only=True)

@@ -9,9 +9,10 @@ from typing import Literal, get_args
 
 from ..errors import InputError
 
-__all__ = ["MixLMConfig", "Pooling"]
+__all__ = ["MixLMConfig", "Pooling", "Residual"]
 
 Pooling = Literal["last", "mean", "cls"]
+Residual = Literal["none", "cosine", "late"]
 FORMAT_VERSION = 1
 
 
@@ -28,8 +29,10 @@ class MixLMConfig:
             the document embedding of the bi-encoder that the item encoder was started from.
         memory_tokens: learned tokens appended to every document, whose states take the place of all but the last
             (``"mean"``, ``"cls"``) or of the last text positions (``"last"``). 0: none.
-        residual: add ``w * cos(query embedding, document embedding)`` to the log-odds (after ResRank, 2604.22180), so
-            that an untrained MixLM without memory tokens ranks like the bi-encoder it was started from.
+        residual: what of the item encoder's own knowledge is added to the ranker's log-odds. ``"cosine"``: ``w *
+            cos(query embedding, document embedding)`` (after ResRank, 2604.22180), so that an untrained MixLM without
+            memory tokens ranks like the bi-encoder it was started from. ``"late"``: besides, late interaction between
+            the query's states and the embedding tokens (ColBERT's score, 2004.12832). ``"none"``: nothing.
         prompt: the ranker's prefix, with ``{text}`` where the query goes.
         score_token: the token after the document whose last hidden state is read out (the paper's EOS).
         template: what the item encoder reads, with ``{text}`` where the query or document goes.
@@ -45,7 +48,7 @@ class MixLMConfig:
     query_prompt: str = ""
     document_prompt: str = ""
     memory_tokens: int = 0
-    residual: bool = True
+    residual: Residual = "cosine"
     max_query_tokens: int = 256
     max_document_tokens: int = 256
     format_version: int = FORMAT_VERSION
@@ -55,6 +58,8 @@ class MixLMConfig:
             raise InputError(f"tokens must be at least 1, not {self.tokens}")
         if self.pooling not in get_args(Pooling):
             raise InputError(f'pooling must be "last", "mean" or "cls", not {self.pooling!r}')
+        if self.residual not in get_args(Residual):
+            raise InputError(f'residual must be "none", "cosine" or "late", not {self.residual!r}')
         needed = self.tokens if self.pooling == "last" else self.tokens - 1
         if self.memory_tokens and self.memory_tokens < needed:
             raise InputError(

@@ -93,18 +93,26 @@ class BidirectionalFamily(Family):
         return None
 
 
-def load_backbone(source: str, **options: Any) -> PreTrainedModel:
-    """A checkpoint's model without any head. A pooler is a head too: nothing reads it, and saved models stay small."""
-    model = _complete(AutoModel, source, **options)
+def load_backbone(source: str, *, word_embeddings: Tensor | None = None, **options: Any) -> PreTrainedModel:
+    """A checkpoint's model without any head. A pooler is a head too: nothing reads it, and saved models stay small.
+
+    ``word_embeddings``: [vocabulary, d], for a checkpoint that was saved without them.
+    """
+    model = _complete(AutoModel, source, word_embeddings, **options)
     if getattr(model, "pooler", None) is not None:
         setattr(model, "pooler", None)  # noqa: B010 (typed as a module)
     return model
 
 
-def _complete(auto_class: Any, source: str, **options: Any) -> PreTrainedModel:
+def _complete(auto_class: Any, source: str, word_embeddings: Tensor | None = None, **options: Any) -> PreTrainedModel:
     """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on."""
     model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
     lacking = [name for name in report["missing_keys"] if "pooler" not in name] + list(report["mismatched_keys"])
+    table = model.get_input_embeddings().weight
+    if word_embeddings is not None and word_embeddings.shape == table.shape:
+        with torch.no_grad():
+            table.copy_(word_embeddings)
+        lacking = [name for name in lacking if model.get_parameter(name) is not table]
     if lacking:
         raise InputError(
             f"{source} is not a whole {type(model).__name__}: {len(lacking)} weights are missing or of another shape, "

@@ -58,13 +58,15 @@ class ItemEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""
-        length = input_ids.shape[1]
+        return self._sampled(self._states(input_ids), input_ids.shape[1])
+
+    def _states(self, input_ids: Tensor) -> Tensor:
+        """Final hidden states, memory tokens included. [b, length] -> [b, length + memory, d]."""
         embeds = self.backbone.get_input_embeddings()(input_ids)
         if len(self.memory):
             memory = self.memory.to(embeds.dtype).expand(len(input_ids), -1, -1)
             embeds = torch.cat([embeds, memory], dim=1)
-        states = self.backbone(inputs_embeds=embeds, use_cache=False).last_hidden_state
-        return self._sampled(states, length)
+        return self.backbone(inputs_embeds=embeds, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
     def forward_padded(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Embedding tokens of documents of any lengths in one forward pass, for training. -> [n, tokens, d].
@@ -119,22 +121,39 @@ class ItemEncoder(nn.Module):
         return self._encode(self.document_ids(texts), bar)
 
     @torch.inference_mode()
+    def query_states(self, queries: Sequence[str]) -> list[Tensor]:
+        """Final hidden states of queries, memory tokens included, for the residual. float32 [length, d] each."""
+        states: dict[int, Tensor] = {}
+        for rows, own in self._forwards(self.query_ids(queries)):
+            states |= dict(zip(rows, own.float().cpu(), strict=True))
+        return [states[row] for row in range(len(queries))]
+
+    def embedding_of(self, states: Tensor) -> Tensor:
+        """The bi-encoder's embedding of a text, out of its states. [length, d] -> [d]."""
+        return self._sampled(states[None], len(states) - len(self.memory))[0, -1]
+
     def embed_queries(self, queries: Sequence[str]) -> Tensor:
-        """The bi-encoder's query embeddings, for the residual readout. Returns float32 [n, d]."""
-        return torch.from_numpy(self._encode(self.query_ids(queries))[:, -1])
+        """The bi-encoder's query embeddings. Returns float32 [n, d]."""
+        found = [self.embedding_of(states) for states in self.query_states(queries)]
+        return torch.stack(found) if found else torch.empty(0, self.hidden_size)
 
     def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
         out = np.empty((len(ids), self.config.tokens, self.hidden_size), dtype=np.float32)
-        for rows in _batches_of_one_length(ids):
-            batch = torch.tensor([ids[row] for row in rows], device=self.backbone.device)
-            copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
-            out[rows] = self(batch.repeat(copies, 1))[: len(rows)].float().cpu().numpy()
+        for rows, states in self._forwards(ids):
+            out[rows] = self._sampled(states, len(ids[rows[0]])).float().cpu().numpy()
             if bar is not None:
                 bar.update(len(rows))
         if not np.isfinite(out).all():
             row = int(np.flatnonzero(~np.isfinite(out).all(axis=(1, 2)))[0])
             raise InputError(f"the item encoder gave a non-finite embedding token for text {row}: broken weights?")
         return out
+
+    def _forwards(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Row numbers of texts of one length, and their states [b, length, d]."""
+        for rows in _batches_of_one_length(ids):
+            batch = torch.tensor([ids[row] for row in rows], device=self.backbone.device)
+            copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
+            yield rows, self._states(batch.repeat(copies, 1))[: len(rows)]
 
 
 def _batches_of_one_length(ids: list[list[int]]) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .config import MixLMConfig, Pooling
+from .config import MixLMConfig, Pooling, Residual
 from .fingerprint import fingerprint
 from .item_encoder import ItemEncoder, Progress
 from .ranker import Ranker
@@ -33,7 +33,7 @@ class MixLM(nn.Module):
         self.item_encoder = item_encoder
         self.ranker = ranker
         self.projector = projector
-        self.readout = Readout(ranker.hidden_size, residual=config.residual)
+        self.readout = Readout(ranker.hidden_size, config.residual)
         self.name = "unsaved"
 
     @property
@@ -54,11 +54,15 @@ class MixLM(nn.Module):
         tokens = tokens.to(self.device, self.ranker.dtype)
         return tokens if self.projector is None else self.projector(tokens)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config, weights (safetensors), both tokenizers and a model card into ``folder``."""
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write config, weights (safetensors), both tokenizers, a model card and a known answer into ``folder``.
+
+        ``half``: the backbones in float16, half the size. What is loaded then is the rounded model, with a fingerprint
+        of its own.
+        """
         from .checkpoint import save  # here: checkpoint builds MixLM
 
-        save(self, Path(folder))
+        save(self, Path(folder), half=half)
 
     @classmethod
     def from_pretrained(
@@ -79,7 +83,7 @@ class MixLM(nn.Module):
             local_files_only: never touch the network (folders and ``"default"`` never do).
 
         Raises:
-            InputError: no such model, or not a MixLM.
+            InputError: no such model, not a MixLM, or one that does not give its known answer.
         """
         from .checkpoint import load
 
@@ -97,16 +101,16 @@ class MixLM(nn.Module):
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         prompt: str | None = None,
-        residual: bool = True,
+        residual: Residual = "cosine",
         max_query_tokens: int = 256,
         max_document_tokens: int = 256,
         local_files_only: bool = False,
     ) -> MixLM:
         """A new, untrained MixLM from two checkpoints of plain language models (folders or hub ids).
 
-        With ``residual`` and without memory tokens it ranks like the item encoder as a bi-encoder: pooling and prompts
-        are read from the checkpoint's sentence-transformers files, where it has them, and the tokens around a text are
-        those that its tokenizer puts there. (A Dense layer after the pooling is not read.)
+        With the residual ``"cosine"`` and without memory tokens it ranks like the item encoder as a bi-encoder: pooling
+        and prompts are read from the checkpoint's sentence-transformers files, where it has them, and the tokens around
+        a text are those that its tokenizer puts there. (A Dense layer after the pooling is not read.)
 
         Args:
             item_encoder: an embedding model, or any plain language model.

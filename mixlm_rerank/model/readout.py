@@ -1,4 +1,4 @@
-"""The readout: a hidden state -> log-odds, in float32 whatever the backbone's dtype."""
+"""The readout: a hidden state -> log-odds, in float32 whatever the backbone's dtype; and the residual beside it."""
 
 from __future__ import annotations
 
@@ -6,34 +6,63 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Readout"]
+from .config import Residual
+
+__all__ = ["BI_ENCODER_SCALE", "Readout", "late_interaction"]
 
 # Cosines of a contrastive bi-encoder are trained with a temperature of 1/20 (sentence-transformers' default scale).
-INITIAL_RESIDUAL_WEIGHT = 20.0
+BI_ENCODER_SCALE = 20.0
 
 
 class Readout(nn.Module):
-    """``log-odds = w_score . h + b  (+ w_residual * cos(q, d))``.
+    """``log-odds = w_score . h + b  (+ w_cosine * cos(q, d) (+ w_late * late interaction))``.
 
     For a decoder ``w_score`` starts as the difference of the language model head's "yes" and "no" rows, so that the
     first term is logit(yes) - logit(no); for a bidirectional encoder it starts at zero. float32 keeps near-ties apart.
     """
 
-    residual_weight: nn.Parameter | None
+    cosine_weight: nn.Parameter | None
+    late_weight: nn.Parameter | None
 
-    def __init__(self, hidden_size: int, *, residual: bool) -> None:
+    def __init__(self, hidden_size: int, residual: Residual) -> None:
         super().__init__()
         self.score = nn.Linear(hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
-        self.residual_weight = nn.Parameter(torch.tensor(INITIAL_RESIDUAL_WEIGHT)) if residual else None
+        parts = {"none": 0, "cosine": 1, "late": 2}[residual]
+        weights = [nn.Parameter(torch.tensor(BI_ENCODER_SCALE / parts)) if part < parts else None for part in range(2)]
+        self.cosine_weight, self.late_weight = weights
 
     def forward(self, states: Tensor) -> Tensor:
         """Log-odds of the ranker alone. [..., hidden_size] -> float32 [...]."""
         with torch.autocast(states.device.type, enabled=False):  # mixed precision would make ties
             return self.score(states.float()).squeeze(-1)  # type: ignore[no-any-return]
 
-    def residual(self, query: Tensor, documents: Tensor) -> Tensor:
-        """The residual term. Query embedding [d] or [n, d], document embeddings [n, d] -> float32 [n]."""
-        assert self.residual_weight is not None
-        return self.residual_weight * F.cosine_similarity(query.float(), documents.float(), dim=-1)
+    def residual(self, query: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
+        """What is added to it.
+
+        Args:
+            query: embedding of the query, [d].
+            states: final hidden states of the query in the item encoder, [length, d].
+            tokens: embedding tokens of the documents, [n, k, d].
+
+        Returns:
+            float32 [n]; 0 without a residual.
+        """
+        scores = torch.zeros(len(tokens), device=tokens.device)
+        with torch.autocast(tokens.device.type, enabled=False):  # times 20 they are log-odds
+            if self.cosine_weight is not None:
+                cosines = F.cosine_similarity(query[None].float(), tokens[:, -1].float(), dim=-1)
+                scores = scores + self.cosine_weight * cosines
+            if self.late_weight is not None:
+                scores = scores + self.late_weight * late_interaction(states, tokens)
+        return scores
+
+
+def late_interaction(states: Tensor, tokens: Tensor) -> Tensor:
+    """Mean over a query's states of the best cosine among a document's embedding tokens (MaxSim).
+
+    [length, d], [n, k, d] -> float32 [n].
+    """
+    similar = F.normalize(tokens.float(), dim=-1) @ F.normalize(states.float(), dim=-1).T
+    return similar.amax(dim=1).mean(dim=-1)

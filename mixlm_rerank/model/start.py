@@ -28,7 +28,7 @@ def from_backbones(
     **sizes: Any,
 ) -> MixLM:
     """See :meth:`MixLM.from_backbones`. ``sizes`` go into MixLMConfig as they are."""
-    options = {"local_files_only": local_files_only}
+    options: dict[str, Any] = {"local_files_only": local_files_only}
     encoder_family, ranker_family = family_of(encoder_source, **options), family_of(ranker_source, **options)
     encoder_tokenizer = load_tokenizer(encoder_source, **options)
     ranker_tokenizer = load_tokenizer(ranker_source, **options)

@@ -18,8 +18,8 @@ POSITIONS_PER_FORWARD = 4096
 class FullTextScorer:
     """``readout(ranker([prefix ; document text ; score token])) + residual``.
 
-    The residual term needs the document embedding, the last embedding token: taken from a token index where the
-    caller has it, else encoded here (which doubles the cost).
+    The residual needs the embedding tokens: taken from a token index where the caller has it, else encoded here (which
+    doubles the cost).
     """
 
     def __init__(self, model: MixLM) -> None:
@@ -38,6 +38,6 @@ class FullTextScorer:
             rows, order = order[:size], order[size:]
             states = model.ranker([prefix] * len(rows), [documents[row] for row in rows])
             scores[rows] = model.readout(states).cpu()
-        if model.config.residual and tokens is None:
+        if model.config.residual != "none" and tokens is None:
             tokens = torch.from_numpy(model.encode(texts))
         return scores if tokens is None else add_residual(model, [query], [tokens], [scores])[0]

@@ -26,10 +26,22 @@ class ReferenceScorer:
         scores = torch.empty(len(tokens))
         for row, document in enumerate(model.project(tokens)):
             scores[row] = model.readout(model.ranker([prefix], [document])[0])
-        if model.config.residual:
-            embedding = model.item_encoder.embed_queries([query]).to(model.device)
-            for row, document_embedding in enumerate(tokens[:, -1].to(model.device)):
-                scores[row] += model.readout.residual(embedding, document_embedding[None])[0].cpu()
+        return scores + self._residual(query, tokens.float())
+
+    def _residual(self, query: str, tokens: Tensor) -> Tensor:
+        """Spelled out, and not by the readout's own code."""
+        model, readout = self._model, self._model.readout
+        scores = torch.zeros(len(tokens))
+        if model.config.residual == "none":
+            return scores
+        states = model.item_encoder.query_states([query])[0]
+        embedding = model.item_encoder.embed_queries([query])[0]
+        for row, document in enumerate(tokens.cpu()):
+            if readout.cosine_weight is not None:
+                scores[row] += float(readout.cosine_weight) * torch.cosine_similarity(embedding, document[-1], dim=0)
+            if readout.late_weight is not None:
+                best = [max(float(torch.cosine_similarity(state, t, dim=0)) for t in document) for state in states]
+                scores[row] += float(readout.late_weight) * sum(best) / len(best)
         return scores
 
     def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The residual term of the score, shared by the scorers that work in batches."""
+"""The residual part of the score, shared by the scorers that work in batches."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ __all__ = ["add_residual"]
 def add_residual(
     model: MixLM, queries: Sequence[str], tokens: Sequence[Tensor], scores: Sequence[Tensor]
 ) -> list[Tensor]:
-    """``score + w * cos(query embedding, last embedding token)`` for every candidate of every query.
+    """The scores with the residual of every candidate of every query, see :meth:`Readout.residual`.
 
-    ``tokens``: float [n, k, d] a query, of which only the last is read. ``scores``: float32 [n] a query.
+    ``tokens``: float [n, k, d] a query. ``scores``: float32 [n] a query.
     """
-    if not model.config.residual:
+    if model.config.residual == "none":
         return list(scores)
-    embeddings = model.item_encoder.embed_queries(queries).to(model.device)
-    return [
-        score + model.readout.residual(embedding[None], candidates[:, -1].to(model.device)).cpu()
-        for embedding, candidates, score in zip(embeddings, tokens, scores, strict=True)
-    ]
+    encoder, readout, device = model.item_encoder, model.readout, model.device
+    found = []
+    for states, candidates, score in zip(encoder.query_states(queries), tokens, scores, strict=True):
+        query = encoder.embedding_of(states)
+        found.append(score + readout.residual(query.to(device), states.to(device), candidates.to(device)).cpu())
+    return found

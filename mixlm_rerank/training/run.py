@@ -75,7 +75,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, offline: bool = False, pro
         choose_by=f"k={budgets[-1]}" if sets else None,
         progress=progress,
     )
-    trained.save_pretrained(folder / MODEL)
+    trained.save_pretrained(folder / MODEL, half=recipe.half)
     return folder / MODEL
 
 
@@ -142,7 +142,8 @@ def _mix(recipe: Recipe, pools: Sequence[Pooled], folder: Path, offline: bool, p
     if teacher.cross_encoder is not None:
         loading = Loading(None, "float32", offline)
         reader = (teacher.cross_encoder_weight, CrossEncoderTeacher(teacher.cross_encoder, loading), folder)
-    sources = [source(own, encoder, teacher.hybrid, teacher.labels, reader, progress=progress) for own in pools]
+    options: dict[str, Any] = {"across": recipe.across, "cross_encoder": reader, "progress": progress}
+    sources = [source(own, encoder, teacher.hybrid, teacher.labels, **options) for own in pools]
     return TrainingMix(sources, recipe.steps, queries=recipe.queries, candidates=recipe.candidates, seed=recipe.seed)
 
 

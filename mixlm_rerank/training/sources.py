@@ -12,9 +12,9 @@ from torch import Tensor
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.first_stages import BM25, FirstStage, RunFile
+from mixlm_rerank.eval.hybrid import HybridTeacher, HybridWeights
 from mixlm_rerank.eval.ranked import slug
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.training.hybrid import HybridTeacher, HybridWeights
 from mixlm_rerank.training.mix import PairTeacher, Source
 from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pools
 from mixlm_rerank.training.recipe import CollectionPart
@@ -69,15 +69,17 @@ def source(
     encoder: ItemEncoder,
     weights: HybridWeights,
     label_scale: float,
-    cross_encoder: tuple[float, Teacher, Path] | None = None,
     *,
+    across: bool = False,
+    cross_encoder: tuple[float, Teacher, Path] | None = None,
     progress: bool = True,
 ) -> Source:
     """Batches of one collection under its teacher.
 
     Args:
         encoder: of the late-interaction teacher, and of the queries, to bring near ones together.
-        weights, label_scale: of the teacher's parts; see :class:`HybridTeacher` and :class:`Source`.
+        weights: of the late-interaction teacher's parts.
+        label_scale, across: see :class:`Source`.
         cross_encoder: its weight, itself, and the folder of its scores, which are computed once.
     """
     parts: list[tuple[float, PairTeacher]] = []
@@ -98,6 +100,7 @@ def source(
         own.part.weight,
         max(grade for pool in own.pools for grade in pool.judged.values()),
         label_scale,
+        across,
     )
 
 

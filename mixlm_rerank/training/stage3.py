@@ -44,6 +44,8 @@ class JointOptions:
             words stay where they were.
         bf16: mixed precision.
         checkpoint_activations: less memory, a third slower.
+        queries_at_once: of a step, in one forward and backward pass; the gradients of the passes add up. None: all, and
+            fewer once memory has run out.
         log_every, save_every: steps; development queries are ranked when it saves.
     """
 
@@ -56,6 +58,7 @@ class JointOptions:
     freeze_embeddings: bool = True
     bf16: bool = False
     checkpoint_activations: bool = False
+    queries_at_once: int | None = None
     log_every: int = 50
     save_every: int = 500
 
@@ -96,9 +99,8 @@ def train_joint(
     watch = _Watch(model, folder, development, choose_by)
     arguments = TrainingArguments(
         output_dir=str(folder),
-        max_steps=max(1, len(mix) // (mix.parts * int(os.environ.get("WORLD_SIZE", "1")))),
+        max_steps=max(1, len(mix) // int(os.environ.get("WORLD_SIZE", "1"))),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=mix.parts,
         warmup_steps=options.warmup,
         lr_scheduler_type="linear",
         weight_decay=0.01,
@@ -121,6 +123,7 @@ def train_joint(
         budgets=options.budgets,
         learning_rates=options.learning_rates,
         seed=seed,
+        queries_at_once=options.queries_at_once,
         args=arguments,
         train_dataset=mix,
         data_collator=only,

@@ -9,11 +9,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
+from transformers.utils import logging
 
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.checkpoints import SafeCheckpoints
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 
 __all__ = ["JointTrainer"]
+
+logger = logging.get_logger(__name__)
 
 
 class JointTrainer(SafeCheckpoints):
@@ -26,6 +31,8 @@ class JointTrainer(SafeCheckpoints):
         budgets: token budgets; each step draws one, so that all of them serve.
         learning_rates: of item encoder, ranker (with projector), and readout.
         seed: of the budgets.
+        queries_at_once: what a step has more is done in several passes, whose gradients add up. When memory runs out,
+            the step is begun again with half of it, and so are those that follow.
         options: of the Hugging Face Trainer.
     """
 
@@ -37,6 +44,7 @@ class JointTrainer(SafeCheckpoints):
         budgets: Sequence[int],
         learning_rates: tuple[float, float, float],
         seed: int,
+        queries_at_once: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model=objective, **options)
@@ -45,8 +53,33 @@ class JointTrainer(SafeCheckpoints):
         self._budgets = budgets
         self._learning_rates = learning_rates
         self._seed = seed
+        self._queries_at_once = queries_at_once
         self._sums: dict[str, float] = {}
-        self._steps = 0
+        self._steps = 0.0
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any) -> Tensor:
+        batch: Batch = inputs["batch"]
+        step = super().training_step
+        while True:
+            size = min(self._queries_at_once or len(batch.queries), len(batch.queries))
+            try:
+                losses = [step(model, {"batch": own, "of": batch}) for own in batch.pieces(size)]
+                return torch.stack(losses).sum()
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+            model.zero_grad()
+            self._queries_at_once = self._fewer(size)
+
+    def _fewer(self, size: int) -> int:
+        if size == 1 or self.args.world_size > 1:  # several processes must stay in step
+            raise InputError(
+                f"out of memory with {size} {'query' if size == 1 else 'queries'} at once: set the recipe's "
+                "joint.queries_at_once lower, or candidates, or model.options.max_document_tokens; the last checkpoint "
+                "is intact"
+            )
+        logger.warning(f"out of memory: from now on {size // 2} queries at once, of the same steps")
+        return size // 2
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -54,12 +87,14 @@ class JointTrainer(SafeCheckpoints):
         step = self.state.global_step
         # of the step alone: a resumed run draws the same
         tokens = random.Random(f"{self._seed} {step}").choice(list(self._budgets))
-        losses: dict[str, Tensor] = model(inputs["batch"], self.weights_at(step / max(1, self.state.max_steps)), tokens)
+        batch, weights = inputs["batch"], self.weights_at(step / max(1, self.state.max_steps))
+        share = len(batch.queries) / len(inputs["of"].queries)
+        losses: dict[str, Tensor] = model(batch, weights, tokens)
         for name, loss in losses.items():
             if name != "loss":
-                self._sums[name] = self._sums.get(name, 0.0) + float(loss.detach())
-        self._steps += 1
-        return losses["loss"]
+                self._sums[name] = self._sums.get(name, 0.0) + share * float(loss.detach())
+        self._steps += share
+        return share * losses["loss"]
 
     def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
         return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has an order of its own
@@ -75,7 +110,7 @@ class JointTrainer(SafeCheckpoints):
         """Each loss beside their sum: means since the last time."""
         if "loss" in logs and self._steps:
             logs |= {name: value / self._steps for name, value in self._sums.items()}
-            self._sums, self._steps = {}, 0
+            self._sums, self._steps = {}, 0.0
         super().log(logs, *arguments, **options)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -96,3 +131,8 @@ class JointTrainer(SafeCheckpoints):
                     groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
         self.optimizer = torch.optim.AdamW(groups, betas=(self.args.adam_beta1, self.args.adam_beta2))
         return self.optimizer
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Of a GPU, or of the machine (torch has no class of its own for that)."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -71,7 +71,7 @@ def evaluated(
     model = tiny("bert")
     systems: list[System] = [
         TokenReranker(model, 2, seed="a"),
-        TokenReranker(tiny("bert", residual=False), 2, seed="b"),
+        TokenReranker(tiny("bert", residual="none"), 2, seed="b"),
         TokenReranker(model, 1),
         Cascade(model, 2),
         Cosine(model),
@@ -284,7 +284,7 @@ def test_without_documents_systems_that_need_them_say_so(
         "verify": lambda: Cascade(model, 2),
         "cosine": lambda: Cosine(model),
         "full text": lambda: FullTextMode(model),
-        "plain full text": lambda: FullTextMode(tiny("bert", residual=False)),
+        "plain full text": lambda: FullTextMode(tiny("bert", residual="none")),
         "CE": lambda: CrossEncoder(str(cross_encoder())),
         "BE": lambda: BiEncoder(str(checkpoint("bert"))),
     }

@@ -59,7 +59,7 @@ def made(
 
     def in_full(model: MixLM) -> Scores:
         tokens = None
-        if model.config.residual:  # the harness takes the document embedding out of the index, int8
+        if model.config.residual != "none":  # the harness takes the document embedding out of the index, int8
             index = TokenIndex.build(documents, model, tmp_path / "by hand", progress=False)
             tokens = torch.from_numpy(index.fetch([document.docid for document in documents], 1).tokens)
         return named(FullTextScorer(model).score(QUERY, texts, tokens).tolist())
@@ -77,7 +77,7 @@ def made(
         encoder = SentenceTransformer(str(checkpoint("bert")))
         return named(encoder.similarity(encoder.encode_query([QUERY]), encoder.encode_document(texts))[0].tolist())
 
-    plain = tiny("bert", residual=False)
+    plain = tiny("bert", residual="none")
     systems: dict[str, Callable[[], Made]] = {
         "k=4": lambda: (TokenReranker(model), lambda: reranked(model)),
         "k=1": lambda: (TokenReranker(model, 1), lambda: reranked(model, tokens=1)),
@@ -198,7 +198,7 @@ def test_what_it_depends_on_is_in_the_description(
     shorter.config = replace(shorter.config, max_query_tokens=32)
     trained.readout.score.weight.data[0, 0] += 1
     coarser.ranker.bfloat16()
-    models = [same, shorter, trained, coarser, tiny("bert", residual=False)]
+    models = [same, shorter, trained, coarser, tiny("bert", residual="none")]
     systems: list[System] = [make(one) for one in models for make in (TokenReranker, Cosine, FullTextMode)]
     systems += [TokenReranker(same, 2), Cascade(same, 2), Cascade(same, 3), Interpolated(Cosine(same), 0.2)]
     systems += [Interpolated(Cosine(same), 0.3), *(CrossEncoder(str(cross_encoder()), cut) for cut in (None, 9))]

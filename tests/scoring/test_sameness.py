@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mixlm_rerank import MixLM
+from mixlm_rerank.model.readout import late_interaction
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 TOLERANCE = 1e-4  # log-odds, float32: the promise of SharedPrefixScorer
@@ -40,10 +41,11 @@ def test_shared_prefix_equals_reference(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("memory_tokens", [0, 4])
-def test_sameness_holds_without_residual_and_with_memory_tokens(
-    tiny: Callable[..., MixLM], architecture: str, memory_tokens: int
+@pytest.mark.parametrize("residual", ["none", "late"])
+def test_sameness_holds_with_every_residual_and_with_memory_tokens(
+    tiny: Callable[..., MixLM], architecture: str, memory_tokens: int, residual: str
 ) -> None:
-    model = tiny(architecture, residual=False, memory_tokens=memory_tokens)
+    model = tiny(architecture, residual=residual, memory_tokens=memory_tokens)
     tokens = torch.from_numpy(model.encode(["a dog", "the moon is a rock", "bread"]))
     fast = SharedPrefixScorer(model).score(QUERY, tokens)
     torch.testing.assert_close(fast, ReferenceScorer(model).score(QUERY, tokens), atol=TOLERANCE, rtol=0)
@@ -84,7 +86,7 @@ def test_many_queries_a_forward_pass_equal_one_by_one(
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_score_depends_on_query_and_every_token(tiny: Callable[..., MixLM], architecture: str) -> None:
     """Guards the tests above: a scorer that ignores its input would pass them all."""
-    model = tiny(architecture, residual=False)
+    model = tiny(architecture, residual="none")
     scorer = SharedPrefixScorer(model)
     tokens = random_tokens(1, 4)
     base = scorer.score(QUERY, tokens)
@@ -108,7 +110,7 @@ def test_full_text_scores_do_not_depend_on_the_batch(tiny: Callable[..., MixLM],
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_full_text_mode_is_the_ranker_over_text_embeddings(tiny: Callable[..., MixLM], architecture: str) -> None:
     """Fed with the embeddings of a text's tokens, the shared-prefix scorer gives the full-text score."""
-    model = tiny(architecture, residual=False)
+    model = tiny(architecture, residual="none")
     text = "a cat never barks"
     (embeddings,) = model.ranker.documents([text], [0])
     expected = SharedPrefixScorer(model).score(QUERY, embeddings[None].detach())
@@ -123,6 +125,14 @@ def test_residual_of_an_untrained_model_ranks_like_the_bi_encoder(
     tokens = random_tokens(50, 4)
     scores = SharedPrefixScorer(model).score(QUERY, tokens)
     torch.testing.assert_close(scores, 20 * BiEncoderScorer(model).score(QUERY, tokens))
+
+
+def test_late_interaction_by_hand() -> None:
+    """Two query states, two documents of two tokens each."""
+    states = torch.tensor([[3.0, 0.0], [0.0, 0.5]])
+    tokens = torch.tensor([[[2.0, 0.0], [4.0, 3.0]], [[-1.0, 0.0], [0.0, -2.0]]])
+    expected = torch.tensor([(1.0 + 0.6) / 2, (0.0 + 0.0) / 2])
+    torch.testing.assert_close(late_interaction(states, tokens), expected)
 
 
 def test_scores_are_float32_in_bfloat16_models_and_near_the_reference(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mixlm_rerank import MixLM
 from mixlm_rerank.training.mix import Source
 from mixlm_rerank.training.pools import Pool
 
@@ -38,16 +37,3 @@ def source() -> Source:
             )
         )
     return Source("tiny", pools, texts, draw.normal(size=(24, 8)), common_words)
-
-
-@pytest.fixture
-def fresh(checkpoint: Callable[..., object]) -> Callable[..., MixLM]:
-    """``fresh("bert")``: a tiny MixLM of one's own, to be trained."""
-
-    def make(architecture: str = "bert", **options: object) -> MixLM:
-        folder = checkpoint(architecture, **{"hidden_dropout_prob": 0.0} if architecture == "bert" else {})
-        options = {"max_query_tokens": 64, "max_document_tokens": 40} | options
-        torch.manual_seed(1)
-        return MixLM.from_backbones(folder, folder, **options)  # type: ignore[arg-type]
-
-    return make

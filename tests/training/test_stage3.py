@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ OPTIONS = JointOptions(
 )
 
 
-def a_mix(source: Source, steps: int = 12, parts: int = 1) -> TrainingMix:
-    return TrainingMix([source], steps, queries=4, candidates=4, parts=parts)
+def a_mix(source: Source, steps: int = 12) -> TrainingMix:
+    return TrainingMix([source], steps, queries=4, candidates=4)
 
 
 def weights(model: MixLM) -> dict[str, torch.Tensor]:
@@ -147,14 +148,52 @@ def test_in_mixed_precision_scores_stay_float32(fresh: Callable[..., MixLM], sou
     assert not torch.equal(scores, scores.bfloat16().float())
 
 
-def test_parts_of_a_group_add_up_to_one_step(fresh: Callable[..., MixLM], source: Source, tmp_path: Path) -> None:
-    """The micro-batch is halved, the effective batch stays."""
-    mix = a_mix(source, 6, parts=2)
-    assert len(mix) == 12
-    assert sorted(mix[0].queries + mix[1].queries) == sorted(a_mix(source, 6)[0].queries)
-    train_joint(fresh(), mix, tmp_path, OPTIONS, progress=False)
-    state = json.loads((tmp_path / "checkpoint-6" / "trainer_state.json").read_text())
-    assert state["global_step"] == 6
+def losses_of(folder: Path) -> list[float]:
+    history = json.loads((folder / "history.json").read_text())
+    return [row["listwise"] for row in history if "listwise" in row]
+
+
+@pytest.mark.parametrize("size", [3, 1])
+def test_a_step_in_several_passes_is_the_same_step(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, size: int
+) -> None:
+    own = replace(source, across=False)
+    options = replace(OPTIONS, phases=(LossWeights(listwise=1.0, cosine=0.3),))
+    train_joint(fresh(), a_mix(own, 6), tmp_path / "whole", options, progress=False)
+    train_joint(fresh(), a_mix(own, 6), tmp_path / "pieces", replace(options, queries_at_once=size), progress=False)
+    assert losses_of(tmp_path / "pieces") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
+
+
+def test_when_memory_runs_out_a_step_is_done_in_more_passes(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    """Every forward pass with more than one query fails, as on a GPU that is too small."""
+    own, options = replace(source, across=False), replace(OPTIONS, phases=(LossWeights(listwise=1.0),))
+    model = fresh()
+    seen: list[int] = []
+
+    def packed(prefixes: Any, items: Any, plain: Any = model.ranker.forward_packed) -> Any:
+        seen.append(len(prefixes))
+        if len(prefixes) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(prefixes, items)
+
+    train_joint(fresh(), a_mix(own, 4), tmp_path / "whole", options, progress=False)
+    model.ranker.forward_packed = packed  # type: ignore[method-assign]
+    train_joint(model, a_mix(own, 4), tmp_path / "short", options, progress=False)
+    assert seen == [4, 2, *[1] * 16]
+    assert losses_of(tmp_path / "short") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
+
+
+def test_one_query_that_does_not_fit_is_an_error(fresh: Callable[..., MixLM], source: Source, tmp_path: Path) -> None:
+    model = fresh()
+
+    def packed(prefixes: Any, items: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    model.ranker.forward_packed = packed  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"with 1 query at once: .* joint\.queries_at_once lower, or candidates"):
+        train_joint(model, a_mix(source, 3), tmp_path, OPTIONS, progress=False)
 
 
 def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.collections import open_collection
+from mixlm_rerank.eval.first_stages import RunFile
+from mixlm_rerank.eval.hybrid import BM25Scores, HybridTeacher, HybridWeights, max_sim
+from mixlm_rerank.eval.ranked import find_candidates, rank
+from mixlm_rerank.eval.specs import make_systems
+from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.scoring import BiEncoderScorer
-from mixlm_rerank.training.hybrid import BM25Scores, HybridTeacher, HybridWeights, max_sim
 
 TEXTS = ["a dog barks at the moon", "cats sleep", "the moon is a rock that goes round the earth", "bread"]
 QUERIES = ["moon dogs", "bread", "who sleeps on the earth"]
@@ -60,3 +66,21 @@ def test_documents_of_another_corpus_are_refused() -> None:
         BM25Scores(TEXTS)(["dog"], ["something else"])
     with pytest.raises(InputError, match="no documents"):
         BM25Scores([])
+
+
+def test_as_a_system_it_ranks_as_it_teaches(beir: Path, checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Each document is read once, whatever the query."""
+    folder = str(checkpoint("bert", max_position_embeddings=300))
+    collection = open_collection(str(beir), "test")
+    work = Workplace(collection, tmp_path, tmp_path, False)
+    (system,) = make_systems(f"hybrid:{folder}", {})
+    candidates = find_candidates(work, RunFile(beir / "run.trec"), 100)
+    ranking = rank(system, candidates, work).ranking
+    encoder = MixLM.from_backbones(folder, folder, tokens=1).item_encoder
+    teacher = HybridTeacher(encoder, [document.content for document in collection.corpus or ()])
+    for qid, hits in candidates.of_query.items():
+        docids = [hit.docid for hit in hits]
+        scores = teacher([collection.queries[qid]], [candidates.texts[docid] for docid in docids])[0].tolist()
+        expected = dict(zip(docids, scores, strict=True))
+        found = {hit.docid: hit.score for hit in ranking[qid]}
+        assert found == pytest.approx(expected, abs=0.05)  # states are kept in float16

@@ -53,14 +53,17 @@ class HybridTeacher:
         self._weights = weights
         self._bm25 = BM25Scores(documents) if weights.bm25 else None
 
-    @torch.inference_mode()
     def __call__(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
         """Texts [q], [n] -> float32 [q, n] on the CPU. Raises InputError for a document that the corpus has not."""
-        asked, read = (
-            self._states(self._encoder.query_ids(queries)),
-            self._states(self._encoder.document_ids(documents)),
-        )
-        weights = self._weights
+        return self.score(queries, documents, self.read(documents))
+
+    def read(self, documents: Sequence[str]) -> list[Tensor]:
+        """Final hidden states of texts, float32 [length, d] each."""
+        return self._states(self._encoder.document_ids(documents))
+
+    def score(self, queries: Sequence[str], documents: Sequence[str], read: Sequence[Tensor]) -> Tensor:
+        """The same of documents that were read before."""
+        asked, weights = self._states(self._encoder.query_ids(queries)), self._weights
         scores = torch.zeros(len(queries), len(documents))
         if weights.cosine:
             scores += weights.cosine * (_means(asked) @ _means(read).T)
@@ -70,6 +73,7 @@ class HybridTeacher:
             scores += weights.bm25 * self._bm25(queries, documents)
         return scores
 
+    @torch.inference_mode()
     def _states(self, ids: Sequence[list[int]]) -> list[Tensor]:
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
         states: dict[int, Tensor] = {}

@@ -1,0 +1,56 @@
+"""A known answer, saved with a model and asked again when it is loaded: do these weights still compute the same here?
+
+It finds a file that was damaged or mixed up, and a library that has come to compute something else.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from .mixlm import MixLM
+
+__all__ = ["check_known_answer", "write_known_answer"]
+
+QUERY = "why is the sky blue?"
+TEXTS = ("Blue light is scattered more by air than red light.", "Bread is made of flour, water, yeast and salt.")
+TOLERANCE = 1e-2  # log-odds, or this share of the larger answer; float32 rounding stays below 1e-4
+
+
+def write_known_answer(model: MixLM, path: Path) -> None:
+    """Ask ``model``, as it was read back from disk, and keep what it answers."""
+    path.write_text(json.dumps({"query": QUERY, "texts": TEXTS, "log_odds": _answers(model)}, indent=1) + "\n")
+
+
+def check_known_answer(model: MixLM, path: Path) -> None:
+    """Raises InputError if the model (float32, on the CPU) answers something else, or the file is missing."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))["log_odds"]
+        expected = [float(value) for value in known]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    found = _answers(model)
+    scale = max(1.0, *(abs(value) for value in expected))
+    off = [abs(value - right) for value, right in zip(found, expected, strict=False)]
+    if len(found) != len(expected) or not max(off) <= TOLERANCE * scale:
+        raise InputError(
+            f"{path.parent} does not give its known answer: {found} instead of {expected}. Its files are damaged or "
+            "not of one model, or the installed torch or transformers computes something else: get the model again"
+        )
+
+
+@torch.inference_mode()
+def _answers(model: MixLM) -> list[float]:
+    """Log-odds of the texts, at the largest token budget, each text alone."""
+    prefix = model.ranker.prefixes([QUERY])[0]
+    states = model.item_encoder.query_states([QUERY])[0]
+    query = model.item_encoder.embedding_of(states)
+    found = []
+    for text in TEXTS:
+        tokens = torch.from_numpy(model.encode([text]))
+        ranked = model.readout(model.ranker([prefix], list(model.project(tokens))))
+        found.append(float(ranked + model.readout.residual(query, states, tokens)))
+    return found
