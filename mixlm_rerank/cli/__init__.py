@@ -44,6 +44,7 @@ app.command("rerank")(rerank.rerank)
 app.add_typer(evaluate.app, name="eval")
 app.command("train")(train.train)
 app.command("distill")(train.distill)
+app.command("ablate")(train.ablate)
 app.command("demo")(demo.demo)
 
 

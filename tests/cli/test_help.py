@@ -28,6 +28,7 @@ def test_these_are_the_commands() -> None:
         "rerank",
         "train",
         "distill",
+        "ablate",
         "demo",
         "model init",
         "index build",

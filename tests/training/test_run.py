@@ -63,9 +63,9 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     assert MixLM.from_pretrained(run / "model").fingerprint != start.fingerprint
     history = json.loads((run / "joint" / "history.json").read_text())
     assert [row["step"] for row in history if "listwise" in row] == [1, 2, 3, 4]
-    before = (run / "pools" / "tiny-dev.jsonl").stat().st_mtime_ns
+    before = (run / "pools-100" / "tiny-dev.jsonl").stat().st_mtime_ns
     run_recipe(load_recipe(path, {"data": str(beir)}), run, progress=False)  # again: nothing is left to do
-    assert (run / "pools" / "tiny-dev.jsonl").stat().st_mtime_ns == before
+    assert (run / "pools-100" / "tiny-dev.jsonl").stat().st_mtime_ns == before
 
 
 def test_queries_that_a_test_or_development_set_has_too_are_left_out_and_reported(
@@ -75,7 +75,7 @@ def test_queries_that_a_test_or_development_set_has_too_are_left_out_and_reporte
     whole, few = {"source": str(beir), "split": "test"}, {"source": str(beir), "split": "dev"}
     for role, run in (("never", tmp_path / "a"), ("development", tmp_path / "b")):
         run_recipe(load_recipe(recipe(collections=[whole], **{role: [few]})), run, progress=False)
-        trained = [json.loads(line)["qid"] for line in (run / "pools" / "tiny.jsonl").read_text().splitlines()]
+        trained = [json.loads(line)["qid"] for line in (run / "pools-100" / "tiny.jsonl").read_text().splitlines()]
         assert trained and not {"q1", "q2", "q3"} & set(trained)
         assert json.loads((run / "overlaps.json").read_text()) == {
             "tiny": {"q1": "tiny dev", "q2": "tiny dev", "q3": "tiny dev"}
@@ -116,7 +116,7 @@ def test_a_cross_encoder_is_trained_and_teaches(
     run = tmp_path / "run"
     done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
     assert done.exit_code == 0, done.output
-    pools = read_pools(run / "pools" / "tiny-dev.jsonl")
+    pools = read_pools(run / "pools-100" / "tiny-dev.jsonl")
     scores = np.load(run / "teacher" / "tiny-dev.npy")
     texts = {document.docid: document.content for document in open_collection(str(beir), "dev").corpus or ()}
     judge = CrossEncoderTeacher(str(run / "cross-encoder" / "model"))

@@ -1,0 +1,113 @@
+"""What is each part of a recipe worth? The same run with one thing changed at a time, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+
+from mixlm_rerank.data.lines import writing
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.eval.ranked import slug
+from mixlm_rerank.training.recipe import STRICT, Recipe, read_yaml, recipe_of
+from mixlm_rerank.training.run import run_recipe
+from mixlm_rerank.training.stage3 import DEVELOPMENT
+
+__all__ = ["Ablations", "ablate", "plot_ablations"]
+
+WHOLE = "the recipe"
+RESULTS, PLOT = "ablations.json", "ablations.png"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Ablations:
+    """Attributes:
+    base: the recipe, a file or a name.
+    always: changes to it for every run, such as fewer steps. ``joint.save_every`` is the field in the part.
+    variants: name -> changes.
+    """
+
+    base: str
+    variants: dict[str, dict[str, Any]]
+    always: dict[str, Any] = field(default_factory=dict)
+
+
+def ablate(
+    ablations: Ablations,
+    base: Path,
+    folder: str | Path,
+    places: Mapping[str, str],
+    *,
+    offline: bool = False,
+    progress: bool = True,
+) -> dict[str, dict[str, float]]:
+    """Run the recipe and every variant; resumable, what is finished is not run again.
+
+    Args:
+        base: the file that ``ablations.base`` stands for.
+        places: see :func:`recipe_of`; ``run`` is each variant's own folder.
+
+    Returns:
+        variant -> development values of its best model. Also in ablations.json, and drawn in ablations.png.
+
+    Raises:
+        InputError: no development sets, or a change that gives no recipe.
+    """
+    folder = Path(folder)
+    values = read_yaml(base)
+    recipes: dict[str, tuple[Path, Recipe]] = {}
+    for name, changes in {WHOLE: {}, **ablations.variants}.items():
+        run = folder / slug(name)
+        changed = _changed(values, {**ablations.always, **changes})
+        recipes[name] = (run, recipe_of(changed, {**places, "run": str(run)}, f"{base} with {name!r}"))
+    if not all(recipe.development for _, recipe in recipes.values()):
+        raise InputError(f"{base} names no development sets: there is nothing to value the runs by")
+    found = {}
+    for name, (run, recipe) in recipes.items():
+        run_recipe(recipe, run, shared=folder / "shared", offline=offline, progress=progress)
+        rows = json.loads((run / "joint" / DEVELOPMENT).read_text(encoding="utf-8"))
+        found[name] = max(rows.values(), key=lambda row: row[f"k={max(recipe.joint.budgets)}"])
+        with writing(folder / RESULTS) as file:
+            json.dump(found, file, indent=1)
+        plot_ablations(found, folder / PLOT)
+    return found
+
+
+def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """One row a variant, one mark a token budget: means over the development sets."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependency('the plot needs matplotlib: pip install "mixlm-rerank[train]"') from None
+    figure = Figure(figsize=(8, 0.45 * len(found) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    names = list(found)
+    columns = [name for name in found[names[0]] if name == "cosine" or name.startswith("k=")]
+    for column in columns:
+        axes.plot([found[name][column] for name in names], range(len(names)), "o", label=column, alpha=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("nDCG@10, mean over development sets")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, ncols=len(columns), loc="lower left", bbox_to_anchor=(0, 1))
+    figure.savefig(path, dpi=120)
+
+
+def _changed(values: Any, changes: Mapping[str, Any]) -> Any:
+    """``{"joint.bf16": True}`` sets one field of one part."""
+    changed = deepcopy(values)
+    for name, value in changes.items():
+        *parts, last = name.split(".")
+        place = changed
+        for part in parts:
+            place = place.setdefault(part, {}) if isinstance(place, dict) else None
+            if not isinstance(place, dict):
+                raise InputError(f"{name!r} is no field of the recipe: {part!r} has no parts")
+        place[last] = value
+    return changed
