@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from mixlm_rerank.eval.hybrid import HybridTeacher, HybridWeights
 from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.results import Kind
@@ -21,8 +19,7 @@ __all__ = ["Hybrid"]
 class Hybrid:
     """:class:`HybridTeacher` with its default weights; BM25's statistics are those of the collection.
 
-    Every document is read once and its states are kept in memory, float16. Raises InputError if the checkpoint cannot
-    be loaded.
+    Raises InputError if the checkpoint cannot be loaded.
     """
 
     kind: Kind = "full text"
@@ -41,12 +38,6 @@ class Hybrid:
         corpus = work.documents("the hybrid teacher")
         texts = [document.content for document in corpus if document.content.strip()]
         self._teacher = HybridTeacher(self._encoder, texts, self._weights)
-        self._states: dict[str, Tensor] = {}
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
-        texts = [hit.text or "" for hit in candidates]
-        new = list(dict.fromkeys(text for text in texts if text not in self._states))
-        states = self._teacher.read(new)
-        self._states |= {text: own.half() for text, own in zip(new, states, strict=True)}
-        scores = self._teacher.score([query], texts, [self._states[text].float() for text in texts])
-        return by_score(candidates, scores[0])
+        return by_score(candidates, self._teacher.score(query, [hit.text or "" for hit in candidates]))

@@ -35,14 +35,14 @@ class Batch:
         return ~(self.labels.isnan() & self.teacher.isnan())
 
     def pieces(self, size: int) -> list[Batch]:
-        """At most ``size`` queries each, with the documents of their own."""
+        """At most ``size`` queries each, with the documents that they are scored against."""
         return [
             self._piece(range(start, min(start + size, len(self.queries))))
             for start in range(0, len(self.queries), size)
         ]
 
     def _piece(self, rows: range) -> Batch:
-        kept = sorted({document for row in rows for document in self.own[row]})
+        kept = self.mask[rows.start : rows.stop].any(dim=0).nonzero().flatten().tolist()
         places = {document: place for place, document in enumerate(kept)}
         return Batch(
             [self.queries[row] for row in rows],

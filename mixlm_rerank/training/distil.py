@@ -30,7 +30,6 @@ from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.pools import Pool, read_pools, write_pools
 from mixlm_rerank.training.recipe import STRICT
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
-from mixlm_rerank.training.stored import StoredTeacher
 from mixlm_rerank.training.synthetic import synthetic_queries
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
@@ -160,8 +159,7 @@ def _source(
         write_pools(path, pools)
     pools = read_pools(path)
     scores = teacher_scores(folder / "teacher.npy", teacher, pools, candidates.texts, progress=progress)
-    embeddings = model.item_encoder.embed_queries([pool.query for pool in pools]).numpy()
-    return Source("corpus", pools, candidates.texts, embeddings, StoredTeacher(pools, candidates.texts, scores))
+    return Source("corpus", pools, candidates.texts, scores)
 
 
 def _measured(

@@ -127,7 +127,6 @@ class Recipe:
     reasoning, cross_encoder: stages I and II, where they are wanted; their results are under ``{run}``.
     steps: groups of ``queries`` queries with ``candidates`` documents each.
     depth: candidates of a query that documents are drawn from.
-    across: also compare a query with the candidates of the others in its group.
     half: the model that comes out is saved in float16.
     """
 
@@ -143,7 +142,6 @@ class Recipe:
     queries: int = Field(default=10, ge=1)
     candidates: int = Field(default=4, ge=2)
     depth: int = Field(default=100, ge=2)
-    across: bool = False
     half: bool = False
     seed: int = 0
 

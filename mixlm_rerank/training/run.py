@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection, open_collection, sampled
+from mixlm_rerank.eval.hybrid import HybridWeights
 from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
@@ -24,10 +25,10 @@ from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import without_queries
-from mixlm_rerank.training.mix import TrainingMix
+from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.reasoning import read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ModelPart, ReasoningPart, Recipe
-from mixlm_rerank.training.sources import Pooled, first_stage, pooled, source
+from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source
 from mixlm_rerank.training.stage1 import train_reasoning
 from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
@@ -49,8 +50,8 @@ def run_recipe(
     Called again after an interruption it goes on: candidate pools, teacher scores and stages that are there are not
     made again, and a stage that was begun goes on from its last checkpoint.
 
-    ``shared``: where candidate pools and development candidates are kept, for several runs on the same collections; by
-    default ``folder``.
+    ``shared``: where candidate pools, the hybrid teacher's scores and development candidates are kept, for several runs
+    on the same collections; by default ``folder``.
 
     Raises InputError for what the recipe cannot be carried out with: see its parts.
     """
@@ -64,9 +65,9 @@ def run_recipe(
     place = shared / f"pools-{recipe.depth}"
     pools = [pooled(one, part, recipe.depth, place, progress=progress) for one, part in pairs]
     if recipe.cross_encoder is not None:
-        _stage_two(recipe.cross_encoder, recipe, pools, folder / "cross-encoder", offline, progress)
+        _stage_two(recipe.cross_encoder, recipe, pools, folder / "cross-encoder", shared, offline, progress)
     model = _start(recipe.model, offline)
-    mix = _mix(recipe, pools, folder / "teacher", offline, progress)
+    mix = _mix(recipe, pools, folder / "teacher", shared, offline, progress)
     sets = [
         _development(whole, part, shared / "development", recipe.depth)
         for whole, part in zip(held_out, recipe.development, strict=True)
@@ -124,12 +125,17 @@ def _stage_one(part: ReasoningPart, folder: Path, offline: bool) -> None:
 
 
 def _stage_two(
-    part: CrossEncoderPart, recipe: Recipe, pools: Sequence[Pooled], folder: Path, offline: bool, progress: bool
+    part: CrossEncoderPart,
+    recipe: Recipe,
+    pools: Sequence[Pooled],
+    folder: Path,
+    shared: Path,
+    offline: bool,
+    progress: bool,
 ) -> None:
     if (folder / MODEL).is_dir():
         return
-    encoder = _frozen_encoder(recipe, offline)
-    sources = [source(own, encoder, part.hybrid, part.labels, progress=progress) for own in pools]
+    sources = _sources(recipe, pools, part.hybrid, part.labels, shared, [], offline, progress)
     mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=recipe.seed)
     train_cross_encoder(
         part.start,
@@ -143,15 +149,36 @@ def _stage_two(
     )
 
 
-def _mix(recipe: Recipe, pools: Sequence[Pooled], folder: Path, offline: bool, progress: bool) -> TrainingMix:
-    encoder, teacher = _frozen_encoder(recipe, offline), recipe.teacher
-    reader = None
+def _mix(
+    recipe: Recipe, pools: Sequence[Pooled], folder: Path, shared: Path, offline: bool, progress: bool
+) -> TrainingMix:
+    teacher, readers = recipe.teacher, []
     if teacher.cross_encoder is not None:
-        loading = Loading(None, "float32", offline)
-        reader = (teacher.cross_encoder_weight, CrossEncoderTeacher(teacher.cross_encoder, loading), folder)
-    options: dict[str, Any] = {"across": recipe.across, "cross_encoder": reader, "progress": progress}
-    sources = [source(own, encoder, teacher.hybrid, teacher.labels, **options) for own in pools]
+        reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, "float32", offline))
+        readers.append(Scoring(reader, teacher.cross_encoder_weight, folder))
+    sources = _sources(recipe, pools, teacher.hybrid, teacher.labels, shared, readers, offline, progress)
     return TrainingMix(sources, recipe.steps, queries=recipe.queries, candidates=recipe.candidates, seed=recipe.seed)
+
+
+def _sources(
+    recipe: Recipe,
+    pools: Sequence[Pooled],
+    weights: HybridWeights,
+    labels: float,
+    shared: Path,
+    others: Sequence[Scoring],
+    offline: bool,
+    progress: bool,
+) -> list[Source]:
+    """Under the hybrid teacher, if any of its weights is not 0, and ``others``."""
+    if not any(astuple(weights)):
+        return [source(own, others, labels, progress=progress) for own in pools]
+    name = "-".join(["hybrid", *(f"{weight:g}" for weight in astuple(weights)), str(recipe.depth)])
+    encoder, found = _frozen_encoder(recipe, offline), []
+    for own in pools:  # one after the other: each keeps all it read in memory
+        hybrid = Scoring(own.hybrid(encoder, weights), 1.0, shared / name)
+        found.append(source(own, [hybrid, *others], labels, progress=progress))
+    return found
 
 
 def _start(part: ModelPart, offline: bool) -> MixLM:

@@ -1,13 +1,12 @@
-"""From a recipe's collection to a source of batches: candidate pools, texts, and whoever teaches."""
+"""From a recipe's collection to a source of batches: candidate pools, texts, and what the teachers say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
@@ -15,13 +14,12 @@ from mixlm_rerank.eval.first_stages import BM25, FirstStage, RunFile
 from mixlm_rerank.eval.hybrid import HybridTeacher, HybridWeights
 from mixlm_rerank.eval.ranked import slug
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.training.mix import PairTeacher, Source
+from mixlm_rerank.training.mix import Source
 from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pools
 from mixlm_rerank.training.recipe import CollectionPart
-from mixlm_rerank.training.stored import StoredTeacher
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
-__all__ = ["Ensemble", "Pooled", "first_stage", "pooled", "source"]
+__all__ = ["Pooled", "Scoring", "first_stage", "pooled", "source"]
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,19 @@ class Pooled:
     pools: list[Pool]
     texts: Mapping[str, str]
 
+    def hybrid(self, encoder: ItemEncoder, weights: HybridWeights) -> HybridTeacher:
+        """The untrained teacher, with the statistics of the whole corpus."""
+        corpus = self.collection.corpus or ()
+        return HybridTeacher(encoder, [document.content for document in corpus if document.content.strip()], weights)
 
-class Ensemble:
-    """A :data:`PairTeacher`: the weighted sum of others; NaN where one of them does not know. Of none: 0."""
 
-    def __init__(self, parts: Sequence[tuple[float, PairTeacher]]) -> None:
-        self._parts = parts
+@dataclass(frozen=True)
+class Scoring:
+    """A teacher, what its scores count, and the folder that keeps them: one file a collection."""
 
-    def __call__(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
-        """Texts [q], [n] -> float32 [q, n]."""
-        scores = torch.zeros(len(queries), len(documents))
-        for weight, teacher in self._parts:
-            scores += weight * teacher(queries, documents)
-        return scores
+    teacher: Teacher
+    weight: float
+    folder: Path
 
 
 def pooled(collection: Collection, part: CollectionPart, depth: int, folder: Path, *, progress: bool = True) -> Pooled:
@@ -64,44 +62,18 @@ def pooled(collection: Collection, part: CollectionPart, depth: int, folder: Pat
     return Pooled(collection, part, pools, texts)
 
 
-def source(
-    own: Pooled,
-    encoder: ItemEncoder,
-    weights: HybridWeights,
-    label_scale: float,
-    *,
-    across: bool = False,
-    cross_encoder: tuple[float, Teacher, Path] | None = None,
-    progress: bool = True,
-) -> Source:
-    """Batches of one collection under its teacher.
-
-    Args:
-        encoder: of the late-interaction teacher, and of the queries, to bring near ones together.
-        weights: of the late-interaction teacher's parts.
-        label_scale, across: see :class:`Source`.
-        cross_encoder: its weight, itself, and the folder of its scores, which are computed once.
+def source(own: Pooled, teachers: Sequence[Scoring], label_scale: float, *, progress: bool = True) -> Source:
+    """Batches of one collection. The teacher is the weighted sum of ``teachers``, whose scores are computed once; of
+    none: labels alone.
     """
-    parts: list[tuple[float, PairTeacher]] = []
-    if any(astuple(weights)):
-        everything = [document.content for document in own.collection.corpus or () if document.content.strip()]
-        parts.append((1.0, HybridTeacher(encoder, everything, weights)))
-    if cross_encoder is not None:
-        weight, teacher, folder = cross_encoder
-        path = folder / f"{slug(own.collection.name)}.npy"
-        scores = teacher_scores(path, teacher, own.pools, own.texts, progress=progress)
-        parts.append((weight, StoredTeacher(own.pools, own.texts, scores)))
-    return Source(
-        own.collection.name,
-        own.pools,
-        own.texts,
-        encoder.embed_queries([pool.query for pool in own.pools]).numpy(),
-        Ensemble(parts),
-        own.part.weight,
-        max(grade for pool in own.pools for grade in pool.judged.values()),
-        label_scale,
-        across,
-    )
+    sizes = np.array([len(pool.docids) for pool in own.pools])
+    beyond = np.arange(sizes.max(initial=0)) >= sizes[:, None]
+    scores = np.where(beyond, np.float32(np.nan), np.float32(0))
+    for one in teachers:
+        path = one.folder / f"{slug(own.collection.name)}.npy"
+        scores += one.weight * teacher_scores(path, one.teacher, own.pools, own.texts, progress=progress)
+    highest = max(grade for pool in own.pools for grade in pool.judged.values())
+    return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, label_scale)
 
 
 def first_stage(part: CollectionPart, index: Path, *, progress: bool = True) -> FirstStage:

@@ -36,4 +36,5 @@ def source() -> Source:
                 {docids[0]: 1},
             )
         )
-    return Source("tiny", pools, texts, draw.normal(size=(24, 8)), common_words)
+    scores = np.stack([common_words([pool.query], [texts[d] for d in pool.docids])[0].numpy() for pool in pools])
+    return Source("tiny", pools, texts, scores)

@@ -23,10 +23,11 @@ def test_a_batch_holds_each_query_with_its_candidates(source: Source) -> None:
         assert texts[0] == source.texts[pool.docids[0]]  # the relevant one
         assert len(texts) == 3 and set(texts) <= {source.texts[docid] for docid in pool.docids}
         assert batch.labels[row, batch.own[row]].tolist() == [1, 0, 0]  # unjudged candidates are not relevant
-        others = sorted(set(range(len(batch.documents))) - set(batch.own[row]))
-        assert batch.labels[row, others].isnan().all() or pool.docids[0] in pool.judged
-    torch.testing.assert_close(batch.teacher, source.teacher(batch.queries, batch.documents))
-    assert batch.mask.all()
+        for column, text in enumerate(batch.documents):
+            known = text in {source.texts[docid] for docid in pool.docids}
+            assert batch.mask[row, column] == known == (not batch.labels[row, column].isnan())
+            expected = len(set(query.split()) & set(text.split())) if known else np.nan
+            assert batch.teacher[row, column].item() == pytest.approx(expected, nan_ok=True)
 
 
 def test_every_position_depends_on_the_seed_alone(source: Source) -> None:
@@ -42,17 +43,6 @@ def test_each_round_sees_every_query_once(source: Source) -> None:
     assert rounds[0] == rounds[1] == Counter(pool.query for pool in source.pools)
 
 
-def test_queries_of_a_batch_are_near_to_each_other(source: Source) -> None:
-    """Two far clusters never meet."""
-    embeddings = np.zeros((24, 2))
-    embeddings[::2] = 100, 100
-    embeddings += np.random.default_rng(0).normal(size=(24, 2))
-    mix = TrainingMix([replace(source, embeddings=embeddings)], 12, queries=4, candidates=2)
-    place = {pool.query: row for row, pool in enumerate(source.pools)}
-    for position in range(12):
-        assert len({place[query] % 2 for query in mix[position].queries}) == 1
-
-
 def test_sources_are_mixed_by_weight(source: Source) -> None:
     other = replace(source, name="other", pools=[replace(pool, query="other") for pool in source.pools], weight=3.0)
     mix = TrainingMix([source, other], 400, queries=4, candidates=2)
@@ -64,20 +54,20 @@ def test_what_cannot_be_trained_on_is_refused(source: Source) -> None:
     for sources, message in (
         ([], "nothing to train on"),
         ([replace(source, pools=[])], "tiny has no queries to train on"),
-        ([replace(source, embeddings=np.zeros((3, 8)))], "tiny has 24 pools, but 3 query embeddings"),
+        ([replace(source, scores=np.zeros((3, 8)))], r"24 pools of at most 6 candidates, .* of shape \(3, 8\)"),
         ([replace(source, texts={})], r"tiny: the candidate 'd\d+' is no document of the corpus"),
     ):
         with pytest.raises(InputError, match=message):
             TrainingMix(sources, 4, queries=4, candidates=3)
 
 
-def test_a_document_judged_for_another_query_of_the_batch_keeps_its_label(source: Source) -> None:
-    """Relevant documents that are no candidate of their own query, too."""
-    pools = [replace(pool, judged={f"d{number}": number % 3 for number in range(40)}) for pool in source.pools]
-    graded = replace(source, pools=pools, highest_grade=2, label_scale=10.0)
-    batch = TrainingMix([graded], 1, queries=4, candidates=3)[0]
-    number = [int(text.split()[-1]) for text in batch.documents]
-    expected = torch.tensor([[(n % 3) / 2 for n in number]]).expand(4, -1)
-    torch.testing.assert_close(batch.labels, expected)
-    plain = source.teacher(batch.queries, batch.documents)
-    torch.testing.assert_close(batch.teacher, plain + 10 * expected)
+def test_grades_are_labels_in_shares_of_the_highest_and_raise_the_teacher(source: Source) -> None:
+    pools = [replace(pool, judged={docid: row % 3 for row, docid in enumerate(pool.docids)}) for pool in source.pools]
+    plain = TrainingMix([source], 1, queries=4, candidates=6)[0]
+    batch = TrainingMix([replace(source, pools=pools, highest_grade=2, label_scale=10.0)], 1, queries=4, candidates=6)[
+        0
+    ]
+    assert batch.queries == plain.queries and set(batch.documents) == set(plain.documents)
+    place = [plain.documents.index(text) for text in batch.documents]
+    assert set(batch.labels[batch.mask].tolist()) == {0.0, 0.5, 1.0}
+    torch.testing.assert_close(batch.teacher, plain.teacher[:, place] + 10 * batch.labels, equal_nan=True)

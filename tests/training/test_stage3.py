@@ -157,10 +157,9 @@ def losses_of(folder: Path) -> list[float]:
 def test_a_step_in_several_passes_is_the_same_step(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path, size: int
 ) -> None:
-    own = replace(source, across=False)
     options = replace(OPTIONS, phases=(LossWeights(listwise=1.0, cosine=0.3),))
-    train_joint(fresh(), a_mix(own, 6), tmp_path / "whole", options, progress=False)
-    train_joint(fresh(), a_mix(own, 6), tmp_path / "pieces", replace(options, queries_at_once=size), progress=False)
+    train_joint(fresh(), a_mix(source, 6), tmp_path / "whole", options, progress=False)
+    train_joint(fresh(), a_mix(source, 6), tmp_path / "pieces", replace(options, queries_at_once=size), progress=False)
     assert losses_of(tmp_path / "pieces") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
 
 
@@ -168,7 +167,7 @@ def test_when_memory_runs_out_a_step_is_done_in_more_passes(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path
 ) -> None:
     """Every forward pass with more than one query fails, as on a GPU that is too small."""
-    own, options = replace(source, across=False), replace(OPTIONS, phases=(LossWeights(listwise=1.0),))
+    options = replace(OPTIONS, phases=(LossWeights(listwise=1.0),))
     model = fresh()
     seen: list[int] = []
 
@@ -178,9 +177,9 @@ def test_when_memory_runs_out_a_step_is_done_in_more_passes(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(prefixes, items)
 
-    train_joint(fresh(), a_mix(own, 4), tmp_path / "whole", options, progress=False)
+    train_joint(fresh(), a_mix(source, 4), tmp_path / "whole", options, progress=False)
     model.ranker.forward_packed = packed  # type: ignore[method-assign]
-    train_joint(model, a_mix(own, 4), tmp_path / "short", options, progress=False)
+    train_joint(model, a_mix(source, 4), tmp_path / "short", options, progress=False)
     assert seen == [4, 2, *[1] * 16]
     assert losses_of(tmp_path / "short") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
 
