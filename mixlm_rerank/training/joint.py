@@ -81,6 +81,7 @@ class JointObjective(nn.Module):
         self.model = model
         self.temperature = temperature
         self.texts_per_query = texts_per_query
+        self._kept: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch, weights: LossWeights, tokens: int) -> dict[str, Tensor]:
         """``tokens``: the budget of this step."""
@@ -153,7 +154,17 @@ class JointObjective(nn.Module):
         return losses
 
     def _documents(self, texts: Sequence[str]) -> Tensor:
-        """Embedding tokens [n, all, d]; documents of like length go through the item encoder together."""
+        """Embedding tokens [n, all, d]. Those of a frozen item encoder are kept, in float16."""
+        if any(weight.requires_grad for weight in self.model.item_encoder.parameters()):
+            return self._encoded(texts)
+        new = [text for text in texts if text not in self._kept]
+        if new:
+            with torch.no_grad():
+                self._kept |= dict(zip(new, self._encoded(new).half().cpu(), strict=True))
+        return torch.stack([self._kept[text] for text in texts]).to(self.model.device, torch.float32)
+
+    def _encoded(self, texts: Sequence[str]) -> Tensor:
+        """Documents of like length go through the item encoder together."""
         ids = self.model.item_encoder.document_ids(texts)
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
         parts, start = [], 0

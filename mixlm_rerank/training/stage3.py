@@ -36,7 +36,8 @@ class JointOptions:
     Attributes:
         phases: weights of the losses, see :class:`JointTrainer`.
         budgets: token budgets that are to serve.
-        learning_rates: of item encoder, ranker, readout.
+        learning_rates: of item encoder, ranker, readout. 0 freezes: under a frozen item encoder every document is
+            encoded once, and a step costs a fraction.
         temperature: of the listwise losses, in log-odds.
         texts_per_query: candidates of each query that the full-text pass reads, where a loss needs it.
         warmup: share of the steps in which the learning rates rise; then they fall to zero, linearly.
@@ -206,6 +207,8 @@ def _prepare(model: MixLM, options: JointOptions) -> None:
     half precision small steps round away (``bf16`` is for the arithmetic alone).
     """
     model.float()
+    for part, rate in zip((model.item_encoder, model.ranker, model.readout), options.learning_rates, strict=True):
+        part.requires_grad_(rate > 0)
     for backbone in (model.item_encoder.backbone, model.ranker.backbone):
         for module in backbone.modules():
             if isinstance(module, nn.Dropout):

@@ -84,6 +84,23 @@ def test_gradients_of_every_loss_reach_what_it_trains(fresh: Callable[..., MixLM
     assert ranker == (name != "cosine")
 
 
+def test_under_a_frozen_item_encoder_documents_are_encoded_once(fresh: Callable[..., MixLM], batch: Batch) -> None:
+    model = fresh()
+    torch.nn.init.normal_(model.readout.score.weight)
+    weights = LossWeights(listwise=1.0)
+    expected = JointObjective(model)(batch, weights, 2)["loss"].item()
+    model.item_encoder.requires_grad_(False)
+    objective = JointObjective(model)
+    assert objective(batch, weights, 2)["loss"].item() == pytest.approx(expected, abs=5e-3)  # kept in float16
+    calls: list[int] = []
+    model.item_encoder.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
+    loss = objective(batch, weights, 2)["loss"]
+    assert len(calls) == 1  # the queries
+    loss.backward()
+    assert all(weight.grad is None for weight in model.item_encoder.parameters())
+    assert any(weight.grad is not None and weight.grad.any() for weight in model.ranker.parameters())
+
+
 def test_weights_of_losses_are_mixed_along_a_curriculum() -> None:
     start, end = LossWeights(pred=1.0, listwise=0.2), LossWeights(listwise=1.0)
     assert start.mixed(end, 0.25) == LossWeights(pred=0.75, listwise=0.4)
