@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class HybridTeacher:
     ) -> None:
         self._encoder = encoder
         self._weights = weights
-        self._bm25 = BM25Scores(documents) if weights.bm25 else None
+        self._documents = documents
         self._read: dict[str, Tensor] = {}
 
     def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -66,9 +67,14 @@ class HybridTeacher:
                 scores += weights.cosine * (_means(asked) @ _means(read).T)
             if weights.max_sim:
                 scores += weights.max_sim * max_sim(asked, read)
-        if self._bm25 is not None:
+        if weights.bm25:
             scores += weights.bm25 * self._bm25([query], texts)
         return scores[0].numpy()
+
+    @cached_property
+    def _bm25(self) -> BM25Scores:
+        """Made when it is first asked: scores that are stored need none."""
+        return BM25Scores(self._documents)
 
     def _states_of(self, texts: Sequence[str]) -> list[Tensor]:
         new = list(dict.fromkeys(text for text in texts if text not in self._read))

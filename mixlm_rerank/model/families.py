@@ -108,11 +108,13 @@ def _complete(auto_class: Any, source: str, word_embeddings: Tensor | None = Non
     """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on."""
     model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
     lacking = [name for name in report["missing_keys"] if "pooler" not in name] + list(report["mismatched_keys"])
-    table = model.get_input_embeddings().weight
-    if word_embeddings is not None and word_embeddings.shape == table.shape:
-        with torch.no_grad():
-            table.copy_(word_embeddings)
-        lacking = [name for name in lacking if model.get_parameter(name) is not table]
+    if word_embeddings is not None:
+        table = model.get_input_embeddings().weight
+        name = next(name for name, weight in model.named_parameters() if weight is table)
+        if name in lacking and word_embeddings.shape == table.shape:
+            lacking.remove(name)
+            with torch.no_grad():
+                table.copy_(word_embeddings)
     if lacking:
         raise InputError(
             f"{source} is not a whole {type(model).__name__}: {len(lacking)} weights are missing or of another shape, "

@@ -18,7 +18,7 @@ class Batch:
         queries: [q] texts.
         documents: [n] texts, each once.
         own: for each query the rows of its own candidates, a relevant one first; the full-text pass reads of these.
-        labels: float32 [q, n], soft grades in [0, 1]; NaN for unjudged pairs of a query and another's candidate.
+        labels: float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query.
         teacher: float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs. Pairs of which nothing is
             known are not scored.
     """

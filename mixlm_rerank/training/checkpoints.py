@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from transformers import Trainer
@@ -15,7 +16,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 
-__all__ = ["SafeCheckpoints", "last_checkpoint", "same_inputs"]
+__all__ = ["SafeCheckpoints", "last_checkpoint", "same_inputs", "training_arguments", "whole_folder"]
+
+Arguments = TypeVar("Arguments")
 
 STATE = "trainer_state.json"  # the Trainer writes it last
 INPUTS = "inputs.json"
@@ -47,6 +50,23 @@ class SafeCheckpoints(Trainer):
                 f"cannot write the checkpoint {folder} ({' '.join(str(error).split())}): disk full? Make room and run "
                 "the same command again; it goes on from the last one"
             ) from None
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A place to write to, which becomes ``folder`` when all is written: a kill leaves none that is half there."""
+    draft = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    yield draft
+    draft.replace(folder)
+
+
+def training_arguments(kind: Callable[..., Arguments], **values: Any) -> Arguments:
+    """Arguments of a Trainer, as a user gave them. Raises InputError for one that it does not have."""
+    try:
+        return kind(**{"report_to": "none", **values})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
 
 
 def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
@@ -114,14 +115,8 @@ def _without(
 def _stage_one(part: ReasoningPart, folder: Path, offline: bool) -> None:
     if not (folder / MODEL).is_dir():
         judgements = read_judgements(part.judgements)
-        train_reasoning(
-            part.checkpoint,
-            judgements,
-            folder,
-            max_length=part.max_length,
-            local_files_only=offline,
-            **part.arguments,
-        )
+        options = {**part.arguments, "max_length": part.max_length, "local_files_only": offline}
+        train_reasoning(part.checkpoint, judgements, folder, **options)
 
 
 def _stage_two(
@@ -137,16 +132,15 @@ def _stage_two(
         return
     sources = _sources(recipe, pools, part.hybrid, part.labels, shared, [], offline, progress)
     mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=recipe.seed)
-    train_cross_encoder(
-        part.start,
-        examples_of(mix),
-        folder,
-        batch_size=part.queries,
-        learning_rate=part.learning_rate,
-        max_length=part.max_length,
-        seed=recipe.seed,
+    options = {
         **part.arguments,
-    )
+        "batch_size": part.queries,
+        "learning_rate": part.learning_rate,
+        "max_length": part.max_length,
+        "seed": recipe.seed,
+        "local_files_only": offline,
+    }
+    train_cross_encoder(part.start, examples_of(mix), folder, **options)
 
 
 def _mix(
@@ -173,8 +167,9 @@ def _sources(
     """Under the hybrid teacher, if any of its weights is not 0, and ``others``."""
     if not any(astuple(weights)):
         return [source(own, others, labels, progress=progress) for own in pools]
-    name = "-".join(["hybrid", *(f"{weight:g}" for weight in astuple(weights)), str(recipe.depth)])
     encoder, found = _frozen_encoder(recipe, offline), []
+    parts = [*(f"{weight:g}" for weight in astuple(weights)), str(recipe.depth), weights_hash(encoder)]
+    name = "-".join(["hybrid", *parts])
     for own in pools:  # one after the other: each keeps all it read in memory
         hybrid = Scoring(own.hybrid(encoder, weights), 1.0, shared / name)
         found.append(source(own, [hybrid, *others], labels, progress=progress))

@@ -57,6 +57,8 @@ def pooled(collection: Collection, part: CollectionPart, depth: int, folder: Pat
     wanted = {docid for pool in pools for docid in pool.docids}
     texts = {document.docid: document.content for document in collection.corpus or () if document.docid in wanted}
     lacking = next((docid for docid in wanted if docid not in texts), None)
+    if any(pool.qid not in collection.queries for pool in pools):
+        raise InputError(f"{path} holds queries that {collection.name} has not, or that are left out now: delete it")
     if lacking is not None:
         raise InputError(f"{path}: the candidate {lacking!r} is no document of {collection.name}: delete the file")
     return Pooled(collection, part, pools, texts)

@@ -21,7 +21,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.model.families import DecoderFamily, family_of
 from mixlm_rerank.model.template import Template, text_ids
-from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint
+from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, training_arguments, whole_folder
 from mixlm_rerank.training.losses import pointwise
 from mixlm_rerank.training.reasoning import Judgement
 
@@ -121,18 +121,20 @@ def train_reasoning(
     trainer = _ReasoningTrainer(
         model=model,
         verdicts=(verdicts[0][0], verdicts[1][0]),
-        args=TrainingArguments(
+        args=training_arguments(
+            TrainingArguments,
             output_dir=str(folder),
             use_cpu=not torch.cuda.is_available(),
             remove_unused_columns=False,
-            **{"report_to": "none", **arguments},
+            **arguments,
         ),
         train_dataset=[sequencer(judgement) for judgement in judgements],
         data_collator=_collate,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    with whole_folder(folder / "model") as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
     return folder / "model"
 
 

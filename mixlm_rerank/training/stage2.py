@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint
+from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, training_arguments, whole_folder
 from mixlm_rerank.training.mix import TrainingMix
 
 __all__ = ["Example", "examples_of", "train_cross_encoder"]
@@ -49,6 +50,7 @@ def train_cross_encoder(
     learning_rate: float = 5e-5,
     max_length: int = 256,
     seed: int = 0,
+    local_files_only: bool = False,
     **arguments: Any,
 ) -> Path:
     """Train on queries with their candidates, listwise (ListNet), and save the model; resumable.
@@ -63,32 +65,41 @@ def train_cross_encoder(
 
     Returns:
         The folder of the model.
+
+    Raises:
+        InputError: the checkpoint cannot be read, an argument is unknown, or there are no examples.
     """
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import ListNetLoss
 
     folder = Path(folder)
-    model = CrossEncoder(str(start), num_labels=1, max_length=max_length)
+    try:
+        model = CrossEncoder(str(start), num_labels=1, max_length=max_length, local_files_only=local_files_only)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{str(start)!r} is not a checkpoint that a cross-encoder can start from: {reason}") from None
 
     class SafeTrainer(SafeCheckpoints, CrossEncoderTrainer):
         """Checkpoints are whole or not there."""
 
     trainer = SafeTrainer(
         model=model,
-        args=CrossEncoderTrainingArguments(
+        args=training_arguments(
+            CrossEncoderTrainingArguments,
             output_dir=str(folder),
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
             num_train_epochs=1,
             seed=seed,
-            **{"report_to": "none", **arguments},
+            **arguments,
         ),
         train_dataset=_dataset(examples),
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=batch_size * 2),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    model.save_pretrained(str(folder / "model"))
+    with whole_folder(folder / "model") as draft:
+        model.save_pretrained(str(draft))
     return folder / "model"
 
 

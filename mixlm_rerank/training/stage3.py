@@ -66,6 +66,8 @@ class JointOptions:
     def __post_init__(self) -> None:
         if not self.budgets or not self.phases:
             raise InputError("training needs at least one token budget and one phase")
+        if min(self.learning_rates) < 0 or not any(self.learning_rates):
+            raise InputError(f"learning rates must not be negative, nor all 0: {self.learning_rates}")
 
 
 def train_joint(

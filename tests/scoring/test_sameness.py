@@ -28,12 +28,19 @@ def random_tokens(n: int, k: int, d: int = 64, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @many
-@given(query=queries, n=st.integers(1, 12), k=st.integers(1, 4), seed=st.integers(0, 99), positions=st.integers(1, 400))
+@given(
+    query=queries,
+    n=st.integers(1, 12),
+    k=st.integers(1, 4),
+    seed=st.integers(0, 99),
+    positions=st.integers(1, 400),
+    residual=st.sampled_from(["none", "cosine", "late"]),
+)
 def test_shared_prefix_equals_reference(
-    tiny: Callable[..., MixLM], architecture: str, query: str, n: int, k: int, seed: int, positions: int
+    tiny: Callable[..., MixLM], architecture: str, query: str, n: int, k: int, seed: int, positions: int, residual: str
 ) -> None:
-    """On random queries, tokens and budgets, cut into forward passes of any size."""
-    model = tiny(architecture)
+    """On random queries, tokens, budgets and residuals, cut into forward passes of any size."""
+    model = tiny(architecture, residual=residual)
     tokens = random_tokens(n, k, seed=seed)
     fast = SharedPrefixScorer(model, positions_per_forward=positions).score(query, tokens)
     torch.testing.assert_close(fast, ReferenceScorer(model).score(query, tokens), atol=TOLERANCE, rtol=0)

@@ -184,6 +184,7 @@ def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(
         ({"model": {}}, "needs start .* or item_encoder and ranker"),
         ({"joint": {"budgets": [9]}}, "tokens must lie between 1 and 4"),
         ({"joint": {"budgets": []}}, "at least one token budget and one phase"),
+        ({"joint": {"learning_rates": [0, 0, 0]}}, "must not be negative, nor all 0"),
         ({"queries": 0}, "is not a recipe: queries: Input should be greater than or equal to 1"),
         ({"teacher": {"cross_encoding": "x"}}, "is not a recipe: teacher.cross_encoding: Unexpected keyword"),
     ],
@@ -193,6 +194,29 @@ def test_a_recipe_that_cannot_be_carried_out_is_told_in_one_line(
 ) -> None:
     with pytest.raises(InputError, match=message):
         run_recipe(load_recipe(recipe(**changes), {"data": str(beir)}), tmp_path / "run", progress=False)
+
+
+def test_what_the_earlier_stages_cannot_use_is_told(
+    recipe: Callable[..., Path], beir: Path, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    start = str(checkpoint("bert", hidden_dropout_prob=0.0))
+    for part, message in (
+        ({"start": "/no/such"}, "'/no/such' is not a checkpoint that a cross-encoder can start from"),
+        ({"start": start, "arguments": {"epochs": 3}}, "the arguments of this training: .*epochs"),
+    ):
+        path = recipe(cross_encoder={"steps": 1, "queries": 2, "candidates": 2, **part})
+        with pytest.raises(InputError, match=message):
+            run_recipe(load_recipe(path, {"data": str(beir)}), tmp_path / "run", progress=False)
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_shared_pools_of_other_queries_are_refused(recipe: Callable[..., Path], beir: Path, tmp_path: Path) -> None:
+    """A variant that leaves out more queries must not train on those of another."""
+    whole, few = {"source": str(beir), "split": "test"}, {"source": str(beir), "split": "dev"}
+    run_recipe(load_recipe(recipe(collections=[whole])), tmp_path / "a", shared=tmp_path / "s", progress=False)
+    less = load_recipe(recipe(collections=[whole], never=[few]))
+    with pytest.raises(InputError, match="holds queries that tiny has not, or that are left out now"):
+        run_recipe(less, tmp_path / "b", shared=tmp_path / "s", progress=False)
 
 
 def test_places_that_are_not_filled_in_are_named(recipe: Callable[..., Path], tmp_path: Path) -> None:
