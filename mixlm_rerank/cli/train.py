@@ -20,6 +20,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes with the package.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on with an interrupted run.")],
     data: Annotated[Path | None, typer.Option(help="Where the recipe's collections are: its {data}.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
+    shared: Annotated[
+        Path | None, typer.Option(help="Where candidates and teacher scores are kept, for several runs. [OUTPUT]")
+    ] = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
@@ -29,8 +33,10 @@ def train(
 
     places = {**_places(data), "run": str(output)}
     found: Recipe = load_recipe(_path("train", recipe), places)
+    if seed is not None:
+        found = replace(found, seed=seed)
     try:
-        model = run_recipe(found, output, offline=offline, progress=not quiet)
+        model = run_recipe(found, output, shared=shared, offline=offline, progress=not quiet)
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None

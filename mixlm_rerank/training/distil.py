@@ -179,7 +179,7 @@ def _measured(
     work = work.restricted(candidates.texts)
     taught = rank(teacher, candidates, work).ranking
     found = {}
-    for budget in sorted(joint.budgets):
+    for budget in sorted(set(joint.budgets)):
         system = TokenReranker(model, budget)
         system.name = f"{prefix}k={budget}"
         found[system.name] = fidelity(rank(system, candidates, replace(work)).ranking, taught)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.ranker import Read
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
@@ -83,34 +84,39 @@ class JointObjective(nn.Module):
         self.texts_per_query = texts_per_query
         self._kept: dict[str, Tensor] = {}
 
-    def forward(self, batch: Batch, weights: LossWeights, tokens: int) -> dict[str, Tensor]:
-        """``tokens``: the budget of this step."""
+    def forward(self, batch: Batch, weights: LossWeights, budgets: Sequence[int]) -> dict[str, Tensor]:
+        """``budgets``: token budgets of this step; losses are means over them."""
         model = self.model
         documents = self._documents(batch.documents)
-        states = model.item_encoder.token_states(model.item_encoder.query_ids(batch.queries))
-        queries = torch.stack([model.item_encoder.embedding_of(own) for own in states])
         prefixes = model.ranker.prefixes(batch.queries)
-        mixed = self._mixed(batch, prefixes, documents[:, -tokens:], self._residual(queries, states, documents, tokens))
+        mask, items = batch.mask.to(model.device), model.project(documents)
         teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
-        losses = self._losses_of(mixed, teacher, labels, weights)
+        if weights.cosine or model.config.residual == "cosine":
+            embeddings = self._query_embeddings(batch.queries)
+        mixed = []
+        for tokens in budgets:
+            readings = model.ranker.forward_packed(prefixes, [items[row, -tokens:] for row in mask])
+            if model.config.residual == "cosine":
+                states, read = list(embeddings[:, None]), documents
+            else:
+                states, read = [one.query for one in readings], items
+            mixed.append(self._mixed(readings, mask, self._residual(states, read[:, -tokens:])))
+        losses = _means([self._losses_of(scored, teacher, labels, weights) for scored in mixed])
         if weights.cosine:
-            table = BI_ENCODER_SCALE * _cosines(queries, documents[:, -1])
+            table = BI_ENCODER_SCALE * _cosines(embeddings, documents[:, -1])
             losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
         if weights.read_text:
-            residual = self._residual(queries, states, documents, model.config.tokens).detach()
-            text = self._text(batch, prefixes, residual)
-            losses |= self._alignment(mixed, text, weights)
+            text = self._text(batch, prefixes, self._residual(states, read).detach())
+            losses |= _means([self._alignment(scored, text, weights) for scored in mixed])
             if weights.text:
                 known = text.mask & ~teacher.isnan()
                 losses["text"] = listwise(teacher, text.table(), known, self.temperature)
         losses["loss"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
         return losses
 
-    def _mixed(self, batch: Batch, prefixes: Sequence[Tensor], documents: Tensor, residual: Tensor) -> _Scored:
-        """The pairs scored from embedding tokens, documents [n, k, d]."""
-        mask = batch.mask.to(documents.device)
-        items = self.model.project(documents)
-        states = torch.cat(self.model.ranker.forward_packed(prefixes, [items[row] for row in mask]))
+    def _mixed(self, readings: Sequence[Read], mask: Tensor, residual: Tensor) -> _Scored:
+        """The pairs scored from embedding tokens."""
+        states = torch.cat([one.documents for one in readings])
         return _Scored(states, self.model.readout(states) + residual[mask], mask)
 
     def _text(self, batch: Batch, prefixes: Sequence[Tensor], residual: Tensor) -> _Scored:
@@ -126,11 +132,14 @@ class JointObjective(nn.Module):
         states = ranker(own, ranker.documents(texts, [len(prefix) for prefix in own]))
         return _Scored(states, self.model.readout(states) + residual[mask], mask)
 
-    def _residual(self, queries: Tensor, states: Sequence[Tensor], documents: Tensor, tokens: int) -> Tensor:
-        """Of every query and document, at this budget. [q, d], [length, d] each, [n, all, d] -> float32 [q, n]."""
-        read = documents[:, -tokens:]
-        pairs = zip(queries, states, strict=True)
-        return torch.stack([self.model.readout.residual(query, own, read) for query, own in pairs])
+    def _query_embeddings(self, queries: Sequence[str]) -> Tensor:
+        """The bi-encoder's, [q, d]."""
+        encoder = self.model.item_encoder
+        return torch.stack([encoder.embedding_of(own) for own in encoder.token_states(encoder.query_ids(queries))])
+
+    def _residual(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """Of every query and document, see :meth:`Readout.residual`. [length, d] each, [n, k, d] -> float32 [q, n]."""
+        return torch.stack([self.model.readout.residual(own, tokens) for own in states])
 
     def _losses_of(self, mixed: _Scored, teacher: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
         losses = {}
@@ -175,6 +184,10 @@ class JointObjective(nn.Module):
         place = torch.empty(len(order), dtype=torch.long)
         place[torch.tensor(order)] = torch.arange(len(order))
         return torch.cat(parts)[place.to(parts[0].device)]
+
+
+def _means(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
 
 
 def _cosines(queries: Tensor, documents: Tensor) -> Tensor:

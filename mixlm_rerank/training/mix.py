@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,8 @@ class Source:
         name: for messages.
         pools: its queries with their candidates.
         texts: docid -> text of every candidate.
-        scores: the teacher's, of every candidate in log-odds, float [pools, most candidates]; NaN past a pool's end.
+        scores: the teacher's, of every candidate in log-odds, float [pools, most candidates]; NaN past a pool's end and
+            for candidates that no batch reads.
         weight: its share of the batches, against the other sources' weights.
         highest_grade: the grade that counts as 1; soft labels are ``grade / highest_grade``.
         label_scale: log-odds that a label of 1 adds to the teacher's score.
@@ -58,7 +60,7 @@ class TrainingMix(Dataset[Batch]):
             _check(source)
         draw = np.random.default_rng(seed)
         shares = np.array([source.weight for source in sources])
-        self._sources = sources
+        self.sources = sources
         self._candidates = candidates
         self._seed = seed
         self._source_of = draw.choice(len(sources), size=count, p=shares / shares.sum())
@@ -75,14 +77,12 @@ class TrainingMix(Dataset[Batch]):
         return len(self._pools_of)
 
     def __getitem__(self, position: int) -> Batch:
-        source = self._sources[self._source_of[position]]
-        draw = random.Random(f"{self._seed} {position}")
-        chosen_pools = self._pools_of[position]
-        pools = [source.pools[row] for row in chosen_pools]
-        chosen = [self._chosen(pool, draw) for pool in pools]
-        rows = {docid: row for row, docid in enumerate(dict.fromkeys(docid for docids in chosen for docid in docids))}
-        labels, teacher = torch.full((2, len(pools), len(rows)), torch.nan)
-        for query, (pool, scores) in enumerate(zip(pools, source.scores[chosen_pools], strict=True)):
+        source = self.sources[self._source_of[position]]
+        chosen, rows = self._drawn(position)
+        shape = (len(chosen), len(rows))
+        labels, teacher = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
+        pools = [source.pools[row] for row in self._pools_of[position]]
+        for query, (pool, scores) in enumerate(zip(pools, source.scores[self._pools_of[position]], strict=True)):
             for docid, score in zip(pool.docids, scores, strict=False):
                 if docid in rows:  # an unjudged candidate is not relevant, as measures count it
                     labels[query, rows[docid]] = min(1.0, pool.judged.get(docid, 0) / source.highest_grade)
@@ -94,6 +94,30 @@ class TrainingMix(Dataset[Batch]):
             labels,
             teacher + source.label_scale * labels,
         )
+
+    def with_sources(self, sources: Sequence[Source]) -> TrainingMix:
+        """The same batches of the same sources, under other scores."""
+        other = copy(self)
+        other.sources = sources
+        return other
+
+    def wanted(self) -> list[NDArray[np.bool_]]:
+        """Of each source's scores, bool [pools, most candidates]: those that some batch reads."""
+        masks = [np.zeros(source.scores.shape, dtype=bool) for source in self.sources]
+        for position in range(len(self)):
+            number = self._source_of[position]
+            _, rows = self._drawn(position)
+            for pool in self._pools_of[position]:
+                for column, docid in enumerate(self.sources[number].pools[pool].docids):
+                    masks[number][pool, column] |= docid in rows
+        return masks
+
+    def _drawn(self, position: int) -> tuple[list[list[str]], dict[str, int]]:
+        """Each query's own candidates, and all of them with their rows in the batch."""
+        pools = self.sources[self._source_of[position]].pools
+        draw = random.Random(f"{self._seed} {position}")
+        chosen = [self._chosen(pools[row], draw) for row in self._pools_of[position]]
+        return chosen, {docid: row for row, docid in enumerate(dict.fromkeys(sum(chosen, [])))}
 
     def _chosen(self, pool: Pool, draw: random.Random) -> list[str]:
         """A relevant document first, then others at random."""

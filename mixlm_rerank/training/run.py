@@ -26,10 +26,10 @@ from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import without_queries
-from mixlm_rerank.training.mix import Source, TrainingMix
+from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.reasoning import read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ModelPart, ReasoningPart, Recipe
-from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source
+from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
 from mixlm_rerank.training.stage1 import train_reasoning
 from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
@@ -73,7 +73,7 @@ def run_recipe(
         _development(whole, part, shared / "development", recipe.depth)
         for whole, part in zip(held_out, recipe.development, strict=True)
     ]
-    budgets = sorted(recipe.joint.budgets)
+    budgets = sorted(set(recipe.joint.budgets))
     trained = train_joint(
         model,
         mix,
@@ -130,8 +130,9 @@ def _stage_two(
 ) -> None:
     if (folder / MODEL).is_dir():
         return
-    sources = _sources(recipe, pools, part.hybrid, part.labels, shared, [], offline, progress)
+    sources = [source(own, part.labels) for own in pools]
     mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=recipe.seed)
+    mix = _taught(mix, recipe, pools, part.hybrid, shared, [], offline, progress)
     options = {
         **part.arguments,
         "batch_size": part.queries,
@@ -150,30 +151,32 @@ def _mix(
     if teacher.cross_encoder is not None:
         reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, "float32", offline))
         readers.append(Scoring(reader, teacher.cross_encoder_weight, folder))
-    sources = _sources(recipe, pools, teacher.hybrid, teacher.labels, shared, readers, offline, progress)
-    return TrainingMix(sources, recipe.steps, queries=recipe.queries, candidates=recipe.candidates, seed=recipe.seed)
+    sources = [source(own, teacher.labels) for own in pools]
+    mix = TrainingMix(sources, recipe.steps, queries=recipe.queries, candidates=recipe.candidates, seed=recipe.seed)
+    return _taught(mix, recipe, pools, teacher.hybrid, shared, readers, offline, progress)
 
 
-def _sources(
+def _taught(
+    mix: TrainingMix,
     recipe: Recipe,
     pools: Sequence[Pooled],
     weights: HybridWeights,
-    labels: float,
     shared: Path,
     others: Sequence[Scoring],
     offline: bool,
     progress: bool,
-) -> list[Source]:
-    """Under the hybrid teacher, if any of its weights is not 0, and ``others``."""
-    if not any(astuple(weights)):
-        return [source(own, others, labels, progress=progress) for own in pools]
-    encoder, found = _frozen_encoder(recipe, offline), []
-    parts = [*(f"{weight:g}" for weight in astuple(weights)), str(recipe.depth), weights_hash(encoder)]
-    name = "-".join(["hybrid", *parts])
-    for own in pools:  # one after the other: each keeps all it read in memory
-        hybrid = Scoring(own.hybrid(encoder, weights), 1.0, shared / name)
-        found.append(source(own, [hybrid, *others], labels, progress=progress))
-    return found
+) -> TrainingMix:
+    """The same batches under the hybrid teacher, if any of its weights is not 0, and ``others``."""
+    name, encoder = "", None
+    if any(astuple(weights)):
+        encoder = _frozen_encoder(recipe, offline)
+        parts = [*(f"{weight:g}" for weight in astuple(weights)), str(recipe.depth), weights_hash(encoder)]
+        name = "-".join(["hybrid", *parts])
+    sources = []
+    for own, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
+        hybrid = [] if encoder is None else [Scoring(own.hybrid(encoder, weights), 1.0, shared / name)]
+        sources.append(taught(plain, [*hybrid, *others], wanted, progress=progress))
+    return mix.with_sources(sources)
 
 
 def _start(part: ModelPart, offline: bool) -> MixLM:

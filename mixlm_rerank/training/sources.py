@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
@@ -19,7 +20,7 @@ from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pool
 from mixlm_rerank.training.recipe import CollectionPart
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
-__all__ = ["Pooled", "Scoring", "first_stage", "pooled", "source"]
+__all__ = ["Pooled", "Scoring", "first_stage", "pooled", "source", "taught"]
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,24 @@ def pooled(collection: Collection, part: CollectionPart, depth: int, folder: Pat
     return Pooled(collection, part, pools, texts)
 
 
-def source(own: Pooled, teachers: Sequence[Scoring], label_scale: float, *, progress: bool = True) -> Source:
-    """Batches of one collection. The teacher is the weighted sum of ``teachers``, whose scores are computed once; of
-    none: labels alone.
-    """
+def source(own: Pooled, label_scale: float) -> Source:
+    """Batches of one collection; the teacher knows labels alone."""
     sizes = np.array([len(pool.docids) for pool in own.pools])
     beyond = np.arange(sizes.max(initial=0)) >= sizes[:, None]
     scores = np.where(beyond, np.float32(np.nan), np.float32(0))
-    for one in teachers:
-        path = one.folder / f"{slug(own.collection.name)}.npy"
-        scores += one.weight * teacher_scores(path, one.teacher, own.pools, own.texts, progress=progress)
     highest = max(grade for pool in own.pools for grade in pool.judged.values())
     return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, label_scale)
+
+
+def taught(source: Source, teachers: Sequence[Scoring], wanted: NDArray[np.bool_], *, progress: bool = True) -> Source:
+    """The source under the weighted sum of ``teachers`` besides; only ``wanted`` scores are computed, and once."""
+    scores = source.scores.copy()
+    for one in teachers:
+        path = one.folder / f"{slug(source.name)}.npy"
+        scores += one.weight * teacher_scores(
+            path, one.teacher, source.pools, source.texts, wanted=wanted, progress=progress
+        )
+    return replace(source, scores=scores)
 
 
 def first_stage(part: CollectionPart, index: Path, *, progress: bool = True) -> FirstStage:

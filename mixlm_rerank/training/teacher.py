@@ -26,31 +26,44 @@ class Teacher(Protocol):
 
 
 def teacher_scores(
-    path: str | Path, teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str], *, progress: bool = True
+    path: str | Path,
+    teacher: Teacher,
+    pools: Sequence[Pool],
+    texts: Mapping[str, str],
+    *,
+    wanted: NDArray[np.bool_] | None = None,
+    progress: bool = True,
 ) -> NDArray[np.float32]:
     """The teacher's score of every candidate, float32 [pools, most candidates]; NaN past a pool's end.
 
     They are kept in ``path`` while they are computed; what is there already is not computed again.
+
+    ``wanted``: bool, of the same shape; other candidates may stay NaN. None: all.
 
     Raises InputError if a score is not finite, or ``path`` holds scores of other pools.
     """
     path = Path(path)
     shape = (len(pools), max((len(pool.docids) for pool in pools), default=0))
     scores = _opened(path, shape)
-    left = [row for row, pool in enumerate(pools) if np.isnan(scores[row, : len(pool.docids)]).any()]
+    within = np.arange(shape[1]) < np.array([len(pool.docids) for pool in pools])[:, None]
+    asked = within if wanted is None else within & wanted
+    rows = np.flatnonzero(asked.any(axis=1)).tolist()
+    left = [row for row in rows if np.isnan(scores[row, asked[row]]).any()]
     with progress_bar(
-        len(pools), f"teacher: {path.stem}", "queries", enabled=progress, initial=len(pools) - len(left)
+        len(rows), f"teacher: {path.stem}", "queries", enabled=progress, initial=len(rows) - len(left)
     ) as bar:
         for row in left:
             pool = pools[row]
-            found = np.asarray(teacher.score(pool.query, [texts[docid] for docid in pool.docids]), dtype=np.float32)
+            columns = np.flatnonzero(asked[row] & np.isnan(scores[row]))
+            docids = [pool.docids[column] for column in columns]
+            found = np.asarray(teacher.score(pool.query, [texts[docid] for docid in docids]), dtype=np.float32)
             if not np.isfinite(found).all():
-                bad = pool.docids[int(np.flatnonzero(~np.isfinite(found))[0])]
+                bad = docids[int(np.flatnonzero(~np.isfinite(found))[0])]
                 raise InputError(
                     f"the teacher's score of document {bad!r} for query {pool.qid!r} is not finite: use the teacher in "
                     "float32, or leave the document out"
                 )
-            scores[row, : len(found)] = found
+            scores[row, columns] = found
             bar.update(1)
     scores.flush()
     return np.array(scores)

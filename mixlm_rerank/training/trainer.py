@@ -28,7 +28,8 @@ class JointTrainer(SafeCheckpoints):
         objective: with the model.
         phases: weights of the losses at the start of each phase of equal length; within one they move on linearly to
             those of the next (the paper's curriculum: alignment first, then distillation). One phase: no curriculum.
-        budgets: token budgets; each step draws one, so that all of them serve.
+        budgets: token budgets that are to serve; each step trains the largest and one of the others: what costs is
+            encoding the documents, once for both.
         learning_rates: of item encoder, ranker (with projector), and readout.
         seed: of the budgets.
         queries_at_once: what a step has more is done in several passes, whose gradients add up. When memory runs out,
@@ -85,11 +86,12 @@ class JointTrainer(SafeCheckpoints):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         step = self.state.global_step
+        *smaller, largest = sorted(set(self._budgets))
         # of the step alone: a resumed run draws the same
-        tokens = random.Random(f"{self._seed} {step}").choice(list(self._budgets))
+        budgets = [largest, *random.Random(f"{self._seed} {step}").sample(smaller, min(1, len(smaller)))]
         batch, weights = inputs["batch"], self.weights_at(step / max(1, self.state.max_steps))
         share = len(batch.queries) / len(inputs["of"].queries)
-        losses: dict[str, Tensor] = model(batch, weights, tokens)
+        losses: dict[str, Tensor] = model(batch, weights, budgets)
         for name, loss in losses.items():
             if name != "loss":
                 self._sums[name] = self._sums.get(name, 0.0) + share * float(loss.detach())

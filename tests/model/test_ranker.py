@@ -71,8 +71,8 @@ def test_prefix_states_do_not_depend_on_the_document(tiny: Callable[..., MixLM],
 def test_gradients_reach_ranker_and_tokens_through_the_packed_way(tiny: Callable[..., MixLM]) -> None:
     model = tiny("bert")
     tokens = torch.randn(3, 4, 64, requires_grad=True)
-    states = model.ranker.forward_packed(model.ranker.prefixes(["a dog"]), [tokens])[0]
-    model.readout(states).sum().backward()
+    (read,) = model.ranker.forward_packed(model.ranker.prefixes(["a dog"]), [tokens])
+    model.readout(read.documents).sum().backward()
     assert tokens.grad is not None and (tokens.grad.abs().sum(dim=(1, 2)) > 0).all()
     weight = model.ranker.backbone.get_input_embeddings().weight
     assert weight.grad is not None and weight.grad.abs().sum() > 0

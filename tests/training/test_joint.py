@@ -42,7 +42,9 @@ def test_losses_are_those_of_the_scorers(
     model = fresh(architecture, residual=residual)
     torch.nn.init.normal_(model.readout.score.weight)
     with torch.no_grad():
-        found = JointObjective(model, texts_per_query=2)(batch, LossWeights(listwise=1, distil=1, cosine=1, text=1), 2)
+        found = JointObjective(model, texts_per_query=2)(
+            batch, LossWeights(listwise=1, distil=1, cosine=1, text=1), [2]
+        )
     tokens = torch.from_numpy(model.encode(batch.documents))
     scores = torch.stack([ReferenceScorer(model).score(query, tokens[:, -2:]) for query in batch.queries])
     assert float(found["listwise"]) == pytest.approx(float(listwise(batch.teacher, scores, batch.mask)), abs=1e-3)
@@ -60,6 +62,18 @@ def test_losses_are_those_of_the_scorers(
     assert float(found["text"]) == pytest.approx(float(listwise(batch.teacher, text, read)), abs=1e-3)
 
 
+def test_losses_of_several_budgets_are_their_mean(fresh: Callable[..., MixLM], batch: Batch) -> None:
+    model = fresh(residual="late")
+    torch.nn.init.normal_(model.readout.score.weight)
+    weights = LossWeights(listwise=1, pred=1)
+    with torch.no_grad():
+        alone = [JointObjective(model)(batch, weights, [k]) for k in (4, 1)]
+        together = JointObjective(model)(batch, weights, [4, 1])
+    for name in ("listwise", "pred", "loss"):
+        assert float(together[name]) == pytest.approx(sum(float(one[name]) for one in alone) / 2, rel=1e-4)
+    assert float(alone[0]["listwise"]) != pytest.approx(float(alone[1]["listwise"]), rel=1e-3)
+
+
 def test_pairs_of_which_nothing_is_known_are_not_scored(fresh: Callable[..., MixLM], batch: Batch) -> None:
     model = fresh()
     teacher = batch.teacher.clone()
@@ -67,7 +81,7 @@ def test_pairs_of_which_nothing_is_known_are_not_scored(fresh: Callable[..., Mix
     labels = torch.full_like(batch.labels, torch.nan)
     some = Batch(batch.queries, batch.documents, batch.own, labels, teacher)
     assert int(some.mask.sum()) == int(batch.mask[1:].sum()) + 1
-    loss = JointObjective(model)(some, LossWeights(listwise=1, distil=1), 4)["loss"]
+    loss = JointObjective(model)(some, LossWeights(listwise=1, distil=1), [4])["loss"]
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -77,7 +91,7 @@ def test_pairs_of_which_nothing_is_known_are_not_scored(fresh: Callable[..., Mix
 def test_gradients_of_every_loss_reach_what_it_trains(fresh: Callable[..., MixLM], batch: Batch, name: str) -> None:
     model = fresh()
     torch.nn.init.normal_(model.readout.score.weight)
-    JointObjective(model)(batch, LossWeights(**{name: 1.0}), 4)["loss"].backward()
+    JointObjective(model)(batch, LossWeights(**{name: 1.0}), [4, 1])["loss"].backward()
     encoder = any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.item_encoder.parameters())
     ranker = any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.ranker.parameters())
     assert encoder == (name != "text")  # the residual of the full-text pass is detached
@@ -88,13 +102,13 @@ def test_under_a_frozen_item_encoder_documents_are_encoded_once(fresh: Callable[
     model = fresh()
     torch.nn.init.normal_(model.readout.score.weight)
     weights = LossWeights(listwise=1.0)
-    expected = JointObjective(model)(batch, weights, 2)["loss"].item()
+    expected = JointObjective(model)(batch, weights, [2])["loss"].item()
     model.item_encoder.requires_grad_(False)
     objective = JointObjective(model)
-    assert objective(batch, weights, 2)["loss"].item() == pytest.approx(expected, abs=5e-3)  # kept in float16
+    assert objective(batch, weights, [2])["loss"].item() == pytest.approx(expected, abs=5e-3)  # kept in float16
     calls: list[int] = []
     model.item_encoder.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
-    loss = objective(batch, weights, 2)["loss"]
+    loss = objective(batch, weights, [2])["loss"]
     assert len(calls) == 1  # the queries
     loss.backward()
     assert all(weight.grad is None for weight in model.item_encoder.parameters())

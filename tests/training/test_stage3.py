@@ -45,7 +45,7 @@ def test_it_learns_the_teachers_ranking_at_every_budget(
 
     def losses() -> list[float]:
         with torch.no_grad():
-            return [JointObjective(model)(batch, LossWeights(listwise=1), k)["loss"].item() for k in (1, 4)]
+            return [JointObjective(model)(batch, LossWeights(listwise=1), [k])["loss"].item() for k in (1, 4)]
 
     before = losses()
     train_joint(model, a_mix(source, 60), tmp_path, OPTIONS, progress=False)
@@ -141,7 +141,7 @@ def test_in_mixed_precision_scores_stay_float32(fresh: Callable[..., MixLM], sou
     model, batch = fresh(), a_mix(source)[0]
     torch.nn.init.normal_(model.readout.score.weight)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        losses = JointObjective(model)(batch, LossWeights(listwise=1, cosine=1), 4)
+        losses = JointObjective(model)(batch, LossWeights(listwise=1, cosine=1), [4])
         states = torch.randn(50, 64)
         scores = model.readout(states)
     assert losses["cosine"].dtype == scores.dtype == torch.float32
@@ -180,7 +180,7 @@ def test_when_memory_runs_out_a_step_is_done_in_more_passes(
     train_joint(fresh(), a_mix(source, 4), tmp_path / "whole", options, progress=False)
     model.ranker.forward_packed = packed  # type: ignore[method-assign]
     train_joint(model, a_mix(source, 4), tmp_path / "short", options, progress=False)
-    assert seen == [4, 2, *[1] * 16]
+    assert seen == [4, 2, *[1] * 32]  # two budgets each
     assert losses_of(tmp_path / "short") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
 
 
