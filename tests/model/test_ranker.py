@@ -65,6 +65,12 @@ def test_prefix_states_do_not_depend_on_the_document(tiny: Callable[..., MixLM],
             ranker([prefix], [torch.randn(3, ranker.hidden_size)])
     hook.remove()
     torch.testing.assert_close(states[0][0, : len(prefix)], states[1][0, : len(prefix)], atol=1e-6, rtol=0)
+    with torch.inference_mode():
+        alone = ranker.query_states(prefix)
+        packed = ranker.forward_packed([prefix] * 2, [torch.randn(n, 3, ranker.hidden_size) for n in (2, 1)])
+    torch.testing.assert_close(alone, states[0][0, : len(prefix)], atol=1e-5, rtol=0)
+    for read in packed:
+        torch.testing.assert_close(read.query, alone, atol=1e-5, rtol=0)
     assert not torch.allclose(states[0][0, -1], states[1][0, -1])
 
 

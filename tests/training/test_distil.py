@@ -60,6 +60,18 @@ def test_teacher_scores_are_computed_once_and_resumed(tmp_path: Path) -> None:
         teacher_scores(path, again, POOLS[:2], TEXTS, progress=False)
 
 
+def test_only_the_wanted_scores_are_computed_and_the_rest_later(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.npy"
+    wanted = np.array([[False, True, False], [False, False, False], [True, False, True], [False, False, True]])
+    first = Counting()
+    scores = teacher_scores(path, first, POOLS, TEXTS, wanted=wanted, progress=False)
+    n = np.nan
+    np.testing.assert_array_equal(scores, [[n, 2, n], [n, n, n], [3, n, 0], [n, n, n]])
+    assert first.asked == ["query 1", "query 3"]
+    whole = teacher_scores(path, Counting(), POOLS, TEXTS, progress=False)
+    np.testing.assert_array_equal(whole, [[1, 2, 0], [2, 3, n], [3, 4, 0], [4, 5, n]])
+
+
 def test_a_teacher_that_is_not_finite_is_refused_by_query_and_document(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"score of document 'd1' for query 'q1' is not finite: use the teacher in float32"

@@ -43,6 +43,18 @@ def test_each_round_sees_every_query_once(source: Source) -> None:
     assert rounds[0] == rounds[1] == Counter(pool.query for pool in source.pools)
 
 
+def test_only_the_wanted_scores_are_read(source: Source) -> None:
+    other = replace(source, name="other", scores=source.scores + 1)
+    mix = TrainingMix([source, other], 5, queries=3, candidates=3)
+    wanted = mix.wanted()
+    assert all(0 < mask.sum() < mask.size for mask in wanted)
+    known = [np.where(mask, one.scores, np.nan) for mask, one in zip(wanted, (source, other), strict=True)]
+    partly = mix.with_sources([replace(one, scores=scores) for one, scores in zip((source, other), known, strict=True)])
+    for position in range(5):
+        torch.testing.assert_close(partly[position].teacher, mix[position].teacher, equal_nan=True)
+        assert not partly[position].teacher[partly[position].mask].isnan().any()
+
+
 def test_sources_are_mixed_by_weight(source: Source) -> None:
     other = replace(source, name="other", pools=[replace(pool, query="other") for pool in source.pools], weight=3.0)
     mix = TrainingMix([source, other], 400, queries=4, candidates=2)

@@ -68,6 +68,26 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     assert (run / "pools-100" / "tiny-dev.jsonl").stat().st_mtime_ns == before
 
 
+def test_runs_of_several_seeds_share_candidates_and_teacher_scores(
+    recipe: Callable[..., Path], beir: Path, tmp_path: Path
+) -> None:
+    path, shared = recipe(), tmp_path / "shared"
+    command = ["train", str(path), "--data", str(beir), "--shared", str(shared), "--quiet"]
+    prints = set()
+    for seed in (1, 2):
+        done = CliRunner().invoke(app, [*command, "--output", str(tmp_path / str(seed)), "--seed", str(seed)])
+        assert done.exit_code == 0, done.output
+        assert sorted(own.name for own in (tmp_path / str(seed)).iterdir()) == [
+            "inputs.json",
+            "joint",
+            "model",
+            "overlaps.json",
+        ]
+        prints.add(MixLM.from_pretrained(tmp_path / str(seed) / "model").fingerprint)
+    assert len(prints) == 2 and (shared / "pools-100" / "tiny-dev.jsonl").is_file()
+    assert len(list(shared.glob("hybrid-*/*.npy"))) == 1
+
+
 def test_queries_that_a_test_or_development_set_has_too_are_left_out_and_reported(
     recipe: Callable[..., Path], beir: Path, tmp_path: Path
 ) -> None:
