@@ -53,7 +53,7 @@ def ablate(
         places: see :func:`recipe_of`; ``run`` is each variant's own folder.
 
     Returns:
-        variant -> development values of its best model. Also in ablations.json, and drawn in ablations.png.
+        variant -> development values at its end. Also in ablations.json, and drawn in ablations.png.
 
     Raises:
         InputError: no development sets, or a change that gives no recipe.
@@ -70,8 +70,9 @@ def ablate(
     found = {}
     for name, (run, recipe) in recipes.items():
         run_recipe(recipe, run, shared=folder / "shared", offline=offline, progress=progress)
-        rows = json.loads((run / "joint" / DEVELOPMENT).read_text(encoding="utf-8"))
-        found[name] = max(rows.values(), key=lambda row: row[f"k={max(recipe.joint.budgets)}"])
+        last = "joint" if recipe.ranker is None else "ranker"
+        rows = json.loads((run / last / DEVELOPMENT).read_text(encoding="utf-8"))
+        found[name] = rows[max(rows, key=int)]
         with writing(folder / RESULTS) as file:
             json.dump(found, file, indent=1)
         plot_ablations(found, folder / PLOT)

@@ -18,6 +18,7 @@ __all__ = [
     "CollectionPart",
     "CrossEncoderPart",
     "ModelPart",
+    "RankerPart",
     "ReasoningPart",
     "Recipe",
     "TeacherPart",
@@ -119,13 +120,31 @@ class TeacherPart:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RankerPart:
+    """The end of stage III: the ranker alone, over embedding tokens that no longer change and are computed once. A step
+    costs a fraction of a joint one.
+
+    Attributes:
+        steps: groups of ``queries`` queries with ``candidates`` documents each.
+        learning_rates: of ranker and readout.
+    """
+
+    steps: int = Field(default=2000, ge=1)
+    queries: int = Field(default=10, ge=1)
+    candidates: int = Field(default=30, ge=2)
+    learning_rates: tuple[float, float] = (2e-5, 1e-3)
+    save_every: int = Field(default=500, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """Attributes:
     collections: to train on.
     development: to choose by, never of a test.
     never: collections whose queries are neither trained on nor chosen by.
     reasoning, cross_encoder: stages I and II, where they are wanted; their results are under ``{run}``.
-    steps: groups of ``queries`` queries with ``candidates`` documents each.
+    joint, steps: item encoder and ranker together, on groups of ``queries`` queries with ``candidates`` documents each.
+    ranker: what follows, where it is wanted.
     depth: candidates of a query that documents are drawn from.
     half: the model that comes out is saved in float16.
     """
@@ -138,6 +157,7 @@ class Recipe:
     cross_encoder: CrossEncoderPart | None = None
     teacher: TeacherPart = field(default_factory=TeacherPart)
     joint: JointOptions = field(default_factory=JointOptions)
+    ranker: RankerPart | None = None
     steps: int = Field(default=2000, ge=1)
     queries: int = Field(default=10, ge=1)
     candidates: int = Field(default=4, ge=2)

@@ -28,11 +28,18 @@ from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import without_queries
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.reasoning import read_judgements
-from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ModelPart, ReasoningPart, Recipe
+from mixlm_rerank.training.recipe import (
+    CollectionPart,
+    CrossEncoderPart,
+    ModelPart,
+    RankerPart,
+    ReasoningPart,
+    Recipe,
+)
 from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
 from mixlm_rerank.training.stage1 import train_reasoning
 from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
-from mixlm_rerank.training.stage3 import train_joint
+from mixlm_rerank.training.stage3 import JointOptions, train_joint
 
 __all__ = ["run_recipe"]
 
@@ -67,25 +74,35 @@ def run_recipe(
     pools = [pooled(one, part, recipe.depth, place, progress=progress) for one, part in pairs]
     if recipe.cross_encoder is not None:
         _stage_two(recipe.cross_encoder, recipe, pools, folder / "cross-encoder", shared, offline, progress)
-    model = _start(recipe.model, offline)
-    mix = _mix(recipe, pools, folder / "teacher", shared, offline, progress)
     sets = [
         _development(whole, part, shared / "development", recipe.depth)
         for whole, part in zip(held_out, recipe.development, strict=True)
     ]
     budgets = sorted(set(recipe.joint.budgets))
-    trained = train_joint(
-        model,
-        mix,
-        folder / "joint",
-        recipe.joint,
-        seed=recipe.seed,
-        development=partial(development_values, sets=sets, budgets=budgets) if sets else None,
-        choose_by=f"k={budgets[-1]}" if sets else None,
-        progress=progress,
-    )
-    trained.save_pretrained(folder / MODEL, half=recipe.half)
+    watched: dict[str, Any] = {
+        "seed": recipe.seed,
+        "development": partial(development_values, sets=sets, budgets=budgets) if sets else None,
+        "choose_by": f"k={budgets[-1]}" if sets else None,
+        "progress": progress,
+    }
+    size = (recipe.steps, recipe.queries, recipe.candidates)
+    mix = _mix(recipe, pools, size, folder / "teacher", shared, offline, progress)
+    model = train_joint(_start(recipe.model, offline), mix, folder / "joint", recipe.joint, **watched)
+    if recipe.ranker is not None:
+        part = recipe.ranker
+        mix = _mix(
+            recipe, pools, (part.steps, part.queries, part.candidates), folder / "teacher", shared, offline, progress
+        )
+        model = train_joint(model, mix, folder / "ranker", _ranker_alone(recipe.joint, part), **watched)
+    model.save_pretrained(folder / MODEL, half=recipe.half)
     return folder / MODEL
+
+
+def _ranker_alone(joint: JointOptions, part: RankerPart) -> JointOptions:
+    """The joint losses as they were at the end, but for the one that has nothing to train."""
+    phases = [replace(joint.phases[-1], cosine=0.0)]
+    rates = (0.0, *part.learning_rates)
+    return replace(joint, phases=phases, learning_rates=rates, save_every=part.save_every)
 
 
 def _collections(recipe: Recipe, overlaps: Path) -> tuple[list[Collection], list[Collection]]:
@@ -145,14 +162,22 @@ def _stage_two(
 
 
 def _mix(
-    recipe: Recipe, pools: Sequence[Pooled], folder: Path, shared: Path, offline: bool, progress: bool
+    recipe: Recipe,
+    pools: Sequence[Pooled],
+    size: tuple[int, int, int],
+    folder: Path,
+    shared: Path,
+    offline: bool,
+    progress: bool,
 ) -> TrainingMix:
+    """``size``: steps, queries a step, candidates a query."""
     teacher, readers = recipe.teacher, []
     if teacher.cross_encoder is not None:
         reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, "float32", offline))
         readers.append(Scoring(reader, teacher.cross_encoder_weight, folder))
     sources = [source(own, teacher.labels) for own in pools]
-    mix = TrainingMix(sources, recipe.steps, queries=recipe.queries, candidates=recipe.candidates, seed=recipe.seed)
+    steps, queries, candidates = size
+    mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, seed=recipe.seed)
     return _taught(mix, recipe, pools, teacher.hybrid, shared, readers, offline, progress)
 
 

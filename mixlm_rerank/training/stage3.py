@@ -47,7 +47,7 @@ class JointOptions:
         checkpoint_activations: less memory, a third slower.
         queries_at_once: of a step, in one forward and backward pass; the gradients of the passes add up. None: all, and
             fewer once memory has run out.
-        log_every, save_every: steps; development queries are ranked when it saves.
+        log_every, save_every: steps; development queries are ranked when it saves, and before the first.
     """
 
     phases: Sequence[LossWeights] = (LossWeights(listwise=1.0, cosine=0.3),)
@@ -87,8 +87,10 @@ def train_joint(
     with the weights of an uninterrupted run.
 
     Args:
-        development: what is measured of the model at every checkpoint; the values go into history.json and its plot.
-        choose_by: the value that decides: the model with the highest is kept in ``best`` and returned. None: the last.
+        development: what is measured of the model at the start and at every checkpoint; the values go into history.json
+            and its plot.
+        choose_by: the value that decides: the model with the highest is kept in ``best`` and returned, be it the one it
+            started from. None: the last.
 
     Raises:
         InputError: the budgets are not the model's, ``choose_by`` is not measured, or the disk is full (the last
@@ -159,14 +161,14 @@ class _Watch(TrainerCallback):
         self._measured: dict[int, dict[str, float]] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """After a kill: forget what came after the checkpoint, and measure it if the kill came before that."""
+        """Measure the start. After a kill: forget what came after the checkpoint, and measure that if it was not."""
         path, draft = self._folder / DEVELOPMENT, self._folder / f"{BEST}.new"
         if draft.is_dir() and not (self._folder / BEST).is_dir():  # killed between the two steps of replacing it
             draft.rename(self._folder / BEST)
         if state.global_step and path.is_file():
             rows = json.loads(path.read_text(encoding="utf-8"))
             self._measured = {int(step): row for step, row in rows.items() if int(step) <= state.global_step}
-        if state.global_step and state.global_step not in self._measured:
+        if self._development is not None and state.global_step not in self._measured:
             self.on_save(args, state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -66,6 +67,28 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     before = (run / "pools-100" / "tiny-dev.jsonl").stat().st_mtime_ns
     run_recipe(load_recipe(path, {"data": str(beir)}), run, progress=False)  # again: nothing is left to do
     assert (run / "pools-100" / "tiny-dev.jsonl").stat().st_mtime_ns == before
+
+
+def test_the_ranker_goes_on_alone_where_a_recipe_says_so(
+    recipe: Callable[..., Path], beir: Path, tmp_path: Path
+) -> None:
+    """Over the joint model's embedding tokens, and with the better of both in the end."""
+    path = recipe(
+        ranker={"steps": 4, "queries": 3, "candidates": 4, "learning_rates": [1e-3, 1e-2], "save_every": 2},
+        collections=[{"source": str(beir), "split": "test"}],
+        development=[{"source": str(beir), "split": "dev"}],
+    )
+    part = load_recipe(path, {"data": str(beir)})
+    run = run_recipe(part, tmp_path / "run", progress=False).parent
+    joint, alone = (json.loads((run / name / "development.json").read_text()) for name in ("joint", "ranker"))
+    assert list(joint) == list(alone) == ["0", "2", "4"]
+    best = max(row["k=4"] for row in joint.values())
+    assert alone["0"]["k=4"] == pytest.approx(best)
+    assert {row["cosine"] for row in alone.values()} == {alone["0"]["cosine"]}
+    trained, start = (MixLM.from_pretrained(run / name) for name in ("ranker/best", "joint/best"))
+    assert trained.fingerprint == start.fingerprint  # the item encoder stayed as it was
+    ours, theirs = (torch.cat([w.flatten() for w in one.ranker.parameters()]) for one in (trained, start))
+    assert not torch.equal(ours, theirs)
 
 
 def test_runs_of_several_seeds_share_candidates_and_teacher_scores(

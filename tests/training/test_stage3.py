@@ -117,13 +117,13 @@ def test_what_was_measured_and_the_best_model_outlive_a_kill(
 ) -> None:
     """Killed after step 6, the best so far; what comes later is worse."""
     kept = []
-    values = {3: 0.3, 6: 0.5, 9: 0.4, 12: 0.2}
+    values = {0: 0.1, 3: 0.3, 6: 0.5, 9: 0.4, 12: 0.2}
 
     def killed(model: MixLM) -> dict[str, float]:
         kept.append(weights(model))
-        if len(kept) == 3:
+        if len(kept) == 4:
             raise KeyboardInterrupt
-        return {"k=4": values[3 * len(kept)]}
+        return {"k=4": values[3 * len(kept) - 3]}
 
     options: dict[str, Any] = {"choose_by": "k=4", "progress": False}
     with pytest.raises(KeyboardInterrupt):
@@ -132,7 +132,7 @@ def test_what_was_measured_and_the_best_model_outlive_a_kill(
     best = train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=lambda _: {"k=4": next(rest)}, **options)
     history = json.loads((tmp_path / "history.json").read_text())
     assert {row["step"]: row["dev k=4"] for row in history if "dev k=4" in row} == values
-    for name, weight in kept[1].items():
+    for name, weight in kept[2].items():
         assert torch.equal(weight, weights(best)[name]), name
 
 
@@ -198,7 +198,7 @@ def test_one_query_that_does_not_fit_is_an_error(fresh: Callable[..., MixLM], so
 def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path
 ) -> None:
-    values = iter([0.3, 0.5, 0.4, 0.2])
+    values = iter([0.1, 0.3, 0.5, 0.4, 0.2])
     kept = []
 
     def development(model: MixLM) -> dict[str, float]:
@@ -209,10 +209,10 @@ def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
     best = train_joint(
         model, a_mix(source), tmp_path, OPTIONS, development=development, choose_by="k=4", progress=False
     )
-    for name, weight in kept[1].items():
+    for name, weight in kept[2].items():
         assert torch.equal(weight, weights(best)[name]), name
     history = json.loads((tmp_path / "history.json").read_text())
-    assert [row["dev k=4"] for row in history if "dev k=4" in row] == [0.3, 0.5, 0.4, 0.2]
+    assert [row["dev k=4"] for row in history if "dev k=4" in row] == [0.1, 0.3, 0.5, 0.4, 0.2]
     assert {"pred", "hidden", "listwise", "cosine"} <= {name for row in history for name in row}
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
 
