@@ -45,7 +45,8 @@ class DistilOptions:
     held_out: share of the queries that fidelity is measured on; at most 200 queries.
     depth: candidates of each query, by BM25.
     candidates: of these, drawn at random, are scored by the teacher for training.
-    rounds: how often each training query is seen.
+    rounds: how often each training query is seen while item encoder and ranker train together.
+    ranker_rounds: how often after that, while the ranker trains alone; these cost a fraction.
     group: queries a step.
     """
 
@@ -53,7 +54,8 @@ class DistilOptions:
     held_out: float = Field(default=0.1, gt=0, lt=1)
     depth: int = Field(default=100, ge=2)
     candidates: int = Field(default=16, ge=4)
-    rounds: int = Field(default=4, ge=1)
+    rounds: int = Field(default=1, ge=1)
+    ranker_rounds: int = Field(default=8, ge=0)
     group: int = Field(default=8, ge=1)
 
 
@@ -105,9 +107,14 @@ def distil(
     training, held_out = _divided(asked, options.held_out, seed)
     found = _measured(model, corpus, held_out, teacher_system, folder, options.depth, joint, "start ", progress)
     source = _source(corpus, training, teacher, model, folder, options, seed, progress)
-    steps = max(1, options.rounds * len(source.pools) // options.group)
-    mix = TrainingMix([source], steps, queries=options.group, candidates=options.candidates // 2, seed=seed)
-    train_joint(model, mix, folder / "joint", joint, seed=seed, progress=progress)
+    for name, rounds, candidates, how in (
+        ("joint", options.rounds, options.candidates // 2, joint),
+        ("ranker", options.ranker_rounds, options.candidates, joint.ranker_alone(*joint.learning_rates[1:])),
+    ):
+        if rounds:
+            steps = max(1, rounds * len(source.pools) // options.group)
+            mix = TrainingMix([source], steps, queries=options.group, candidates=candidates, seed=seed)
+            train_joint(model, mix, folder / name, how, seed=seed, progress=progress)
     model.save_pretrained(folder / "model")
     found |= _measured(model, corpus, held_out, teacher_system, folder, options.depth, joint, "", progress)
     with writing(folder / REPORT) as file:

@@ -32,14 +32,13 @@ from mixlm_rerank.training.recipe import (
     CollectionPart,
     CrossEncoderPart,
     ModelPart,
-    RankerPart,
     ReasoningPart,
     Recipe,
 )
 from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
 from mixlm_rerank.training.stage1 import train_reasoning
 from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
-from mixlm_rerank.training.stage3 import JointOptions, train_joint
+from mixlm_rerank.training.stage3 import train_joint
 
 __all__ = ["run_recipe"]
 
@@ -93,16 +92,10 @@ def run_recipe(
         mix = _mix(
             recipe, pools, (part.steps, part.queries, part.candidates), folder / "teacher", shared, offline, progress
         )
-        model = train_joint(model, mix, folder / "ranker", _ranker_alone(recipe.joint, part), **watched)
+        alone = replace(recipe.joint.ranker_alone(*part.learning_rates), save_every=part.save_every)
+        model = train_joint(model, mix, folder / "ranker", alone, **watched)
     model.save_pretrained(folder / MODEL, half=recipe.half)
     return folder / MODEL
-
-
-def _ranker_alone(joint: JointOptions, part: RankerPart) -> JointOptions:
-    """The joint losses as they were at the end, but for the one that has nothing to train."""
-    phases = [replace(joint.phases[-1], cosine=0.0)]
-    rates = (0.0, *part.learning_rates)
-    return replace(joint, phases=phases, learning_rates=rates, save_every=part.save_every)
 
 
 def _collections(recipe: Recipe, overlaps: Path) -> tuple[list[Collection], list[Collection]]:

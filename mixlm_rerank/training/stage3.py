@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,14 @@ class JointOptions:
             raise InputError("training needs at least one token budget and one phase")
         if min(self.learning_rates) < 0 or not any(self.learning_rates):
             raise InputError(f"learning rates must not be negative, nor all 0: {self.learning_rates}")
+
+    def ranker_alone(self, ranker: float, readout: float) -> JointOptions:
+        """With the item encoder frozen: the losses as they were at the end, but for the one that has nothing to train.
+
+        ``ranker``, ``readout``: their learning rates.
+        """
+        phases = [replace(self.phases[-1], cosine=0.0)]
+        return replace(self, phases=phases, learning_rates=(0.0, ranker, readout))
 
 
 def train_joint(

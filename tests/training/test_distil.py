@@ -120,7 +120,7 @@ class CommonWords:
 
 def test_what_is_learned_holds_for_queries_held_out(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
     joint = JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=1000)
-    options = DistilOptions(queries=60, rounds=12, depth=20)
+    options = DistilOptions(queries=60, rounds=8, ranker_rounds=8, depth=20)
     words = CommonWords()
     found = distil(
         open_corpus(str(corpus)),
@@ -147,7 +147,10 @@ def test_the_command(
     fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
     source = teacher if teacher == "full-text" else str(cross_encoder())
     command = ["distill", str(corpus), "--teacher", source, "--output", str(tmp_path / "run"), "--model"]
-    (tmp_path / "short.yaml").write_text("options: {queries: 40, rounds: 1}\njoint: {budgets: [1, 2, 4]}\n")
+    config_text = "options: {queries: 40, rounds: 1, ranker_rounds: 1}\njoint: {budgets: [1, 2, 4]}\n"
+    (tmp_path / "short.yaml").write_text(config_text)
+        "options: {queries: 40, rounds: 1, ranker_rounds: 1}\njoint: {budgets: [1, 2, 4]}\n"
+    )
     config = ["--config", str(tmp_path / "short.yaml"), "--quiet"]
     done = CliRunner().invoke(app, [*command, str(tmp_path / "start"), *config])
     assert done.exit_code == 0, done.output
