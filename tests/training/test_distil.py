@@ -147,8 +147,7 @@ def test_the_command(
     fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
     source = teacher if teacher == "full-text" else str(cross_encoder())
     command = ["distill", str(corpus), "--teacher", source, "--output", str(tmp_path / "run"), "--model"]
-    config_text = "options: {queries: 40, rounds: 1, ranker_rounds: 1}\njoint: {budgets: [1, 2, 4]}\n"
-    (tmp_path / "short.yaml").write_text(config_text)
+    (tmp_path / "short.yaml").write_text(
         "options: {queries: 40, rounds: 1, ranker_rounds: 1}\njoint: {budgets: [1, 2, 4]}\n"
     )
     config = ["--config", str(tmp_path / "short.yaml"), "--quiet"]
