@@ -31,16 +31,12 @@ class MixLMConfig:
             (``"mean"``, ``"cls"``) or of the last text positions (``"last"``). 0: none.
         residual: what of the item encoder's own knowledge is added to the ranker's log-odds. ``"cosine"``: ``w *
             cos(query embedding, document embedding)`` (after ResRank, 2604.22180), so that an untrained MixLM without
-            memory tokens ranks like the bi-encoder it was started from. ``"late"``: the same with the ranker's own
-            states of its prefix, which do not depend on the document, instead of the query embedding, and late
-            interaction between these states and the projected embedding tokens (ColBERT's score, 2004.12832); then a
-            query never passes the item encoder. Made for a ranker that was started from the same checkpoint.
-            ``"none"``: nothing.
+            memory tokens ranks like the bi-encoder it was started from. ``"late"``: besides, late interaction between
+            the query's states and the embedding tokens (ColBERT's score, 2004.12832). ``"none"``: nothing.
         prompt: the ranker's prefix, with ``{text}`` where the query goes.
         score_token: the token after the document whose last hidden state is read out (the paper's EOS).
         template: what the item encoder reads, with ``{text}`` where the query or document goes.
-        query_prompt, document_prompt: put before each text that the item encoder reads ("query: "); the former, under
-            the residual ``"late"``, also before the query in ``prompt``.
+        query_prompt, document_prompt: put before each text that the item encoder reads ("query: ").
         max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
     """
 

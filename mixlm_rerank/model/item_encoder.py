@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .config import MixLMConfig
 from .families import position_offset
-from .sampling import last_states, nested_means, pooled
+from .sampling import last_states, nested_means
 from .template import Template
 
 __all__ = ["ItemEncoder", "Progress"]
@@ -130,8 +130,7 @@ class ItemEncoder(nn.Module):
 
     def embedding_of(self, states: Tensor) -> Tensor:
         """The bi-encoder's embedding of a text, out of its states. [length, d] -> [d]."""
-        pooling = self.config.pooling
-        return pooled(states if pooling == "last" else states[: len(states) - len(self.memory)], pooling)
+        return self._sampled(states[None], len(states) - len(self.memory))[0, -1]
 
     def embed_queries(self, queries: Sequence[str]) -> Tensor:
         """The bi-encoder's query embeddings. Returns float32 [n, d]."""

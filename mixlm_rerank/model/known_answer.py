@@ -12,7 +12,6 @@ import torch
 
 from ..errors import InputError
 from .mixlm import MixLM
-from .residual import residuals
 
 __all__ = ["check_known_answer", "write_known_answer"]
 
@@ -47,10 +46,11 @@ def check_known_answer(model: MixLM, path: Path) -> None:
 def _answers(model: MixLM) -> list[float]:
     """Log-odds of the texts, at the largest token budget, each text alone."""
     prefix = model.ranker.prefixes([QUERY])[0]
-    states = model.ranker.query_states(prefix)
+    states = model.item_encoder.query_states([QUERY])[0]
+    query = model.item_encoder.embedding_of(states)
     found = []
     for text in TEXTS:
         tokens = torch.from_numpy(model.encode([text]))
         ranked = model.readout(model.ranker([prefix], list(model.project(tokens))))
-        found.append(float(ranked + residuals(model, [QUERY], [states], [tokens])[0]))
+        found.append(float(ranked + model.readout.residual(query, states, tokens)))
     return found

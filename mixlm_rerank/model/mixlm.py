@@ -33,7 +33,7 @@ class MixLM(nn.Module):
         self.item_encoder = item_encoder
         self.ranker = ranker
         self.projector = projector
-        self.readout = Readout(ranker.hidden_size, config.residual, config.pooling)
+        self.readout = Readout(ranker.hidden_size, config.residual)
         self.name = "unsaved"
 
     @property

@@ -42,4 +42,4 @@ def _answers(ranker: Ranker, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     items *= prefixes[0].std()
     pairs = [(prefix, item) for prefix, group in zip(prefixes, items, strict=True) for item in group]
     alone = ranker([prefix for prefix, _ in pairs], [item for _, item in pairs])
-    return alone, torch.cat([read.documents for read in ranker.forward_packed(prefixes, list(items))])
+    return alone, torch.cat(ranker.forward_packed(prefixes, list(items)))

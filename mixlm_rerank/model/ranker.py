@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,7 @@ from .config import MixLMConfig
 from .families import Family, position_offset
 from .template import Template, text_ids
 
-__all__ = ["Ranker", "Read"]
-
-
-class Read(NamedTuple):
-    """What the ranker makes of a query and its documents: hidden states of the last layer.
-
-    Attributes:
-        query: of every prefix position, float [length, d]; they do not depend on the documents.
-        documents: at every document's score token, float [n, d].
-    """
-
-    query: Tensor
-    documents: Tensor
+__all__ = ["Ranker"]
 
 
 class Ranker(nn.Module):
@@ -48,8 +36,6 @@ class Ranker(nn.Module):
         self.family = family
         self.hidden_size: int = backbone.config.hidden_size
         self._prompt = Template(tokenizer, config.prompt, config.max_query_tokens)
-        # the states of the prefix then stand for the query embedding
-        self._query_prompt = config.query_prompt if config.residual == "late" else ""
         self._score_id: int = tokenizer.get_vocab()[config.score_token]
         self._max_document_tokens = config.max_document_tokens
         self._layer_types = set(getattr(backbone.config, "layer_types", None) or ["full_attention"])
@@ -76,7 +62,7 @@ class Ranker(nn.Module):
 
     def prefixes(self, queries: Sequence[str]) -> list[Tensor]:
         """Input embeddings of the prompt with each query. float [length, d] each."""
-        return [self._embed(ids) for ids in self._prompt.ids([self._query_prompt + query for query in queries])]
+        return [self._embed(ids) for ids in self._prompt.ids(queries)]
 
     def documents(self, texts: Sequence[str], prefix_lengths: Sequence[int]) -> list[Tensor]:
         """Input embeddings of document texts, cut to ``max_document_tokens`` and to the room after the prefix."""
@@ -85,13 +71,6 @@ class Ranker(nn.Module):
             for length in prefix_lengths
         ]
         return [self._embed(ids[:limit]) for ids, limit in zip(text_ids(self.tokenizer, texts), room, strict=True)]
-
-    def query_states(self, prefix: Tensor) -> Tensor:
-        """Hidden states of a prefix alone. [length, d] -> [length, d]."""
-        positions = torch.arange(len(prefix), device=self.device)
-        lengths = torch.tensor([len(prefix)], device=self.device)
-        masks = {kind: self._mask(positions, lengths, lengths, kind) for kind in self._layer_types}
-        return self._run(prefix[None], positions[None], torch.zeros_like(positions)[None], masks)[0]
 
     def forward(self, prefixes: Sequence[Tensor], documents: Sequence[Tensor]) -> Tensor:
         """Hidden states at the score token, each document with its own prefix: the plain way.
@@ -113,15 +92,15 @@ class Ranker(nn.Module):
         states = self._run(embeds, positions.expand(len(whole), -1), positions >= prefix_lengths[:, None], masks)
         return states[torch.arange(len(whole), device=self.device), lengths - 1]
 
-    def forward_packed(self, prefixes: Sequence[Tensor], items: Sequence[Tensor]) -> list[Read]:
-        """Hidden states of prefix and score tokens, a prefix shared by its items, several queries a forward pass.
+    def forward_packed(self, prefixes: Sequence[Tensor], items: Sequence[Tensor]) -> list[Tensor]:
+        """Hidden states at the score token, a query's prefix shared by its items, several queries a forward pass.
 
         Args:
             prefixes: input embeddings of each query, float [prefix_length, d].
             items: projected embedding tokens of each query's documents, float [n, k, d], the same k for all.
 
         Returns:
-            One reading for each query. Equal to :meth:`query_states` and :meth:`forward` up to rounding.
+            float [n, d] for each query. Equal to :meth:`forward` up to rounding.
         """
         counts = tuple(len(tokens) for tokens in items)
         item_length = items[0].shape[1] + 1
@@ -133,10 +112,8 @@ class Ranker(nn.Module):
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
         masks = dict.fromkeys(self._layer_types, unused)
         states = self._run(flat[None], layout.position_ids(self.device)[None], in_item[None], masks, layout)[0]
-        read, unread = torch.split(states, [sum(layout.prefix_lengths), len(tokens) * item_length])
-        last = unread.view(len(tokens), item_length, -1)[:, -1]
-        pairs = zip(torch.split(read, list(layout.prefix_lengths)), torch.split(last, list(counts)), strict=True)
-        return [Read(query, documents) for query, documents in pairs]
+        last = states[sum(layout.prefix_lengths) :].view(len(tokens), item_length, -1)[:, -1]
+        return list(torch.split(last, list(counts)))
 
     def _run(
         self,

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import Pooling, Residual
-from .sampling import pooled
+from .config import Residual
 
 __all__ = ["BI_ENCODER_SCALE", "Readout", "late_interaction"]
 
@@ -16,7 +15,7 @@ BI_ENCODER_SCALE = 20.0
 
 
 class Readout(nn.Module):
-    """``log-odds = w_score . h + b  (+ w_cosine * cos(q, d) (+ w_late * late(Q, D)))``.
+    """``log-odds = w_score . h + b  (+ w_cosine * cos(q, d) (+ w_late * late interaction))``.
 
     For a decoder ``w_score`` starts as the difference of the language model head's "yes" and "no" rows, so that the
     first term is logit(yes) - logit(no); for a bidirectional encoder it starts at zero. float32 keeps near-ties apart.
@@ -25,9 +24,8 @@ class Readout(nn.Module):
     cosine_weight: nn.Parameter | None
     late_weight: nn.Parameter | None
 
-    def __init__(self, hidden_size: int, residual: Residual, pooling: Pooling) -> None:
+    def __init__(self, hidden_size: int, residual: Residual) -> None:
         super().__init__()
-        self._pooling = pooling
         self.score = nn.Linear(hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
@@ -40,13 +38,13 @@ class Readout(nn.Module):
         with torch.autocast(states.device.type, enabled=False):  # mixed precision would make ties
             return self.score(states.float()).squeeze(-1)  # type: ignore[no-any-return]
 
-    def residual(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """What is added to it, see :class:`MixLMConfig`.
+    def residual(self, query: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
+        """What is added to it.
 
         Args:
-            states: of the query, [length, d]: those of the ranker's prefix; for the residual ``"cosine"`` the item
-                encoder's embedding of the query alone, [1, d].
-            tokens: embedding tokens of the documents, [n, k, d]: projected, but for ``"cosine"``.
+            query: embedding of the query, [d].
+            states: final hidden states of the query in the item encoder, [length, d].
+            tokens: embedding tokens of the documents, [n, k, d].
 
         Returns:
             float32 [n]; 0 without a residual.
@@ -54,8 +52,7 @@ class Readout(nn.Module):
         scores = torch.zeros(len(tokens), device=tokens.device)
         with torch.autocast(tokens.device.type, enabled=False):  # times 20 they are log-odds
             if self.cosine_weight is not None:
-                query = pooled(states[None].float(), self._pooling)
-                cosines = F.cosine_similarity(query, tokens[:, -1].float(), dim=-1)
+                cosines = F.cosine_similarity(query[None].float(), tokens[:, -1].float(), dim=-1)
                 scores = scores + self.cosine_weight * cosines
             if self.late_weight is not None:
                 scores = scores + self.late_weight * late_interaction(states, tokens)

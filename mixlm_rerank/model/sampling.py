@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .config import Pooling
-
-__all__ = ["last_states", "nested_means", "pooled", "segment_means"]
+__all__ = ["last_states", "nested_means", "segment_means"]
 
 
 def last_states(states: Tensor, count: int) -> Tensor:
@@ -19,11 +17,6 @@ def last_states(states: Tensor, count: int) -> Tensor:
     if missing > 0:
         states = torch.cat([states[:, :1].expand(-1, missing, -1), states], dim=1)
     return states[:, states.shape[1] - count :]
-
-
-def pooled(states: Tensor, pooling: Pooling) -> Tensor:
-    """The bi-encoder's embedding of a text, out of its states. [..., length, d] -> [..., d]."""
-    return {"last": states[..., -1, :], "cls": states[..., 0, :], "mean": states.mean(dim=-2)}[pooling]
 
 
 def segment_means(states: Tensor, count: int) -> Tensor:

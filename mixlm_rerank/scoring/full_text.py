@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..model.residual import residuals
+from .residual import add_residual
 
 __all__ = ["FullTextScorer"]
 
@@ -40,6 +40,4 @@ class FullTextScorer:
             scores[rows] = model.readout(states).cpu()
         if model.config.residual != "none" and tokens is None:
             tokens = torch.from_numpy(model.encode(texts))
-        if tokens is None:
-            return scores
-        return scores + residuals(model, [query], [model.ranker.query_states(prefix)], [tokens])[0]
+        return scores if tokens is None else add_residual(model, [query], [tokens], [scores])[0]

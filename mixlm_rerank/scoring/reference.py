@@ -26,20 +26,17 @@ class ReferenceScorer:
         scores = torch.empty(len(tokens))
         for row, document in enumerate(model.project(tokens)):
             scores[row] = model.readout(model.ranker([prefix], [document])[0])
-        return scores + self._residual(query, prefix, tokens)
+        return scores + self._residual(query, tokens.float())
 
-    def _residual(self, query: str, prefix: Tensor, tokens: Tensor) -> Tensor:
+    def _residual(self, query: str, tokens: Tensor) -> Tensor:
         """Spelled out, and not by the readout's own code."""
         model, readout = self._model, self._model.readout
         scores = torch.zeros(len(tokens))
-        if model.config.residual == "cosine":
-            embedding, documents = model.item_encoder.embed_queries([query])[0], tokens.float().cpu()
-        elif model.config.residual == "late":
-            states, documents = model.ranker.query_states(prefix).float().cpu(), model.project(tokens).float().cpu()
-            embedding = {"mean": states.mean(dim=0), "cls": states[0], "last": states[-1]}[model.config.pooling]
-        else:
+        if model.config.residual == "none":
             return scores
-        for row, document in enumerate(documents):
+        states = model.item_encoder.query_states([query])[0]
+        embedding = model.item_encoder.embed_queries([query])[0]
+        for row, document in enumerate(tokens.cpu()):
             if readout.cosine_weight is not None:
                 scores[row] += float(readout.cosine_weight) * torch.cosine_similarity(embedding, document[-1], dim=0)
             if readout.late_weight is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..model.residual import residuals
+from .residual import add_residual
 
 __all__ = ["SharedPrefixScorer"]
 
@@ -37,15 +37,12 @@ class SharedPrefixScorer:
         model = self._model
         prefixes = model.ranker.prefixes(queries)
         scores = [torch.empty(len(candidates)) for candidates in tokens]
-        states = [prefix[:1] for prefix in prefixes]  # of a query without candidates none is asked for
         for spans in self._forwards([len(prefix) for prefix in prefixes], tokens):
             items = [model.project(tokens[span.query][span.start : span.stop]) for span in spans]
-            readings = model.ranker.forward_packed([prefixes[span.query] for span in spans], items)
-            for span, read in zip(spans, readings, strict=True):
-                states[span.query] = read.query
-                scores[span.query][span.start : span.stop] = model.readout(read.documents).cpu()
-        added = residuals(model, queries, states, tokens)
-        return [score + residual for score, residual in zip(scores, added, strict=True)]
+            states = model.ranker.forward_packed([prefixes[span.query] for span in spans], items)
+            for span, last in zip(spans, states, strict=True):
+                scores[span.query][span.start : span.stop] = model.readout(last).cpu()
+        return add_residual(model, queries, tokens, scores)
 
     def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor]) -> Iterator[list[_Span]]:
         """Cut all candidates into forward passes of at most ``positions_per_forward`` positions."""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.ranker import Read
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
@@ -29,6 +28,7 @@ class LossWeights:
         sft, distil: pointwise, against labels and teacher.
         pred, hidden: self-alignment with the ranker's own full-text pass.
         listwise: against the teacher, over the candidates of each query.
+        residual: the same of the residual alone, so that the item encoder does not leave the work to the ranker.
         cosine: the same of the bi-encoder inside: keeps document and query embeddings good.
         text: the same of the full-text pass: keeps full-text mode good.
     """
@@ -38,6 +38,7 @@ class LossWeights:
     pred: float = 0.0
     hidden: float = 0.0
     listwise: float = 0.0
+    residual: float = 0.0
     cosine: float = 0.0
     text: float = 0.0
 
@@ -57,11 +58,14 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class _Scored:
-    """One way of scoring the pairs: final hidden states [pairs, d], scores [pairs], and where they stand [q, n]."""
+    """One way of scoring the pairs: final hidden states [pairs, d], scores [pairs], where they stand, bool [q, n], and
+    the part of the scores that is the residual, of every query and document [q, n].
+    """
 
     states: Tensor
     scores: Tensor
     mask: Tensor
+    residual: Tensor
 
     def table(self) -> Tensor:
         """Scores as [q, n]; 0 where there are none."""
@@ -88,25 +92,17 @@ class JointObjective(nn.Module):
         """``budgets``: token budgets of this step; losses are means over them."""
         model = self.model
         documents = self._documents(batch.documents)
+        states = model.item_encoder.token_states(model.item_encoder.query_ids(batch.queries))
         prefixes = model.ranker.prefixes(batch.queries)
-        mask, items = batch.mask.to(model.device), model.project(documents)
         teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
-        if weights.cosine or model.config.residual == "cosine":
-            embeddings = self._query_embeddings(batch.queries)
-        mixed = []
-        for tokens in budgets:
-            readings = model.ranker.forward_packed(prefixes, [items[row, -tokens:] for row in mask])
-            if model.config.residual == "cosine":
-                states, read = list(embeddings[:, None]), documents
-            else:
-                states, read = [one.query for one in readings], items
-            mixed.append(self._mixed(readings, mask, self._residual(states, read[:, -tokens:])))
+        mixed = [self._mixed(batch, prefixes, states, documents[:, -tokens:]) for tokens in budgets]
         losses = _means([self._losses_of(scored, teacher, labels, weights) for scored in mixed])
         if weights.cosine:
-            table = BI_ENCODER_SCALE * _cosines(embeddings, documents[:, -1])
+            queries = torch.stack([model.item_encoder.embedding_of(own) for own in states])
+            table = BI_ENCODER_SCALE * _cosines(queries, documents[:, -1])
             losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
         if weights.read_text:
-            text = self._text(batch, prefixes, self._residual(states, read).detach())
+            text = self._text(batch, prefixes, self._residual(states, documents).detach())
             losses |= _means([self._alignment(scored, text, weights) for scored in mixed])
             if weights.text:
                 known = text.mask & ~teacher.isnan()
@@ -114,10 +110,13 @@ class JointObjective(nn.Module):
         losses["loss"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
         return losses
 
-    def _mixed(self, readings: Sequence[Read], mask: Tensor, residual: Tensor) -> _Scored:
-        """The pairs scored from embedding tokens."""
-        states = torch.cat([one.documents for one in readings])
-        return _Scored(states, self.model.readout(states) + residual[mask], mask)
+    def _mixed(self, batch: Batch, prefixes: Sequence[Tensor], queries: Sequence[Tensor], documents: Tensor) -> _Scored:
+        """The pairs scored from embedding tokens: queries' states in the item encoder, documents [n, k, d]."""
+        mask = batch.mask.to(documents.device)
+        items = self.model.project(documents)
+        states = torch.cat(self.model.ranker.forward_packed(prefixes, [items[row] for row in mask]))
+        residual = self._residual(queries, documents)
+        return _Scored(states, self.model.readout(states) + residual[mask], mask, residual)
 
     def _text(self, batch: Batch, prefixes: Sequence[Tensor], residual: Tensor) -> _Scored:
         """Some of each query's own pairs, scored from the documents' text."""
@@ -130,16 +129,14 @@ class JointObjective(nn.Module):
         own = [prefixes[query] for query, _ in pairs]
         texts = [batch.documents[row] for _, row in pairs]
         states = ranker(own, ranker.documents(texts, [len(prefix) for prefix in own]))
-        return _Scored(states, self.model.readout(states) + residual[mask], mask)
+        return _Scored(states, self.model.readout(states) + residual[mask], mask, residual)
 
-    def _query_embeddings(self, queries: Sequence[str]) -> Tensor:
-        """The bi-encoder's, [q, d]."""
-        encoder = self.model.item_encoder
-        return torch.stack([encoder.embedding_of(own) for own in encoder.token_states(encoder.query_ids(queries))])
-
-    def _residual(self, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
-        """Of every query and document, see :meth:`Readout.residual`. [length, d] each, [n, k, d] -> float32 [q, n]."""
-        return torch.stack([self.model.readout.residual(own, tokens) for own in states])
+    def _residual(self, states: Sequence[Tensor], documents: Tensor) -> Tensor:
+        """Of every query and document. [length, d] each, [n, k, d] -> float32 [q, n]."""
+        model = self.model
+        embeddings = [model.item_encoder.embedding_of(own) for own in states]
+        pairs = zip(embeddings, states, strict=True)
+        return torch.stack([model.readout.residual(query, own, documents) for query, own in pairs])
 
     def _losses_of(self, mixed: _Scored, teacher: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
         losses = {}
@@ -150,6 +147,8 @@ class JointObjective(nn.Module):
             losses["distil"] = pointwise(teacher[mixed.mask][taught].sigmoid(), mixed.scores[taught])
         if weights.listwise:
             losses["listwise"] = listwise(teacher, mixed.table(), ~teacher.isnan(), self.temperature)
+        if weights.residual:
+            losses["residual"] = listwise(teacher, mixed.residual, ~teacher.isnan(), self.temperature)
         return losses
 
     def _alignment(self, mixed: _Scored, text: _Scored, weights: LossWeights) -> dict[str, Tensor]:

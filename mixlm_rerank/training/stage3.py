@@ -70,11 +70,11 @@ class JointOptions:
             raise InputError(f"learning rates must not be negative, nor all 0: {self.learning_rates}")
 
     def ranker_alone(self, ranker: float, readout: float) -> JointOptions:
-        """With the item encoder frozen: the losses as they were at the end, but for the one that has nothing to train.
+        """With the item encoder frozen: the losses as they were at the end, but for those of the item encoder.
 
         ``ranker``, ``readout``: their learning rates.
         """
-        phases = [replace(self.phases[-1], cosine=0.0)]
+        phases = [replace(self.phases[-1], cosine=0.0, residual=0.0)]
         return replace(self, phases=phases, learning_rates=(0.0, ranker, readout))
 
 

@@ -134,20 +134,6 @@ def test_residual_of_an_untrained_model_ranks_like_the_bi_encoder(
     torch.testing.assert_close(scores, 20 * BiEncoderScorer(model).score(QUERY, tokens))
 
 
-@pytest.mark.parametrize("prompt", ["", "query: "])
-def test_the_late_residual_starts_with_the_bi_encoder_too(
-    tiny: Callable[..., MixLM], checkpoint: Callable[..., object], prompt: str
-) -> None:
-    """The ranker's states of the query are the item encoder's, as long as nothing was trained."""
-    options = {"query_prompt": prompt, "max_query_tokens": 64, "max_document_tokens": 64, "residual": "late"}
-    model = MixLM.from_backbones(checkpoint("bert"), checkpoint("bert"), **options)  # type: ignore[arg-type]
-    tokens = random_tokens(50, 4)
-    assert model.readout.late_weight is not None
-    torch.nn.init.zeros_(model.readout.late_weight)
-    scores = SharedPrefixScorer(model).score(QUERY, tokens)
-    torch.testing.assert_close(scores, 10 * BiEncoderScorer(model).score(QUERY, tokens), atol=TOLERANCE, rtol=0)
-
-
 def test_late_interaction_by_hand() -> None:
     """Two query states, two documents of two tokens each."""
     states = torch.tensor([[3.0, 0.0], [0.0, 0.5]])

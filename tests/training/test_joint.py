@@ -33,6 +33,12 @@ def test_documents_of_any_length_together_get_the_tokens_that_they_get_alone(
     torch.testing.assert_close(together, torch.from_numpy(encoder.encode(texts)), atol=2e-5, rtol=1e-4)
 
 
+def _of_the_ranker_alone(model: MixLM, query: str, tokens: torch.Tensor) -> torch.Tensor:
+    (prefix,) = model.ranker.prefixes([query])
+    with torch.no_grad():
+        return model.readout(model.ranker([prefix] * len(tokens), list(model.project(tokens))))
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("residual", ["none", "cosine", "late"])
 def test_losses_are_those_of_the_scorers(
@@ -43,13 +49,17 @@ def test_losses_are_those_of_the_scorers(
     torch.nn.init.normal_(model.readout.score.weight)
     with torch.no_grad():
         found = JointObjective(model, texts_per_query=2)(
-            batch, LossWeights(listwise=1, distil=1, cosine=1, text=1), [2]
+            batch, LossWeights(listwise=1, distil=1, residual=1, cosine=1, text=1), [2]
         )
     tokens = torch.from_numpy(model.encode(batch.documents))
     scores = torch.stack([ReferenceScorer(model).score(query, tokens[:, -2:]) for query in batch.queries])
     assert float(found["listwise"]) == pytest.approx(float(listwise(batch.teacher, scores, batch.mask)), abs=1e-3)
     flat = pointwise(batch.teacher[batch.mask].sigmoid(), scores[batch.mask])
     assert float(found["distil"]) == pytest.approx(float(flat), abs=1e-3)
+    if residual != "none":
+        alone = scores - torch.stack([_of_the_ranker_alone(model, query, tokens[:, -2:]) for query in batch.queries])
+        expected = listwise(batch.teacher, alone, batch.mask)
+        assert float(found["residual"]) == pytest.approx(float(expected), abs=1e-3)
     cosines = torch.stack([BiEncoderScorer(model).score(query, tokens) for query in batch.queries])
     expected = listwise(batch.teacher, 20 * cosines, batch.mask)
     assert float(found["cosine"]) == pytest.approx(float(expected), abs=1e-3)
@@ -87,7 +97,7 @@ def test_pairs_of_which_nothing_is_known_are_not_scored(fresh: Callable[..., Mix
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["sft", "distil", "pred", "hidden", "listwise", "cosine", "text"])
+@pytest.mark.parametrize("name", ["sft", "distil", "pred", "hidden", "listwise", "residual", "cosine", "text"])
 def test_gradients_of_every_loss_reach_what_it_trains(fresh: Callable[..., MixLM], batch: Batch, name: str) -> None:
     model = fresh()
     torch.nn.init.normal_(model.readout.score.weight)
@@ -95,7 +105,7 @@ def test_gradients_of_every_loss_reach_what_it_trains(fresh: Callable[..., MixLM
     encoder = any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.item_encoder.parameters())
     ranker = any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.ranker.parameters())
     assert encoder == (name != "text")  # the residual of the full-text pass is detached
-    assert ranker == (name != "cosine")
+    assert ranker == (name not in ("residual", "cosine"))
 
 
 def test_under_a_frozen_item_encoder_documents_are_encoded_once(fresh: Callable[..., MixLM], batch: Batch) -> None:
