@@ -49,7 +49,8 @@ class TrainingMix(Dataset[Batch]):
     A query is compared with its own candidates alone: those of others are too easy. (Where two queries of a batch have
     a candidate in common, both are compared with it.)
 
-    What is where depends on ``seed`` and the position alone, so a resumed run goes on with the same. Raises InputError
+    What is where depends on ``seed`` and the position alone: a resumed run goes on with the same, and a longer run
+    begins with a shorter one's. Raises InputError
     without sources, for one without pools, or for a candidate that has no text.
     """
 
@@ -58,14 +59,14 @@ class TrainingMix(Dataset[Batch]):
             raise InputError("there is nothing to train on: no collection is named")
         for source in sources:
             _check(source)
-        draw = np.random.default_rng(seed)
         shares = np.array([source.weight for source in sources])
         self.sources = sources
         self._candidates = candidates
         self._seed = seed
-        self._source_of = draw.choice(len(sources), size=count, p=shares / shares.sum())
+        self._source_of = np.random.default_rng([seed, 0]).choice(len(sources), size=count, p=shares / shares.sum())
         self._pools_of: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * count
         for number, source in enumerate(sources):
+            draw = np.random.default_rng([seed, 1 + number])
             left: list[NDArray[np.int64]] = []
             for place in np.flatnonzero(self._source_of == number):
                 if not left:  # all queries were seen: another round, in other company

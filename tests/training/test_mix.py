@@ -37,6 +37,14 @@ def test_every_position_depends_on_the_seed_alone(source: Source) -> None:
     assert [one[p].queries for p in range(20)] != [other[p].queries for p in range(20)]
 
 
+def test_a_longer_run_begins_with_a_shorter_ones_batches(source: Source) -> None:
+    other = replace(source, name="other", pools=source.pools[::-1], scores=source.scores[::-1])
+    short, long = (TrainingMix([source, other], count, queries=4, candidates=3) for count in (20, 50))
+    for position in range(20):
+        assert short[position].queries == long[position].queries
+        assert short[position].documents == long[position].documents
+
+
 def test_each_round_sees_every_query_once(source: Source) -> None:
     mix = TrainingMix([source], 12, queries=4, candidates=3)
     rounds = [Counter(query for p in range(start, start + 6) for query in mix[p].queries) for start in (0, 6)]
