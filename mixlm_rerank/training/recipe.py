@@ -44,6 +44,8 @@ class CollectionPart:
     weight: share of the training batches, against the other collections' weights.
     queries: at most so many, drawn at random; None: all.
     run: a first-stage run; None: BM25 by Pyserini.
+    labels: log-odds that a label of 1 adds to the teacher's score; None: as :class:`TeacherPart` says. 0 where labels
+        tell more of how documents were gathered than of what they say.
     """
 
     source: str
@@ -51,6 +53,7 @@ class CollectionPart:
     weight: float = Field(default=1.0, gt=0)
     queries: int | None = Field(default=None, ge=1)
     run: str | None = None
+    labels: float | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -71,7 +71,8 @@ def source(own: Pooled, label_scale: float) -> Source:
     beyond = np.arange(sizes.max(initial=0)) >= sizes[:, None]
     scores = np.where(beyond, np.float32(np.nan), np.float32(0))
     highest = max(grade for pool in own.pools for grade in pool.judged.values())
-    return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, label_scale)
+    scale = label_scale if own.part.labels is None else own.part.labels
+    return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, scale)
 
 
 def taught(source: Source, teachers: Sequence[Scoring], wanted: NDArray[np.bool_], *, progress: bool = True) -> Source:

@@ -23,8 +23,9 @@ from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.distil import DistilRecipe
 from mixlm_rerank.training.guard import without_queries
 from mixlm_rerank.training.pools import read_pools
-from mixlm_rerank.training.recipe import Recipe, load_recipe
+from mixlm_rerank.training.recipe import CollectionPart, Recipe, load_recipe
 from mixlm_rerank.training.run import run_recipe
+from mixlm_rerank.training.sources import pooled, source
 
 
 @pytest.fixture
@@ -109,6 +110,13 @@ def test_runs_of_several_seeds_share_candidates_and_teacher_scores(
         prints.add(MixLM.from_pretrained(tmp_path / str(seed) / "model").fingerprint)
     assert len(prints) == 2 and (shared / "pools-100" / "tiny-dev.jsonl").is_file()
     assert len(list(shared.glob("hybrid-*/*.npy"))) == 1
+
+
+def test_a_collection_may_count_its_labels_otherwise(beir: Path, tmp_path: Path) -> None:
+    for labels, expected in ((0.0, 0.0), (None, 3.0)):
+        part = CollectionPart(str(beir), split="dev", labels=labels)
+        own = pooled(open_collection(part.source, part.split), part, 10, tmp_path / "pools", progress=False)
+        assert source(own, 3.0).label_scale == expected
 
 
 def test_queries_that_a_test_or_development_set_has_too_are_left_out_and_reported(
