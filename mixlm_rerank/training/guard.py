@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.eval.collections import Collection, open_collection
+from mixlm_rerank.training.recipe import CollectionPart
 
-__all__ = ["plain", "without_queries"]
+__all__ = ["divided", "plain", "without_queries"]
+
+Overlaps = dict[str, dict[str, str]]
+
+
+def divided(
+    train: Sequence[CollectionPart], development: Sequence[CollectionPart], never: Sequence[CollectionPart]
+) -> tuple[list[Collection], list[Collection], Overlaps]:
+    """The collections to train on and to choose by, without the queries that they must not see.
+
+    Returns:
+        Both, and what was left out: name of a collection -> qid -> name of the one that has the query too.
+
+    Raises:
+        InputError: no query of a collection is left.
+    """
+    tests = _queries(_opened(never))
+    held_out, chosen_by = _without(_opened(development), tests)
+    collections, trained_on = _without(_opened(train), {**tests, **_queries(held_out)})
+    return collections, held_out, chosen_by | trained_on
+
+
+def _opened(parts: Sequence[CollectionPart]) -> list[Collection]:
+    return [open_collection(part.source, part.split) for part in parts]
+
+
+def _queries(collections: Sequence[Collection]) -> dict[str, list[str]]:
+    return {one.name: list(one.queries.values()) for one in collections}
+
+
+def _without(
+    collections: Sequence[Collection], forbidden: Mapping[str, Iterable[str]]
+) -> tuple[list[Collection], Overlaps]:
+    pairs = [without_queries(one, forbidden) for one in collections]
+    return [one for one, _ in pairs], {one.name: found for one, found in pairs if found}
 
 
 def without_queries(

@@ -50,8 +50,8 @@ class TrainingMix(Dataset[Batch]):
     a candidate in common, both are compared with it.)
 
     What is where depends on ``seed`` and the position alone: a resumed run goes on with the same, and a longer run
-    begins with a shorter one's. Raises InputError
-    without sources, for one without pools, or for a candidate that has no text.
+    begins with a shorter one's. Raises InputError without sources, for one without pools, or for a candidate that has
+    no text.
     """
 
     def __init__(self, sources: Sequence[Source], count: int, *, queries: int, candidates: int, seed: int = 0) -> None:

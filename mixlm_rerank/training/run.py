@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection, open_collection, sampled
+from mixlm_rerank.eval.collections import Collection, sampled
 from mixlm_rerank.eval.hybrid import HybridWeights
 from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
-from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
-from mixlm_rerank.training.guard import without_queries
+from mixlm_rerank.training.guard import divided
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.reasoning import read_judgements
-from mixlm_rerank.training.recipe import (
-    CollectionPart,
-    CrossEncoderPart,
-    ModelPart,
-    ReasoningPart,
-    Recipe,
-)
+from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
 from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
 from mixlm_rerank.training.stage1 import train_reasoning
 from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
+from mixlm_rerank.training.start import frozen_encoder, start
 
 __all__ = ["run_recipe"]
 
@@ -62,170 +53,111 @@ def run_recipe(
 
     Raises InputError for what the recipe cannot be carried out with: see its parts.
     """
-    folder = Path(folder)
-    shared = shared or folder
-    same_inputs(folder, {"recipe": json.dumps(TypeAdapter(Recipe).dump_python(recipe, mode="json"), sort_keys=True)})
-    collections, held_out = _collections(recipe, folder / OVERLAPS)
-    if recipe.reasoning is not None:
-        _stage_one(recipe.reasoning, folder / "reasoning", offline)
-    pairs = zip(collections, recipe.collections, strict=True)
-    place = shared / f"pools-{recipe.depth}"
-    pools = [pooled(one, part, recipe.depth, place, progress=progress) for one, part in pairs]
-    if recipe.cross_encoder is not None:
-        _stage_two(recipe.cross_encoder, recipe, pools, folder / "cross-encoder", shared, offline, progress)
-    sets = [
-        _development(whole, part, shared / "development", recipe.depth)
-        for whole, part in zip(held_out, recipe.development, strict=True)
-    ]
-    budgets = sorted(set(recipe.joint.budgets))
-    watched: dict[str, Any] = {
-        "seed": recipe.seed,
-        "development": partial(development_values, sets=sets, budgets=budgets) if sets else None,
-        "choose_by": f"k={budgets[-1]}" if sets else None,
-        "progress": progress,
-    }
-    size = (recipe.steps, recipe.queries, recipe.candidates)
-    mix = _mix(recipe, pools, size, folder / "teacher", shared, offline, progress)
-    model = train_joint(_start(recipe.model, offline), mix, folder / "joint", recipe.joint, **watched)
-    if recipe.ranker is not None:
-        part = recipe.ranker
-        mix = _mix(
-            recipe, pools, (part.steps, part.queries, part.candidates), folder / "teacher", shared, offline, progress
-        )
-        alone = replace(recipe.joint.ranker_alone(*part.learning_rates), save_every=part.save_every)
-        model = train_joint(model, mix, folder / "ranker", alone, **watched)
-    model.save_pretrained(folder / MODEL, half=recipe.half)
-    return folder / MODEL
+    return _Run(recipe, Path(folder), shared or Path(folder), offline, progress).carry_out()
 
 
-def _collections(recipe: Recipe, overlaps: Path) -> tuple[list[Collection], list[Collection]]:
-    """To train on and to choose by, without the queries that neither may see."""
-    never = _queries([open_collection(part.source, part.split) for part in recipe.never])
-    held_out = [open_collection(part.source, part.split) for part in recipe.development]
-    held_out, chosen_from_tests = _without(held_out, never)
-    collections = [open_collection(part.source, part.split) for part in recipe.collections]
-    collections, trained_on_tests = _without(collections, {**never, **_queries(held_out)})
-    with writing(overlaps) as file:
-        json.dump(chosen_from_tests | trained_on_tests, file, indent=1)
-    return [sampled(one, part.queries) for one, part in zip(collections, recipe.collections, strict=True)], held_out
+@dataclass(frozen=True)
+class _Run:
+    recipe: Recipe
+    folder: Path
+    shared: Path
+    offline: bool
+    progress: bool
 
+    def carry_out(self) -> Path:
+        recipe, folder = self.recipe, self.folder
+        whole = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+        same_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True)})
+        collections, held_out, overlaps = divided(recipe.collections, recipe.development, recipe.never)
+        with writing(folder / OVERLAPS) as file:
+            json.dump(overlaps, file, indent=1)
+        if recipe.reasoning is not None:
+            self._stage_one(recipe.reasoning)
+        pools = [self._pooled(one, part) for one, part in zip(collections, recipe.collections, strict=True)]
+        if recipe.cross_encoder is not None:
+            self._stage_two(recipe.cross_encoder, pools)
+        watch = self._watch(held_out)
+        mix = self._mix(pools, recipe.steps, recipe.queries, recipe.candidates)
+        model = train_joint(start(recipe.model, self.offline), mix, folder / "joint", recipe.joint, **watch)
+        if recipe.ranker is not None:
+            part = recipe.ranker
+            mix = self._mix(pools, part.steps, part.queries, part.candidates)
+            alone = replace(recipe.joint.ranker_alone(*part.learning_rates), save_every=part.save_every)
+            model = train_joint(model, mix, folder / "ranker", alone, **watch)
+        model.save_pretrained(folder / MODEL, half=recipe.half)
+        return folder / MODEL
 
-def _queries(collections: Sequence[Collection]) -> dict[str, list[str]]:
-    return {one.name: list(one.queries.values()) for one in collections}
+    def _pooled(self, collection: Collection, part: CollectionPart) -> Pooled:
+        depth = self.recipe.depth
+        few = sampled(collection, part.queries)
+        return pooled(few, part, depth, self.shared / f"pools-{depth}", progress=self.progress)
 
+    def _stage_one(self, part: ReasoningPart) -> None:
+        folder = self.folder / "reasoning"
+        if not (folder / MODEL).is_dir():
+            judgements = read_judgements(part.judgements)
+            options = {**part.arguments, "max_length": part.max_length, "local_files_only": self.offline}
+            train_reasoning(part.checkpoint, judgements, folder, **options)
 
-def _without(
-    collections: Sequence[Collection], forbidden: Mapping[str, Sequence[str]]
-) -> tuple[list[Collection], dict[str, dict[str, str]]]:
-    """The collections without forbidden queries; name -> qid -> where else it is."""
-    pairs = [without_queries(one, forbidden) for one in collections]
-    return [one for one, _ in pairs], {one.name: found for one, found in pairs if found}
+    def _stage_two(self, part: CrossEncoderPart, pools: Sequence[Pooled]) -> None:
+        folder = self.folder / "cross-encoder"
+        if (folder / MODEL).is_dir():
+            return
+        sources = [source(own, part.labels) for own in pools]
+        seed = self.recipe.seed
+        mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=seed)
+        options = {
+            **part.arguments,
+            "batch_size": part.queries,
+            "learning_rate": part.learning_rate,
+            "max_length": part.max_length,
+            "seed": seed,
+            "local_files_only": self.offline,
+        }
+        train_cross_encoder(part.start, examples_of(self._taught(mix, pools, part.hybrid, [])), folder, **options)
 
+    def _watch(self, held_out: Sequence[Collection]) -> dict[str, Any]:
+        """What a joint training is watched by."""
+        parts = zip(held_out, self.recipe.development, strict=True)
+        sets = [self._development(whole, part) for whole, part in parts]
+        budgets = sorted(set(self.recipe.joint.budgets))
+        return {
+            "seed": self.recipe.seed,
+            "development": partial(development_values, sets=sets, budgets=budgets) if sets else None,
+            "choose_by": f"k={budgets[-1]}" if sets else None,
+            "progress": self.progress,
+        }
 
-def _stage_one(part: ReasoningPart, folder: Path, offline: bool) -> None:
-    if not (folder / MODEL).is_dir():
-        judgements = read_judgements(part.judgements)
-        options = {**part.arguments, "max_length": part.max_length, "local_files_only": offline}
-        train_reasoning(part.checkpoint, judgements, folder, **options)
+    def _development(self, whole: Collection, part: CollectionPart) -> DevelopmentSet:
+        collection, folder = sampled(whole, part.queries), self.shared / "development"
+        indexes = folder / slug(whole.name)
+        stage = first_stage(part, indexes / "lucene", progress=False)
+        work = Workplace(replace(collection, name=whole.name), folder / slug(collection.name), indexes, progress=False)
+        candidates = find_candidates(work, stage, self.recipe.depth)
+        return DevelopmentSet(whole.name, collection.queries, collection.qrels, candidates)
 
+    def _mix(self, pools: Sequence[Pooled], steps: int, queries: int, candidates: int) -> TrainingMix:
+        """Batches under the teacher of stage III."""
+        teacher, readers = self.recipe.teacher, []
+        if teacher.cross_encoder is not None:
+            reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, "float32", self.offline))
+            readers.append(Scoring(reader, teacher.cross_encoder_weight, self.folder / "teacher"))
+        sources = [source(own, teacher.labels) for own in pools]
+        mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, seed=self.recipe.seed)
+        return self._taught(mix, pools, teacher.hybrid, readers)
 
-def _stage_two(
-    part: CrossEncoderPart,
-    recipe: Recipe,
-    pools: Sequence[Pooled],
-    folder: Path,
-    shared: Path,
-    offline: bool,
-    progress: bool,
-) -> None:
-    if (folder / MODEL).is_dir():
-        return
-    sources = [source(own, part.labels) for own in pools]
-    mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=recipe.seed)
-    mix = _taught(mix, recipe, pools, part.hybrid, shared, [], offline, progress)
-    options = {
-        **part.arguments,
-        "batch_size": part.queries,
-        "learning_rate": part.learning_rate,
-        "max_length": part.max_length,
-        "seed": recipe.seed,
-        "local_files_only": offline,
-    }
-    train_cross_encoder(part.start, examples_of(mix), folder, **options)
-
-
-def _mix(
-    recipe: Recipe,
-    pools: Sequence[Pooled],
-    size: tuple[int, int, int],
-    folder: Path,
-    shared: Path,
-    offline: bool,
-    progress: bool,
-) -> TrainingMix:
-    """``size``: steps, queries a step, candidates a query."""
-    teacher, readers = recipe.teacher, []
-    if teacher.cross_encoder is not None:
-        reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, "float32", offline))
-        readers.append(Scoring(reader, teacher.cross_encoder_weight, folder))
-    sources = [source(own, teacher.labels) for own in pools]
-    steps, queries, candidates = size
-    mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, seed=recipe.seed)
-    return _taught(mix, recipe, pools, teacher.hybrid, shared, readers, offline, progress)
-
-
-def _taught(
-    mix: TrainingMix,
-    recipe: Recipe,
-    pools: Sequence[Pooled],
-    weights: HybridWeights,
-    shared: Path,
-    others: Sequence[Scoring],
-    offline: bool,
-    progress: bool,
-) -> TrainingMix:
-    """The same batches under the hybrid teacher, if any of its weights is not 0, and ``others``."""
-    name, encoder = "", None
-    if any(astuple(weights)):
-        encoder = _frozen_encoder(recipe, offline)
-        parts = [*(f"{weight:g}" for weight in astuple(weights)), str(recipe.depth), weights_hash(encoder)]
-        name = "-".join(["hybrid", *parts])
-    sources = []
-    for own, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
-        hybrid = [] if encoder is None else [Scoring(own.hybrid(encoder, weights), 1.0, shared / name)]
-        sources.append(taught(plain, [*hybrid, *others], wanted, progress=progress))
-    return mix.with_sources(sources)
-
-
-def _start(part: ModelPart, offline: bool) -> MixLM:
-    if part.start is not None:
-        return MixLM.from_pretrained(part.start, device="cpu", dtype="float32", local_files_only=offline)
-    if part.item_encoder is None or part.ranker is None:
-        raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")
-    return _new(part.item_encoder, part.ranker, part.options, offline)
-
-
-def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool) -> MixLM:
-    try:
-        return MixLM.from_backbones(item_encoder, ranker, local_files_only=offline, **options)
-    except TypeError as error:
-        raise InputError(f"the recipe's model.options: {error}") from None
-
-
-def _frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
-    """The late-interaction teacher's own copy: what is trained must not teach itself."""
-    chosen = recipe.teacher.encoder or recipe.model.item_encoder
-    if chosen is None:
-        encoder = _start(recipe.model, offline).item_encoder.eval()
-    else:
-        options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
-        encoder = _new(chosen, chosen, options, offline).item_encoder
-    return encoder.to(torch.bfloat16) if recipe.joint.bf16 else encoder
-
-
-def _development(whole: Collection, part: CollectionPart, folder: Path, depth: int) -> DevelopmentSet:
-    collection = sampled(whole, part.queries)
-    indexes = folder / slug(whole.name)
-    stage = first_stage(part, indexes / "lucene", progress=False)
-    work = Workplace(replace(collection, name=whole.name), folder / slug(collection.name), indexes, progress=False)
-    return DevelopmentSet(whole.name, collection.queries, collection.qrels, find_candidates(work, stage, depth))
+    def _taught(
+        self, mix: TrainingMix, pools: Sequence[Pooled], weights: HybridWeights, others: Sequence[Scoring]
+    ) -> TrainingMix:
+        """The same batches under the hybrid teacher, if any of its weights is not 0, and ``others``."""
+        recipe, encoder, place = self.recipe, None, self.shared
+        if any(astuple(weights)):
+            encoder = frozen_encoder(recipe, self.offline)
+            parts = [*(f"{weight:g}" for weight in astuple(weights)), str(recipe.depth), weights_hash(encoder)]
+            place = self.shared / "-".join(["hybrid", *parts])
+        sources = []
+        for own, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
+            # made here, one after the other: each keeps all it read in memory
+            hybrid = [] if encoder is None else [Scoring(own.hybrid(encoder, weights), 1.0, place)]
+            sources.append(taught(plain, [*hybrid, *others], wanted, progress=self.progress))
+        return mix.with_sources(sources)

@@ -1,0 +1,42 @@
+"""The models that a recipe names: where training starts, and the teacher's own encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.item_encoder import ItemEncoder
+from mixlm_rerank.training.recipe import ModelPart, Recipe
+
+__all__ = ["frozen_encoder", "start"]
+
+
+def start(part: ModelPart, offline: bool) -> MixLM:
+    """Raises InputError if the part names no start, or one that cannot be read."""
+    if part.start is not None:
+        return MixLM.from_pretrained(part.start, device="cpu", dtype="float32", local_files_only=offline)
+    if part.item_encoder is None or part.ranker is None:
+        raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")
+    return _new(part.item_encoder, part.ranker, part.options, offline)
+
+
+def frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
+    """The late-interaction teacher's own copy: what is trained must not teach itself."""
+    chosen = recipe.teacher.encoder or recipe.model.item_encoder
+    if chosen is None:
+        encoder = start(recipe.model, offline).item_encoder.eval()
+    else:
+        options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
+        encoder = _new(chosen, chosen, options, offline).item_encoder
+    return encoder.to(torch.bfloat16) if recipe.joint.bf16 else encoder
+
+
+def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool) -> MixLM:
+    try:
+        return MixLM.from_backbones(item_encoder, ranker, local_files_only=offline, **options)
+    except TypeError as error:
+        raise InputError(f"the recipe's model.options: {error}") from None
