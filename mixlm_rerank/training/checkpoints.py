@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
@@ -64,7 +65,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def training_arguments(kind: Callable[..., Arguments], **values: Any) -> Arguments:
     """Arguments of a Trainer, as a user gave them. Raises InputError for one that it does not have."""
     try:
-        return kind(**{"report_to": "none", **values})
+        # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
+        return kind(**{"report_to": "none", "use_cpu": not torch.cuda.is_available(), **values})
     except (TypeError, ValueError) as error:
         raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
 

@@ -155,7 +155,7 @@ def test_a_cross_encoder_is_trained_and_teaches(
             "steps": 3,
             "queries": 2,
             "candidates": 3,
-            "arguments": {"save_steps": 1},
+            "arguments": {"save_steps": 1, "bf16": True},
         },
         teacher={
             "hybrid": {"cosine": 0, "max_sim": 0, "bm25": 0},
