@@ -140,7 +140,8 @@ class _Run:
         """Batches under the teacher of stage III."""
         teacher, readers = self.recipe.teacher, []
         if teacher.cross_encoder is not None:
-            reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, "float32", self.offline))
+            dtype = "bfloat16" if self.recipe.joint.bf16 else "float32"
+            reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, dtype, self.offline))
             readers.append(Scoring(reader, teacher.cross_encoder_weight, self.folder / "teacher"))
         sources = [source(own, teacher.labels) for own in pools]
         mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, seed=self.recipe.seed)
