@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all eval check docs format clean
+.PHONY: demo test test-all eval bench check docs format clean
 
 demo: .venv/installed        ## BM25 against MixLM on Python's own documentation, no download
 	$(BIN)/mixlm-rerank demo
@@ -15,6 +15,9 @@ test-all: .venv/installed    ## all tests, the slow ones too
 
 eval: .venv/installed        ## are the figures in README and docs still true? DATA=folder of the collections
 	$(BIN)/mixlm-rerank eval figures docs/figures.yaml --output build/figures $(if $(DATA),--data $(DATA))
+
+bench: .venv/installed       ## how fast is it here, against a cross-encoder and against the arithmetic? About an hour
+	$(BIN)/mixlm-rerank bench all --output build/bench
 
 check: .venv/installed       ## style, types, examples in docstrings
 	$(BIN)/ruff check .

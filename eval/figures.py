@@ -32,7 +32,7 @@ class Figure(_Row):
         pages: files that print it, from the root of the repository.
         value, tolerance: what is found may differ from ``value`` by no more than ``tolerance``.
         at: of an ``eval report``: collection, system, and a measure or a field of its efficiency, comparison or
-            fidelity (``nDCG@10``, ``documents_per_second``, ``p_t``).
+            fidelity (``nDCG@10``, ``documents_per_second``, ``p_t``). "mean" for a collection: over all of them.
         path: of any JSON file: the keys to it. In a list, a number is a position and a word is the item of that name.
         file: that JSON file, from the experiment's folder.
     """
@@ -71,7 +71,8 @@ class Experiment(_Row):
 
     Attributes:
         name: short and unique; also that of its folder.
-        command: what a reader types; no shell. ``{data}`` is the folder of collections, ``{out}`` a scratch folder.
+        command: what a reader types; no shell. ``{data}`` is the folder of collections, ``{out}`` a scratch folder,
+            ``{minilm}`` the checkpoint all-MiniLM-L6-v2.
         needs: what a machine may lack.
         date, machine: the conditions under which the values were found.
     """

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Loading"]
+__all__ = ["Loading", "short_name"]
+
+
+def short_name(source: str) -> str:
+    """What tables call a model: a folder called "model", as our own trainings leave it, goes by the one that it is in.
+
+    >>> short_name("run/seed1/model"), short_name("user/some-model"), short_name("model")
+    ('seed1', 'some-model', 'model')
+    """
+    path = Path(source)
+    return path.parent.name or path.name if path.name == "model" else path.name
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class Loading:
         """Keywords of CrossEncoder. Raises InputError for another dtype."""
         import torch
 
-        from mixlm_rerank.model.families import parameter_dtype
+        from mixlm_rerank.model.precision import parameter_dtype
 
         on_gpu = self._device().startswith("cuda")
         return self._options(parameter_dtype(self.dtype) or (torch.bfloat16 if on_gpu else torch.float32))

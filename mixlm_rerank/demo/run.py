@@ -85,8 +85,6 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     for question in questions:
         if question.qid in SHOWN:
             _show(question, rankings["BM25"], rankings[MIXLM], say)
-    if not model.readout.score.weight.any():
-        say("\nThe default model is untrained: it ranks like the bi-encoder that it starts from.")
     _summary(quality, quality_of_some, side_by_side, index, len(questions), say)
     for name, ranking in rankings.items():
         write_run(folder / f"{name.replace(' ', '')}.trec", ranking, tag=name.replace(" ", ""))

@@ -12,6 +12,7 @@ attention interface, unchanged; without a layout it is plain SDPA.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,9 +24,11 @@ from transformers.masking_utils import sdpa_mask
 
 from ..errors import InputError
 
-__all__ = ["SHARED_PREFIX", "PackedLayout", "visible"]
+__all__ = ["SHARED_PREFIX", "PackedLayout", "PackedTiles", "tiles_of", "visible"]
 
 SHARED_PREFIX = "mixlm_shared_prefix"
+# Rows of a tile: enough for a matrix product, few enough that a row computes little that it must not see.
+ROWS_PER_TILE = 48
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,107 @@ class PackedLayout:
         ]
         return torch.cat(prefixes + items).to(device)
 
+    def score_rows(self, device: torch.device) -> Tensor:
+        """[items]. The last row of every item."""
+        first = sum(self.prefix_lengths) + self.item_length - 1
+        return torch.arange(sum(self.item_counts), device=device) * self.item_length + first
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Rows of a flattened sequence in equal tiles, each with the keys that its rows may see some of.
+
+    Attributes:
+        rows: [tiles, r], positions in the flattened sequence; what fills up a tile is some row once more.
+        keys: [tiles, s], positions likewise.
+        mask: [tiles, 1, r, s], added to attention logits: 0 or -inf.
+        places: [n], where in ``rows.flatten()`` the wanted rows are, in the order of the sequence.
+    """
+
+    rows: Tensor
+    keys: Tensor
+    mask: Tensor
+    places: Tensor
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """query [length, heads, d], key/value [length, kv_heads, d] -> the wanted rows, [n, heads, d]."""
+        groups = query.shape[1] // key.shape[1]
+        q, k, v = query[self.rows].transpose(1, 2), key[self.keys].transpose(1, 2), value[self.keys].transpose(1, 2)
+        if groups > 1:
+            k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        mask = self.mask.to(q.dtype)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        return attended.transpose(1, 2).flatten(0, 1)[self.places]
+
+
+@dataclass(frozen=True)
+class PackedTiles:
+    """The tiles of a layout.
+
+    Attributes:
+        prefixes: one a query.
+        items: several items each.
+        scores: the same, with the last row of each item alone; their ``rows`` count items.
+    """
+
+    prefixes: Tiles
+    items: Tiles
+    scores: Tiles
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
+        return torch.cat([tiles.attend(query, key, value, scale) for tiles in (self.prefixes, self.items)])
+
+    def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
+        return self.scores.attend(query, key, value, scale)
+
+
+@lru_cache(maxsize=64)  # all layers of a forward pass ask for the same
+def tiles_of(layout: PackedLayout, window: int | None, device: torch.device) -> PackedTiles:
+    """The tiles of a layout under a sliding window, if there is one: see :func:`visible`."""
+    prefixes, counts = torch.tensor(layout.prefix_lengths), torch.tensor(layout.item_counts)
+    starts = prefixes.cumsum(0) - prefixes
+    before = torch.arange(int(prefixes.max()))
+    real = before < prefixes[:, None]
+    position = before.minimum(prefixes[:, None] - 1)  # what fills up a tile is its last position once more
+    prefix_rows = starts[:, None] + position
+    prefix_mask = visible(position, before, causal=layout.causal, window=window) & real[:, None]
+
+    length = layout.item_length
+    in_tile = min(max(1, ROWS_PER_TILE // length), int(counts.max()))
+    within = torch.arange(in_tile * length)
+    own, item = within % length, within // length
+    inside = visible(own, own, causal=layout.causal, window=window) & (item[:, None] == item)
+    tiles = -(-counts // in_tile)
+    query = torch.arange(len(counts)).repeat_interleave(tiles)  # of each tile
+    number = torch.arange(len(query)) - (tiles.cumsum(0) - tiles)[query]  # of the tile among its query's
+    within = number[:, None] * len(within) + within
+    all_rows = (counts * length)[query, None]
+    item_starts = prefixes.sum() + (counts.cumsum(0) - counts) * length
+    rows = item_starts[query, None] + within.minimum(all_rows - 1)
+    to_prefix = visible(prefixes[query, None] + own, before, causal=layout.causal, window=window) & real[query][:, None]
+    mask = torch.cat([to_prefix, inside.expand(len(query), -1, -1)], dim=-1)
+    keys, last = torch.cat([prefix_rows[query], rows], dim=1), slice(length - 1, None, length)
+    return PackedTiles(
+        _tiles(prefix_rows, prefix_rows, prefix_mask, real, device),
+        _tiles(rows, keys, mask, within < all_rows, device),
+        _tiles((rows[:, last] - prefixes.sum()) // length, keys, mask[:, last], (within < all_rows)[:, last], device),
+    )
+
+
+def _tiles(rows: Tensor, keys: Tensor, mask: Tensor, wanted: Tensor, device: torch.device) -> Tiles:
+    added = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)[:, None]
+    places = wanted.flatten().nonzero().squeeze(1)
+    return Tiles(rows.to(device), keys.to(device), added.to(device), places.to(device))
+
 
 def visible(queries: Tensor, keys: Tensor, *, causal: bool, window: int | None) -> Tensor:
-    """Which key positions each query position may see. [n], [m] -> bool [n, m].
+    """Which key positions each query position may see. [..., n], [..., m] -> bool [..., n, m].
 
     ``window``: a position sees others at a distance below it (sliding-window layers).
     """
-    distance = queries[:, None] - keys[None, :]
+    distance = queries[..., :, None] - keys[..., None, :]
     mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     return mask if window is None else mask & (distance.abs() < window)
 
@@ -82,57 +179,9 @@ def shared_prefix_attention(
         )
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise InputError("backbones with soft-capped attention or attention sinks (Gemma 2, GPT-OSS) are not supported")
-    groups = query.shape[1] // key.shape[1]
-    q, k, v = query[0], key[0].repeat_interleave(groups, dim=0), value[0].repeat_interleave(groups, dim=0)
+    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-
-    outputs, sections = [], []
-    start = 0
-    for length in layout.prefix_lengths:
-        stop = start + length
-        positions = torch.arange(length, device=q.device)
-        mask = visible(positions, positions, causal=layout.causal, window=sliding_window)
-        prefix_k, prefix_v = k[:, start:stop], v[:, start:stop]
-        outputs.append(F.scaled_dot_product_attention(q[:, start:stop], prefix_k, prefix_v, mask, scale=scale))
-        sections.append((prefix_k, prefix_v))
-        start = stop
-    for (prefix_k, prefix_v), count in zip(sections, layout.item_counts, strict=True):
-        stop = start + count * layout.item_length
-        span = slice(start, stop)
-        outputs.append(
-            _items_attention(q[:, span], k[:, span], v[:, span], prefix_k, prefix_v, layout, sliding_window, scale)
-        )
-        start = stop
-    return torch.cat(outputs, dim=1).transpose(0, 1).unsqueeze(0).contiguous(), None
-
-
-def _items_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    prefix_k: Tensor,
-    prefix_v: Tensor,
-    layout: PackedLayout,
-    window: int | None,
-    scale: float,
-) -> Tensor:
-    """One query's items: q, k, v [heads, count * item_length, d] over their prefix and themselves."""
-    heads, length, d = q.shape
-    prefix_length = prefix_k.shape[1]
-    items = (heads, length // layout.item_length, layout.item_length)
-    own = torch.arange(prefix_length, prefix_length + layout.item_length, device=q.device)
-    before = torch.arange(prefix_length, device=q.device)
-
-    q = q * scale
-    to_prefix = (q @ prefix_k.transpose(1, 2)).view(*items, prefix_length)
-    to_own = q.view(*items, d) @ k.view(*items, d).transpose(2, 3)
-    to_own = to_own.masked_fill(~visible(own, own, causal=layout.causal, window=window), -torch.inf)
-    if window is not None:
-        to_prefix = to_prefix.masked_fill(~visible(own, before, causal=layout.causal, window=window), -torch.inf)
-    weights = torch.cat([to_prefix, to_own], dim=-1).softmax(dim=-1, dtype=torch.float32).to(q.dtype)
-    from_prefix = weights[..., :prefix_length].reshape(heads, length, prefix_length) @ prefix_v
-    from_own = weights[..., prefix_length:] @ v.view(*items, d)
-    return from_prefix + from_own.reshape(heads, length, d)
+    return tiles_of(layout, sliding_window, q.device).attend(q, k, v, scale)[None], None
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

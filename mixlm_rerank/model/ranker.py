@@ -15,6 +15,7 @@ from ..errors import InputError
 from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
 from .families import Family, position_offset
+from .packed import packed_pass
 from .template import Template, text_ids
 
 __all__ = ["Ranker"]
@@ -48,6 +49,7 @@ class Ranker(nn.Module):
                 f"max_query_tokens={config.max_query_tokens} and {config.tokens} embedding tokens do not fit into the "
                 f"ranker's {self.max_positions} positions"
             )
+        self._packed = packed_pass(backbone)
         backbone.set_attn_implementation(SHARED_PREFIX)
         if backbone.config._attn_implementation != SHARED_PREFIX:
             raise InputError(f"{type(backbone).__name__} does not use the Transformers attention interface")
@@ -59,6 +61,12 @@ class Ranker(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.backbone.dtype
+
+    @property
+    def _checkpoints_activations(self) -> bool:
+        """Whether the backbone's own layers have to run, which know how."""
+        modules = self.backbone.modules() if self.training else []
+        return any(getattr(module, "gradient_checkpointing", False) for module in modules)
 
     def prefixes(self, queries: Sequence[str]) -> list[Tensor]:
         """Input embeddings of the prompt with each query. float [length, d] each."""
@@ -109,11 +117,14 @@ class Ranker(nn.Module):
         score = self._embed([self._score_id]).expand(len(tokens), 1, -1)
         flat = torch.cat([*prefixes, torch.cat([tokens, score], dim=1).flatten(0, 1)])
         in_item = torch.arange(len(flat), device=self.device) >= sum(layout.prefix_lengths)
+        positions = layout.position_ids(self.device)
+        if self._packed is not None and not self._checkpoints_activations:
+            types = (in_item & self._segments).long()
+            return list(torch.split(self._packed(flat, positions + self._first_position, types, layout), list(counts)))
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
         masks = dict.fromkeys(self._layer_types, unused)
-        states = self._run(flat[None], layout.position_ids(self.device)[None], in_item[None], masks, layout)[0]
-        last = states[sum(layout.prefix_lengths) :].view(len(tokens), item_length, -1)[:, -1]
-        return list(torch.split(last, list(counts)))
+        states = self._run(flat[None], positions[None], in_item[None], masks, layout)[0]
+        return list(torch.split(states[layout.score_rows(self.device)], list(counts)))
 
     def _run(
         self,

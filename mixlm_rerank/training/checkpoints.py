@@ -16,6 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.precision import bf16_pays
 
 __all__ = ["SafeCheckpoints", "last_checkpoint", "same_inputs", "training_arguments", "whole_folder"]
 
@@ -63,10 +64,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def training_arguments(kind: Callable[..., Arguments], **values: Any) -> Arguments:
-    """Arguments of a Trainer, as a user gave them. Raises InputError for one that it does not have."""
+    """Arguments of a Trainer, as a user gave them; ``bf16`` where it pays. Raises InputError for one that it does not
+    have.
+    """
+    gpu = torch.cuda.is_available()
+    bf16 = bool(values.get("bf16")) and bf16_pays("cuda" if gpu else "cpu")
     try:
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
-        return kind(**{"report_to": "none", "use_cpu": not torch.cuda.is_available(), **values})
+        return kind(**{"report_to": "none", "use_cpu": not gpu, **values, "bf16": bf16})
     except (TypeError, ValueError) as error:
         raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
 

@@ -18,6 +18,7 @@ from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
@@ -140,7 +141,7 @@ class _Run:
         """Batches under the teacher of stage III."""
         teacher, readers = self.recipe.teacher, []
         if teacher.cross_encoder is not None:
-            dtype = "bfloat16" if self.recipe.joint.bf16 else "float32"
+            dtype = "bfloat16" if self.recipe.joint.bf16 and bf16_pays() else "float32"
             reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, dtype, self.offline))
             readers.append(Scoring(reader, teacher.cross_encoder_weight, self.folder / "teacher"))
         sources = [source(own, teacher.labels) for own in pools]

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainingArguments
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.batches import only
 from mixlm_rerank.training.checkpoints import last_checkpoint
 from mixlm_rerank.training.history import plot_history
@@ -43,7 +44,7 @@ class JointOptions:
         warmup: share of the steps in which the learning rates rise; then they fall to zero, linearly.
         freeze_embeddings: keep both word embedding tables as they are: they are half of a small model, and unseen
             words stay where they were.
-        bf16: mixed precision.
+        bf16: mixed precision, where the processor multiplies bfloat16 by itself; float32 elsewhere.
         checkpoint_activations: less memory, a third slower.
         queries_at_once: of a step, in one forward and backward pass; the gradients of the passes add up. None: all, and
             fewer once memory has run out.
@@ -117,7 +118,7 @@ def train_joint(
         warmup_steps=options.warmup,
         lr_scheduler_type="linear",
         weight_decay=0.01,
-        bf16=options.bf16,
+        bf16=options.bf16 and bf16_pays(model.device),
         use_cpu=model.device.type == "cpu",
         logging_steps=options.log_every,
         save_steps=options.save_every,

@@ -10,6 +10,7 @@ import torch
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.item_encoder import ItemEncoder
+from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.recipe import ModelPart, Recipe
 
 __all__ = ["frozen_encoder", "start"]
@@ -32,7 +33,7 @@ def frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
     else:
         options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
         encoder = _new(chosen, chosen, options, offline).item_encoder
-    return encoder.to(torch.bfloat16) if recipe.joint.bf16 else encoder
+    return encoder.to(torch.bfloat16) if recipe.joint.bf16 and bf16_pays() else encoder
 
 
 def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool) -> MixLM:

@@ -40,6 +40,11 @@ def test_these_are_the_commands() -> None:
         "eval compare",
         "eval figures",
         "eval runs",
+        "bench grid",
+        "bench decoder",
+        "bench growth",
+        "bench build",
+        "bench all",
     ]
 
 

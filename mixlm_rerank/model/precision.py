@@ -1,0 +1,34 @@
+"""Number formats: which ones weights may have, and which ones pay."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from ..errors import InputError
+
+__all__ = ["bf16_pays", "parameter_dtype"]
+
+
+def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """``"float32"`` -> torch.float32. Raises InputError for any but the three that we serve in."""
+    if name is None:
+        return None
+    plain = str(name).removeprefix("torch.")
+    if plain not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype must be float32, bfloat16 or float16, not {name!r}")
+    return cast(torch.dtype, getattr(torch, plain))
+
+
+def bf16_pays(device: torch.device | str = "cpu") -> bool:
+    """Whether the processor multiplies bfloat16 matrices by itself (AVX-512 BF16, AMX, Arm's BF16; any recent GPU).
+
+    Without, PyTorch computes them ten and more times slower than float32 (seen on an EPYC with AVX2: 17 against 177
+    GFLOPS).
+    """
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if hasattr(torch.cpu, "get_capabilities"):
+        return any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,64 @@
+"""Synthetic texts have exactly the wished number of tokens, for every kind of tokenizer that we test with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.bench.decoder_model import DecoderShape, decoder_mixlm
+from mixlm_rerank.eval.bench.texts import Words
+from mixlm_rerank.minilm import minilm_folder
+
+
+def assert_exact(tokenizer: PreTrainedTokenizerFast, least_words: int) -> None:
+    words = Words(tokenizer)
+    for length in (1, 2, 17, 64, 512):
+        texts = words.texts(5, length, Random(length))
+        lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        assert lengths == [length] * 5
+        assert [len(text.split()) for text in texts] == [length] * 5  # whole words
+    assert len(set(words.text(5000, Random(0)).split())) >= least_words
+    assert words.text(9, Random(1)) == words.text(9, Random(1)) != words.text(9, Random(2))
+
+
+def test_byte_level_bpe(checkpoint: Callable[..., Path]) -> None:
+    assert_exact(AutoTokenizer.from_pretrained(checkpoint("bert")), 10)
+
+
+def test_wordpiece() -> None:
+    pieces = ["[UNK]", "[PAD]", "dog", "##s", "cat", "moon", "##moon", "42", "bark"]
+    tokenizer = Tokenizer(models.WordPiece({piece: row for row, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
+    assert_exact(fast, 4)
+    assert set(Words(fast).text(999, Random(0)).split()) == {"dog", "cat", "moon", "bark"}
+
+
+def test_the_default_models_tokenizer() -> None:
+    folder = minilm_folder()
+    if folder is None:
+        pytest.skip("all-MiniLM-L6-v2 is not installed")
+    assert_exact(AutoTokenizer.from_pretrained(folder), 3000)
+
+
+def test_a_tokenizer_without_words_is_refused() -> None:
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "##s": 1, "42": 2}, unk_token="[UNK]"))
+    with pytest.raises(InputError, match="no word of this tokenizer's vocabulary"):
+        Words(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]"))
+
+
+def test_the_random_decoder_reads_prefix_and_documents_of_the_wished_lengths(tmp_path: Path) -> None:
+    shape = DecoderShape(layers=1, hidden=64, document=50, prefix=40)
+    model = decoder_mixlm(shape, tmp_path)
+    words = Words(model.ranker.tokenizer)
+    around = len(model.ranker.prefixes([words.text(1, Random(0))])[0]) - 1
+    (prefix,) = model.ranker.prefixes([words.text(shape.prefix - around, Random(0))])
+    (document,) = model.ranker.documents([words.text(shape.document, Random(0))], [len(prefix)])
+    assert (len(prefix), len(document)) == (40, 50)
+    assert model.config.tokens == 1 and model.config.residual == "none"

@@ -1,0 +1,37 @@
+"""bfloat16 is used where the processor multiplies it by itself, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.precision import bf16_pays, parameter_dtype
+from mixlm_rerank.training.checkpoints import training_arguments
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "pays"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"amx_bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_a_processor_says_whether_bf16_pays(
+    capabilities: dict[str, bool], pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bf16_pays() is pays
+    assert training_arguments(TrainingArguments, bf16=True).bf16 is pays
+    assert training_arguments(TrainingArguments).bf16 is False
+
+
+def test_only_the_formats_that_we_serve_in_have_a_name() -> None:
+    assert parameter_dtype(None) is None
+    assert parameter_dtype("bfloat16") is parameter_dtype(torch.bfloat16) is torch.bfloat16
+    with pytest.raises(InputError, match="int8"):
+        parameter_dtype("int8")
