@@ -22,7 +22,8 @@ __all__ = ["ItemEncoder", "Progress"]
 
 # Token positions a forward pass: measured on 2 CPU cores, where 1,000 to 4,000 are equally fast and more is slower.
 POSITIONS_PER_FORWARD = 2048
-# Below about 16 positions matrix products take another kernel, which rounds differently; batches are filled up to this.
+# Below about 16 positions matrix products take another kernel, which rounds differently; batches of documents are filled
+# up to this. Queries are not: nothing stored depends on their last bits, and filling would cost as much as reading them.
 FEWEST_POSITIONS = 64
 
 
@@ -124,7 +125,7 @@ class ItemEncoder(nn.Module):
     def query_states(self, queries: Sequence[str]) -> list[Tensor]:
         """Final hidden states of queries, memory tokens included, for the residual. float32 [length, d] each."""
         states: dict[int, Tensor] = {}
-        for rows, own in self._forwards(self.query_ids(queries)):
+        for rows, own in self._forwards(self.query_ids(queries), fewest=1):
             states |= dict(zip(rows, own.float().cpu(), strict=True))
         return [states[row] for row in range(len(queries))]
 
@@ -148,11 +149,11 @@ class ItemEncoder(nn.Module):
             raise InputError(f"the item encoder gave a non-finite embedding token for text {row}: broken weights?")
         return out
 
-    def _forwards(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Row numbers of texts of one length, and their states [b, length, d]."""
+    def _forwards(self, ids: list[list[int]], fewest: int = FEWEST_POSITIONS) -> Iterator[tuple[list[int], Tensor]]:
+        """Row numbers of texts of one length, and their states [b, length, d]; ``fewest`` positions a forward pass."""
         for rows in _batches_of_one_length(ids):
             batch = torch.tensor([ids[row] for row in rows], device=self.backbone.device)
-            copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
+            copies = -(-fewest // max(batch.numel(), 1))
             yield rows, self._states(batch.repeat(copies, 1))[: len(rows)]
 
 
