@@ -16,7 +16,7 @@ test-all: .venv/installed    ## all tests, the slow ones too
 eval: .venv/installed        ## are the figures in README and docs still true? DATA=folder of the collections
 	$(BIN)/mixlm-rerank eval figures docs/figures.yaml --output build/figures $(if $(DATA),--data $(DATA))
 
-bench: .venv/installed       ## how fast is it here, against a cross-encoder and against the arithmetic? About an hour
+bench: .venv/installed       ## how fast is it here, against a cross-encoder and the arithmetic? It says how long it takes
 	$(BIN)/mixlm-rerank bench all --output build/bench
 
 check: .venv/installed       ## style, types, examples in docstrings

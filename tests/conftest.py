@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -27,6 +32,7 @@ from transformers import (
 )
 
 from mixlm_rerank import Document, MixLM
+from mixlm_rerank.cli import main
 from mixlm_rerank.model.families import DecoderFamily
 
 # A shell's background job is started with Ctrl-C ignored, and would pass that on to the processes that tests interrupt.
@@ -63,6 +69,21 @@ JUDGMENTS = {
     "q6": {"d3": 1},
     "q7": {"d5": 1, "d1": 0},
 }
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def mixlm() -> Callable[[str], Done]:
+    """``mixlm("index info tokens")`` runs the command of that line."""
+    return _run
 
 
 @pytest.fixture(scope="session")
@@ -163,6 +184,15 @@ def fresh(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
         return MixLM.from_backbones(folder, folder, **options)  # type: ignore[arg-type]
 
     return make
+
+
+def _run(line: str) -> Done:
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["mixlm-rerank", *shlex.split(line)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def _turned(docids: list[str], turn: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -183,13 +183,8 @@ def _load(name: str, offline: bool) -> MixLM:
     return load_model(name, "cpu", "float32", offline)
 
 
-def _say(quiet: bool) -> partial[None]:
-    return partial(_unless, quiet)
-
-
-def _unless(quiet: bool, line: str) -> None:
-    if not quiet:
-        typer.echo(line, err=True)
+def _say(quiet: bool) -> Callable[[str], object]:
+    return (lambda line: None) if quiet else partial(typer.echo, err=True)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train a MixLM as a recipe says: candidates, teacher, item encoder and ranker together."""
+    from ..model.precision import bf16_pays
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
@@ -35,6 +36,10 @@ def train(
     found: Recipe = load_recipe(_path("train", recipe), places)
     if seed is not None:
         found = replace(found, seed=seed)
+    if found.joint.bf16 and not bf16_pays():
+        typer.echo(
+            "this processor does not multiply bfloat16 by itself: training in float32, which is faster", err=True
+        )
     try:
         model = run_recipe(found, output, shared=shared, offline=offline, progress=not quiet)
     except KeyboardInterrupt:

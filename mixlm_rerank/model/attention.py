@@ -111,7 +111,8 @@ class PackedTiles:
         return self.scores.attend(query, key, value, scale)
 
 
-@lru_cache(maxsize=64)  # all layers of a forward pass ask for the same
+@lru_cache(maxsize=8)  # all layers of a forward pass ask for the same; a few threads at a time, 5 MB each at most
+@torch.inference_mode(False)  # kept from scoring, they must serve a training step of the same layout
 def tiles_of(layout: PackedLayout, window: int | None, device: torch.device) -> PackedTiles:
     """The tiles of a layout under a sliding window, if there is one: see :func:`visible`."""
     prefixes, counts = torch.tensor(layout.prefix_lengths), torch.tensor(layout.item_counts)

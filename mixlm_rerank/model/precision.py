@@ -21,13 +21,13 @@ def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     return cast(torch.dtype, getattr(torch, plain))
 
 
-def bf16_pays(device: torch.device | str = "cpu") -> bool:
+def bf16_pays(device: torch.device | str | None = None) -> bool:
     """Whether the processor multiplies bfloat16 matrices by itself (AVX-512 BF16, AMX, Arm's BF16; any recent GPU).
 
     Without, PyTorch computes them ten and more times slower than float32 (seen on an EPYC with AVX2: 17 against 177
-    GFLOPS).
+    GFLOPS). ``device``: None is a GPU if there is one.
     """
-    if torch.device(device).type == "cuda":
+    if torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if hasattr(torch.cpu, "get_capabilities"):
         return any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))

@@ -67,11 +67,10 @@ def training_arguments(kind: Callable[..., Arguments], **values: Any) -> Argumen
     """Arguments of a Trainer, as a user gave them; ``bf16`` where it pays. Raises InputError for one that it does not
     have.
     """
-    gpu = torch.cuda.is_available()
-    bf16 = bool(values.get("bf16")) and bf16_pays("cuda" if gpu else "cpu")
+    bf16 = bool(values.get("bf16")) and bf16_pays()
     try:
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
-        return kind(**{"report_to": "none", "use_cpu": not gpu, **values, "bf16": bf16})
+        return kind(**{"report_to": "none", "use_cpu": not torch.cuda.is_available(), **values, "bf16": bf16})
     except (TypeError, ValueError) as error:
         raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
 

@@ -33,7 +33,7 @@ def frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
     else:
         options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
         encoder = _new(chosen, chosen, options, offline).item_encoder
-    return encoder.to(torch.bfloat16) if recipe.joint.bf16 and bf16_pays() else encoder
+    return encoder.to(torch.bfloat16) if recipe.joint.bf16 and bf16_pays("cpu") else encoder
 
 
 def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool) -> MixLM:

@@ -1,21 +1,16 @@
-"""The commands, run in this process, and a folder in which the whole way has been gone once."""
+"""A folder in which the whole way has been gone once."""
 
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mixlm_rerank import Document
-from mixlm_rerank.cli import main
 
 TOPICS = {
     "q1": "a dog barks at the moon",
@@ -26,37 +21,13 @@ TOPICS = {
 QRELS = [("q1", "d1", 2), ("q1", "d3", 1), ("q2", "d2", 1), ("d4", "d6", 1), ("q9", "d5", 1)]
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command left: exit code, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[[str], Done]
-
-
-def run(line: str) -> Done:
-    out, err = StringIO(), StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["mixlm-rerank", *shlex.split(line)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(scope="session")
-def mixlm() -> Command:
-    """``mixlm("index info tokens")`` runs the command of that line."""
-    return run
-
-
 @pytest.fixture(scope="session")
 def gone(
-    checkpoint: Callable[..., Path], documents: list[Document], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Done]]:
+    checkpoint: Callable[..., Path],
+    documents: list[Document],
+    mixlm: Callable[[str], Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, dict[str, Any]]:
     """A folder with corpus, topics, judgments, model, both indexes and the BM25 run; and what the commands said."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
@@ -74,13 +45,13 @@ def gone(
         ]
         said = {}
         for command in commands:
-            said[" ".join(command.split()[:2])] = done = run(command)
+            said[" ".join(command.split()[:2])] = done = mixlm(command)
             assert done.code == 0, done
     return folder, said
 
 
 @pytest.fixture
-def work(gone: tuple[Path, dict[str, Done]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(gone: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder, as the working directory."""
     shutil.copytree(gone[0], tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")

@@ -1,4 +1,4 @@
-"""The model that comes with the package: small, whole, documented, and better than the bi-encoder it was made of."""
+"""The model that comes with the package: small, whole, documented and trained."""
 
 from __future__ import annotations
 

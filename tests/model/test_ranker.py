@@ -94,3 +94,30 @@ def test_lengths_that_cannot_fit_are_refused(checkpoint: Callable[..., object]) 
         MixLM.from_backbones(folder, folder, max_query_tokens=126, max_document_tokens=64)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="128 positions"):
         MixLM.from_backbones(folder, folder, max_query_tokens=64, max_document_tokens=129)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("architecture", ["bert", "xlm-roberta", "qwen3", "llama", "mistral"])
+def test_the_packed_pass_equals_the_backbones_own_layers_gradients_too(
+    tiny: Callable[..., MixLM], architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After scoring in inference mode, whose tiles a training step of the same layout takes over."""
+    ranker = tiny(architecture).ranker
+    items = [torch.randn(count, 3, 64) for count in (2, 17)]
+
+    def states_and_gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        ranker.zero_grad()
+        states = torch.cat(ranker.forward_packed(ranker.prefixes(["a dog", "the moon is a rock"]), items))
+        (states.sin() * torch.arange(64)).sum().backward()
+        return states.detach(), [p.grad.clone() for p in ranker.parameters() if p.grad is not None]
+
+    with torch.inference_mode():
+        ranker.forward_packed(ranker.prefixes(["a dog", "the moon is a rock"]), items)
+    packed, ours = states_and_gradients()
+    monkeypatch.setattr(ranker, "_packed", None)
+    whole, theirs = states_and_gradients()
+    torch.testing.assert_close(packed, whole, atol=1e-4, rtol=1e-4)
+    assert len(ours) == len(theirs) > 10
+    largest = max(float(gradient.abs().max()) for gradient in theirs)  # those of key biases are 0, but for rounding
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4 * largest, rtol=1e-3)
+    ranker.zero_grad()
