@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.mark.parametrize(
     ("name", "bm25", "reranked"),
-    [("scifact", 0.6789, 0.6689), ("nfcorpus", 0.3218, 0.3421)],
+    [("scifact", 0.6789, 0.6696), ("nfcorpus", 0.3218, 0.3466)],
 )
 def test_bm25_and_the_default_model(name: str, bm25: float, reranked: float, tmp_path: Path) -> None:
     """BM25 by Pyserini, as published for it; and MixLM on the stored run, as in docs/default-model.md."""

@@ -45,7 +45,8 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{model}: trained; its history is {output}/joint/history.png", err=True)
+    history = f"; its history is {output}/joint/history.png" if found.steps else ""
+    typer.echo(f"{model}: trained{history}", err=True)
 
 
 def ablate(

@@ -24,9 +24,10 @@ class MixLMConfig:
         tokens: the largest token budget: embedding tokens kept of every document. Any smaller budget can be chosen
             at query time; budget k reads the *last* k.
         pooling: where embedding tokens come from. ``"last"``: final hidden states of the last positions (the paper's
-            last-N sampling). ``"mean"``: from fine to coarse, means of quarters, of halves, the first position, the
-            mean of all (8 tokens). ``"cls"``: the same with the last two exchanged. The last embedding token is always
-            the document embedding of the bi-encoder that the item encoder was started from.
+            last-N sampling). ``"mean"``: means of clusters of like states, which start at the rarest words, the
+            heaviest last; the first position; the mean of all. ``"cls"``: the same with the last two exchanged. The
+            last embedding token is always the document embedding of the bi-encoder that the item encoder was started
+            from.
         memory_tokens: learned tokens appended to every document, whose states take the place of all but the last
             (``"mean"``, ``"cls"``) or of the last text positions (``"last"``). 0: none.
         residual: what of the item encoder's own knowledge is added to the ranker's log-odds. ``"cosine"``: ``w *

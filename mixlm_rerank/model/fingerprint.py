@@ -14,7 +14,7 @@ from .item_encoder import ItemEncoder
 __all__ = ["fingerprint", "weights_hash"]
 
 # Raise when the code comes to give other tokens for the same weights (a change of pooling, say).
-ENCODING_VERSION = 2
+ENCODING_VERSION = 3
 
 
 def fingerprint(encoder: ItemEncoder, config: MixLMConfig) -> str:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .config import MixLMConfig
 from .families import position_offset
-from .sampling import last_states, nested_means
+from .sampling import cluster_means, last_states, rarity
 from .template import Template
 
 __all__ = ["ItemEncoder", "Progress"]
@@ -41,6 +41,8 @@ class ItemEncoder(nn.Module):
     CPU, and tested there; on a GPU the choice of kernel depends on the batch, and tokens agree up to rounding.)
     """
 
+    rarity: Tensor
+
     def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
         super().__init__()
         self.backbone = backbone
@@ -48,6 +50,8 @@ class ItemEncoder(nn.Module):
         self.config = config
         self.hidden_size: int = backbone.config.hidden_size
         self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size))
+        vocabulary = backbone.get_input_embeddings().num_embeddings
+        self.register_buffer("rarity", rarity(vocabulary, tokenizer.all_special_ids), persistent=False)
         positions: int = backbone.config.max_position_embeddings - position_offset(backbone)
         if config.max_document_tokens + config.memory_tokens > positions:
             raise InputError(
@@ -59,7 +63,7 @@ class ItemEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""
-        return self._sampled(self._states(input_ids), input_ids.shape[1])
+        return self._sampled(self._states(input_ids), input_ids)
 
     def _states(self, input_ids: Tensor) -> Tensor:
         """Final hidden states, memory tokens included. [b, length] -> [b, length + memory, d]."""
@@ -74,8 +78,9 @@ class ItemEncoder(nn.Module):
 
         Equal to :meth:`forward` up to rounding.
         """
-        states = self.token_states(ids)
-        return torch.cat([self._sampled(row[None], len(own)) for row, own in zip(states, ids, strict=True)])
+        device = self.backbone.device
+        rows = zip(self.token_states(ids), ids, strict=True)
+        return torch.cat([self._sampled(states[None], torch.tensor([own], device=device)) for states, own in rows])
 
     def token_states(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Final hidden states of every position, memory tokens included: one [length, d] a text, in one forward pass.
@@ -96,17 +101,24 @@ class ItemEncoder(nn.Module):
         """Token ids of queries in the template."""
         return self._query.ids([self.config.query_prompt + query for query in queries])
 
-    def _sampled(self, states: Tensor, length: int) -> Tensor:
-        """Final hidden states, ``length`` of them of text -> embedding tokens. [b, all, d] -> [b, tokens, d]."""
+    def _sampled(self, states: Tensor, ids: Tensor) -> Tensor:
+        """Final hidden states of texts -> embedding tokens. [b, length + memory, d], [b, length] -> [b, tokens, d]."""
         count = self.config.tokens
         if self.config.pooling == "last":
             return last_states(states, count)
-        text = states[:, :length]
-        first, mean = text[:, :1], text.mean(dim=1, keepdim=True)
-        whole = [mean, first] if self.config.pooling == "cls" else [first, mean]
+        text = states[:, : ids.shape[1]]
+        whole = self._whole(text)
         if len(self.memory):
-            return torch.cat([last_states(states, count - 1), whole[-1]], dim=1)
-        return torch.cat([nested_means(text, max(0, count - 2)), *whole[-count:]], dim=1)
+            return torch.cat([last_states(states, count - 1), whole[:, 1:]], dim=1)
+        parts = [whole[:, -count:]]
+        if count > 2:
+            parts.insert(0, cluster_means(text, ids, self.rarity[ids].float(), count - 2))
+        return torch.cat(parts, dim=1)
+
+    def _whole(self, text: Tensor) -> Tensor:
+        """First state and mean, the one that is the bi-encoder's embedding last. [b, length, d] -> [b, 2, d]."""
+        first, mean = text[:, :1], text.mean(dim=1, keepdim=True)
+        return torch.cat([mean, first] if self.config.pooling == "cls" else [first, mean], dim=1)
 
     def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of documents in their template, truncated to ``max_document_tokens``."""
@@ -131,7 +143,9 @@ class ItemEncoder(nn.Module):
 
     def embedding_of(self, states: Tensor) -> Tensor:
         """The bi-encoder's embedding of a text, out of its states. [length, d] -> [d]."""
-        return self._sampled(states[None], len(states) - len(self.memory))[0, -1]
+        if self.config.pooling == "last":
+            return states[-1]
+        return self._whole(states[None, : len(states) - len(self.memory)])[0, -1]
 
     def embed_queries(self, queries: Sequence[str]) -> Tensor:
         """The bi-encoder's query embeddings. Returns float32 [n, d]."""
@@ -141,7 +155,8 @@ class ItemEncoder(nn.Module):
     def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
         out = np.empty((len(ids), self.config.tokens, self.hidden_size), dtype=np.float32)
         for rows, states in self._forwards(ids):
-            out[rows] = self._sampled(states, len(ids[rows[0]])).float().cpu().numpy()
+            own = torch.tensor([ids[row] for row in rows], device=states.device)
+            out[rows] = self._sampled(states, own).float().cpu().numpy()
             if bar is not None:
                 bar.update(len(rows))
         if not np.isfinite(out).all():

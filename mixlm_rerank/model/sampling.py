@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["last_states", "nested_means", "segment_means"]
+__all__ = ["cluster_means", "last_states", "rarity"]
+
+ROUNDS = 3  # of k-means; ten are no better
 
 
 def last_states(states: Tensor, count: int) -> Tensor:
@@ -19,25 +24,52 @@ def last_states(states: Tensor, count: int) -> Tensor:
     return states[:, states.shape[1] - count :]
 
 
-def segment_means(states: Tensor, count: int) -> Tensor:
-    """Means of ``count`` equal segments, in reading order. [b, length, d] -> [b, count, d].
+def rarity(vocabulary: int, special: Sequence[int]) -> Tensor:
+    """How much each token of a vocabulary tells of its text, by its number alone; 0 for ``special`` ones. float32 [v].
 
-    Segments overlap by one position where the length is not a multiple of ``count``, so none is ever empty.
+    A subword vocabulary is numbered by falling frequency, and by Zipf's law the logarithm of a token's rank grows as
+    its inverse document frequency does. The fourth power because the first numbers are those of single characters.
     """
-    length = states.shape[1]
-    bounds = [(i * length // count, -((i + 1) * -length // count)) for i in range(count)]
-    means = [states[:, start : max(stop, start + 1)].mean(dim=1) for start, stop in bounds]
-    return torch.stack(means, dim=1) if means else states[:, :0]
+    weights = torch.log1p(torch.arange(vocabulary, dtype=torch.float32)) ** 4
+    weights[list(special)] = 0.0
+    return weights
 
 
-def nested_means(states: Tensor, count: int) -> Tensor:
-    """Segment means from fine to coarse: ... quarters, halves. [b, length, d] -> [b, count, d].
+def cluster_means(states: Tensor, ids: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Means of ``count`` clusters of like states, the heaviest last. [b, length, d] -> [b, count, d].
 
-    The last 2, 6, 14 ... of them cover the whole text, so that a small token budget does not see its end alone. A
-    number in between makes the finest level finer: 7 are 5 segments and 2 halves.
+    Spherical k-means that starts at the heaviest distinct tokens: names and technical terms get a cluster of their own,
+    where equal segments would bury them. Gradients flow into the means, not into the choice of clusters.
+
+    Args:
+        ids: of the tokens, [b, length].
+        weights: of the states, float32 [b, length], none negative.
     """
-    levels, size = [], 2
-    while count >= size + 2 * size:  # room for this level and the next
-        levels.append(size)
-        count, size = count - size, 2 * size
-    return torch.cat([segment_means(states, level) for level in (count, *reversed(levels))], dim=1)
+    if states.device.type == "cpu" and len(states) > 1:  # how a batch is rounded depends on its size: one by one
+        texts = zip(states.split(1), ids.split(1), weights.split(1), strict=True)
+        return torch.cat([cluster_means(*text, count) for text in texts])
+    with torch.no_grad(), torch.autocast(states.device.type, enabled=False):
+        share = _clusters(F.normalize(states.float(), dim=-1), ids, weights, count)
+    return share.to(states.dtype) @ states
+
+
+def _clusters(directions: Tensor, ids: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Each state's share in each mean. Unit vectors [b, length, d] -> float32 [b, count, length], rows sum to 1."""
+    length = directions.shape[1]
+    seeds = weights.masked_fill(_repeated(ids), -1.0).argsort(dim=1, descending=True, stable=True)
+    seeds = seeds[:, torch.arange(count, device=ids.device) % length]  # a text of few tokens starts at some twice
+    share = F.one_hot(seeds, length).float()
+    for _ in range(ROUNDS):
+        nearest = (F.normalize(share @ directions, dim=-1) @ directions.transpose(1, 2)).argmax(dim=1)
+        members = F.one_hot(nearest, count).transpose(1, 2) * weights[:, None]
+        total = members.sum(dim=2, keepdim=True)
+        share = torch.where(total > 0, members / total.clamp(min=1e-9), share)  # an empty cluster stays where it was
+    order = total.squeeze(2).argsort(dim=1, stable=True)
+    return share.gather(1, order[:, :, None].expand(-1, -1, length))
+
+
+def _repeated(ids: Tensor) -> Tensor:
+    """Which tokens stand before in the same text. [b, length] -> bool [b, length]."""
+    ordered, places = ids.sort(dim=1, stable=True)
+    again = ordered[:, 1:] == ordered[:, :-1]
+    return torch.zeros_like(ids, dtype=torch.bool).scatter(1, places[:, 1:], again)

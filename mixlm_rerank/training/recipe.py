@@ -147,6 +147,7 @@ class Recipe:
     never: collections whose queries are neither trained on nor chosen by.
     reasoning, cross_encoder: stages I and II, where they are wanted; their results are under ``{run}``.
     joint, steps: item encoder and ranker together, on groups of ``queries`` queries with ``candidates`` documents each.
+        0 steps: the run ends with the cross-encoder of stage II.
     ranker: what follows, where it is wanted.
     depth: candidates of a query that documents are drawn from.
     half: the model that comes out is saved in float16.
@@ -161,12 +162,16 @@ class Recipe:
     teacher: TeacherPart = field(default_factory=TeacherPart)
     joint: JointOptions = field(default_factory=JointOptions)
     ranker: RankerPart | None = None
-    steps: int = Field(default=2000, ge=1)
+    steps: int = Field(default=2000, ge=0)
     queries: int = Field(default=10, ge=1)
     candidates: int = Field(default=4, ge=2)
     depth: int = Field(default=100, ge=2)
     half: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.steps and self.cross_encoder is None:
+            raise ValueError("0 steps and no cross_encoder: there is nothing to train")
 
 
 def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
@@ -178,17 +183,26 @@ def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind:
 
 
 def read_yaml(path: Path) -> Any:
-    """Raises InputError for a file that is missing or not YAML."""
+    """A YAML file; ``extends: OTHER.yaml`` takes from that file, beside it, every key that this one has not.
+
+    Raises InputError for a file that is missing or not YAML.
+    """
     try:
         import yaml
     except ImportError:
         raise MissingDependency('recipes need pyyaml: pip install "mixlm-rerank[train]"') from None
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no recipe at {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if isinstance(values, dict) and "extends" in values:
+        other = path.parent / str(values.pop("extends"))
+        if other.resolve() == path.resolve():
+            raise InputError(f"{path} extends itself")
+        values = {**read_yaml(other), **values}
+    return values
 
 
 def recipe_of(values: Any, places: Mapping[str, str], name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]

@@ -41,7 +41,8 @@ MODEL = "model"
 def run_recipe(
     recipe: Recipe, folder: str | Path, *, shared: Path | None = None, offline: bool = False, progress: bool = True
 ) -> Path:
-    """Train as ``recipe`` says. Returns the folder of the model, ``model`` under ``folder``.
+    """Train as ``recipe`` says. Returns the folder of the model under ``folder``: ``model``, or ``cross-encoder/model``
+    where the recipe ends with stage II.
 
     Queries that a ``never`` collection has too are left out, as are training queries that a development collection has;
     which ones is written to ``overlaps.json``.
@@ -77,6 +78,8 @@ class _Run:
         pools = [self._pooled(one, part) for one, part in zip(collections, recipe.collections, strict=True)]
         if recipe.cross_encoder is not None:
             self._stage_two(recipe.cross_encoder, pools)
+            if not recipe.steps:
+                return folder / "cross-encoder" / MODEL
         watch = self._watch(held_out)
         mix = self._mix(pools, recipe.steps, recipe.queries, recipe.candidates)
         model = train_joint(start(recipe.model, self.offline), mix, folder / "joint", recipe.joint, **watch)

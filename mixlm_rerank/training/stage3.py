@@ -48,7 +48,8 @@ class JointOptions:
         checkpoint_activations: less memory, a third slower.
         queries_at_once: of a step, in one forward and backward pass; the gradients of the passes add up. None: all, and
             fewer once memory has run out.
-        log_every, save_every: steps; development queries are ranked when it saves, and before the first.
+        log_every, save_every: steps; development queries are ranked when it saves.
+        measure_start: rank them before the first step, too.
     """
 
     phases: Sequence[LossWeights] = (LossWeights(listwise=1.0, cosine=0.3),)
@@ -63,6 +64,7 @@ class JointOptions:
     queries_at_once: int | None = None
     log_every: int = 50
     save_every: int = 500
+    measure_start: bool = True
 
     def __post_init__(self) -> None:
         if not self.budgets or not self.phases:
@@ -110,7 +112,7 @@ def train_joint(
         model.config.check_budget(budget)
     _prepare(model, options)
     objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
-    watch = _Watch(model, folder, development, choose_by)
+    watch = _Watch(model, folder, development, choose_by, options.measure_start)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=max(1, len(mix) // int(os.environ.get("WORLD_SIZE", "1"))),
@@ -162,11 +164,13 @@ class _Watch(TrainerCallback):
         folder: Path,
         development: Callable[[MixLM], dict[str, float]] | None,
         choose_by: str | None,
+        measure_start: bool,
     ) -> None:
         self._model = model
         self._folder = folder
         self._development = development
         self._choose_by = choose_by
+        self._measure_start = measure_start
         self._measured: dict[int, dict[str, float]] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -177,7 +181,8 @@ class _Watch(TrainerCallback):
         if state.global_step and path.is_file():
             rows = json.loads(path.read_text(encoding="utf-8"))
             self._measured = {int(step): row for step, row in rows.items() if int(step) <= state.global_step}
-        if self._development is not None and state.global_step not in self._measured:
+        asked = self._development is not None and (self._measure_start or state.global_step)
+        if asked and state.global_step not in self._measured:
             self.on_save(args, state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:

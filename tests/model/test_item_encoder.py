@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.sampling import last_states, nested_means, segment_means
+from mixlm_rerank.model.sampling import cluster_means, last_states, rarity
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 TEXTS = ["a dog", "the moon is a rock", "bread is baked", "yes", "", "mail man " * 50]
@@ -94,22 +94,39 @@ def test_only_the_text_is_truncated(tiny: Callable[..., MixLM], architecture: st
     assert long[-1] == short[-1]  # the template's end is still there
 
 
-def test_segment_means_cover_every_position() -> None:
-    states = torch.arange(1.0, 8.0).view(1, 7, 1)
-    assert segment_means(states, 3).flatten().tolist() == [2.0, 4.0, 6.0]  # 1-3, 3-5, 5-7
-    assert segment_means(states[:, :1], 3).flatten().tolist() == [1.0, 1.0, 1.0]
-    assert segment_means(states, 0).shape == (1, 0, 1)
+def test_clusters_start_at_the_rarest_words_and_the_heaviest_is_last() -> None:
+    states = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.8, 0.1], [0.1, 0.9], [3.0, 0.0]]])
+    ids, weights = torch.tensor([[5, 9, 6, 7, 9]]), torch.tensor([[2.0, 4.0, 1.0, 2.0, 5.0]])
+    found = cluster_means(states, ids, weights, 2)
+    right = (2 * states[0, 0] + states[0, 2] + 5 * states[0, 4]) / 8  # seeds: the first 9, and 5
+    up = (4 * states[0, 1] + 2 * states[0, 3]) / 6
+    torch.testing.assert_close(found[0], torch.stack([up, right]))
 
 
-def test_nested_means_go_from_fine_to_coarse() -> None:
-    states = torch.arange(1.0, 9.0).view(1, 8, 1)
-    halves, quarters = [2.5, 6.5], [1.5, 3.5, 5.5, 7.5]
-    assert nested_means(states, 2).flatten().tolist() == halves
-    assert nested_means(states, 6).flatten().tolist() == [*quarters, *halves]
-    assert nested_means(states, 14).flatten().tolist() == [*range(1, 9), *quarters, *halves]
-    assert nested_means(states, 4).flatten().tolist() == quarters
-    assert nested_means(states, 1).flatten().tolist() == [4.5]
-    assert nested_means(states, 0).shape == (1, 0, 1)
+def test_a_short_text_has_as_many_clusters_and_equal_words_share_one() -> None:
+    states = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    found = cluster_means(states, torch.tensor([[4, 4]]), torch.zeros(1, 2), 5)
+    assert found.isfinite().all() and set(map(tuple, found[0].tolist())) == {(1.0, 0.0), (0.0, 1.0)}
+    assert cluster_means(states[:, :1], torch.tensor([[4]]), torch.ones(1, 1), 3).tolist() == [[[1.0, 0.0]] * 3]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 8))
+@settings(deadline=None)
+def test_clusters_of_a_text_do_not_depend_on_its_neighbours(seed: int, length: int, count: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    states = torch.randn(5, length, 16, generator=draw)
+    ids = torch.randint(0, 20, (5, length), generator=draw)
+    weights = rarity(20, [0, 1])[ids]
+    together = cluster_means(states, ids, weights, count)
+    alone = torch.cat([cluster_means(*(part[[row]] for part in (states, ids, weights)), count) for row in range(5)])
+    assert together.equal(alone)
+    assert together.norm(dim=2).le(states.norm(dim=2).amax(dim=1)[:, None] + 1e-5).all()  # means of the text's states
+
+
+def test_rarity_rises_with_the_number_and_special_tokens_have_none() -> None:
+    found = rarity(100, [3, 99]).tolist()
+    assert found[3] == found[99] == 0 and found[:3] + found[4:99] == sorted(found[:3] + found[4:99])
+    assert 0 < found[5] < found[98]
 
 
 def test_last_states_repeat_the_first_where_a_document_is_too_short() -> None:

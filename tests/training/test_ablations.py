@@ -39,7 +39,8 @@ def base(beir: Path, checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
 def test_variants_are_run_valued_and_drawn(base: Path, tmp_path: Path) -> None:
     config = tmp_path / "ablations.yaml"
     changes = {"frozen": {"joint.learning_rates": [0, 1e-3, 1e-3]}, "no residual": {"model.options.residual": "none"}}
-    config.write_text(yaml.safe_dump({"base": str(base), "always": {"steps": 2}, "variants": changes}))
+    always = {"steps": 2, "joint.measure_start": False}
+    config.write_text(yaml.safe_dump({"base": str(base), "always": always, "variants": changes}))
     output = tmp_path / "out"
     command = ["ablate", "--config", str(config), "--output", str(output), "--quiet"]
     done = CliRunner().invoke(app, command)
@@ -47,7 +48,7 @@ def test_variants_are_run_valued_and_drawn(base: Path, tmp_path: Path) -> None:
     found = json.loads((output / "ablations.json").read_text())
     assert list(found) == ["the recipe", "frozen", "no residual"]
     rows = json.loads((output / "no-residual" / "joint" / "development.json").read_text())
-    assert found["no residual"] == rows["2"] and "k=4" in rows["2"]
+    assert list(rows) == ["2"] and found["no residual"] == rows["2"] and "k=4" in rows["2"]
     assert f"{rows['2']['k=4']:.4f}" in done.output
     assert (output / "ablations.png").stat().st_size > 5000
     assert [path.name for path in (output / "shared").glob("pools-100/*.jsonl")] == ["tiny.jsonl"]

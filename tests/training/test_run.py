@@ -212,7 +212,7 @@ def test_shipped_recipes_can_be_read() -> None:
         kind: {Path(str(one)).stem for one in (shipped / kind).iterdir() if load_recipe(str(one), places, recipe)}
         for kind, recipe in (("train", Recipe), ("distill", DistilRecipe))
     }
-    assert names == {"train": {"default", "qwen3-0.6b"}, "distill": {"default"}}
+    assert names == {"train": {"cross-encoder", "default", "qwen3-0.6b"}, "distill": {"default"}}
 
 
 def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(
@@ -236,6 +236,7 @@ def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(
         ({"joint": {"budgets": [9]}}, "tokens must lie between 1 and 4"),
         ({"joint": {"budgets": []}}, "at least one token budget and one phase"),
         ({"joint": {"learning_rates": [0, 0, 0]}}, "must not be negative, nor all 0"),
+        ({"steps": 0}, "is not a recipe: .*0 steps and no cross_encoder: there is nothing to train"),
         ({"queries": 0}, "is not a recipe: queries: Input should be greater than or equal to 1"),
         ({"teacher": {"cross_encoding": "x"}}, "is not a recipe: teacher.cross_encoding: Unexpected keyword"),
     ],
@@ -245,6 +246,25 @@ def test_a_recipe_that_cannot_be_carried_out_is_told_in_one_line(
 ) -> None:
     with pytest.raises(InputError, match=message):
         run_recipe(load_recipe(recipe(**changes), {"data": str(beir)}), tmp_path / "run", progress=False)
+
+
+def test_a_recipe_may_extend_another_and_end_with_the_cross_encoder(
+    recipe: Callable[..., Path], beir: Path, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    part = {"start": str(checkpoint("bert", hidden_dropout_prob=0.0)), "steps": 2, "queries": 2, "candidates": 2}
+    path, run = recipe().with_name("stage2.yaml"), tmp_path / "run"
+    path.write_text(yaml.safe_dump({"extends": "recipe.yaml", "cross_encoder": part, "steps": 0}))
+    done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert f"{run}/cross-encoder/model: trained\n" in done.output and not (run / "joint").exists()
+    assert CrossEncoderTeacher(str(run / "cross-encoder" / "model")).score("a dog", ["a dog"]).shape == (1,)
+
+
+def test_a_recipe_that_extends_itself_or_nothing(recipe: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"recipe\.yaml extends itself"):
+        load_recipe(recipe(extends="recipe.yaml"))
+    with pytest.raises(InputError, match="no recipe at .*other"):
+        load_recipe(recipe(extends="other"))
 
 
 def test_what_the_earlier_stages_cannot_use_is_told(
