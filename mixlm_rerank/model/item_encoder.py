@@ -50,8 +50,8 @@ class ItemEncoder(nn.Module):
         self.config = config
         self.hidden_size: int = backbone.config.hidden_size
         self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size))
-        vocabulary = backbone.get_input_embeddings().num_embeddings
-        self.register_buffer("rarity", rarity(vocabulary, tokenizer.all_special_ids), persistent=False)
+        special = tokenizer.all_special_ids
+        self.register_buffer("rarity", rarity(backbone.config.vocab_size, special), persistent=False)
         positions: int = backbone.config.max_position_embeddings - position_offset(backbone)
         if config.max_document_tokens + config.memory_tokens > positions:
             raise InputError(
