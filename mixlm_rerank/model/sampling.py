@@ -31,7 +31,7 @@ def rarity(vocabulary: int, special: Sequence[int]) -> Tensor:
     its inverse document frequency does. The fourth power because the first numbers are those of single characters.
     """
     weights = torch.log1p(torch.arange(vocabulary, dtype=torch.float32)) ** 4
-    weights[list(special)] = 0.0
+    weights[[token for token in special if token < vocabulary]] = 0.0  # some tokenizers have more than their model
     return weights
 
 

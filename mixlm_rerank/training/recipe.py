@@ -182,10 +182,12 @@ def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind:
     return recipe_of(read_yaml(Path(path)), places or {}, str(path), kind)
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
     """A YAML file; ``extends: OTHER.yaml`` takes from that file, beside it, every key that this one has not.
 
-    Raises InputError for a file that is missing or not YAML.
+    ``above``: files that extend this one.
+
+    Raises InputError for a file that is missing, not YAML, or extends itself in the end.
     """
     try:
         import yaml
@@ -199,9 +201,10 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if isinstance(values, dict) and "extends" in values:
         other = path.parent / str(values.pop("extends"))
-        if other.resolve() == path.resolve():
+        chain = (*above, path.resolve())
+        if other.resolve() in chain:
             raise InputError(f"{path} extends itself")
-        values = {**read_yaml(other), **values}
+        values = {**read_yaml(other, chain), **values}
     return values
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model import sampling
 from mixlm_rerank.model.sampling import cluster_means, last_states, rarity
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
@@ -123,8 +124,17 @@ def test_clusters_of_a_text_do_not_depend_on_its_neighbours(seed: int, length: i
     assert together.norm(dim=2).le(states.norm(dim=2).amax(dim=1)[:, None] + 1e-5).all()  # means of the text's states
 
 
+def test_a_batch_at_once_as_on_a_gpu_finds_the_same_clusters() -> None:
+    draw = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(6, 30, 16, generator=draw), dim=-1)
+    ids = torch.randint(0, 50, (6, 30), generator=draw)
+    weights = rarity(50, [0])[ids]
+    alone = [sampling._clusters(directions[[row]], ids[[row]], weights[[row]], 4) for row in range(6)]
+    torch.testing.assert_close(sampling._clusters(directions, ids, weights, 4), torch.cat(alone))
+
+
 def test_rarity_rises_with_the_number_and_special_tokens_have_none() -> None:
-    found = rarity(100, [3, 99]).tolist()
+    found = rarity(100, [3, 99, 120]).tolist()
     assert found[3] == found[99] == 0 and found[:3] + found[4:99] == sorted(found[:3] + found[4:99])
     assert 0 < found[5] < found[98]
 

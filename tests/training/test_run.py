@@ -263,6 +263,10 @@ def test_a_recipe_may_extend_another_and_end_with_the_cross_encoder(
 def test_a_recipe_that_extends_itself_or_nothing(recipe: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"recipe\.yaml extends itself"):
         load_recipe(recipe(extends="recipe.yaml"))
+    path = recipe(extends="b.yaml")
+    path.with_name("b.yaml").write_text("extends: recipe.yaml")
+    with pytest.raises(InputError, match=r"b\.yaml extends itself"):
+        load_recipe(path)
     with pytest.raises(InputError, match="no recipe at .*other"):
         load_recipe(recipe(extends="other"))
 
