@@ -45,7 +45,7 @@ def random_index(folder: Path, model: MixLM, documents: int, *, bar: Progress | 
     has no room for it.
     """
     if not (folder / "data.mdb").exists():
-        check_room(BuildPlan(documents, index_bytes(model, documents), 0.0), folder)
+        check_room(index_bytes(model, documents), folder)
     with writer_lock(folder):
         store = LocalStore(folder) if (folder / "data.mdb").exists() else LocalStore.create(folder, _manifest(model))
         for start, count in _chunks(store.rows, documents):

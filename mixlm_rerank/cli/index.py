@@ -1,37 +1,46 @@
-"""``mixlm-rerank index``: build a token index, and look at one."""
+"""``mixlm-rerank index``: build a token index, look at one, and keep it up to date."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Build a token index, and look at one.", no_args_is_help=True)
+app = typer.Typer(help="Build a token index, look at one, and keep it up to date.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="The index.")]
+Corpus = Annotated[str, typer.Argument(help=CORPUS_HELP)]
+SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave out documents without text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No estimate and no progress bar.")]
+ItsModel = Annotated[str | None, typer.Option("--model", help="By default the one that built the index.")]
 
 
 @app.command("build")
 def build(
-    corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
+    corpus: Corpus,
     folder: Annotated[Path, typer.Argument(help="The index: a new folder, or that of an interrupted build.")],
     model: Model = "default",
     precision: Annotated[str, typer.Option(help="Of the stored tokens: int8, float16 or float32.")] = "int8",
-    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Leave out documents without text.")] = False,
+    skip_empty: SkipEmpty = False,
     device: Device = None,
     offline: Offline = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No estimate and no progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Encode every document of a corpus once. Interrupted, the same command goes on where it stopped."""
     from ..index import TokenIndex
 
     documents = open_documents(corpus)
-    try:
+    with _interruptible(folder):
         index = TokenIndex.build(
             documents,
             load_model(model, device, offline=offline),
@@ -41,17 +50,11 @@ def build(
             skip_empty=skip_empty,
             progress=not quiet,
         )
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: run the same command again to go on; what {folder} holds is safe", err=True)
-        raise typer.Exit(130) from None
-    typer.echo(f"{folder}: {len(index):,} documents, {index.info().bytes / 1e6:,.1f} MB", err=True)
+    _say(f"{folder}: {len(index):,} documents, {index.info().bytes / 1e6:,.1f} MB")
 
 
 @app.command("info")
-def info(
-    folder: Annotated[Path, typer.Argument(help="The index.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
+def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
     """Size, shape and identity of an index."""
     from ..index import TokenIndex
 
@@ -60,8 +63,9 @@ def info(
         typer.echo(json.dumps(asdict(found)))
         return
     manifest = found.manifest
+    dead = f"; {found.dead:,} dead records (index compact)" if found.dead else ""
     rows = {
-        "documents": f"{found.documents:,}",
+        "documents": f"{found.documents:,}{dead}",
         "size": f"{found.bytes / 1e6:,.1f} MB, {found.bytes_per_document:,.0f} bytes a document",
         "tokens": f"{manifest.tokens} a document, {manifest.dim} dimensions, {manifest.precision}",
         "item encoder": f"{manifest.fingerprint} ({manifest.model})",
@@ -69,3 +73,164 @@ def info(
     }
     for name, value in rows.items():
         typer.echo(f"{name:<13} {value}")
+
+
+@app.command("add")
+def add(
+    folder: Folder,
+    corpus: Corpus,
+    model: ItsModel = None,
+    skip_empty: SkipEmpty = False,
+    device: Device = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add documents. One that is there already with another text is refused."""
+    from ..index import TokenIndex
+
+    index, documents = TokenIndex(folder), open_documents(corpus)
+    with _interruptible(folder):
+        encoder = load_model(model or index.manifest.model, device, offline=offline)
+        _say(f"{folder}: {index.add(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+
+
+@app.command("replace")
+def replace(
+    folder: Folder,
+    corpus: Corpus,
+    model: ItsModel = None,
+    skip_empty: SkipEmpty = False,
+    device: Device = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write documents whether they are there or not. Only new and changed texts are encoded."""
+    from ..index import TokenIndex
+
+    index, documents = TokenIndex(folder), open_documents(corpus)
+    with _interruptible(folder):
+        encoder = load_model(model or index.manifest.model, device, offline=offline)
+        _say(f"{folder}: {index.replace(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+
+
+@app.command("delete")
+def delete(
+    folder: Folder,
+    docids: Annotated[list[str] | None, typer.Argument(help="Docids.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A file of docids, one a line.")] = None,
+) -> None:
+    """Delete documents by docid, all or none."""
+    from ..data.lines import lines
+    from ..index import TokenIndex
+
+    wanted = [*(docids or []), *(line.strip() for _, line in (lines(file) if file else ()))]
+    if not wanted:
+        raise InputError("nothing to delete: give docids, or --file")
+    _say(f"{folder}: {TokenIndex(folder).delete(wanted)}")
+
+
+@app.command("sync")
+def sync(
+    folder: Folder,
+    corpus: Corpus,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before most of an index is deleted.")] = False,
+    model: ItsModel = None,
+    skip_empty: SkipEmpty = False,
+    device: Device = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the index hold this corpus: encode what is new or changed, delete what is gone."""
+    from ..index import TokenIndex
+
+    index, documents = TokenIndex(folder), open_documents(corpus)
+    changes = index.compare(documents, skip_empty=skip_empty)
+    if dry_run:
+        typer.echo(f"{folder}: {changes}")
+        return
+    if 2 * changes.deleted > len(index) and not yes:
+        typer.confirm(f"{folder}: {changes}. Is {corpus} the right corpus?", abort=True, err=True)
+    with _interruptible(folder):
+        encoder = load_model(model or index.manifest.model, device, offline=offline)
+        _say(f"{folder}: {index.sync(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+
+
+@app.command("compact")
+def compact(folder: Folder, quiet: Quiet = False) -> None:
+    """Give back the space of deleted and replaced documents. Readers may go on."""
+    from ..index import TokenIndex
+
+    with _interruptible(folder):
+        _say(f"{folder}: {TokenIndex(folder).compact(progress=not quiet) / 1e6:,.1f} MB saved")
+
+
+@app.command("verify")
+def verify(
+    folder: Folder,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Forget damaged documents; index sync encodes them anew.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check every document against its checksum. Exit code 1 if one is damaged."""
+    from ..index import TokenIndex
+
+    found = TokenIndex.verify(folder, drop=drop, progress=not quiet)
+    for docid, why in found.damaged.items():
+        typer.echo(f"{docid}\t{why}")
+    if not found.damaged:
+        _say(f"{folder}: {found.documents:,} documents, all whole")
+        return
+    mend = "forgotten" if drop else "to forget them: --drop"
+    _say(
+        f"{folder}: {len(found.damaged):,} of {found.documents:,} documents are damaged; {mend}; then encode them "
+        f"anew: mixlm-rerank index sync {folder} CORPUS"
+    )
+    raise typer.Exit(1)
+
+
+@app.command("copy")
+def copy(folder: Folder, target: Annotated[Path, typer.Argument(help="A new folder.")], quiet: Quiet = False) -> None:
+    """A compact copy in a new folder."""
+    from ..index import TokenIndex
+
+    _say(f"{target}: {len(TokenIndex(folder).copy(target, progress=not quiet)):,} documents")
+
+
+@app.command("export")
+def export(
+    folder: Folder,
+    url: Annotated[str, typer.Argument(help="A folder, or a URL that fsspec knows (s3://...).")],
+    quiet: Quiet = False,
+) -> None:
+    """Write the index as Parquet shards."""
+    from ..index import TokenIndex
+
+    TokenIndex(folder).export(url, progress=not quiet)
+
+
+@app.command("import")
+def import_from(
+    url: Annotated[str, typer.Argument(help="Parquet shards: a folder, or a URL that fsspec knows.")],
+    folder: Annotated[Path, typer.Argument(help="The index: a new folder, or that of an interrupted import.")],
+    quiet: Quiet = False,
+) -> None:
+    """Make an index of Parquet shards. Interrupted, the same command goes on where it stopped."""
+    from ..index import TokenIndex
+
+    with _interruptible(folder):
+        _say(f"{folder}: {len(TokenIndex.import_from(url, folder, progress=not quiet)):,} documents")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"interrupted: run the same command again to go on; what {folder} holds is safe")
+        raise typer.Exit(130) from None

@@ -1,6 +1,6 @@
 """The token index: docid -> embedding tokens of one corpus under one item encoder."""
 
-from .local import content_hash
+from .entries import content_hash
 from .protocol import Fetched, TokenStore
 from .quantiser import Quantiser
 from .token_index import TokenIndex

@@ -13,13 +13,13 @@ from ..errors import InputError
 from ..model import MixLM
 from ..progress import progress_bar
 from ..types import Document
-from .environment import DRAFT
 from .local import LocalStore
 from .lock import writer_lock
 from .manifest import Manifest
 from .plan import check_room, checked, plan_build
 from .quantiser import Quantiser
 from .segments import Segments
+from .writer import refuse_strangers
 
 __all__ = ["build"]
 
@@ -43,7 +43,7 @@ def build(
     total = None
     if iter(documents) is not documents:  # not a one-way stream: look at it before the long work
         plan = plan_build(documents, model, quantiser.record_bytes, skip_empty=skip_empty)
-        check_room(plan, folder)
+        check_room(plan.bytes - _held(folder), folder)
         total = plan.documents
         if progress:
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
@@ -67,15 +67,18 @@ def build(
         store.finish()
 
 
+def _held(folder: Path) -> int:
+    """Bytes that an interrupted build has written already."""
+    return sum(path.stat().st_blocks * 512 for path in folder.glob("*") if path.is_file())
+
+
 def _begun(folder: Path, model: MixLM, quantiser: Quantiser) -> LocalStore | None:
     """The store of an interrupted build that has committed documents; ``None`` where a build starts anew.
 
     Raises InputError, IndexMismatch for any other folder.
     """
     if not (folder / "data.mdb").exists():
-        strangers = [path.name for path in folder.glob("*") if path.name not in ("writer.lock", DRAFT)]
-        if strangers:
-            raise InputError(f"{folder} is not empty and not a token index (it holds {strangers[0]!r}): choose another")
+        refuse_strangers(folder)
         return None
     store = LocalStore(folder)
     if store.manifest.complete:

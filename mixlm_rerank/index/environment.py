@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from ..errors import IndexDamaged
 __all__ = ["Environment", "create_environment"]
 
 MAP_SIZE = 1 << 38  # an upper bound of address space, not of disk or memory
-MAX_KEY_BYTES = 511
 DRAFT = "draft.mdb"
 
 Stored = bytes | memoryview  # LMDB's keys and values
+Pairs = Iterable[tuple[Stored, Stored]]
 
 _guard = threading.RLock()  # held while an environment is opened, used or closed, and over a fork
 _open: dict[tuple[int, int], _Handle] = {}
@@ -40,19 +40,30 @@ class Environment:
     def transaction(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
         """Keep it short: a transaction held makes the file grow, and others of this process wait."""
         with _guard:
-            with self._handle.open().begin(write=write) as transaction:
-                yield transaction
+            try:
+                with self._handle.open().begin(write=write) as transaction:
+                    yield transaction
+            except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
+                raise IndexDamaged(f"the docid map in {self._handle.folder} is damaged: {error}; rebuild") from None
 
-    def rewrite(self, manifest: bytes) -> None:
-        """Put a new map in the place of this one: another manifest, all else as it was.
+    @property
+    def moved(self) -> bool:
+        """Whether another map lies now where this one was opened: a compaction's, or one built anew."""
+        try:
+            return _identity(self._handle.folder) != self._handle.identity
+        except FileNotFoundError:
+            return False
+
+    def rewrite(self, changes: Mapping[bytes, bytes], docs: Callable[[Pairs], Pairs] = lambda pairs: pairs) -> None:
+        """Put a new map in the place of this one: with ``changes`` in its meta, and the pairs that ``docs`` makes.
 
         LMDB's pages, and those of its compact copies too, show in which steps they were filled. The new ones are filled
         in the order of keys: they follow from what the map holds. After a crash it is the old map or the new one.
         """
         with _guard:
             with self.transaction() as old:
-                meta = dict(old.cursor(self.meta)) | {b"manifest": manifest}
-                draft = _draft(self._handle.folder, meta, old.cursor(self.docs))
+                meta = dict(old.cursor(self.meta)) | dict(changes)
+                draft = _draft(self._handle.folder, meta, docs(old.cursor(self.docs)))
             self._handle.replace(draft)
 
     @property
@@ -121,7 +132,7 @@ def create_environment(folder: Path, manifest: bytes) -> None:
     _put(_draft(folder, {b"manifest": manifest}, []), folder)
 
 
-def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Iterable[tuple[Stored, Stored]]) -> Path:
+def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Pairs) -> Path:
     """A map of these entries, ``docs`` in the order of their keys, on the disk under the name of a draft."""
     draft = folder / DRAFT
     draft.unlink(missing_ok=True)

@@ -6,8 +6,6 @@ document's old state or its new one, never a torn one; rows are never overwritte
 
 from __future__ import annotations
 
-import hashlib
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,70 +17,62 @@ from numpy.typing import NDArray
 
 from ..errors import IndexDamaged, InputError
 from ..types import Document
-from .environment import MAX_KEY_BYTES, Environment, create_environment
+from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, content_hash, entries_of, key_of
+from .environment import Environment, Pairs, create_environment
 from .manifest import Manifest
 from .protocol import Fetched
 from .quantiser import Quantiser
 from .segments import Segments
 
-__all__ = ["LocalStore", "content_hash"]
-
-# An entry of the docid map: where the record lies, its checksum, and the hash of the text that it came from.
-ENTRY = np.dtype([("row", "<i8"), ("crc", "<u4"), ("content", "V16")])
-ABSENT = np.array([(-1, 0, b"")], dtype=ENTRY).tobytes()
-
-
-def content_hash(document: Document) -> bytes:
-    """16 bytes that change when the text that the item encoder reads changes."""
-    return hashlib.blake2b(document.content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+__all__ = ["LocalStore"]
 
 
 class LocalStore:
-    """Opens the store in ``folder``. Raises InputError if there is none, IndexDamaged if it cannot be read."""
+    """Opens the store in ``folder``.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        whole: refuse a store with segments that are too short. False: to mend it.
+
+    Raises InputError if there is none, IndexDamaged if it cannot be read.
+    """
+
+    def __init__(self, folder: Path, *, whole: bool = True) -> None:
         if not (folder / "data.mdb").is_file():
             raise InputError(f"no token index at {folder} (make one: mixlm-rerank index build CORPUS {folder})")
         self.folder = folder
-        self._environment = Environment(folder)
-        with self._environment.transaction() as transaction:
-            manifest = transaction.get(b"manifest", db=self._environment.meta)
-        if manifest is None:
-            raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")
-        self.manifest = Manifest.loads(bytes(manifest), folder)
+        environment = Environment(folder)
+        self.manifest = _manifest(environment, folder)
         self.quantiser = Quantiser(self.manifest.precision, self.manifest.tokens, self.manifest.dim)
-        self._segments = Segments(folder, self.quantiser.record_bytes, self.manifest.rows_per_segment)
-        self._segments.open(self.rows)
+        self._view = environment, self._segments(_number(environment, b"generation"))
+        if whole:
+            self._view[1].open(self.rows)
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> LocalStore:
         """An empty store in a folder that holds none. Raises InputError if it cannot be written."""
-        with _writing(folder, 0):
+        with writing(folder, 0):
             folder.mkdir(parents=True, exist_ok=True)
             create_environment(folder, manifest.dumps())
         return cls(folder)
 
     @property
     def rows(self) -> int:
-        """Committed rows: documents ever written."""
-        with self._environment.transaction() as transaction:
-            return int(transaction.get(b"rows", db=self._environment.meta) or 0)
+        """Committed rows: documents ever written since the last compaction."""
+        return _number(self._view[0], b"rows")
 
     def __len__(self) -> int:
-        with self._environment.transaction() as transaction:
-            return int(transaction.stat(self._environment.docs)["entries"])
+        environment = self._followed()[0]
+        with environment.transaction() as transaction:
+            return int(transaction.stat(environment.docs)["entries"])
 
     @property
-    def bytes(self) -> int:
-        """Disk space of all files."""
+    def disk(self) -> int:
+        """Bytes on disk, all files together."""
         return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir() if path.is_file())
 
     def entries(self, docids: Sequence[str]) -> NDArray[np.void]:
         """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there."""
-        keys = [docid.encode("utf-8", "surrogatepass") for docid in docids]
-        with self._environment.transaction() as transaction, transaction.cursor(self._environment.docs) as cursor:
-            held = dict(cursor.getmulti([key for key in keys if 0 < len(key) <= MAX_KEY_BYTES]))
-        return np.frombuffer(b"".join(held.get(key, ABSENT) for key in keys), dtype=ENTRY)
+        return self._look_up(docids)[0]
 
     def holds(self, document: Document, row: int) -> bool:
         """Whether this very document, with this text, is the one in ``row``."""
@@ -91,31 +81,73 @@ class LocalStore:
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`."""
-        rows = self.entries(docids)["row"]
-        found = rows >= 0
-        return Fetched(self.quantiser.unpack(self._segments.read(rows[found]), tokens), found)
+        entries, segments = self._look_up(docids)
+        while True:
+            found = entries["row"] >= 0
+            try:
+                return Fetched(self.quantiser.unpack(segments.read(entries["row"][found]), tokens), found)
+            except IndexDamaged:
+                entries, now = self._look_up(docids)
+                if now is segments:
+                    raise
+                segments = now  # a compaction deleted what was not mapped yet
+
+    def scan(self, window: int) -> Iterator[tuple[list[bytes], NDArray[np.void]]]:
+        """All keys and entries, in the order of keys, in windows. Only under the writer's lock is it one state."""
+        environment = self._view[0]
+        start = b""
+        while True:
+            with environment.transaction() as transaction, transaction.cursor(environment.docs) as cursor:
+                if not (cursor.set_range(start) if start else cursor.first()):
+                    return
+                pairs = [(bytes(key), bytes(value)) for key, value in _first(cursor, window + 1)]
+            keys, values = zip(*pairs[:window], strict=True)
+            yield list(keys), np.frombuffer(b"".join(values), dtype=ENTRY)
+            if len(pairs) <= window:
+                return
+            start = pairs[window][0]
+
+    def records(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Records as they are stored: int64 [n] -> uint8 [n, record_bytes]. Raises IndexDamaged if one is gone."""
+        return self._view[1].read(rows)
+
+    def readable(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these rows lie within the files: int64 [n] -> bool [n]."""
+        return self._view[1].held(rows)
 
     def append(self, documents: Sequence[Document], tokens: NDArray[np.float32]) -> None:
-        """Write new documents and commit them: all of them or, after a crash, none.
+        """Write documents, new ones or new states of old ones, and commit them: all of them or, after a crash, none.
 
         Raises InputError if the disk is full; what was committed before stays.
         """
-        records = self.quantiser.pack(tokens)
+        keys = [key_of(document.docid) for document in documents]
+        self.append_records(keys, [content_hash(document) for document in documents], self.quantiser.pack(tokens))
+
+    def append_records(self, keys: Sequence[bytes], contents: Sequence[bytes], records: NDArray[np.uint8]) -> None:
+        """:meth:`append` of what is packed already."""
+        environment, segments = self._view
         first = self.rows
-        entries = np.zeros(len(documents), dtype=ENTRY)
-        entries["row"] = np.arange(first, first + len(documents))
-        entries["crc"] = [zlib.crc32(record.data) for record in records]
-        entries["content"] = [content_hash(document) for document in documents]
-        pairs = [
-            (document.docid.encode("utf-8", "surrogatepass"), entry.tobytes())
-            for document, entry in zip(documents, entries, strict=True)
-        ]
-        with _writing(self.folder, first):
-            self._segments.append(first, records)
-            with self._environment.transaction(write=True) as transaction:
-                with transaction.cursor(self._environment.docs) as cursor:
+        entries = entries_of(keys, contents, records, first)
+        pairs = [(key, entry.tobytes()) for key, entry in zip(keys, entries, strict=True)]
+        with writing(self.folder, len(self)):
+            segments.append(first, records)
+            with environment.transaction(write=True) as transaction:
+                with transaction.cursor(environment.docs) as cursor:
                     cursor.putmulti(sorted(pairs))
-                transaction.put(b"rows", str(first + len(documents)).encode(), db=self._environment.meta)
+                transaction.put(b"rows", str(first + len(keys)).encode(), db=environment.meta)
+
+    def remove(self, keys: Sequence[bytes]) -> None:
+        """Forget these documents, all at once. Their records stay on disk until the next compaction."""
+        environment = self._view[0]
+        with writing(self.folder, len(self)), environment.transaction(write=True) as transaction:
+            for key in keys:
+                transaction.delete(key, db=environment.docs)
+
+    def drop(self, keys: Sequence[bytes]) -> None:
+        """:meth:`remove` damaged documents; the files take the lengths that they are to have."""
+        self.remove(keys)
+        with writing(self.folder, len(self)):
+            self._view[1].pad(self.rows)
 
     def finish(self) -> None:
         """Mark the first build as complete. The files depend on the documents alone, not on interruptions.
@@ -123,14 +155,85 @@ class LocalStore:
         Raises InputError if the disk is full; the documents stay.
         """
         manifest = replace(self.manifest, complete=True)
-        with _writing(self.folder, self.rows):
-            self._environment.rewrite(manifest.dumps())
+        with writing(self.folder, len(self)):
+            self._view[0].rewrite({b"manifest": manifest.dumps()})
         self.manifest = manifest
+
+    def sweep(self) -> None:
+        """Delete what a killed compaction has left. For the writer alone."""
+        self._view[1].sweep()
+
+    def next_generation(self) -> Segments:
+        """Segments of the generation after this one, to be filled and then switched to."""
+        return self._segments(self._view[1].generation + 1)
+
+    def switch(self, segments: Segments, rows: NDArray[np.int64]) -> None:
+        """Commit that the records of ``rows``, int64 [n] ascending, are now the first n of ``segments``."""
+
+        def renumbered(pairs: Pairs) -> Pairs:
+            for key, value in pairs:
+                entry = np.frombuffer(value, dtype=ENTRY).copy()
+                entry["row"] = np.searchsorted(rows, entry["row"])
+                yield bytes(key), entry.tobytes()
+
+        changes = {b"generation": str(segments.generation).encode(), b"rows": str(len(rows)).encode()}
+        with writing(self.folder, len(self)):
+            self._view[0].rewrite(changes, renumbered)
+        self._view = self._view[0], segments
+        segments.sweep()
+
+    def _look_up(self, docids: Sequence[str]) -> tuple[NDArray[np.void], Segments]:
+        """Entries [n], and the segments that their rows are of."""
+        keys = [key_of(docid) for docid in docids]
+        environment, segments = self._followed()
+        with environment.transaction() as transaction:
+            generation = int(transaction.get(b"generation", db=environment.meta) or 0)
+            with transaction.cursor(environment.docs) as cursor:
+                held = dict(cursor.getmulti([key for key in keys if 0 < len(key) <= MAX_KEY_BYTES]))
+        if generation != segments.generation:  # compacted in this process
+            segments = self._segments(generation)
+            self._view = environment, segments
+        return np.frombuffer(b"".join(held.get(key, ABSENT) for key in keys), dtype=ENTRY), segments
+
+    def _followed(self) -> tuple[Environment, Segments]:
+        """The present map and segments: another process may have compacted the index, or built the like anew."""
+        if self._view[0].moved:
+            try:
+                there = LocalStore(self.folder)
+            except (IndexDamaged, InputError):
+                return self._view  # not finished yet; what is mapped here stays as it was
+            if there.manifest.same_tokens(self.manifest):
+                self._view = there._view
+        return self._view
+
+    def _segments(self, generation: int) -> Segments:
+        return Segments(self.folder, self.quantiser.record_bytes, self.manifest.rows_per_segment, generation)
+
+
+def _manifest(environment: Environment, folder: Path) -> Manifest:
+    with environment.transaction() as transaction:
+        manifest = transaction.get(b"manifest", db=environment.meta)
+    if manifest is None:
+        raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")
+    return Manifest.loads(bytes(manifest), folder)
+
+
+def _number(environment: Environment, key: bytes) -> int:
+    with environment.transaction() as transaction:
+        return int(transaction.get(key, db=environment.meta) or 0)
+
+
+def _first(cursor: lmdb.Cursor, count: int) -> Pairs:
+    """Pairs from where the cursor stands."""
+    for number, pair in enumerate(cursor, 1):
+        yield pair
+        if number == count:
+            return
 
 
 @contextmanager
-def _writing(folder: Path, safe: int) -> Iterator[None]:
-    """A failed write said in words."""
+def writing(folder: Path, safe: int) -> Iterator[None]:
+    """A failed write said in words. Raises InputError."""
     try:
         yield
     except (OSError, lmdb.Error) as error:

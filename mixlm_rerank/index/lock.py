@@ -7,13 +7,13 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import InputError
 
-__all__ = ["writer_lock"]
+__all__ = ["held_still", "writer_lock"]
 
 
 @contextmanager
@@ -39,3 +39,8 @@ def writer_lock(folder: Path) -> Iterator[None]:
         file.flush()
         yield
         file.truncate(0)
+
+
+def held_still(folder: Path) -> AbstractContextManager[None]:
+    """Keep writers out while a whole index is read. One that this process cannot write to needs no lock."""
+    return writer_lock(folder) if os.access(folder, os.W_OK) else nullcontext()

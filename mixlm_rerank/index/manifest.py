@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: checksums cover docid and content hash too; generations of segments
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,14 @@ class Manifest:
                 f"encoder is {model.fingerprint} ({model.name}). Rebuild it: "
                 f"mixlm-rerank index build {self.corpus} NEW_INDEX --model {model.name}"
             )
+
+    def same_tokens(self, other: Manifest) -> bool:
+        """Whether documents of the one are like documents of the other: same encoder, shape and precision."""
+
+        def tokens(manifest: Manifest) -> tuple[str, int, int, str]:
+            return manifest.fingerprint, manifest.tokens, manifest.dim, manifest.precision
+
+        return self.complete and tokens(self) == tokens(other)
 
     def dumps(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()

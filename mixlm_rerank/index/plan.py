@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..model import MixLM
 from ..types import Document
-from .environment import MAX_KEY_BYTES
+from .entries import MAX_KEY_BYTES, key_of
 
-__all__ = ["BuildPlan", "check_room", "checked", "plan_build"]
+__all__ = ["DOCID_MAP_BYTES", "BuildPlan", "check_room", "checked", "plan_build"]
 
 SAMPLE = 64
 # LMDB bytes a document, measured with docids of 8 characters in random order: 84 while building, then 46 of the map
@@ -45,7 +45,7 @@ class BuildPlan:
 def checked(documents: Iterable[Document], *, skip_empty: bool) -> Iterator[Document]:
     """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text."""
     for number, document in enumerate(documents, 1):
-        size = len(document.docid.encode("utf-8", "surrogatepass"))
+        size = len(key_of(document.docid))
         if not 0 < size <= MAX_KEY_BYTES:
             raise InputError(f"document {number}: docid of {size} bytes (1 to {MAX_KEY_BYTES} are possible)")
         if document.content.strip():
@@ -78,11 +78,10 @@ def plan_build(documents: Iterable[Document], model: MixLM, record_bytes: int, *
     )
 
 
-def check_room(plan: BuildPlan, folder: Path) -> None:
-    """Raises InputError if the disk of ``folder`` has too little room for what an interrupted build left to do."""
+def check_room(needed: int, folder: Path) -> None:
+    """Raises InputError if the disk of ``folder`` has not ``needed`` more bytes."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    needed = plan.bytes - sum(path.stat().st_blocks * 512 for path in folder.glob("*") if path.is_file())
     if free < needed:
         raise InputError(f"the index needs about {needed / 1e6:,.0f} MB; {existing} has {free / 1e6:,.0f} MB free")
 
@@ -102,7 +101,7 @@ def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]
 
 
 def _hash(docid: str) -> int:
-    return int.from_bytes(hashlib.blake2b(docid.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(key_of(docid), digest_size=8).digest(), "little")
 
 
 def _seconds_a_document(sample: list[Document], model: MixLM) -> float:

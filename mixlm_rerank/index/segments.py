@@ -16,10 +16,14 @@ SEGMENT_BYTES = 1 << 30
 
 
 class Segments:
-    """Records by row number. Rows are written once; rows past the committed count are remains of a crash."""
+    """Records by row number. Rows are written once; rows past the committed count are remains of a crash.
 
-    def __init__(self, folder: Path, record_bytes: int, rows_per_segment: int) -> None:
-        self._folder = folder
+    A compaction writes the segments of the next ``generation`` beside those of the present one.
+    """
+
+    def __init__(self, folder: Path, record_bytes: int, rows_per_segment: int, generation: int = 0) -> None:
+        self.folder = folder
+        self.generation = generation
         self._record_bytes = record_bytes
         self._rows_per_segment = rows_per_segment
         self._maps: dict[int, NDArray[np.uint8]] = {}
@@ -38,6 +42,12 @@ class Segments:
             out[chosen] = self._map(int(segment), int(inside.max()) + 1)[inside]
         return out
 
+    def held(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these rows lie within the files. int64 [n] -> bool [n]."""
+        segments, inside = np.divmod(rows, self._rows_per_segment)
+        sizes = {segment: self._records(segment) for segment in np.unique(segments).tolist()}
+        return (rows >= 0) & (inside < [sizes[segment] for segment in segments.tolist()])
+
     def append(self, first_row: int, records: NDArray[np.uint8]) -> None:
         """Write records from ``first_row`` on, over whatever a crash left there, and wait until they are on disk."""
         written = 0
@@ -47,7 +57,7 @@ class Segments:
             path = self._path(segment)
             if not path.exists():
                 path.touch()
-                _sync_folder(self._folder)
+                _sync_folder(self.folder)
             with path.open("r+b") as file:
                 file.seek(inside * self._record_bytes)
                 file.write(records[written : written + count].data)
@@ -64,26 +74,46 @@ class Segments:
         for segment in range(-(-rows // self._rows_per_segment)):
             self._map(segment, min(rows - segment * self._rows_per_segment, self._rows_per_segment))
 
+    def pad(self, rows: int) -> None:
+        """Give the first ``rows`` records room in their files again, where those were cut off or lost."""
+        for segment in range(-(-rows // self._rows_per_segment)):
+            size = min(rows - segment * self._rows_per_segment, self._rows_per_segment) * self._record_bytes
+            with self._path(segment).open("ab") as file:
+                if file.tell() < size:
+                    file.truncate(size)
+
+    def sweep(self) -> None:
+        """Delete the segments of other generations, which a compaction has left. Their readers keep them mapped."""
+        for path in self.folder.glob("tokens-*.bin"):
+            if path != self._path(_number(path)):
+                path.unlink()
+
     def _map(self, segment: int, rows: int) -> NDArray[np.uint8]:
         """The mapped segment, mapped anew if it has grown past the last mapping."""
         mapped = self._maps.get(segment)
         if mapped is None or len(mapped) < rows:
-            held = self._need(segment, rows)
+            held = self._records(segment)
+            if held < rows:
+                raise IndexDamaged(
+                    f"{self._path(segment)} holds {held} documents, {rows} were committed: restore it, or forget those "
+                    f"that are lost (mixlm-rerank index verify {self.folder} --drop) and encode them anew "
+                    f"(mixlm-rerank index sync {self.folder} CORPUS)"
+                )
             mapped = np.memmap(self._path(segment), np.uint8, mode="r", shape=(held, self._record_bytes))
             self._maps[segment] = mapped
         return mapped
 
-    def _need(self, segment: int, rows: int) -> int:
+    def _records(self, segment: int) -> int:
         path = self._path(segment)
-        held = path.stat().st_size // self._record_bytes if path.exists() else 0
-        if held < rows:
-            raise IndexDamaged(
-                f"{path} holds {held} documents, {rows} were committed: restore it, or rebuild the index"
-            )
-        return held
+        return path.stat().st_size // self._record_bytes if path.exists() else 0
 
     def _path(self, segment: int) -> Path:
-        return self._folder / f"tokens-{segment:06d}.bin"
+        generation = f"{self.generation}-" if self.generation else ""
+        return self.folder / f"tokens-{generation}{segment:06d}.bin"
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,20 +9,30 @@ from pathlib import Path
 from ..errors import IndexDamaged
 from ..model import MixLM
 from ..types import Document
+from . import updates
 from .builder import build
+from .compaction import compact, copy
+from .exchange import export_index, import_index
 from .local import LocalStore
 from .manifest import Manifest
 from .protocol import Fetched
+from .updates import Changes
+from .verification import Verification, verify
 
 __all__ = ["IndexInfo", "TokenIndex"]
 
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """Size and identity of an index. ``bytes`` is disk space, all files together."""
+    """Size and identity of an index.
+
+    ``dead`` records are of documents that were deleted or replaced since the last compaction; ``bytes`` is disk space,
+    all files together.
+    """
 
     path: str
     documents: int
+    dead: int
     bytes: int
     manifest: Manifest
 
@@ -34,7 +44,8 @@ class IndexInfo:
 class TokenIndex:
     """docid -> embedding tokens of one corpus, in a folder on this machine.
 
-    Open an existing one with ``TokenIndex(path)``. Any number of processes may read it.
+    Open an existing one with ``TokenIndex(path)``. Any number of processes may read it while one writes; each
+    :meth:`fetch` reads the state that was committed last, whole.
 
     Raises:
         InputError: there is no index.
@@ -47,8 +58,8 @@ class TokenIndex:
         if not self._store.manifest.complete:
             raise IndexDamaged(
                 f"{self.path} is half built ({self._store.rows} documents). Finish it with the command that began it: "
-                f"mixlm-rerank index build {self.manifest.corpus} {self.path} --model {self.manifest.model} "
-                f"--precision {self.manifest.precision}"
+                f"mixlm-rerank index import, or index build {self.manifest.corpus} {self.path} --model "
+                f"{self.manifest.model} --precision {self.manifest.precision}"
             )
 
     @classmethod
@@ -114,5 +125,86 @@ class TokenIndex:
         """Embedding tokens of many documents at once; the last ``tokens`` of each (all of them for ``None``)."""
         return self._store.fetch(docids, tokens)
 
+    def add(
+        self, documents: Iterable[Document], model: MixLM, *, skip_empty: bool = False, progress: bool = True
+    ) -> Changes:
+        """Encode and write documents that are not there yet; those that are, with the same text, are passed over.
+
+        As all updates: committed in windows, so after an interruption the same call goes on where it stopped.
+
+        Raises:
+            InputError: one that is there with another text, duplicate docid, empty text, disk full, folder in use.
+            IndexMismatch: another item encoder built the index.
+        """
+        return updates.add(self.path, documents, model, skip_empty=skip_empty, progress=progress)
+
+    def replace(
+        self, documents: Iterable[Document], model: MixLM, *, skip_empty: bool = False, progress: bool = True
+    ) -> Changes:
+        """Write documents whether they are there or not; those whose text has not changed are passed over.
+
+        Raises as :meth:`add`, but for texts that differ.
+        """
+        return updates.replace(self.path, documents, model, skip_empty=skip_empty, progress=progress)
+
+    def delete(self, docids: Sequence[str]) -> Changes:
+        """Forget documents, all at once; :meth:`compact` gives back their space.
+
+        Raises InputError, and deletes nothing, if one is not there.
+        """
+        return updates.delete(self.path, docids)
+
+    def sync(
+        self, documents: Iterable[Document], model: MixLM, *, skip_empty: bool = False, progress: bool = True
+    ) -> Changes:
+        """Make the index hold this corpus: encode what is new or changed, delete what is gone. Look first: compare.
+
+        Raises as :meth:`replace`; InputError for a corpus without documents.
+        """
+        return updates.sync(self.path, documents, model, skip_empty=skip_empty, progress=progress)
+
+    def compare(self, documents: Iterable[Document], *, skip_empty: bool = False) -> Changes:
+        """What :meth:`sync` would do. Encodes and writes nothing."""
+        return updates.compare(self.path, documents, skip_empty=skip_empty)
+
+    def compact(self, *, progress: bool = True) -> int:
+        """Give back the space of deleted and replaced documents, under running readers. Returns bytes saved.
+
+        It needs room for a second copy. Raises InputError if there is none, or another process writes.
+        """
+        return compact(self.path, progress=progress)
+
+    @staticmethod
+    def verify(path: str | Path, *, drop: bool = False, progress: bool = True) -> Verification:
+        """Read every document and check its checksum, in an index that is too damaged to be opened, too.
+
+        Args:
+            drop: forget the damaged documents; a :meth:`sync` encodes them anew.
+
+        Raises InputError if there is no index, IndexDamaged if its docid map or manifest cannot be read.
+        """
+        return verify(Path(path), drop=drop, progress=progress)
+
+    def copy(self, path: str | Path, *, progress: bool = True) -> TokenIndex:
+        """A compact copy in a new folder. Raises InputError if there is one, or no room."""
+        copy(self.path, Path(path), progress=progress)
+        return TokenIndex(path)
+
+    def export(self, url: str, *, progress: bool = True) -> None:
+        """Write the index as Parquet shards (see :mod:`mixlm_rerank.index.shards`) to a folder or an fsspec URL.
+
+        Raises InputError if a finished export is there, MissingDependency without pyarrow.
+        """
+        export_index(self.path, url, progress=progress)
+
+    @classmethod
+    def import_from(cls, url: str, path: str | Path, *, progress: bool = True) -> TokenIndex:
+        """An index from Parquet shards. Interrupted, the same call goes on.
+
+        Raises InputError if there is no finished export, IndexDamaged if it is not what was written.
+        """
+        import_index(url, Path(path), progress=progress)
+        return cls(path)
+
     def info(self) -> IndexInfo:
-        return IndexInfo(str(self.path), len(self), self._store.bytes, self.manifest)
+        return IndexInfo(str(self.path), len(self), self._store.rows - len(self), self._store.disk, self.manifest)

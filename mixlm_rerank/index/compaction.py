@@ -1,0 +1,65 @@
+"""An index written anew, without the records of deleted and replaced documents: in its place, or in another folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..progress import progress_bar
+from .local import LocalStore, writing
+from .lock import held_still
+from .plan import DOCID_MAP_BYTES, check_room
+from .writer import open_complete, open_to_write
+
+__all__ = ["compact", "copy", "live_rows"]
+
+WINDOW = 2048
+
+
+def live_rows(store: LocalStore) -> NDArray[np.int64]:
+    """Rows that documents lie in, int64 [n], ascending."""
+    rows = [entries["row"] for _, entries in store.scan(1 << 16)]
+    return np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
+
+
+def compact(folder: Path, *, progress: bool) -> int:
+    """See :meth:`TokenIndex.compact`."""
+    with open_to_write(folder) as store:
+        before, rows = store.disk, live_rows(store)
+        check_room(_size(store, len(rows)), folder)
+        segments = store.next_generation()
+        with writing(folder, len(store)), progress_bar(len(rows), "compact", "documents", enabled=progress) as bar:
+            for start in range(0, len(rows), WINDOW):
+                records = store.records(rows[start : start + WINDOW])
+                segments.append(start, records)
+                bar.update(len(records))
+        store.switch(segments, rows)
+        return before - store.disk
+
+
+def copy(folder: Path, target: Path, *, progress: bool) -> None:
+    """See :meth:`TokenIndex.copy`."""
+    if target.exists():
+        raise InputError(f"{target} exists already: choose a new folder for the copy")
+    draft = target.with_name(f"{target.name}.copying")
+    with held_still(folder):
+        store = open_complete(folder)
+        check_room(_size(store, len(store)), target)
+        shutil.rmtree(draft, ignore_errors=True)  # of a copy that was killed
+        there = LocalStore.create(draft, replace(store.manifest, complete=False))
+        with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
+            for keys, entries in store.scan(WINDOW):
+                contents = [content.tobytes() for content in entries["content"]]
+                there.append_records(keys, contents, store.records(entries["row"]))
+                bar.update(len(keys))
+        there.finish()
+    draft.rename(target)
+
+
+def _size(store: LocalStore, documents: int) -> int:
+    return documents * (store.quantiser.record_bytes + DOCID_MAP_BYTES)

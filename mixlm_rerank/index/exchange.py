@@ -1,0 +1,97 @@
+"""An index to Parquet shards and back: for other tools, other machines, and for what many workers have encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import IndexDamaged, InputError
+from ..progress import progress_bar
+from .entries import docid_of
+from .local import LocalStore
+from .lock import held_still, writer_lock
+from .manifest import Manifest
+from .plan import DOCID_MAP_BYTES, check_room
+from .quantiser import Quantiser
+from .shards import CATALOGUE, Shards
+from .writer import open_complete, refuse_strangers
+
+__all__ = ["export_index", "import_index"]
+
+SHARD_BYTES = 1 << 28
+WINDOW = 16384  # documents a commit of an import
+
+
+def export_index(folder: Path, url: str, *, progress: bool) -> None:
+    """See :meth:`TokenIndex.export`."""
+    shards = Shards(url)
+    shards.prepare()
+    with held_still(folder):
+        store = open_complete(folder)
+        names: list[str] = []
+        with progress_bar(len(store), "export", "documents", enabled=progress) as bar:
+            for keys, entries in store.scan(max(1, SHARD_BYTES // store.quantiser.record_bytes)):
+                names.append(f"part-{len(names):06d}.parquet")
+                contents = [content.tobytes() for content in entries["content"]]
+                shards.write(names[-1], keys, contents, store.records(entries["row"]), entries["crc"])
+                bar.update(len(keys))
+        shards.finish(store.manifest, names, len(store))
+
+
+def import_index(url: str, folder: Path, *, progress: bool) -> None:
+    """See :meth:`TokenIndex.import_from`."""
+    shards = Shards(url)
+    manifest, names, documents = shards.catalogue()
+    manifest = replace(manifest, complete=False)
+    _begun(folder, manifest, documents)  # refuse before anything is written
+    with writer_lock(folder):
+        store = _begun(folder, manifest, documents) or LocalStore.create(folder, manifest)
+        done = store.rows
+        row = 0
+        with progress_bar(documents, "import", "documents", enabled=progress, initial=done) as bar:
+            for name in names:
+                for keys, contents, records in shards.read(name, WINDOW):
+                    committed = min(max(done - row, 0), len(keys))
+                    _check_committed(store, keys[:committed], contents[:committed], row, url)
+                    row += len(keys)
+                    if committed < len(keys):
+                        _refuse_known(store, keys[committed:], f"{url}/{name}")
+                        store.append_records(keys[committed:], contents[committed:], records[committed:])
+                        bar.update(len(keys) - committed)
+        if row != documents:
+            raise IndexDamaged(f"{url} holds {row} documents, its {CATALOGUE} says {documents}: export it again")
+        store.finish()
+
+
+def _begun(folder: Path, exported: Manifest, documents: int) -> LocalStore | None:
+    """The store of an interrupted import; ``None`` where one starts anew."""
+    record_bytes = Quantiser(exported.precision, exported.tokens, exported.dim).record_bytes
+    if not (folder / "data.mdb").exists():
+        refuse_strangers(folder)
+        check_room(documents * (record_bytes + DOCID_MAP_BYTES), folder)
+        return None
+    store = LocalStore(folder)
+    if store.manifest != exported:
+        raise InputError(f"{folder} is a token index already, and not of this import: choose another folder")
+    return store
+
+
+def _check_committed(
+    store: LocalStore, keys: Sequence[bytes], contents: Sequence[bytes], first_row: int, url: str
+) -> None:
+    entries = store.entries([docid_of(key) for key in keys])
+    same = (entries["row"] == np.arange(first_row, first_row + len(keys))).all()
+    if not same or [content.tobytes() for content in entries["content"]] != list(contents):
+        raise InputError(f"{url} has changed since its import into {store.folder} was interrupted: delete the folder")
+
+
+def _refuse_known(store: LocalStore, keys: Sequence[bytes], where: str) -> None:
+    docids = [docid_of(key) for key in keys]
+    seen: set[str] = set()
+    for docid, row in zip(docids, store.entries(docids)["row"], strict=True):
+        if row >= 0 or docid in seen:
+            raise InputError(f"{where} holds {docid!r}, which came before: a docid may stand in one place only")
+        seen.add(docid)

@@ -1,0 +1,170 @@
+"""Changing an index in place: add, replace, delete, sync. Committed in windows; run again, each goes on.
+
+After any of these the tokens of every document are those of a fresh build, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..model import MixLM
+from ..progress import progress_bar
+from ..types import Document
+from .entries import content_hash, docid_of, key_of
+from .local import LocalStore
+from .plan import DOCID_MAP_BYTES, check_room, checked
+from .writer import open_complete, open_to_write
+
+__all__ = ["Changes", "add", "compare", "delete", "replace", "sync"]
+
+WINDOW = 2048
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many documents an update concerns: written because they are ``new`` or their text ``changed``, or deleted."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+
+    def __str__(self) -> str:
+        parts = (("new", self.new), ("changed", self.changed), ("unchanged", self.unchanged), ("deleted", self.deleted))
+        return ", ".join(f"{count:,} {name}" for name, count in parts)
+
+
+def add(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_empty: bool, progress: bool) -> Changes:
+    """See :meth:`TokenIndex.add`."""
+    with open_to_write(folder, model) as store:
+        return _Update(store, documents, skip_empty, only_new=True).run(model, "add", progress)
+
+
+def replace(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_empty: bool, progress: bool) -> Changes:
+    """See :meth:`TokenIndex.replace`."""
+    with open_to_write(folder, model) as store:
+        return _Update(store, documents, skip_empty).run(model, "replace", progress)
+
+
+def delete(folder: Path, docids: Sequence[str]) -> Changes:
+    """See :meth:`TokenIndex.delete`."""
+    with open_to_write(folder) as store:
+        wanted = list(dict.fromkeys(docids))
+        absent = [docid for docid, row in zip(wanted, store.entries(wanted)["row"], strict=True) if row < 0]
+        if absent:
+            raise InputError(f"{folder} does not hold {absent[0]!r} ({len(absent)} of {len(wanted)}): nothing deleted")
+        store.remove([key_of(docid) for docid in wanted])
+        return Changes(unchanged=len(store), deleted=len(wanted))
+
+
+def sync(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_empty: bool, progress: bool) -> Changes:
+    """See :meth:`TokenIndex.sync`."""
+    with open_to_write(folder, model) as store:
+        update = _Update(store, documents, skip_empty)
+        written = update.run(model, "sync", progress)
+        if not update.documents_seen:
+            raise InputError("the corpus holds no documents: to empty an index, delete its folder")
+        gone = update.unseen()
+        if gone:
+            store.remove(gone)
+        return Changes(written.new, written.changed, written.unchanged, len(gone))
+
+
+def compare(folder: Path, documents: Iterable[Document], *, skip_empty: bool) -> Changes:
+    """See :meth:`TokenIndex.compare`."""
+    update = _Update(open_complete(folder), documents, skip_empty)
+    found = update.survey()
+    return Changes(found.new, found.changed, found.unchanged, len(update.unseen()))
+
+
+class _Update:
+    """One pass over documents that are to be in the index as they are."""
+
+    def __init__(
+        self, store: LocalStore, documents: Iterable[Document], skip_empty: bool, *, only_new: bool = False
+    ) -> None:
+        self.store = store
+        self.documents = documents
+        self.skip_empty = skip_empty
+        self.only_new = only_new
+        self.documents_seen = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.first = self.store.rows  # what is written from here on lies behind it
+        self.seen = np.zeros(self.first, dtype=bool)  # rows of documents that came by
+        self.fresh: set[bytes] = set()  # docids that came by and had no row then
+
+    def run(self, model: MixLM, task: str, progress: bool) -> Changes:
+        """Encode and write what is new or changed."""
+        total = None
+        if iter(self.documents) is not self.documents:  # not a one-way stream: refuse before the long work
+            found = self.survey()
+            room = (found.new + found.changed) * (self.store.quantiser.record_bytes + DOCID_MAP_BYTES)
+            check_room(room, self.store.folder)
+            total = found.new + found.changed
+            self._begin()
+        new = changed = unchanged = 0
+        with progress_bar(total, task, "documents", enabled=progress) as bar:
+            for window in self._windows():
+                lacking, outdated = self._sorted_out(window)
+                if writes := [*lacking, *outdated]:
+                    self.store.append(writes, model.encode([document.content for document in writes], bar=bar))
+                new, changed = new + len(lacking), changed + len(outdated)
+                unchanged += len(window) - len(writes)
+        return Changes(new, changed, unchanged)
+
+    def survey(self) -> Changes:
+        """What :meth:`run` would do. Raises InputError where it would."""
+        new = changed = unchanged = 0
+        for window in self._windows():
+            lacking, outdated = self._sorted_out(window)
+            new, changed = new + len(lacking), changed + len(outdated)
+            unchanged += len(window) - len(lacking) - len(outdated)
+        return Changes(new, changed, unchanged)
+
+    def unseen(self) -> list[bytes]:
+        """Keys of the documents that were in the index before and did not come by."""
+        gone: list[bytes] = []
+        if not self.first:
+            return gone
+        for keys, entries in self.store.scan(WINDOW):
+            rows = entries["row"]
+            absent = (rows < self.first) & ~self.seen[np.minimum(rows, self.first - 1)]
+            gone.extend(keys[place] for place in np.flatnonzero(absent))
+        return gone
+
+    def _windows(self) -> Iterator[list[Document]]:
+        stream = checked(self.documents, skip_empty=self.skip_empty)
+        while window := list(islice(stream, WINDOW)):
+            self.documents_seen += len(window)
+            yield window
+
+    def _sorted_out(self, window: list[Document]) -> tuple[list[Document], list[Document]]:
+        """Documents that the index lacks, and those that it holds with another text."""
+        entries = self.store.entries([document.docid for document in window])
+        lacking, outdated = [], []
+        for document, entry in zip(window, entries, strict=True):
+            row, key = int(entry["row"]), key_of(document.docid)
+            if row >= self.first or key in self.fresh or (row >= 0 and self.seen[row]):
+                raise InputError(
+                    f"duplicate docid {document.docid!r} in the documents; what was written before is safe"
+                )
+            if row < 0:
+                self.fresh.add(key)
+                lacking.append(document)
+                continue
+            self.seen[row] = True
+            if entry["content"].tobytes() != content_hash(document):
+                if self.only_new:
+                    raise InputError(
+                        f"{self.store.folder} holds {docid_of(key)!r} already, with another text: use replace"
+                    )
+                outdated.append(document)
+        return lacking, outdated

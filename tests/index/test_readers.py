@@ -1,0 +1,109 @@
+"""Readers in other processes see a committed state, whatever a writer does, and the newest at the next fetch."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mixlm_rerank import Document, TokenIndex
+from mixlm_rerank.index import segments
+
+DOCUMENTS, READERS = 40, 4
+
+
+def version(number: int) -> list[Document]:
+    """All documents, in a state that tells its number."""
+    return [Document(f"d{docid}", f"{number}") for docid in range(DOCUMENTS)]
+
+
+def read_until(index: TokenIndex, stub: Any, done: Path) -> None:
+    """Fetch all documents again and again: each time one version, whole, and never an older one."""
+    known = {encoded(stub, number): number for number in range(400)}
+    docids = [document.docid for document in version(0)]
+    latest = 0
+    while not done.exists():
+        fetched = index.fetch(docids)
+        assert fetched.found.all()
+        versions = {known[tokens.tobytes()] for tokens in fetched.tokens}
+        assert len(versions) == 1, f"a mixed read of versions {versions}"
+        assert versions.pop() >= latest
+        latest = known[fetched.tokens[0].tobytes()]
+
+
+def encoded(stub: Any, number: int) -> bytes:
+    return stub().encode([f"{number}"]).tobytes()
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(4, marks=pytest.mark.timeout(60)),
+        pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(400)]),
+    ],
+)
+def test_no_read_is_torn_or_mixed_and_compaction_loses_none(
+    tmp_path: Path, stub: Any, forked: Any, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Every window is one commit, so a version appears at once; every third is followed by a compaction."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 3 * 96 * 7)
+    index = TokenIndex.build(version(0), stub(), tmp_path / "index", precision="float32", progress=False)
+    done = tmp_path / "done"
+    readers = [forked(lambda: read_until(TokenIndex(index.path), stub, done)) for _ in range(READERS)]
+    end = time.monotonic() + seconds
+    for number in range(1, 400):
+        index.replace(version(number), stub(), progress=False)
+        if number % 3 == 0:
+            index.compact(progress=False)
+        time.sleep(seconds / 500)
+        if time.monotonic() > end:
+            break
+    done.touch()
+    assert [os.waitpid(reader, 0)[1] for reader in readers] == [0] * READERS
+    assert number > 20
+
+
+def test_a_reader_of_this_process_follows_updates_and_compactions(tmp_path: Path, stub: Any) -> None:
+    writer = TokenIndex.build(version(0), stub(), tmp_path / "index", precision="float32", progress=False)
+    reader = TokenIndex(writer.path)
+    for number in range(1, 4):
+        writer.replace(version(number), stub(), progress=False)
+        assert reader.fetch(["d7"]).tokens.tobytes() == encoded(stub, number)
+        writer.compact(progress=False)
+        assert reader.fetch(["d7"]).tokens.tobytes() == encoded(stub, number)
+    writer.delete(["d7"])
+    assert not reader.fetch(["d7"]).found[0] and "d7" not in reader and len(reader) == DOCUMENTS - 1
+
+
+def test_a_reader_that_mapped_nothing_survives_a_compaction(
+    tmp_path: Path, stub: Any, forked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer adds a segment that the reader has not mapped, then compacts it away."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 30 * 10)
+    index = TokenIndex.build(version(0), stub(), tmp_path / "index", progress=False)
+    expected = index.fetch([f"d{docid}" for docid in range(DOCUMENTS)]).tokens
+
+    def work() -> None:
+        there = TokenIndex(index.path)
+        there.add([Document("new", "new")], stub(), progress=False)
+        there.compact(progress=False)
+
+    assert os.waitpid(forked(work), 0)[1] == 0
+    docids = [f"d{docid}" for docid in range(DOCUMENTS)]
+    np.testing.assert_array_equal(index.fetch(docids).tokens, expected)
+    assert "new" in index and len(index) == DOCUMENTS + 1
+
+
+def test_an_index_rebuilt_by_the_same_model_is_followed(tmp_path: Path, stub: Any, forked: Any) -> None:
+    index = TokenIndex.build(version(0), stub(), tmp_path / "index", precision="float32", progress=False)
+
+    def work() -> None:
+        index.path.rename(tmp_path / "old")
+        TokenIndex.build(version(5), stub(), index.path, precision="float32", progress=False)
+
+    assert os.waitpid(forked(work), 0)[1] == 0
+    assert index.fetch(["d7"]).tokens.tobytes() == encoded(stub, 5)
