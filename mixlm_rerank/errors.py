@@ -5,6 +5,7 @@
     ├── MissingDocuments    candidates that the token index does not hold, under missing="error"
     ├── IndexMismatch       a token index that was built by another item encoder
     ├── IndexDamaged        a token index that is not whole (torn, foreign, of another format version)
+    ├── StoreUnavailable    a shared cache (Redis) that does not answer
     └── MissingDependency   an extra (or Java) that this feature needs and this machine lacks
 
 Every message names the thing, what was expected and how to mend it. The command line prints it as one line and
@@ -15,7 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["IndexDamaged", "IndexMismatch", "InputError", "MissingDependency", "MissingDocuments", "MixLMError"]
+__all__ = [
+    "IndexDamaged",
+    "IndexMismatch",
+    "InputError",
+    "MissingDependency",
+    "MissingDocuments",
+    "MixLMError",
+    "StoreUnavailable",
+]
 
 
 class MixLMError(Exception):
@@ -51,6 +60,10 @@ class IndexMismatch(MixLMError):
 
 class IndexDamaged(MixLMError):
     """A token index cannot be read: torn, incomplete, foreign, or of another format version."""
+
+
+class StoreUnavailable(MixLMError):
+    """A shared cache of embedding tokens does not answer; the next call tries it again."""
 
 
 class MissingDependency(MixLMError, ImportError):

@@ -223,12 +223,26 @@ def import_from(
         _say(f"{folder}: {len(TokenIndex.import_from(url, folder, progress=not quiet)):,} documents")
 
 
+@app.command("push")
+def push(
+    folder: Folder,
+    url: Annotated[str, typer.Argument(help="redis://HOST:PORT/DB#NAME")],
+    ttl: Annotated[int | None, typer.Option(help="Seconds after which Redis forgets it.", min=1)] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Put the index into Redis, or bring what is there up to date. Interrupted, the same command goes on."""
+    from ..index import TokenIndex
+
+    with _interruptible(url):
+        _say(f"{url}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
+
+
 def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
 @contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
+def _interruptible(folder: Path | str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from .entries import content_hash
 from .protocol import Fetched, TokenStore
 from .quantiser import Quantiser
+from .redis_store import RedisTokenStore
 from .token_index import TokenIndex
 
-__all__ = ["Fetched", "Quantiser", "TokenIndex", "TokenStore", "content_hash"]
+__all__ = ["Fetched", "Quantiser", "RedisTokenStore", "TokenIndex", "TokenStore", "content_hash"]

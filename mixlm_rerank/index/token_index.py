@@ -16,6 +16,7 @@ from .exchange import export_index, import_index
 from .local import LocalStore
 from .manifest import Manifest
 from .protocol import Fetched
+from .push import push
 from .updates import Changes
 from .verification import Verification, verify
 
@@ -205,6 +206,17 @@ class TokenIndex:
         """
         import_index(url, Path(path), progress=progress)
         return cls(path)
+
+    def push(self, url: str, *, ttl: int | None = None, progress: bool = True) -> Changes:
+        """Put the index into Redis, or bring what is there up to date; interrupted, the same call goes on.
+
+        Args:
+            url: ``redis://HOST:PORT/DB#NAME``. Read it with :class:`RedisTokenStore`.
+            ttl: seconds after which Redis forgets it, unless it is pushed again.
+
+        Raises InputError for an unusable URL or too little memory there, StoreUnavailable if Redis does not answer.
+        """
+        return push(self.path, url, ttl=ttl, progress=progress)
 
     def info(self) -> IndexInfo:
         return IndexInfo(str(self.path), len(self), self._store.rows - len(self), self._store.disk, self.manifest)

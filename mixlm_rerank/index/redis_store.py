@@ -1,0 +1,177 @@
+"""Redis as a shared cache of a token index: many rerankers on many machines, one copy of the embedding tokens.
+
+Keys of an index called NAME:
+
+- ``mixlm:NAME:manifest`` holds the manifest (JSON);
+- ``mixlm:NAME:FINGERPRINT:DOCID`` holds a document: 16 bytes hash of its text, then its record (:class:`Quantiser`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urldefrag
+
+import numpy as np
+
+from ..errors import IndexDamaged, IndexMismatch, InputError, MissingDependency, StoreUnavailable
+from .entries import key_of
+from .manifest import Manifest
+from .protocol import Fetched
+from .quantiser import Quantiser
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+__all__ = ["CONTENT_BYTES", "RedisKeys", "RedisTokenStore", "connect"]
+
+CONTENT_BYTES = 16
+MGET_KEYS = 256  # a command; several go out in one round trip
+
+_log = logging.getLogger(__name__)
+
+
+class RedisTokenStore:
+    """A token index that ``mixlm-rerank index push`` has put into Redis. Safe in threads; reconnects by itself.
+
+    Args:
+        url: ``redis://HOST:PORT/DB#NAME``, NAME being the index; also ``rediss://`` and ``unix://``, as redis-py knows.
+        unavailable: if Redis does not answer, ``"error"``: raise StoreUnavailable; ``"missing"``: log it, and take all
+            candidates of that query for missing, so that the reranker's ``missing`` policy holds ("last": they keep
+            their first-stage order).
+        timeout: seconds to wait for a connection, and for an answer.
+
+    Raises:
+        InputError: no such index, or an unusable URL.
+        StoreUnavailable: Redis does not answer.
+        MissingDependency: redis-py is not installed.
+    """
+
+    def __init__(self, url: str, *, unavailable: Literal["error", "missing"] = "error", timeout: float = 1.0) -> None:
+        if unavailable not in ("error", "missing"):
+            raise InputError(f'unavailable must be "error" or "missing", not {unavailable!r}')
+        self.url = url
+        self.unavailable = unavailable
+        self.timeout = timeout
+        self._redis, name = connect(url, timeout)
+        with reaching(url):
+            manifest = self._redis.get(RedisKeys.manifest_of(name))
+        if manifest is None:
+            raise InputError(f"there is no token index {name!r} in {url} (put one there: mixlm-rerank index push)")
+        self.manifest = Manifest.loads(manifest, url)
+        if not self.manifest.complete:
+            raise IndexDamaged(f"{url} is half pushed: finish it (mixlm-rerank index push)")
+        self._keys = RedisKeys(name, self.manifest)
+        self._quantiser = Quantiser(self.manifest.precision, self.manifest.tokens, self.manifest.dim)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopened, (self.url, self.unavailable, self.timeout)
+
+    def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
+        """See :class:`TokenStore`.
+
+        Raises StoreUnavailable under that policy, IndexMismatch if another encoder's index has been pushed since.
+        """
+        try:
+            with reaching(self.url):
+                values = self._values(docids)
+        except StoreUnavailable as error:
+            if self.unavailable == "error":
+                raise
+            _log.warning("%s; its %d candidates count as missing", error, len(docids))
+            values = [None] * len(docids)
+        found = np.array([value is not None for value in values], dtype=bool)
+        held = b"".join(value for value in values if value is not None)
+        size = CONTENT_BYTES + self._quantiser.record_bytes
+        if len(held) != size * int(found.sum()):
+            raise IndexDamaged(f"{self.url} holds a document of another size than {size} bytes: push the index anew")
+        records = np.frombuffer(held, dtype=np.uint8).reshape(-1, size)[:, CONTENT_BYTES:]
+        return Fetched(self._quantiser.unpack(records, tokens), found)
+
+    def _values(self, docids: Sequence[str]) -> list[bytes | None]:
+        keys = [self._keys.document(key_of(docid)) for docid in docids]
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.get(self._keys.manifest)
+            for start in range(0, len(keys), MGET_KEYS):
+                pipeline.mget(keys[start : start + MGET_KEYS])
+            manifest, *chunks = pipeline.execute()
+        if manifest is None:
+            raise StoreUnavailable(f"{self.url} has lost its index (Redis was emptied, or it expired): push it again")
+        now = Manifest.loads(manifest, self.url)
+        if not now.same_tokens(self.manifest):
+            raise IndexMismatch(
+                f"{self.url} holds now an index of item encoder {now.fingerprint} ({now.model}), no longer of "
+                f"{self.manifest.fingerprint} ({self.manifest.model}): open it anew, with that model"
+            )
+        return [value for chunk in chunks for value in chunk]
+
+
+class RedisKeys:
+    """The keys of an index under its name."""
+
+    def __init__(self, name: str, manifest: Manifest) -> None:
+        self.manifest = self.manifest_of(name)
+        self.name_prefix = f"mixlm:{name}:".encode()
+        self.prefix = self.name_prefix + f"{manifest.fingerprint}-{manifest.precision}:".encode()
+
+    @staticmethod
+    def manifest_of(name: str) -> str:
+        return f"mixlm:{name}:manifest"
+
+    def document(self, key: bytes) -> bytes:
+        return self.prefix + key
+
+
+def connect(url: str, timeout: float) -> tuple[Redis, str]:
+    """A client, and the name of the index in the URL. Connects at the first command.
+
+    Raises InputError for a URL that is none, MissingDependency without redis-py.
+    """
+    try:
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError:
+        raise MissingDependency("a token index in Redis needs redis-py: pip install 'mixlm-rerank[redis]'") from None
+    server, name = urldefrag(url)
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise InputError(
+            f"{url!r} does not name an index: redis://HOST:PORT/DB#NAME, of letters, digits, '.', '-', '_'"
+        )
+    try:
+        client = Redis.from_url(
+            server,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 1),  # a connection that the server has closed meanwhile
+        )
+    except ValueError as error:
+        raise InputError(f"{url!r} is no address of a Redis: {error}") from None
+    return client, name
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Redis' failures said in words. Raises StoreUnavailable, InputError."""
+    from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryError, RedisError, TimeoutError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        raise InputError(f"{url} refuses us ({error}): give user and password in the URL") from None
+    except OutOfMemoryError:
+        raise InputError(f"{url} is full: raise its maxmemory, and run the same command again to go on") from None
+    except (ConnectionError, TimeoutError) as error:
+        raise StoreUnavailable(f"{url} does not answer ({error}): is Redis running there?") from None
+    except RedisError as error:
+        raise StoreUnavailable(f"{url} cannot serve now: {error}") from None
+
+
+def _reopened(url: str, unavailable: Literal["error", "missing"], timeout: float) -> RedisTokenStore:
+    return RedisTokenStore(url, unavailable=unavailable, timeout=timeout)

@@ -1,0 +1,257 @@
+"""A real Redis serves what the local index serves; where it fails, the policy holds, and it recovers by itself."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mixlm_rerank import Document, Reranker, TokenIndex
+from mixlm_rerank.errors import IndexDamaged, IndexMismatch, InputError, StoreUnavailable
+from mixlm_rerank.index import RedisTokenStore, push
+from mixlm_rerank.index.updates import Changes
+
+pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed (apt)")
+redis = pytest.importorskip("redis")
+
+DOCIDS = [f"d{number}" for number in range(30)]
+
+
+class Server:
+    """A Redis server of our own that can be stopped and started."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.command = ["redis-server", "--port", str(self.port), "--dir", str(folder), "--save", "", *options]
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0#corpus"
+
+    @property
+    def client(self) -> Any:
+        return redis.Redis(port=self.port)
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                self.client.ping()
+                return
+            except redis.exceptions.ConnectionError:
+                time.sleep(0.02)
+        raise TimeoutError("Redis did not start")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.process.send_signal(signal.SIGCONT)
+    server.stop()
+
+
+@pytest.fixture
+def index(tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]]) -> TokenIndex:
+    return TokenIndex.build(corpus(30), stub(), tmp_path / "index", progress=False)
+
+
+@pytest.fixture
+def store(server: Server, index: TokenIndex) -> RedisTokenStore:
+    assert index.push(server.url, progress=False) == Changes(new=30)
+    return RedisTokenStore(server.url)
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16", "float32"])
+def test_it_serves_what_the_local_index_serves(
+    server: Server, tmp_path: Path, stub: Any, corpus: Any, precision: str
+) -> None:
+    documents = [*corpus(600), Document("é ü", "text"), Document("\ud800", "text")]
+    index = TokenIndex.build(documents, stub(), tmp_path / "index", precision=precision, progress=False)
+    index.push(server.url, progress=False)
+    store = RedisTokenStore(server.url)
+    docids = ["d599", "x", "d0", "é ü", "\ud800", "d0", "", *(f"d{number}" for number in range(500))]
+    for tokens in (None, 2):
+        there, here = store.fetch(docids, tokens), index.fetch(docids, tokens)
+        np.testing.assert_array_equal(there.tokens, here.tokens)
+        assert there.found.tolist() == here.found.tolist()
+    assert store.fetch([], 1).tokens.shape == (0, 1, 8)
+    assert store.manifest == index.manifest
+
+
+def test_only_what_differs_is_pushed(server: Server, index: TokenIndex, store: RedisTokenStore, stub: Any) -> None:
+    index.sync([Document(f"d{number}", f"text number {max(number, 3)}") for number in range(31)][1:], stub())
+    assert index.push(server.url, progress=False) == Changes(new=1, changed=2, unchanged=27, deleted=1)
+    assert store.fetch(["d0", "d30"]).found.tolist() == [False, True]
+    np.testing.assert_array_equal(store.fetch(DOCIDS).tokens, index.fetch(DOCIDS).tokens)
+    assert index.push(server.url, progress=False) == Changes(unchanged=30)
+    assert len(server.client.keys("*")) == 31
+
+
+def test_a_push_that_is_killed_goes_on(
+    server: Server, index: TokenIndex, forked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "WINDOW", 10)
+    left, whole = 2, push._written
+
+    def write(*arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(*arguments)
+
+    monkeypatch.setattr(push, "_written", write)
+    os.waitpid(forked(lambda: index.push(server.url, progress=False)), 0)
+    monkeypatch.setattr(push, "_written", whole)
+    with pytest.raises(IndexDamaged, match="is half pushed: finish it"):
+        RedisTokenStore(server.url)
+    assert index.push(server.url, progress=False) == Changes(new=10, unchanged=20)
+    assert RedisTokenStore(server.url).fetch(DOCIDS).found.all()
+
+
+def test_another_encoder_takes_the_place_and_readers_of_the_first_are_told(
+    server: Server, store: RedisTokenStore, tmp_path: Path, stub: Any, corpus: Any
+) -> None:
+    other = TokenIndex.build(corpus(5), stub(fingerprint="fedcba"), tmp_path / "other", progress=False)
+    other.push(server.url, progress=False)
+    with pytest.raises(IndexMismatch, match=r"holds now an index of item encoder fedcba"):
+        store.fetch(DOCIDS)
+    assert RedisTokenStore(server.url).fetch(DOCIDS).found.sum() == 5
+    assert len(server.client.keys("*")) == 6
+
+
+def test_names_are_kept_apart(server: Server, store: RedisTokenStore, index: TokenIndex, stub: Any) -> None:
+    """One name may begin with the other."""
+    index.delete(["d0"])
+    index.push(f"{server.url}-2", progress=False)
+    index.push(f"{server.url}.a", progress=False)
+    assert store.fetch(DOCIDS).found.all()
+    assert RedisTokenStore(f"{server.url}-2").fetch(DOCIDS).found.sum() == 29
+
+
+def test_redis_may_forget_it_after_a_while(server: Server, index: TokenIndex) -> None:
+    index.push(server.url, ttl=1000, progress=False)
+    keys = server.client.keys("*")
+    assert len(keys) == 31 and all(900 < server.client.ttl(key) <= 1000 for key in keys)
+    index.push(server.url, ttl=5000, progress=False)
+    assert all(4900 < server.client.ttl(key) <= 5000 for key in keys)
+
+
+def test_a_stopped_server_is_an_error_and_then_it_recovers(
+    server: Server, index: TokenIndex, store: RedisTokenStore
+) -> None:
+    server.stop()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="does not answer .*: is Redis running there"):
+            store.fetch(DOCIDS)
+    server.start()
+    with pytest.raises(StoreUnavailable, match="has lost its index .*push it again"):
+        store.fetch(DOCIDS)
+    index.push(server.url, progress=False)
+    assert store.fetch(DOCIDS).found.all()
+
+
+def test_a_server_that_hangs_costs_the_timeout_and_no_more(server: Server, store: RedisTokenStore) -> None:
+    hasty = RedisTokenStore(server.url, timeout=0.2)
+    server.process.send_signal(signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        hasty.fetch(DOCIDS)
+    assert time.monotonic() - start < 5
+    server.process.send_signal(signal.SIGCONT)
+    assert hasty.fetch(DOCIDS).found.all()
+
+
+def test_stopped_in_mid_query_the_first_stage_order_stays(
+    server: Server, tmp_path: Path, tiny: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The policy "missing", with the reranker's "last"."""
+    model = tiny("bert", tokens=4)
+    documents = [Document(f"d{number}", f"text number {number} of a tiny corpus") for number in range(12)]
+    index = TokenIndex.build(documents, model, tmp_path / "real", progress=False)
+    index.push(server.url, progress=False)
+    reranker = Reranker(model, RedisTokenStore(server.url, unavailable="missing", timeout=0.5))
+    hits = [(f"d{number}", float(20 - number)) for number in range(12)]
+    expected = Reranker(model, index).rerank("a query", hits)
+    assert reranker.rerank("a query", hits) == expected
+    server.stop()
+    down = reranker.rerank("a query", hits)
+    assert [doc.docid for doc in down] == [docid for docid, _ in hits] and all(doc.missing for doc in down)
+    assert "its 12 candidates count as missing" in caplog.text
+    server.start()
+    index.push(server.url, progress=False)
+    assert reranker.rerank("a query", hits) == expected
+
+
+def test_a_child_process_opens_its_own_connection(store: RedisTokenStore, index: TokenIndex, forked: Any) -> None:
+    expected = index.fetch(DOCIDS).tokens
+
+    def read() -> None:
+        for there in (store, pickle.loads(pickle.dumps(store))):
+            np.testing.assert_array_equal(there.fetch(DOCIDS).tokens, expected)
+
+    assert os.waitpid(forked(read), 0)[1] == 0
+    read()
+
+
+def test_too_little_memory_is_told_before_or_when_it_is_met(
+    tmp_path: Path, index: TokenIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(tmp_path, "--maxmemory", "2mb")
+    monkeypatch.setattr(push, "OVERHEAD_BYTES", 1 << 20)
+    with pytest.raises(InputError, match=r"the index needs about 3\d MB; redis://.* \(maxmemory\)"):
+        index.push(server.url, progress=False)
+    monkeypatch.setattr(push, "_check_memory", lambda *arguments: None)
+    server.client.config_set("maxmemory", 1)
+    with pytest.raises(InputError, match=r"is full: raise its maxmemory"):
+        index.push(server.url, progress=False)
+    server.stop()
+
+
+def test_a_value_of_another_size_is_damage(server: Server, store: RedisTokenStore) -> None:
+    server.client.set("mixlm:corpus:0123456789abcdef-int8:d3", b"short")
+    with pytest.raises(IndexDamaged, match="holds a document of another size than 46 bytes"):
+        store.fetch(DOCIDS)
+
+
+def test_an_absent_index_and_unusable_urls(server: Server) -> None:
+    with pytest.raises(InputError, match="there is no token index 'corpus' in redis://"):
+        RedisTokenStore(server.url)
+    for url in ("redis://localhost", "redis://localhost#", "redis://localhost#a b", "redis://localhost#a:b"):
+        with pytest.raises(InputError, match="does not name an index"):
+            RedisTokenStore(url)
+    with pytest.raises(InputError, match="is no address of a Redis"):
+        RedisTokenStore("http://localhost#name")
+    with pytest.raises(InputError, match='unavailable must be "error" or "missing"'):
+        RedisTokenStore(server.url, unavailable="ignore")  # type: ignore[arg-type]
+
+
+def test_without_a_password_the_message_asks_for_it(tmp_path: Path, index: TokenIndex) -> None:
+    server = Server(tmp_path)
+    server.client.config_set("requirepass", "secret")
+    try:
+        with pytest.raises(InputError, match="give user and password in the URL"):
+            index.push(server.url, progress=False)
+        url = server.url.replace("127", ":secret@127")
+        assert index.push(url, progress=False) == Changes(new=30)
+    finally:
+        server.stop()
