@@ -13,7 +13,7 @@ from typing import Any
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.memory import rerank_memory
-from mixlm_rerank.eval.bench.stores import docid, index_bytes, random_docids, random_index
+from mixlm_rerank.eval.bench.stores import docid, index_bytes, manifest_for, random_docids, random_index
 from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.bench.timing import Entrant, interleaved, turns_bar
 from mixlm_rerank.index import TokenIndex
@@ -56,7 +56,7 @@ class Curves:
         points = [one * count for count in (*counts, *[self._depth] * (len(corpora) + others))]
         measuring = sum(2 * point + min(self._rounds * point, self._seconds) for point in points)
         missing = [size for size in corpora if not (self._place(size) / "data.mdb").exists()]
-        room = sum(index_bytes(self._model, size) for size in missing)
+        room = sum(index_bytes(manifest_for(self._model), size) for size in missing)
         return (
             f"indexes of {', '.join(map(numbers.count, corpora))} documents, {numbers.size(room)} more on disk for a "
             f"while, about {numbers.duration(measuring + writing * sum(missing))}"
@@ -121,7 +121,7 @@ class Curves:
         if documents in self._made:
             return self._made[documents]
         with progress_bar(documents, "write an index", "documents", enabled=self._progress) as bar:
-            self._made[documents] = random_index(self._place(documents), self._model, documents, bar=bar)
+            self._made[documents] = random_index(self._place(documents), manifest_for(self._model), documents, bar=bar)
         return self._made[documents]
 
     def _place(self, documents: int) -> Path:

@@ -22,7 +22,7 @@ from mixlm_rerank.eval.bench.onnx_int8 import check_onnx_installed
 from mixlm_rerank.eval.bench.plan import Cell, GridOptions, grid_cells
 from mixlm_rerank.eval.bench.product import keep_rate
 from mixlm_rerank.eval.bench.sameness import check_mixlm, check_onnx
-from mixlm_rerank.eval.bench.stores import random_docids, random_index
+from mixlm_rerank.eval.bench.stores import manifest_for, random_docids, random_index
 from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.bench.timing import Entrant, fastest, interleaved, planned_rounds, steady
 from mixlm_rerank.model import MixLM
@@ -76,7 +76,7 @@ class _Bench:
         self.shape = shape_of(model.ranker.backbone.config)
         self.words = Words(model.ranker.tokenizer)
         self.documents = max(DOCUMENTS, *options.candidates)
-        self.index = random_index(place / "tokens", model, self.documents)
+        self.index = random_index(place / "tokens", manifest_for(model), self.documents)
         self.peers = Peers(model, place)
         self.mixlms = mixlms(model, self.index, budgets)
 

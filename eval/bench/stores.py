@@ -9,16 +9,16 @@ from random import Random
 import numpy as np
 
 from mixlm_rerank.index import Quantiser, TokenIndex
+from mixlm_rerank.index.builder import new_manifest
 from mixlm_rerank.index.local import LocalStore
 from mixlm_rerank.index.lock import writer_lock
 from mixlm_rerank.index.manifest import Manifest
-from mixlm_rerank.index.plan import DOCID_MAP_BYTES, BuildPlan, check_room
-from mixlm_rerank.index.segments import Segments
+from mixlm_rerank.index.plan import DOCID_MAP_BYTES, check_room
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.item_encoder import Progress
 from mixlm_rerank.types import Document
 
-__all__ = ["docid", "index_bytes", "random_docids", "random_index"]
+__all__ = ["docid", "index_bytes", "manifest_for", "random_docids", "random_index"]
 
 PRECISION = "int8"  # the default of an index
 CHUNK = 4096  # documents a commit; 50 MB of float32 at 8 tokens of 384 dimensions
@@ -33,21 +33,27 @@ def random_docids(count: int, documents: int, draw: Random) -> list[str]:
     return [docid(row) for row in draw.sample(range(documents), count)]
 
 
-def index_bytes(model: MixLM, documents: int) -> int:
+def index_bytes(manifest: Manifest, documents: int) -> int:
     """About what an index of so many documents takes on disk."""
-    return documents * (_quantiser(model).record_bytes + DOCID_MAP_BYTES)
+    return documents * (_quantiser(manifest).record_bytes + DOCID_MAP_BYTES)
 
 
-def random_index(folder: Path, model: MixLM, documents: int, *, bar: Progress | None = None) -> TokenIndex:
-    """An index of standard normal embedding tokens that fits ``model``; docids are :func:`docid` of 0, 1, ...
+def manifest_for(model: MixLM) -> Manifest:
+    """Of an index of random tokens that ``model`` can read."""
+    quantiser = Quantiser(PRECISION, model.config.tokens, model.item_encoder.hidden_size)
+    return new_manifest(model, quantiser, "random tokens")
+
+
+def random_index(folder: Path, manifest: Manifest, documents: int, *, bar: Progress | None = None) -> TokenIndex:
+    """An index of standard normal embedding tokens; docids are :func:`docid` of 0, 1, ...
 
     Interrupted, it goes on where it stopped, to the same bytes; a finished one is opened. Raises InputError if the disk
     has no room for it.
     """
     if not (folder / "data.mdb").exists():
-        check_room(index_bytes(model, documents), folder)
+        check_room(index_bytes(manifest, documents), folder)
     with writer_lock(folder):
-        store = LocalStore(folder) if (folder / "data.mdb").exists() else LocalStore.create(folder, _manifest(model))
+        store = LocalStore(folder) if (folder / "data.mdb").exists() else LocalStore.create(folder, manifest)
         for start, count in _chunks(store.rows, documents):
             tokens = np.random.default_rng(start).standard_normal(
                 (count, store.manifest.tokens, store.manifest.dim), dtype=np.float32
@@ -70,18 +76,5 @@ def _documents(rows: Sequence[int]) -> list[Document]:
     return [Document(docid(row), "") for row in rows]
 
 
-def _quantiser(model: MixLM) -> Quantiser:
-    return Quantiser(PRECISION, model.config.tokens, model.item_encoder.hidden_size)
-
-
-def _manifest(model: MixLM) -> Manifest:
-    quantiser = _quantiser(model)
-    return Manifest(
-        fingerprint=model.fingerprint,
-        model=model.name,
-        tokens=quantiser.tokens,
-        dim=quantiser.dim,
-        precision=quantiser.precision,
-        corpus="random tokens",
-        rows_per_segment=Segments.rows_per_segment(quantiser.record_bytes),
-    )
+def _quantiser(manifest: Manifest) -> Quantiser:
+    return Quantiser(manifest.precision, manifest.tokens, manifest.dim)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..eval.bench.decoder_model import DecoderShape
     from ..eval.bench.growth import GrowthOptions
     from ..eval.bench.plan import GridOptions
+    from ..eval.bench.store import StoreOptions
     from ..model import MixLM
 
 __all__ = ["app"]
@@ -120,6 +121,21 @@ def build(
         typer.echo(_build(_load(model, offline), output, BuildOptions(documents, rounds), quiet))
 
 
+@app.command("store")
+def store(
+    output: Output,
+    largest: Largest = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Fetches timed.")] = 41,
+    quiet: Quiet = False,
+) -> None:
+    """The token index by itself: fetching against a bare memory map, opening, memory and disk, as it grows."""
+    from mixlm_rerank.eval.bench.store import StoreOptions
+
+    sizes = tuple(sorted({min(size, largest) for size in StoreOptions().documents}))
+    with _resumable(output):
+        typer.echo(_store(output, StoreOptions(documents=sizes, rounds=rounds), quiet))
+
+
 @app.command("all")
 def all_of_them(
     output: Output,
@@ -131,22 +147,25 @@ def all_of_them(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Grid, decoder, growth and build, each into a folder of its own."""
+    """Grid, decoder, growth, build and store, each into a folder of its own."""
     from mixlm_rerank.eval.bench.build import BuildOptions
     from mixlm_rerank.eval.bench.decoder_model import DecoderShape
     from mixlm_rerank.eval.bench.growth import GrowthOptions
     from mixlm_rerank.eval.bench.plan import GridOptions
+    from mixlm_rerank.eval.bench.store import StoreOptions
 
     shape, rounds = (DecoderShape(1, 64, 50, 40, 4), 2) if quick else (DecoderShape(), 5)
     grids = GridOptions(lengths=(32, 64), candidates=(5, 10), rounds=2, seconds=5.0) if quick else GridOptions()
     builds = BuildOptions(32, 1) if quick else BuildOptions()
     grows = GrowthOptions(largest=min(largest, 100), rounds=2, seconds=5.0) if quick else GrowthOptions(largest=largest)
+    stores = StoreOptions(documents=(100,), rounds=2) if quick else StoreOptions()
     with _resumable(output):
         loaded = _load(model, offline)
         typer.echo(_grid(loaded, output / "grid", grids, quiet))
         typer.echo(_decoder(output / "decoder", shape, rounds, 90.0, quiet))
         typer.echo(_growth(loaded, output / "growth", grows, quiet))
         typer.echo(_build(loaded, output / "build", builds, quiet))
+        typer.echo(_store(output / "store", stores, quiet))
 
 
 def _grid(model: MixLM, folder: Path, options: GridOptions, quiet: bool) -> str:
@@ -176,6 +195,13 @@ def _build(model: MixLM, folder: Path, options: BuildOptions, quiet: bool) -> st
     from mixlm_rerank.eval.bench.build import measure_build, write_build
 
     return write_build(measure_build(model, folder, options, progress=not quiet, say=_say(quiet)), folder, model.name)
+
+
+def _store(folder: Path, options: StoreOptions, quiet: bool) -> str:
+    from mixlm_rerank.eval.bench.store import measure_store
+    from mixlm_rerank.eval.bench.store_report import write_store
+
+    return write_store(measure_store(folder, options, progress=not quiet, say=_say(quiet)), folder, options)
 
 
 def _load(name: str, offline: bool) -> MixLM:

@@ -32,6 +32,9 @@ def build(
     model: Model = "default",
     precision: Annotated[str, typer.Option(help="Of the stored tokens: int8, float16 or float32.")] = "int8",
     skip_empty: SkipEmpty = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: on many cores, GPUs, machines.")] = "local",
+    shards: Annotated[str | None, typer.Option(help="Ray: folder or URL that all workers reach.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Ray: how many; by default all GPUs or cores.", min=1)] = None,
     device: Device = None,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -49,6 +52,9 @@ def build(
             corpus=corpus,
             skip_empty=skip_empty,
             progress=not quiet,
+            engine=engine,  # type: ignore[arg-type]  # checked there
+            shards=shards,
+            workers=workers,
         )
     _say(f"{folder}: {len(index):,} documents, {index.info().bytes / 1e6:,.1f} MB")
 

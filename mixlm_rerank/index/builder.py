@@ -21,7 +21,7 @@ from .quantiser import Quantiser
 from .segments import Segments
 from .writer import refuse_strangers
 
-__all__ = ["build"]
+__all__ = ["build", "new_manifest", "plan_ahead"]
 
 # Documents a commit. Large enough for batches of equal length, small enough to lose little at an interruption.
 WINDOW = 2048
@@ -40,13 +40,7 @@ def build(
     """See :meth:`TokenIndex.build`."""
     quantiser = Quantiser(precision, model.config.tokens, model.item_encoder.hidden_size)
     _begun(folder, model, quantiser)  # refuse before the long work
-    total = None
-    if iter(documents) is not documents:  # not a one-way stream: look at it before the long work
-        plan = plan_build(documents, model, quantiser.record_bytes, skip_empty=skip_empty)
-        check_room(plan.bytes - _held(folder), folder)
-        total = plan.documents
-        if progress:
-            tqdm.write(f"{folder}: {plan}", file=sys.stderr)
+    total = plan_ahead(documents, model, folder, quantiser, skip_empty=skip_empty, progress=progress)
     with writer_lock(folder):
         store = _begun(folder, model, quantiser)
         stream = checked(documents, skip_empty=skip_empty)
@@ -56,7 +50,7 @@ def build(
                 _refuse_duplicates(window, store)
                 tokens = model.encode([document.content for document in window], bar=bar)
                 if store is None:  # not before there is something to keep
-                    store = _create(folder, model, quantiser, corpus)
+                    store = LocalStore.create(folder, new_manifest(model, quantiser, corpus))
                 store.append(window, tokens)
         if store is None:
             raise InputError("the corpus holds no documents")
@@ -65,6 +59,35 @@ def build(
                 f"the corpus had {total} documents at first and {store.rows} now: it changed under the build"
             )
         store.finish()
+
+
+def plan_ahead(
+    documents: Iterable[Document], model: MixLM, folder: Path, quantiser: Quantiser, *, skip_empty: bool, progress: bool
+) -> int | None:
+    """Look at the corpus before the long work, and say what it will take. Returns how many documents there are.
+
+    ``None`` for a one-way stream, which is taken as it comes. Raises InputError for what cannot be indexed, or no room.
+    """
+    if iter(documents) is documents:
+        return None
+    plan = plan_build(documents, model, quantiser.record_bytes, skip_empty=skip_empty)
+    check_room(plan.bytes - _held(folder), folder)
+    if progress:
+        tqdm.write(f"{folder}: {plan}", file=sys.stderr)
+    return plan.documents
+
+
+def new_manifest(model: MixLM, quantiser: Quantiser, corpus: str) -> Manifest:
+    """Of an index that is yet to be filled."""
+    return Manifest(
+        fingerprint=model.fingerprint,
+        model=model.name,
+        tokens=quantiser.tokens,
+        dim=quantiser.dim,
+        precision=quantiser.precision,
+        corpus=corpus,
+        rows_per_segment=Segments.rows_per_segment(quantiser.record_bytes),
+    )
 
 
 def _held(folder: Path) -> int:
@@ -91,21 +114,6 @@ def _begun(folder: Path, model: MixLM, quantiser: Quantiser) -> LocalStore | Non
     if store.manifest.precision != quantiser.precision:
         raise InputError(f"{folder} was begun with precision {store.manifest.precision}, not {quantiser.precision}")
     return store
-
-
-def _create(folder: Path, model: MixLM, quantiser: Quantiser, corpus: str) -> LocalStore:
-    return LocalStore.create(
-        folder,
-        Manifest(
-            fingerprint=model.fingerprint,
-            model=model.name,
-            tokens=quantiser.tokens,
-            dim=quantiser.dim,
-            precision=quantiser.precision,
-            corpus=corpus,
-            rows_per_segment=Segments.rows_per_segment(quantiser.record_bytes),
-        ),
-    )
 
 
 def _skip_committed(stream: Iterator[Document], store: LocalStore) -> int:

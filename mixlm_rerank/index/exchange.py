@@ -19,7 +19,7 @@ from .quantiser import Quantiser
 from .shards import CATALOGUE, Shards
 from .writer import open_complete, refuse_strangers
 
-__all__ = ["export_index", "import_index"]
+__all__ = ["export_index", "import_begun", "import_index"]
 
 SHARD_BYTES = 1 << 28
 WINDOW = 16384  # documents a commit of an import
@@ -29,6 +29,8 @@ def export_index(folder: Path, url: str, *, progress: bool) -> None:
     """See :meth:`TokenIndex.export`."""
     shards = Shards(url)
     shards.prepare()
+    if shards.holds(CATALOGUE):
+        raise InputError(f"{url} holds an exported index already: choose another place")
     with held_still(folder):
         store = open_complete(folder)
         names: list[str] = []
@@ -46,9 +48,9 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
     shards = Shards(url)
     manifest, names, documents = shards.catalogue()
     manifest = replace(manifest, complete=False)
-    _begun(folder, manifest, documents)  # refuse before anything is written
+    import_begun(folder, manifest, documents)  # refuse before anything is written
     with writer_lock(folder):
-        store = _begun(folder, manifest, documents) or LocalStore.create(folder, manifest)
+        store = import_begun(folder, manifest, documents) or LocalStore.create(folder, manifest)
         done = store.rows
         row = 0
         with progress_bar(documents, "import", "documents", enabled=progress, initial=done) as bar:
@@ -66,7 +68,7 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
         store.finish()
 
 
-def _begun(folder: Path, exported: Manifest, documents: int) -> LocalStore | None:
+def import_begun(folder: Path, exported: Manifest, documents: int) -> LocalStore | None:
     """The store of an interrupted import; ``None`` where one starts anew."""
     record_bytes = Quantiser(exported.precision, exported.tokens, exported.dim).record_bytes
     if not (folder / "data.mdb").exists():

@@ -60,7 +60,7 @@ class Manifest:
         return json.dumps(asdict(self), sort_keys=True).encode()
 
     @classmethod
-    def loads(cls, data: bytes, where: Path | str) -> Manifest:
+    def loads(cls, data: bytes | str, where: Path | str) -> Manifest:
         """Raises IndexDamaged if ``data`` is no manifest of a format that this release reads."""
         try:
             values = json.loads(data)

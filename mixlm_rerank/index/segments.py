@@ -34,12 +34,13 @@ class Segments:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Copies of records. int64 [n] -> uint8 [n, record_bytes]. Raises IndexDamaged if a file is too short."""
+        segments, inside = np.divmod(rows, self._rows_per_segment)
+        if len(rows) and (segments == segments[0]).all():  # no second copy
+            return self._map(int(segments[0]), int(inside.max()) + 1).take(inside, axis=0)
         out = np.empty((len(rows), self._record_bytes), dtype=np.uint8)
-        segments = rows // self._rows_per_segment
-        for segment in np.unique(segments):
-            chosen = segments == segment
-            inside = rows[chosen] % self._rows_per_segment
-            out[chosen] = self._map(int(segment), int(inside.max()) + 1)[inside]
+        for segment in np.unique(segments).tolist():
+            chosen = np.flatnonzero(segments == segment)
+            out[chosen] = self._map(segment, int(inside[chosen].max()) + 1).take(inside[chosen], axis=0)
         return out
 
     def held(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -99,7 +100,7 @@ class Segments:
                     f"that are lost (mixlm-rerank index verify {self.folder} --drop) and encode them anew "
                     f"(mixlm-rerank index sync {self.folder} CORPUS)"
                 )
-            mapped = np.memmap(self._path(segment), np.uint8, mode="r", shape=(held, self._record_bytes))
+            mapped = np.asarray(np.memmap(self._path(segment), np.uint8, "r", shape=(held, self._record_bytes)))
             self._maps[segment] = mapped
         return mapped
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import IndexDamaged, InputError, MissingDependency
+from ..types import Document
 from .entries import checksums, docid_of, key_of
 from .manifest import Manifest
 
@@ -41,9 +44,7 @@ class Shards:
             raise InputError(f"cannot open {url}: {error}") from None
 
     def prepare(self) -> None:
-        """Make the folder. Raises InputError if it holds a finished export, or it cannot be made."""
-        if self._files.exists(self._path(CATALOGUE)):
-            raise InputError(f"{self.url} holds an exported index already: choose another place")
+        """Make the folder. Raises InputError if it cannot be made."""
         try:
             self._files.makedirs(self._root, exist_ok=True)
         except OSError as error:
@@ -52,7 +53,7 @@ class Shards:
     def write(
         self, name: str, keys: Sequence[bytes], contents: Sequence[bytes], records: NDArray[np.uint8], crcs: Any = None
     ) -> None:
-        """One shard: it appears whole, or not at all; written twice, it is the same."""
+        """One shard; written twice, it is the same."""
         arrow, size = self._arrow, records.shape[1]
         table = arrow.table(
             {
@@ -64,14 +65,38 @@ class Shards:
                 ),
             }
         )
-        draft = self._path(f"{name}.part")
-        with self._files.open(draft, "wb") as file:
-            # Codes and hashes do not compress: what little there is to gain would cost the speed of the disk.
-            self._parquet.write_table(table, file, compression="none", use_dictionary=False)
-        self._files.mv(draft, self._path(name))
+        # Codes and hashes do not compress: what little there is to gain would cost the speed of the disk.
+        self._put(name, table, compression="none", use_dictionary=False)
+
+    def write_documents(self, name: str, documents: Sequence[Document]) -> None:
+        """Documents that are to be encoded elsewhere."""
+        keys = [key_of(document.docid) for document in documents]
+        texts = [document.content.encode("utf-8", "surrogatepass") for document in documents]
+        binary = self._arrow.binary()
+        self._put(
+            name, self._arrow.table({"key": self._arrow.array(keys, binary), "text": self._arrow.array(texts, binary)})
+        )
+
+    def read_documents(self, name: str) -> list[Document]:
+        """What :meth:`write_documents` wrote; titles are part of the texts."""
+        with self._files.open(self._path(name), "rb") as file:
+            columns = self._parquet.read_table(file).to_pydict()
+        return [
+            Document(docid_of(key), text.decode("utf-8", "surrogatepass"))
+            for key, text in zip(columns["key"], columns["text"], strict=True)
+        ]
 
     def holds(self, name: str) -> bool:
         return bool(self._files.exists(self._path(name)))
+
+    def remove(self, name: str) -> None:
+        """Delete one file, if it is there."""
+        with suppress(FileNotFoundError):
+            self._files.rm(self._path(name))
+
+    def delete(self) -> None:
+        """Delete all of it."""
+        self._files.rm(self._root, recursive=True)
 
     def finish(self, manifest: Manifest, names: Sequence[str], documents: int) -> None:
         """Write the catalogue."""
@@ -111,6 +136,13 @@ class Shards:
                     yield keys, contents, records
         except (OSError, KeyError, self._arrow.ArrowException) as error:
             raise IndexDamaged(f"{self.url}/{name} cannot be read ({error}): export it again") from None
+
+    def _put(self, name: str, table: Any, **options: Any) -> None:
+        """One file of Parquet: it appears whole, or not at all, whoever else writes the same."""
+        draft = self._path(f"{name}.{uuid4().hex[:8]}.part")
+        with self._files.open(draft, "wb") as file:
+            self._parquet.write_table(table, file, **options)
+        self._files.mv(draft, self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

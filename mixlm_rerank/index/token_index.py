@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from ..errors import IndexDamaged
+from ..errors import IndexDamaged, InputError
 from ..model import MixLM
 from ..types import Document
 from . import updates
@@ -17,6 +18,7 @@ from .local import LocalStore
 from .manifest import Manifest
 from .protocol import Fetched
 from .push import push
+from .ray_build import build_on_ray
 from .updates import Changes
 from .verification import Verification, verify
 
@@ -74,6 +76,9 @@ class TokenIndex:
         corpus: str = "CORPUS",
         skip_empty: bool = False,
         progress: bool = True,
+        engine: Literal["local", "ray"] = "local",
+        shards: str | None = None,
+        workers: int | None = None,
     ) -> TokenIndex:
         """Encode documents and write an index. Memory is bounded whatever the size of the corpus.
 
@@ -89,20 +94,28 @@ class TokenIndex:
             corpus: where the documents come from, for later messages.
             skip_empty: leave out documents without text instead of refusing them.
             progress: estimate and progress bar on stderr.
+            engine: ``"local"``: in this process. ``"ray"``: on the workers of a Ray cluster (``RAY_ADDRESS``), or of
+                one started here; the same bytes.
+            shards: with Ray, a folder or fsspec URL that all workers reach, for what they encode; kept. ``None``:
+                beside ``path``, deleted in the end.
+            workers: with Ray, how many; by default one for each GPU or, where there is none, each core.
 
         Raises:
             InputError: duplicate docid, empty text, changed corpus on resume, disk full, folder in use.
             IndexMismatch: an interrupted build of another model.
         """
-        build(
-            documents,
-            model,
-            Path(path),
-            precision=precision,
-            corpus=corpus,
-            skip_empty=skip_empty,
-            progress=progress,
-        )
+        common: dict[str, Any] = {
+            "precision": precision,
+            "corpus": corpus,
+            "skip_empty": skip_empty,
+            "progress": progress,
+        }
+        if engine == "ray":
+            build_on_ray(documents, model, Path(path), **common, shards_url=shards, workers=workers)
+        elif engine == "local":
+            build(documents, model, Path(path), **common)
+        else:
+            raise InputError(f'engine must be "local" or "ray", not {engine!r}')
         return cls(path)
 
     @property

@@ -94,7 +94,7 @@ def test_what_follows_from_the_seconds_of_a_cell() -> None:
 
 
 def test_a_random_index_fits_the_model_and_is_standard_normal(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
-    index = stores.random_index(tmp_path / "index", tiny("bert"), 500)
+    index = stores.random_index(tmp_path / "index", stores.manifest_for(tiny("bert")), 500)
     assert len(index) == 500 and index.manifest.complete
     index.manifest.check_model(tiny("bert"), "index")
     docids = stores.random_docids(200, 500, Random(0))
@@ -104,15 +104,15 @@ def test_a_random_index_fits_the_model_and_is_standard_normal(tiny: Callable[...
     assert abs(fetched.tokens.mean()) < 0.02 and abs(fetched.tokens.std() - 1) < 0.02
     assert len(np.unique(fetched.tokens[:, 0, 0])) > 150
     size = sum(path.stat().st_size for path in (tmp_path / "index").glob("tokens-*"))
-    assert size < stores.index_bytes(tiny("bert"), 500) < 3 * size
+    assert size < stores.index_bytes(index.manifest, 500) < 3 * size
 
 
 def test_an_interrupted_random_index_goes_on_to_the_same_bytes(
     tiny: Callable[..., MixLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny("bert")
+    manifest = stores.manifest_for(tiny("bert"))
     monkeypatch.setattr(stores, "CHUNK", 64)
-    whole = stores.random_index(tmp_path / "whole", model, 200)
+    whole = stores.random_index(tmp_path / "whole", manifest, 200)
 
     class Bar:
         """Ctrl-C after the second chunk."""
@@ -125,8 +125,8 @@ def test_an_interrupted_random_index_goes_on_to_the_same_bytes(
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stores.random_index(tmp_path / "cut", model, 200, bar=Bar())
-    cut = stores.random_index(tmp_path / "cut", model, 200)
+        stores.random_index(tmp_path / "cut", manifest, 200, bar=Bar())
+    cut = stores.random_index(tmp_path / "cut", manifest, 200)
     docids = [stores.docid(row) for row in range(200)]
     assert len(cut) == 200 and np.array_equal(cut.fetch(docids).tokens, whole.fetch(docids).tokens)
-    assert len(TokenIndex(tmp_path / "cut")) == len(stores.random_index(tmp_path / "cut", model, 200)) == 200
+    assert len(TokenIndex(tmp_path / "cut")) == len(stores.random_index(tmp_path / "cut", manifest, 200)) == 200

@@ -1,0 +1,97 @@
+"""An index that two real Ray workers built has the bytes of a local build, a killed worker or not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mixlm_rerank import Document, TokenIndex
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.index import ray_build
+
+ray = pytest.importorskip("ray")
+
+DOCUMENTS = [Document(f"d{number}", f"this is text number {number} of a corpus") for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two workers."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_build, "SHARD_DOCUMENTS", 5)
+
+
+@pytest.fixture
+def local(tmp_path: Path, tiny: Any, contents: Any) -> dict[str, object]:
+    """All that a local build stores."""
+    TokenIndex.build(DOCUMENTS, tiny("bert", tokens=4), tmp_path / "local", progress=False)
+    return contents(tmp_path / "local", DOCUMENTS)
+
+
+def test_the_same_bytes_though_a_worker_is_killed(
+    cluster: None, tmp_path: Path, tiny: Any, contents: Any, local: dict[str, object]
+) -> None:
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        """As soon as a shard is done: one of the workers, whatever it does."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not list(tmp_path.glob("index.shards/part-*.parquet")):
+            time.sleep(0.005)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error, ProcessLookupError):
+                if "MapBatches" in " ".join(process.cmdline()) or "MapWorker" in " ".join(process.cmdline()):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    return
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    index = TokenIndex.build(DOCUMENTS, tiny("bert", tokens=4), tmp_path / "index", engine="ray", progress=False)
+    killer.join()
+    assert killed
+    assert contents(index.path, DOCUMENTS) == local
+    assert not (tmp_path / "index.shards").exists()
+
+
+def test_what_is_encoded_already_is_not_encoded_again(
+    cluster: None, tmp_path: Path, tiny: Any, contents: Any, local: dict[str, object]
+) -> None:
+    """Shards that are kept serve the next build: here, of an index that was lost."""
+    model, shards = tiny("bert", tokens=4), tmp_path / "shards"
+    common: dict[str, Any] = {"engine": "ray", "shards": str(shards), "workers": 1, "progress": False}
+    TokenIndex.build(DOCUMENTS, model, tmp_path / "index", **common)
+    written = {path.name: path.stat().st_mtime_ns for path in shards.glob("part-*")}
+    changed = [*DOCUMENTS[:39], Document("d39", "new text")]
+    again = TokenIndex.build(changed, model, tmp_path / "again", **common)
+    kept = {name for name, when in written.items() if (shards / name).stat().st_mtime_ns == when}
+    assert len(kept) == len(written) == 8
+    assert len(list(shards.glob("part-*"))) == 9
+    assert contents(tmp_path / "index", DOCUMENTS) == local
+    assert again.compare(changed).unchanged == 40
+
+
+def test_it_refuses_before_it_starts(tmp_path: Path, tiny: Any) -> None:
+    model = tiny("bert", tokens=4)
+    TokenIndex.build(DOCUMENTS[:3], model, tmp_path / "index", progress=False)
+    with pytest.raises(InputError, match="is a token index already"):
+        TokenIndex.build(DOCUMENTS, model, tmp_path / "index", engine="ray", progress=False)
+    with pytest.raises(InputError, match="duplicate docid 'd0'"):
+        TokenIndex.build([DOCUMENTS[0]] * 2, model, tmp_path / "new", engine="ray", progress=False)
+    with pytest.raises(InputError, match='engine must be "local" or "ray"'):
+        TokenIndex.build(DOCUMENTS, model, tmp_path / "new", engine="spark", progress=False)  # type: ignore[arg-type]
