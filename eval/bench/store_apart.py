@@ -51,7 +51,7 @@ def opening(path: str) -> dict[str, float]:
     index = TokenIndex(path)
     seconds = time.perf_counter() - started
     opened = private_memory()
-    index.fetch(random_docids(1000, len(index), Random(0)))
+    index.fetch(random_docids(min(1000, len(index)), len(index), Random(0)))
     return {
         "open_seconds": seconds,
         "open_memory": opened - before,

@@ -22,6 +22,7 @@ def write_store(kept: Mapping[str, Any], folder: Path, options: StoreOptions) ->
     spreads = {name: [_milliseconds(cell["seconds"][name]) for cell in cells] for name in (INDEX, BARE)}
     points = [
         {
+            "name": str(cell["documents"]),
             **{name: value for name, value in cell.items() if name != "seconds"},
             "milliseconds": {name: asdict(found[row]) for name, found in spreads.items()},
             "over_bare": spreads[INDEX][row].median / spreads[BARE][row].median,

@@ -140,7 +140,7 @@ def sync(
     folder: Folder,
     corpus: Corpus,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before most of an index is deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Though it deletes most of the index.")] = False,
     model: ItsModel = None,
     skip_empty: SkipEmpty = False,
     device: Device = None,
@@ -156,7 +156,7 @@ def sync(
         typer.echo(f"{folder}: {changes}")
         return
     if 2 * changes.deleted > len(index) and not yes:
-        typer.confirm(f"{folder}: {changes}. Is {corpus} the right corpus?", abort=True, err=True)
+        raise InputError(f"most of {folder} would be deleted ({changes}): if {corpus} is the right corpus, add --yes")
     with _interruptible(folder):
         encoder = load_model(model or index.manifest.model, device, offline=offline)
         _say(f"{folder}: {index.sync(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")

@@ -50,6 +50,7 @@ def test_all_writes_results_tables_and_plots(place: Path, measured: tuple[Path, 
         "decoder": ["decoder.png"],
         "growth": ["candidates.png", "corpus.png", "document.png", "prefix.png"],
         "build": ["build.png"],
+        "store": ["fetch.png"],
     }
     for name, pictures in plots.items():
         held = sorted(path.name for path in Path("all", name).iterdir())
@@ -199,3 +200,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_misused_command_points_to_its_help(mixlm: Command, line: str, named: str) -> None:
     said = mixlm(line)
     assert (said.code, said.out) == (2, "") and named in said.err.splitlines()[-1]
+
+
+def test_the_store_is_measured_against_a_bare_map_of_the_same_records(place: Path) -> None:
+    (point,) = results("all/store")["points"]
+    assert point["payload"] == 100 * (4 * 384 + 8) and point["over_payload"] > 1
+    assert set(point["milliseconds"]) == {"token index", "bare memory map and a dict"}
+    assert 0 < point["open_seconds"] < 5 and 0 <= point["open_memory"] < 5e7
