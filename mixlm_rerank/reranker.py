@@ -18,7 +18,7 @@ from .model import MixLM
 from .progress import progress_bar
 from .ranking import interpolated, ranked, verified
 from .scoring import FullTextScorer, Scorer, SharedPrefixScorer
-from .texts import OnTheFly, texts_of
+from .texts import NoIndex, OnTheFly, texts_of
 from .types import Candidate, Missing, ScoredDoc, Texts
 
 __all__ = ["Reranker"]
@@ -32,10 +32,11 @@ class Reranker:
 
     Args:
         model: the MixLM.
-        index: a token index that this model's item encoder built.
-        missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``: keep
-            them below all others, in first-stage order. ``"encode"``: encode their text now (a candidate's own
-            ``text``, or from ``texts``).
+        index: a token index that this model's item encoder built. ``None``: there is none, and every document's text is
+            encoded on the fly (the latest 4,096 are kept).
+        missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``, the
+            default with an index: keep them below all others, in first-stage order. ``"encode"``, the default without
+            one: encode their text now (a candidate's own ``text``, or from ``texts``); a text without a word is last.
         texts: docid -> text, for ``missing="encode"`` and ``verify_top``.
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
         first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: MixLM
@@ -52,15 +53,17 @@ class Reranker:
     def __init__(
         self,
         model: MixLM,
-        index: TokenStore,
+        index: TokenStore | None = None,
         *,
-        missing: Missing = "last",
+        missing: Missing | None = None,
         texts: Texts | None = None,
         tokens: int | None = None,
         first_stage_weight: float = 0.0,
         verify_top: int = 0,
         scorer: Scorer | None = None,
     ) -> None:
+        missing = missing or ("encode" if index is None else "last")
+        index = index or NoIndex(model)
         if missing not in ("error", "encode", "last"):
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
         if not 0 <= first_stage_weight <= 1:
@@ -148,10 +151,16 @@ class Reranker:
         without = list(dict.fromkeys(hit.docid for hit in lacking if hit.docid not in texts))
         if without:
             raise MissingDocuments(without, textless=self.missing == "encode")
-        tokens = np.empty((len(candidates), *fetched.tokens.shape[1:]), dtype=np.float32)
-        tokens[fetched.found] = fetched.tokens
-        tokens[~fetched.found] = self._on_the_fly.encode([texts[hit.docid] for hit in lacking], self.tokens)
-        return torch.from_numpy(tokens), np.ones(len(candidates), dtype=bool)
+        worded = {docid for docid, text in texts.items() if text.strip()}
+        encoded = [hit.docid for hit in lacking if hit.docid in worded]
+        if not encoded:
+            return torch.from_numpy(fetched.tokens), fetched.found
+        found = fetched.found | np.array([hit.docid in worded for hit in candidates])
+        tokens = np.empty((int(found.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
+        from_index = fetched.found[found]
+        tokens[from_index] = fetched.tokens
+        tokens[~from_index] = self._on_the_fly.encode([texts[docid] for docid in encoded], self.tokens)
+        return torch.from_numpy(tokens), found
 
     def _rank(self, job: _Job) -> list[ScoredDoc]:
         scores = job.scores

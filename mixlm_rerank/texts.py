@@ -8,23 +8,40 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .index import Quantiser, content_hash
+from .index import Fetched, Quantiser, content_hash
+from .index.builder import new_manifest
 from .model import MixLM
 from .types import Candidate, Document, Texts
 
-__all__ = ["OnTheFly", "texts_of"]
+__all__ = ["NoIndex", "OnTheFly", "texts_of"]
 
 CACHED_DOCUMENTS = 4096
 
 
 def texts_of(candidates: Sequence[Candidate], source: Texts | None) -> dict[str, str]:
-    """Texts of candidates: their own, else from ``source``; documents without any text are left out."""
-    found = {hit.docid: hit.text for hit in candidates if hit.text}
+    """Texts of candidates: their own, else from ``source``; those that nobody has a text for are left out."""
+    found = {hit.docid: hit.text for hit in candidates if hit.text is not None}
     wanted = [hit.docid for hit in candidates if hit.docid not in found]
     if wanted and source is not None:
         held = source(wanted) if callable(source) else {docid: source[docid] for docid in wanted if docid in source}
-        found.update({docid: text for docid, text in held.items() if text})
+        found.update({docid: text for docid, text in held.items() if text is not None})
     return found
+
+
+class NoIndex:
+    """A token store that holds nothing; what is encoded beside it is quantised as in an index by default."""
+
+    def __init__(self, model: MixLM) -> None:
+        self._quantiser = Quantiser("int8", model.config.tokens, model.item_encoder.hidden_size)
+        self.manifest = new_manifest(model, self._quantiser, "none")
+
+    def __str__(self) -> str:
+        return "no index"
+
+    def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
+        """See :class:`TokenStore`."""
+        nothing = np.empty((0, self._quantiser.record_bytes), dtype=np.uint8)
+        return Fetched(self._quantiser.unpack(nothing, tokens), np.zeros(len(docids), dtype=bool))
 
 
 class OnTheFly:

@@ -267,3 +267,27 @@ def test_an_index_of_another_item_encoder_is_refused(index: TokenIndex, tiny: Ca
     message = str(raised.value)
     assert other.fingerprint in message and index.manifest.fingerprint in message
     assert "mixlm-rerank index build" in message
+
+
+def test_without_an_index_texts_are_encoded_as_they_would_lie_in_one(
+    tiny: Callable[..., MixLM], documents: list[Document], tmp_path: Path
+) -> None:
+    model = tiny("bert", tokens=4)
+    index = TokenIndex.build(documents, model, tmp_path / "index", progress=False)
+    hits = [Candidate(document.docid, -float(place), document.content) for place, document in enumerate(documents)]
+    for tokens in (1, None):
+        expected = Reranker(model, index, tokens=tokens).rerank("a dog", hits)
+        assert Reranker(model, tokens=tokens).rerank("a dog", hits) == expected
+    with pytest.raises(MissingDocuments, match="no text was given to encode"):
+        Reranker(model).rerank("a dog", ["d1"])
+
+
+@pytest.mark.parametrize("blanks", [["x"], ["x", "y"], ["x", "y", "d1"]])
+def test_texts_without_a_word_are_last(tiny: Callable[..., MixLM], blanks: list[str]) -> None:
+    """In two queries at once; also where there is nothing else."""
+    texts = {"x": " ", "y": "\n", "d1": "a dog barks"}
+    hits = [Candidate(docid, 0.0, texts[docid]) for docid in blanks]
+    both = Reranker(tiny("bert")).rerank_batch({"a": "a dog", "b": "a cat"}, {"a": hits, "b": hits[::-1]})
+    for docs, given in ((both["a"], blanks), (both["b"], blanks[::-1])):
+        assert [doc.docid for doc in docs] == sorted(given, key=lambda docid: docid != "d1")
+        assert [doc.missing for doc in docs] == [doc.docid != "d1" for doc in docs]

@@ -1,0 +1,68 @@
+"""BEIR: reranking by docid, and by text under BEIR's own Rerank.
+
+from mixlm_rerank import MixLM, Reranker, TokenIndex
+from mixlm_rerank.integrations.beir import MixLMRerank, PairScorer
+
+results = MixLMRerank(Reranker(model, TokenIndex("tokens"))).rerank(corpus, queries, results, top_k=100)
+results = beir.reranking.Rerank(PairScorer(model), batch_size=128).rerank(corpus, queries, results, top_k=100)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.integrations.documents import score_pairs
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.types import Candidate, Document
+
+__all__ = ["MixLMRerank", "PairScorer"]
+
+
+class MixLMRerank:
+    """In the place of ``beir.reranking.Rerank``: documents are known by their ids, and the index is read."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        self.reranker = reranker
+
+    def rerank(
+        self,
+        corpus: Mapping[str, Mapping[str, str]],
+        queries: Mapping[str, str],
+        results: Mapping[str, Mapping[str, float]],
+        top_k: int,
+    ) -> dict[str, dict[str, float]]:
+        """The best ``top_k`` of every query's first stage with new scores: qid -> {docid: score}.
+
+        ``corpus`` (docid -> ``title``, ``text``) is only read for documents that are to be encoded; ``{}`` will do
+        otherwise. Raises InputError for a query that ``queries`` lacks.
+        """
+        if top_k < 1:
+            raise InputError(f"top_k must be at least 1, not {top_k}")
+        hits = {
+            qid: [
+                Candidate(docid, score, _text(corpus.get(docid)))
+                for docid, score in sorted(found.items(), key=lambda item: -item[1])[:top_k]
+            ]
+            for qid, found in results.items()
+        }
+        ranked = self.reranker.rerank_batch(queries, hits)
+        return {qid: {doc.docid: doc.score for doc in docs} for qid, docs in ranked.items()}
+
+
+class PairScorer:
+    """What BEIR's Rerank asks of a cross-encoder: ``predict`` of pairs of texts. Each text is encoded once."""
+
+    def __init__(self, model: MixLM) -> None:
+        self._reranker = Reranker(model)
+
+    def predict(self, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> list[float]:
+        """Log-odds of [query, text] pairs. ``batch_size`` is ignored: pairs of a query go together."""
+        return score_pairs(self._reranker, [(query, text) for query, text in sentences])
+
+
+def _text(entry: Mapping[str, str] | None) -> str | None:
+    if entry is None:
+        return None
+    return Document("", entry.get("text", ""), entry.get("title", "")).content

@@ -1,0 +1,120 @@
+"""Haystack: a ranker component.
+
+from haystack import Pipeline
+from mixlm_rerank.integrations.haystack import MixLMRanker
+
+pipeline = Pipeline()
+pipeline.add_component("ranker", MixLMRanker(model="default", index="tokens", missing="encode", top_k=5))
+pipeline.run({"ranker": {"query": "what do dogs bark at?", "documents": documents}})
+
+The docid of a document is ``meta[docid_key]``, else its ``id``. What comes back are copies with the new score:
+log-odds, or with ``scale_score`` their sigmoid. Model and index are named, so that a pipeline can be written to YAML
+and read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.index import TokenIndex
+from mixlm_rerank.integrations.documents import rank_documents
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.types import Missing
+
+try:
+    from haystack import Document, component, default_from_dict, default_to_dict
+except ImportError:
+    raise MissingDependency('this needs Haystack: pip install "mixlm-rerank[haystack]"') from None
+
+__all__ = ["MixLMRanker"]
+
+
+@component
+class MixLMRanker:
+    """Documents of a retriever, best first.
+
+    Args:
+        model: ``"default"``, a MixLM folder, or a hub id.
+        index: folder of a token index; ``None``: texts are encoded on the fly.
+        missing: see :class:`Reranker`.
+        top_k: how many to keep; all for ``None``.
+        scale_score: scores in [0, 1] instead of log-odds.
+        score_threshold: keep only documents with at least this score.
+        docid_key: where ``meta`` holds the docid.
+        device: cpu, cuda ...; by default a GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        model: str = "default",
+        index: str | None = None,
+        missing: Missing | None = None,
+        top_k: int | None = None,
+        scale_score: bool = False,
+        score_threshold: float | None = None,
+        docid_key: str = "docid",
+        device: str | None = None,
+    ) -> None:
+        _check_top_k(top_k)
+        self.model = model
+        self.index = index
+        self.missing = missing
+        self.top_k = top_k
+        self.scale_score = scale_score
+        self.score_threshold = score_threshold
+        self.docid_key = docid_key
+        self.device = device
+        self._reranker: Reranker | None = None
+
+    def warm_up(self) -> None:
+        """Load model and index; the first ``run`` does it otherwise."""
+        if self._reranker is None:
+            index = None if self.index is None else TokenIndex(self.index)
+            model = MixLM.from_pretrained(self.model, device=self.device)
+            self._reranker = Reranker(model, index, missing=self.missing)
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("model", "index", "missing", "top_k", "scale_score", "score_threshold", "docid_key", "device")
+        return default_to_dict(self, **{name: getattr(self, name) for name in names})
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> MixLMRanker:
+        return default_from_dict(cls, data)
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        scale_score: bool | None = None,
+        score_threshold: float | None = None,
+    ) -> dict[str, list[Document]]:
+        """``{"documents": [...]}``. Arguments that are given hold for this run, in the place of the component's."""
+        _check_top_k(top_k)
+        self.warm_up()
+        assert self._reranker is not None
+        docids = [document.meta.get(self.docid_key, document.id) for document in documents]
+        texts = [document.content for document in documents]
+        ranked = rank_documents(self._reranker, query, texts, docids, [document.score for document in documents])
+        threshold = self.score_threshold if score_threshold is None else score_threshold
+        scaled = self.scale_score if scale_score is None else scale_score
+        found = []
+        for each in ranked:
+            score = _sigmoid(each.score) if scaled else each.score
+            if threshold is None or (score >= threshold and not each.missing):
+                found.append(replace(documents[each.place], score=score))
+        return {"documents": found[: top_k or self.top_k]}
+
+
+def _check_top_k(top_k: int | None) -> None:
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k must be at least 1, not {top_k}")
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

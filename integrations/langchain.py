@@ -1,0 +1,63 @@
+"""LangChain: a document compressor that reranks.
+
+from langchain_classic.retrievers import ContextualCompressionRetriever
+from mixlm_rerank import MixLM, Reranker, TokenIndex
+from mixlm_rerank.integrations.langchain import MixLMCompressor
+
+reranker = Reranker(MixLM.from_pretrained("default"), TokenIndex("tokens"), missing="encode")
+compressor = MixLMCompressor(reranker=reranker, top_n=5, docid_key="docid")
+retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=your_retriever)
+
+The docid of a document is ``metadata[docid_key]``, else its ``id``. What comes back are copies: the metadata as it was,
+with the log-odds under ``relevance_score``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.integrations.documents import rank_documents
+from mixlm_rerank.reranker import Reranker
+
+try:
+    from langchain_core.callbacks import Callbacks
+    from langchain_core.documents import BaseDocumentCompressor, Document
+except ImportError:
+    raise MissingDependency('this needs LangChain: pip install "mixlm-rerank[langchain]"') from None
+from pydantic import ConfigDict, Field
+
+__all__ = ["MixLMCompressor"]
+
+
+class MixLMCompressor(BaseDocumentCompressor):
+    """Documents of a retriever, best first. Also asynchronous (in a thread).
+
+    Attributes:
+        reranker: with an index, to look docids up; without, to encode texts.
+        top_n: how many to keep; all for ``None``.
+        score_threshold: keep only documents with at least these log-odds.
+        docid_key: where the metadata holds the docid.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    reranker: Reranker
+    top_n: int | None = Field(default=None, ge=1)
+    score_threshold: float | None = None
+    docid_key: str = "docid"
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Raises InputError for an empty query, or a document without docid where texts are not encoded."""
+        docids = [document.metadata.get(self.docid_key, document.id) for document in documents]
+        ranked = rank_documents(self.reranker, query, [document.page_content for document in documents], docids)
+        best = [
+            documents[each.place].model_copy(
+                update={"metadata": {**documents[each.place].metadata, "relevance_score": each.score}}
+            )
+            for each in ranked
+            if self.score_threshold is None or (each.score >= self.score_threshold and not each.missing)
+        ]
+        return best[: self.top_n]

@@ -1,0 +1,69 @@
+"""LlamaIndex: a node postprocessor that reranks.
+
+from mixlm_rerank import MixLM, Reranker, TokenIndex
+from mixlm_rerank.integrations.llama_index import MixLMRerank
+
+reranker = Reranker(MixLM.from_pretrained("default"), TokenIndex("tokens"), missing="encode")
+engine = your_index.as_query_engine(node_postprocessors=[MixLMRerank(reranker=reranker, top_n=5, docid_key="docid")])
+
+The docid of a node is ``metadata[docid_key]``, else its ``node_id``. What comes back are new NodeWithScore around the
+same nodes, scored by log-odds; with ``keep_retrieval_score`` around copies whose metadata has ``retrieval_score``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.integrations.documents import Placed, rank_documents
+from mixlm_rerank.reranker import Reranker
+
+try:
+    from llama_index.core.bridge.pydantic import ConfigDict, Field
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+except ImportError:
+    raise MissingDependency('this needs LlamaIndex: pip install "mixlm-rerank[llama-index]"') from None
+
+__all__ = ["MixLMRerank"]
+
+
+class MixLMRerank(BaseNodePostprocessor):
+    """Retrieved nodes, best first.
+
+    Attributes:
+        reranker: with an index, to look docids up; without, to encode texts.
+        top_n: how many to keep; all for ``None``.
+        docid_key: where the metadata holds the docid.
+        keep_retrieval_score: put the retriever's score into the metadata.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    reranker: Any = Field(exclude=True)
+    top_n: int | None = Field(default=None, ge=1)
+    docid_key: str = "docid"
+    keep_retrieval_score: bool = False
+
+    def __init__(self, reranker: Reranker, **options: Any) -> None:
+        super().__init__(reranker=reranker, **options)
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "MixLMRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise InputError("the ranker reads the query's text: give query_bundle or query_str")
+        texts = [node.node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
+        docids = [node.node.metadata.get(self.docid_key, node.node.node_id) for node in nodes]
+        ranked = rank_documents(self.reranker, query_bundle.query_str, texts, docids, [node.score for node in nodes])
+        return [self._scored(nodes[each.place], each) for each in ranked[: self.top_n]]
+
+    def _scored(self, node: NodeWithScore, placed: Placed) -> NodeWithScore:
+        inner = node.node
+        if self.keep_retrieval_score:
+            inner = inner.model_copy(update={"metadata": {**inner.metadata, "retrieval_score": node.score}})
+        return NodeWithScore(node=inner, score=placed.score)

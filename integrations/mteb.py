@@ -1,0 +1,110 @@
+"""mteb: reranking tasks out of a token index that ``index`` builds, one for each task.
+
+import mteb
+from mixlm_rerank import MixLM
+from mixlm_rerank.integrations.mteb import MixLMSearch
+
+search = MixLMSearch(MixLM.from_pretrained("default"), "mteb-indexes")
+mteb.evaluate(search, mteb.get_tasks(["AskUbuntuDupQuestions"]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.index import TokenIndex
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.types import Document
+
+try:
+    from mteb.models import ModelMeta
+except ImportError:
+    raise MissingDependency('this needs mteb 2: pip install "mixlm-rerank[mteb]"') from None
+
+__all__ = ["MixLMSearch"]
+
+
+class MixLMSearch:
+    """mteb's SearchProtocol. Only tasks that bring candidates (``top_ranked``) can be run.
+
+    Args:
+        model: the MixLM.
+        folder: of the indexes; one that is there already is brought up to date with its corpus.
+        tokens: the token budget.
+    """
+
+    def __init__(self, model: MixLM, folder: str | Path, tokens: int | None = None) -> None:
+        self.model = model
+        self.folder = Path(folder)
+        self.tokens = tokens
+        self._index: TokenIndex | None = None
+
+    def index(self, corpus: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, **options: Any) -> None:
+        """Build the task's index, or bring it up to date. Documents without text are left out, and ranked last."""
+        path = self.folder / "-".join([task_metadata.name, hf_subset, hf_split]).replace("/", "_")
+        documents = _Documents(corpus)
+        if path.exists():
+            self._index = TokenIndex(path)
+            self._index.sync(documents, self.model, skip_empty=True)
+        else:
+            self._index = TokenIndex.build(documents, self.model, path, corpus=task_metadata.name, skip_empty=True)
+
+    def search(
+        self, queries: Any, *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **options: Any
+    ) -> dict[str, dict[str, float]]:
+        """qid -> {docid: log-odds} of each query's best ``top_k`` candidates.
+
+        Raises InputError for a task that brings no candidates, or if ``index`` was not called.
+        """
+        if top_ranked is None:
+            raise InputError(
+                "MixLM reranks: give a task with candidates (a Reranking task, or one with task.convert_to_reranking)"
+            )
+        if self._index is None:
+            raise InputError("index(corpus, ...) comes before search(queries, ...)")
+        texts = {str(row["id"]): row["text"] for row in queries}
+        hits = {qid: list(top_ranked.get(qid, [])) for qid in texts}
+        ranked = Reranker(self.model, self._index, tokens=self.tokens).rerank_batch(texts, hits, top_k)
+        return {qid: {doc.docid: doc.score for doc in docs} for qid, docs in ranked.items()}
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        """What this model is, as far as it knows."""
+        unknown = (
+            "release_date",
+            "memory_usage_mb",
+            "license",
+            "open_weights",
+            "public_training_code",
+            "public_training_data",
+            "similarity_fn_name",
+            "training_datasets",
+        )
+        return ModelMeta(
+            loader=None,
+            name=f"mixlm/{Path(self.model.name).name}",
+            revision=self.model.fingerprint,
+            languages=None,
+            n_parameters=sum(weights.numel() for weights in self.model.parameters()),
+            max_tokens=self.model.config.max_document_tokens,
+            embed_dim=self.model.item_encoder.hidden_size,
+            framework=["PyTorch"],
+            use_instructions=False,
+            model_type=["cross-encoder"],
+            **dict.fromkeys(unknown),
+        )
+
+
+class _Documents:
+    """Rows of an mteb corpus (``id``, perhaps ``title``, ``text``), again and again."""
+
+    def __init__(self, corpus: Any) -> None:
+        self._corpus = corpus
+
+    def __iter__(self) -> Iterator[Document]:
+        for row in self._corpus:
+            yield Document(str(row["id"]), row.get("text") or row.get("body") or "", row.get("title") or "")

@@ -1,0 +1,62 @@
+"""PyTerrier: a transformer that reranks; no text column needed.
+
+import pyterrier as pt
+from mixlm_rerank import MixLM, Reranker, TokenIndex
+from mixlm_rerank.integrations.pyterrier import MixLMReranker
+
+reranker = Reranker(MixLM.from_pretrained("default"), TokenIndex("tokens"))
+pipeline = pt.terrier.Retriever(index) % 1000 >> MixLMReranker(reranker)
+pipeline.search("what do dogs bark at?")
+
+Rows are looked up by ``docno``; a ``text`` column, if there is one, serves ``missing="encode"`` and ``verify_top``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.types import Candidate
+
+try:
+    import pandas as pd
+    import pyterrier as pt
+except ImportError:
+    raise MissingDependency('this needs PyTerrier: pip install "mixlm-rerank[pyterrier]"') from None
+
+__all__ = ["MixLMReranker"]
+
+
+class MixLMReranker(pt.Transformer):  # type: ignore[misc]  # untyped
+    """Result frames (``qid, query, docno``, and perhaps ``score``) in, with new ``score`` and ``rank`` out.
+
+    All other columns stay. All queries of a frame are reranked together.
+    """
+
+    def __init__(self, reranker: Reranker) -> None:
+        super().__init__()
+        self.reranker = reranker
+
+    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Raises InputError for an empty query or a docno twice under one, PyTerrier's error for a missing column."""
+        pt.validate.result_frame(frame, extra_columns=["query"])
+        frame = frame.reset_index(drop=True)
+        queries: dict[str, str] = {}
+        hits: dict[str, list[Candidate]] = {}
+        for row in frame.itertuples():
+            qid = str(row.qid)
+            queries.setdefault(qid, row.query)
+            hits.setdefault(qid, []).append(_candidate(row, len(hits.get(qid, ()))))
+        for candidates in hits.values():
+            candidates.sort(key=lambda hit: -hit.score)
+        ranked = self.reranker.rerank_batch(queries, hits)
+        scores = {(qid, doc.docid): doc.score for qid, docs in ranked.items() for doc in docs}
+        keys = zip(frame["qid"].astype(str), frame["docno"].astype(str), strict=True)
+        frame = frame.drop(columns=["rank"], errors="ignore").assign(score=[float(scores[key]) for key in keys])
+        return pt.model.add_ranks(frame.astype({"score": "float64"}))
+
+
+def _candidate(row: Any, place: int) -> Candidate:
+    score = float(row.score) if hasattr(row, "score") else float(-place)
+    return Candidate(str(row.docno), score, getattr(row, "text", None))

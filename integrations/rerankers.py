@@ -1,0 +1,60 @@
+"""rerankers (AnswerDotAI): a ranker.
+
+from mixlm_rerank import MixLM, Reranker
+from mixlm_rerank.integrations.rerankers import MixLMRanker
+
+ranker = MixLMRanker(Reranker(MixLM.from_pretrained("default")))
+ranker.rank("what do dogs bark at?", ["A dog barks at the moon.", "Cats sleep all day."]).top_k(1)
+
+``doc_ids`` are looked up in the reranker's index, if it has one; without an index they are only handed back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.integrations.documents import rank_documents
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.texts import NoIndex
+
+try:
+    from rerankers.documents import Document
+    from rerankers.models.ranker import BaseRanker
+    from rerankers.results import RankedResults, Result
+    from rerankers.utils import prep_docs
+except ImportError:
+    raise MissingDependency('this needs rerankers: pip install "mixlm-rerank[rerankers]"') from None
+
+__all__ = ["MixLMRanker"]
+
+
+class MixLMRanker(BaseRanker):  # type: ignore[misc]  # untyped
+    """Scores are log-odds. Also asynchronous (``rank_async``)."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        self.reranker = reranker
+
+    def rank(
+        self,
+        query: str,
+        docs: str | Document | list[str] | list[Document],
+        doc_ids: list[str] | list[int] | None = None,
+        metadata: list[dict[str, Any]] | None = None,
+    ) -> RankedResults:
+        """Raises InputError for an empty query, or documents without ids where texts are not encoded."""
+        documents = prep_docs(docs, doc_ids, metadata) if docs else []
+        given = doc_ids is not None or any(
+            isinstance(doc, Document) for doc in (docs if isinstance(docs, list) else [docs])
+        )  # else prep_docs has counted them
+        by_docid = given and not isinstance(self.reranker.index, NoIndex)
+        docids = [document.doc_id for document in documents] if by_docid else None
+        ranked = rank_documents(self.reranker, query, [document.text for document in documents], docids)
+        results = [
+            Result(document=documents[each.place], score=each.score, rank=rank) for rank, each in enumerate(ranked, 1)
+        ]
+        return RankedResults(results=results, query=query, has_scores=True)
+
+    def score(self, query: str, doc: str) -> float:
+        """Log-odds of one text."""
+        return rank_documents(self.reranker, query, [doc])[0].score

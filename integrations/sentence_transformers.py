@@ -1,0 +1,99 @@
+"""sentence-transformers: a MixLM as the module of a CrossEncoder, which predicts, ranks, evaluates, saves and loads.
+
+from sentence_transformers import CrossEncoder
+from mixlm_rerank import MixLM
+from mixlm_rerank.integrations.sentence_transformers import Docid, MixLMModule
+
+encoder = CrossEncoder(modules=[MixLMModule(MixLM.from_pretrained("default"))])
+encoder.rank("what do dogs bark at?", ["A dog barks at the moon.", "Cats sleep all day."])  # encoded on the fly
+encoder[0].index = TokenIndex("tokens")
+encoder.rank("what do dogs bark at?", [Docid("d1"), Docid("d2")])  # out of the index
+
+``predict`` maps scores to [0, 1] by a sigmoid, as CrossEncoder does by default; ``activation_fn=torch.nn.Identity()``
+gives log-odds. ``save_pretrained`` makes a folder that is a MixLM and a CrossEncoder. sentence-transformers loads
+modules that are not its own only under ``CrossEncoder(folder, trust_remote_code=True)`` (the folder holds no code);
+``CrossEncoder(modules=[MixLMModule(MixLM.from_pretrained(folder))])`` needs no such trust. Training goes by
+``mixlm-rerank train``, not by CrossEncoderTrainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.index import TokenStore
+from mixlm_rerank.integrations.documents import score_pairs
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.types import Missing
+
+try:
+    from sentence_transformers.base.modules import InputModule
+except ImportError:
+    raise MissingDependency('this needs sentence-transformers 6: pip install "sentence-transformers>=6"') from None
+
+__all__ = ["Docid", "MixLMModule"]
+
+
+class Docid(str):
+    """In the place of a document's text: look it up in the index."""
+
+
+class MixLMModule(InputModule):
+    """The one module of a ``CrossEncoder(modules=[...])``: pairs of query and document (text, or Docid) -> log-odds.
+
+    Args:
+        model: the MixLM.
+        index: for documents that are given as :class:`Docid`; not saved with the model.
+        missing: what happens to a Docid that the index lacks: ``"error"`` or ``"last"`` (log-odds of
+            -10,000, as for an empty text). Texts are always encoded.
+    """
+
+    def __init__(self, model: MixLM, index: TokenStore | None = None, missing: Missing = "last") -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = model.ranker.tokenizer
+        self.missing = missing
+        self.index = index
+
+    @property
+    def index(self) -> TokenStore | None:
+        return self._index
+
+    @index.setter
+    def index(self, index: TokenStore | None) -> None:
+        self._index = index
+        self._by_text = Reranker(self.model)
+        self._by_docid = None if index is None else Reranker(self.model, index, missing=self.missing)
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **options: Any) -> dict[str, Any]:
+        """Pairs -> features; nothing is tokenised yet. Raises InputError for what is no pair of query and document."""
+        for pair in inputs:
+            if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+                raise InputError(f"expected pairs (query, document text or Docid), not {pair!r}")
+        return {"pairs": [((prompt or "") + query, document) for query, document in inputs]}
+
+    def forward(self, features: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """Adds ``scores``: float32 [n, 1]."""
+        pairs = features["pairs"]
+        scores = torch.empty(len(pairs), 1)
+        for by_docid, reranker in ((False, self._by_text), (True, self._by_docid)):
+            places = [place for place, (_, document) in enumerate(pairs) if isinstance(document, Docid) is by_docid]
+            if places and reranker is None:
+                raise InputError("a Docid was given, and there is no index: MixLMModule(model, TokenIndex(...))")
+            if places and reranker is not None:
+                found = score_pairs(reranker, [pairs[place] for place in places], by_docid=by_docid)
+                scores[places, 0] = torch.tensor(found)
+        return {**features, "scores": scores.to(self.model.ranker.device)}
+
+    def save(self, output_path: str, *arguments: Any, safe_serialization: bool = True, **options: Any) -> None:
+        """As :meth:`MixLM.save_pretrained`: the folder is a MixLM and a CrossEncoder."""
+        self.model.save_pretrained(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> MixLMModule:
+        local = bool(options.get("local_files_only"))
+        return cls(MixLM.from_pretrained(model_name_or_path, device="cpu", local_files_only=local))
