@@ -8,8 +8,8 @@ pipeline.add_component("ranker", MixLMRanker(model="default", index="tokens", mi
 pipeline.run({"ranker": {"query": "what do dogs bark at?", "documents": documents}})
 
 The docid of a document is ``meta[docid_key]``, else its ``id``. What comes back are copies with the new score:
-log-odds, or with ``scale_score`` their sigmoid. Model and index are named, so that a pipeline can be written to YAML
-and read.
+log-odds, or with ``scale_score`` their sigmoid. Model and index are named, so that a pipeline can be written to YAML;
+Haystack reads it with ``Pipeline.loads(text, allowed_modules=["mixlm_rerank.integrations.haystack"])``.
 """
 
 from __future__ import annotations

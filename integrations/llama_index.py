@@ -46,7 +46,7 @@ class MixLMRerank(BaseNodePostprocessor):
     keep_retrieval_score: bool = False
 
     def __init__(self, reranker: Reranker, **options: Any) -> None:
-        super().__init__(reranker=reranker, **options)
+        super().__init__(**{"reranker": reranker, **options})
 
     @classmethod
     def class_name(cls) -> str:

@@ -74,7 +74,7 @@ class MixLMSearch:
     @property
     def mteb_model_meta(self) -> ModelMeta:
         """What this model is, as far as it knows."""
-        unknown = (
+        unknown: tuple[str, ...] = (
             "release_date",
             "memory_usage_mb",
             "license",
@@ -95,8 +95,12 @@ class MixLMSearch:
             framework=["PyTorch"],
             use_instructions=False,
             model_type=["cross-encoder"],
-            **dict.fromkeys(unknown),
+            **_none(unknown),
         )
+
+
+def _none(names: tuple[str, ...]) -> dict[str, Any]:
+    return dict.fromkeys(names)
 
 
 class _Documents:

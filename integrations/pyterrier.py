@@ -13,7 +13,7 @@ Rows are looked up by ``docno``; a ``text`` column, if there is one, serves ``mi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from mixlm_rerank.errors import MissingDependency
 from mixlm_rerank.reranker import Reranker
@@ -28,11 +28,14 @@ except ImportError:
 __all__ = ["MixLMReranker"]
 
 
-class MixLMReranker(pt.Transformer):  # type: ignore[misc]  # untyped
+class MixLMReranker(pt.Transformer):
     """Result frames (``qid, query, docno``, and perhaps ``score``) in, with new ``score`` and ``rank`` out.
 
     All other columns stay. All queries of a frame are reranked together.
     """
+
+    # For PyTerrier's drawings of pipelines; without a help_url they ask the network for one.
+    schematic: ClassVar[dict[str, object]] = {"label": "MixLM", "help_url": None}
 
     def __init__(self, reranker: Reranker) -> None:
         super().__init__()

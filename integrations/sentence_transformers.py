@@ -53,7 +53,7 @@ class MixLMModule(InputModule):
     """
 
     def __init__(self, model: MixLM, index: TokenStore | None = None, missing: Missing = "last") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.model = model
         self.tokenizer = model.ranker.tokenizer
         self.missing = missing
@@ -94,6 +94,8 @@ class MixLMModule(InputModule):
         self.model.save_pretrained(output_path)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> MixLMModule:
+    def load(  # type: ignore[override]  # their own arguments are among the options
+        cls, model_name_or_path: str, subfolder: str = "", **options: Any
+    ) -> MixLMModule:
         local = bool(options.get("local_files_only"))
         return cls(MixLM.from_pretrained(model_name_or_path, device="cpu", local_files_only=local))

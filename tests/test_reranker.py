@@ -288,6 +288,6 @@ def test_texts_without_a_word_are_last(tiny: Callable[..., MixLM], blanks: list[
     texts = {"x": " ", "y": "\n", "d1": "a dog barks"}
     hits = [Candidate(docid, 0.0, texts[docid]) for docid in blanks]
     both = Reranker(tiny("bert")).rerank_batch({"a": "a dog", "b": "a cat"}, {"a": hits, "b": hits[::-1]})
-    for docs, given in ((both["a"], blanks), (both["b"], blanks[::-1])):
-        assert [doc.docid for doc in docs] == sorted(given, key=lambda docid: docid != "d1")
+    for docs, asked in ((both["a"], blanks), (both["b"], blanks[::-1])):
+        assert [doc.docid for doc in docs] == sorted(asked, key=lambda docid: docid != "d1")
         assert [doc.missing for doc in docs] == [doc.docid != "d1" for doc in docs]

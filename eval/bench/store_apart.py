@@ -68,4 +68,5 @@ def private_memory() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"writing": writing, "opening": opening}[sys.argv[1]](*sys.argv[2:])))
+    task, *arguments = sys.argv[1:]
+    print(json.dumps(writing(*arguments) if task == "writing" else opening(*arguments)))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import IndexDamaged, InputError
 from ..types import Document
 from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, content_hash, entries_of, key_of
-from .environment import Environment, Pairs, create_environment
+from .environment import Environment, Pairs, Stored, create_environment
 from .manifest import Manifest
 from .protocol import Fetched
 from .quantiser import Quantiser
@@ -208,7 +208,7 @@ class LocalStore:
         return Segments(self.folder, self.quantiser.record_bytes, self.manifest.rows_per_segment, generation)
 
 
-def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[str]) -> list[bytes]:
+def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[str]) -> list[Stored]:
     """What the map holds of each docid. The first way is the fast one, for docids as they are nearly always."""
     get = transaction.get
     try:

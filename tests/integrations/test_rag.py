@@ -1,0 +1,141 @@
+"""LangChain, LlamaIndex, Haystack, rerankers: what each of them expects beside the ranking."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from haystack import Document as HaystackDocument
+from haystack import Pipeline
+from langchain_core.documents import Document as LangChainDocument
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from pydantic import ValidationError
+from rerankers.documents import Document as RerankersDocument
+
+from mixlm_rerank import Document, MixLM, Reranker
+from mixlm_rerank.errors import InputError, MissingDocuments
+from mixlm_rerank.integrations.haystack import MixLMRanker
+from mixlm_rerank.integrations.langchain import MixLMCompressor
+from mixlm_rerank.integrations.llama_index import MixLMRerank
+from mixlm_rerank.integrations.rerankers import MixLMRanker as RerankersRanker
+
+QUERY = "a dog barks at the moon"
+
+
+@pytest.fixture
+def order(reranker: Reranker, documents: list[Document]) -> list[str]:
+    return [doc.docid for doc in reranker.rerank(QUERY, [document.docid for document in documents])]
+
+
+@pytest.fixture
+def by_metadata(documents: list[Document]) -> list[LangChainDocument]:
+    return [LangChainDocument(page_content="not read", metadata={"docid": doc.docid}) for doc in documents]
+
+
+def test_langchain_keeps_the_best(reranker: Reranker, by_metadata: list[LangChainDocument], order: list[str]) -> None:
+    best = MixLMCompressor(reranker=reranker, top_n=2).compress_documents(by_metadata, QUERY)
+    assert [document.metadata["docid"] for document in best] == order[:2]
+    threshold = best[1].metadata["relevance_score"]
+    kept = MixLMCompressor(reranker=reranker, score_threshold=threshold).compress_documents(by_metadata, QUERY)
+    assert kept == best
+    json.dumps([document.metadata for document in kept])
+    with pytest.raises(ValidationError):
+        MixLMCompressor(reranker=reranker, top_n=0)
+
+
+def test_langchain_in_a_chain(reranker: Reranker, by_metadata: list[LangChainDocument], order: list[str]) -> None:
+    """As a step of a runnable sequence, synchronous and not."""
+    from langchain_core.runnables import RunnableLambda
+
+    compressor = MixLMCompressor(reranker=reranker)
+    chain = RunnableLambda(lambda query: (query, by_metadata)) | (
+        lambda pair: compressor.compress_documents(pair[1], pair[0])
+    )
+    assert [document.metadata["docid"] for document in chain.invoke(QUERY)] == order
+    assert [document.metadata["docid"] for document in asyncio.run(chain.ainvoke(QUERY))] == order
+
+
+def test_langchain_documents_without_ids_are_told(reranker: Reranker) -> None:
+    documents = [LangChainDocument(page_content="a text")]
+    with pytest.raises(InputError, match=r'document 0 has no docid, .* \(missing="last"\): name the docids'):
+        MixLMCompressor(reranker=reranker).compress_documents(documents, QUERY)
+    with pytest.raises(InputError, match="the query is empty"):
+        MixLMCompressor(reranker=Reranker(reranker.model)).compress_documents(documents, " ")
+
+
+def test_chunks_of_one_document_share_its_score(reranker: Reranker) -> None:
+    chunks = [LangChainDocument(page_content=text, metadata={"docid": "d1"}) for text in ("one", "two")]
+    first, second = MixLMCompressor(reranker=reranker).compress_documents(chunks, QUERY)
+    assert (first.page_content, second.page_content) == ("one", "two")
+    assert first.metadata["relevance_score"] == second.metadata["relevance_score"]
+
+
+def test_llama_index_by_node_id_and_by_metadata(reranker: Reranker, order: list[str]) -> None:
+    nodes = [NodeWithScore(node=TextNode(text="not read", id_=docid), score=None) for docid in sorted(order)]
+    best = MixLMRerank(reranker, top_n=3).postprocess_nodes(nodes, QueryBundle(QUERY))
+    assert [node.node.node_id for node in best] == order[:3]
+    nodes = [NodeWithScore(node=TextNode(text="", metadata={"key": docid}), score=1.0) for docid in sorted(order)]
+    best = asyncio.run(MixLMRerank(reranker, docid_key="key").apostprocess_nodes(nodes, query_str=QUERY))
+    assert [node.node.metadata["key"] for node in best] == order
+    with pytest.raises(InputError, match="give query_bundle or query_str"):
+        MixLMRerank(reranker).postprocess_nodes(nodes)
+
+
+@pytest.fixture
+def ranker(model: MixLM, reranker: Reranker, tmp_path: Path) -> MixLMRanker:
+    model.save_pretrained(tmp_path / "model")
+    return MixLMRanker(str(tmp_path / "model"), str(reranker.index), device="cpu")
+
+
+def test_haystack_in_a_pipeline_written_and_read(ranker: MixLMRanker, order: list[str]) -> None:
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", ranker)
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["mixlm_rerank.integrations.haystack"])
+    again.warm_up()
+    given = [HaystackDocument(content="not read", meta={"docid": docid}, score=0.5) for docid in sorted(order)]
+    found = again.run({"ranker": {"query": QUERY, "documents": given, "top_k": 2}})["ranker"]["documents"]
+    assert [document.meta["docid"] for document in found] == order[:2]
+    assert [document.score for document in given] == [0.5] * len(given)
+    assert all(type(document.score) is float for document in found)
+
+
+def test_haystack_scales_and_cuts(ranker: MixLMRanker, order: list[str]) -> None:
+    given = [HaystackDocument(id=docid, content="not read") for docid in order]
+    plain = ranker.run(QUERY, given)["documents"]
+    scaled = ranker.run(QUERY, given, scale_score=True)["documents"]
+    assert [document.id for document in scaled] == [document.id for document in plain]
+    assert all(0 <= document.score <= 1 for document in scaled)
+    third = plain[2].score
+    assert ranker.run(QUERY, given, score_threshold=third)["documents"] == plain[:3]
+    assert ranker.run(QUERY, [])["documents"] == []
+    with pytest.raises(InputError, match="top_k must be at least 1, not 0"):
+        ranker.run(QUERY, given, top_k=0)
+
+
+def test_haystack_documents_that_hold_no_text(ranker: MixLMRanker) -> None:
+    """Looked up by id; not there: last, or an error."""
+    found = ranker.run(QUERY, [HaystackDocument(id="x"), HaystackDocument(id="d1")])["documents"]
+    assert [document.id for document in found] == ["d1", "x"]
+    strict = MixLMRanker(ranker.model, ranker.index, "error", device="cpu")
+    with pytest.raises(MissingDocuments, match="lacks candidates: 'x'"):
+        strict.run(QUERY, [HaystackDocument(id="x")])
+
+
+def test_rerankers_takes_texts_or_documents_with_ids(
+    reranker: Reranker, documents: list[Document], order: list[str]
+) -> None:
+    by_text = RerankersRanker(Reranker(reranker.model))
+    texts = [document.content for document in documents]
+    ranked = by_text.rank(QUERY, texts)
+    assert [documents[result.doc_id].docid for result in ranked] == order
+    assert [result.rank for result in ranked] == list(range(1, len(order) + 1))
+    assert by_text.score(QUERY, texts[0]) == pytest.approx(ranked.get_score_by_docid(0), abs=1e-4)
+    by_docid = RerankersRanker(reranker)
+    given = [RerankersDocument("not read", doc_id=docid, metadata={"n": 1}) for docid in sorted(order)]
+    found = asyncio.run(by_docid.rank_async(QUERY, given))
+    assert [result.doc_id for result in found] == order and found[0].document.metadata == {"n": 1}
+    with pytest.raises(InputError, match="document 0 has no docid"):
+        by_docid.rank(QUERY, texts)
+    assert by_text.rank(QUERY, []).results == []

@@ -1,0 +1,133 @@
+"""PyTerrier, BEIR, mteb: their own conformance checks and their own ways of evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mixlm_rerank import Document, MixLM, Reranker
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.integrations.beir import MixLMRerank
+from mixlm_rerank.integrations.mteb import MixLMSearch
+from mixlm_rerank.integrations.pyterrier import MixLMReranker
+
+pt = pytest.importorskip("pyterrier")
+
+
+def first_stage(queries: dict[str, str], docids: list[str]) -> pd.DataFrame:
+    rows = [
+        (qid, query, docid, float(-place), place)
+        for qid, query in queries.items()
+        for place, docid in enumerate(docids)
+    ]
+    return pd.DataFrame(rows, columns=["qid", "query", "docno", "score", "rank"])
+
+
+QUERIES = {"q1": "a dog barks", "q2": "bread"}
+
+
+def test_pyterriers_own_conformance_suite(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    import unittest
+
+    monkeypatch.setenv("PT_TEST_TRANSFORMER_REPORTS", "0")
+    case = pt.testing.transformer_test_class(lambda: MixLMReranker(reranker))
+    result = unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(case))
+    assert result.wasSuccessful() and result.testsRun >= 2
+    assert sorted(pt.inspect.transformer_inputs(MixLMReranker(reranker))[0]) == ["docno", "qid", "query"]
+
+
+def test_pyterrier_in_a_pipeline(reranker: Reranker, documents: list[Document]) -> None:
+    """After any retriever, cut before and after; other columns stay."""
+    docids = [document.docid for document in documents]
+    frame = first_stage(QUERIES, docids).assign(extra="kept")
+    pipeline = pt.Transformer.from_df(frame) % 4 >> MixLMReranker(reranker) % 2
+    found = pipeline(pd.DataFrame(list(QUERIES.items()), columns=["qid", "query"]))
+    for qid, query in QUERIES.items():
+        mine = found[found["qid"] == qid].sort_values("rank")
+        expected = reranker.rerank(query, docids[:4], 2)
+        assert mine["docno"].tolist() == [doc.docid for doc in expected]
+        assert mine["score"].tolist() == pytest.approx([doc.score for doc in expected], abs=2e-5)
+        assert set(mine["extra"]) == {"kept"}
+
+
+def test_pyterrier_missing_columns_and_documents_twice(reranker: Reranker) -> None:
+    frame = first_stage(QUERIES, ["d1", "d2"])
+    with pytest.raises(pt.validate.InputValidationError):
+        MixLMReranker(reranker)(frame.drop(columns="query"))
+    with pytest.raises(InputError, match="'d1' occurs twice"):
+        MixLMReranker(reranker)(first_stage(QUERIES, ["d1", "d1"]))
+
+
+def test_beir_cuts_before_it_reranks(reranker: Reranker, documents: list[Document]) -> None:
+    first = {"q1": {document.docid: float(-place) for place, document in enumerate(documents)}, "q2": {}}
+    found = MixLMRerank(reranker).rerank({}, QUERIES, first, top_k=3)
+    expected = reranker.rerank(QUERIES["q1"], [document.docid for document in documents[:3]])
+    assert found == {"q1": {doc.docid: doc.score for doc in expected}, "q2": {}}
+    with pytest.raises(InputError, match="no query of that qid"):
+        MixLMRerank(reranker).rerank({}, {}, first, top_k=3)
+    with pytest.raises(InputError, match="top_k must be at least 1"):
+        MixLMRerank(reranker).rerank({}, QUERIES, first, top_k=0)
+
+
+@pytest.fixture
+def task(documents: list[Document]) -> Any:
+    """A real mteb Reranking task of the small collection."""
+    import mteb
+    from datasets import Dataset
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+    class Tiny(AbsTaskRetrieval):
+        metadata = mteb.TaskMetadata(
+            name="TinyReranking",
+            description="a tiny collection",
+            dataset={"path": "none/none", "revision": "1"},
+            type="Reranking",
+            category="t2t",
+            eval_splits=["test"],
+            eval_langs=["eng-Latn"],
+            main_score="ndcg_at_10",
+        )
+
+        def load_data(self, *arguments: Any, **options: Any) -> None:
+            rows = [{"id": doc.docid, "title": doc.title, "text": doc.text} for doc in documents]
+            self.dataset = {
+                "default": {
+                    "test": {
+                        "corpus": Dataset.from_list([*rows, {"id": "blank", "title": "", "text": ""}]),
+                        "queries": Dataset.from_list([{"id": qid, "text": text} for qid, text in QUERIES.items()]),
+                        "relevant_docs": {"q1": {"d1": 1}, "q2": {"d4": 1}},
+                        "top_ranked": {qid: [*(doc.docid for doc in documents), "blank"] for qid in QUERIES},
+                    }
+                }
+            }
+            self.data_loaded = True
+
+    return Tiny()
+
+
+def test_mteb_evaluates_it(
+    model: MixLM, reranker: Reranker, documents: list[Document], task: Any, tmp_path: Path
+) -> None:
+    import mteb
+    from mteb.models.models_protocols import SearchProtocol
+
+    search = MixLMSearch(model, tmp_path / "indexes")
+    assert isinstance(search, SearchProtocol)
+    found = mteb.evaluate(search, task, cache=None, overwrite_strategy="always")
+    scores = found.task_results[0].scores["test"][0]
+    places = []
+    for query, wanted in zip(QUERIES.values(), ("d1", "d4"), strict=True):
+        ranking = [doc.docid for doc in reranker.rerank(query, [document.docid for document in documents])]
+        places.append(1 + ranking.index(wanted))
+    assert scores["mrr_at_10"] == pytest.approx(sum(1 / place for place in places) / 2, abs=1e-5)
+    assert search.mteb_model_meta.revision == model.fingerprint
+
+
+def test_mteb_without_candidates_says_what_to_do(model: MixLM, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="task.convert_to_reranking"):
+        MixLMSearch(model, tmp_path).search([], top_k=10)
+    with pytest.raises(InputError, match="index.* comes before search"):
+        MixLMSearch(model, tmp_path).search([], top_k=10, top_ranked={})
