@@ -68,6 +68,7 @@ def measure_store(
         for size in options.documents:
             if cell_of(size) not in kept.kept:
                 place = folder / "index"
+                shutil.rmtree(place, ignore_errors=True)  # half written: its seconds are unknown
                 say(f"{folder}: {numbers.count(size)} documents, {numbers.size(index_bytes(_manifest(options), size))}")
                 kept.keep(cell_of(size), _measured(place, size, options, progress))
                 shutil.rmtree(place)

@@ -14,7 +14,7 @@ from ..progress import progress_bar
 from .local import LocalStore, writing
 from .lock import held_still
 from .plan import DOCID_MAP_BYTES, check_room
-from .writer import open_complete, open_to_write
+from .writer import open_complete, open_to_write, refuse_strangers
 
 __all__ = ["compact", "copy", "live_rows"]
 
@@ -31,6 +31,8 @@ def compact(folder: Path, *, progress: bool) -> int:
     """See :meth:`TokenIndex.compact`."""
     with open_to_write(folder) as store:
         before, rows = store.disk, live_rows(store)
+        if len(rows) == store.rows:
+            return 0
         check_room(_size(store, len(rows)), folder)
         segments = store.next_generation()
         with writing(folder, len(store)), progress_bar(len(rows), "compact", "documents", enabled=progress) as bar:
@@ -50,7 +52,9 @@ def copy(folder: Path, target: Path, *, progress: bool) -> None:
     with held_still(folder):
         store = open_complete(folder)
         check_room(_size(store, len(store)), target)
-        shutil.rmtree(draft, ignore_errors=True)  # of a copy that was killed
+        if draft.exists():  # of a copy that was killed
+            refuse_strangers(draft, index=True)
+            shutil.rmtree(draft)
         there = LocalStore.create(draft, replace(store.manifest, complete=False))
         with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
             for keys, entries in store.scan(WINDOW):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +37,7 @@ class Environment:
         with _guard:
             self._handle = _open.get(_identity(folder)) or _Handle(folder)
             self._handle.users += 1
+            weakref.finalize(self, _released, self._handle)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
@@ -48,22 +51,23 @@ class Environment:
 
     @property
     def moved(self) -> bool:
-        """Whether another map lies now where this one was opened: a compaction's, or one built anew."""
+        """Whether another map lies now where this one was opened: the folder was deleted, and built anew."""
         try:
             return _identity(self._handle.folder) != self._handle.identity
         except FileNotFoundError:
             return False
 
-    def rewrite(self, changes: Mapping[bytes, bytes], docs: Callable[[Pairs], Pairs] = lambda pairs: pairs) -> None:
-        """Put a new map in the place of this one: with ``changes`` in its meta, and the pairs that ``docs`` makes.
+    def rewrite(self, manifest: bytes) -> None:
+        """Put a new map in the place of this one: another manifest, all else as it was.
 
         LMDB's pages, and those of its compact copies too, show in which steps they were filled. The new ones are filled
         in the order of keys: they follow from what the map holds. After a crash it is the old map or the new one.
+        Other processes that have the old map open would stay with it: not for an index that is read already.
         """
         with _guard:
             with self.transaction() as old:
-                meta = dict(old.cursor(self.meta)) | dict(changes)
-                draft = _draft(self._handle.folder, meta, docs(old.cursor(self.docs)))
+                meta = dict(old.cursor(self.meta)) | {b"manifest": manifest}
+                draft = _draft(self._handle.folder, meta, old.cursor(self.docs))
             self._handle.replace(draft)
 
     @property
@@ -74,13 +78,14 @@ class Environment:
     def docs(self) -> lmdb._Database:
         return self._handle.docs
 
-    def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            with _guard:
-                self._handle.users -= 1
-                if not self._handle.users:
-                    self._handle.close()
-                    _open.pop(self._handle.identity, None)
+
+def _released(handle: _Handle) -> None:
+    """An environment is no longer used."""
+    with _guard:
+        handle.users -= 1
+        if not handle.users:
+            handle.close()
+            _open.pop(handle.identity, None)
 
 
 class _Handle:
@@ -98,14 +103,15 @@ class _Handle:
         """Open it, unless it is."""
         if self.env is not None:
             return self.env
-        if not (self.folder / "data.mdb").exists() or _identity(self.folder) != self.identity:
-            raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
         writable = os.access(self.folder, os.W_OK)
         try:
-            env = lmdb.open(str(self.folder), map_size=MAP_SIZE, max_dbs=4, readonly=not writable, lock=writable)
-            self.meta = env.open_db(b"meta", create=False)
-            self.docs = env.open_db(b"docs", create=False)
-            env.reader_check()  # forget readers that died
+            with _between_switches(self.folder, fcntl.LOCK_SH):
+                if not (self.folder / "data.mdb").exists() or _identity(self.folder) != self.identity:
+                    raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
+                env = lmdb.open(str(self.folder), map_size=MAP_SIZE, max_dbs=4, readonly=not writable, lock=writable)
+                self.meta = env.open_db(b"meta", create=False)
+                self.docs = env.open_db(b"docs", create=False)
+                env.reader_check()  # forget readers that died
         except lmdb.NotFoundError:
             raise IndexDamaged(f"{self.folder} is not a token index: data.mdb holds something else") from None
         except lmdb.Error as error:
@@ -146,9 +152,24 @@ def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Pairs) -> Path:
 
 def _put(draft: Path, folder: Path) -> None:
     """Make a draft the map of ``folder``."""
-    # The lock file counts the transactions of the old map. Processes that have it open keep it, and the old map.
-    (folder / "lock.mdb").unlink(missing_ok=True)
-    draft.replace(folder / "data.mdb")
+    with _between_switches(folder, fcntl.LOCK_EX):
+        # The lock file counts the transactions of the old map. Processes that have it open keep it, and the old map.
+        (folder / "lock.mdb").unlink(missing_ok=True)
+        draft.replace(folder / "data.mdb")
+
+
+@contextmanager
+def _between_switches(folder: Path, kind: int) -> Iterator[None]:
+    """Nobody opens a map while another one is put in its place: the two files of LMDB must be of the same map."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise IndexDamaged(f"{folder} was deleted or replaced after it was opened: open it anew") from None
+    try:
+        fcntl.flock(handle, kind)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..errors import IndexDamaged, InputError
 from ..progress import progress_bar
-from .entries import docid_of
+from .entries import MAX_KEY_BYTES, docid_of, key_of
 from .local import LocalStore
 from .lock import held_still, writer_lock
 from .manifest import Manifest
@@ -22,15 +23,16 @@ from .writer import open_complete, refuse_strangers
 __all__ = ["export_index", "import_begun", "import_index"]
 
 SHARD_BYTES = 1 << 28
+OWN = re.compile(r"part-\d{6}\.parquet(\.\w+\.part)?|index\.json(\.\w+\.part)?")
 WINDOW = 16384  # documents a commit of an import
 
 
 def export_index(folder: Path, url: str, *, progress: bool) -> None:
     """See :meth:`TokenIndex.export`."""
     shards = Shards(url)
-    shards.prepare()
     if shards.holds(CATALOGUE):
         raise InputError(f"{url} holds an exported index already: choose another place")
+    shards.prepare(OWN)
     with held_still(folder):
         store = open_complete(folder)
         names: list[str] = []
@@ -40,6 +42,7 @@ def export_index(folder: Path, url: str, *, progress: bool) -> None:
                 contents = [content.tobytes() for content in entries["content"]]
                 shards.write(names[-1], keys, contents, store.records(entries["row"]), entries["crc"])
                 bar.update(len(keys))
+        shards.clear(OWN, kept=names)  # of an export that was killed
         shards.finish(store.manifest, names, len(store))
 
 
@@ -55,7 +58,7 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
         row = 0
         with progress_bar(documents, "import", "documents", enabled=progress, initial=done) as bar:
             for name in names:
-                for keys, contents, records in shards.read(name, WINDOW):
+                for keys, contents, records in shards.read(name, store.quantiser.record_bytes, WINDOW):
                     committed = min(max(done - row, 0), len(keys))
                     _check_committed(store, keys[:committed], contents[:committed], row, url)
                     row += len(keys)
@@ -94,6 +97,8 @@ def _refuse_known(store: LocalStore, keys: Sequence[bytes], where: str) -> None:
     docids = [docid_of(key) for key in keys]
     seen: set[str] = set()
     for docid, row in zip(docids, store.entries(docids)["row"], strict=True):
+        if not 0 < len(key_of(docid)) <= MAX_KEY_BYTES:
+            raise InputError(f"{where} holds a docid of {len(key_of(docid))} bytes (1 to {MAX_KEY_BYTES} are possible)")
         if row >= 0 or docid in seen:
             raise InputError(f"{where} holds {docid!r}, which came before: a docid may stand in one place only")
         seen.add(docid)

@@ -24,7 +24,7 @@ from .protocol import Fetched
 from .quantiser import Quantiser
 from .segments import Segments
 
-__all__ = ["LocalStore"]
+__all__ = ["LocalStore", "check_there", "writing"]
 
 
 class LocalStore:
@@ -37,15 +37,21 @@ class LocalStore:
     """
 
     def __init__(self, folder: Path, *, whole: bool = True) -> None:
-        if not (folder / "data.mdb").is_file():
-            raise InputError(f"no token index at {folder} (make one: mixlm-rerank index build CORPUS {folder})")
+        check_there(folder)
         self.folder = folder
         environment = Environment(folder)
         self.manifest = _manifest(environment, folder)
         self.quantiser = Quantiser(self.manifest.precision, self.manifest.tokens, self.manifest.dim)
-        self._view = environment, self._segments(_number(environment, b"generation"))
-        if whole:
-            self._view[1].open(self.rows)
+        self._view = environment, self._segments(environment, _number(environment, b"generation"))
+        while whole:
+            try:
+                self._view[1].open(self.rows)
+                break
+            except IndexDamaged:
+                generation = _number(environment, b"generation")
+                if generation == self._view[1].generation:
+                    raise
+                self._view = environment, self._segments(environment, generation)  # compacted meanwhile
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> LocalStore:
@@ -102,7 +108,7 @@ class LocalStore:
                     return
                 pairs = [(bytes(key), bytes(value)) for key, value in _first(cursor, window + 1)]
             keys, values = zip(*pairs[:window], strict=True)
-            yield list(keys), np.frombuffer(b"".join(values), dtype=ENTRY)
+            yield list(keys), _entries(values, self.folder)
             if len(pairs) <= window:
                 return
             start = pairs[window][0]
@@ -156,7 +162,7 @@ class LocalStore:
         """
         manifest = replace(self.manifest, complete=True)
         with writing(self.folder, len(self)):
-            self._view[0].rewrite({b"manifest": manifest.dumps()})
+            self._view[0].rewrite(manifest.dumps())
         self.manifest = manifest
 
     def sweep(self) -> None:
@@ -165,21 +171,21 @@ class LocalStore:
 
     def next_generation(self) -> Segments:
         """Segments of the generation after this one, to be filled and then switched to."""
-        return self._segments(self._view[1].generation + 1)
+        environment, present = self._view
+        return self._segments(environment, present.generation + 1)
 
     def switch(self, segments: Segments, rows: NDArray[np.int64]) -> None:
         """Commit that the records of ``rows``, int64 [n] ascending, are now the first n of ``segments``."""
-
-        def renumbered(pairs: Pairs) -> Pairs:
-            for key, value in pairs:
-                entry = np.frombuffer(value, dtype=ENTRY).copy()
-                entry["row"] = np.searchsorted(rows, entry["row"])
-                yield bytes(key), entry.tobytes()
-
-        changes = {b"generation": str(segments.generation).encode(), b"rows": str(len(rows)).encode()}
-        with writing(self.folder, len(self)):
-            self._view[0].rewrite(changes, renumbered)
-        self._view = self._view[0], segments
+        environment = self._view[0]
+        with writing(self.folder, len(self)), environment.transaction(write=True) as transaction:
+            with transaction.cursor(environment.docs) as cursor:
+                for key, value in cursor:
+                    entry = np.frombuffer(value, dtype=ENTRY).copy()
+                    entry["row"] = np.searchsorted(rows, entry["row"])
+                    cursor.put(key, entry.tobytes())
+            transaction.put(b"generation", str(segments.generation).encode(), db=environment.meta)
+            transaction.put(b"rows", str(len(rows)).encode(), db=environment.meta)
+        self._view = environment, segments
         segments.sweep()
 
     def _look_up(self, docids: Sequence[str]) -> tuple[NDArray[np.void], Segments]:
@@ -188,24 +194,31 @@ class LocalStore:
         with environment.transaction() as transaction:
             generation = int(transaction.get(b"generation", db=environment.meta) or 0)
             held = _held(transaction, environment.docs, docids)
-        if generation != segments.generation:  # compacted in this process
-            segments = self._segments(generation)
+        if generation != segments.generation:  # compacted
+            segments = self._segments(environment, generation)
             self._view = environment, segments
-        return np.frombuffer(b"".join(held), dtype=ENTRY), segments
+        return _entries(held, self.folder), segments
 
     def _followed(self) -> tuple[Environment, Segments]:
-        """The present map and segments: another process may have compacted the index, or built the like anew."""
+        """The present map and segments: the like may have been built anew in this place."""
         if self._view[0].moved:
             try:
                 there = LocalStore(self.folder)
             except (IndexDamaged, InputError):
                 return self._view  # not finished yet; what is mapped here stays as it was
-            if there.manifest.same_tokens(self.manifest):
+            if there.manifest.complete and there.manifest.same_tokens(self.manifest):
                 self._view = there._view
         return self._view
 
-    def _segments(self, generation: int) -> Segments:
-        return Segments(self.folder, self.quantiser.record_bytes, self.manifest.rows_per_segment, generation)
+    def _segments(self, environment: Environment, generation: int) -> Segments:
+        size, rows = self.quantiser.record_bytes, self.manifest.rows_per_segment
+        return Segments(self.folder, size, rows, generation, lambda: environment.moved)
+
+
+def check_there(folder: Path) -> None:
+    """Raises InputError if there is no index."""
+    if not (folder / "data.mdb").is_file():
+        raise InputError(f"no token index at {folder} (make one: mixlm-rerank index build CORPUS {folder})")
 
 
 def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[str]) -> list[Stored]:
@@ -228,7 +241,17 @@ def _manifest(environment: Environment, folder: Path) -> Manifest:
 
 def _number(environment: Environment, key: bytes) -> int:
     with environment.transaction() as transaction:
-        return int(transaction.get(key, db=environment.meta) or 0)
+        value = bytes(transaction.get(key, db=environment.meta) or b"0")
+    if not value.isdigit():
+        raise IndexDamaged(f"the docid map is damaged: {key.decode()} is {value!r}; restore it, or rebuild the index")
+    return int(value)
+
+
+def _entries(values: Sequence[Stored], folder: Path) -> NDArray[np.void]:
+    """Values of the docid map as entries [n]."""
+    if any(len(value) != ENTRY.itemsize for value in values):
+        raise IndexDamaged(f"the docid map in {folder} is damaged: restore it, or rebuild the index")
+    return np.frombuffer(b"".join(values), dtype=ENTRY)
 
 
 def _first(cursor: lmdb.Cursor, count: int) -> Pairs:

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +41,22 @@ def writer_lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
 
 
-def held_still(folder: Path) -> AbstractContextManager[None]:
-    """Keep writers out while a whole index is read. One that this process cannot write to needs no lock."""
-    return writer_lock(folder) if os.access(folder, os.W_OK) else nullcontext()
+@contextmanager
+def held_still(folder: Path) -> Iterator[None]:
+    """Keep writers out while a whole index is read; others may read it so, too.
+
+    An index without a lock file, in a folder that this process cannot write to, is taken for one that nobody writes.
+
+    Raises InputError if another process writes it.
+    """
+    path = folder / "writer.lock"
+    if not path.exists() and not os.access(folder, os.W_OK):
+        yield
+        return
+    with path.open("r" if path.exists() else "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise InputError(f"{folder} is being written by another process: {file.read() or 'unknown'}") from None
+        yield

@@ -54,7 +54,7 @@ class Manifest:
         def tokens(manifest: Manifest) -> tuple[str, int, int, str]:
             return manifest.fingerprint, manifest.tokens, manifest.dim, manifest.precision
 
-        return self.complete and tokens(self) == tokens(other)
+        return tokens(self) == tokens(other)
 
     def dumps(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()
@@ -75,4 +75,8 @@ class Manifest:
         names = {field.name for field in fields(cls)}
         if set(values) != names:
             raise IndexDamaged(f"{where} has a manifest with the wrong keys: {sorted(set(values) ^ names)}")
-        return cls(**values)
+        manifest = cls(**values)
+        shape = (manifest.tokens, manifest.dim, manifest.rows_per_segment)
+        if not all(type(number) is int and number > 0 for number in shape):
+            raise IndexDamaged(f"{where} has a manifest with impossible numbers: {shape}")
+        return manifest

@@ -19,7 +19,7 @@ from ..model import MixLM
 from ..types import Document
 from .entries import MAX_KEY_BYTES, key_of
 
-__all__ = ["DOCID_MAP_BYTES", "BuildPlan", "check_room", "checked", "plan_build"]
+__all__ = ["DOCID_MAP_BYTES", "BuildPlan", "check_room", "checked", "docid_hash", "plan_build"]
 
 SAMPLE = 64
 # LMDB bytes a document, measured with docids of 8 characters in random order: 84 while building, then 46 of the map
@@ -65,7 +65,7 @@ def plan_build(documents: Iterable[Document], model: MixLM, record_bytes: int, *
     sample: list[Document] = []
     draw = random.Random(0)
     for number, document in enumerate(checked(documents, skip_empty=skip_empty)):
-        hashes.append(_hash(document.docid))
+        hashes.append(docid_hash(document.docid))
         if number < SAMPLE:
             sample.append(document)
         elif (slot := draw.randrange(number + 1)) < SAMPLE:
@@ -92,7 +92,7 @@ def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]
     seen: dict[str, int] = {}
     if suspects:  # equal hashes, or equal docids: a second look tells
         for number, document in enumerate(documents, 1):
-            if document.content.strip() and _hash(document.docid) in suspects:
+            if document.content.strip() and docid_hash(document.docid) in suspects:
                 if document.docid in seen:
                     raise InputError(
                         f"duplicate docid {document.docid!r}: documents {seen[document.docid]} and {number}"
@@ -100,7 +100,8 @@ def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]
                 seen[document.docid] = number
 
 
-def _hash(docid: str) -> int:
+def docid_hash(docid: str) -> int:
+    """64 bits of a docid."""
     return int.from_bytes(hashlib.blake2b(key_of(docid), digest_size=8).digest(), "little")
 
 

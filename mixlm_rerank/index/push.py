@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,14 +16,16 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..progress import progress_bar
 from .entries import docid_of
-from .local import LocalStore
+from .local import LocalStore, check_there
 from .lock import held_still
+from .manifest import Manifest
 from .redis_store import CONTENT_BYTES, RedisKeys, connect, reaching
 from .updates import Changes
 from .writer import open_complete
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.lock import Lock
 
 __all__ = ["push"]
 
@@ -29,26 +33,52 @@ WINDOW = 1024
 # Redis' own bytes a document beside key and value, measured with docids of 8 characters (Redis 7).
 OVERHEAD_BYTES = 120
 TIMEOUT = 10.0
+LOCK_SECONDS = 30
 
 
 def push(folder: Path, url: str, *, ttl: int | None, progress: bool) -> Changes:
     """See :meth:`TokenIndex.push`."""
+    if ttl is not None and ttl < 1:
+        raise InputError(f"ttl must be at least 1 second, not {ttl}")
+    check_there(folder)
     redis, name = connect(url, TIMEOUT)
+    deadline = None if ttl is None else int(time.time()) + ttl  # one for all: no document goes before the manifest
     with held_still(folder), reaching(url):
         store = open_complete(folder)
         keys = RedisKeys(name, store.manifest)
-        if redis.get(keys.manifest) is None:
-            _check_memory(redis, store, url)
-            redis.set(keys.manifest, replace(store.manifest, complete=False).dumps(), ex=ttl)
-        new = changed = 0
-        with progress_bar(len(store), "push", "documents", enabled=progress) as bar:
-            for docids, entries in store.scan(WINDOW):
-                lacking, outdated = _written(redis, store, keys, docids, entries, ttl)
-                new, changed = new + lacking, changed + outdated
-                bar.update(len(docids))
-        redis.set(keys.manifest, store.manifest.dumps(), ex=ttl)
-        deleted = sum(_deleted(redis, store, keys))
+        with _alone(redis, keys, url) as lock:
+            held = redis.get(keys.manifest)
+            if held is None or not Manifest.loads(held, url).same_tokens(store.manifest):
+                _check_memory(redis, store, url)
+            if held is None:
+                redis.set(keys.manifest, replace(store.manifest, complete=False).dumps(), exat=deadline)
+            new = changed = 0
+            with progress_bar(len(store), "push", "documents", enabled=progress) as bar:
+                for docids, entries in store.scan(WINDOW):
+                    lacking, outdated = _written(redis, store, keys, docids, entries, deadline)
+                    new, changed = new + lacking, changed + outdated
+                    lock.reacquire()
+                    bar.update(len(docids))
+            redis.set(keys.manifest, store.manifest.dumps(), exat=deadline)
+            deleted = sum(_deleted(redis, store, keys))
         return Changes(new, changed, len(store) - new - changed, deleted)
+
+
+@contextmanager
+def _alone(redis: Redis, keys: RedisKeys, url: str) -> Iterator[Lock]:
+    """Keep out other pushes under this name. A push that was killed keeps them out for ``LOCK_SECONDS``."""
+    from redis.exceptions import LockError
+
+    lock = redis.lock(keys.lock, timeout=LOCK_SECONDS, blocking=False)
+    if not lock.acquire():
+        raise InputError(f"another push to {url} is under way, or was killed: try again in {LOCK_SECONDS} seconds")
+    try:
+        yield lock
+    except LockError:
+        raise InputError(f"this push to {url} was held up, and another one began: run it again") from None
+    finally:
+        with suppress(LockError):
+            lock.release()
 
 
 def _written(
@@ -57,24 +87,28 @@ def _written(
     keys: RedisKeys,
     docids: Sequence[bytes],
     entries: NDArray[np.void],
-    ttl: int | None,
+    deadline: int | None,
 ) -> tuple[int, int]:
     """Write those documents that Redis lacks or holds with another text. Returns how many of each."""
     names = [keys.document(docid) for docid in docids]
     with redis.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.getrange(name, 0, CONTENT_BYTES - 1)
+            pipeline.strlen(name)
         held = pipeline.execute()
+    size = CONTENT_BYTES + store.quantiser.record_bytes
     contents = [content.tobytes() for content in entries["content"]]
-    places = [place for place, content in enumerate(contents) if held[place] != content]
+    places = [place for place, content in enumerate(contents) if held[2 * place : 2 * place + 2] != [content, size]]
     with redis.pipeline(transaction=False) as pipeline:
         for place, record in zip(places, store.records(entries["row"][places]), strict=True):
-            pipeline.set(names[place], contents[place] + record.tobytes(), ex=ttl)
-        if ttl is not None:
-            for name in names:
-                pipeline.expire(name, ttl)
+            pipeline.set(names[place], contents[place] + record.tobytes())
+        for name in names:
+            if deadline is None:
+                pipeline.persist(name)
+            else:
+                pipeline.expireat(name, deadline)
         pipeline.execute()
-    lacking = sum(not held[place] for place in places)
+    lacking = sum(not held[2 * place] for place in places)
     return lacking, len(places) - lacking
 
 
@@ -85,7 +119,8 @@ def _deleted(redis: Redis, store: LocalStore, keys: RedisKeys) -> Iterator[int]:
         ours = [key for key in found if key.startswith(keys.prefix)]
         rows = store.entries([docid_of(key.removeprefix(keys.prefix)) for key in ours])["row"]
         gone = [key for key, row in zip(ours, rows, strict=True) if row < 0]
-        gone += [key for key in found if not key.startswith(keys.prefix) and key != keys.manifest.encode()]
+        kept = (keys.manifest.encode(), keys.lock.encode())
+        gone += [key for key in found if not key.startswith(keys.prefix) and key not in kept]
         if gone:
             yield int(redis.unlink(*gone))
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..errors import InputError, MissingDependency
 from ..model import MixLM
@@ -25,13 +24,14 @@ from ..types import Document
 from .builder import new_manifest, plan_ahead
 from .entries import content_hash, key_of
 from .exchange import import_begun, import_index
-from .plan import checked
+from .plan import checked, docid_hash
 from .quantiser import Quantiser
 from .shards import Shards
 
 __all__ = ["build_on_ray"]
 
 SHARD_DOCUMENTS = 4096
+OWN = re.compile(r"part-\d{6}-[0-9a-f]{16}\.parquet(\.documents)?(\.\w+\.part)?|index\.json(\.\w+\.part)?")
 
 
 def build_on_ray(
@@ -53,42 +53,49 @@ def build_on_ray(
     import_begun(folder, manifest, 0)  # refuse before the long work
     plan_ahead(documents, model, folder, quantiser, skip_empty=skip_empty, progress=progress)
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
-    shards.prepare()
-    names, waiting, count = _staged(documents, shards, f"{model.fingerprint} {precision}".encode(), skip_empty)
-    _encode(ray, model, shards, waiting, quantiser, workers, progress)
-    shards.finish(replace(manifest, complete=True), names, count)
+    shards.prepare(OWN)
+    counts, waiting = _staged(documents, shards, f"{model.fingerprint} {precision}".encode(), skip_empty)
+    with progress_bar(sum(counts.values()), "encode", "documents", enabled=progress) as bar:
+        bar.update(sum(count for name, count in counts.items() if name not in waiting))
+        for name in _encoded(ray, model, shards, waiting, quantiser, workers):
+            bar.update(counts[name])
+    shards.clear(OWN, kept=counts)  # of builds that were killed, or of what was another corpus then
+    shards.finish(replace(manifest, complete=True), list(counts), sum(counts.values()))
     import_index(shards.url, folder, progress=progress)
     if shards_url is None:
-        shards.delete()
+        shards.clear(OWN)
 
 
 def _staged(
     documents: Iterable[Document], shards: Shards, salt: bytes, skip_empty: bool
-) -> tuple[list[str], list[str], int]:
-    """Put the documents where the workers find them. Returns all shards, those to be encoded, how many documents."""
-    names: list[str] = []
-    waiting, count = [], 0
+) -> tuple[dict[str, int], list[str]]:
+    """Put the documents where the workers find them. Returns how many each shard has, in order; those to be encoded.
+
+    Raises InputError for a docid that occurs twice, or no documents.
+    """
+    counts: dict[str, int] = {}
+    waiting: list[str] = []
+    seen: set[int] = set()  # hashes: 64 bits a document
     stream = checked(documents, skip_empty=skip_empty)
     while window := list(islice(stream, SHARD_DOCUMENTS)):
-        names.append(f"part-{len(names):06d}-{_digest(window, salt)}.parquet")
-        count += len(window)
-        if not shards.holds(names[-1]):
-            shards.write_documents(f"{names[-1]}.documents", window)
-            waiting.append(names[-1])
-    if not names:
+        for document in window:
+            if (mark := docid_hash(document.docid)) in seen:
+                raise InputError(f"duplicate docid {document.docid!r} in the corpus")
+            seen.add(mark)
+        name = f"part-{len(counts):06d}-{_digest(window, salt)}.parquet"
+        counts[name] = len(window)
+        if not shards.holds(name):
+            shards.write_documents(f"{name}.documents", window)
+            waiting.append(name)
+    if not counts:
         raise InputError("the corpus holds no documents")
-    return names, waiting, count
+    return counts, waiting
 
 
-def _encode(
-    ray: Any,
-    model: MixLM,
-    shards: Shards,
-    names: list[str],
-    quantiser: Quantiser,
-    workers: int | None,
-    progress: bool,
-) -> None:
+def _encoded(
+    ray: Any, model: MixLM, shards: Shards, names: list[str], quantiser: Quantiser, workers: int | None
+) -> Iterator[str]:
+    """Names of shards as they are done. Raises InputError if a worker could not do its work."""
     if not names:
         return
     started = not ray.is_initialized()
@@ -105,9 +112,11 @@ def _encode(
             batch_size=1,
             num_gpus=1 if gpus else None,
         )
-        with progress_bar(None, "encode", "documents", enabled=progress) as bar:
-            for row in encoded.iter_rows():
-                bar.update(int(row["documents"]))
+        for row in encoded.iter_rows():
+            yield str(row["name"])
+    except Exception as error:  # Ray wraps what its workers raise in classes of its own
+        cause = str(error.__cause__ or error).strip().splitlines()[-1]
+        raise InputError(f"Ray: {cause}; the shards that are done lie in {shards.url}, and will be found") from error
     finally:
         if started:
             ray.shutdown()
@@ -127,16 +136,15 @@ class _Encoder:
         self.quantiser = quantiser
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        counts = []
         for name in batch["name"].tolist():
+            if self.shards.holds(name):
+                continue  # this worker's second try, of what only its answer was lost
             documents = self.shards.read_documents(f"{name}.documents")
             tokens = self.model.encode([document.content for document in documents])
             keys = [key_of(document.docid) for document in documents]
             contents = [content_hash(document) for document in documents]
             self.shards.write(name, keys, contents, self.quantiser.pack(tokens))
-            self.shards.remove(f"{name}.documents")
-            counts.append(len(documents))
-        return {"documents": np.array(counts)}
+        return batch
 
 
 def _digest(documents: list[Document], salt: bytes) -> str:

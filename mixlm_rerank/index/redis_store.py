@@ -3,7 +3,9 @@
 Keys of an index called NAME:
 
 - ``mixlm:NAME:manifest`` holds the manifest (JSON);
-- ``mixlm:NAME:FINGERPRINT:DOCID`` holds a document: 16 bytes hash of its text, then its record (:class:`Quantiser`).
+- ``mixlm:NAME:FINGERPRINT-PRECISION:DOCID`` holds a document: 16 bytes hash of its text, then its record (as
+  :class:`Quantiser` says);
+- ``mixlm:NAME:lock`` belongs to a push that is under way.
 """
 
 from __future__ import annotations
@@ -97,13 +99,15 @@ class RedisTokenStore:
     def _values(self, docids: Sequence[str]) -> list[bytes | None]:
         keys = [self._keys.document(key_of(docid)) for docid in docids]
         with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.get(self._keys.manifest)
             for start in range(0, len(keys), MGET_KEYS):
                 pipeline.mget(keys[start : start + MGET_KEYS])
-            manifest, *chunks = pipeline.execute()
+            pipeline.get(self._keys.manifest)  # last: what a push takes away, it takes away after changing this
+            *chunks, manifest = pipeline.execute()
         if manifest is None:
             raise StoreUnavailable(f"{self.url} has lost its index (Redis was emptied, or it expired): push it again")
         now = Manifest.loads(manifest, self.url)
+        if not now.complete:
+            raise StoreUnavailable(f"{self.url} is being pushed again, after Redis was emptied")
         if not now.same_tokens(self.manifest):
             raise IndexMismatch(
                 f"{self.url} holds now an index of item encoder {now.fingerprint} ({now.model}), no longer of "
@@ -117,6 +121,7 @@ class RedisKeys:
 
     def __init__(self, name: str, manifest: Manifest) -> None:
         self.manifest = self.manifest_of(name)
+        self.lock = f"mixlm:{name}:lock"
         self.name_prefix = f"mixlm:{name}:".encode()
         self.prefix = self.name_prefix + f"{manifest.fingerprint}-{manifest.precision}:".encode()
 
@@ -136,6 +141,7 @@ def connect(url: str, timeout: float) -> tuple[Redis, str]:
     try:
         from redis import Redis
         from redis.backoff import NoBackoff
+        from redis.exceptions import ConnectionError
         from redis.retry import Retry
     except ImportError:
         raise MissingDependency("a token index in Redis needs redis-py: pip install 'mixlm-rerank[redis]'") from None
@@ -149,7 +155,8 @@ def connect(url: str, timeout: float) -> tuple[Redis, str]:
             server,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 1),  # a connection that the server has closed meanwhile
+            # Once more for a connection that the server has closed meanwhile; a timeout is not to be waited for twice.
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
     except ValueError as error:
         raise InputError(f"{url!r} is no address of a Redis: {error}") from None

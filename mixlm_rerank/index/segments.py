@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +12,25 @@ from numpy.typing import NDArray
 
 from ..errors import IndexDamaged
 
-__all__ = ["Segments"]
+__all__ = ["FILE", "Segments"]
 
 SEGMENT_BYTES = 1 << 30
+FILE = re.compile(r"tokens-(\d+-)?\d{6,}\.bin")
 
 
 class Segments:
     """Records by row number. Rows are written once; rows past the committed count are remains of a crash.
 
-    A compaction writes the segments of the next ``generation`` beside those of the present one.
+    A compaction writes the segments of the next ``generation`` beside those of the present one. ``moved`` says whether
+    the folder is no longer the one that was opened; its files are then another index's.
     """
 
-    def __init__(self, folder: Path, record_bytes: int, rows_per_segment: int, generation: int = 0) -> None:
+    def __init__(
+        self, folder: Path, record_bytes: int, rows_per_segment: int, generation: int, moved: Callable[[], bool]
+    ) -> None:
         self.folder = folder
         self.generation = generation
+        self._moved = moved
         self._record_bytes = record_bytes
         self._rows_per_segment = rows_per_segment
         self._maps: dict[int, NDArray[np.uint8]] = {}
@@ -86,7 +93,8 @@ class Segments:
     def sweep(self) -> None:
         """Delete the segments of other generations, which a compaction has left. Their readers keep them mapped."""
         for path in self.folder.glob("tokens-*.bin"):
-            if path != self._path(_number(path)):
+            match = FILE.fullmatch(path.name)
+            if match and match[1] != (f"{self.generation}-" if self.generation else None):
                 path.unlink()
 
     def _map(self, segment: int, rows: int) -> NDArray[np.uint8]:
@@ -101,6 +109,8 @@ class Segments:
                     f"(mixlm-rerank index sync {self.folder} CORPUS)"
                 )
             mapped = np.asarray(np.memmap(self._path(segment), np.uint8, "r", shape=(held, self._record_bytes)))
+            if self._moved():
+                raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
             self._maps[segment] = mapped
         return mapped
 
@@ -111,10 +121,6 @@ class Segments:
     def _path(self, segment: int) -> Path:
         generation = f"{self.generation}-" if self.generation else ""
         return self.folder / f"tokens-{generation}{segment:06d}.bin"
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,8 +8,10 @@ shards holds the manifest and their names, in order; it is written last, so what
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +26,7 @@ from .manifest import Manifest
 __all__ = ["CATALOGUE", "Shards"]
 
 CATALOGUE = "index.json"
+COLUMNS = ("docid", "content", "crc", "record")
 
 
 class Shards:
@@ -35,18 +38,21 @@ class Shards:
             import pyarrow.parquet
         except ImportError:
             raise MissingDependency("Parquet shards need pyarrow: pip install 'mixlm-rerank[parquet]'") from None
-        self.url = url
+        self.url = url if "://" in url else str(Path(url).absolute())  # workers have working directories of their own
         self._parquet = pyarrow.parquet
         self._arrow = pyarrow
         try:
-            self._files, self._root = fsspec.core.url_to_fs(url)
+            self._files, self._root = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
             raise InputError(f"cannot open {url}: {error}") from None
 
-    def prepare(self) -> None:
-        """Make the folder. Raises InputError if it cannot be made."""
+    def prepare(self, own: re.Pattern[str]) -> None:
+        """Make the folder. Raises InputError if it cannot be made, or holds files that are not one's ``own``."""
         try:
             self._files.makedirs(self._root, exist_ok=True)
+            strangers = [name for name in self._names() if not own.fullmatch(name)]
+            if strangers:
+                raise InputError(f"{self.url} holds {strangers[0]!r}, which is not of this: choose another place")
         except OSError as error:
             raise InputError(f"cannot write to {self.url}: {error}") from None
 
@@ -55,16 +61,14 @@ class Shards:
     ) -> None:
         """One shard; written twice, it is the same."""
         arrow, size = self._arrow, records.shape[1]
-        table = arrow.table(
-            {
-                "docid": arrow.array([_text(key) for key in keys], arrow.string()),
-                "content": arrow.array(list(contents), arrow.binary(16)),
-                "crc": arrow.array(checksums(keys, contents, records) if crcs is None else crcs, arrow.uint32()),
-                "record": arrow.FixedSizeBinaryArray.from_buffers(
-                    arrow.binary(size), len(records), [None, arrow.py_buffer(np.ascontiguousarray(records))]
-                ),
-            }
-        )
+        packed = [None, arrow.py_buffer(np.ascontiguousarray(records))]
+        columns = [
+            arrow.array([_text(key) for key in keys], arrow.string()),
+            arrow.array(list(contents), arrow.binary(16)),
+            arrow.array(checksums(keys, contents, records) if crcs is None else crcs, arrow.uint32()),
+            arrow.FixedSizeBinaryArray.from_buffers(arrow.binary(size), len(records), packed),
+        ]
+        table = arrow.table(columns, schema=self._schema(size))
         # Codes and hashes do not compress: what little there is to gain would cost the speed of the disk.
         self._put(name, table, compression="none", use_dictionary=False)
 
@@ -94,15 +98,21 @@ class Shards:
         with suppress(FileNotFoundError):
             self._files.rm(self._path(name))
 
-    def delete(self) -> None:
-        """Delete all of it."""
-        self._files.rm(self._root, recursive=True)
+    def clear(self, own: re.Pattern[str], kept: Collection[str] = ()) -> None:
+        """Delete one's ``own`` files but those that are ``kept``, and the folder if nothing is left."""
+        for name in self._names():
+            if own.fullmatch(name) and name not in kept:
+                self.remove(name)
+        if not self._names():
+            self._files.rmdir(self._root)
 
     def finish(self, manifest: Manifest, names: Sequence[str], documents: int) -> None:
         """Write the catalogue."""
         catalogue = {"manifest": json.loads(manifest.dumps()), "shards": list(names), "documents": documents}
-        with self._files.open(self._path(CATALOGUE), "w") as file:
+        draft = self._path(f"{CATALOGUE}.{uuid4().hex[:8]}.part")
+        with self._files.open(draft, "w") as file:
             json.dump(catalogue, file, indent=1)
+        self._files.mv(draft, self._path(CATALOGUE))
 
     def catalogue(self) -> tuple[Manifest, list[str], int]:
         """Manifest, names of the shards in order, number of documents. Raises InputError if there is none."""
@@ -116,17 +126,23 @@ class Shards:
                 f"{self.url} holds no exported index ({CATALOGUE}: {error}): is the export finished?"
             ) from None
 
-    def read(self, name: str, window: int) -> Iterator[tuple[list[bytes], list[bytes], NDArray[np.uint8]]]:
+    def read(
+        self, name: str, record_bytes: int, window: int
+    ) -> Iterator[tuple[list[bytes], list[bytes], NDArray[np.uint8]]]:
         """Keys, content hashes and records of a shard. Raises IndexDamaged if it is not what was written."""
         try:
             with self._files.open(self._path(name), "rb") as file:
-                for batch in self._parquet.ParquetFile(file).iter_batches(window):
+                whole = self._parquet.ParquetFile(file)
+                if whole.schema_arrow.remove_metadata() != self._schema(record_bytes):
+                    raise IndexDamaged(f"{self.url}/{name} has other columns than a shard of this index")
+                for batch in whole.iter_batches(window):
+                    if any(batch.column(place).null_count for place in range(batch.num_columns)):
+                        raise IndexDamaged(f"{self.url}/{name} lacks values: export it again")
                     keys = [key_of(docid) for docid in batch.column("docid").to_pylist()]
                     contents = batch.column("content").to_pylist()
                     column = batch.column("record")
-                    size = column.type.byte_width
-                    flat = np.frombuffer(column.buffers()[1], np.uint8, len(column) * size, column.offset * size)
-                    records = flat.reshape(len(column), size)
+                    count, offset = len(column) * record_bytes, column.offset * record_bytes
+                    records = np.frombuffer(column.buffers()[1], np.uint8, count, offset).reshape(-1, record_bytes)
                     wrong = np.flatnonzero(checksums(keys, contents, records) != batch.column("crc").to_numpy())
                     if len(wrong):
                         raise IndexDamaged(
@@ -136,6 +152,15 @@ class Shards:
                     yield keys, contents, records
         except (OSError, KeyError, self._arrow.ArrowException) as error:
             raise IndexDamaged(f"{self.url}/{name} cannot be read ({error}): export it again") from None
+
+    def _schema(self, record_bytes: int) -> Any:
+        arrow = self._arrow
+        types = [arrow.string(), arrow.binary(16), arrow.uint32(), arrow.binary(record_bytes)]
+        return arrow.schema(list(zip(COLUMNS, types, strict=True)))
+
+    def _names(self) -> list[str]:
+        """Names of all files there."""
+        return [path.rstrip("/").rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
 
     def _put(self, name: str, table: Any, **options: Any) -> None:
         """One file of Parquet: it appears whole, or not at all, whoever else writes the same."""

@@ -112,6 +112,8 @@ class TokenIndex:
         }
         if engine == "ray":
             build_on_ray(documents, model, Path(path), **common, shards_url=shards, workers=workers)
+        elif shards or workers:
+            raise InputError('shards and workers are of the engine "ray"')
         elif engine == "local":
             build(documents, model, Path(path), **common)
         else:

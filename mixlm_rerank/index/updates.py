@@ -18,6 +18,7 @@ from ..progress import progress_bar
 from ..types import Document
 from .entries import content_hash, docid_of, key_of
 from .local import LocalStore
+from .lock import held_still
 from .plan import DOCID_MAP_BYTES, check_room, checked
 from .writer import open_complete, open_to_write
 
@@ -78,9 +79,11 @@ def sync(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_empt
 
 def compare(folder: Path, documents: Iterable[Document], *, skip_empty: bool) -> Changes:
     """See :meth:`TokenIndex.compare`."""
-    update = _Update(open_complete(folder), documents, skip_empty)
-    found = update.survey()
-    return Changes(found.new, found.changed, found.unchanged, len(update.unseen()))
+    store = open_complete(folder)
+    with held_still(folder):
+        update = _Update(store, documents, skip_empty)
+        found = update.survey()
+        return Changes(found.new, found.changed, found.unchanged, len(update.unseen()))
 
 
 class _Update:

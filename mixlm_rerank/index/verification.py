@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..progress import progress_bar
 from .entries import checksums, docid_of
-from .local import LocalStore
+from .local import LocalStore, check_there
 from .lock import held_still, writer_lock
 
 __all__ = ["Verification", "verify"]
@@ -31,6 +31,7 @@ class Verification:
 
 def verify(folder: Path, *, drop: bool, progress: bool) -> Verification:
     """See :meth:`TokenIndex.verify`."""
+    check_there(folder)
     with writer_lock(folder) if drop else held_still(folder):
         store = LocalStore(folder, whole=False)
         bad: dict[bytes, str] = {}

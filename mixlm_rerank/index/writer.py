@@ -9,8 +9,9 @@ from pathlib import Path
 from ..errors import InputError
 from ..model import MixLM
 from .environment import DRAFT
-from .local import LocalStore
+from .local import LocalStore, check_there
 from .lock import writer_lock
+from .segments import FILE
 
 __all__ = ["open_complete", "open_to_write", "refuse_strangers"]
 
@@ -21,8 +22,7 @@ def open_to_write(folder: Path, model: MixLM | None = None) -> Iterator[LocalSto
 
     Raises InputError if it is half built or another process holds it, IndexMismatch if ``model`` did not build it.
     """
-    if not folder.is_dir():
-        raise InputError(f"no token index at {folder} (make one: mixlm-rerank index build CORPUS {folder})")
+    check_there(folder)
     with writer_lock(folder):
         store = open_complete(folder)
         if model is not None:
@@ -39,8 +39,11 @@ def open_complete(folder: Path) -> LocalStore:
     return store
 
 
-def refuse_strangers(folder: Path) -> None:
-    """Raises InputError if a new index is to be made where other files lie."""
-    strangers = [path.name for path in folder.glob("*") if path.name not in ("writer.lock", DRAFT)]
+def refuse_strangers(folder: Path, *, index: bool = False) -> None:
+    """Raises InputError if a new index is to be made where other files lie than (with ``index``) those of one."""
+    own = {"writer.lock", DRAFT, *(("data.mdb", "lock.mdb") if index else ())}
+    strangers = [
+        path.name for path in folder.glob("*") if path.name not in own and not (index and FILE.fullmatch(path.name))
+    ]
     if strangers:
         raise InputError(f"{folder} is not empty and not a token index (it holds {strangers[0]!r}): choose another")

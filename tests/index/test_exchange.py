@@ -154,3 +154,45 @@ def test_a_place_that_cannot_be_opened(index: TokenIndex, tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write to"):
         index.export(str(tmp_path / "file"), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("docid", pa.array([1] * 8)),
+        ("docid", pa.array([None, *"abcdefg"], pa.string())),
+        ("content", pa.array([b"x"] * 8, pa.binary())),
+        ("crc", pa.array([None] * 8, pa.uint32())),
+        ("record", pa.array([b"x" * 30] * 8, pa.binary())),
+        ("record", pa.array([b"x" * 20] * 8, pa.binary(20))),
+    ],
+)
+def test_a_shard_of_another_make_is_refused(shards: Path, tmp_path: Path, column: str, values: Any) -> None:
+    path = shards / "part-000000.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.schema.names.index(column), column, values), path)
+    with pytest.raises(IndexDamaged, match=r"part-000000.parquet (has other columns|lacks values)"):
+        TokenIndex.import_from(str(shards), tmp_path / "imported", progress=False)
+
+
+@pytest.mark.parametrize(("field", "value"), [("tokens", 2), ("tokens", "3"), ("dim", 0), ("rows_per_segment", 0)])
+def test_a_catalogue_with_other_numbers_is_refused(shards: Path, tmp_path: Path, field: str, value: object) -> None:
+    catalogue = json.loads((shards / "index.json").read_text())
+    catalogue["manifest"][field] = value
+    (shards / "index.json").write_text(json.dumps(catalogue))
+    with pytest.raises(IndexDamaged, match="impossible numbers|has other columns"):
+        TokenIndex.import_from(str(shards), tmp_path / "imported", progress=False)
+
+
+def test_an_export_that_was_killed_starts_over_and_clears_up(index: TokenIndex, shards: Path) -> None:
+    (shards / "index.json").unlink()
+    (shards / "part-000009.parquet").touch()
+    (shards / "part-000001.parquet.0a1b2c3d.part").touch()
+    index.export(str(shards), progress=False)
+    assert sorted(path.name for path in shards.iterdir()) == ["index.json"] + [
+        f"part-00000{number}.parquet" for number in range(3)
+    ]
+    (shards / "index.json").unlink()
+    (shards / "notes.txt").touch()
+    with pytest.raises(InputError, match="holds 'notes.txt', which is not of this"):
+        index.export(str(shards), progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 
 from mixlm_rerank import Document, TokenIndex
+from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.index import segments
+from mixlm_rerank.index.local import LocalStore
+from mixlm_rerank.index.lock import held_still, writer_lock
 
 DOCUMENTS, READERS = 40, 4
 
@@ -107,3 +111,54 @@ def test_an_index_rebuilt_by_the_same_model_is_followed(tmp_path: Path, stub: An
 
     assert os.waitpid(forked(work), 0)[1] == 0
     assert index.fetch(["d7"]).tokens.tobytes() == encoded(stub, 5)
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["another model", "half built"])
+def test_a_reader_is_never_given_documents_of_what_was_built_in_its_place(
+    tmp_path: Path, stub: Any, forked: Any, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    """It has mapped fewer rows than it is asked for, and another index lies there now."""
+    index = TokenIndex.build(version(0), stub(), tmp_path / "index", precision="float32", progress=False)
+    expected = index.fetch(["d7"]).tokens
+    reader = TokenIndex(index.path)
+    index.add([Document(f"new{number}", "new") for number in range(20)], stub(), progress=False)
+    shutil.rmtree(index.path)
+    others = [Document(f"other{number}", f"other {number}") for number in range(90)]
+
+    def work() -> None:
+        if not finished:
+            monkeypatch.setattr(LocalStore, "finish", lambda store: os._exit(0))
+        model = stub(fingerprint="another") if finished else stub()
+        TokenIndex.build(others, model, index.path, precision="float32", progress=False)
+
+    assert os.waitpid(forked(work), 0)[1] == 0
+    with pytest.raises(IndexDamaged, match="was deleted or replaced after it was opened: open it anew"):
+        reader.fetch(["d7", "new3"])
+    np.testing.assert_array_equal(reader.fetch(["d7"]).tokens, expected)
+
+
+def test_opened_in_the_very_moment_of_a_compaction(tmp_path: Path, stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the reading of the map and the mapping of its segments."""
+    index = TokenIndex.build(version(0), stub(), tmp_path / "index", progress=False)
+    index.delete(["d3"])
+    open_segments, compacted = segments.Segments.open, []
+
+    def open_late(self: Any, rows: int) -> None:
+        if not compacted:
+            compacted.append(True)
+            index.compact(progress=False)
+        open_segments(self, rows)
+
+    monkeypatch.setattr(segments.Segments, "open", open_late)
+    assert len(TokenIndex(index.path)) == DOCUMENTS - 1
+
+
+def test_whole_reads_exclude_writers_and_not_each_other(tmp_path: Path, stub: Any) -> None:
+    index = TokenIndex.build(version(0), stub(), tmp_path / "index", progress=False)
+    with held_still(index.path):
+        assert not TokenIndex.verify(index.path, progress=False).damaged
+        assert index.compare(version(0)).unchanged == DOCUMENTS
+        with pytest.raises(InputError, match="is being written by another process"):
+            index.delete(["d1"])
+    with writer_lock(index.path), pytest.raises(InputError, match="is being written by another process"):
+        index.compare(version(0))

@@ -110,6 +110,7 @@ def test_a_push_that_is_killed_goes_on(
     server: Server, index: TokenIndex, forked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(push, "WINDOW", 10)
+    monkeypatch.setattr(push, "LOCK_SECONDS", 1)
     left, whole = 2, push._written
 
     def write(*arguments: Any) -> Any:
@@ -124,6 +125,9 @@ def test_a_push_that_is_killed_goes_on(
     monkeypatch.setattr(push, "_written", whole)
     with pytest.raises(IndexDamaged, match="is half pushed: finish it"):
         RedisTokenStore(server.url)
+    with pytest.raises(InputError, match="another push to .* is under way, or was killed: try again in 1 seconds"):
+        index.push(server.url, progress=False)
+    time.sleep(1.1)
     assert index.push(server.url, progress=False) == Changes(new=10, unchanged=20)
     assert RedisTokenStore(server.url).fetch(DOCIDS).found.all()
 
@@ -137,6 +141,24 @@ def test_another_encoder_takes_the_place_and_readers_of_the_first_are_told(
         store.fetch(DOCIDS)
     assert RedisTokenStore(server.url).fetch(DOCIDS).found.sum() == 5
     assert len(server.client.keys("*")) == 6
+
+
+def test_while_an_emptied_redis_is_filled_again_the_policy_holds(
+    server: Server, store: RedisTokenStore, index: TokenIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.client.flushdb()
+    whole = push._written
+    seen = []
+
+    def write(*arguments: Any) -> Any:
+        with pytest.raises(StoreUnavailable, match="is being pushed again"):
+            store.fetch(DOCIDS)
+        seen.append(RedisTokenStore.fetch.__name__)
+        return whole(*arguments)
+
+    monkeypatch.setattr(push, "_written", write)
+    index.push(server.url, progress=False)
+    assert seen and store.fetch(DOCIDS).found.all()
 
 
 def test_names_are_kept_apart(server: Server, store: RedisTokenStore, index: TokenIndex, stub: Any) -> None:
@@ -154,6 +176,10 @@ def test_redis_may_forget_it_after_a_while(server: Server, index: TokenIndex) ->
     assert len(keys) == 31 and all(900 < server.client.ttl(key) <= 1000 for key in keys)
     index.push(server.url, ttl=5000, progress=False)
     assert all(4900 < server.client.ttl(key) <= 5000 for key in keys)
+    index.push(server.url, progress=False)
+    assert all(server.client.ttl(key) == -1 for key in keys)
+    with pytest.raises(InputError, match="ttl must be at least 1 second"):
+        index.push(server.url, ttl=0)
 
 
 def test_a_stopped_server_is_an_error_and_then_it_recovers(
@@ -176,7 +202,7 @@ def test_a_server_that_hangs_costs_the_timeout_and_no_more(server: Server, store
     start = time.monotonic()
     with pytest.raises(StoreUnavailable, match="does not answer"):
         hasty.fetch(DOCIDS)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 2  # 0.2, and slack for a busy machine
     server.process.send_signal(signal.SIGCONT)
     assert hasty.fetch(DOCIDS).found.all()
 
@@ -227,10 +253,12 @@ def test_too_little_memory_is_told_before_or_when_it_is_met(
     server.stop()
 
 
-def test_a_value_of_another_size_is_damage(server: Server, store: RedisTokenStore) -> None:
+def test_a_value_of_another_size_is_damage(server: Server, store: RedisTokenStore, index: TokenIndex) -> None:
     server.client.set("mixlm:corpus:0123456789abcdef-int8:d3", b"short")
-    with pytest.raises(IndexDamaged, match="holds a document of another size than 46 bytes"):
+    with pytest.raises(IndexDamaged, match="holds a document of another size than 46 bytes: push the index anew"):
         store.fetch(DOCIDS)
+    assert index.push(server.url, progress=False).changed == 1
+    assert store.fetch(DOCIDS).found.all()
 
 
 def test_an_absent_index_and_unusable_urls(server: Server) -> None:

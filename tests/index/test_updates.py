@@ -182,6 +182,7 @@ def test_another_model_is_refused(index: TokenIndex, stub: Any, corpus: Any, how
 def test_without_room_nothing_is_begun(
     index: TokenIndex, stub: Any, corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    index.delete(["d19"])
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 10}))
     for work in (
         lambda: index.add(corpus(30), stub(), progress=False),
@@ -190,18 +191,32 @@ def test_without_room_nothing_is_begun(
     ):
         with pytest.raises(InputError, match="the index needs about .* MB free"):
             work()
-    assert len(index) == 20 and not (tmp_path / "copy").exists()
+    assert len(index) == 19 and not (tmp_path / "copy").exists()
 
 
 def test_a_half_built_index_is_not_changed(tmp_path: Path, stub: Any, corpus: Any) -> None:
     index = TokenIndex.build(corpus(20), stub(), tmp_path / "index", progress=False)
     store = LocalStore(index.path)
-    store._view[0].rewrite({b"manifest": store.manifest.dumps().replace(b'"complete": true', b'"complete": false')})
+    store._view[0].rewrite(store.manifest.dumps().replace(b'"complete": true', b'"complete": false'))
     for work in (lambda: index.delete(["d1"]), lambda: index.compact(), lambda: index.export(str(tmp_path / "out"))):
         with pytest.raises(InputError, match="half built"):
             work()
 
 
 def test_copies_do_not_overwrite(index: TokenIndex, tmp_path: Path) -> None:
+    """Nor do they clear away what is not of a copy that was killed."""
     with pytest.raises(InputError, match="exists already"):
         index.copy(tmp_path)
+    (tmp_path / "new.copying").mkdir()
+    (tmp_path / "new.copying" / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"is not empty and not a token index \(it holds 'notes.txt'\)"):
+        index.copy(tmp_path / "new")
+
+
+def test_foreign_files_in_the_folder_stay(index: TokenIndex) -> None:
+    names = ["tokens-backup.bin", "tokens-old-000000.bin", "tokens-7-000000.bin"]
+    for name in names:
+        (index.path / name).touch()
+    index.delete(["d3"])
+    index.compact(progress=False)
+    assert [name for name in names if (index.path / name).exists()] == names[:2]
