@@ -17,7 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, MissingDependency
+import numpy as np
+
+from ..errors import InputError, MissingDependency, MixLMError
 from ..model import MixLM
 from ..progress import progress_bar
 from ..types import Document
@@ -113,10 +115,11 @@ def _encoded(
             num_gpus=1 if gpus else None,
         )
         for row in encoded.iter_rows():
+            if row["error"]:
+                raise InputError(f"{row['error']} (shard {row['name']}; those that are done are kept)")
             yield str(row["name"])
-    except Exception as error:  # Ray wraps what its workers raise in classes of its own
-        cause = str(error.__cause__ or error).strip().splitlines()[-1]
-        raise InputError(f"Ray: {cause}; the shards that are done lie in {shards.url}, and will be found") from error
+    except ray.exceptions.RayError as error:
+        raise InputError(f"Ray failed: {error}; the shards that are done lie in {shards.url}") from error
     finally:
         if started:
             ray.shutdown()
@@ -136,15 +139,21 @@ class _Encoder:
         self.quantiser = quantiser
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        for name in batch["name"].tolist():
-            if self.shards.holds(name):
-                continue  # this worker's second try, of what only its answer was lost
+        return {**batch, "error": np.array([self._encode(name) for name in batch["name"].tolist()])}
+
+    def _encode(self, name: str) -> str:
+        """Returns what the caller should know if it cannot be done: Ray would wrap an exception beyond recognition."""
+        if self.shards.holds(name):
+            return ""  # a second try: only the answer was lost
+        try:
             documents = self.shards.read_documents(f"{name}.documents")
             tokens = self.model.encode([document.content for document in documents])
             keys = [key_of(document.docid) for document in documents]
             contents = [content_hash(document) for document in documents]
             self.shards.write(name, keys, contents, self.quantiser.pack(tokens))
-        return batch
+        except (MixLMError, OSError) as error:
+            return str(error)
+        return ""
 
 
 def _digest(documents: list[Document], salt: bytes) -> str:

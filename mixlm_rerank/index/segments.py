@@ -102,21 +102,26 @@ class Segments:
         mapped = self._maps.get(segment)
         if mapped is None or len(mapped) < rows:
             held = self._records(segment)
-            if held < rows:
+            try:
+                if held < rows:
+                    raise FileNotFoundError
+                mapped = np.asarray(np.memmap(self._path(segment), np.uint8, "r", shape=(held, self._record_bytes)))
+            except FileNotFoundError:  # perhaps just now, by a compaction
                 raise IndexDamaged(
                     f"{self._path(segment)} holds {held} documents, {rows} were committed: restore it, or forget those "
                     f"that are lost (mixlm-rerank index verify {self.folder} --drop) and encode them anew "
                     f"(mixlm-rerank index sync {self.folder} CORPUS)"
-                )
-            mapped = np.asarray(np.memmap(self._path(segment), np.uint8, "r", shape=(held, self._record_bytes)))
+                ) from None
             if self._moved():
                 raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
             self._maps[segment] = mapped
         return mapped
 
     def _records(self, segment: int) -> int:
-        path = self._path(segment)
-        return path.stat().st_size // self._record_bytes if path.exists() else 0
+        try:
+            return self._path(segment).stat().st_size // self._record_bytes
+        except FileNotFoundError:
+            return 0
 
     def _path(self, segment: int) -> Path:
         generation = f"{self.generation}-" if self.generation else ""
