@@ -28,6 +28,7 @@ __all__ = [
     "LuceneTexts",
     "RerankedHit",
     "RerankingSearcher",
+    "named_topics",
     "open_searcher",
     "rerank_hits",
     "start_java",
@@ -122,6 +123,24 @@ class LuceneCorpus:
             if live is None or live.get(number):
                 stored = self._searcher.doc(number)
                 yield _document(stored.docid(), stored)
+
+
+def named_topics(name: str) -> dict[str, str]:
+    """Topics by a name that Pyserini knows (``dl19-passage``), which it may fetch from the network: qid -> query.
+
+    Raises InputError for a name that it does not know, or cannot fetch.
+    """
+    start_java()
+    from pyserini.search import get_topics
+
+    java_error = importlib.import_module("jnius").JavaException
+    try:
+        topics = get_topics(name)
+    except (ValueError, KeyError):
+        raise InputError(f"no file of topics at {name!r}, and Pyserini knows no topics of that name") from None
+    except java_error as error:
+        raise InputError(f"Pyserini cannot fetch the topics {name!r}: {error}") from None
+    return {str(qid): fields["title"] for qid, fields in topics.items()}
 
 
 def _held(wrapper: Any, what: str, name: str) -> Any:

@@ -33,7 +33,9 @@ from mixlm_rerank.types import Missing
 try:
     from sentence_transformers.base.modules import InputModule
 except ImportError:
-    raise MissingDependency('this needs sentence-transformers 6: pip install "sentence-transformers>=6"') from None
+    raise MissingDependency(
+        'this needs sentence-transformers 6: pip install "mixlm-rerank[sentence-transformers]"'
+    ) from None
 
 __all__ = ["Docid", "MixLMModule"]
 

@@ -31,7 +31,10 @@ LAYERS = {
         *("data", "errors", "minilm", "types", "progress"),
     },
     "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress"},
-    "integrations": {"integrations", "data", "reranker", "errors", "types", "progress"},
+    "integrations": {
+        *("integrations", "data", "reranker", "texts", "index", "model"),
+        *("errors", "types", "progress"),
+    },
 }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MixLMError
-from . import bench, bm25, demo, evaluate, index, model, rerank, train
+from . import bench, bm25, demo, evaluate, index, model, rerank, search, train
 
 __all__ = ["app", "main"]
 
@@ -41,6 +41,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(index.app, name="index")
 app.add_typer(bm25.app, name="bm25")
 app.command("rerank")(rerank.rerank)
+app.command("search")(search.search)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(bench.app, name="bench")
 app.command("train")(train.train)

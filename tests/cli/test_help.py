@@ -26,6 +26,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 def test_these_are_the_commands() -> None:
     assert [name for name, command in COMMANDS.items() if not hasattr(command, "commands")] == [
         "rerank",
+        "search",
         "train",
         "distill",
         "ablate",
@@ -33,6 +34,16 @@ def test_these_are_the_commands() -> None:
         "model init",
         "index build",
         "index info",
+        "index add",
+        "index replace",
+        "index delete",
+        "index sync",
+        "index compact",
+        "index verify",
+        "index copy",
+        "index export",
+        "index import",
+        "index push",
         "bm25 index",
         "bm25 search",
         "eval report",
@@ -44,6 +55,7 @@ def test_these_are_the_commands() -> None:
         "bench decoder",
         "bench growth",
         "bench build",
+        "bench store",
         "bench all",
     ]
 

@@ -182,3 +182,23 @@ def test_eval_tests_against_a_baseline_and_compares_with_a_teacher(work: Path, m
     assert ceiling["oracle"]["nDCG@10"] >= max(ceiling["bm25.trec"]["nDCG@10"], ceiling["out.trec"]["nDCG@10"])
     refused = mixlm("eval runs bm25.trec --qrels qrels.txt --baseline out.trec")
     assert refused.code == 2 and "name it among them" in refused.err
+
+
+def test_search_is_bm25_and_rerank_in_one_step(work: Path, mixlm: Command, model: MixLM) -> None:
+    command = "search --index lucene --topics topics.tsv --token-index tokens --model model --hits 3 --quiet"
+    for options in ("", "--batch-size 1 --threads 2", "--output-format msmarco"):
+        done = mixlm(f"{command} --output one.txt {options}")
+        assert (done.code, done.out) == (0, ""), done.err
+        first = {qid: hits[:3] for qid, hits in read_run("bm25.trec").items()}
+        expected = Reranker(model, TokenIndex("tokens")).rerank_batch(read_topics("topics.tsv"), first)
+        assert ids(read_run("one.txt")) == {qid: [doc.docid for doc in docs] for qid, docs in expected.items()}
+
+
+def test_search_by_a_name_that_pyserini_knows(work: Path, mixlm: Command) -> None:
+    """It may have to fetch the topics: without a network that is said in a line, as is a name that it does not know."""
+    command = "search --index lucene --token-index tokens --model model --output one.trec --quiet --topics"
+    done = mixlm(f"{command} nonsense")
+    assert done.code == 2 and "no file of topics at 'nonsense', and Pyserini knows no topics of that name" in done.err
+    done = mixlm(f"{command} dl19-passage")
+    assert done.code == 0 or "cannot fetch the topics 'dl19-passage'" in done.err or "BM25 finds nothing" in done.err
+    assert "Traceback" not in done.err

@@ -1,0 +1,72 @@
+"""``mixlm-rerank search``: as ``python -m pyserini.search.lucene``, with the flags of that, and reranked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..data import read_topics, write_run
+from ..errors import InputError
+from ..types import Missing
+from .options import Device, Dtype, Model, Offline, check_output, load_model
+
+__all__ = ["search"]
+
+
+def search(
+    index: Annotated[Path, typer.Option(help="The Lucene index.")],
+    topics: Annotated[str, typer.Option(help="A file of queries (TSV, BEIR, TREC), or a name that Pyserini knows.")],
+    output: Annotated[Path, typer.Option(help="The run to write.")],
+    token_index: Annotated[Path, typer.Option(help="The token index of the same documents.")],
+    model: Model = "default",
+    hits: Annotated[int, typer.Option(min=1, help="Candidates of a query; all are reranked.")] = 1000,
+    output_format: Annotated[Literal["trec", "msmarco"], typer.Option(help="Of the run.")] = "trec",
+    k1: Annotated[float, typer.Option(min=0, help="BM25's.")] = 0.9,
+    b: Annotated[float, typer.Option(min=0, max=1, help="BM25's.")] = 0.4,
+    remove_query: Annotated[
+        bool, typer.Option("--remove-query", help="Leave out the document that is the query.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Queries searched and reranked together.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Queries searched at the same time.")] = 1,
+    tokens: Annotated[int | None, typer.Option(help="Token budget; by default all that the index holds.")] = None,
+    missing: Annotated[Missing, typer.Option(help="Candidates that the token index lacks.")] = "last",
+    first_stage_weight: Annotated[float, typer.Option(help="Share of BM25's score, 0 to 1.")] = 0.0,
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """BM25 by Pyserini, reranked from embedding tokens: one step from topics to a run."""
+    from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
+    from mixlm_rerank.integrations.pyserini import LuceneTexts, named_topics
+
+    from ..index import TokenIndex
+    from ..progress import progress_bar
+    from ..reranker import Reranker
+
+    check_output(output)
+    queries = read_topics(topics) if Path(topics).exists() else named_topics(topics)
+    searcher = open_searcher(index)
+    searcher.set_bm25(k1, b)
+    reranker = Reranker(
+        load_model(model, device, dtype, offline),
+        TokenIndex(token_index),
+        missing=missing,
+        texts=LuceneTexts(searcher, threads) if missing == "encode" else None,
+        tokens=tokens,
+        first_stage_weight=first_stage_weight,
+    )
+    ranked = {}
+    qids = list(queries)
+    with progress_bar(len(qids), "search and rerank", "queries", enabled=not quiet) as bar:
+        for start in range(0, len(qids), batch_size):
+            batch = {qid: queries[qid] for qid in qids[start : start + batch_size]}
+            found = bm25_run(searcher, batch, hits=hits, threads=threads, drop_same_id=remove_query)
+            ranked.update(reranker.rerank_batch(batch, found))
+            bar.update(len(batch))
+    if not ranked:
+        raise InputError(f"BM25 finds nothing in {index} for any query of {topics}: do they belong together?")
+    write_run(output, ranked, tag="mixlm", msmarco=output_format == "msmarco")
+    typer.echo(f"{output}: {sum(map(len, ranked.values())):,} documents of {len(ranked):,} queries", err=True)
