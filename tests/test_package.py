@@ -31,6 +31,7 @@ LAYERS = {
         *("data", "errors", "minilm", "types", "progress"),
     },
     "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress"},
+    "serving": {"integrations", "reranker", "index", "model", "errors", "types"},
     "integrations": {
         *("integrations", "data", "reranker", "texts", "index", "model"),
         *("errors", "types", "progress"),

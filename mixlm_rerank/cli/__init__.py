@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MixLMError
-from . import bench, bm25, demo, evaluate, index, model, rerank, search, train
+from . import bench, bm25, demo, evaluate, index, model, rerank, search, serve, train
 
 __all__ = ["app", "main"]
 
@@ -42,6 +42,7 @@ app.add_typer(index.app, name="index")
 app.add_typer(bm25.app, name="bm25")
 app.command("rerank")(rerank.rerank)
 app.command("search")(search.search)
+app.command("serve")(serve.serve)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(bench.app, name="bench")
 app.command("train")(train.train)

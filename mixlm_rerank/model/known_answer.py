@@ -13,7 +13,7 @@ import torch
 from ..errors import InputError
 from .mixlm import MixLM
 
-__all__ = ["check_known_answer", "write_known_answer"]
+__all__ = ["check_known_answer", "known_answers", "write_known_answer"]
 
 QUERY = "why is the sky blue?"
 TEXTS = ("Blue light is scattered more by air than red light.", "Bread is made of flour, water, yeast and salt.")
@@ -22,7 +22,7 @@ TOLERANCE = 1e-2  # log-odds, or this share of the larger answer; float32 roundi
 
 def write_known_answer(model: MixLM, path: Path) -> None:
     """Ask ``model``, as it was read back from disk, and keep what it answers."""
-    path.write_text(json.dumps({"query": QUERY, "texts": TEXTS, "log_odds": _answers(model)}, indent=1) + "\n")
+    path.write_text(json.dumps({"query": QUERY, "texts": TEXTS, "log_odds": known_answers(model)}, indent=1) + "\n")
 
 
 def check_known_answer(model: MixLM, path: Path) -> None:
@@ -32,7 +32,7 @@ def check_known_answer(model: MixLM, path: Path) -> None:
         expected = [float(value) for value in known]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    found = _answers(model)
+    found = known_answers(model)
     scale = max(1.0, *(abs(value) for value in expected))
     off = [abs(value - right) for value, right in zip(found, expected, strict=False)]
     if len(found) != len(expected) or not max(off) <= TOLERANCE * scale:
@@ -43,7 +43,7 @@ def check_known_answer(model: MixLM, path: Path) -> None:
 
 
 @torch.inference_mode()
-def _answers(model: MixLM) -> list[float]:
+def known_answers(model: MixLM) -> list[float]:
     """Log-odds of the texts, at the largest token budget, each text alone."""
     prefix = model.ranker.prefixes([QUERY])[0]
     states = model.item_encoder.query_states([QUERY])[0]

@@ -27,6 +27,7 @@ def test_these_are_the_commands() -> None:
     assert [name for name, command in COMMANDS.items() if not hasattr(command, "commands")] == [
         "rerank",
         "search",
+        "serve",
         "train",
         "distill",
         "ablate",

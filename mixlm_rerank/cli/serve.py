@@ -1,0 +1,97 @@
+"""``mixlm-rerank serve``: the HTTP server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError, MissingDependency
+from .options import Device, Dtype, Offline, load_model
+
+if TYPE_CHECKING:
+    from ..index import TokenStore
+
+__all__ = ["serve"]
+
+
+def serve(
+    index: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER or NAME=redis://HOST:PORT/DB#NAME; may be given several times."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="[NAME=]MODEL: 'default', a folder, a hub id; may be given several times.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any.")] = 8000,
+    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds that a request may take.")] = 10.0,
+    waiting: Annotated[int, typer.Option(min=1, help="Documents that may wait; more are refused (429).")] = 20_000,
+    max_body: Annotated[int, typer.Option(min=1, help="Megabytes of a request.")] = 32,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the key that clients must bring.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = False,
+) -> None:
+    """Serve Cohere's rerank contract: POST /v2/rerank. Ctrl-C finishes what was taken, and stops."""
+    try:
+        import uvicorn
+
+        from ..serving.app import Limits, create_app
+        from ..serving.catalogue import Catalogue
+    except ImportError:
+        raise MissingDependency("serve needs FastAPI: pip install 'mixlm-rerank[serve]'") from None
+    key = None
+    if api_key_env is not None:
+        key = os.environ.get(api_key_env)
+        if not key:
+            raise InputError(f"the environment variable {api_key_env} is empty: put the API key there")
+    names = dict(_named(each, each) for each in model or ["default"])
+    models = {name: load_model(source, device, dtype, offline) for name, source in names.items()}
+    indexes = {name: _opened(where) for name, where in (_named(each, None) for each in index or [])}
+    app = create_app(Catalogue(models, indexes), Limits(max_body << 20, waiting, deadline), key)
+    typer.echo(
+        f"http://{host}:{port}: models {', '.join(models)}; indexes {', '.join(indexes) or 'none'}; "
+        f"documentation at /docs",
+        err=True,
+    )
+    uvicorn.run(app, host=host, port=port, log_config=_logging(), access_log=False, timeout_graceful_shutdown=30)
+
+
+def _named(text: str, default: str | None) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if equals and name and value:
+        return name, value
+    if default is None:
+        raise InputError(f"--index {text!r}: expected NAME=FOLDER or NAME=redis://...")
+    return (default, default) if "/" not in default else (Path(default).name, default)
+
+
+def _opened(where: str) -> TokenStore:
+    from ..index import RedisTokenStore, TokenIndex
+
+    if where.startswith(("redis://", "rediss://", "unix://")):
+        return RedisTokenStore(where)
+    return TokenIndex(where)
+
+
+def _logging() -> dict[str, object]:
+    """The access log is JSON on stdout, a line a request; all else goes to stderr."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}, "line": {"format": "%(message)s"}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"},
+            "stdout": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"},
+        },
+        "loggers": {
+            "uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+            "mixlm_rerank": {"handlers": ["stderr"], "level": "WARNING"},
+            "mixlm_rerank.access": {"handlers": ["stdout"], "level": "INFO", "propagate": False},
+        },
+    }

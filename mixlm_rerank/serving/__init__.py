@@ -1,0 +1,1 @@
+"""The server: Cohere's rerank contract over HTTP, with token indexes behind it."""

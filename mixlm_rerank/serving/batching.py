@@ -1,0 +1,152 @@
+"""Concurrent requests, scored together: a bounded queue, and one thread that takes what waits.
+
+There is no timer: while one batch is scored the next one gathers. A server at rest answers at once, a busy one fills
+its batches by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mixlm_rerank.errors import MixLMError
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.serving.failures import RequestFailed
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["Batcher"]
+
+FIRST_RATE = 200.0  # candidates a second, until it has been measured
+SMOOTHING = 0.2
+
+
+@dataclass(eq=False)
+class _Job:
+    reranker: Reranker
+    query: str
+    candidates: Sequence[Candidate]
+    deadline: float
+    answer: asyncio.Future[list[ScoredDoc]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Batcher:
+    """Reranks for many callers at once.
+
+    Args:
+        largest: candidates of a batch; a request with more is a batch of its own.
+        waiting: candidates that may wait; more are refused.
+        observe: told of every batch: requests, candidates, seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        largest: int = 2048,
+        waiting: int = 20_000,
+        observe: Callable[[int, int, float], object] = lambda requests, candidates, seconds: None,
+    ) -> None:
+        self._largest, self._limit, self._observe = largest, waiting, observe
+        self._jobs: deque[_Job] = deque()
+        self._work = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._rate = FIRST_RATE
+        self.waiting = 0
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Finish what was taken, and take no more."""
+        self._closing = True
+        self._work.set()
+        if self._task is not None:
+            await self._task
+        self._thread.shutdown()
+
+    async def rerank(
+        self, reranker: Reranker, query: str, candidates: Sequence[Candidate], seconds: float
+    ) -> list[ScoredDoc]:
+        """As :meth:`Reranker.rerank`, within ``seconds``.
+
+        Raises RequestFailed if the queue is full or the deadline cannot be kept, and what the reranker raises.
+        """
+        if self._closing:
+            raise RequestFailed(503, "the server is shutting down")
+        wait = (self.waiting + len(candidates)) / self._rate
+        if self.waiting and (self.waiting + len(candidates) > self._limit or wait > seconds):
+            raise RequestFailed(429, "the queue is full: try again later", retry_after=max(1, round(wait)))
+        job = _Job(reranker, query, candidates, time.monotonic() + seconds)
+        self._jobs.append(job)
+        self.waiting += len(candidates)
+        self._work.set()
+        return await job.answer
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._jobs:
+                batch = self._next_batch()
+                if batch:
+                    started = time.monotonic()
+                    answers = await loop.run_in_executor(self._thread, _rerank, batch)
+                    self._done(batch, answers, time.monotonic() - started)
+            if self._closing:
+                return
+
+    def _next_batch(self) -> list[_Job]:
+        """The oldest job, and those behind it that are for the same reranker, as many as fit."""
+        first = self._jobs[0]
+        batch: list[_Job] = []
+        held = 0
+        rest: deque[_Job] = deque()
+        for job in self._jobs:
+            fits = not batch or held + len(job.candidates) <= self._largest
+            if job.answer.cancelled() or job.deadline < time.monotonic():
+                self.waiting -= len(job.candidates)
+                if not job.answer.cancelled():
+                    job.answer.set_exception(RequestFailed(504, "the request waited longer than its deadline"))
+            elif job.reranker is first.reranker and fits:
+                batch.append(job)
+                held += len(job.candidates)
+            else:
+                rest.append(job)
+        self._jobs = rest
+        return batch
+
+    def _done(self, batch: Sequence[_Job], answers: Sequence[list[ScoredDoc] | Exception], seconds: float) -> None:
+        candidates = sum(len(job.candidates) for job in batch)
+        self.waiting -= candidates
+        self._rate += SMOOTHING * (candidates / max(seconds, 1e-6) - self._rate)
+        self._observe(len(batch), candidates, seconds)
+        for job, answer in zip(batch, answers, strict=True):
+            if job.answer.cancelled():
+                continue
+            if isinstance(answer, Exception):
+                job.answer.set_exception(answer)
+            else:
+                job.answer.set_result(answer)
+
+
+def _rerank(batch: Sequence[_Job]) -> list[list[ScoredDoc] | Exception]:
+    """An answer for each job; where one spoils the batch, each is asked alone."""
+    reranker = batch[0].reranker
+    try:
+        ranked = reranker.rerank_batch(
+            {str(place): job.query for place, job in enumerate(batch)},
+            {str(place): job.candidates for place, job in enumerate(batch)},
+        )
+        return [ranked[str(place)] for place in range(len(batch))]
+    except Exception as error:
+        if len(batch) == 1:
+            return [error]
+        if not isinstance(error, MixLMError):
+            return [error] * len(batch)
+        return [_rerank([job])[0] for job in batch]

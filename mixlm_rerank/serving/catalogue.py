@@ -1,0 +1,73 @@
+"""The models and indexes that a server has, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.index import TokenStore
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.serving.failures import RequestFailed
+from mixlm_rerank.types import Missing
+
+__all__ = ["Catalogue"]
+
+
+class Catalogue:
+    """Models and indexes by name; the first model is the default.
+
+    Raises IndexMismatch if no model fits an index.
+    """
+
+    def __init__(self, models: Mapping[str, MixLM], indexes: Mapping[str, TokenStore]) -> None:
+        self.models = dict(models)
+        self.indexes = dict(indexes)
+        first = next(iter(self.models.values()))
+        for store in self.indexes.values():
+            if not any(model.fingerprint == store.manifest.fingerprint for model in self.models.values()):
+                store.manifest.check_model(first, str(store))
+        self._reranker = lru_cache(maxsize=64)(self._made)
+
+    def index_name(self, asked: str | None, *, by_docid: bool) -> str | None:
+        """The index for a request. Raises RequestFailed for an unknown one, or where it must be named."""
+        if asked is not None:
+            if asked not in self.indexes:
+                raise RequestFailed(404, f"no index {asked!r} on this server; there are: {_listed(self.indexes)}")
+            return asked
+        if not by_docid:
+            return None
+        if len(self.indexes) != 1:
+            raise RequestFailed(400, f"document_ids need an index: name one of {_listed(self.indexes)}")
+        return next(iter(self.indexes))
+
+    def model_name(self, asked: str | None, index: str | None) -> str:
+        """The model for a request: the one that is asked for, the one that built the index, or the first.
+
+        Names that clients put there by habit (``rerank-v3.5``) are unknown models: 404.
+        """
+        if asked is not None:
+            if asked not in self.models:
+                raise RequestFailed(404, f"no model {asked!r} on this server; there are: {_listed(self.models)}")
+            return asked
+        if index is not None:
+            fingerprint = self.indexes[index].manifest.fingerprint
+            return next(name for name, model in self.models.items() if model.fingerprint == fingerprint)
+        return next(iter(self.models))
+
+    def reranker(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:
+        """Raises IndexMismatch, RequestFailed for a budget that the model does not have."""
+        try:
+            self.models[model].config.check_budget(tokens)
+        except InputError as error:
+            raise RequestFailed(422, str(error)) from None
+        return self._reranker(model, index, missing, tokens)
+
+    def _made(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:
+        store = None if index is None else self.indexes[index]
+        return Reranker(self.models[model], store, missing=missing, tokens=tokens)
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(map(repr, names)) or "none"

@@ -1,0 +1,38 @@
+"""What is answered when a request cannot be: a status, and a message that says what to do."""
+
+from __future__ import annotations
+
+from mixlm_rerank.errors import IndexDamaged, IndexMismatch, MissingDocuments, MixLMError, StoreUnavailable
+
+__all__ = ["STATUS", "RequestFailed", "status_of"]
+
+# Every status that the server answers beside 200, as its documentation lists them.
+STATUS = {
+    400: "An empty query or no documents, documents and document_ids of different lengths, docids twice.",
+    401: "No API key, or a wrong one.",
+    404: "An unknown model, index or path; document_ids that the index lacks, under missing=error.",
+    409: "An index that another model built.",
+    413: "A body over the limit.",
+    422: "A field of the wrong type, or out of its range.",
+    429: "The queue is full: try again after Retry-After seconds.",
+    503: "Not ready yet, shutting down, or the index's store does not answer.",
+    504: "The request waited longer than its deadline.",
+}
+
+
+class RequestFailed(Exception):
+    """Answered with ``status`` and ``message``; ``retry_after`` in seconds."""
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+def status_of(error: MixLMError) -> int:
+    """The status for what the library raises."""
+    for kind, status in ((MissingDocuments, 404), (IndexMismatch, 409), (StoreUnavailable, 503), (IndexDamaged, 503)):
+        if isinstance(error, kind):
+            return status
+    return 400

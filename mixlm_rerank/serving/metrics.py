@@ -1,0 +1,35 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["Metrics"]
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class Metrics:
+    """Counters of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = {"registry": self.registry}
+        self.requests = Counter("mixlm_requests", "Requests answered.", ["path", "status"], **own)
+        self.seconds = Histogram("mixlm_request_seconds", "From request to answer.", ["path"], buckets=SECONDS, **own)
+        self.documents = Counter("mixlm_documents", "Documents ranked.", **own)
+        self.missing = Counter(
+            "mixlm_missing_documents", "Documents that were not in the index and not encoded.", **own
+        )
+        self.batch = Histogram("mixlm_batch_requests", "Requests scored together.", buckets=SIZES, **own)
+        self.candidates = Histogram("mixlm_batch_candidates", "Documents scored together.", buckets=SIZES, **own)
+        self.scoring = Histogram("mixlm_batch_seconds", "Scoring of a batch.", buckets=SECONDS, **own)
+        self.waiting = Gauge("mixlm_waiting_candidates", "Documents in the queue.", **own)
+        self.refused = Counter("mixlm_refused", "Requests refused because the queue was full.", **own)
+
+    def batched(self, requests: int, candidates: int, seconds: float) -> None:
+        """A batch was scored."""
+        self.batch.observe(requests)
+        self.candidates.observe(candidates)
+        self.scoring.observe(seconds)

@@ -1,0 +1,93 @@
+"""From a request to candidates, and from ranked documents to a response."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mixlm_rerank.integrations.documents import Documents
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.serving.catalogue import Catalogue
+from mixlm_rerank.serving.failures import RequestFailed
+from mixlm_rerank.serving.schemas import RerankRequest, RerankResponse, Result, TextDocument
+from mixlm_rerank.types import Missing, ScoredDoc
+
+__all__ = ["Plan", "plan", "respond"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, looked at: which reranker, which documents."""
+
+    model: str
+    reranker: Reranker
+    documents: Documents
+    texts: Sequence[str | None]
+
+
+def plan(request: RerankRequest, catalogue: Catalogue) -> Plan:
+    """Raises RequestFailed, or what the library raises, for what cannot be answered."""
+    if not request.query.strip():
+        raise RequestFailed(400, "query is empty: the ranker reads its text")
+    given, docids = request.documents, request.document_ids
+    if not given and not docids:
+        raise RequestFailed(400, "no documents: give documents (texts), document_ids (of an index), or both")
+    if given is not None and docids is not None and len(given) != len(docids):
+        raise RequestFailed(
+            400, f"{len(given)} documents and {len(docids)} document_ids: give one of each, or one kind"
+        )
+    if docids is not None and len(set(docids)) < len(docids):
+        raise RequestFailed(400, "document_ids holds a docid twice")
+    index = catalogue.index_name(request.index, by_docid=docids is not None)
+    model = catalogue.model_name(request.model, index)
+    texts: list[str | None] = [None] * len(docids or ())
+    if given is not None:
+        texts = [document if isinstance(document, str) else document.text for document in given]
+    missing: Missing = request.missing or ("last" if given is None else "encode")
+    if docids is None:
+        index, missing = None, "encode"  # texts alone: no index knows them
+    reranker = catalogue.reranker(model, index, missing, request.tokens)
+    cut = [_cut(text, request.max_tokens_per_doc, catalogue.models[model]) for text in texts]
+    return Plan(model, reranker, Documents(reranker, cut, docids), texts)
+
+
+def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timings: dict[str, float]) -> RerankResponse:
+    """``relevance_score`` is the sigmoid of the log-odds, 0 for missing documents; or the log-odds."""
+    results = []
+    for placed in made.documents.placed(docs)[: request.top_n]:
+        text = made.texts[placed.place]
+        score = placed.score if request.raw_scores else 0.0 if placed.missing else _sigmoid(placed.score)
+        results.append(
+            Result(
+                index=placed.place,
+                relevance_score=score,
+                document=TextDocument(text=text) if request.return_documents and text is not None else None,
+                document_id=None if request.document_ids is None else request.document_ids[placed.place],
+                missing=True if placed.missing else None,
+            )
+        )
+    return RerankResponse(
+        id=str(uuid.uuid4()),
+        model=made.model,
+        results=results,
+        meta={"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "timings_ms": timings},
+        usage={"documents": len(made.texts), "missing": sum(doc.missing for doc in docs)},
+    )
+
+
+def _cut(text: str | None, tokens: int | None, model: MixLM) -> str | None:
+    """The beginning of a text, of at most so many tokens of the item encoder."""
+    if text is None or tokens is None:
+        return text
+    encoded = model.item_encoder.tokenizer(
+        text, add_special_tokens=False, truncation=True, max_length=tokens, return_offsets_mapping=True
+    )
+    spans = encoded["offset_mapping"]
+    return text[: spans[-1][1]] if spans else text
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

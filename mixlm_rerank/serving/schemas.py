@@ -1,0 +1,81 @@
+"""Requests and responses of the rerank endpoint: Cohere's names, and ours beside them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+__all__ = ["Failure", "RerankRequest", "RerankResponse", "Result", "TextDocument"]
+
+MAX_DOCUMENTS = 10_000
+
+Text = Annotated[str, StringConstraints(strict=True)]
+
+
+class TextDocument(BaseModel):
+    """A document given by its text; other fields are ignored."""
+
+    text: Text
+
+
+class RerankRequest(BaseModel):
+    """Documents by text, by docid, or both side by side. Fields that are not named here are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"query": "what do dogs bark at?", "documents": ["A dog barks at the moon.", "Cats sleep all day."]},
+                {"query": "what do dogs bark at?", "document_ids": ["d1", "d2"], "index": "wiki", "top_n": 1},
+            ]
+        }
+    )
+
+    query: Text = Field(description="The query.")
+    documents: list[Text | TextDocument] | None = Field(
+        default=None,
+        max_length=MAX_DOCUMENTS,
+        description="Texts, encoded on the fly unless document_ids are in the index.",
+    )
+    document_ids: list[Text] | None = Field(
+        default=None, max_length=MAX_DOCUMENTS, description="Docids of the index: the fast way. Aligned with documents."
+    )
+    model: Text | None = Field(
+        default=None, description="A model of this server; by default the index's, or the first."
+    )
+    index: Text | None = Field(default=None, description="An index of this server; by default the only one.")
+    top_n: int | None = Field(default=None, ge=1, description="How many results; by default all.")
+    return_documents: bool = Field(default=False, description="Give the texts back with the results.")
+    max_tokens_per_doc: int | None = Field(default=None, ge=1, description="Cut texts after so many tokens.")
+    missing: Literal["error", "encode", "last"] | None = Field(
+        default=None,
+        description="document_ids that the index lacks: by default encoded where there is a text, else last.",
+    )
+    raw_scores: bool = Field(default=False, description="Log-odds instead of their sigmoid.")
+    tokens: int | None = Field(default=None, ge=1, description="Token budget; by default all of the model's.")
+
+
+class Result(BaseModel):
+    """``index``: the document's place in the request. ``missing``: neither in the index nor encoded, and last."""
+
+    index: int
+    relevance_score: float
+    document: TextDocument | None = None
+    document_id: str | None = None
+    missing: bool | None = None
+
+
+class RerankResponse(BaseModel):
+    """Best first."""
+
+    id: str
+    model: str
+    results: list[Result]
+    meta: dict[str, Any]
+    usage: dict[str, Any]
+
+
+class Failure(BaseModel):
+    """Of every error."""
+
+    message: str

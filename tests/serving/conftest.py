@@ -1,0 +1,77 @@
+"""A server in a thread of this process, and one in a process of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from mixlm_rerank import Document, MixLM, TokenIndex
+from mixlm_rerank.serving.app import Limits, create_app
+from mixlm_rerank.serving.catalogue import Catalogue
+
+
+@pytest.fixture(scope="session")
+def model(tiny: Callable[..., MixLM], tmp_path_factory: pytest.TempPathFactory) -> MixLM:
+    folder = tmp_path_factory.mktemp("served") / "model"
+    tiny("bert", tokens=4).save_pretrained(folder)
+    return MixLM.from_pretrained(str(folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def index(model: MixLM, documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> TokenIndex:
+    return TokenIndex.build(documents, model, tmp_path_factory.mktemp("served") / "tokens", progress=False)
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[..., str]]:
+    """``served(catalogue, limits)``: the address of a running server."""
+    servers = []
+
+    def serve(catalogue: Catalogue, limits: Limits | None = None, **options: Any) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        app = create_app(catalogue, limits or Limits(), **options)
+        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", access_log=False))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
+                    return f"http://127.0.0.1:{port}"
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        raise TimeoutError("the server did not start")
+
+    yield serve
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(timeout=30)
+
+
+@pytest.fixture
+def url(served: Callable[..., str], model: MixLM, index: TokenIndex) -> str:
+    """A server with the model ``tiny`` and the index ``docs``."""
+    return served(Catalogue({"tiny": model}, {"docs": index}))
+
+
+@pytest.fixture
+def post(url: str) -> Callable[..., httpx.Response]:
+    """``post(query=..., documents=...)`` to /v2/rerank."""
+    return lambda **body: httpx.post(f"{url}/v2/rerank", json=body, timeout=30)
+
+
+@pytest.fixture(scope="session")
+def served_folder(model: MixLM, index: TokenIndex) -> tuple[Path, Path]:
+    return Path(model.name), index.path

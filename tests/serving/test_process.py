@@ -1,0 +1,134 @@
+"""The command: it starts, follows its index, batches, stops gently, and stands up again after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mixlm_rerank import Document, MixLM, TokenIndex
+
+
+@pytest.fixture
+def start(served_folder: tuple[Path, Path]) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """``start()``: a process that serves, and its address."""
+    processes = []
+
+    def begin(index: Path = served_folder[1], *options: str) -> tuple[subprocess.Popen[str], str]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-c", "from mixlm_rerank.cli import main; main()", "serve", "--port", str(port)]
+        command += ["--model", f"tiny={served_folder[0]}", "--index", f"docs={index}", "--device", "cpu", *options]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        processes.append(process)
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if httpx.get(f"{url}/ready").status_code == 200:
+                    return process, url
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise TimeoutError(process.communicate()[1])
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def ask(url: str, docids: list[str]) -> httpx.Response:
+    return httpx.post(f"{url}/v2/rerank", json={"query": "a dog", "document_ids": docids}, timeout=30)
+
+
+def test_it_follows_its_index_and_stops_gently(
+    start: Callable[..., Any], served_folder: tuple[Path, Path], model: MixLM, tmp_path: Path
+) -> None:
+    index = TokenIndex(served_folder[1]).copy(tmp_path / "copy", progress=False)
+    process, url = start(index.path)
+    assert ask(url, ["new"]).json()["results"][0]["missing"]
+    index.add([Document("new", "a new dog")], model, progress=False)
+    index.delete(["d2"])
+    index.compact(progress=False)
+    answer = ask(url, ["new", "d2", "d1"]).json()["results"]
+    assert {result["document_id"]: result.get("missing") for result in answer} == {"new": None, "d1": None, "d2": True}
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(ask, url, ["d1", "d3"] * 1) for _ in range(8)]
+        time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        codes = []
+        for future in answers:
+            try:
+                codes.append(future.result().status_code)
+            except httpx.TransportError:
+                codes.append(0)  # came when the door was closed
+    assert set(codes) <= {200, 503, 0}
+    assert process.wait(30) in (0, -signal.SIGTERM)
+    out, err = process.communicate()
+    assert '"path": "/v2/rerank", "status": 200' in out and "Traceback" not in err
+
+
+def test_killed_under_load_it_serves_again(start: Callable[..., Any], served_folder: tuple[Path, Path]) -> None:
+    process, url = start()
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(ask, url, ["d1", "d2", "d3"]) for _ in range(40)]
+        time.sleep(0.1)
+        process.kill()
+        for future in futures:
+            if future.exception() is None:
+                assert future.result().status_code == 200
+    assert not TokenIndex.verify(served_folder[1], progress=False).damaged
+    _, url = start()
+    assert ask(url, ["d1"]).status_code == 200
+
+
+def test_concurrent_requests_are_scored_together(start: Callable[..., Any]) -> None:
+    """And each gets the answer that it gets alone."""
+    _, url = start()
+    queries = [f"a dog {'barks ' * number}" for number in range(24)]
+    docids = ["d1", "d2", "d3", "d4"]
+
+    def scores(query: str) -> list[Any]:
+        body = {"query": query, "document_ids": docids, "raw_scores": True}
+        results = httpx.post(f"{url}/v2/rerank", json=body, timeout=30).json()["results"]
+        return [(result["index"], pytest.approx(result["relevance_score"], abs=1e-4)) for result in results]
+
+    alone = [scores(query) for query in queries]
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(scores, queries))
+    assert [[place for place, _ in found] for found in together] == [[place for place, _ in found] for found in alone]
+    page = httpx.get(f"{url}/metrics").text
+    count = next(line for line in page.splitlines() if line.startswith("mixlm_batch_requests_count"))
+    assert float(count.split()[1]) < 2 * len(queries)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ("--index tokens", "expected NAME=FOLDER or NAME=redis://"),
+        ("--index a=nowhere", "no token index at nowhere"),
+        ("--model nowhere/model", "nowhere/model"),
+        ("--api-key-env NO_SUCH_VARIABLE", "the environment variable NO_SUCH_VARIABLE is empty"),
+        ("--index a=redis://127.0.0.1:1/0#a", "does not answer"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_it_listens(mixlm: Any, options: str, error: str) -> None:
+    done = mixlm(f"serve --offline --device cpu {options}")
+    assert done.code == 2 and error in done.err

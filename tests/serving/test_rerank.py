@@ -1,0 +1,118 @@
+"""POST /v2/rerank gives what Reranker gives: by docid, by text, by both; to plain clients and real ones."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
+
+QUERY = "a dog barks at the moon"
+Post = Callable[..., httpx.Response]
+
+
+@pytest.fixture
+def expected(model: MixLM, index: TokenIndex, documents: list[Document]) -> list[tuple[int, float]]:
+    """Places in ``documents`` and log-odds, best first."""
+    docids = [document.docid for document in documents]
+    return [(docids.index(doc.docid), doc.score) for doc in Reranker(model, index).rerank(QUERY, docids)]
+
+
+def ranking(answer: httpx.Response) -> list[tuple[int, float]]:
+    assert answer.status_code == 200, answer.text
+    return [(result["index"], result["relevance_score"]) for result in answer.json()["results"]]
+
+
+def check(found: list[tuple[int, float]], expected: list[tuple[int, float]], raw: bool = True) -> None:
+    assert [place for place, _ in found] == [place for place, _ in expected]
+    scores = [score if raw else 1 / (1 + math.exp(-score)) for _, score in expected]
+    assert [score for _, score in found] == pytest.approx(scores, abs=1e-4)
+
+
+def test_by_docid_by_text_and_by_both(post: Post, documents: list[Document], expected: list[tuple[int, float]]) -> None:
+    docids = [document.docid for document in documents]
+    texts = [document.content for document in documents]
+    as_objects = [{"text": text, "other": 1} for text in texts]
+    for given in (
+        {"document_ids": docids},
+        {"document_ids": docids, "index": "docs", "model": "tiny"},
+        {"documents": texts},
+        {"documents": as_objects},
+        {"documents": ["not read"] * len(docids), "document_ids": docids},
+    ):
+        check(ranking(post(query=QUERY, raw_scores=True, **given)), expected)
+        check(ranking(post(query=QUERY, **given)), expected, raw=False)
+        check(ranking(post(query=QUERY, raw_scores=True, top_n=2, **given)), expected[:2])
+
+
+def test_the_paths_of_older_clients(url: str, documents: list[Document]) -> None:
+    body = {"query": QUERY, "document_ids": [document.docid for document in documents]}
+    answers = [httpx.post(f"{url}{path}", json=body).json() for path in ("/v2/rerank", "/v1/rerank", "/rerank")]
+    assert answers[0]["results"] == answers[1]["results"] == answers[2]["results"]
+    assert answers[0]["model"] == "tiny" and answers[0]["meta"]["api_version"] == {"version": "2"}
+
+
+def test_documents_come_back_where_asked_for(post: Post) -> None:
+    answer = post(query=QUERY, documents=["a dog", {"text": "a cat"}], return_documents=True).json()
+    assert {result["index"]: result["document"]["text"] for result in answer["results"]} == {0: "a dog", 1: "a cat"}
+    answer = post(query=QUERY, documents=["a dog"]).json()
+    assert "document" not in answer["results"][0] and "missing" not in answer["results"][0]
+
+
+def test_missing_documents(post: Post) -> None:
+    """Last, with a score of 0; encoded where there is a text; or an error."""
+    answer = post(query=QUERY, document_ids=["x", "d1"]).json()
+    assert [(result["document_id"], result.get("missing")) for result in answer["results"]] == [
+        ("d1", None),
+        ("x", True),
+    ]
+    assert answer["results"][1]["relevance_score"] == 0 and answer["usage"]["missing"] == 1
+    both = post(query=QUERY, document_ids=["x", "d1"], documents=["a dog barks", "not read"]).json()
+    assert not any(result.get("missing") for result in both["results"])
+    kept = post(query=QUERY, document_ids=["x", "d1"], documents=["a dog", "not read"], missing="last").json()
+    assert kept["results"][1]["missing"]
+    strict = post(query=QUERY, document_ids=["x", "d1"], missing="error")
+    assert strict.status_code == 404 and "lacks candidates: 'x'" in strict.json()["message"]
+    without = post(query=QUERY, document_ids=["x"], missing="encode")
+    assert without.status_code == 404 and "no text was given to encode" in without.json()["message"]
+
+
+def test_texts_are_cut(post: Post, model: MixLM) -> None:
+    text = "a dog barks at the moon and at the mail man " * 3
+    cut = ranking(post(query=QUERY, documents=[text], max_tokens_per_doc=3, raw_scores=True))
+    (doc,) = Reranker(model).rerank(QUERY, [Candidate("d", 0.0, "a dog barks")])
+    assert cut == [(0, pytest.approx(doc.score, abs=1e-4))]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 4])
+def test_budgets(post: Post, model: MixLM, index: TokenIndex, documents: list[Document], tokens: int) -> None:
+    docids = [document.docid for document in documents]
+    docs = Reranker(model, index, tokens=tokens).rerank(QUERY, docids)
+    found = ranking(post(query=QUERY, document_ids=docids, tokens=tokens, raw_scores=True))
+    assert [docids[place] for place, _ in found] == [doc.docid for doc in docs]
+
+
+def test_the_cohere_client(url: str, documents: list[Document], expected: list[tuple[int, float]]) -> None:
+    import cohere
+
+    client = cohere.ClientV2("no key", base_url=url)
+    answer = client.rerank(model="tiny", query=QUERY, documents=[document.content for document in documents], top_n=3)
+    check([(result.index, result.relevance_score) for result in answer.results], expected[:3], raw=False)
+    old = cohere.Client("no key", base_url=url)
+    texts: list[Any] = [{"text": document.content} for document in documents]
+    answer = old.rerank(model="tiny", query=QUERY, documents=texts, return_documents=True)
+    check([(result.index, result.relevance_score) for result in answer.results], expected, raw=False)
+    assert answer.results[0].document.text == documents[expected[0][0]].content
+
+
+def test_curl(url: str) -> None:
+    command = ["curl", "-s", f"{url}/v2/rerank", "-H", "Content-Type: application/json", "-d"]
+    done = subprocess.run(
+        [*command, '{"query": "a dog", "documents": ["a dog", "a cat"]}'], capture_output=True, text=True
+    )
+    assert '"relevance_score":' in done.stdout and '"index":0' in done.stdout.replace(" ", "")
