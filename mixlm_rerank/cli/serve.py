@@ -22,6 +22,10 @@ def serve(
         list[str] | None,
         typer.Option(help="NAME=FOLDER or NAME=redis://HOST:PORT/DB#NAME; may be given several times."),
     ] = None,
+    lucene: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER: a Lucene index of the documents of that token index, for the page at /."),
+    ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="[NAME=]MODEL: 'default', a folder, a hub id; may be given several times.")
     ] = None,
@@ -43,6 +47,7 @@ def serve(
 
         from ..serving.app import Limits, create_app
         from ..serving.catalogue import Catalogue
+        from ..serving.search import FirstStage
     except ImportError:
         raise MissingDependency("serve needs FastAPI: pip install 'mixlm-rerank[serve]'") from None
     key = None
@@ -53,21 +58,27 @@ def serve(
     names = dict(_named(each, each) for each in model or ["default"])
     models = {name: load_model(source, device, dtype, offline) for name, source in names.items()}
     indexes = {name: _opened(where) for name, where in (_named(each, None) for each in index or [])}
-    app = create_app(Catalogue(models, indexes), Limits(max_body << 20, waiting, deadline), key)
+    stages = dict(_named(each, None, "--lucene") for each in lucene or [])
+    for name in stages:
+        if name not in indexes:
+            raise InputError(f"--lucene {name}: there is no --index {name} of the same documents")
+    first_stages = {name: FirstStage(Path(folder)) for name, folder in stages.items()}
+    app = create_app(Catalogue(models, indexes), Limits(max_body << 20, waiting, deadline), key, first_stages)
     typer.echo(
         f"http://{host}:{port}: models {', '.join(models)}; indexes {', '.join(indexes) or 'none'}; "
-        f"documentation at /docs",
+        f"page at /, documentation at /docs",
         err=True,
     )
     uvicorn.run(app, host=host, port=port, log_config=_logging(), access_log=False, timeout_graceful_shutdown=30)
 
 
-def _named(text: str, default: str | None) -> tuple[str, str]:
+def _named(text: str, default: str | None, option: str = "--index") -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if equals and name and value:
         return name, value
     if default is None:
-        raise InputError(f"--index {text!r}: expected NAME=FOLDER or NAME=redis://...")
+        expected = "NAME=FOLDER or NAME=redis://..." if option == "--index" else "NAME=FOLDER"
+        raise InputError(f"{option} {text!r}: expected {expected}")
     return (default, default) if "/" not in default else (Path(default).name, default)
 
 

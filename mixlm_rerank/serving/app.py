@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from importlib.resources import files
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 
@@ -27,10 +28,13 @@ from mixlm_rerank.serving.guard import Guard
 from mixlm_rerank.serving.metrics import Metrics
 from mixlm_rerank.serving.rerank import plan, respond
 from mixlm_rerank.serving.schemas import Failure, RerankRequest, RerankResponse
+from mixlm_rerank.serving.search import FirstStage, SearchResponse, side_by_side
 
 __all__ = ["Limits", "create_app"]
 
 RERANK_PATHS = ("/v2/rerank", "/v1/rerank", "/rerank")
+# The page needs nothing from elsewhere, and may ask nothing elsewhere.
+PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
 TOLERANCE = 1e-3  # log-odds, between the known answers at start and now
 
 
@@ -47,8 +51,16 @@ class Limits:
     seconds: float = 10.0
 
 
-def create_app(catalogue: Catalogue, limits: Limits = Limits(), api_key: str | None = None) -> FastAPI:
-    """The server's application over loaded models and open indexes."""
+def create_app(
+    catalogue: Catalogue,
+    limits: Limits = Limits(),
+    api_key: str | None = None,
+    first_stages: Mapping[str, FirstStage] | None = None,
+) -> FastAPI:
+    """The server's application over loaded models and open indexes.
+
+    ``first_stages``: by the name of the token index that holds the same documents; for the page.
+    """
     metrics = Metrics()
     state: dict[str, Any] = {"ready": False}
 
@@ -73,7 +85,7 @@ def create_app(catalogue: Catalogue, limits: Limits = Limits(), api_key: str | N
         lifespan=lifespan,
         redoc_url=None,
     )
-    paths = frozenset((*RERANK_PATHS, "/health", "/ready", "/metrics", "/"))
+    paths = frozenset((*RERANK_PATHS, "/health", "/ready", "/metrics", "/", "/search", "/searchable"))
     app.add_middleware(Guard, metrics=metrics, limit=limits.body, key=api_key, paths=paths)
     _answer_failures(app, metrics)
 
@@ -125,7 +137,46 @@ def create_app(catalogue: Catalogue, limits: Limits = Limits(), api_key: str | N
             metrics.waiting.set(state["batcher"].waiting)
         return PlainTextResponse(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 
+    _add_page(app, catalogue, first_stages or {}, state, limits)
     return app
+
+
+def _add_page(
+    app: FastAPI, catalogue: Catalogue, first_stages: Mapping[str, FirstStage], state: dict[str, Any], limits: Limits
+) -> None:
+    """The page at /, and what it asks for."""
+    page = (files("mixlm_rerank.serving") / "page.html").read_text(encoding="utf-8")
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def home() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
+
+    @app.get("/searchable", include_in_schema=False)
+    async def searchable() -> dict[str, list[str]]:
+        return {"indexes": list(first_stages)}
+
+    @app.get("/search", responses={404: {"model": Failure}, 400: {"model": Failure}})
+    async def search(
+        q: str, index: str | None = None, hits: Annotated[int, Query(ge=1, le=10_000)] = 100
+    ) -> SearchResponse:
+        """BM25 and MixLM over an index whose texts are known."""
+        name = index or next(iter(first_stages), "")
+        if name not in first_stages:
+            raise RequestFailed(
+                404, f"no index {name!r} with known texts; there are: {', '.join(first_stages) or 'none'}"
+            )
+        if not q.strip():
+            raise RequestFailed(400, "q is empty")
+        started = time.perf_counter()
+        candidates = await asyncio.to_thread(first_stages[name].search, q, hits)
+        found = time.perf_counter()
+        reranker = catalogue.reranker(catalogue.model_name(None, name), name, "last", None)
+        docs = await state["batcher"].rerank(reranker, q, candidates, limits.seconds) if candidates else []
+        timings = {
+            "first_stage": round(1e3 * (found - started), 2),
+            "rerank": round(1e3 * (time.perf_counter() - found), 2),
+        }
+        return await asyncio.to_thread(side_by_side, candidates, docs, first_stages[name], timings)
 
 
 def _answer_failures(app: FastAPI, metrics: Metrics) -> None:
