@@ -34,7 +34,9 @@ __all__ = ["Limits", "create_app"]
 
 RERANK_PATHS = ("/v2/rerank", "/v1/rerank", "/rerank")
 # The page needs nothing from elsewhere, and may ask nothing elsewhere.
-PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+)
 TOLERANCE = 1e-3  # log-odds, between the known answers at start and now
 
 

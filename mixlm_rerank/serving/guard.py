@@ -80,7 +80,8 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._limit:
             return None
-        parts, held = [], 0
+        parts: list[bytes] = []
+        held = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":

@@ -15,18 +15,20 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self.requests = Counter("mixlm_requests", "Requests answered.", ["path", "status"], **own)
-        self.seconds = Histogram("mixlm_request_seconds", "From request to answer.", ["path"], buckets=SECONDS, **own)
-        self.documents = Counter("mixlm_documents", "Documents ranked.", **own)
-        self.missing = Counter(
-            "mixlm_missing_documents", "Documents that were not in the index and not encoded.", **own
+        own = self.registry
+        self.requests = Counter("mixlm_requests", "Requests answered.", ["path", "status"], registry=own)
+        self.seconds = Histogram(
+            "mixlm_request_seconds", "From request to answer.", ["path"], buckets=SECONDS, registry=own
         )
-        self.batch = Histogram("mixlm_batch_requests", "Requests scored together.", buckets=SIZES, **own)
-        self.candidates = Histogram("mixlm_batch_candidates", "Documents scored together.", buckets=SIZES, **own)
-        self.scoring = Histogram("mixlm_batch_seconds", "Scoring of a batch.", buckets=SECONDS, **own)
-        self.waiting = Gauge("mixlm_waiting_candidates", "Documents in the queue.", **own)
-        self.refused = Counter("mixlm_refused", "Requests refused because the queue was full.", **own)
+        self.documents = Counter("mixlm_documents", "Documents ranked.", registry=own)
+        self.missing = Counter(
+            "mixlm_missing_documents", "Documents that were not in the index and not encoded.", registry=own
+        )
+        self.batch = Histogram("mixlm_batch_requests", "Requests scored together.", buckets=SIZES, registry=own)
+        self.candidates = Histogram("mixlm_batch_candidates", "Documents scored together.", buckets=SIZES, registry=own)
+        self.scoring = Histogram("mixlm_batch_seconds", "Scoring of a batch.", buckets=SECONDS, registry=own)
+        self.waiting = Gauge("mixlm_waiting_candidates", "Documents in the queue.", registry=own)
+        self.refused = Counter("mixlm_refused", "Requests refused because the queue was full.", registry=own)
 
     def batched(self, requests: int, candidates: int, seconds: float) -> None:
         """A batch was scored."""

@@ -16,6 +16,7 @@ import uvicorn
 from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.serving.app import Limits, create_app
 from mixlm_rerank.serving.catalogue import Catalogue
+from mixlm_rerank.serving.search import FirstStage
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +76,17 @@ def post(url: str) -> Callable[..., httpx.Response]:
 @pytest.fixture(scope="session")
 def served_folder(model: MixLM, index: TokenIndex) -> tuple[Path, Path]:
     return Path(model.name), index.path
+
+
+@pytest.fixture(scope="session")
+def first_stage(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> FirstStage:
+    from mixlm_rerank.integrations.lucene import build_lucene_index
+
+    folder: Path = tmp_path_factory.mktemp("served") / "lucene"
+    build_lucene_index([*documents, Document("long", "zebra " * 200)], folder)
+    return FirstStage(folder)
+
+
+@pytest.fixture
+def searched(served: Callable[..., str], model: MixLM, index: TokenIndex, first_stage: FirstStage) -> str:
+    return served(Catalogue({"tiny": model}, {"docs": index}), first_stages={"docs": first_stage})

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import httpx
 import pytest
 
-from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
-from mixlm_rerank.serving.catalogue import Catalogue
+from mixlm_rerank import MixLM, Reranker, TokenIndex
 from mixlm_rerank.serving.search import SNIPPET, FirstStage
-
-
-@pytest.fixture(scope="module")
-def first_stage(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> FirstStage:
-    from mixlm_rerank.integrations.lucene import build_lucene_index
-
-    folder: Path = tmp_path_factory.mktemp("served") / "lucene"
-    build_lucene_index([*documents, Document("long", "zebra " * 200)], folder)
-    return FirstStage(folder)
-
-
-@pytest.fixture
-def searched(served: Callable[..., str], model: MixLM, index: TokenIndex, first_stage: FirstStage) -> str:
-    return served(Catalogue({"tiny": model}, {"docs": index}), first_stages={"docs": first_stage})
 
 
 def test_both_rankings_of_the_same_hits(

@@ -1,0 +1,59 @@
+"""The page in a real browser: a query is typed, both lists appear, and what fails is said."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.skipif(shutil.which("chromedriver") is None, reason="chromium-driver is not installed (apt)")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    options = ChromeOptions()
+    for option in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "window-size=1200,900"):
+        options.add_argument(f"--{option}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = Chrome(options=options, service=ChromeService(shutil.which("chromedriver")))
+    driver.implicitly_wait(10)
+    yield driver
+    driver.quit()
+
+
+def ids(browser: Any, name: str) -> list[str]:
+    return [item.text for item in browser.find_elements("css selector", f"#{name} .docid")]
+
+
+def test_a_query_shows_both_rankings(browser: Any, searched: str) -> None:
+    browser.get(f"{searched}/")
+    field = browser.find_element("name", "q")
+    field.send_keys("a dog barks at the moon")
+    field.submit()
+    assert browser.find_element("css selector", "#reranked li")
+    answer = httpx.get(f"{searched}/search", params={"q": "a dog barks at the moon"}).json()
+    assert ids(browser, "first") == [found["docid"] for found in answer["first_stage"]]
+    assert ids(browser, "reranked") == [found["docid"] for found in answer["reranked"]]
+    assert browser.find_element("id", "first-time").text.endswith(" ms")
+    assert browser.find_element("id", "said").text == f"{answer['hits']} candidates"
+    assert "q=a+dog" in browser.current_url  # a link to show to others
+    browser.refresh()
+    assert browser.find_element("css selector", "#reranked li")
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_texts_are_shown_as_text(browser: Any, searched: str) -> None:
+    browser.get(f"{searched}/?q=%3Cb%3Edog%3C%2Fb%3E")
+    assert browser.find_element("css selector", "#reranked li")
+    assert browser.find_element("name", "q").get_attribute("value") == "<b>dog</b>"
+
+
+def test_without_texts_it_says_how(browser: Any, url: str) -> None:
+    browser.get(f"{url}/")
+    said = browser.find_element("css selector", "#said.error")
+    assert "start the server with --lucene NAME=LUCENE_INDEX" in said.text
