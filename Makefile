@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: .venv/installed        ## BM25 against MixLM on Python's own documentation, no download
 	$(BIN)/mixlm-rerank demo
 
-test: .venv/installed        ## the fast tests
-	$(BIN)/pytest
+test: .venv/installed        ## the fast tests, on all cores
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-all: .venv/installed    ## all tests, the slow ones too
 	$(BIN)/pytest -m "slow or not slow"

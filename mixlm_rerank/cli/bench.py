@@ -136,6 +136,27 @@ def store(
         typer.echo(_store(output, StoreOptions(documents=sizes, rounds=rounds), quiet))
 
 
+@app.command("serve")
+def serve(
+    output: Output,
+    model: Model = "default",
+    documents: Annotated[int, typer.Option(min=1, help="In the index.")] = 100_000,
+    candidates: Annotated[int, typer.Option(min=1, help="Documents of a request.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each rate.")] = 20.0,
+    soak: Annotated[float, typer.Option(min=0.1, help="Seconds at 80% of saturation.")] = 600.0,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """The server under load: its saturation, its latency below and beyond, batching, memory."""
+    from mixlm_rerank.eval.bench.serve import ServeOptions, measure_serve, write_serve
+
+    options = ServeOptions(documents=documents, candidates=candidates, seconds=seconds, soak=soak)
+    with _resumable(output):
+        loaded = _load(model, offline)
+        kept = measure_serve(loaded, output, options, say=_say(quiet))
+        typer.echo(write_serve(kept, output, options, loaded.name))
+
+
 @app.command("all")
 def all_of_them(
     output: Output,

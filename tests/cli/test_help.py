@@ -57,6 +57,7 @@ def test_these_are_the_commands() -> None:
         "bench growth",
         "bench build",
         "bench store",
+        "bench serve",
         "bench all",
     ]
 

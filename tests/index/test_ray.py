@@ -72,6 +72,7 @@ def test_the_same_bytes_though_a_worker_is_killed(
     assert not (tmp_path / "index.shards").exists()
 
 
+@pytest.mark.slow
 def test_what_is_encoded_already_is_not_encoded_again(
     cluster: None, tmp_path: Path, tiny: Any, contents: Any, local: dict[str, object]
 ) -> None:

@@ -1,0 +1,97 @@
+"""A server under load, open loop: requests come when they come, whether or not the ones before are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_rerank.errors import MissingDependency
+
+__all__ = ["Point", "open_loop", "saturation"]
+
+GROWTH = 1.5
+KEPT = 0.95  # a rate is served if so much of it is answered in time
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a rate of requests met with.
+
+    Attributes:
+        offered, answered: requests a second; ``answered`` with 200 within the deadline.
+        refused: share answered with 429.
+        late, failed: shares answered after the deadline, and otherwise or not at all.
+        milliseconds: latency of those answered with 200: median, 90th, 99th percentile.
+    """
+
+    offered: float
+    answered: float
+    refused: float
+    late: float
+    failed: float
+    milliseconds: tuple[float, float, float]
+
+
+def open_loop(url: str, bodies: Sequence[dict[str, object]], *, rate: float, seconds: float, deadline: float) -> Point:
+    """Send requests at random moments (Poisson), ``rate`` a second; ``bodies`` in turn. Raises MissingDependency."""
+    return asyncio.run(_open_loop(url, bodies, rate, seconds, deadline))
+
+
+def saturation(
+    url: str, bodies: Sequence[dict[str, object]], *, start: float, seconds: float, deadline: float
+) -> tuple[float, list[Point]]:
+    """The highest rate that is served, of rates that grow by half from ``start`` on; and all points."""
+    points: list[Point] = []
+    rate, best = start, 0.0
+    while True:
+        points.append(open_loop(url, bodies, rate=rate, seconds=seconds, deadline=deadline))
+        best = max(best, points[-1].answered)
+        if points[-1].answered < KEPT * points[-1].offered:
+            return best, points
+        rate *= GROWTH
+
+
+async def _open_loop(
+    url: str, bodies: Sequence[dict[str, object]], rate: float, seconds: float, deadline: float
+) -> Point:
+    try:
+        import httpx
+    except ImportError:
+        raise MissingDependency('the load test needs httpx: pip install "mixlm-rerank[bench]"') from None
+    draw = random.Random(0)
+    moments, moment = [], 0.0
+    while (moment := moment + draw.expovariate(rate)) < seconds:
+        moments.append(moment)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    async with httpx.AsyncClient(limits=limits, timeout=4 * deadline) as client:
+
+        async def ask(moment: float, body: dict[str, object]) -> tuple[int, float]:
+            await asyncio.sleep(max(0.0, started + moment - time.perf_counter()))
+            begun = started + moment  # when it was due: waiting to be sent is waiting too
+            try:
+                status = (await client.post(f"{url}/v2/rerank", json=body)).status_code
+            except httpx.HTTPError:
+                status = 0
+            return status, time.perf_counter() - begun
+
+        started = time.perf_counter()
+        asked = [ask(moment, bodies[number % len(bodies)]) for number, moment in enumerate(moments)]
+        answers = await asyncio.gather(*asked)
+    taken = [latency for status, latency in answers if status == 200]
+    in_time = sum(latency <= deadline for latency in taken)
+    statuses = [status for status, _ in answers]
+    count = max(1, len(answers))
+    middle, high, highest = np.percentile(taken, [50, 90, 99]).tolist() if taken else (float("nan"),) * 3
+    return Point(
+        offered=len(answers) / seconds,
+        answered=in_time / seconds,
+        refused=statuses.count(429) / count,
+        late=(statuses.count(504) + len(taken) - in_time) / count,
+        failed=sum(status not in (200, 429, 504) for status in statuses) / count,
+        milliseconds=(1e3 * middle, 1e3 * high, 1e3 * highest),
+    )

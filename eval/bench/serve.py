@@ -1,0 +1,186 @@
+"""The server on this machine: how many requests a second, how it behaves beyond that, whether batching is at work."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from mixlm_rerank.errors import MixLMError
+from mixlm_rerank.eval import numbers
+from mixlm_rerank.eval.bench.cells import Cells, conditions
+from mixlm_rerank.eval.bench.load import open_loop, saturation
+from mixlm_rerank.eval.bench.output import markdown_rows, write_page, write_results
+from mixlm_rerank.eval.bench.stores import manifest_for, random_docids, random_index
+from mixlm_rerank.eval.bench.texts import Words
+from mixlm_rerank.model import MixLM
+
+__all__ = ["ServeOptions", "measure_serve", "write_serve"]
+
+BODIES = 500
+READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Attributes:
+    documents: in the index.
+    candidates: document_ids of a request, in the load test and for the clients that batch.
+    query: tokens of it.
+    seconds: of a rate; ``soak``: of the long run at 80% of saturation.
+    deadline: of a request, in seconds.
+    clients: that ask one after the other, together.
+    """
+
+    documents: int = 100_000
+    candidates: int = 100
+    few: int = 10
+    query: int = 16
+    seconds: float = 20.0
+    soak: float = 600.0
+    deadline: float = 2.0
+    clients: int = 16
+
+
+def measure_serve(
+    model: MixLM,
+    folder: Path,
+    options: ServeOptions = ServeOptions(),
+    *,
+    say: Callable[[str], object] = lambda line: None,
+) -> dict[str, Any]:
+    """Cells saturation, loads, clients and soak; only those are measured that ``folder`` lacks.
+
+    The model must have been loaded by a name that another process can load.
+    """
+    kept = Cells(folder, conditions(model, **asdict(options)))
+    try:
+        todo = [cell for cell in ("saturation", "loads", "clients", "soak") if cell not in kept.kept]
+        if todo:
+            index = folder / "index"
+            random_index(index, manifest_for(model), options.documents)
+            with _server(model, index, options.deadline) as (process, url):
+                bodies = _bodies(model, options, options.candidates)
+                if "saturation" in todo:
+                    say(f"{folder}: rates that grow until they are not served, {options.seconds:.0f} s each")
+                    best, points = saturation(
+                        url, bodies, start=1.0, seconds=options.seconds, deadline=options.deadline
+                    )
+                    kept.keep("saturation", {"rate": best, "points": [asdict(point) for point in points]})
+                best = kept.kept["saturation"]["rate"]
+                if "loads" in todo:
+                    shares = (0.5, 0.8, 2.0)
+                    found = [
+                        open_loop(
+                            url, bodies, rate=share * best, seconds=3 * options.seconds, deadline=options.deadline
+                        )
+                        for share in shares
+                    ]
+                    kept.keep("loads", {str(share): asdict(point) for share, point in zip(shares, found, strict=True)})
+                if "clients" in todo:
+                    few = _bodies(model, options, options.few)
+                    rates = {str(count): _closed(url, few, count, options.seconds) for count in (1, options.clients)}
+                    kept.keep("clients", rates)
+                if "soak" in todo:
+                    say(f"{folder}: {numbers.duration(options.soak)} at 80% of saturation")
+                    before = _resident(process.pid)
+                    point = open_loop(url, bodies, rate=0.8 * best, seconds=options.soak, deadline=options.deadline)
+                    kept.keep("soak", {**asdict(point), "before": before, "after": _resident(process.pid)})
+        return kept.kept
+    finally:
+        kept.close()
+
+
+def write_serve(kept: dict[str, Any], folder: Path, options: ServeOptions, model: str) -> str:
+    """Tables, and results.json; returns the page."""
+    write_results(folder, model, kept)
+    rows = [_row(f"{share} of saturation", point) for share, point in kept["loads"].items()]
+    rows += [_row(f"soak, {numbers.duration(options.soak)}", kept["soak"])]
+    columns = ["load", "offered/s", "answered/s", "refused", "late", "failed", "p50, ms", "p90, ms", "p99, ms"]
+    one, many = kept["clients"]["1"], kept["clients"][str(options.clients)]
+    memory = kept["soak"]["after"] / max(1, kept["soak"]["before"]) - 1
+    said = [
+        f"Requests of {options.candidates} document_ids, queries of {options.query} tokens, an index of "
+        f"{numbers.count(options.documents)} documents, deadline {options.deadline:g} s; client and server share the "
+        f"machine. Saturation: {kept['saturation']['rate']:.1f} requests a second.",
+        markdown_rows(columns, rows),
+        f"Requests of {options.few} documents: one client {one:.1f} a second, {options.clients} clients {many:.1f}: "
+        f"{many / one:.2f} times as many. Memory after the soak: {memory:+.1%}.",
+    ]
+    return write_page(folder, f"The server with {model}", said)
+
+
+def _row(name: str, point: dict[str, Any]) -> list[str | None]:
+    rates = [f"{point['offered']:.1f}", f"{point['answered']:.1f}"]
+    shares = [numbers.percent(point[part]) for part in ("refused", "late", "failed")]
+    return [name, *rates, *shares, *(f"{value:.0f}" for value in point["milliseconds"])]
+
+
+def _bodies(model: MixLM, options: ServeOptions, candidates: int) -> list[dict[str, object]]:
+    words, draw = Words(model.ranker.tokenizer), Random(0)
+    return [
+        {
+            "query": words.text(options.query, draw),
+            "document_ids": random_docids(candidates, options.documents, draw),
+        }
+        for _ in range(BODIES)
+    ]
+
+
+def _closed(url: str, bodies: list[dict[str, object]], clients: int, seconds: float) -> float:
+    """Answers a second of so many clients, each of which asks again when it is answered."""
+    import httpx
+
+    end = time.perf_counter() + seconds
+
+    def ask(number: int) -> int:
+        done = 0
+        with httpx.Client(timeout=60) as client:
+            while time.perf_counter() < end:
+                client.post(f"{url}/v2/rerank", json=bodies[(number + done * clients) % len(bodies)]).raise_for_status()
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(clients) as pool:
+        return sum(pool.map(ask, range(clients))) / seconds
+
+
+@contextmanager
+def _server(model: MixLM, index: Path, deadline: float) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server in a process of its own. Raises MixLMError if it does not come up."""
+    import httpx
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from mixlm_rerank.cli import main; main()", "serve", "--port", str(port)]
+    command += ["--model", f"model={model.name}", "--index", f"index={index}", "--deadline", str(deadline)]
+    process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        url, until = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS
+        while time.monotonic() < until and process.poll() is None:
+            try:
+                if httpx.get(f"{url}/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        else:
+            raise MixLMError(f"the server did not come up: {' '.join(command[3:])}")
+        yield process, url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of a process (Linux)."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
