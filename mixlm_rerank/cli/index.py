@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
+from ..types import Document
 from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
+
+if TYPE_CHECKING:
+    from ..index import TokenIndex
+    from ..index.updates import Changes
 
 __all__ = ["app"]
 
@@ -94,10 +99,8 @@ def add(
     """Add documents. One that is there already with another text is refused."""
     from ..index import TokenIndex
 
-    index, documents = TokenIndex(folder), open_documents(corpus)
-    with _interruptible(folder):
-        encoder = load_model(model or index.manifest.model, device, offline=offline)
-        _say(f"{folder}: {index.add(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+    index = TokenIndex(folder)
+    _write(index.add, index, open_documents(corpus), model, device, offline, skip_empty, quiet)
 
 
 @app.command("replace")
@@ -113,10 +116,8 @@ def replace(
     """Write documents whether they are there or not. Only new and changed texts are encoded."""
     from ..index import TokenIndex
 
-    index, documents = TokenIndex(folder), open_documents(corpus)
-    with _interruptible(folder):
-        encoder = load_model(model or index.manifest.model, device, offline=offline)
-        _say(f"{folder}: {index.replace(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+    index = TokenIndex(folder)
+    _write(index.replace, index, open_documents(corpus), model, device, offline, skip_empty, quiet)
 
 
 @app.command("delete")
@@ -157,9 +158,7 @@ def sync(
         return
     if 2 * changes.deleted > len(index) and not yes:
         raise InputError(f"most of {folder} would be deleted ({changes}): if {corpus} is the right corpus, add --yes")
-    with _interruptible(folder):
-        encoder = load_model(model or index.manifest.model, device, offline=offline)
-        _say(f"{folder}: {index.sync(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+    _write(index.sync, index, documents, model, device, offline, skip_empty, quiet)
 
 
 @app.command("compact")
@@ -241,6 +240,22 @@ def push(
 
     with _interruptible(url):
         _say(f"{url}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
+
+
+def _write(
+    update: Callable[..., Changes],
+    index: TokenIndex,
+    documents: Iterable[Document],
+    model: str | None,
+    device: str | None,
+    offline: bool,
+    skip_empty: bool,
+    quiet: bool,
+) -> None:
+    """Add, replace or sync, with the model that built the index unless another is named."""
+    with _interruptible(index.path):
+        encoder = load_model(model or index.manifest.model, device, offline=offline)
+        _say(f"{index.path}: {update(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
 
 
 def _say(text: str) -> None:

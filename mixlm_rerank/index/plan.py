@@ -37,7 +37,8 @@ class BuildPlan:
 
     def __str__(self) -> str:
         return (
-            f"{self.documents:,} documents, about {self.bytes / 1e6:,.1f} MB on disk, "
+            f"{self.documents:,} documents, about {self.bytes / 1e6:,.1f} MB on disk "
+            f"({self.bytes / self.documents:,.0f} bytes a document), "
             f"about {_duration(self.seconds)} of encoding"
         )
 

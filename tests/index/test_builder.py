@@ -88,7 +88,7 @@ def test_estimate_and_progress_go_to_stderr(
     TokenIndex.build(corpus(20), stub(tokens=4, dim=50_000), tmp_path / "index", precision="float16", progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert f"{tmp_path / 'index'}: 20 documents, about 8.0 MB on disk, about" in err
+    assert f"{tmp_path / 'index'}: 20 documents, about 8.0 MB on disk (400,150 bytes a document), about" in err
     assert "of encoding" in err and "20/20" in err
 
 
