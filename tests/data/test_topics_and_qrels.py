@@ -19,10 +19,10 @@ JSONL = '{"_id": "q1", "text": "who barks"}\n{"_id": 2, "text": "bread\\tand sal
     [
         ("topics.tsv", TSV.encode()),
         ("topics.txt", b"\xef\xbb\xbf" + TSV.replace("\n", "\r\n").encode()),
-        ("topics.tsv.gz", gzip.compress(TSV.encode())),
+        ("topics.tsv.gz", gzip.compress(TSV.encode(), mtime=0)),
         ("queries.jsonl", JSONL.encode()),
         ("queries.json", JSONL.replace("_id", "qid").replace("text", "query").encode()),
-        ("queries.jsonl.gz", gzip.compress(JSONL.replace("_id", "id").encode())),
+        ("queries.jsonl.gz", gzip.compress(JSONL.replace("_id", "id").encode(), mtime=0)),
         ("queries.txt", b"\xef\xbb\xbf\r\n" + JSONL.replace("\n", "\r\n").encode()),
     ],
 )
@@ -87,7 +87,7 @@ def test_docids_of_beir_may_hold_spaces(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\xef\xbb\xbfq1 0 d1 -2\r\nq1 0 d2 1\r\n", gzip.compress(b"q1 0 d1 -2\nq1 0 d2 1\n")]
+    "data", [b"\xef\xbb\xbfq1 0 d1 -2\r\nq1 0 d2 1\r\n", gzip.compress(b"q1 0 d1 -2\nq1 0 d2 1\n", mtime=0)]
 )
 def test_negative_grades_are_kept(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / ("qrels.gz" if data.startswith(b"\x1f") else "qrels")

@@ -85,7 +85,7 @@ def read(path: Path, text: str | bytes) -> list[Document]:
     [
         ("la010190", COLLECTION.encode()),
         ("la.sgml", WINDOWS),
-        ("la.gz", gzip.compress(COLLECTION.encode())),
+        ("la.gz", gzip.compress(COLLECTION.encode(), mtime=0)),
         ("la.txt", COLLECTION.rstrip().encode()),
         ("la.trec", COLLECTION.lower().encode()),
     ],

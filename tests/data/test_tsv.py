@@ -20,7 +20,7 @@ DOCUMENTS = "D1\thttps://a/b\tDogs\tA dog barks.\nD2\t\t\tCats sleep.\nD3\thttps
     [
         ("collection.tsv", PASSAGES.encode()),
         ("collection.txt", b"\xef\xbb\xbf" + PASSAGES.replace("\n", "\r\n\r\n").encode()),
-        ("collection.tsv.gz", gzip.compress(PASSAGES.encode())),
+        ("collection.tsv.gz", gzip.compress(PASSAGES.encode(), mtime=0)),
         ("collection", PASSAGES.encode()),
     ],
 )

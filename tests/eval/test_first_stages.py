@@ -193,7 +193,7 @@ def test_without_sentence_transformers(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ("x.trec", RUN.encode()),
         ("windows.txt", b"\xef\xbb\xbf" + RUN.replace("\n", "\r\n").encode()),
-        ("x.run.gz", gzip.compress(RUN.encode())),
+        ("x.run.gz", gzip.compress(RUN.encode(), mtime=0)),
         ("msmarco.tsv", b"d1\td1\t1\nd1\t007\t3\nd1\td6\t2\nother\td6\t1\nd1\td2\t4\nq2\td4\t1\n"),
     ],
 )
