@@ -249,9 +249,10 @@ def _number(environment: Environment, key: bytes) -> int:
 
 def _entries(values: Sequence[Stored], folder: Path) -> NDArray[np.void]:
     """Values of the docid map as entries [n]."""
-    if any(len(value) != ENTRY.itemsize for value in values):
+    joined = b"".join(values)
+    if len(joined) != len(values) * ENTRY.itemsize:
         raise IndexDamaged(f"the docid map in {folder} is damaged: restore it, or rebuild the index")
-    return np.frombuffer(b"".join(values), dtype=ENTRY)
+    return np.frombuffer(joined, dtype=ENTRY)
 
 
 def _first(cursor: lmdb.Cursor, count: int) -> Pairs:
