@@ -16,21 +16,15 @@ from .lock import held_still
 from .plan import DOCID_MAP_BYTES, check_room
 from .writer import open_complete, open_to_write, refuse_strangers
 
-__all__ = ["compact", "copy", "live_rows"]
+__all__ = ["compact", "copy"]
 
 WINDOW = 2048
-
-
-def live_rows(store: LocalStore) -> NDArray[np.int64]:
-    """Rows that documents lie in, int64 [n], ascending."""
-    rows = [entries["row"] for _, entries in store.scan(1 << 16)]
-    return np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
 
 
 def compact(folder: Path, *, progress: bool) -> int:
     """See :meth:`TokenIndex.compact`."""
     with open_to_write(folder) as store:
-        before, rows = store.disk, live_rows(store)
+        before, rows = store.disk, _live_rows(store)
         if len(rows) == store.rows:
             return 0
         check_room(_size(store, len(rows)), folder)
@@ -63,6 +57,12 @@ def copy(folder: Path, target: Path, *, progress: bool) -> None:
                 bar.update(len(keys))
         there.finish()
     draft.rename(target)
+
+
+def _live_rows(store: LocalStore) -> NDArray[np.int64]:
+    """Rows that documents lie in, int64 [n], ascending."""
+    rows = [entries["row"] for _, entries in store.scan(1 << 16)]
+    return np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
 
 
 def _size(store: LocalStore, documents: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from ..errors import InputError
 
@@ -31,8 +32,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.seek(0)
-            raise InputError(f"{folder} is being written by another process: {file.read() or 'unknown'}") from None
+            raise _in_use(folder, file) from None
         holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat("T", "seconds")}
         file.truncate(0)
         file.write(json.dumps(holder))
@@ -57,6 +57,12 @@ def held_still(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            file.seek(0)
-            raise InputError(f"{folder} is being written by another process: {file.read() or 'unknown'}") from None
+            raise _in_use(folder, file) from None
         yield
+
+
+def _in_use(folder: Path, file: TextIO) -> InputError:
+    file.seek(0)
+    writer = file.read()
+    how = f"written by another process: {writer}" if writer else "read whole by another process: wait for it"
+    return InputError(f"{folder} is being {how}")

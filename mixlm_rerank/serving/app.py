@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Annotated, Any
@@ -71,7 +72,8 @@ def create_app(
         state["batcher"] = Batcher(waiting=limits.waiting, observe=metrics.batched)
         state["batcher"].start()
         state["known"] = {
-            name: await asyncio.to_thread(known_answers, model) for name, model in catalogue.models.items()
+            name: await state["batcher"].alone(partial(known_answers, model))
+            for name, model in catalogue.models.items()
         }
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not look at it again and again
@@ -121,7 +123,7 @@ def create_app(
         if "known" not in state:
             return _failure(503, "not ready yet")
         for name, model in catalogue.models.items():
-            found = await asyncio.to_thread(known_answers, model)
+            found = await state["batcher"].alone(partial(known_answers, model))
             off = max(abs(now - then) for now, then in zip(found, state["known"][name], strict=True))
             if not off <= TOLERANCE:
                 return _failure(503, f"model {name!r} no longer gives its known answer (off by {off:.3g}): restart")

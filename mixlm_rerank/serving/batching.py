@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.reranker import Reranker
@@ -19,6 +20,8 @@ from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Batcher"]
+
+T = TypeVar("T")
 
 FIRST_RATE = 200.0  # candidates a second, until it has been measured
 SMOOTHING = 0.2
@@ -86,6 +89,10 @@ class Batcher:
         self.waiting += len(candidates)
         self._work.set()
         return await job.answer
+
+    async def alone(self, work: Callable[[], T]) -> T:
+        """Other work with a model, in the ranker's thread: its tokenizers serve one thread at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

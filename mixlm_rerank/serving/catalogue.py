@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from tokenizers import Tokenizer
+
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenStore
 from mixlm_rerank.model import MixLM
@@ -29,6 +31,7 @@ class Catalogue:
             if not any(model.fingerprint == store.manifest.fingerprint for model in self.models.values()):
                 store.manifest.check_model(first, str(store))
         self._reranker = lru_cache(maxsize=64)(self._made)
+        self._cutters = {name: _cutter(model) for name, model in self.models.items()}
 
     def index_name(self, asked: str | None, *, by_docid: bool) -> str | None:
         """The index for a request. Raises RequestFailed for an unknown one, or where it must be named."""
@@ -64,9 +67,24 @@ class Catalogue:
             raise RequestFailed(422, str(error)) from None
         return self._reranker(model, index, missing, tokens)
 
+    def cut(self, model: str, text: str | None, tokens: int | None) -> str | None:
+        """The beginning of a text, of at most so many tokens of the item encoder; all of it for ``None``."""
+        if text is None or tokens is None:
+            return text
+        spans = self._cutters[model].encode(text, add_special_tokens=False).offsets[:tokens]
+        return text[: spans[-1][1]] if spans else text
+
     def _made(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:
         store = None if index is None else self.indexes[index]
         return Reranker(self.models[model], store, missing=missing, tokens=tokens)
+
+
+def _cutter(model: MixLM) -> Tokenizer:
+    """A copy of the item encoder's tokenizer that only reads: the model's own belongs to the ranker's thread."""
+    copy = Tokenizer.from_str(model.item_encoder.tokenizer.backend_tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
 
 
 def _listed(names: Mapping[str, object]) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixlm_rerank.integrations.documents import Documents
-from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.failures import RequestFailed
@@ -50,7 +49,7 @@ def plan(request: RerankRequest, catalogue: Catalogue) -> Plan:
     if docids is None:
         index, missing = None, "encode"  # texts alone: no index knows them
     reranker = catalogue.reranker(model, index, missing, request.tokens)
-    cut = [_cut(text, request.max_tokens_per_doc, catalogue.models[model]) for text in texts]
+    cut = [catalogue.cut(model, text, request.max_tokens_per_doc) for text in texts]
     return Plan(model, reranker, Documents(reranker, cut, docids), texts)
 
 
@@ -76,17 +75,6 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
         meta={"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "timings_ms": timings},
         usage={"documents": len(made.texts), "missing": sum(doc.missing for doc in docs)},
     )
-
-
-def _cut(text: str | None, tokens: int | None, model: MixLM) -> str | None:
-    """The beginning of a text, of at most so many tokens of the item encoder."""
-    if text is None or tokens is None:
-        return text
-    encoded = model.item_encoder.tokenizer(
-        text, add_special_tokens=False, truncation=True, max_length=tokens, return_offsets_mapping=True
-    )
-    spans = encoded["offset_mapping"]
-    return text[: spans[-1][1]] if spans else text
 
 
 def _sigmoid(value: float) -> float:

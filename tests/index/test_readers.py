@@ -153,12 +153,26 @@ def test_opened_in_the_very_moment_of_a_compaction(tmp_path: Path, stub: Any, mo
     assert len(TokenIndex(index.path)) == DOCUMENTS - 1
 
 
+def test_a_map_of_many_pages_is_compacted(tmp_path: Path, stub: Any) -> None:
+    """Its entries are renumbered while a cursor walks over them."""
+    documents = [Document(f"d{number * 7919 % 6007}", f"{number}") for number in range(6007)]
+    index = TokenIndex.build(documents, stub(tokens=1, dim=2), tmp_path / "index", precision="float32", progress=False)
+    index.delete([document.docid for document in documents[::3]])
+    docids = [document.docid for document in documents]
+    before = index.fetch(docids)
+    index.compact(progress=False)
+    after = index.fetch(docids)
+    np.testing.assert_array_equal(after.tokens, before.tokens)
+    np.testing.assert_array_equal(after.found, before.found)
+    assert index.info().dead == 0 and not TokenIndex.verify(index.path, progress=False).damaged
+
+
 def test_whole_reads_exclude_writers_and_not_each_other(tmp_path: Path, stub: Any) -> None:
     index = TokenIndex.build(version(0), stub(), tmp_path / "index", progress=False)
     with held_still(index.path):
         assert not TokenIndex.verify(index.path, progress=False).damaged
         assert index.compare(version(0)).unchanged == DOCUMENTS
-        with pytest.raises(InputError, match="is being written by another process"):
+        with pytest.raises(InputError, match="is being read whole by another process: wait for it"):
             index.delete(["d1"])
     with writer_lock(index.path), pytest.raises(InputError, match="is being written by another process"):
         index.compare(version(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -116,3 +117,16 @@ def test_curl(url: str) -> None:
         [*command, '{"query": "a dog", "documents": ["a dog", "a cat"]}'], capture_output=True, text=True
     )
     assert '"relevance_score":' in done.stdout and '"index":0' in done.stdout.replace(" ", "")
+
+
+def test_cutting_texts_beside_ranking_changes_no_score(post: Post, documents: list[Document]) -> None:
+    """A tokenizer that two threads share would be told to cut the one's texts by the other."""
+    texts = [document.content for document in documents] * 3
+    plain: dict[str, Any] = {"query": QUERY, "documents": texts, "raw_scores": True}
+    expected = ranking(post(**plain))
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(post, **plain, **({"max_tokens_per_doc": 1} if turn % 2 else {})) for turn in range(40)]
+        for turn, answer in enumerate(answers):
+            found = ranking(answer.result())
+            if turn % 2 == 0:
+                check(found, expected)
