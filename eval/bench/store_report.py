@@ -27,6 +27,7 @@ def write_store(kept: Mapping[str, Any], folder: Path, options: StoreOptions) ->
             "milliseconds": {name: asdict(found[row]) for name, found in spreads.items()},
             "over_bare": spreads[INDEX][row].median / spreads[BARE][row].median,
             "over_payload": cell["disk"] / cell["payload"],
+            "documents_per_second": cell["documents"] / cell["writing_seconds"],
         }
         for row, cell in enumerate(cells)
     ]
