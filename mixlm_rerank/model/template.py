@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError
 
-__all__ = ["Template"]
+__all__ = ["Template", "without_lone_surrogates"]
 
 
 class Template:
@@ -42,7 +42,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     if not texts:
         return []
     encoded = tokenizer(
-        [_without_lone_surrogates(text) for text in texts],
+        [without_lone_surrogates(text) for text in texts],
         add_special_tokens=False,
         split_special_tokens=True,
         return_attention_mask=False,
@@ -53,6 +53,6 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     return ids
 
 
-def _without_lone_surrogates(text: str) -> str:
+def without_lone_surrogates(text: str) -> str:
     """Text as tokenizers accept it. JSON can hold half a surrogate pair (``"\\ud83d"``), UTF-8 cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

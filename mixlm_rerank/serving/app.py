@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -112,6 +113,7 @@ def create_app(
         app.post(
             path,
             response_model=RerankResponse,
+            response_class=_Json,
             response_model_exclude_none=True,
             responses=failures,  # type: ignore[arg-type]
             include_in_schema=place == 0,
@@ -207,7 +209,19 @@ def _answer_failures(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return _failure(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+        answer = _failure(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+        answer.headers.update(error.headers or {})  # Allow, with 405
+        return answer
+
+
+class _Json(JSONResponse):
+    """UTF-8; or JSON's escapes, where a docid or a text holds half a surrogate pair, which UTF-8 cannot."""
+
+    def render(self, content: Any) -> bytes:
+        try:
+            return super().render(content)
+        except UnicodeEncodeError:
+            return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def _failure(status: int, message: str, retry_after: int | None = None) -> JSONResponse:

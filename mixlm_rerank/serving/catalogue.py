@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenStore
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.template import without_lone_surrogates
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.types import Missing
@@ -71,7 +72,7 @@ class Catalogue:
         """The beginning of a text, of at most so many tokens of the item encoder; all of it for ``None``."""
         if text is None or tokens is None:
             return text
-        spans = self._cutters[model].encode(text, add_special_tokens=False).offsets[:tokens]
+        spans = self._cutters[model].encode(without_lone_surrogates(text), add_special_tokens=False).offsets[:tokens]
         return text[: spans[-1][1]] if spans else text
 
     def _made(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:

@@ -10,7 +10,10 @@ __all__ = ["Failure", "RerankRequest", "RerankResponse", "Result", "TextDocument
 
 MAX_DOCUMENTS = 10_000
 
+# Strict: "3" is no number, and 0 is not false.
 Text = Annotated[str, StringConstraints(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class TextDocument(BaseModel):
@@ -24,35 +27,39 @@ class RerankRequest(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "anyOf": [{"required": ["documents"]}, {"required": ["document_ids"]}],
             "examples": [
                 {"query": "what do dogs bark at?", "documents": ["A dog barks at the moon.", "Cats sleep all day."]},
                 {"query": "what do dogs bark at?", "document_ids": ["d1", "d2"], "index": "wiki", "top_n": 1},
-            ]
+            ],
         }
     )
 
-    query: Text = Field(description="The query.")
+    query: Text = Field(description="The query.", json_schema_extra={"pattern": r"\S"})
     documents: list[Text | TextDocument] | None = Field(
         default=None,
         max_length=MAX_DOCUMENTS,
         description="Texts, encoded on the fly unless document_ids are in the index.",
     )
     document_ids: list[Text] | None = Field(
-        default=None, max_length=MAX_DOCUMENTS, description="Docids of the index: the fast way. Aligned with documents."
+        default=None,
+        max_length=MAX_DOCUMENTS,
+        description="Docids of the index: the fast way. Aligned with documents.",
+        json_schema_extra={"uniqueItems": True},
     )
     model: Text | None = Field(
         default=None, description="A model of this server; by default the index's, or the first."
     )
     index: Text | None = Field(default=None, description="An index of this server; by default the only one.")
-    top_n: int | None = Field(default=None, ge=1, description="How many results; by default all.")
-    return_documents: bool = Field(default=False, description="Give the texts back with the results.")
-    max_tokens_per_doc: int | None = Field(default=None, ge=1, description="Cut texts after so many tokens.")
+    top_n: Count | None = Field(default=None, description="How many results; by default all.")
+    return_documents: Flag = Field(default=False, description="Give the texts back with the results.")
+    max_tokens_per_doc: Count | None = Field(default=None, description="Cut texts after so many tokens.")
     missing: Literal["error", "encode", "last"] | None = Field(
         default=None,
         description="document_ids that the index lacks: by default encoded where there is a text, else last.",
     )
-    raw_scores: bool = Field(default=False, description="Log-odds instead of their sigmoid.")
-    tokens: int | None = Field(default=None, ge=1, description="Token budget; by default all of the model's.")
+    raw_scores: Flag = Field(default=False, description="Log-odds instead of their sigmoid.")
+    tokens: Count | None = Field(default=None, description="Token budget; by default all of the model's.")
 
 
 class Result(BaseModel):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +94,45 @@ def first_stage(documents: list[Document], tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def searched(served: Callable[..., str], model: MixLM, index: TokenIndex, first_stage: FirstStage) -> str:
     return served(Catalogue({"tiny": model}, {"docs": index}), first_stages={"docs": first_stage})
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server in a process of its own. ``out`` holds its access log."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    out: Path
+    err: Path
+
+
+@pytest.fixture
+def start(served_folder: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """``start(index, *options)``: ``mixlm-rerank serve`` with the model ``tiny`` and the index ``docs``."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def begin(index: Path = served_folder[1], *options: str) -> Served:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-c", "from mixlm_rerank.cli import main; main()", "serve", "--port", str(port)]
+        command += ["--model", f"tiny={served_folder[0]}", "--index", f"docs={index}", "--device", "cpu", *options]
+        out, err = (tmp_path / f"server-{len(processes)}.{stream}" for stream in ("out", "err"))
+        process = subprocess.Popen(
+            command, stdout=out.open("wb"), stderr=err.open("wb"), env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        processes.append(process)
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if httpx.get(f"{url}/ready").status_code == 200:
+                    return Served(process, url, out, err)
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise TimeoutError(err.read_text())
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.wait()

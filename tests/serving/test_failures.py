@@ -66,6 +66,7 @@ def test_paths_and_methods_that_are_none(url: str) -> None:
     assert httpx.get(f"{url}/nowhere").status_code == 404
     answer = httpx.get(f"{url}/v2/rerank")
     assert answer.status_code == 405 and answer.json()["message"] == "GET /v2/rerank: Method Not Allowed"
+    assert answer.headers["allow"] == "POST"
 
 
 def test_a_body_over_the_limit(served: Callable[..., str], model: MixLM) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,41 +15,6 @@ import pytest
 from mixlm_rerank import Document, MixLM, TokenIndex
 
 
-@pytest.fixture
-def start(served_folder: tuple[Path, Path]) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """``start()``: a process that serves, and its address."""
-    processes = []
-
-    def begin(index: Path = served_folder[1], *options: str) -> tuple[subprocess.Popen[str], str]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-c", "from mixlm_rerank.cli import main; main()", "serve", "--port", str(port)]
-        command += ["--model", f"tiny={served_folder[0]}", "--index", f"docs={index}", "--device", "cpu", *options]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        processes.append(process)
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if httpx.get(f"{url}/ready").status_code == 200:
-                    return process, url
-            except httpx.TransportError:
-                time.sleep(0.05)
-        raise TimeoutError(process.communicate()[1])
-
-    yield begin
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
 def ask(url: str, docids: list[str]) -> httpx.Response:
     return httpx.post(f"{url}/v2/rerank", json={"query": "a dog", "document_ids": docids}, timeout=30)
 
@@ -62,7 +23,8 @@ def test_it_follows_its_index_and_stops_gently(
     start: Callable[..., Any], served_folder: tuple[Path, Path], model: MixLM, tmp_path: Path
 ) -> None:
     index = TokenIndex(served_folder[1]).copy(tmp_path / "copy", progress=False)
-    process, url = start(index.path)
+    served = start(index.path)
+    url, process = served.url, served.process
     assert ask(url, ["new"]).json()["results"][0]["missing"]
     index.add([Document("new", "a new dog")], model, progress=False)
     index.delete(["d2"])
@@ -81,27 +43,26 @@ def test_it_follows_its_index_and_stops_gently(
                 codes.append(0)  # came when the door was closed
     assert set(codes) <= {200, 503, 0}
     assert process.wait(30) in (0, -signal.SIGTERM)
-    out, err = process.communicate()
-    assert '"path": "/v2/rerank", "status": 200' in out and "Traceback" not in err
+    assert '"path": "/v2/rerank", "status": 200' in served.out.read_text()
+    assert "Traceback" not in served.err.read_text()
 
 
 def test_killed_under_load_it_serves_again(start: Callable[..., Any], served_folder: tuple[Path, Path]) -> None:
-    process, url = start()
+    served = start()
     with ThreadPoolExecutor(4) as pool:
-        futures = [pool.submit(ask, url, ["d1", "d2", "d3"]) for _ in range(40)]
+        futures = [pool.submit(ask, served.url, ["d1", "d2", "d3"]) for _ in range(40)]
         time.sleep(0.1)
-        process.kill()
+        served.process.kill()
         for future in futures:
             if future.exception() is None:
                 assert future.result().status_code == 200
     assert not TokenIndex.verify(served_folder[1], progress=False).damaged
-    _, url = start()
-    assert ask(url, ["d1"]).status_code == 200
+    assert ask(start().url, ["d1"]).status_code == 200
 
 
 def test_concurrent_requests_are_scored_together(start: Callable[..., Any]) -> None:
     """And each gets the answer that it gets alone."""
-    _, url = start()
+    url = start().url
     queries = [f"a dog {'barks ' * number}" for number in range(24)]
     docids = ["d1", "d2", "d3", "d4"]
 

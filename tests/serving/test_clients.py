@@ -1,0 +1,84 @@
+"""Clients that people have get the ranking of ``Reranker``, unchanged but for the address."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from typing import Any
+
+import pytest
+
+from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
+
+QUERY = "a dog barks at the moon"
+
+
+@pytest.fixture
+def expected(model: MixLM, index: TokenIndex, documents: list[Document]) -> list[tuple[int, float]]:
+    """Places in ``documents`` and probabilities, best first."""
+    docids = [document.docid for document in documents]
+    docs = Reranker(model, index).rerank(QUERY, docids)
+    return [(docids.index(doc.docid), 1 / (1 + math.exp(-doc.score))) for doc in docs]
+
+
+def check(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> None:
+    assert [place for place, _ in found] == [place for place, _ in expected]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+def test_cohere(url: str, documents: list[Document], expected: list[tuple[int, float]]) -> None:
+    import cohere
+
+    client = cohere.ClientV2("no key", base_url=url)
+    answer = client.rerank(model="tiny", query=QUERY, documents=[document.content for document in documents], top_n=3)
+    check([(result.index, result.relevance_score) for result in answer.results], expected[:3])
+
+
+def test_coheres_older_client(url: str, documents: list[Document], expected: list[tuple[int, float]]) -> None:
+    import cohere
+
+    client = cohere.Client("no key", base_url=url)
+    texts: list[Any] = [{"text": document.content} for document in documents]
+    answer = client.rerank(model="tiny", query=QUERY, documents=texts, return_documents=True)
+    check([(result.index, result.relevance_score) for result in answer.results], expected)
+    assert answer.results[0].document.text == documents[expected[0][0]].content
+
+
+def test_langchain_cohere(url: str, documents: list[Document], expected: list[tuple[int, float]]) -> None:
+    from langchain_cohere import CohereRerank
+    from langchain_core.documents import Document as LangChainDocument
+
+    compressor = CohereRerank(model="tiny", cohere_api_key="no key", base_url=url, top_n=3)
+    given = [
+        LangChainDocument(page_content=document.content, metadata={"place": place})
+        for place, document in enumerate(documents)
+    ]
+    found = compressor.compress_documents(given, QUERY)
+    check([(doc.metadata["place"], doc.metadata["relevance_score"]) for doc in found], expected[:3])
+
+
+@pytest.mark.parametrize("whose", ["cohere", "jina"])
+def test_llama_index(url: str, documents: list[Document], expected: list[tuple[int, float]], whose: str) -> None:
+    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+    postprocessor: Any
+    if whose == "cohere":
+        from llama_index.postprocessor.cohere_rerank import CohereRerank
+
+        postprocessor = CohereRerank(top_n=3, model="tiny", api_key="no key", base_url=url)
+    else:
+        from llama_index.postprocessor.jinaai_rerank import JinaRerank
+
+        postprocessor = JinaRerank(top_n=3, model="tiny", api_key="no key", base_url=url)
+    nodes = [
+        NodeWithScore(node=TextNode(id_=str(place), text=document.content)) for place, document in enumerate(documents)
+    ]
+    found = postprocessor.postprocess_nodes(nodes, QueryBundle(QUERY))
+    check([(int(node.node.node_id), node.score) for node in found], expected[:3])
+
+
+def test_curl(url: str) -> None:
+    command = ["curl", "-s", f"{url}/v2/rerank", "-H", "Content-Type: application/json", "-d"]
+    body = '{"query": "a dog", "documents": ["a dog", "a cat"]}'
+    done = subprocess.run([*command, body], capture_output=True, text=True)
+    assert '"relevance_score":' in done.stdout and '"index":0' in done.stdout.replace(" ", "")
