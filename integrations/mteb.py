@@ -23,7 +23,7 @@ from mixlm_rerank.types import Document
 try:
     from mteb.models import ModelMeta
 except ImportError:
-    raise MissingDependency('this needs mteb 2: pip install "mixlm-rerank[mteb]"') from None
+    raise MissingDependency('this needs mteb 2.6: pip install "mixlm-rerank[mteb]"') from None
 
 __all__ = ["MixLMSearch"]
 
