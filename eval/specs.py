@@ -21,14 +21,15 @@ from mixlm_rerank.eval.systems import (
 )
 from mixlm_rerank.eval.systems.protocol import System
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.int8 import in_int8
 
 __all__ = ["FIRST_STAGES", "SYSTEMS", "make_first_stage", "make_systems"]
 
 SYSTEMS = (
-    "mixlm or mixlm:K (token budget K); verify:M (MixLM, then the best M read in full); full-text (the same ranker on "
-    "text); cosine (its item encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; bi-encoder:NAME; hybrid:NAME "
-    "(a teacher: late interaction over a bi-encoder's token states, and BM25); any of them with +W, mixed with the "
-    "first stage at weight W"
+    "mixlm or mixlm:K (token budget K) or mixlm:K@int8 (ranker in int8); verify:M (MixLM, then the best M read in "
+    "full); full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
+    "cross-encoder:NAME@LENGTH; bi-encoder:NAME; hybrid:NAME (a teacher: late interaction over a bi-encoder's token "
+    "states, and BM25); any of them with +W, mixed with the first stage at weight W"
 )
 FIRST_STAGES = (
     "bm25 or bm25-multifield (Pyserini); run:FILE, with {collection} and {split} filled in; dense:NAME (any "
@@ -40,6 +41,7 @@ Make = Callable[[MixLM, str, str | None], System]
 # word -> how the system is made of a MixLM, the value after the colon, and the seed's name
 OF_MIXLM: dict[str, Make] = {
     "mixlm": lambda model, value, seed: TokenReranker(model, int(value) if value else None, seed=seed),
+    "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value), seed=seed),
     "verify": lambda model, value, seed: Cascade(model, int(value), seed=seed),
     "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
@@ -75,6 +77,8 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     if weight is not None:
         return [partial(_interpolated, make, weight) for make in _makers(whole, models, loading)]
     word, colon, value = spec.partition(":")
+    if word == "mixlm" and value.endswith("@int8"):
+        word, value = "mixlm@int8", value.removesuffix("@int8")
     known = word in OF_MIXLM or word in WITH_VALUE
     if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
         raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS}")

@@ -22,7 +22,7 @@ from mixlm_rerank.scoring import ReferenceScorer
 __all__ = ["BEST", "DEFAULTS", "ONNX", "Contender", "Peers", "Task", "mixlms"]
 
 DEFAULTS, BEST, ONNX = "cross-encoder, defaults", "cross-encoder, best", "cross-encoder, ONNX int8"
-Kind = Literal["cross-encoder", "reference", "MixLM"]
+Kind = Literal["cross-encoder", "reference", "MixLM", "MixLM int8"]
 BATCHES = (4, 8, 16, 32, 64)
 REFERENCE_CANDIDATES = 100  # one document at a time: more is a wait without news
 
@@ -50,6 +50,7 @@ class Contender:
     tokens: the token budget; None for cross-encoders, which read full text.
     settings: how it is run, in words.
     most: candidates of the largest task that it is given.
+    model: the MixLM whose time inside is looked at.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Contender:
     tokens: int | None = None
     settings: str = ""
     most: int | None = None
+    model: MixLM | None = None
 
 
 class Peers:
@@ -93,17 +95,20 @@ class Peers:
         return [Contender(name, "cross-encoder", run, settings=settings) for name, (run, settings) in runs.items()]
 
 
-def mixlms(model: MixLM, index: TokenIndex, budgets: Sequence[int]) -> list[Contender]:
-    """The reference at the largest budget, and MixLM at each: end to end, from docids to a ranking."""
+def mixlms(model: MixLM, int8: MixLM, index: TokenIndex, budgets: Sequence[int]) -> list[Contender]:
+    """The reference at the largest budget, MixLM at each, and in int8: end to end, from docids to a ranking."""
     largest = max(budgets)
     reference = Reranker(model, index, tokens=largest, scorer=ReferenceScorer(model))
     return [
         Contender(f"MixLM k={largest}, reference", "reference", _run(reference), largest, most=REFERENCE_CANDIDATES),
-        *(
-            Contender(f"MixLM k={tokens}", "MixLM", _run(Reranker(model, index, tokens=tokens)), tokens)
-            for tokens in budgets
-        ),
+        *(_mixlm("MixLM", model, index, tokens) for tokens in budgets),
+        *(_mixlm("MixLM int8", int8, index, tokens) for tokens in budgets),
     ]
+
+
+def _mixlm(kind: Kind, model: MixLM, index: TokenIndex, tokens: int) -> Contender:
+    name = f"MixLM k={tokens}" + kind.removeprefix("MixLM").replace(" ", ", ")
+    return Contender(name, kind, _run(Reranker(model, index, tokens=tokens)), tokens, model=model)
 
 
 def _run(reranker: Reranker) -> Callable[[Task], object]:

@@ -21,11 +21,12 @@ from mixlm_rerank.eval.bench.inside import shares
 from mixlm_rerank.eval.bench.onnx_int8 import check_onnx_installed
 from mixlm_rerank.eval.bench.plan import Cell, GridOptions, grid_cells
 from mixlm_rerank.eval.bench.product import keep_rate
-from mixlm_rerank.eval.bench.sameness import check_mixlm, check_onnx
+from mixlm_rerank.eval.bench.sameness import check_mixlm, check_onnx, off_in_int8
 from mixlm_rerank.eval.bench.stores import manifest_for, random_docids, random_index
 from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.bench.timing import Entrant, fastest, interleaved, planned_rounds, steady
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.int8 import in_int8
 from mixlm_rerank.progress import progress_bar
 
 __all__ = ["measure_grid"]
@@ -78,7 +79,8 @@ class _Bench:
         self.documents = max(DOCUMENTS, *options.candidates)
         self.index = random_index(place / "tokens", manifest_for(model), self.documents)
         self.peers = Peers(model, place)
-        self.mixlms = mixlms(model, self.index, budgets)
+        self.int8 = in_int8(model)
+        self.mixlms = mixlms(model, self.int8, self.index, budgets)
 
     def measure(self, todo: Sequence[Cell], folder: Path, progress: bool, say: Callable[[str], object]) -> None:
         rate = keep_rate(self.kept)
@@ -140,8 +142,9 @@ class _Bench:
         largest_of = {cell.query: cell for cell in todo}  # they rise
         tasks = [self._tasks(cell, 1)[0] for cell in largest_of.values()]
         mixlm = check_mixlm(self.model, self.index, tasks, self.budgets, CHECKED)
+        int8 = off_in_int8(self.model, self.int8, self.index, tasks, self.budgets)
         onnx = check_onnx(self.peers, [task.first(CHECKED) for task in tasks])
-        self.kept.keep("sameness", {"mixlm": mixlm, "onnx": onnx})
+        self.kept.keep("sameness", {"mixlm": mixlm, "int8": int8, "onnx": onnx})
 
     def _tasks(self, cell: Cell, count: int) -> list[Task]:
         """A query and candidates for every round, of the wished numbers of tokens; no two queries are the same."""
@@ -158,9 +161,9 @@ class _Bench:
 
     def _shares(self, contender: Contender, tasks: Sequence[Task]) -> dict[str, float] | None:
         """Where the time of MixLM goes; None for the others, and where its packed pass is not what it spends it in."""
-        if contender.kind != "MixLM":
+        if contender.model is None:
             return None
-        found = shares(self.model, [partial(contender.run, task) for task in tasks[:LOOKS_INSIDE]])
+        found = shares(contender.model, [partial(contender.run, task) for task in tasks[:LOOKS_INSIDE]])
         return None if found is None else asdict(found)
 
     def _flops(self, contender: Contender | None, cell: Cell, task: Task) -> float:

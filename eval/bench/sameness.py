@@ -9,11 +9,12 @@ import torch
 
 from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.eval.bench.contenders import Peers, Task
+from mixlm_rerank.eval.significance import scipy_stats
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 
-__all__ = ["check_mixlm", "check_onnx", "check_same"]
+__all__ = ["check_mixlm", "check_onnx", "check_same", "off_in_int8"]
 
 MIXLM_TOLERANCE = 1e-4  # log-odds, float32: the promise of SharedPrefixScorer
 ONNX_TOLERANCE = 1e-3  # logits, before quantisation
@@ -40,6 +41,25 @@ def check_mixlm(model: MixLM, index: TokenIndex, tasks: Sequence[Task], budgets:
             difference = fast.score(task.query, candidates)[rows] - reference.score(task.query, candidates[rows])
             largest = max(largest, float(difference.abs().max()))
     return check_same(largest, MIXLM_TOLERANCE, "MixLM's fast scores and the reference's")
+
+
+def off_in_int8(
+    model: MixLM, int8: MixLM, index: TokenIndex, tasks: Sequence[Task], budgets: Sequence[int]
+) -> dict[str, float]:
+    """What int8 changes, over tasks and budgets: nothing is promised, so nothing is refused.
+
+    Returns:
+        ``difference``: the largest in log-odds. ``kendall_tau``: of the orders of a task's candidates, the mean.
+    """
+    exact, near = SharedPrefixScorer(model), SharedPrefixScorer(int8)
+    differences, taus = [], []
+    for task in tasks:
+        for tokens in budgets:
+            candidates = torch.from_numpy(index.fetch(task.docids, tokens).tokens)
+            expected, found = exact.score(task.query, candidates), near.score(task.query, candidates)
+            differences.append(float((found - expected).abs().max()))
+            taus.append(float(scipy_stats().kendalltau(expected, found).statistic))
+    return {"difference": max(differences), "kendall_tau": float(np.mean(taus))}
 
 
 def check_onnx(peers: Peers, tasks: Sequence[Task]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.model.int8 import is_int8
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
 from mixlm_rerank.types import Candidate, ScoredDoc
@@ -42,6 +43,7 @@ class TokenReranker(_OfMixLM):
 
     def __init__(self, model: MixLM, tokens: int | None = None, *, seed: str | None = None) -> None:
         self.tokens: int | None = model.config.check_budget(tokens)
+        self.model = model
         super().__init__(model, self._named(), seed)
         self.description += f", k={self.tokens}"
 
@@ -54,7 +56,7 @@ class TokenReranker(_OfMixLM):
         return self._reranker.rerank(query, candidates)
 
     def _named(self) -> str:
-        return f"MixLM k={self.tokens}"
+        return f"MixLM k={self.tokens}" + ", int8" * is_int8(self.model)
 
     def _options(self) -> dict[str, Any]:
         return {"tokens": self.tokens}

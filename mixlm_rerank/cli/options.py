@@ -21,7 +21,10 @@ CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:IND
 Model = Annotated[str, typer.Option("--model", help="'default', a MixLM folder, or a Hugging Face hub id.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda ... By default a GPU if there is one.")]
 Dtype = Annotated[
-    str | None, typer.Option("--dtype", help="float32, bfloat16 or float16; bfloat16 on a GPU, else float32.")
+    str | None,
+    typer.Option(
+        "--dtype", help="Of the ranker: float32, bfloat16, float16, int8 (CPU); bfloat16 on a GPU, else float32."
+    ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub; use local files only.")]
 

@@ -16,6 +16,7 @@ from .assembly import assemble, load_tokenizer, quiet
 from .card import model_card
 from .config import MixLMConfig
 from .families import family_of_config, load_backbone
+from .int8 import in_int8, is_int8
 from .known_answer import check_known_answer, write_known_answer
 from .mixlm import MixLM
 from .precision import parameter_dtype
@@ -30,6 +31,8 @@ DEFAULT = Path(__file__).with_name("default")  # comes with the package; its car
 
 def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
     """See :meth:`MixLM.save_pretrained`. All is written beside its place and read back: a full disk harms nothing."""
+    if is_int8(model):
+        raise InputError("a model in int8 cannot be written: load it in float32")
     draft = folder / ".saving"
     try:
         draft.mkdir(parents=True, exist_ok=True)
@@ -55,8 +58,13 @@ def load(
     name: str | Path, *, device: str | torch.device | None, dtype: str | torch.dtype | None, local_files_only: bool
 ) -> MixLM:
     """See :meth:`MixLM.from_pretrained`."""
-    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    wanted = parameter_dtype(dtype) or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    int8 = str(dtype).removeprefix("torch.") == "int8"
+    device = str(device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu"))
+    wanted = (
+        torch.float32
+        if int8
+        else parameter_dtype(dtype) or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    )
     folder = DEFAULT if str(name) == "default" else _folder(str(name), local_files_only)
     model = _read(folder)
     check_known_answer(model, folder / KNOWN_ANSWER)
@@ -67,9 +75,10 @@ def load(
         if model.projector is not None:
             model.projector.to(wanted)
     try:
-        return model.to(device).eval()
+        model = model.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # torch: unknown device, no CUDA
         raise InputError(f"cannot use device {device!r}: {error}") from None
+    return in_int8(model) if int8 else model
 
 
 def _folder(name: str, local_files_only: bool) -> Path:

@@ -50,9 +50,12 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
-    for name, weight in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        digest.update(weight.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    for name, held in sorted(module.state_dict().items()):
+        for weight in held if isinstance(held, tuple) else (held,):  # int8 layers hold (weight, bias), and their dtype
+            if isinstance(weight, torch.Tensor):
+                plain = weight.dequantize() if weight.is_quantized else weight
+                digest.update(f"{name}{tuple(plain.shape)}".encode())
+                digest.update(plain.detach().to("cpu", torch.float32).contiguous().numpy().data)
 
 
 def _architecture(encoder: ItemEncoder) -> dict[str, object]:

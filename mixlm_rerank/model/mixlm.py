@@ -78,8 +78,8 @@ class MixLM(nn.Module):
         Args:
             name: ``"default"``, a folder, or a Hugging Face hub id.
             device: where to put it; a GPU if there is one, by default.
-            dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; float32 by default, bfloat16 on a GPU. The readout is
-                always float32.
+            dtype: of the ranker, ``"float32"``, ``"bfloat16"``, ``"float16"``, or (on a CPU)
+                ``"int8"``; float32 by default, bfloat16 on a GPU. Item encoder and readout are always float32.
             local_files_only: never touch the network (folders and ``"default"`` never do).
 
         Raises:

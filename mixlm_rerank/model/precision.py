@@ -12,12 +12,12 @@ __all__ = ["bf16_pays", "parameter_dtype"]
 
 
 def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    """``"float32"`` -> torch.float32. Raises InputError for any but the three that we serve in."""
+    """``"float32"`` -> torch.float32. Raises InputError for any but the three that weights have."""
     if name is None:
         return None
     plain = str(name).removeprefix("torch.")
     if plain not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"dtype must be float32, bfloat16 or float16, not {name!r}")
+        raise InputError(f"dtype must be float32, bfloat16, float16 or (of a MixLM on a CPU) int8, not {name!r}")
     return cast(torch.dtype, getattr(torch, plain))
 
 

@@ -23,6 +23,7 @@ from mixlm_rerank.eval.systems import (
 OWN = {
     "mixlm": (TokenReranker, "MixLM k=4"),
     "mixlm:1": (TokenReranker, "MixLM k=1"),
+    "mixlm:2@int8": (TokenReranker, "MixLM k=2, int8"),
     "verify:20": (Cascade, "MixLM k=4, best 20 in full"),
     "full-text": (FullTextMode, "full-text mode"),
     "cosine": (Cosine, "cosine"),
@@ -100,6 +101,7 @@ def test_peers_come_by_folder_and_need_no_mixlm(
         ("mixlm+many", "no such system: 'mixlm+many'"),
         ("+0.2", "no such system: ''"),
         ("mixlm:", "'mixlm:' needs a whole number"),
+        ("mixlm:@int8", "'mixlm:@int8' needs a whole number"),
         ("mixlm:four", "'mixlm:four' needs a whole number"),
         ("mixlm:-1", "'mixlm:-1' needs a whole number"),
         ("mixlm:2.5", "'mixlm:2.5' needs a whole number"),

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.int8 import is_int8
 from mixlm_rerank.scoring import SharedPrefixScorer
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
@@ -111,8 +112,9 @@ def test_devices_and_dtypes_are_given_as_torch_has_them(tiny: Callable[..., MixL
     tiny("bert").save_pretrained(tmp_path)
     model = MixLM.from_pretrained(tmp_path, device=torch.device("cpu"), dtype=torch.bfloat16)
     assert (model.device, model.ranker.dtype) == (torch.device("cpu"), torch.bfloat16)
-    with pytest.raises(InputError, match="float32, bfloat16 or float16"):
-        MixLM.from_pretrained(tmp_path, dtype=torch.int8)
+    assert is_int8(MixLM.from_pretrained(tmp_path, dtype=torch.int8))
+    with pytest.raises(InputError, match="float32, bfloat16, float16 or"):
+        MixLM.from_pretrained(tmp_path, dtype=torch.int16)
 
 
 def test_a_full_disk_leaves_the_model_that_was_there(
@@ -261,8 +263,8 @@ def test_a_model_is_asked_its_known_answer(checkpoint: Callable[..., Path], tmp_
 
 def test_unknown_devices_and_dtypes_are_named(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
     tiny("bert").save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="int8"):
-        MixLM.from_pretrained(tmp_path, dtype="int8")
+    with pytest.raises(InputError, match="int4"):
+        MixLM.from_pretrained(tmp_path, dtype="int4")
     with pytest.raises(InputError, match="abacus"):
         MixLM.from_pretrained(tmp_path, device="abacus")
 

@@ -33,5 +33,5 @@ def test_a_processor_says_whether_bf16_pays(
 def test_only_the_formats_that_we_serve_in_have_a_name() -> None:
     assert parameter_dtype(None) is None
     assert parameter_dtype("bfloat16") is parameter_dtype(torch.bfloat16) is torch.bfloat16
-    with pytest.raises(InputError, match="int8"):
-        parameter_dtype("int8")
+    with pytest.raises(InputError, match="float16 or .of a MixLM on a CPU. int8, not 'float8'"):
+        parameter_dtype("float8")

@@ -1,0 +1,48 @@
+"""A ranker's linear layers in int8: faster on a CPU, a little off, see ``docs/speed.md``."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .mixlm import MixLM
+
+__all__ = ["in_int8", "is_int8"]
+
+
+def in_int8(model: MixLM) -> MixLM:
+    """The same model with a ranker in int8: weights once, activations as they come (PyTorch's dynamic quantisation).
+
+    Item encoder, projector and readout are shared with ``model`` and stay float32, so a token index fits both. All that
+    a forward pass reads is quantised together: a score depends a little on the company of its candidate.
+
+    Raises:
+        InputError: the model is not on a CPU, or this PyTorch has no int8 layers for the processor.
+    """
+    from .mixlm import MixLM
+
+    if model.device.type != "cpu":
+        raise InputError(f"int8 is for CPUs, and the model is on {model.device}: take bfloat16 there")
+    twin = MixLM(model.config, model.item_encoder, copy.deepcopy(model.ranker), model.projector)
+    twin.readout, twin.name = model.readout, model.name
+    try:
+        from torch.ao.quantization import quantize_dynamic
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its successor, torchao, pays only when it compiles
+            quantize_dynamic(twin.ranker.backbone, {nn.Linear}, dtype=torch.qint8, inplace=True)
+    except (ImportError, RuntimeError) as error:
+        raise InputError(f"this PyTorch has no int8 layers for this processor ({error}): take float32") from None
+    return twin.eval()
+
+
+def is_int8(model: MixLM) -> bool:
+    """Whether the ranker came out of :func:`in_int8`."""
+    return any(type(module).__module__.startswith("torch.ao.nn.quantized") for module in model.ranker.modules())

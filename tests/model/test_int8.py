@@ -1,0 +1,67 @@
+"""A ranker in int8: nearly the same scores over the same token index; what it cannot do is said."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.model.int8 import in_int8, is_int8
+from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
+
+QUERY = "a dog barks at the moon"
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "qwen3"])
+def test_scores_are_nearly_those_of_float32(tiny: Callable[..., MixLM], kind: str) -> None:
+    model = copy.deepcopy(tiny(kind, residual="none"))
+    torch.nn.init.normal_(model.readout.score.weight, generator=torch.Generator().manual_seed(0))
+    int8 = in_int8(model)
+    assert is_int8(int8) and not is_int8(model)
+    tokens = torch.randn(40, 4, model.item_encoder.hidden_size, generator=torch.Generator().manual_seed(1))
+    texts = [f"a dog {'barks ' * number}" for number in range(20)]
+    scored = [
+        [scorer.score(QUERY, tokens) for scorer in (ReferenceScorer(model), SharedPrefixScorer(int8))],
+        [FullTextScorer(each).score(QUERY, texts) for each in (model, int8)],
+    ]
+    for expected, found in scored:
+        assert not torch.equal(expected, found)
+        assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.9
+
+
+def test_one_token_index_fits_both(tiny: Callable[..., MixLM], documents: list[Document], tmp_path: Path) -> None:
+    tiny("bert").save_pretrained(tmp_path / "model")
+    model, int8 = (MixLM.from_pretrained(tmp_path / "model", dtype=dtype) for dtype in ("float32", "int8"))
+    assert model.fingerprint == int8.fingerprint and int8.name == model.name
+    assert weights_hash(model) != weights_hash(int8) == weights_hash(in_int8(model))
+    index = TokenIndex.build(documents, model, tmp_path / "tokens", progress=False)
+    docids = [document.docid for document in documents]
+    first, second = (Reranker(each, index).rerank(QUERY, docids) for each in (model, int8))
+    scores = {doc.docid: doc.score for doc in first}
+    assert {doc.docid: doc.score for doc in second} == pytest.approx(scores, rel=0.1)
+
+
+def test_it_is_not_written(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a model in int8 cannot be written: load it in float32"):
+        in_int8(tiny("bert")).save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_it_is_for_cpus(tiny: Callable[..., MixLM]) -> None:
+    with pytest.raises(InputError, match="int8 is for CPUs, and the model is on meta: take bfloat16 there"):
+        in_int8(copy.deepcopy(tiny("bert")).to("meta"))
+
+
+def test_a_pytorch_without_it_is_named(tiny: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object, **named: object) -> None:
+        raise RuntimeError("Didn't find engine for operation")
+
+    monkeypatch.setattr(torch.ao.quantization, "quantize_dynamic", fail)
+    with pytest.raises(InputError, match="has no int8 layers for this processor .*: take float32"):
+        in_int8(tiny("bert"))
