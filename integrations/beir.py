@@ -65,4 +65,4 @@ class PairScorer:
 def _text(entry: Mapping[str, str] | None) -> str | None:
     if entry is None:
         return None
-    return Document("", entry.get("text", ""), entry.get("title", "")).content
+    return Document("", entry.get("text") or "", entry.get("title") or "").content

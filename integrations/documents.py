@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.texts import NoIndex
 from mixlm_rerank.types import Candidate, Missing, ScoredDoc
 
-__all__ = ["UNSCORED", "Documents", "Placed", "rank_documents", "score_pairs"]
+__all__ = ["UNSCORED", "Documents", "Placed", "docid_in", "rank_documents", "score_pairs"]
 
 # Log-odds, in a list of pairs, of a document without text, or that the index lacks: its sigmoid is 0. A batch of pairs
 # need not hold all candidates of its query, so "below all others" must be a number.
@@ -30,8 +32,9 @@ class Placed:
 class Documents:
     """The caller's documents as candidates.
 
-    A docid is looked up in the index. A document without one is known by its text, which is encoded on the fly. Of
-    documents with the same docid (or, without, the same text) one is scored, and all get its score.
+    A docid is looked up in the index. A document without one is known by its text, which is encoded on the fly; so are
+    all texts where there is no index. Of documents that are known by the same docid (or text) one is scored, and all
+    get its score.
 
     Args:
         texts: of each document, or ``None`` where only its docid is known.
@@ -49,7 +52,8 @@ class Documents:
         docids: Sequence[Any] | None = None,
         scores: Sequence[float | None] | None = None,
     ) -> None:
-        ids = [None] * len(texts) if docids is None else docids
+        unread = isinstance(reranker.index, NoIndex) and reranker.missing == "encode"
+        ids = [None if docids is None or (unread and text is not None) else docids[n] for n, text in enumerate(texts)]
         self._keys = [_key(place, text, ids[place], reranker.missing) for place, text in enumerate(texts)]
         first = dict(zip(reversed(self._keys), reversed(range(len(texts))), strict=True))  # key -> its first place
         ranking = scores if scores and None not in scores else range(0, -len(texts), -1)
@@ -73,10 +77,23 @@ def rank_documents(
     docids: Sequence[Any] | None = None,
     scores: Sequence[float | None] | None = None,
 ) -> list[Placed]:
-    """The caller's documents, best first. An empty list stays one. Raises as :class:`Documents` and the reranker."""
+    """The caller's documents, best first. An empty list stays one. Raises as :class:`Documents` and the reranker.
+
+    Warns if the index has none of them: many libraries give every document an id of their own.
+    """
     documents = Documents(reranker, texts, docids, scores)
     docs = reranker.rerank(query, documents.candidates) if documents.candidates else []
+    if docs and all(doc.missing for doc in docs):
+        warnings.warn(
+            f"none of {len(docs)} documents was scored: {reranker.index} lacks {docs[0].docid!r}", stacklevel=3
+        )
     return documents.placed(docs)
+
+
+def docid_in(metadata: Mapping[str, Any], key: str, otherwise: Any) -> Any:
+    """The docid that metadata holds under a key; ``otherwise`` where there is none, or nothing in its place."""
+    value = metadata.get(key)
+    return otherwise if value is None or value == "" else value
 
 
 def score_pairs(reranker: Reranker, pairs: Sequence[tuple[str, str]], *, by_docid: bool = False) -> list[float]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.index import TokenIndex
-from mixlm_rerank.integrations.documents import rank_documents
+from mixlm_rerank.integrations.documents import docid_in, rank_documents
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Missing
@@ -42,7 +42,7 @@ class MixLMRanker:
         index: folder of a token index; ``None``: texts are encoded on the fly.
         missing: see :class:`Reranker`.
         top_k: how many to keep; all for ``None``.
-        scale_score: scores in [0, 1] instead of log-odds.
+        scale_score: scores in [0, 1] instead of log-odds; 0 for missing documents.
         score_threshold: keep only documents with at least this score.
         docid_key: where ``meta`` holds the docid.
         device: cpu, cuda ...; by default a GPU if there is one.
@@ -98,14 +98,14 @@ class MixLMRanker:
         _check_top_k(top_k)
         self.warm_up()
         assert self._reranker is not None
-        docids = [document.meta.get(self.docid_key, document.id) for document in documents]
+        docids = [docid_in(document.meta, self.docid_key, document.id) for document in documents]
         texts = [document.content for document in documents]
         ranked = rank_documents(self._reranker, query, texts, docids, [document.score for document in documents])
         threshold = self.score_threshold if score_threshold is None else score_threshold
         scaled = self.scale_score if scale_score is None else scale_score
         found = []
         for each in ranked:
-            score = _sigmoid(each.score) if scaled else each.score
+            score = each.score if not scaled else 0.0 if each.missing else _sigmoid(each.score)
             if threshold is None or (score >= threshold and not each.missing):
                 found.append(replace(documents[each.place], score=score))
         return {"documents": found[: top_k or self.top_k]}

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixlm_rerank.errors import MissingDependency
-from mixlm_rerank.integrations.documents import rank_documents
+from mixlm_rerank.integrations.documents import docid_in, rank_documents
 from mixlm_rerank.reranker import Reranker
 
 try:
@@ -51,7 +51,7 @@ class MixLMCompressor(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Raises InputError for an empty query, or a document without docid where texts are not encoded."""
-        docids = [document.metadata.get(self.docid_key, document.id) for document in documents]
+        docids = [docid_in(document.metadata, self.docid_key, document.id) for document in documents]
         ranked = rank_documents(self.reranker, query, [document.page_content for document in documents], docids)
         best = [
             documents[each.place].model_copy(

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.integrations.documents import Placed, rank_documents
+from mixlm_rerank.integrations.documents import Placed, docid_in, rank_documents
 from mixlm_rerank.reranker import Reranker
 
 try:
@@ -58,7 +58,7 @@ class MixLMRerank(BaseNodePostprocessor):
         if query_bundle is None:
             raise InputError("the ranker reads the query's text: give query_bundle or query_str")
         texts = [node.node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
-        docids = [node.node.metadata.get(self.docid_key, node.node.node_id) for node in nodes]
+        docids = [docid_in(node.node.metadata, self.docid_key, node.node.node_id) for node in nodes]
         ranked = rank_documents(self.reranker, query_bundle.query_str, texts, docids, [node.score for node in nodes])
         return [self._scored(nodes[each.place], each) for each in ranked[: self.top_n]]
 

@@ -17,6 +17,7 @@ from typing import Any
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Document
 
@@ -66,14 +67,14 @@ class MixLMSearch:
             )
         if self._index is None:
             raise InputError("index(corpus, ...) comes before search(queries, ...)")
-        texts = {str(row["id"]): row["text"] for row in queries}
+        texts = {str(row["id"]): _with_instruction(row) for row in queries}
         hits = {qid: list(top_ranked.get(qid, [])) for qid in texts}
         ranked = Reranker(self.model, self._index, tokens=self.tokens).rerank_batch(texts, hits, top_k)
         return {qid: {doc.docid: doc.score for doc in docs} for qid, docs in ranked.items()}
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """What this model is, as far as it knows."""
+        """What this model is, as far as it knows. ``revision``: weights and budget; mteb keeps results by it."""
         unknown: tuple[str, ...] = (
             "release_date",
             "memory_usage_mb",
@@ -87,7 +88,7 @@ class MixLMSearch:
         return ModelMeta(
             loader=None,
             name=f"mixlm/{Path(self.model.name).name}",
-            revision=self.model.fingerprint,
+            revision=f"{weights_hash(self.model)}-{self.model.config.check_budget(self.tokens)}",
             languages=None,
             n_parameters=sum(weights.numel() for weights in self.model.parameters()),
             max_tokens=self.model.config.max_document_tokens,
@@ -97,6 +98,11 @@ class MixLMSearch:
             model_type=["cross-encoder"],
             **_none(unknown),
         )
+
+
+def _with_instruction(row: Mapping[str, Any]) -> str:
+    """A query as mteb gives it to all models: its text, and an instruction behind it where the task has one."""
+    return " ".join(part for part in (row["text"], row.get("instruction")) if part)
 
 
 def _none(names: tuple[str, ...]) -> dict[str, Any]:

@@ -74,20 +74,33 @@ class RerankingSearcher:
 
     def search(self, query: str, k: int = 10, *options: Any, **named: Any) -> list[RerankedHit]:
         """The best ``k`` after reranking; all options go to the first stage. An empty query finds nothing."""
+        _check_text(query)
         if not query.strip():
             return []
-        hits = self.searcher.search(query, max(k, self.depth), *options, **named)
+        depth = max(k, self.depth)
+        # by name where that is possible: the second place is k0 in a HybridSearcher
+        hits = (
+            self.searcher.search(query, depth, *options, **named)
+            if options
+            else self.searcher.search(query, k=depth, **named)
+        )
         return rerank_hits(self.reranker, query, hits, k)
 
     def batch_search(
         self, queries: Sequence[str], qids: Sequence[str], k: int = 10, threads: int = 1, *options: Any, **named: Any
     ) -> dict[str, list[RerankedHit]]:
         """The best ``k`` of every query; ``threads`` and all options go to the first stage."""
+        for query in queries:
+            _check_text(query)
         asked = {qid: query for qid, query in zip(qids, queries, strict=True) if query.strip()}
         found: Mapping[str, Sequence[Any]] = {}
         if asked:
             depth = max(k, self.depth)
-            found = self.searcher.batch_search([*asked.values()], [*asked], depth, threads, *options, **named)
+            given = ([*asked.values()], [*asked])
+            if options:
+                found = self.searcher.batch_search(*given, depth, threads, *options, **named)
+            else:
+                found = self.searcher.batch_search(*given, k=depth, threads=threads, **named)
         hits = {qid: found.get(qid, []) for qid in asked}
         ranked = self.reranker.rerank_batch(asked, hits, k)
         return {qid: _with_hits(ranked.get(qid, []), hits.get(qid, [])) for qid in qids}
@@ -141,6 +154,11 @@ def named_topics(name: str) -> dict[str, str]:
     except java_error as error:
         raise InputError(f"Pyserini cannot fetch the topics {name!r}: {error}") from None
     return {str(qid): fields["title"] for qid, fields in topics.items()}
+
+
+def _check_text(query: object) -> None:
+    if not isinstance(query, str):
+        raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
 
 
 def _held(wrapper: Any, what: str, name: str) -> Any:

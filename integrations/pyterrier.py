@@ -62,4 +62,5 @@ class MixLMReranker(pt.Transformer):
 
 def _candidate(row: Any, place: int) -> Candidate:
     score = float(row.score) if hasattr(row, "score") else float(-place)
-    return Candidate(str(row.docno), score, getattr(row, "text", None))
+    text = getattr(row, "text", None)
+    return Candidate(str(row.docno), score, text if isinstance(text, str) else None)  # a merge leaves NaN

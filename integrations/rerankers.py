@@ -16,7 +16,6 @@ from typing import Any
 from mixlm_rerank.errors import MissingDependency
 from mixlm_rerank.integrations.documents import rank_documents
 from mixlm_rerank.reranker import Reranker
-from mixlm_rerank.texts import NoIndex
 
 try:
     from rerankers.documents import Document
@@ -47,8 +46,7 @@ class MixLMRanker(BaseRanker):  # type: ignore[misc]  # untyped
         given = doc_ids is not None or any(
             isinstance(doc, Document) for doc in (docs if isinstance(docs, list) else [docs])
         )  # else prep_docs has counted them
-        by_docid = given and not isinstance(self.reranker.index, NoIndex)
-        docids = [document.doc_id for document in documents] if by_docid else None
+        docids = [document.doc_id for document in documents] if given else None
         ranked = rank_documents(self.reranker, query, [document.text for document in documents], docids)
         results = [
             Result(document=documents[each.place], score=each.score, rank=rank) for rank, each in enumerate(ranked, 1)

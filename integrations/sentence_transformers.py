@@ -32,6 +32,7 @@ from mixlm_rerank.types import Missing
 
 try:
     from sentence_transformers.base.modules import InputModule
+    from sentence_transformers.util import load_dir_path
 except ImportError:
     raise MissingDependency(
         'this needs sentence-transformers 6: pip install "mixlm-rerank[sentence-transformers]"'
@@ -100,4 +101,6 @@ class MixLMModule(InputModule):
         cls, model_name_or_path: str, subfolder: str = "", **options: Any
     ) -> MixLMModule:
         local = bool(options.get("local_files_only"))
-        return cls(MixLM.from_pretrained(model_name_or_path, device="cpu", local_files_only=local))
+        where = {name: options.get(name) for name in ("token", "cache_folder", "revision")}
+        folder = load_dir_path(model_name_or_path, subfolder, local_files_only=local, **where)
+        return cls(MixLM.from_pretrained(folder or model_name_or_path, device="cpu", local_files_only=local))

@@ -63,7 +63,7 @@ class Reranker:
         scorer: Scorer | None = None,
     ) -> None:
         missing = missing or ("encode" if index is None else "last")
-        index = index or NoIndex(model)
+        index = NoIndex(model) if index is None else index  # an empty index is one too
         if missing not in ("error", "encode", "last"):
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
         if not 0 <= first_stage_weight <= 1:
@@ -147,19 +147,19 @@ class Reranker:
         lacking = [hit for hit, found in zip(candidates, fetched.found, strict=True) if not found]
         if not lacking or self.missing == "last":
             return torch.from_numpy(fetched.tokens), fetched.found
-        texts = texts_of(lacking, self.texts) if self.missing == "encode" else {}
-        without = list(dict.fromkeys(hit.docid for hit in lacking if hit.docid not in texts))
+        texts = texts_of(lacking, self.texts) if self.missing == "encode" else [None] * len(lacking)
+        without = [hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None]
         if without:
-            raise MissingDocuments(without, textless=self.missing == "encode")
-        worded = {docid for docid, text in texts.items() if text.strip()}
-        encoded = [hit.docid for hit in lacking if hit.docid in worded]
+            raise MissingDocuments(list(dict.fromkeys(without)), textless=self.missing == "encode")
+        encoded = [text for text in texts if text and text.strip()]
         if not encoded:
             return torch.from_numpy(fetched.tokens), fetched.found
-        found = fetched.found | np.array([hit.docid in worded for hit in candidates])
+        found = fetched.found.copy()
+        found[~fetched.found] = [bool(text and text.strip()) for text in texts]
         tokens = np.empty((int(found.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
         from_index = fetched.found[found]
         tokens[from_index] = fetched.tokens
-        tokens[~from_index] = self._on_the_fly.encode([texts[docid] for docid in encoded], self.tokens)
+        tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
         return torch.from_numpy(tokens), found
 
     def _rank(self, job: _Job) -> list[ScoredDoc]:
@@ -177,11 +177,13 @@ class Reranker:
         rows = [row for row, hit in enumerate(scored) if hit.docid in best]
         if not rows:
             return docs
-        texts = texts_of([scored[row] for row in rows], self.texts)
-        without = [scored[row].docid for row in rows if scored[row].docid not in texts]
-        if without:
-            raise InputError(f"no text of {without[0]!r}, which is to be read in full: give texts that have it")
-        read = [texts[scored[row].docid] for row in rows]
+        read = []
+        for row, text in zip(rows, texts_of([scored[row] for row in rows], self.texts), strict=True):
+            if text is None:
+                raise InputError(
+                    f"no text of {scored[row].docid!r}, which is to be read in full: give texts that have it"
+                )
+            read.append(text)
         scores = self._full_text.score(job.query, read, job.tokens[rows]).numpy().astype(np.float64)
         if self.first_stage_weight:
             first = np.array([scored[row].score for row in rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,13 @@ __all__ = ["NoIndex", "OnTheFly", "texts_of"]
 CACHED_DOCUMENTS = 4096
 
 
-def texts_of(candidates: Sequence[Candidate], source: Texts | None) -> dict[str, str]:
-    """Texts of candidates: their own, else from ``source``; those that nobody has a text for are left out."""
-    found = {hit.docid: hit.text for hit in candidates if hit.text is not None}
-    wanted = [hit.docid for hit in candidates if hit.docid not in found]
+def texts_of(candidates: Sequence[Candidate], source: Texts | None) -> list[str | None]:
+    """The text of each candidate: its own, else from ``source``; ``None`` where nobody has one."""
+    wanted = list(dict.fromkeys(hit.docid for hit in candidates if hit.text is None))
+    held: Mapping[str, str] = {}
     if wanted and source is not None:
         held = source(wanted) if callable(source) else {docid: source[docid] for docid in wanted if docid in source}
-        found.update({docid: text for docid, text in held.items() if text is not None})
-    return found
+    return [held.get(hit.docid) if hit.text is None else hit.text for hit in candidates]
 
 
 class NoIndex:
@@ -45,7 +44,10 @@ class NoIndex:
 
 
 class OnTheFly:
-    """Encodes texts now, as they would lie in the index (quantised alike), and keeps the latest by content hash."""
+    """Encodes texts now, as they would lie in the index (quantised alike), and keeps the latest by content hash.
+
+    Several threads may ask at once: what one has found, another may drop from the cache meanwhile.
+    """
 
     def __init__(self, model: MixLM, quantiser: Quantiser) -> None:
         self._model = model
@@ -55,13 +57,11 @@ class OnTheFly:
     def encode(self, texts: Sequence[str], tokens: int) -> NDArray[np.float32]:
         """Texts -> float32 [n, tokens, d]."""
         keys = [content_hash(Document("", text)) for text in texts]
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
+        held = {key: record for key in keys if (record := self._cache.pop(key, None)) is not None}
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
         if new:
-            records = self._quantiser.pack(self._model.encode(list(new.values())))
-            self._cache.update(zip(new, records, strict=True))
-        for key in keys:
-            self._cache.move_to_end(key)
-        records = np.stack([self._cache[key] for key in keys])
+            held.update(zip(new, self._quantiser.pack(self._model.encode(list(new.values()))), strict=True))
+        self._cache.update(held)
         while len(self._cache) > CACHED_DOCUMENTS:
             self._cache.popitem(last=False)
-        return self._quantiser.unpack(records, tokens)
+        return self._quantiser.unpack(np.stack([held[key] for key in keys]), tokens)

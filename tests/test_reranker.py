@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,3 +292,44 @@ def test_texts_without_a_word_are_last(tiny: Callable[..., MixLM], blanks: list[
     for docs, asked in ((both["a"], blanks), (both["b"], blanks[::-1])):
         assert [doc.docid for doc in docs] == sorted(asked, key=lambda docid: docid != "d1")
         assert [doc.missing for doc in docs] == [doc.docid != "d1" for doc in docs]
+
+
+def test_queries_that_go_together_keep_their_own_texts(tiny: Callable[..., MixLM]) -> None:
+    """The same docid with another text, or with none, in the company of another's."""
+    reranker = Reranker(tiny("bert"))
+    texts = {"a": "a dog barks at the moon", "b": "cats sleep all day", "c": "salt and yeast"}
+    hits = {qid: [Candidate("x", 0.0, text), Candidate("y", 0.0, "bread")] for qid, text in texts.items()}
+    together = reranker.rerank_batch(dict.fromkeys(texts, QUERY), hits)
+    scores = {}
+    for qid in texts:
+        scores[qid] = {doc.docid: doc.score for doc in reranker.rerank(QUERY, hits[qid])}
+        assert {doc.docid: doc.score for doc in together[qid]} == pytest.approx(scores[qid], abs=1e-4)
+    assert scores["a"]["x"] != pytest.approx(scores["b"]["x"], abs=1e-3)
+    with pytest.raises(MissingDocuments, match="no text was given to encode"):
+        reranker.rerank_batch({"a": QUERY, "b": QUERY}, {"a": hits["a"], "b": [Candidate("x", 0.0)]})
+
+
+def test_an_empty_index_is_an_index(model: MixLM, documents: list[Document], tmp_path: Path) -> None:
+    """Documents that come later are seen."""
+    index = TokenIndex.build(documents[:1], model, tmp_path / "index", progress=False)
+    index.delete([documents[0].docid])
+    reranker = Reranker(model, index)
+    assert [doc.missing for doc in reranker.rerank(QUERY, ["d1"])] == [True]
+    index.add(documents[:1], model, progress=False)
+    assert [doc.missing for doc in reranker.rerank(QUERY, ["d1"])] == [False]
+
+
+def test_many_threads_may_rank_texts(tiny: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one thread has found in the cache, others drop from it."""
+    monkeypatch.setattr("mixlm_rerank.texts.CACHED_DOCUMENTS", 3)
+    reranker = Reranker(tiny("bert"))
+    texts = [f"a dog {'barks ' * number}" for number in range(12)]
+
+    def scores(start: int) -> dict[str, float]:
+        hits = [Candidate(text, 0.0, text) for text in texts[start % 7 : start % 7 + 5]]
+        return {doc.docid: doc.score for doc in reranker.rerank(QUERY, hits)}
+
+    alone = [scores(number) for number in range(7)]
+    with ThreadPoolExecutor(8) as pool:
+        for number, found in enumerate(pool.map(scores, range(200))):
+            assert found == pytest.approx(alone[number % 7], abs=1e-4)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.errors import MissingDependency, MixLMError
 
 __all__ = ["Point", "open_loop", "saturation"]
 
 GROWTH = 1.5
+HALVINGS = 2
 KEPT = 0.95  # a rate is served if so much of it is answered in time
 
 
@@ -45,15 +46,27 @@ def open_loop(url: str, bodies: Sequence[dict[str, object]], *, rate: float, sec
 def saturation(
     url: str, bodies: Sequence[dict[str, object]], *, start: float, seconds: float, deadline: float
 ) -> tuple[float, list[Point]]:
-    """The highest rate that is served, of rates that grow by half from ``start`` on; and all points."""
+    """The highest rate that is served, and all points.
+
+    Rates grow by half from ``start`` on until one is not served; then the gap is halved, and halved again. Raises
+    MixLMError if none is served.
+    """
     points: list[Point] = []
-    rate, best = start, 0.0
-    while True:
+
+    def served(rate: float) -> bool:
         points.append(open_loop(url, bodies, rate=rate, seconds=seconds, deadline=deadline))
-        best = max(best, points[-1].answered)
-        if points[-1].answered < KEPT * points[-1].offered:
-            return best, points
-        rate *= GROWTH
+        return points[-1].answered > 0 and points[-1].answered >= KEPT * points[-1].offered
+
+    best, rate = 0.0, start
+    while served(rate):
+        best, rate = rate, rate * GROWTH
+    too_much = rate
+    for _ in range(HALVINGS):
+        middle = (best + too_much) / 2
+        best, too_much = (middle, too_much) if served(middle) else (best, middle)
+    if not best:
+        raise MixLMError(f"not even {too_much:.2g} requests a second are answered within {deadline:g} s")
+    return best, points
 
 
 async def _open_loop(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +32,7 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any.")] = 8000,
-    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds that a request may take.")] = 10.0,
+    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds until a request is answered with 504.")] = 10.0,
     waiting: Annotated[int, typer.Option(min=1, help="Documents that may wait; more are refused (429).")] = 20_000,
     max_body: Annotated[int, typer.Option(min=1, help="Megabytes of a request.")] = 32,
     api_key_env: Annotated[
@@ -55,10 +56,11 @@ def serve(
         key = os.environ.get(api_key_env)
         if not key:
             raise InputError(f"the environment variable {api_key_env} is empty: put the API key there")
-    names = dict(_named(each, each) for each in model or ["default"])
+    names = _by_name([_named(each, each, "--model") for each in model or ["default"]], "--model")
     models = {name: load_model(source, device, dtype, offline) for name, source in names.items()}
-    indexes = {name: _opened(where) for name, where in (_named(each, None) for each in index or [])}
-    stages = dict(_named(each, None, "--lucene") for each in lucene or [])
+    stores = _by_name([_named(each, None) for each in index or []], "--index")
+    indexes = {name: _opened(where) for name, where in stores.items()}
+    stages = _by_name([_named(each, None, "--lucene") for each in lucene or []], "--lucene")
     for name in stages:
         if name not in indexes:
             raise InputError(f"--lucene {name}: there is no --index {name} of the same documents")
@@ -69,7 +71,8 @@ def serve(
         f"page at /, documentation at /docs",
         err=True,
     )
-    uvicorn.run(app, host=host, port=port, log_config=_logging(), access_log=False, timeout_graceful_shutdown=30)
+    grace = math.ceil(deadline) + 5  # by then every request that was taken has its answer, a 504 at worst
+    uvicorn.run(app, host=host, port=port, log_config=_logging(), access_log=False, timeout_graceful_shutdown=grace)
 
 
 def _named(text: str, default: str | None, option: str = "--index") -> tuple[str, str]:
@@ -80,6 +83,15 @@ def _named(text: str, default: str | None, option: str = "--index") -> tuple[str
         expected = "NAME=FOLDER or NAME=redis://..." if option == "--index" else "NAME=FOLDER"
         raise InputError(f"{option} {text!r}: expected {expected}")
     return (default, default) if "/" not in default else (Path(default).name, default)
+
+
+def _by_name(named: list[tuple[str, str]], option: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in named:
+        if name in found:
+            raise InputError(f"{option} {name} is given twice, as {found[name]} and as {value}: name them apart")
+        found[name] = value
+    return found
 
 
 def _opened(where: str) -> TokenStore:

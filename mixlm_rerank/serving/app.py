@@ -15,22 +15,23 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 
 from mixlm_rerank.errors import MixLMError
+from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.known_answer import known_answers
 from mixlm_rerank.serving.batching import Batcher
 from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.failures import STATUS, RequestFailed, status_of
-from mixlm_rerank.serving.guard import Guard
+from mixlm_rerank.serving.guard import Guard, unless_gone
 from mixlm_rerank.serving.metrics import Metrics
 from mixlm_rerank.serving.rerank import plan, respond
 from mixlm_rerank.serving.schemas import Failure, RerankRequest, RerankResponse
 from mixlm_rerank.serving.search import FirstStage, SearchResponse, side_by_side
+from mixlm_rerank.types import ScoredDoc
 
 __all__ = ["Limits", "create_app"]
 
@@ -40,6 +41,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 )
 TOLERANCE = 1e-3  # log-odds, between the known answers at start and now
+HEALTH_SECONDS = 2.0  # anybody may ask, and it takes the ranker's time
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def create_app(
     app.add_middleware(Guard, metrics=metrics, limit=limits.body, key=api_key, paths=paths)
     _answer_failures(app, metrics)
 
-    async def rerank(body: RerankRequest) -> RerankResponse:
+    async def rerank(body: RerankRequest, request: Request) -> RerankResponse:
         """Rank documents for a query, best first."""
         if not state["ready"]:
             raise RequestFailed(503, "not ready yet", retry_after=1)
@@ -102,7 +104,9 @@ def create_app(
         made = await asyncio.to_thread(plan, body, catalogue)
         planned = time.perf_counter()
         batcher: Batcher = state["batcher"]
-        docs = await batcher.rerank(made.reranker, body.query, made.documents.candidates, limits.seconds)
+        left = limits.seconds - (planned - started)
+        ranking = batcher.rerank(made.reranker, body.query, made.documents.candidates, left)
+        docs = await unless_gone(request.receive, ranking)
         metrics.documents.inc(len(docs))
         metrics.missing.inc(sum(doc.missing for doc in docs))
         timings = {"prepare": 1e3 * (planned - started), "rank": 1e3 * (time.perf_counter() - planned)}
@@ -119,22 +123,30 @@ def create_app(
             include_in_schema=place == 0,
         )(rerank)
 
+    looking = asyncio.Lock()
+
+    async def changed(name: str, model: MixLM) -> bool:
+        found = await state["batcher"].alone(partial(known_answers, model))
+        return not all(abs(now - then) <= TOLERANCE for now, then in zip(found, state["known"][name], strict=True))
+
     @app.get("/health")
     async def health() -> JSONResponse:
-        """Does every model give the answer that it gave at the start?"""
+        """Does every model give the answer that it gave at the start? Looked at every few seconds at most."""
         if "known" not in state:
             return _failure(503, "not ready yet")
-        for name, model in catalogue.models.items():
-            found = await state["batcher"].alone(partial(known_answers, model))
-            off = max(abs(now - then) for now, then in zip(found, state["known"][name], strict=True))
-            if not off <= TOLERANCE:
-                return _failure(503, f"model {name!r} no longer gives its known answer (off by {off:.3g}): restart")
+        async with looking:
+            if time.monotonic() >= state.get("look again", 0.0):
+                state["wrong"] = [name for name, model in catalogue.models.items() if await changed(name, model)]
+                state["look again"] = time.monotonic() + HEALTH_SECONDS
+        if state["wrong"]:
+            return _failure(503, f"model {state['wrong'][0]!r} no longer gives its known answer: restart")
         return JSONResponse({"status": "ok", "models": list(catalogue.models), "indexes": list(catalogue.indexes)})
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
         """Will a request be answered now?"""
-        return JSONResponse({"status": "ready"}) if state["ready"] else _failure(503, "not ready")
+        ranks = state["ready"] and state["batcher"].alive
+        return JSONResponse({"status": "ready"}) if ranks else _failure(503, "not ready")
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> PlainTextResponse:
@@ -163,7 +175,7 @@ def _add_page(
 
     @app.get("/search", responses={404: {"model": Failure}, 400: {"model": Failure}})
     async def search(
-        q: str, index: str | None = None, hits: Annotated[int, Query(ge=1, le=10_000)] = 100
+        request: Request, q: str, index: str | None = None, hits: Annotated[int, Query(ge=1, le=10_000)] = 100
     ) -> SearchResponse:
         """BM25 and MixLM over an index whose texts are known."""
         name = index or next(iter(first_stages), "")
@@ -174,15 +186,17 @@ def _add_page(
         if not q.strip():
             raise RequestFailed(400, "q is empty")
         started = time.perf_counter()
-        candidates = await asyncio.to_thread(first_stages[name].search, q, hits)
+        candidates = await first_stages[name].search(q, hits)
         found = time.perf_counter()
         reranker = catalogue.reranker(catalogue.model_name(None, name), name, "last", None)
-        docs = await state["batcher"].rerank(reranker, q, candidates, limits.seconds) if candidates else []
+        docs: list[ScoredDoc] = []
+        if candidates:
+            docs = await unless_gone(request.receive, state["batcher"].rerank(reranker, q, candidates, limits.seconds))
         timings = {
             "first_stage": round(1e3 * (found - started), 2),
             "rerank": round(1e3 * (time.perf_counter() - found), 2),
         }
-        return await asyncio.to_thread(side_by_side, candidates, docs, first_stages[name], timings)
+        return await side_by_side(candidates, docs, first_stages[name], timings)
 
 
 def _answer_failures(app: FastAPI, metrics: Metrics) -> None:
@@ -200,9 +214,7 @@ def _answer_failures(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = jsonable_encoder(
-            error.errors(), custom_encoder={bytes: lambda value: value.decode("utf-8", "replace")}
-        )[0]
+        first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
         malformed = first["type"] in ("json_invalid", "missing") or not request.headers.get("content-type", "x")
         return _failure(400 if malformed else 422, f"{where}: {first['msg']}")

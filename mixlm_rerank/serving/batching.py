@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from mixlm_rerank.errors import MixLMError
+from mixlm_rerank.errors import IndexDamaged, IndexMismatch, StoreUnavailable
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.types import Candidate, ScoredDoc
@@ -23,7 +23,7 @@ __all__ = ["Batcher"]
 
 T = TypeVar("T")
 
-FIRST_RATE = 200.0  # candidates a second, until it has been measured
+MEASURED = 64  # candidates from which on a batch tells how fast the ranker is; a small one tells what a call costs
 SMOOTHING = 0.2
 
 
@@ -32,7 +32,6 @@ class _Job:
     reranker: Reranker
     query: str
     candidates: Sequence[Candidate]
-    deadline: float
     answer: asyncio.Future[list[ScoredDoc]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -58,11 +57,16 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._rate = FIRST_RATE
+        self._rate: float | None = None  # candidates a second, once it is known
         self.waiting = 0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
+
+    @property
+    def alive(self) -> bool:
+        """Whether what waits will be ranked."""
+        return self._task is not None and not self._task.done()
 
     async def close(self) -> None:
         """Finish what was taken, and take no more."""
@@ -75,20 +79,23 @@ class Batcher:
     async def rerank(
         self, reranker: Reranker, query: str, candidates: Sequence[Candidate], seconds: float
     ) -> list[ScoredDoc]:
-        """As :meth:`Reranker.rerank`, within ``seconds``.
+        """As :meth:`Reranker.rerank`, within ``seconds``. What the ranker has begun is finished all the same.
 
-        Raises RequestFailed if the queue is full or the deadline cannot be kept, and what the reranker raises.
+        Raises RequestFailed if the queue is full or the deadline is not kept, and what the reranker raises.
         """
         if self._closing:
             raise RequestFailed(503, "the server is shutting down")
-        wait = (self.waiting + len(candidates)) / self._rate
+        wait = self.waiting / self._rate if self._rate else 0.0
         if self.waiting and (self.waiting + len(candidates) > self._limit or wait > seconds):
             raise RequestFailed(429, "the queue is full: try again later", retry_after=max(1, round(wait)))
-        job = _Job(reranker, query, candidates, time.monotonic() + seconds)
+        job = _Job(reranker, query, candidates)
         self._jobs.append(job)
         self.waiting += len(candidates)
         self._work.set()
-        return await job.answer
+        try:
+            return await asyncio.wait_for(job.answer, seconds)
+        except TimeoutError:
+            raise RequestFailed(504, "the request took longer than its deadline") from None
 
     async def alone(self, work: Callable[[], T]) -> T:
         """Other work with a model, in the ranker's thread: its tokenizers serve one thread at a time."""
@@ -116,10 +123,8 @@ class Batcher:
         rest: deque[_Job] = deque()
         for job in self._jobs:
             fits = not batch or held + len(job.candidates) <= self._largest
-            if job.answer.cancelled() or job.deadline < time.monotonic():
+            if job.answer.cancelled():  # its deadline is over, or its client has gone
                 self.waiting -= len(job.candidates)
-                if not job.answer.cancelled():
-                    job.answer.set_exception(RequestFailed(504, "the request waited longer than its deadline"))
             elif job.reranker is first.reranker and fits:
                 batch.append(job)
                 held += len(job.candidates)
@@ -131,7 +136,9 @@ class Batcher:
     def _done(self, batch: Sequence[_Job], answers: Sequence[list[ScoredDoc] | Exception], seconds: float) -> None:
         candidates = sum(len(job.candidates) for job in batch)
         self.waiting -= candidates
-        self._rate += SMOOTHING * (candidates / max(seconds, 1e-6) - self._rate)
+        if candidates >= MEASURED:
+            rate = candidates / max(seconds, 1e-6)
+            self._rate = rate if self._rate is None else self._rate + SMOOTHING * (rate - self._rate)
         self._observe(len(batch), candidates, seconds)
         for job, answer in zip(batch, answers, strict=True):
             if job.answer.cancelled():
@@ -143,7 +150,7 @@ class Batcher:
 
 
 def _rerank(batch: Sequence[_Job]) -> list[list[ScoredDoc] | Exception]:
-    """An answer for each job; where one spoils the batch, each is asked alone."""
+    """An answer for each job; where one spoils the batch, each is asked alone. Raises nothing."""
     reranker = batch[0].reranker
     try:
         ranked = reranker.rerank_batch(
@@ -151,9 +158,9 @@ def _rerank(batch: Sequence[_Job]) -> list[list[ScoredDoc] | Exception]:
             {str(place): job.candidates for place, job in enumerate(batch)},
         )
         return [ranked[str(place)] for place in range(len(batch))]
-    except Exception as error:
+    except (StoreUnavailable, IndexDamaged, IndexMismatch) as error:  # of all, not of one
+        return [error] * len(batch)
+    except BaseException as error:  # a tokenizer that panics raises no Exception
         if len(batch) == 1:
-            return [error]
-        if not isinstance(error, MixLMError):
-            return [error] * len(batch)
+            return [error if isinstance(error, Exception) else RuntimeError(repr(error))]
         return [_rerank([job])[0] for job in batch]

@@ -27,9 +27,10 @@ class Catalogue:
     def __init__(self, models: Mapping[str, MixLM], indexes: Mapping[str, TokenStore]) -> None:
         self.models = dict(models)
         self.indexes = dict(indexes)
+        self._fingerprints = {name: model.fingerprint for name, model in self.models.items()}  # hashes all weights
         first = next(iter(self.models.values()))
         for store in self.indexes.values():
-            if not any(model.fingerprint == store.manifest.fingerprint for model in self.models.values()):
+            if store.manifest.fingerprint not in self._fingerprints.values():
                 store.manifest.check_model(first, str(store))
         self._reranker = lru_cache(maxsize=64)(self._made)
         self._cutters = {name: _cutter(model) for name, model in self.models.items()}
@@ -57,16 +58,16 @@ class Catalogue:
             return asked
         if index is not None:
             fingerprint = self.indexes[index].manifest.fingerprint
-            return next(name for name, model in self.models.items() if model.fingerprint == fingerprint)
+            return next(name for name, own in self._fingerprints.items() if own == fingerprint)
         return next(iter(self.models))
 
     def reranker(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:
         """Raises IndexMismatch, RequestFailed for a budget that the model does not have."""
         try:
-            self.models[model].config.check_budget(tokens)
+            budget = self.models[model].config.check_budget(tokens)
         except InputError as error:
             raise RequestFailed(422, str(error)) from None
-        return self._reranker(model, index, missing, tokens)
+        return self._reranker(model, index, missing, budget)
 
     def cut(self, model: str, text: str | None, tokens: int | None) -> str | None:
         """The beginning of a text, of at most so many tokens of the item encoder; all of it for ``None``."""
@@ -75,7 +76,7 @@ class Catalogue:
         spans = self._cutters[model].encode(without_lone_surrogates(text), add_special_tokens=False).offsets[:tokens]
         return text[: spans[-1][1]] if spans else text
 
-    def _made(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:
+    def _made(self, model: str, index: str | None, missing: Missing, tokens: int) -> Reranker:
         store = None if index is None else self.indexes[index]
         return Reranker(self.models[model], store, missing=missing, tokens=tokens)
 

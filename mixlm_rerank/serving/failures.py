@@ -6,9 +6,9 @@ from mixlm_rerank.errors import IndexDamaged, IndexMismatch, MissingDocuments, M
 
 __all__ = ["STATUS", "RequestFailed", "status_of"]
 
-# Every status that the server answers beside 200, as its documentation lists them.
+# What the documented routes answer beside 200 (and 405 for another method, 500 for a fault of ours).
 STATUS = {
-    400: "An empty query or no documents, documents and document_ids of different lengths, docids twice.",
+    400: "An empty query or no documents, documents and document_ids of different lengths.",
     401: "No API key, or a wrong one.",
     404: "An unknown model, index or path; document_ids that the index lacks, under missing=error.",
     409: "An index that another model built.",
@@ -16,7 +16,7 @@ STATUS = {
     422: "A field of the wrong type, or out of its range.",
     429: "The queue is full: try again after Retry-After seconds.",
     503: "Not ready yet, shutting down, or the index's store does not answer.",
-    504: "The request waited longer than its deadline.",
+    504: "The request took longer than its deadline.",
 }
 
 

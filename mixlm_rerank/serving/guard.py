@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixlm_rerank.serving.metrics import Metrics
 
-__all__ = ["Guard"]
+__all__ = ["ClientGone", "Guard", "unless_gone"]
+
+T = TypeVar("T")
 
 OPEN = ("/health", "/ready", "/metrics", "/", "/docs", "/openapi.json")  # without an API key
+GONE = 499  # in log and metrics, as nginx has it: nobody was there to be answered
 ID = re.compile(r"[\x21-\x7e]{1,128}")
 
-_log = logging.getLogger("mixlm_rerank.access")
+_access, _log = logging.getLogger("mixlm_rerank.access"), logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client has closed its connection."""
 
 
 class Guard:
@@ -50,16 +58,19 @@ class Guard:
         try:
             refusal = self._refusal(scope["path"], headers)
             if refusal is None:
-                body = await self._body(headers, receive)
+                limit = 0 if scope["path"] in OPEN else self._limit  # anybody may ask these
+                body = await _body(headers, receive, limit)
                 if body is None:
                     refusal = (
                         413,
-                        f"the body is over the limit of {self._limit:,} bytes: send fewer or shorter documents",
+                        f"the body is over the limit of {limit:,} bytes: send fewer or shorter documents",
                     )
                 else:
                     await self._app(scope, _replayed(body, receive), answer)
             if refusal is not None:
                 await _send_failure(answer, *refusal)
+        except ClientGone:
+            status = GONE
         except Exception:
             _log.exception("request %s failed", identity)
             if not begun:
@@ -75,31 +86,50 @@ class Guard:
             return None
         return 401, "no API key, or a wrong one: send Authorization: Bearer KEY"
 
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes | None:
-        """The whole body; ``None`` if it is over the limit."""
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._limit:
-            return None
-        parts: list[bytes] = []
-        held = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return b"".join(parts)
-            part = message.get("body", b"")
-            held += len(part)
-            if held > self._limit:
-                return None
-            parts.append(part)
-            if not message.get("more_body"):
-                return b"".join(parts)
-
     def _record(self, scope: Scope, identity: str, status: int, seconds: float) -> None:
         path = scope["path"] if scope["path"] in self._paths else "other"
         self._metrics.requests.labels(path, str(status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         line = {"id": identity, "method": scope["method"], "path": scope["path"], "status": status}
-        _log.info(json.dumps({**line, "ms": round(1e3 * seconds, 2)}))
+        _access.info(json.dumps({**line, "ms": round(1e3 * seconds, 2)}))
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` gives, or raises. If the client leaves before, ``work`` is cancelled, and ClientGone raised."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes | None:
+    """The whole body; ``None`` if it is over the limit. Raises ClientGone."""
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > limit:
+        return None
+    parts: list[bytes] = []
+    held = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        held += len(part)
+        if held > limit:
+            return None
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

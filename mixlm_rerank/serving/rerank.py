@@ -38,8 +38,6 @@ def plan(request: RerankRequest, catalogue: Catalogue) -> Plan:
         raise RequestFailed(
             400, f"{len(given)} documents and {len(docids)} document_ids: give one of each, or one kind"
         )
-    if docids is not None and len(set(docids)) < len(docids):
-        raise RequestFailed(400, "document_ids holds a docid twice")
     index = catalogue.index_name(request.index, by_docid=docids is not None)
     model = catalogue.model_name(request.model, index)
     texts: list[str | None] = [None] * len(docids or ())
@@ -56,7 +54,8 @@ def plan(request: RerankRequest, catalogue: Catalogue) -> Plan:
 def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timings: dict[str, float]) -> RerankResponse:
     """``relevance_score`` is the sigmoid of the log-odds, 0 for missing documents; or the log-odds."""
     results = []
-    for placed in made.documents.placed(docs)[: request.top_n]:
+    everything = made.documents.placed(docs)
+    for placed in everything[: request.top_n]:
         text = made.texts[placed.place]
         score = placed.score if request.raw_scores else 0.0 if placed.missing else _sigmoid(placed.score)
         results.append(
@@ -73,7 +72,7 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
         model=made.model,
         results=results,
         meta={"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "timings_ms": timings},
-        usage={"documents": len(made.texts), "missing": sum(doc.missing for doc in docs)},
+        usage={"documents": len(made.texts), "missing": sum(placed.missing for placed in everything)},
     )
 
 

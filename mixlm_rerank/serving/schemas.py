@@ -45,7 +45,6 @@ class RerankRequest(BaseModel):
         default=None,
         max_length=MAX_DOCUMENTS,
         description="Docids of the index: the fast way. Aligned with documents.",
-        json_schema_extra={"uniqueItems": True},
     )
     model: Text | None = Field(
         default=None, description="A model of this server; by default the index's, or the first."

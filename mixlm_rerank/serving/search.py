@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -46,25 +46,27 @@ class FirstStage:
         self._texts = LuceneTexts(self._searcher)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lucene")
 
-    def search(self, query: str, hits: int) -> list[Candidate]:
+    async def search(self, query: str, hits: int) -> list[Candidate]:
         """The best ``hits``."""
-        found: list[Any] = self._thread.submit(self._searcher.search, query, hits).result()
-        return [Candidate(hit.docid, float(hit.score)) for hit in found]
+        return await asyncio.wrap_future(self._thread.submit(self._search, query, hits))
 
-    def snippets(self, docids: Sequence[str]) -> dict[str, str]:
+    async def snippets(self, docids: Sequence[str]) -> dict[str, str]:
         """Beginnings of texts."""
-        held = self._thread.submit(self._texts, docids).result() if docids else {}
+        held = await asyncio.wrap_future(self._thread.submit(self._texts, docids)) if docids else {}
         return {docid: _snippet(text) for docid, text in held.items()}
 
+    def _search(self, query: str, hits: int) -> list[Candidate]:
+        return [Candidate(hit.docid, float(hit.score)) for hit in self._searcher.search(query, hits)]
 
-def side_by_side(
+
+async def side_by_side(
     candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], first_stage: FirstStage, timings: dict[str, float]
 ) -> SearchResponse:
     """The best of both rankings, with their texts."""
     started = time.perf_counter()
     ranks = {hit.docid: rank for rank, hit in enumerate(candidates, 1)}
     shown = [hit.docid for hit in candidates[:SHOWN]] + [doc.docid for doc in docs[:SHOWN]]
-    texts = first_stage.snippets(list(dict.fromkeys(shown)))
+    texts = await first_stage.snippets(list(dict.fromkeys(shown)))
 
     def line(docid: str, score: float) -> Found:
         return Found(docid=docid, score=score, text=texts.get(docid, ""), was=ranks[docid])

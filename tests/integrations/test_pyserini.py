@@ -189,6 +189,9 @@ def test_all_else_is_the_first_stages(searcher: Any, reranking: RerankingSearche
     assert reranking.doc("unknown") is None
     assert ids(reranking.search("dogs", fields={"contents": 1.0})) == ids(reranking.search("dogs"))
     assert ids(reranking.search("dogs", 10, None, {"contents": 1.0})) == ids(reranking.search("dogs"))  # by position
+    assert reranking.search("dogs", fields={"title": 1.0}) == []  # the index has no such field
+    with pytest.raises(InputError, match="give a string, not a dict"):
+        reranking.search({"text": "dogs"})  # type: ignore[arg-type]
     assert copy.copy(reranking).depth == reranking.depth
     with pytest.raises(AttributeError, match="colour"):
         _ = reranking.colour
@@ -216,6 +219,17 @@ def test_it_stands_in_a_hybrid_searcher(faiss_searcher: Any, reranking: Rerankin
     assert ids(found)[: len(sparse) - 1] == ids(sparse)[:-1]  # the last one ties with those that it did not find
     assert [hit.score for hit in found][: len(sparse)] == pytest.approx([hit.score for hit in sparse])
     assert ids(hybrid.batch_search(QUERIES[:1], ["1"], k0=6, k=3, alpha=0, weight_on_dense=True)["1"]) == ids(found)[:3]
+
+
+def test_it_reranks_a_hybrid_searchers_hits(
+    faiss_searcher: Any, searcher: Any, reranker: Reranker, documents: list[Document]
+) -> None:
+    from pyserini.search.hybrid import HybridSearcher
+
+    over = RerankingSearcher(HybridSearcher(faiss_searcher, searcher), reranker, depth=len(documents))
+    best = ids(reranker.rerank(QUERIES[0], [document.docid for document in documents]))
+    assert ids(over.search(QUERIES[0], k=6, k0=6)) == best
+    assert ids(over.batch_search(QUERIES[:2], ["1", "2"], k=3, k0=6)["1"]) == best[:3]
 
 
 # An index of tokens that lacks documents

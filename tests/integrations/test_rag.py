@@ -15,7 +15,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from pydantic import ValidationError
 from rerankers.documents import Document as RerankersDocument
 
-from mixlm_rerank import Document, MixLM, Reranker
+from mixlm_rerank import Candidate, Document, MixLM, Reranker
 from mixlm_rerank.errors import InputError, MissingDocuments
 from mixlm_rerank.integrations.haystack import MixLMRanker
 from mixlm_rerank.integrations.langchain import MixLMCompressor
@@ -142,3 +142,47 @@ def test_rerankers_takes_texts_or_documents_with_ids(
     with pytest.raises(InputError, match="document 0 has no docid"):
         by_docid.rank(QUERY, texts)
     assert by_text.rank(QUERY, []).results == []
+
+
+def test_without_an_index_every_text_is_read(model: MixLM) -> None:
+    """Though a splitter gave all chunks of a document its docid."""
+    texts = ["salt and yeast", "a dog barks at the moon"]
+    docs = {
+        doc.docid: doc.score for doc in Reranker(model).rerank(QUERY, [Candidate(text, 0.0, text) for text in texts])
+    }
+    given = [LangChainDocument(page_content=text, metadata={"docid": "same"}) for text in texts]
+    found = MixLMCompressor(reranker=Reranker(model)).compress_documents(given, QUERY)
+    assert {doc.page_content: doc.metadata["relevance_score"] for doc in found} == pytest.approx(docs, abs=1e-5)
+    assert docs[texts[0]] != docs[texts[1]]
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_an_empty_docid_in_the_metadata_is_none(reranker: Reranker, order: list[str], nothing: str | None) -> None:
+    given = [LangChainDocument(page_content="", id=docid, metadata={"docid": nothing}) for docid in sorted(order)]
+    assert [doc.id for doc in MixLMCompressor(reranker=reranker).compress_documents(given, QUERY)] == order
+
+
+def test_ids_that_the_index_has_never_seen_are_warned_of(reranker: Reranker) -> None:
+    nodes = [NodeWithScore(node=TextNode(text="a dog"))]  # its id is made up
+    with pytest.warns(UserWarning, match="none of 1 documents was scored: .* lacks"):
+        MixLMRerank(reranker).postprocess_nodes(nodes, query_str=QUERY)
+
+
+def test_haystack_scales_what_is_missing_to_zero(ranker: MixLMRanker, order: list[str]) -> None:
+    given = [HaystackDocument(id=docid, content="not read") for docid in [*order, "unknown"]]
+    scores = [document.score for document in ranker.run(QUERY, given, scale_score=True)["documents"]]
+    assert scores[-1] == 0.0 and min(scores[:-1]) > 0.0
+
+
+def test_concurrent_calls(model: MixLM) -> None:
+    """Each gets its own documents' scores."""
+    compressor = MixLMCompressor(reranker=Reranker(model))
+    texts = [f"a dog {'barks ' * number}" for number in range(12)]
+    given = [[LangChainDocument(page_content=text) for text in texts[number:]] for number in range(8)]
+
+    async def together() -> list[list[LangChainDocument]]:
+        return await asyncio.gather(*(compressor.acompress_documents(each, QUERY) for each in given))
+
+    alone = [compressor.compress_documents(each, QUERY) for each in given]
+    for found, expected in zip(asyncio.run(together()), alone, strict=True):
+        assert [doc.page_content for doc in found] == [doc.page_content for doc in expected]

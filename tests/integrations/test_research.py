@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from mixlm_rerank import Document, MixLM, Reranker
-from mixlm_rerank.errors import InputError
+from mixlm_rerank import Candidate, Document, MixLM, Reranker
+from mixlm_rerank.errors import InputError, MissingDocuments
 from mixlm_rerank.integrations.beir import MixLMRerank
 from mixlm_rerank.integrations.mteb import MixLMSearch
 from mixlm_rerank.integrations.pyterrier import MixLMReranker
@@ -123,7 +126,45 @@ def test_mteb_evaluates_it(
         ranking = [doc.docid for doc in reranker.rerank(query, [document.docid for document in documents])]
         places.append(1 + ranking.index(wanted))
     assert scores["mrr_at_10"] == pytest.approx(sum(1 / place for place in places) / 2, abs=1e-5)
-    assert search.mteb_model_meta.revision == model.fingerprint
+
+
+def test_mteb_tells_models_and_budgets_apart(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    """It keeps results by the revision: another ranker must not be given those of the first."""
+    model = tiny("bert", tokens=4)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.readout.score.bias.add_(1.0)
+    searches = [MixLMSearch(model, tmp_path), MixLMSearch(model, tmp_path, tokens=1), MixLMSearch(other, tmp_path)]
+    assert len({search.mteb_model_meta.revision for search in searches}) == 3
+    assert MixLMSearch(model, tmp_path, tokens=4).mteb_model_meta.revision == searches[0].mteb_model_meta.revision
+
+
+def test_mteb_queries_have_their_instruction(model: MixLM, reranker: Reranker, tmp_path: Path) -> None:
+    search = MixLMSearch(model, tmp_path)
+    search._index = reranker.index  # type: ignore[assignment]
+    rows = [{"id": "q", "text": "dogs", "instruction": "that bark at the moon"}, {"id": "r", "text": "dogs"}]
+    found = search.search(rows, top_k=6, top_ranked={"q": ["d1", "d2", "d3"], "r": ["d1", "d2", "d3"]})
+    for qid, query in (("q", "dogs that bark at the moon"), ("r", "dogs")):
+        docs = reranker.rerank(query, ["d1", "d2", "d3"])
+        assert found[qid] == pytest.approx({doc.docid: doc.score for doc in docs}, abs=1e-4)
+
+
+def test_texts_that_a_merge_or_a_corpus_left_empty(model: MixLM, documents: list[Document]) -> None:
+    """NaN under PyTerrier, None under BEIR: no text."""
+    frame = pd.DataFrame(
+        [("q", "a dog", "d1", "a dog barks"), ("q", "a dog", "d2", float("nan"))],
+        columns=["qid", "query", "docno", "text"],
+    )
+    with pytest.raises(MissingDocuments, match="d2"):
+        MixLMReranker(Reranker(model))(frame)
+    found = MixLMRerank(Reranker(model)).rerank(
+        {"d1": {"title": "Dogs", "text": None}, "d2": {"title": None, "text": "cats"}},  # type: ignore[dict-item]
+        {"q": "a dog"},
+        {"q": {"d1": 1.0, "d2": 0.5}},
+        2,
+    )
+    texts = [Candidate("d1", 1.0, Document("", "", "Dogs").content), Candidate("d2", 0.5, "cats")]
+    assert found["q"] == {doc.docid: doc.score for doc in Reranker(model).rerank("a dog", texts)}
 
 
 def test_mteb_without_candidates_says_what_to_do(model: MixLM, tmp_path: Path) -> None:

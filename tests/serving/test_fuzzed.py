@@ -118,6 +118,8 @@ def test_mutated_bodies(start: Callable[..., Any], count: int) -> None:
     (memory, files, threads), (memory_after, files_after, threads_after) = held
     assert memory_after < 1.05 * memory and files_after <= files + 8 and threads_after <= threads + 2
     assert "Traceback" not in served.err.read_text()
+    lines = served.out.read_text().splitlines()
+    assert len(lines) > count // 40 * 40 and all(json.loads(line)["status"] for line in lines)
     assert httpx.get(f"{served.url}/health").status_code == 200
 
 

@@ -84,6 +84,13 @@ def test_missing_documents(post: Post) -> None:
     assert without.status_code == 404 and "no text was given to encode" in without.json()["message"]
 
 
+def test_a_docid_twice_has_one_score(post: Post) -> None:
+    """Passages of one document."""
+    results = post(query=QUERY, document_ids=["d1", "d2", "d1"]).json()["results"]
+    scores = {result["index"]: result["relevance_score"] for result in results}
+    assert len(results) == 3 and scores[0] == scores[2] != scores[1]
+
+
 def test_texts_are_cut(post: Post, model: MixLM) -> None:
     text = "a dog barks at the moon and at the mail man " * 3
     cut = ranking(post(query=QUERY, documents=[text], max_tokens_per_doc=3, raw_scores=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -14,7 +16,7 @@ def test_both_rankings_of_the_same_hits(
 ) -> None:
     query = "a dog barks at the moon"
     answer = httpx.get(f"{searched}/search", params={"q": query, "hits": 3}).json()
-    hits = first_stage.search(query, 3)
+    hits = asyncio.run(first_stage.search(query, 3))
     assert [found["docid"] for found in answer["first_stage"]] == [hit.docid for hit in hits]
     docs = Reranker(model, index).rerank(query, hits)
     assert [(found["docid"], pytest.approx(found["score"], abs=1e-4)) for found in answer["reranked"]] == [
