@@ -16,7 +16,7 @@ __all__ = ["Point", "open_loop", "saturation"]
 
 GROWTH = 1.5
 HALVINGS = 2
-KEPT = 0.95  # a rate is served if so much of it is answered in time
+KEPT = 0.99  # a rate is served if so much of it is answered in time
 
 
 @dataclass(frozen=True)

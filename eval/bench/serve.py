@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +28,8 @@ from mixlm_rerank.model import MixLM
 __all__ = ["ServeOptions", "measure_serve", "write_serve"]
 
 BODIES = 500
+FEWEST = 20  # requests at the first rate
+SHARES = (0.5, 0.8, 2.0)  # of saturation
 READY_SECONDS = 120.0
 
 
@@ -58,61 +61,80 @@ def measure_serve(
     *,
     say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
-    """Cells saturation, loads, clients and soak; only those are measured that ``folder`` lacks.
+    """Cells saturation and loads (of both sizes of requests), clients and soak; only those that ``folder`` lacks.
 
     The model must have been loaded by a name that another process can load.
     """
     kept = Cells(folder, conditions(model, **asdict(options)))
     try:
-        todo = [cell for cell in ("saturation", "loads", "clients", "soak") if cell not in kept.kept]
+        sizes = (options.candidates, options.few)
+        names = [f"{cell} of {size}" for size in sizes for cell in ("saturation", "loads")] + ["clients", "soak"]
+        todo = [name for name in names if name not in kept.kept]
         if todo:
             index = folder / "index"
             random_index(index, manifest_for(model), options.documents)
             with _server(model, index, options.deadline) as (process, url):
-                bodies = _bodies(model, options, options.candidates)
-                if "saturation" in todo:
-                    say(f"{folder}: rates that grow until they are not served, {options.seconds:.0f} s each")
-                    best, points = saturation(
-                        url, bodies, start=1.0, seconds=options.seconds, deadline=options.deadline
-                    )
-                    kept.keep("saturation", {"rate": best, "points": [asdict(point) for point in points]})
-                best = kept.kept["saturation"]["rate"]
-                if "loads" in todo:
-                    shares = (0.5, 0.8, 2.0)
-                    found = [
-                        open_loop(
-                            url, bodies, rate=share * best, seconds=3 * options.seconds, deadline=options.deadline
-                        )
-                        for share in shares
-                    ]
-                    kept.keep("loads", {str(share): asdict(point) for share, point in zip(shares, found, strict=True)})
+                bodies = {size: _bodies(model, options, size) for size in sizes}
+                for size in sizes:
+                    _load(kept, url, bodies[size], size, options, say)
                 if "clients" in todo:
-                    few = _bodies(model, options, options.few)
+                    few = bodies[options.few]
                     rates = {str(count): _closed(url, few, count, options.seconds) for count in (1, options.clients)}
                     kept.keep("clients", rates)
                 if "soak" in todo:
                     say(f"{folder}: {numbers.duration(options.soak)} at 80% of saturation")
-                    before = _resident(process.pid)
-                    point = open_loop(url, bodies, rate=0.8 * best, seconds=options.soak, deadline=options.deadline)
+                    before, rate = _resident(process.pid), 0.8 * kept.kept[f"saturation of {sizes[0]}"]["rate"]
+                    point = open_loop(url, bodies[sizes[0]], rate=rate, seconds=options.soak, deadline=options.deadline)
                     kept.keep("soak", {**asdict(point), "before": before, "after": _resident(process.pid)})
         return kept.kept
     finally:
         kept.close()
 
 
+def _load(
+    kept: Cells,
+    url: str,
+    bodies: list[dict[str, object]],
+    size: int,
+    options: ServeOptions,
+    say: Callable[[str], object],
+) -> None:
+    """The cells of one size of requests, where they are lacking."""
+    name, loads = f"saturation of {size}", f"loads of {size}"
+    ask = partial(open_loop, url, bodies, deadline=options.deadline)
+    if name not in kept.kept:
+        say(f"requests of {size} documents: rates that grow until they are not served, {options.seconds:.0f} s each")
+        start = FEWEST / options.seconds
+        best, points = saturation(url, bodies, start=start, seconds=options.seconds, deadline=options.deadline)
+        kept.keep(name, {"rate": best, "points": [asdict(point) for point in points]})
+    if loads not in kept.kept:
+        best = kept.kept[name]["rate"]
+        found = {str(share): ask(rate=share * best, seconds=3 * options.seconds) for share in SHARES}
+        kept.keep(loads, {share: asdict(point) for share, point in found.items()})
+
+
 def write_serve(kept: dict[str, Any], folder: Path, options: ServeOptions, model: str) -> str:
     """Tables, and results.json; returns the page."""
     write_results(folder, model, kept)
-    rows = [_row(f"{share} of saturation", point) for share, point in kept["loads"].items()]
-    rows += [_row(f"soak, {numbers.duration(options.soak)}", kept["soak"])]
     columns = ["load", "offered/s", "answered/s", "refused", "late", "failed", "p50, ms", "p90, ms", "p99, ms"]
+    columns += ["p99 / p50"]
+    tables = []
+    for size in (options.candidates, options.few):
+        rows = [_row(f"{share} of saturation", point) for share, point in kept[f"loads of {size}"].items()]
+        if size == options.candidates:
+            rows += [_row(f"soak, {numbers.duration(options.soak)}", kept["soak"])]
+        rate = kept[f"saturation of {size}"]["rate"]
+        tables += [
+            f"Requests of {size} document_ids; saturation: {rate:.1f} a second.",
+            markdown_rows(columns, rows),
+        ]
     one, many = kept["clients"]["1"], kept["clients"][str(options.clients)]
     memory = kept["soak"]["after"] / max(1, kept["soak"]["before"]) - 1
     said = [
-        f"Requests of {options.candidates} document_ids, queries of {options.query} tokens, an index of "
+        f"Queries of {options.query} tokens, all embedding tokens of the model, an index of "
         f"{numbers.count(options.documents)} documents, deadline {options.deadline:g} s; client and server share the "
-        f"machine. Saturation: {kept['saturation']['rate']:.1f} requests a second.",
-        markdown_rows(columns, rows),
+        "machine. Saturation: the highest rate of which 99% are answered in time.",
+        *tables,
         f"Requests of {options.few} documents: one client {one:.1f} a second, {options.clients} clients {many:.1f}: "
         f"{many / one:.2f} times as many. Memory after the soak: {memory:+.1%}.",
     ]
@@ -122,7 +144,8 @@ def write_serve(kept: dict[str, Any], folder: Path, options: ServeOptions, model
 def _row(name: str, point: dict[str, Any]) -> list[str | None]:
     rates = [f"{point['offered']:.1f}", f"{point['answered']:.1f}"]
     shares = [numbers.percent(point[part]) for part in ("refused", "late", "failed")]
-    return [name, *rates, *shares, *(f"{value:.0f}" for value in point["milliseconds"])]
+    latencies = [f"{value:.0f}" for value in point["milliseconds"]]
+    return [name, *rates, *shares, *latencies, f"{point['milliseconds'][2] / point['milliseconds'][0]:.1f}"]
 
 
 def _bodies(model: MixLM, options: ServeOptions, candidates: int) -> list[dict[str, object]]:

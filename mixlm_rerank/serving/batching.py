@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 MEASURED = 64  # candidates from which on a batch tells how fast the ranker is; a small one tells what a call costs
 SMOOTHING = 0.2
+BATCH_SECONDS = 0.5  # of what waits, about so much is taken at once: all in a batch are answered when its last one is
 
 
 @dataclass(eq=False)
@@ -85,8 +86,9 @@ class Batcher:
         """
         if self._closing:
             raise RequestFailed(503, "the server is shutting down")
-        wait = self.waiting / self._rate if self._rate else 0.0
-        if self.waiting and (self.waiting + len(candidates) > self._limit or wait > seconds):
+        full = self.waiting + len(candidates) > self._limit
+        wait, own = self._seconds(self.waiting), self._seconds(len(candidates))
+        if self.waiting and (full or wait + max(own, BATCH_SECONDS) > seconds):
             raise RequestFailed(429, "the queue is full: try again later", retry_after=max(1, round(wait)))
         job = _Job(reranker, query, candidates)
         self._jobs.append(job)
@@ -115,6 +117,10 @@ class Batcher:
             if self._closing:
                 return
 
+    def _seconds(self, candidates: int) -> float:
+        """About the time that they take; 0 until it is known."""
+        return candidates / self._rate if self._rate else 0.0
+
     def _next_batch(self) -> list[_Job]:
         """The oldest job, and those behind it that are for the same reranker, as many as fit."""
         first = self._jobs[0]
@@ -122,7 +128,8 @@ class Batcher:
         held = 0
         rest: deque[_Job] = deque()
         for job in self._jobs:
-            fits = not batch or held + len(job.candidates) <= self._largest
+            size = held + len(job.candidates)
+            fits = not batch or (size <= self._largest and self._seconds(size) <= BATCH_SECONDS)
             if job.answer.cancelled():  # its deadline is over, or its client has gone
                 self.waiting -= len(job.candidates)
             elif job.reranker is first.reranker and fits:

@@ -77,7 +77,7 @@ def test_waiting_counts_from_the_moment_a_request_was_due(served: Any) -> None:
 
 def test_saturation_is_found(served: Any) -> None:
     best, points = saturation(served(0.02, [200]), BODIES, start=20, seconds=0.7, deadline=0.1)
-    assert 5 < best < 60 and any(point.answered < 0.95 * point.offered for point in points)
+    assert 5 < best < 60 and any(point.answered < 0.99 * point.offered for point in points)
     grown, halved = points[:-2], points[-2:]
     assert [point.offered for point in grown] == sorted(point.offered for point in grown)
     assert all(grown[-1].offered > point.offered for point in halved)
