@@ -91,9 +91,10 @@ def test_a_server_that_serves_nothing_is_named(served: Any) -> None:
 @pytest.mark.slow
 def test_the_benchmark_of_the_server(tiny: Any, tmp_path: Path, mixlm: Any) -> None:
     tiny("bert", tokens=4).save_pretrained(tmp_path / "model")
-    command = f"bench serve --output {tmp_path}/out --model {tmp_path}/model --documents 200 --candidates 10"
+    command = f"bench serve --output {tmp_path}/out --model {tmp_path}/model --documents 200 --candidates 20"
     done = mixlm(f"{command} --seconds 1 --soak 2")
     assert done.code == 0, done.err
     assert "Saturation: " in done.out and "times as many" in done.out
     found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert found["loads"]["0.5"]["answered"] > 0 and found["soak"]["after"] > 0
+    assert all(found[f"loads of {size}"]["0.5"]["answered"] > 0 for size in (20, 10))
+    assert found["soak"]["after"] > 0
