@@ -115,7 +115,7 @@ TABLE = {
         BUILD.replace("--model model", "--model empty"), ["empty is not a saved MixLM", "config.json"]
     ),
     "unknown device": Bad(f"{BUILD} --device gpu", ["'gpu'", "cpu, cuda"]),
-    "unknown dtype": Bad(f"{RERANK} --dtype int8", ["float32, bfloat16 or float16", "'int8'"]),
+    "unknown dtype": Bad(f"{RERANK} --dtype int4", ["float32, bfloat16, float16 or", "'int4'"]),
     "init over something": Bad("model init model --item-encoder a --ranker b", ["model exists", "choose another"]),
     "init from nothing": Bad("model init new --item-encoder no/where --ranker b --offline", ["'no/where'"]),
     # indexes
