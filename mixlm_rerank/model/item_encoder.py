@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .config import MixLMConfig
 from .families import position_offset
+from .packed import plain_pass
 from .sampling import cluster_means, last_states, rarity
 from .template import Template
 
@@ -23,7 +24,7 @@ __all__ = ["ItemEncoder", "Progress"]
 # Token positions a forward pass: measured on 2 CPU cores, where 1,000 to 4,000 are equally fast and more is slower.
 POSITIONS_PER_FORWARD = 2048
 # Below about 16 positions matrix products take another kernel, which rounds differently; batches of documents are
-# filled up to this. Not those of queries: nothing stored depends on their last bits, and filling them costs.
+# filled up to this. Not those of queries, which also take another pass: nothing stored depends on their last bits.
 FEWEST_POSITIONS = 64
 
 
@@ -52,7 +53,8 @@ class ItemEncoder(nn.Module):
         self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size))
         special = tokenizer.all_special_ids
         self.register_buffer("rarity", rarity(backbone.config.vocab_size, special), persistent=False)
-        positions: int = backbone.config.max_position_embeddings - position_offset(backbone)
+        self._plain, self._first_position = plain_pass(backbone), position_offset(backbone)
+        positions: int = backbone.config.max_position_embeddings - self._first_position
         if config.max_document_tokens + config.memory_tokens > positions:
             raise InputError(
                 f"max_document_tokens={config.max_document_tokens} and {config.memory_tokens} memory tokens do not fit "
@@ -67,11 +69,22 @@ class ItemEncoder(nn.Module):
 
     def _states(self, input_ids: Tensor) -> Tensor:
         """Final hidden states, memory tokens included. [b, length] -> [b, length + memory, d]."""
-        embeds = self.backbone.get_input_embeddings()(input_ids)
+        embeds = self._embeds(input_ids)
+        return self.backbone(inputs_embeds=embeds, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    def _states_by_lean_pass(self, input_ids: Tensor) -> Tensor:
+        """:meth:`_states` up to rounding, sooner for few positions."""
+        if self._plain is None:
+            return self._states(input_ids)
+        embeds = self._embeds(input_ids)
+        return self._plain(embeds, torch.arange(embeds.shape[1], device=embeds.device) + self._first_position)
+
+    def _embeds(self, input_ids: Tensor) -> Tensor:
+        embeds: Tensor = self.backbone.get_input_embeddings()(input_ids)
         if len(self.memory):
             memory = self.memory.to(embeds.dtype).expand(len(input_ids), -1, -1)
             embeds = torch.cat([embeds, memory], dim=1)
-        return self.backbone(inputs_embeds=embeds, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+        return embeds
 
     def forward_padded(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Embedding tokens of documents of any lengths in one forward pass, for training. -> [n, tokens, d].
@@ -137,8 +150,8 @@ class ItemEncoder(nn.Module):
     def query_states(self, queries: Sequence[str]) -> list[Tensor]:
         """Final hidden states of queries, memory tokens included, for the residual. float32 [length, d] each."""
         states: dict[int, Tensor] = {}
-        for rows, own in self._forwards(self.query_ids(queries), fewest=1):
-            states |= dict(zip(rows, own.float().cpu(), strict=True))
+        for rows, batch in self._batches(self.query_ids(queries)):
+            states |= dict(zip(rows, self._states_by_lean_pass(batch).float().cpu(), strict=True))
         return [states[row] for row in range(len(queries))]
 
     def embedding_of(self, states: Tensor) -> Tensor:
@@ -154,9 +167,10 @@ class ItemEncoder(nn.Module):
 
     def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
         out = np.empty((len(ids), self.config.tokens, self.hidden_size), dtype=np.float32)
-        for rows, states in self._forwards(ids):
-            own = torch.tensor([ids[row] for row in rows], device=states.device)
-            out[rows] = self._sampled(states, own).float().cpu().numpy()
+        for rows, batch in self._batches(ids):
+            copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
+            states = self._states(batch.repeat(copies, 1))[: len(rows)]
+            out[rows] = self._sampled(states, batch).float().cpu().numpy()
             if bar is not None:
                 bar.update(len(rows))
         if not np.isfinite(out).all():
@@ -164,12 +178,10 @@ class ItemEncoder(nn.Module):
             raise InputError(f"the item encoder gave a non-finite embedding token for text {row}: broken weights?")
         return out
 
-    def _forwards(self, ids: list[list[int]], fewest: int = FEWEST_POSITIONS) -> Iterator[tuple[list[int], Tensor]]:
-        """Row numbers of texts of one length, and their states [b, length, d]; ``fewest`` positions a forward pass."""
+    def _batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Row numbers of texts of one length, and their ids [b, length]."""
         for rows in _batches_of_one_length(ids):
-            batch = torch.tensor([ids[row] for row in rows], device=self.backbone.device)
-            copies = -(-fewest // max(batch.numel(), 1))
-            yield rows, self._states(batch.repeat(copies, 1))[: len(rows)]
+            yield rows, torch.tensor([ids[row] for row in rows], device=self.backbone.device)
 
 
 def _batches_of_one_length(ids: list[list[int]]) -> Iterator[list[int]]:

@@ -1,7 +1,7 @@
-"""Packed forward passes of the commonest backbones: their own modules, but the last layer runs where it is read alone.
+"""Lean forward passes of the commonest backbones, through their own modules.
 
-Only the score token's state is read. Everything else that the last layer would compute (the queries, the feed-forward
-part of embedding tokens and prefix) has no reader: one sixth of a small model. Other backbones run whole.
+Packed: only the score token's state is read. Everything else that the last layer would compute (the queries, the
+feed-forward part of embedding tokens and prefix) has no reader: one sixth of a small model. Other backbones run whole.
 """
 
 from __future__ import annotations
@@ -11,25 +11,36 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from .attention import PackedLayout, PackedTiles, tiles_of
+from .products import product
 
-__all__ = ["PackedPass", "packed_pass"]
+__all__ = ["PackedPass", "PlainPass", "packed_pass", "plain_pass"]
 
 # Input embeddings [n, d], position ids [n], token types [n] and the layout of a flattened sequence -> the states of all
 # score tokens, [items, d].
 PackedPass = Callable[[Tensor, Tensor, Tensor, PackedLayout], Tensor]
+# Input embeddings [b, length, d] and position ids [length] of texts of one length -> all their states, [b, length, d].
+PlainPass = Callable[[Tensor, Tensor], Tensor]
+
+BERTS = ("BertModel", "RobertaModel", "XLMRobertaModel")
 
 
 def packed_pass(backbone: PreTrainedModel) -> PackedPass | None:
     """The packed pass of a backbone, or None if its layers are none of those known here."""
     kind = type(backbone).__name__
-    if kind in ("BertModel", "RobertaModel", "XLMRobertaModel"):
+    if kind in BERTS:
         return _Bert(backbone)
     if kind in ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"):
         return _Decoder(backbone)
     return None
+
+
+def plain_pass(backbone: PreTrainedModel) -> PlainPass | None:
+    """The plain pass of a backbone, without a mask, or None if its layers are none of those that gain by it."""
+    return _Bert(backbone).plain if type(backbone).__name__ in BERTS else None
 
 
 class _Bert:
@@ -48,14 +59,32 @@ class _Bert:
             states = self._layer(layer, states, states, tiles.attend)
         return self._layer(last, states[layout.score_rows(states.device)], states, tiles.attend_scores)
 
+    def plain(self, embeds: Tensor, positions: Tensor) -> Tensor:
+        batch, length, _ = embeds.shape
+
+        def attend(*parts: Tensor, scale: float) -> Tensor:
+            q, k, v = (part.unflatten(0, (batch, length)).transpose(1, 2) for part in parts)
+            return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
+
+        states = self._backbone.embeddings(inputs_embeds=embeds, position_ids=positions[None]).flatten(0, 1)
+        for layer in self._backbone.encoder.layer:
+            states = self._layer(layer, states, states, attend)
+        every: Tensor = states.unflatten(0, (batch, length))
+        return every
+
     @staticmethod
     def _layer(layer: Any, rows: Tensor, states: Tensor, attend: Callable[..., Tensor]) -> Tensor:
         """New states of ``rows``, which see ``states``."""
-        own = layer.attention.self
+        own, after, last = layer.attention.self, layer.attention.output, layer.output
         heads = (-1, own.num_attention_heads, own.attention_head_size)
-        q, k, v = own.query(rows).view(heads), own.key(states).view(heads), own.value(states).view(heads)
-        rows = layer.attention.output(attend(q, k, v, own.scaling).flatten(1), rows)
-        new: Tensor = layer.output(layer.intermediate(rows), rows)
+        q, k, v = (
+            product(part, source).view(heads)
+            for part, source in ((own.query, rows), (own.key, states), (own.value, states))
+        )
+        attended = attend(q, k, v, scale=own.scaling).flatten(1)
+        rows = after.LayerNorm(after.dropout(product(after.dense, attended)) + rows)
+        inner = layer.intermediate.intermediate_act_fn(product(layer.intermediate.dense, rows))
+        new: Tensor = last.LayerNorm(last.dropout(product(last.dense, inner)) + rows)
         return new
 
 

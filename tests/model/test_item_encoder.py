@@ -164,3 +164,17 @@ def test_a_new_model_starts_as_the_bi_encoder_that_it_is_made_of() -> None:
     ours = torch.from_numpy(model.encode(texts)[:, -1])
     cosines = torch.nn.functional.cosine_similarity(ours, torch.from_numpy(theirs))
     torch.testing.assert_close(cosines, torch.ones(3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("memory_tokens", [0, 4])
+def test_queries_have_the_states_of_the_backbones_own_pass(
+    tiny: Callable[..., MixLM], threads: int, architecture: str, memory_tokens: int
+) -> None:
+    """They take a leaner one where there is one: several of one length at once, and of others, in any order."""
+    encoder = tiny(architecture, memory_tokens=memory_tokens).item_encoder
+    queries = ["a dog", "yes", "the moon is a rock", "a cat", "mail man " * 20, "a dog"]
+    with torch.inference_mode():
+        expected = encoder.token_states(encoder.query_ids(queries))
+    for found, own in zip(encoder.query_states(queries), expected, strict=True):
+        torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-4)
