@@ -14,7 +14,6 @@ Haystack reads it with ``Pipeline.loads(text, allowed_modules=["mixlm_rerank.int
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.integrations.documents import docid_in, rank_documents
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Missing
 
@@ -105,7 +105,7 @@ class MixLMRanker:
         scaled = self.scale_score if scale_score is None else scale_score
         found = []
         for each in ranked:
-            score = each.score if not scaled else 0.0 if each.missing else _sigmoid(each.score)
+            score = probability(each.score, missing=each.missing) if scaled else each.score
             if threshold is None or (score >= threshold and not each.missing):
                 found.append(replace(documents[each.place], score=score))
         return {"documents": found[: top_k or self.top_k]}
@@ -114,7 +114,3 @@ class MixLMRanker:
 def _check_top_k(top_k: int | None) -> None:
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k must be at least 1, not {top_k}")
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from .types import Candidate, ScoredDoc
 
-__all__ = ["interpolated", "ranked", "unranked", "verified"]
+__all__ = ["interpolated", "probability", "ranked", "unranked", "verified"]
 
 
 def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: NDArray[np.float64]) -> list[ScoredDoc]:
@@ -32,6 +33,18 @@ def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: ND
 def unranked(candidates: Sequence[Candidate]) -> list[ScoredDoc]:
     """Candidates as they stand, in the form of ranked documents."""
     return [ScoredDoc(hit.docid, hit.score, rank, hit.score) for rank, hit in enumerate(candidates, 1)]
+
+
+def probability(log_odds: float, *, missing: bool = False) -> float:
+    """The sigmoid of log-odds; 0 for a missing document.
+
+    >>> probability(0.0), probability(-1000.0), probability(5.0, missing=True)
+    (0.5, 0.0, 0.0)
+    """
+    if missing:
+        return 0.0
+    odds = math.exp(-abs(log_odds))  # at most 1: never an overflow
+    return 1 / (1 + odds) if log_odds >= 0 else odds / (1 + odds)
 
 
 def interpolated(scores: NDArray[np.float64], first_stage: NDArray[np.float64], weight: float) -> NDArray[np.float64]:

@@ -31,9 +31,9 @@ LAYERS = {
         *("data", "errors", "minilm", "types", "progress"),
     },
     "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress"},
-    "serving": {"integrations", "reranker", "index", "model", "errors", "types"},
+    "serving": {"integrations", "reranker", "ranking", "index", "model", "errors", "types"},
     "integrations": {
-        *("integrations", "data", "reranker", "texts", "index", "model"),
+        *("integrations", "data", "reranker", "ranking", "texts", "index", "model"),
         *("errors", "types", "progress"),
     },
 }

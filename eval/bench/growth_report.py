@@ -113,9 +113,10 @@ def _memory_table(memory: Mapping[str, Mapping[str, int]]) -> str:
     rows = [
         [
             name,
-            *(numbers.size(found[part]) for part in ("loaded", "peak", "growth")),
+            *(numbers.size(found[part]) for part in ("loaded", "peak", "growth", "private")),
             numbers.count(found["candidates"]),
         ]
         for name, found in memory.items()
     ]
-    return markdown_rows(["index", "model loaded", "peak while reranking", "growth", "candidates"], rows)
+    columns = ("index", "model loaded", "peak while reranking", "growth", "of it private", "candidates")
+    return markdown_rows(columns, rows)

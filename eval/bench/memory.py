@@ -15,6 +15,7 @@ from random import Random
 import torch
 
 from mixlm_rerank.errors import MixLMError
+from mixlm_rerank.eval.bench.private_memory import most_private_memory, private_memory
 from mixlm_rerank.eval.bench.stores import random_docids
 from mixlm_rerank.eval.machine import peak_memory, reset_peak_memory
 from mixlm_rerank.index import TokenIndex
@@ -30,8 +31,9 @@ def rerank_memory(model: MixLM, index: Path, candidates: int, query: str) -> dic
     """Bytes of resident memory of a fresh process that reranks once, at the largest budget, on the CPU.
 
     Returns:
-        ``loaded``: with the model loaded. ``peak``: most while reranking; the pages of the index that were touched are
-        in it. ``growth``: the difference.
+        ``loaded``: with the model loaded. ``peak``: most while reranking. ``growth``: the difference. ``private``: what
+        of that no file is behind (0 where the system does not tell); the rest are pages of the index, which the system
+        maps by the megabyte and takes back when memory is short.
 
     Raises MixLMError if the process fails: a model that was not loaded from a folder or by name, say.
     """
@@ -52,9 +54,11 @@ def _measure(model: str, index: str, candidates: str, threads: str, query: str) 
     reset_peak_memory()  # loading takes more than the loaded model, which would hide what comes after
     store = TokenIndex(index)
     docids = random_docids(int(candidates), len(store), Random(0))
-    Reranker(loaded_model, store).rerank(query, [(docid, 0.0) for docid in docids])
+    private = private_memory()
+    with most_private_memory() as most_private:
+        Reranker(loaded_model, store).rerank(query, [(docid, 0.0) for docid in docids])
     peak = _most()
-    return {"loaded": loaded, "peak": peak, "growth": peak - loaded}
+    return {"loaded": loaded, "peak": peak, "growth": peak - loaded, "private": most_private[0] - private}
 
 
 def _most() -> int:

@@ -7,13 +7,12 @@ line of JSON.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 import time
 from pathlib import Path
 from random import Random
 
+from mixlm_rerank.eval.bench.private_memory import most_private_memory, private_memory
 from mixlm_rerank.eval.bench.stores import random_docids, random_index
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.manifest import Manifest
@@ -28,20 +27,12 @@ def writing(path: str, documents: str, tokens: str, dim: str) -> dict[str, float
     size = Quantiser("int8", int(tokens), int(dim)).record_bytes
     rows = Segments.rows_per_segment(size)
     manifest = Manifest("0" * 16, "none", int(tokens), int(dim), "int8", "random", rows)
-    before, most, done = private_memory(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            most[0] = max(most[0], private_memory())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started = time.perf_counter()
-    random_index(Path(path), manifest, int(documents))
-    seconds = time.perf_counter() - started
-    done.set()
-    watcher.join()
-    return {"writing_seconds": seconds, "writing_memory": max(most[0], before) - before}
+    before = private_memory()
+    with most_private_memory() as most:
+        started = time.perf_counter()
+        random_index(Path(path), manifest, int(documents))
+        seconds = time.perf_counter() - started
+    return {"writing_seconds": seconds, "writing_memory": most[0] - before}
 
 
 def opening(path: str) -> dict[str, float]:
@@ -57,14 +48,6 @@ def opening(path: str) -> dict[str, float]:
         "open_memory": opened - before,
         "fetched_memory": private_memory() - before,
     }
-
-
-def private_memory() -> int:
-    """Bytes that this process shares with no other and no file (Linux: RssAnon)."""
-    for line in Path(f"/proc/{os.getpid()}/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 if __name__ == "__main__":

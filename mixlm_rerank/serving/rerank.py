@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixlm_rerank.integrations.documents import Documents
+from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.failures import RequestFailed
@@ -57,7 +57,7 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
     everything = made.documents.placed(docs)
     for placed in everything[: request.top_n]:
         text = made.texts[placed.place]
-        score = placed.score if request.raw_scores else 0.0 if placed.missing else _sigmoid(placed.score)
+        score = placed.score if request.raw_scores else probability(placed.score, missing=placed.missing)
         results.append(
             Result(
                 index=placed.place,
@@ -74,7 +74,3 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
         meta={"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "timings_ms": timings},
         usage={"documents": len(made.texts), "missing": sum(placed.missing for placed in everything)},
     )
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
