@@ -102,7 +102,7 @@ class Curves:
             sizes = [index.info().bytes for index in indexes.values()]
         return {**found, "bytes": sizes, "max_document_tokens": self._model.config.max_document_tokens}
 
-    def memory(self, documents: int) -> dict[str, int]:
+    def memory(self, documents: int) -> dict[str, int | None]:
         """Of a process that reranks out of an index of so many documents."""
         count = min(MEMORY_CANDIDATES, documents)
         self._index(documents)

@@ -109,11 +109,12 @@ def _said(name: str, curve: Mapping[str, Any], values: Mapping[str, Any]) -> str
     return said
 
 
-def _memory_table(memory: Mapping[str, Mapping[str, int]]) -> str:
+def _memory_table(memory: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         [
             name,
-            *(numbers.size(found[part]) for part in ("loaded", "peak", "growth", "private")),
+            *(numbers.size(found[part]) for part in ("loaded", "peak", "growth")),
+            None if found["private"] is None else numbers.size(found["private"]),
             numbers.count(found["candidates"]),
         ]
         for name, found in memory.items()

@@ -15,7 +15,7 @@ from random import Random
 import torch
 
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.eval.bench.private_memory import most_private_memory, private_memory
+from mixlm_rerank.eval.bench.private_memory import private_growth
 from mixlm_rerank.eval.bench.stores import random_docids
 from mixlm_rerank.eval.machine import peak_memory, reset_peak_memory
 from mixlm_rerank.index import TokenIndex
@@ -27,13 +27,13 @@ __all__ = ["rerank_memory"]
 UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
 
 
-def rerank_memory(model: MixLM, index: Path, candidates: int, query: str) -> dict[str, int]:
+def rerank_memory(model: MixLM, index: Path, candidates: int, query: str) -> dict[str, int | None]:
     """Bytes of resident memory of a fresh process that reranks once, at the largest budget, on the CPU.
 
     Returns:
         ``loaded``: with the model loaded. ``peak``: most while reranking. ``growth``: the difference. ``private``: what
-        of that no file is behind (0 where the system does not tell); the rest are pages of the index, which the system
-        maps by the megabyte and takes back when memory is short.
+        of that no file is behind, None if the system is silent; the rest are pages of the index, which the system maps
+        by the megabyte and takes back when memory is short.
 
     Raises MixLMError if the process fails: a model that was not loaded from a folder or by name, say.
     """
@@ -42,23 +42,21 @@ def rerank_memory(model: MixLM, index: Path, candidates: int, query: str) -> dic
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise MixLMError(f"the process that measures memory failed: {last}")
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, int | None] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _measure(model: str, index: str, candidates: str, threads: str, query: str) -> dict[str, int]:
+def _measure(model: str, index: str, candidates: str, threads: str, query: str) -> dict[str, int | None]:
     torch.set_num_threads(int(threads))
     loaded_model = MixLM.from_pretrained(model, device="cpu", dtype="float32", local_files_only=True)
     most = _most()
     loaded = _resident() or most
     reset_peak_memory()  # loading takes more than the loaded model, which would hide what comes after
-    store = TokenIndex(index)
-    docids = random_docids(int(candidates), len(store), Random(0))
-    private = private_memory()
-    with most_private_memory() as most_private:
-        Reranker(loaded_model, store).rerank(query, [(docid, 0.0) for docid in docids])
+    docids = random_docids(int(candidates), len(TokenIndex(index)), Random(0))
+    hits = [(docid, 0.0) for docid in docids]
+    private = private_growth(lambda: Reranker(loaded_model, TokenIndex(index)).rerank(query, hits))
     peak = _most()
-    return {"loaded": loaded, "peak": peak, "growth": peak - loaded, "private": most_private[0] - private}
+    return {"loaded": loaded, "peak": peak, "growth": peak - loaded, "private": private}
 
 
 def _most() -> int:

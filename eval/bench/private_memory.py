@@ -1,41 +1,38 @@
-"""Memory that a process shares with no other and no file (Linux: RssAnon)."""
+"""How much private memory a piece of work takes."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
-__all__ = ["most_private_memory", "private_memory"]
+from mixlm_rerank.eval.machine import private_memory
 
-STATUS = Path("/proc/self/status")
+__all__ = ["private_growth"]
+
 EVERY = 0.005  # seconds
 
 
-def private_memory() -> int:
-    """Bytes now; 0 where the system does not tell."""
-    try:
-        lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
+def private_growth(work: Callable[[], object]) -> int | None:
+    """Most private bytes while ``work`` runs, beyond those before; at every 5 ms. None if the system is silent."""
+    before = private_memory()
+    if before is None:
+        work()
+        return None
+    most, done = [before], threading.Event()
 
-
-@contextmanager
-def most_private_memory() -> Iterator[list[int]]:
-    """The most bytes while this is open, looked at every 5 ms: the list's one number."""
-    most, done = [private_memory()], threading.Event()
+    def look() -> None:
+        most.append(max(most.pop(), private_memory() or 0))
 
     def watch() -> None:
         while not done.wait(EVERY):
-            most[0] = max(most[0], private_memory())
+            look()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield most
+        work()
     finally:
         done.set()
         watcher.join()
-        most[0] = max(most[0], private_memory())
+    look()
+    return most[0] - before

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from random import Random
 
-from mixlm_rerank.eval.bench.private_memory import most_private_memory, private_memory
+from mixlm_rerank.eval.bench.private_memory import private_growth
 from mixlm_rerank.eval.bench.stores import random_docids, random_index
+from mixlm_rerank.eval.machine import private_memory
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.manifest import Manifest
 from mixlm_rerank.index.quantiser import Quantiser
@@ -22,31 +23,28 @@ from mixlm_rerank.index.segments import Segments
 __all__ = ["opening", "writing"]
 
 
-def writing(path: str, documents: str, tokens: str, dim: str) -> dict[str, float]:
+def writing(path: str, documents: str, tokens: str, dim: str) -> dict[str, float | None]:
     """Write an index. Returns seconds, and the most private memory while at it, beyond that before."""
     size = Quantiser("int8", int(tokens), int(dim)).record_bytes
     rows = Segments.rows_per_segment(size)
     manifest = Manifest("0" * 16, "none", int(tokens), int(dim), "int8", "random", rows)
-    before = private_memory()
-    with most_private_memory() as most:
-        started = time.perf_counter()
-        random_index(Path(path), manifest, int(documents))
-        seconds = time.perf_counter() - started
-    return {"writing_seconds": seconds, "writing_memory": most[0] - before}
+    started = time.perf_counter()
+    growth = private_growth(lambda: random_index(Path(path), manifest, int(documents)))
+    return {"writing_seconds": time.perf_counter() - started, "writing_memory": growth}
 
 
-def opening(path: str) -> dict[str, float]:
+def opening(path: str) -> dict[str, float | None]:
     """Open an index and fetch a document. Returns seconds of opening, and private memory before the fetch and after."""
-    before = private_memory()
+    before = private_memory() or 0
     started = time.perf_counter()
     index = TokenIndex(path)
     seconds = time.perf_counter() - started
-    opened = private_memory()
+    opened = private_memory() or 0
     index.fetch(random_docids(min(1000, len(index)), len(index), Random(0)))
     return {
         "open_seconds": seconds,
         "open_memory": opened - before,
-        "fetched_memory": private_memory() - before,
+        "fetched_memory": (private_memory() or 0) - before,
     }
 
 

@@ -49,7 +49,7 @@ def write_store(kept: Mapping[str, Any], folder: Path, options: StoreOptions) ->
             f"{points[row]['over_bare']:.2f}",
             numbers.milliseconds(1e3 * cell["open_seconds"]),
             numbers.size(cell["open_memory"]),
-            numbers.size(cell["writing_memory"]),
+            None if cell["writing_memory"] is None else numbers.size(cell["writing_memory"]),
             numbers.count(round(cell["documents"] / cell["writing_seconds"])),
             numbers.size(cell["disk"]),
             f"{points[row]['over_payload']:.3f}",

@@ -1,4 +1,4 @@
-"""A ranker's linear layers in int8: faster on a CPU, and a little off."""
+"""A ranker's linear layers in int8: faster on a CPU, a little off, see ``docs/speed.md``."""
 
 from __future__ import annotations
 

@@ -38,14 +38,19 @@ def test_a_divided_product_is_the_layers_own(rows: int, features: int, inner: in
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("threads")
-def test_what_is_no_plain_layer_and_what_is_trained_runs_as_it_is() -> None:
+def test_what_is_no_plain_layer_and_what_is_trained_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     class Doubled(nn.Linear):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(input)
 
+    def refuse(*_: object) -> torch.Tensor:
+        raise AssertionError("divided")
+
+    monkeypatch.setattr(torch, "bmm", refuse)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     x, doubled, plain = torch.randn(5, 64), Doubled(64, 192), nn.Linear(64, 192)
     with torch.inference_mode():
         assert torch.equal(product(doubled, x), doubled(x))
+        with pytest.raises(AssertionError, match="divided"):
+            product(plain, x)
     assert torch.equal(product(plain, x), plain(x))
-    assert product(plain, x).requires_grad

@@ -58,6 +58,27 @@ def test_sameness_holds_with_every_residual_and_with_memory_tokens(
     torch.testing.assert_close(fast, ReferenceScorer(model).score(QUERY, tokens), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "xlm-roberta"])
+def test_products_that_are_divided_among_cores_change_no_score(
+    tiny: Callable[..., MixLM], architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is computed by one core, with a query that takes the backbone's own pass."""
+    model = tiny(architecture, residual="late")
+    tokens, plain, divided = random_tokens(20, 3), torch.bmm, []
+    monkeypatch.setattr(model.item_encoder, "_plain", None)
+    expected = ReferenceScorer(model).score(QUERY, tokens)
+    monkeypatch.undo()
+    monkeypatch.setattr("mixlm_rerank.model.products.FEWEST_FEATURES", 1)
+    monkeypatch.setattr(torch, "bmm", lambda a, b: divided.append(len(a)) or plain(a, b))
+    torch.set_num_threads(2)
+    try:
+        fast = SharedPrefixScorer(model).score(QUERY, tokens)
+    finally:
+        torch.set_num_threads(1)
+    assert set(divided) == {2}
+    torch.testing.assert_close(fast, expected, atol=TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_candidate_scores_the_same_alone_among_7_and_among_300_in_any_order(
     tiny: Callable[..., MixLM], architecture: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def test_growth_has_its_curves_and_memory_and_leaves_no_index(place: Path) -> No
     assert set(found["candidates"]["line"]) == {"intercept", "slope", "departure"}
     memory = found["memory"]["100 documents"]
     assert memory["candidates"] == 100
-    assert 0 <= memory["private"] <= memory["growth"] + 2**22  # the system counts in batches
+    if sys.platform == "linux":
+        assert 0 < memory["private"] <= memory["growth"] + 2**22  # the system counts in batches
     assert 0 <= memory["growth"] == memory["peak"] - memory["loaded"] < 500e6 < 5 * memory["loaded"]
     assert found["tokens"] == 4 and not Path("all/growth/indexes").exists()
 
