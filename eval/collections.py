@@ -14,7 +14,7 @@ from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_da
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
 
-__all__ = ["Collection", "SomeDocuments", "open_collection", "sampled", "some_ids"]
+__all__ = ["Collection", "SomeDocuments", "judged_documents", "open_collection", "sampled", "some_ids"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -105,6 +105,13 @@ def sampled(collection: Collection, count: int | None, seed: int = 0) -> Collect
         queries={qid: text for qid, text in collection.queries.items() if qid in kept},
         qrels={qid: grades for qid, grades in collection.qrels.items() if qid in kept},
     )
+
+
+def judged_documents(collection: Collection) -> Collection:
+    """The collection with those documents alone that are judged for some query; its name then says so."""
+    judged = frozenset(docid for grades in collection.qrels.values() for docid in grades)
+    corpus = None if collection.corpus is None else SomeDocuments(collection.corpus, judged)
+    return replace(collection, name=f"{collection.name} (judged documents)", corpus=corpus)
 
 
 Parts = tuple[str, Corpus | None, dict[str, str], dict[str, dict[str, int]]]

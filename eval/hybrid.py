@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.model.item_encoder import ItemEncoder
+from mixlm_rerank.model.positions import positions_per_forward
 
 __all__ = ["BM25Scores", "HybridTeacher", "HybridWeights", "max_sim"]
 
@@ -42,7 +43,8 @@ class HybridWeights:
 class HybridTeacher:
     """``cosine * a + MaxSim * b + BM25 / (best BM25 of the query) * c``.
 
-    Every document is read once; its states stay in memory, in float16: 100 KB for 130 tokens of 384 numbers.
+    Every document is read once; its states stay on the encoder's device, in float16: 100 KB for 130 tokens of 384
+    numbers.
 
     Args:
         encoder: of an embedding model; it is not trained.
@@ -59,39 +61,53 @@ class HybridTeacher:
 
     def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """Log-odds of documents, float32 [n]. Raises InputError for one that the corpus has not."""
+        return self.score_batch([query], [texts])[0]
+
+    @torch.inference_mode()
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """The same of many queries, each with documents of its own."""
         weights = self._weights
-        scores = torch.zeros(1, len(texts))
+        scores = [torch.zeros(len(own)) for own in texts]
         if weights.cosine or weights.max_sim:
-            asked, read = self._states(self._encoder.query_ids([query])), self._states_of(texts)
-            if weights.cosine:
-                scores += weights.cosine * (_means(asked) @ _means(read).T)
-            if weights.max_sim:
-                scores += weights.max_sim * max_sim(asked, read)
+            self._read_all(texts)
+            asked = self._states(self._encoder.query_ids(queries))
+            near = [
+                self._nearness(own, [self._read[text] for text in read]) for own, read in zip(asked, texts, strict=True)
+            ]
+            scores = list(torch.cat(near).cpu().split([len(own) for own in texts]))
         if weights.bm25:
-            scores += weights.bm25 * self._bm25([query], texts)
-        return scores[0].numpy()
+            lexical = [weights.bm25 * self._bm25([query], own)[0] for query, own in zip(queries, texts, strict=True)]
+            scores = [own + more for own, more in zip(scores, lexical, strict=True)]
+        return [own.numpy() for own in scores]
+
+    def _nearness(self, query: Tensor, documents: Sequence[Tensor]) -> Tensor:
+        """Weighted cosine and MaxSim, float32 [n]."""
+        weights, near = self._weights, torch.zeros(len(documents), device=query.device)
+        if weights.cosine:
+            near = near + weights.cosine * (_means(documents) @ _means([query]).T)[:, 0]
+        if weights.max_sim:
+            near = near + weights.max_sim * max_sim(query, documents)
+        return near
 
     @cached_property
     def _bm25(self) -> BM25Scores:
         """Made when it is first asked: scores that are stored need none."""
         return BM25Scores(self._documents)
 
-    def _states_of(self, texts: Sequence[str]) -> list[Tensor]:
-        new = list(dict.fromkeys(text for text in texts if text not in self._read))
+    def _read_all(self, texts: Sequence[Sequence[str]]) -> None:
+        new = list(dict.fromkeys(text for own in texts for text in own if text not in self._read))
         states = self._states(self._encoder.document_ids(new))
         self._read |= {text: own.half() for text, own in zip(new, states, strict=True)}
-        return [self._read[text].float() for text in texts]
 
-    @torch.inference_mode()
     def _states(self, ids: Sequence[list[int]]) -> list[Tensor]:
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+        positions = positions_per_forward(self._encoder.backbone.device, POSITIONS_PER_FORWARD)
         states: dict[int, Tensor] = {}
         while order:
-            size = max(1, POSITIONS_PER_FORWARD // len(ids[order[0]]))
+            size = max(1, positions // len(ids[order[0]]))
             rows, order = order[:size], order[size:]
-            found = self._encoder.token_states([ids[row] for row in rows])
-            states |= {row: state.float().cpu() for row, state in zip(rows, found, strict=True)}
-        return [states[row] for row in range(len(ids))]
+            states |= zip(rows, self._encoder.token_states([ids[row] for row in rows]), strict=True)
+        return [states[row].float() for row in range(len(ids))]
 
 
 class BM25Scores:
@@ -124,21 +140,18 @@ class BM25Scores:
         return torch.from_numpy(scores)
 
 
-def max_sim(queries: Sequence[Tensor], documents: Sequence[Tensor]) -> Tensor:
-    """Mean over a query's positions of the best cosine among a document's. [length, d] each -> float32 [q, n].
+def max_sim(query: Tensor, documents: Sequence[Tensor]) -> Tensor:
+    """Mean over a query's positions of the best cosine among a document's. [length, d] each -> float32 [n].
 
-    A query's first and last position, which are special tokens, do not count where there are others.
+    The query's first and last position, which are special tokens, do not count where there are others.
     """
-    padded = pad_sequence([F.normalize(document, dim=-1) for document in documents], batch_first=True)
-    lengths = torch.tensor([len(document) for document in documents])
-    beyond = torch.arange(padded.shape[1]) >= lengths[:, None]
-    rows = []
-    for query in queries:
-        own = F.normalize(query[1:-1] if len(query) > 2 else query, dim=-1)
-        similar = torch.einsum("qd,nld->qnl", own, padded).masked_fill(beyond, -1.0)
-        rows.append(similar.max(dim=2).values.mean(dim=0))
-    return torch.stack(rows)
+    padded = F.normalize(pad_sequence(list(documents), batch_first=True).float(), dim=-1)
+    lengths = torch.tensor([len(document) for document in documents], device=query.device)
+    beyond = torch.arange(padded.shape[1], device=query.device) >= lengths[:, None]
+    own = F.normalize(query[1:-1] if len(query) > 2 else query, dim=-1)
+    similar = (padded @ own.T).masked_fill(beyond[:, :, None], -1.0)
+    return similar.amax(dim=1).mean(dim=1)
 
 
 def _means(states: Sequence[Tensor]) -> Tensor:
-    return F.normalize(torch.stack([state.mean(dim=0) for state in states]), dim=-1)
+    return F.normalize(torch.stack([state.float().mean(dim=0) for state in states]), dim=-1)

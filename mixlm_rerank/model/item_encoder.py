@@ -16,12 +16,13 @@ from ..errors import InputError
 from .config import MixLMConfig
 from .families import position_offset
 from .packed import plain_pass
+from .positions import positions_per_forward
 from .sampling import cluster_means, last_states, rarity
 from .template import Template
 
 __all__ = ["ItemEncoder", "Progress"]
 
-# Token positions a forward pass: measured on 2 CPU cores, where 1,000 to 4,000 are equally fast and more is slower.
+# Token positions a forward pass on a CPU: on 2 cores 1,000 to 4,000 are equally fast and more is slower.
 POSITIONS_PER_FORWARD = 2048
 # Below about 16 positions matrix products take another kernel, which rounds differently; batches of documents are
 # filled up to this. Not those of queries, which also take another pass: nothing stored depends on their last bits.
@@ -91,46 +92,61 @@ class ItemEncoder(nn.Module):
 
         Equal to :meth:`forward` up to rounding.
         """
-        device = self.backbone.device
-        rows = zip(self.token_states(ids), ids, strict=True)
-        return torch.cat([self._sampled(states[None], torch.tensor([own], device=device)) for states, own in rows])
+        padded, lengths = self._padded(ids)
+        return self._sampled(self._states_of_padded(padded, lengths), padded, lengths)
 
     def token_states(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Final hidden states of every position, memory tokens included: one [length, d] a text, in one forward pass.
+        """Final hidden states, memory tokens included: one [length, d] a text, in one forward pass."""
+        padded, lengths = self._padded(ids)
+        states = self._states_of_padded(padded, lengths)
+        return [own[: len(row) + len(self.memory)] for own, row in zip(states, ids, strict=True)]
 
-        Padding stands at the end and is masked.
-        """
-        embedding = self.backbone.get_input_embeddings()
+    def _padded(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids padded at the end, [n, longest], and lengths, [n]."""
+        padded = pad_sequence([torch.tensor(row, dtype=torch.long) for row in ids], batch_first=True)
         device = self.backbone.device
-        text = embedding(torch.tensor([token for row in ids for token in row], device=device))
-        rows = [torch.cat([row, self.memory.to(row.dtype)]) for row in torch.split(text, [len(row) for row in ids])]
-        embeds = pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        mask = torch.arange(embeds.shape[1], device=device) < lengths[:, None]
-        states = self.backbone(inputs_embeds=embeds, attention_mask=mask.long(), use_cache=False).last_hidden_state
-        return [padded[: len(row)] for padded, row in zip(states, rows, strict=True)]
+        return padded.to(device), torch.tensor([len(row) for row in ids], device=device)
+
+    def _states_of_padded(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Final hidden states, memory tokens right after each text's own. -> [n, longest + memory, d]."""
+        embeds, count = self._embeds(ids), len(self.memory)
+        if count:
+            places = lengths[:, None] + torch.arange(count, device=ids.device)
+            places = places[:, :, None].expand(-1, -1, embeds.shape[2])
+            embeds = embeds.scatter(1, places, embeds[:, -count:])
+        mask = torch.arange(embeds.shape[1], device=ids.device) < lengths[:, None] + count
+        return self.backbone(inputs_embeds=embeds, attention_mask=mask.long(), use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
     def query_ids(self, queries: Sequence[str]) -> list[list[int]]:
         """Token ids of queries in the template."""
         return self._query.ids([self.config.query_prompt + query for query in queries])
 
-    def _sampled(self, states: Tensor, ids: Tensor) -> Tensor:
-        """Final hidden states of texts -> embedding tokens. [b, length + memory, d], [b, length] -> [b, tokens, d]."""
-        count = self.config.tokens
+    def _sampled(self, states: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Final hidden states of texts -> embedding tokens. [b, length + memory, d], [b, length] -> [b, tokens, d].
+
+        ``lengths``: of the texts without memory tokens, [b], where they are padded; None: all the same.
+        """
+        count, memory = self.config.tokens, len(self.memory)
+        whole_lengths = None if lengths is None else lengths + memory
         if self.config.pooling == "last":
-            return last_states(states, count)
+            return last_states(states, count, whole_lengths)
         text = states[:, : ids.shape[1]]
-        whole = self._whole(text)
-        if len(self.memory):
-            return torch.cat([last_states(states, count - 1), whole[:, 1:]], dim=1)
+        whole = self._whole(text, lengths)
+        if memory:
+            return torch.cat([last_states(states, count - 1, whole_lengths), whole[:, 1:]], dim=1)
         parts = [whole[:, -count:]]
         if count > 2:
-            parts.insert(0, cluster_means(text, ids, self.rarity[ids].float(), count - 2))
+            parts.insert(0, cluster_means(text, ids, self.rarity[ids].float(), count - 2, lengths))
         return torch.cat(parts, dim=1)
 
-    def _whole(self, text: Tensor) -> Tensor:
+    def _whole(self, text: Tensor, lengths: Tensor | None = None) -> Tensor:
         """First state and mean, the one that is the bi-encoder's embedding last. [b, length, d] -> [b, 2, d]."""
-        first, mean = text[:, :1], text.mean(dim=1, keepdim=True)
+        if lengths is None:
+            mean = text.mean(dim=1, keepdim=True)
+        else:
+            real = torch.arange(text.shape[1], device=text.device) < lengths[:, None]
+            mean = (text * real[:, :, None]).sum(dim=1, keepdim=True) / lengths[:, None, None]
+        first = text[:, :1]
         return torch.cat([mean, first] if self.config.pooling == "cls" else [first, mean], dim=1)
 
     def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -151,7 +167,7 @@ class ItemEncoder(nn.Module):
         """Final hidden states of queries, memory tokens included, for the residual. float32 [length, d] each."""
         states: dict[int, Tensor] = {}
         for rows, batch in self._batches(self.query_ids(queries)):
-            states |= dict(zip(rows, self._states_by_lean_pass(batch).float().cpu(), strict=True))
+            states |= dict(zip(rows, self._states_by_lean_pass(batch).float(), strict=True))
         return [states[row] for row in range(len(queries))]
 
     def embedding_of(self, states: Tensor) -> Tensor:
@@ -161,9 +177,9 @@ class ItemEncoder(nn.Module):
         return self._whole(states[None, : len(states) - len(self.memory)])[0, -1]
 
     def embed_queries(self, queries: Sequence[str]) -> Tensor:
-        """The bi-encoder's query embeddings. Returns float32 [n, d]."""
+        """The bi-encoder's query embeddings. Returns float32 [n, d] on the CPU."""
         found = [self.embedding_of(states) for states in self.query_states(queries)]
-        return torch.stack(found) if found else torch.empty(0, self.hidden_size)
+        return torch.stack(found).cpu() if found else torch.empty(0, self.hidden_size)
 
     def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
         out = np.empty((len(ids), self.config.tokens, self.hidden_size), dtype=np.float32)
@@ -180,17 +196,18 @@ class ItemEncoder(nn.Module):
 
     def _batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Row numbers of texts of one length, and their ids [b, length]."""
-        for rows in _batches_of_one_length(ids):
+        positions = positions_per_forward(self.backbone.device, POSITIONS_PER_FORWARD)
+        for rows in _batches_of_one_length(ids, positions):
             yield rows, torch.tensor([ids[row] for row in rows], device=self.backbone.device)
 
 
-def _batches_of_one_length(ids: list[list[int]]) -> Iterator[list[int]]:
+def _batches_of_one_length(ids: list[list[int]], positions: int) -> Iterator[list[int]]:
     """Row numbers in batches of equal length, longest first: what does not fit in memory fails at once."""
     by_length: dict[int, list[int]] = {}
     for row, sequence in enumerate(ids):
         by_length.setdefault(len(sequence), []).append(row)
     for length in sorted(by_length, reverse=True):
         rows = by_length[length]
-        size = max(1, POSITIONS_PER_FORWARD // max(length, 1))
+        size = max(1, positions // max(length, 1))
         for start in range(0, len(rows), size):
             yield rows[start : start + size]

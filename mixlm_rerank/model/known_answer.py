@@ -47,10 +47,10 @@ def known_answers(model: MixLM) -> list[float]:
     """Log-odds of the texts, at the largest token budget, each text alone."""
     prefix = model.ranker.prefixes([QUERY])[0]
     states = model.item_encoder.query_states([QUERY])[0]
-    query = model.item_encoder.embedding_of(states)
+    query = model.item_encoder.embedding_of(states)[None]
     found = []
     for text in TEXTS:
         tokens = torch.from_numpy(model.encode([text]))
         ranked = model.readout(model.ranker([prefix], list(model.project(tokens))))
-        found.append(float(ranked + model.readout.residual(query, states, tokens)))
+        found.append(float(ranked + model.readout.residual(query, [states], tokens)))
     return found

@@ -70,7 +70,7 @@ class Ranker(nn.Module):
 
     def prefixes(self, queries: Sequence[str]) -> list[Tensor]:
         """Input embeddings of the prompt with each query. float [length, d] each."""
-        return [self._embed(ids) for ids in self._prompt.ids(queries)]
+        return self._embed_each(self._prompt.ids(queries))
 
     def documents(self, texts: Sequence[str], prefix_lengths: Sequence[int]) -> list[Tensor]:
         """Input embeddings of document texts, cut to ``max_document_tokens`` and to the room after the prefix."""
@@ -78,7 +78,7 @@ class Ranker(nn.Module):
             min(self._max_document_tokens, self.max_positions - length - 1)  # 1: the score token
             for length in prefix_lengths
         ]
-        return [self._embed(ids[:limit]) for ids, limit in zip(text_ids(self.tokenizer, texts), room, strict=True)]
+        return self._embed_each([ids[:most] for ids, most in zip(text_ids(self.tokenizer, texts), room, strict=True)])
 
     def forward(self, prefixes: Sequence[Tensor], documents: Sequence[Tensor]) -> Tensor:
         """Hidden states at the score token, each document with its own prefix: the plain way.
@@ -162,6 +162,10 @@ class Ranker(nn.Module):
             return None  # Mistral and the like name no layer types: a window, if there is one, holds for all
         window = int(config.sliding_window)
         return window if self.family.causal else window + 1  # Transformers: causal exclusive, bidirectional inclusive
+
+    def _embed_each(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        flat = self._embed([token for ids in rows for token in ids])
+        return list(flat.split([len(ids) for ids in rows]))
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         embedding = self.backbone.get_input_embeddings()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,31 +40,33 @@ class Readout(nn.Module):
         with torch.autocast(states.device.type, enabled=False):  # mixed precision would make ties
             return self.score(states.float()).squeeze(-1)  # type: ignore[no-any-return]
 
-    def residual(self, query: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
-        """What is added to it.
+    def residual(self, queries: Tensor, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """What is added to it, for every query and document.
 
         Args:
-            query: embedding of the query, [d].
-            states: final hidden states of the query in the item encoder, [length, d].
+            queries: embeddings, [q, d].
+            states: final hidden states of each query in the item encoder, [length, d].
             tokens: embedding tokens of the documents, [n, k, d].
 
         Returns:
-            float32 [n]; 0 without a residual.
+            float32 [q, n]; 0 without a residual.
         """
-        scores = torch.zeros(len(tokens), device=tokens.device)
+        scores = torch.zeros(len(queries), len(tokens), device=tokens.device)
         with torch.autocast(tokens.device.type, enabled=False):  # times 20 they are log-odds
             if self.cosine_weight is not None:
-                cosines = F.cosine_similarity(query[None].float(), tokens[:, -1].float(), dim=-1)
+                cosines = F.normalize(queries.float(), dim=-1) @ F.normalize(tokens[:, -1].float(), dim=-1).T
                 scores = scores + self.cosine_weight * cosines
             if self.late_weight is not None:
                 scores = scores + self.late_weight * late_interaction(states, tokens)
         return scores
 
 
-def late_interaction(states: Tensor, tokens: Tensor) -> Tensor:
+def late_interaction(states: Sequence[Tensor], tokens: Tensor) -> Tensor:
     """Mean over a query's states of the best cosine among a document's embedding tokens (MaxSim).
 
-    [length, d], [n, k, d] -> float32 [n].
+    [length, d] a query, [n, k, d] -> float32 [q, n].
     """
-    similar = F.normalize(tokens.float(), dim=-1) @ F.normalize(states.float(), dim=-1).T
-    return similar.amax(dim=1).mean(dim=-1)
+    documents = F.normalize(tokens.float(), dim=-1)
+    every = F.normalize(torch.cat(list(states)).float(), dim=-1)
+    best = (documents @ every.T).amax(dim=1)  # [n, all states]
+    return torch.stack([own.mean(dim=1) for own in best.split([len(own) for own in states], dim=1)])

@@ -13,15 +13,14 @@ __all__ = ["cluster_means", "last_states", "rarity"]
 ROUNDS = 3  # of k-means; ten are no better
 
 
-def last_states(states: Tensor, count: int) -> Tensor:
+def last_states(states: Tensor, count: int, lengths: Tensor | None = None) -> Tensor:
     """The paper's last-N sampling: states of the last ``count`` positions. [b, length, d] -> [b, count, d].
 
-    A document with fewer positions repeats its first one in front.
+    A document with fewer positions repeats its first one in front. ``lengths``: positions of each, int [b], where they
+    are padded at the end; None: all.
     """
-    missing = count - states.shape[1]
-    if missing > 0:
-        states = torch.cat([states[:, :1].expand(-1, missing, -1), states], dim=1)
-    return states[:, states.shape[1] - count :]
+    places = (_lengths(states, lengths)[:, None] + torch.arange(-count, 0, device=states.device)).clamp(min=0)
+    return states.gather(1, places[:, :, None].expand(-1, -1, states.shape[2]))
 
 
 def rarity(vocabulary: int, special: Sequence[int]) -> Tensor:
@@ -35,7 +34,7 @@ def rarity(vocabulary: int, special: Sequence[int]) -> Tensor:
     return weights
 
 
-def cluster_means(states: Tensor, ids: Tensor, weights: Tensor, count: int) -> Tensor:
+def cluster_means(states: Tensor, ids: Tensor, weights: Tensor, count: int, lengths: Tensor | None = None) -> Tensor:
     """Means of ``count`` clusters of like states, the heaviest last. [b, length, d] -> [b, count, d].
 
     Spherical k-means that starts at the heaviest distinct tokens: names and technical terms get a cluster of their own,
@@ -44,20 +43,29 @@ def cluster_means(states: Tensor, ids: Tensor, weights: Tensor, count: int) -> T
     Args:
         ids: of the tokens, [b, length].
         weights: of the states, float32 [b, length], none negative.
+        lengths: positions of each text, int [b], where they are padded at the end; None: all.
     """
-    if states.device.type == "cpu" and len(states) > 1:  # how a batch is rounded depends on its size: one by one
+    if lengths is None and states.device.type == "cpu" and len(states) > 1:
+        # how a batch is rounded depends on its size, and what is stored must not: one by one
         texts = zip(states.split(1), ids.split(1), weights.split(1), strict=True)
         return torch.cat([cluster_means(*text, count) for text in texts])
     with torch.no_grad(), torch.autocast(states.device.type, enabled=False):
-        share = _clusters(F.normalize(states.float(), dim=-1), ids, weights, count)
+        own = _lengths(states, lengths)
+        beyond = torch.arange(states.shape[1], device=states.device) >= own[:, None]
+        directions = F.normalize(states.float(), dim=-1)
+        share = _clusters(directions, weights.masked_fill(beyond, 0.0), _repeated(ids) | beyond, own, count)
     return share.to(states.dtype) @ states
 
 
-def _clusters(directions: Tensor, ids: Tensor, weights: Tensor, count: int) -> Tensor:
-    """Each state's share in each mean. Unit vectors [b, length, d] -> float32 [b, count, length], rows sum to 1."""
+def _clusters(directions: Tensor, weights: Tensor, others: Tensor, lengths: Tensor, count: int) -> Tensor:
+    """Each state's share in each mean. Unit vectors [b, length, d] -> float32 [b, count, length], rows sum to 1.
+
+    ``others``, bool [b, length]: states that are no cluster's start unless there are too few of the rest.
+    """
     length = directions.shape[1]
-    seeds = weights.masked_fill(_repeated(ids), -1.0).argsort(dim=1, descending=True, stable=True)
-    seeds = seeds[:, torch.arange(count, device=ids.device) % length]  # a text of few tokens starts at some twice
+    seeds = weights.masked_fill(others, -1.0).argsort(dim=1, descending=True, stable=True)
+    # a text of few tokens starts at some twice
+    seeds = seeds.gather(1, torch.arange(count, device=seeds.device) % lengths[:, None])
     share = F.one_hot(seeds, length).float()
     for _ in range(ROUNDS):
         nearest = (F.normalize(share @ directions, dim=-1) @ directions.transpose(1, 2)).argmax(dim=1)
@@ -66,6 +74,11 @@ def _clusters(directions: Tensor, ids: Tensor, weights: Tensor, count: int) -> T
         share = torch.where(total > 0, members / total.clamp(min=1e-9), share)  # an empty cluster stays where it was
     order = total.squeeze(2).argsort(dim=1, stable=True)
     return share.gather(1, order[:, :, None].expand(-1, -1, length))
+
+
+def _lengths(states: Tensor, lengths: Tensor | None) -> Tensor:
+    """int [b]: all positions, unless lengths are given."""
+    return torch.full(states.shape[:1], states.shape[1], device=states.device) if lengths is None else lengths
 
 
 def _repeated(ids: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
+from ..model.positions import positions_per_forward
 from .residual import add_residual
 
 __all__ = ["FullTextScorer"]
@@ -33,8 +34,9 @@ class FullTextScorer:
         documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
         scores = torch.empty(len(texts))
         order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
+        positions = positions_per_forward(model.device, POSITIONS_PER_FORWARD)
         while order:
-            size = max(1, POSITIONS_PER_FORWARD // (len(prefix) + len(documents[order[0]]) + 1))
+            size = max(1, positions // (len(prefix) + len(documents[order[0]]) + 1))
             rows, order = order[:size], order[size:]
             states = model.ranker([prefix] * len(rows), [documents[row] for row in rows])
             scores[rows] = model.readout(states).cpu()

@@ -34,7 +34,7 @@ class ReferenceScorer:
         scores = torch.zeros(len(tokens))
         if model.config.residual == "none":
             return scores
-        states = model.item_encoder.query_states([query])[0]
+        states = model.item_encoder.query_states([query])[0].cpu()
         embedding = model.item_encoder.embed_queries([query])[0]
         for row, document in enumerate(tokens.cpu()):
             if readout.cosine_weight is not None:

@@ -20,9 +20,9 @@ def add_residual(
     """
     if model.config.residual == "none":
         return list(scores)
-    encoder, readout, device = model.item_encoder, model.readout, model.device
+    encoder, readout = model.item_encoder, model.readout
     found = []
     for states, candidates, score in zip(encoder.query_states(queries), tokens, scores, strict=True):
-        query = encoder.embedding_of(states)
-        found.append(score + readout.residual(query.to(device), states.to(device), candidates.to(device)).cpu())
+        query = encoder.embedding_of(states)[None]
+        found.append(score + readout.residual(query, [states], candidates.to(states.device))[0].to(score.device))
     return found

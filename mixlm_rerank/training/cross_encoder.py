@@ -15,6 +15,8 @@ from mixlm_rerank.scoring import FullTextScorer
 
 __all__ = ["CrossEncoderTeacher", "FullTextTeacher"]
 
+PAIRS_ON_CPU, PAIRS_ON_GPU = 32, 256  # of a forward pass
+
 
 class CrossEncoderTeacher:
     """Raw scores (log-odds, where the model was trained with a sigmoid).
@@ -24,12 +26,15 @@ class CrossEncoderTeacher:
 
     def __init__(self, source: str, loading: Loading = Loading()) -> None:
         self._model = load_cross_encoder(source, loading=loading)
+        self._batch_size = PAIRS_ON_CPU if self._model.device.type == "cpu" else PAIRS_ON_GPU
 
-    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Scores of one query's candidates, float32 [n]."""
-        pairs = [(query, text) for text in texts]
-        scores = self._model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-        return np.asarray(scores, dtype=np.float32)
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """Scores of each query's candidates, float32 [n] a query."""
+        pairs = [(query, text) for query, own in zip(queries, texts, strict=True) for text in own]
+        scores = self._model.predict(
+            pairs, batch_size=self._batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+        return np.split(np.asarray(scores, dtype=np.float32), np.cumsum([len(own) for own in texts])[:-1])
 
 
 class FullTextTeacher:
@@ -38,6 +43,6 @@ class FullTextTeacher:
     def __init__(self, model: MixLM) -> None:
         self._scorer = FullTextScorer(model)
 
-    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Log-odds of one query's candidates, float32 [n]."""
-        return self._scorer.score(query, texts).numpy()
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """Log-odds of each query's candidates, float32 [n] a query."""
+        return [self._scorer.score(query, own).numpy() for query, own in zip(queries, texts, strict=True)]

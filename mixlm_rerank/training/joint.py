@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
 
 __all__ = ["JointObjective", "LossWeights"]
 
-# Token positions of the item encoder in one forward pass; documents of like length stand together.
+# Token positions of the item encoder in one forward pass on a CPU; documents of like length stand together.
 POSITIONS_PER_FORWARD = 4096
 
 
@@ -58,18 +59,30 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class _Scored:
-    """One way of scoring the pairs: final hidden states [pairs, d], scores [pairs], where they stand, bool [q, n], and
-    the part of the scores that is the residual, of every query and document [q, n].
+    """One way of scoring some pairs.
+
+    Attributes:
+        queries, documents: row of each pair's query and document in the batch, int [pairs].
+        states: final hidden states, [pairs, d].
+        scores: [pairs].
+        residual: the part of the scores that is the residual, of every query and document of the batch, [q, n].
     """
 
+    queries: Tensor
+    documents: Tensor
     states: Tensor
     scores: Tensor
-    mask: Tensor
     residual: Tensor
 
     def table(self) -> Tensor:
         """Scores as [q, n]; 0 where there are none."""
-        return torch.zeros(self.mask.shape, device=self.scores.device).masked_scatter(self.mask, self.scores.float())
+        empty = torch.zeros(self.residual.shape, device=self.scores.device)
+        return empty.index_put((self.queries, self.documents), self.scores.float())
+
+    def mask(self) -> Tensor:
+        """Which pairs these are, bool [q, n]."""
+        where = torch.zeros(self.residual.shape, dtype=torch.bool, device=self.scores.device)
+        return where.index_put((self.queries, self.documents), where.new_ones(()))
 
 
 class JointObjective(nn.Module):
@@ -93,58 +106,61 @@ class JointObjective(nn.Module):
         model = self.model
         documents = self._documents(batch.documents)
         states = model.item_encoder.token_states(model.item_encoder.query_ids(batch.queries))
+        queries = torch.stack([model.item_encoder.embedding_of(own) for own in states])
         prefixes = model.ranker.prefixes(batch.queries)
         teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
-        mixed = [self._mixed(batch, prefixes, states, documents[:, -tokens:]) for tokens in budgets]
+        mixed = []
+        for tokens in budgets:
+            read = documents[:, -tokens:]
+            mixed.append(self._mixed(batch, prefixes, read, model.readout.residual(queries, states, read)))
         losses = _means([self._losses_of(scored, teacher, labels, weights) for scored in mixed])
         if weights.cosine:
-            queries = torch.stack([model.item_encoder.embedding_of(own) for own in states])
             table = BI_ENCODER_SCALE * _cosines(queries, documents[:, -1])
             losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
         if weights.read_text:
-            text = self._text(batch, prefixes, self._residual(states, documents).detach())
+            residual = model.readout.residual(queries, states, documents).detach()
+            text = self._text(batch, prefixes, residual)
             losses |= _means([self._alignment(scored, text, weights) for scored in mixed])
             if weights.text:
-                known = text.mask & ~teacher.isnan()
+                known = text.mask() & ~teacher.isnan()
                 losses["text"] = listwise(teacher, text.table(), known, self.temperature)
         losses["loss"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
         return losses
 
-    def _mixed(self, batch: Batch, prefixes: Sequence[Tensor], queries: Sequence[Tensor], documents: Tensor) -> _Scored:
-        """The pairs scored from embedding tokens: queries' states in the item encoder, documents [n, k, d]."""
-        mask = batch.mask.to(documents.device)
-        items = self.model.project(documents)
-        states = torch.cat(self.model.ranker.forward_packed(prefixes, [items[row] for row in mask]))
-        residual = self._residual(queries, documents)
-        return _Scored(states, self.model.readout(states) + residual[mask], mask, residual)
+    def _mixed(self, batch: Batch, prefixes: Sequence[Tensor], documents: Tensor, residual: Tensor) -> _Scored:
+        """All pairs, scored from embedding tokens [n, k, d]."""
+        queries, rows = self._places(batch.mask)
+        counts = batch.mask.sum(dim=1).tolist()
+        items = self.model.project(documents)[rows].split(counts)
+        states = torch.cat(self.model.ranker.forward_packed(prefixes, items))
+        return _Scored(queries, rows, states, self.model.readout(states) + residual[queries, rows], residual)
 
     def _text(self, batch: Batch, prefixes: Sequence[Tensor], residual: Tensor) -> _Scored:
         """Some of each query's own pairs, scored from the documents' text."""
         ranker = self.model.ranker
-        mask = torch.zeros_like(batch.mask, device=residual.device)
+        mask = torch.zeros_like(batch.mask)
         for query, rows in enumerate(batch.own):
             mask[query, rows[: self.texts_per_query]] = True
-        mask &= batch.mask.to(mask.device)
+        mask &= batch.mask
         pairs = mask.nonzero().tolist()
         own = [prefixes[query] for query, _ in pairs]
         texts = [batch.documents[row] for _, row in pairs]
         states = ranker(own, ranker.documents(texts, [len(prefix) for prefix in own]))
-        return _Scored(states, self.model.readout(states) + residual[mask], mask, residual)
+        queries, documents = self._places(mask)
+        scores = self.model.readout(states) + residual[queries, documents]
+        return _Scored(queries, documents, states, scores, residual)
 
-    def _residual(self, states: Sequence[Tensor], documents: Tensor) -> Tensor:
-        """Of every query and document. [length, d] each, [n, k, d] -> float32 [q, n]."""
-        model = self.model
-        embeddings = [model.item_encoder.embedding_of(own) for own in states]
-        pairs = zip(embeddings, states, strict=True)
-        return torch.stack([model.readout.residual(query, own, documents) for query, own in pairs])
+    def _places(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns of what is set, looked up on the CPU: a GPU would have to be waited for."""
+        queries, documents = mask.nonzero().to(self.model.device).unbind(dim=1)
+        return queries, documents
 
     def _losses_of(self, mixed: _Scored, teacher: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
         losses = {}
-        judged, taught = ~labels[mixed.mask].isnan(), ~teacher[mixed.mask].isnan()
-        if weights.sft:
-            losses["sft"] = pointwise(labels[mixed.mask][judged], mixed.scores[judged])
-        if weights.distil:
-            losses["distil"] = pointwise(teacher[mixed.mask][taught].sigmoid(), mixed.scores[taught])
+        for name, weight, targets in (("sft", weights.sft, labels), ("distil", weights.distil, teacher.sigmoid())):
+            if weight:
+                own = targets[mixed.queries, mixed.documents]
+                losses[name] = pointwise(own[~own.isnan()], mixed.scores[~own.isnan()])
         if weights.listwise:
             losses["listwise"] = listwise(teacher, mixed.table(), ~teacher.isnan(), self.temperature)
         if weights.residual:
@@ -153,7 +169,7 @@ class JointObjective(nn.Module):
 
     def _alignment(self, mixed: _Scored, text: _Scored, weights: LossWeights) -> dict[str, Tensor]:
         """Self-alignment on the pairs that were scored both ways."""
-        both = text.mask[mixed.mask]  # which of the mixed pairs were read as text, in the same order
+        both = text.mask()[mixed.queries, mixed.documents]  # which of these were read as text, in the same order
         losses = {}
         if weights.pred:
             losses["pred"] = pointwise(text.scores.sigmoid(), mixed.scores[both])
@@ -175,9 +191,10 @@ class JointObjective(nn.Module):
         """Documents of like length go through the item encoder together."""
         ids = self.model.item_encoder.document_ids(texts)
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+        positions = positions_per_forward(self.model.device, POSITIONS_PER_FORWARD)
         parts, start = [], 0
         while start < len(order):
-            size = max(1, POSITIONS_PER_FORWARD // len(ids[order[start]]))
+            size = max(1, positions // len(ids[order[start]]))
             parts.append(self.model.item_encoder.forward_padded([ids[row] for row in order[start : start + size]]))
             start += size
         place = torch.empty(len(order), dtype=torch.long)

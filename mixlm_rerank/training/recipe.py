@@ -46,6 +46,8 @@ class CollectionPart:
     run: a first-stage run; None: BM25 by Pyserini.
     labels: log-odds that a label of 1 adds to the teacher's score; None: as :class:`TeacherPart` says. 0 where labels
         tell more of how documents were gathered than of what they say.
+    judged_only: candidates come from the documents that some query of the split has judged: where these can be told
+        from the others by their form.
     """
 
     source: str
@@ -54,6 +56,7 @@ class CollectionPart:
     queries: int | None = Field(default=None, ge=1)
     run: str | None = None
     labels: float | None = None
+    judged_only: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.eval.collections import Collection, sampled
+from mixlm_rerank.eval.collections import Collection, judged_documents, sampled
 from mixlm_rerank.eval.hybrid import HybridWeights
 from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.ranked import find_candidates, slug
@@ -93,7 +93,7 @@ class _Run:
 
     def _pooled(self, collection: Collection, part: CollectionPart) -> Pooled:
         depth = self.recipe.depth
-        few = sampled(collection, part.queries)
+        few = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
         return pooled(few, part, depth, self.shared / f"pools-{depth}", progress=self.progress)
 
     def _stage_one(self, part: ReasoningPart) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from torch import nn
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, training_arguments, whole_folder
@@ -81,7 +82,12 @@ def train_cross_encoder(
         raise InputError(f"{str(start)!r} is not a checkpoint that a cross-encoder can start from: {reason}") from None
 
     class SafeTrainer(SafeCheckpoints, CrossEncoderTrainer):
-        """Checkpoints are whole or not there."""
+        """Checkpoints are whole or not there. Examples come in their own order, in which those of a collection, and so
+        texts of like length, stand together.
+        """
+
+        def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *others: Any, **more: Any) -> Any:
+            return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
     trainer = SafeTrainer(
         model=model,
@@ -95,7 +101,9 @@ def train_cross_encoder(
             **arguments,
         ),
         train_dataset=_dataset(examples),
-        loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=batch_size * 2),
+        loss=ListNetLoss(
+            model, activation_fn=nn.Identity(), mini_batch_size=batch_size * 2 if model.device.type == "cpu" else -1
+        ),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     with whole_folder(folder / "model") as draft:

@@ -16,12 +16,14 @@ from mixlm_rerank.training.pools import Pool
 
 __all__ = ["Teacher", "teacher_scores"]
 
+QUERIES_AT_ONCE = 16  # what a kill can lose
+
 
 class Teacher(Protocol):
     """Whoever is to be imitated: any full-text cross-encoder, or an ensemble."""
 
-    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.floating]:
-        """Scores of one query's candidates: higher is better, on the scale of log-odds. -> [n]."""
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> Sequence[NDArray[np.floating]]:
+        """Scores of each query's candidates: higher is better, on the scale of log-odds. -> [n] a query."""
         ...
 
 
@@ -52,21 +54,27 @@ def teacher_scores(
     with progress_bar(
         len(rows), f"teacher: {path.stem}", "queries", enabled=progress, initial=len(rows) - len(left)
     ) as bar:
-        for row in left:
-            pool = pools[row]
-            columns = np.flatnonzero(asked[row] & np.isnan(scores[row]))
-            docids = [pool.docids[column] for column in columns]
-            found = np.asarray(teacher.score(pool.query, [texts[docid] for docid in docids]), dtype=np.float32)
-            if not np.isfinite(found).all():
-                bad = docids[int(np.flatnonzero(~np.isfinite(found))[0])]
-                raise InputError(
-                    f"the teacher's score of document {bad!r} for query {pool.qid!r} is not finite: use the teacher in "
-                    "float32, or leave the document out"
-                )
-            scores[row, columns] = found
-            bar.update(1)
+        for start in range(0, len(left), QUERIES_AT_ONCE):
+            group = left[start : start + QUERIES_AT_ONCE]
+            columns = [np.flatnonzero(asked[row] & np.isnan(scores[row])) for row in group]
+            docids = [[pools[row].docids[column] for column in own] for row, own in zip(group, columns, strict=True)]
+            queries = [pools[row].query for row in group]
+            answers = teacher.score_batch(queries, [[texts[docid] for docid in own] for own in docids])
+            for row, own, named, answer in zip(group, columns, docids, answers, strict=True):
+                scores[row, own] = _finite(answer, pools[row].qid, named)
+            bar.update(len(group))
     scores.flush()
     return np.array(scores)
+
+
+def _finite(found: NDArray[np.floating], qid: str, docids: Sequence[str]) -> NDArray[np.floating]:
+    if not np.isfinite(found).all():
+        bad = docids[int(np.flatnonzero(~np.isfinite(found))[0])]
+        raise InputError(
+            f"the teacher's score of document {bad!r} for query {qid!r} is not finite: use the teacher in float32, or "
+            "leave the document out"
+        )
+    return found
 
 
 def _opened(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float32]]:

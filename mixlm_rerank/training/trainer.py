@@ -55,7 +55,7 @@ class JointTrainer(SafeCheckpoints):
         self._learning_rates = learning_rates
         self._seed = seed
         self._queries_at_once = queries_at_once
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Tensor | float] = {}  # of tensors: a number would have to be waited for
         self._steps = 0.0
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any) -> Tensor:
@@ -94,7 +94,7 @@ class JointTrainer(SafeCheckpoints):
         losses: dict[str, Tensor] = model(batch, weights, budgets)
         for name, loss in losses.items():
             if name != "loss":
-                self._sums[name] = self._sums.get(name, 0.0) + share * float(loss.detach())
+                self._sums[name] = self._sums.get(name, 0.0) + share * loss.detach()
         self._steps += share
         return share * losses["loss"]
 
@@ -111,7 +111,7 @@ class JointTrainer(SafeCheckpoints):
     def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
         """Each loss beside their sum: means since the last time."""
         if "loss" in logs and self._steps:
-            logs |= {name: value / self._steps for name, value in self._sums.items()}
+            logs |= {name: float(value) / self._steps for name, value in self._sums.items()}
             self._sums, self._steps = {}, 0.0
         super().log(logs, *arguments, **options)
 

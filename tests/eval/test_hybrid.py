@@ -28,13 +28,13 @@ def test_max_sim_by_hand() -> None:
     query = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 2.0], [9.0, 9.0]])
     one, two = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, -1.0]])
     half = 0.5**0.5
-    torch.testing.assert_close(max_sim([query], [one, two]), torch.tensor([[0.5, half]]))
-    torch.testing.assert_close(max_sim([query[:2]], [one]), torch.tensor([[(half + 1) / 2]]))
+    torch.testing.assert_close(max_sim(query, [one, two]), torch.tensor([0.5, half]))
+    torch.testing.assert_close(max_sim(query[:2], [one]), torch.tensor([(half + 1) / 2]))
 
 
 def test_padding_is_never_the_best_match() -> None:
     query, short, long = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]), torch.ones(5, 2)
-    assert max_sim([query], [short, long])[0, 0] == -1
+    assert max_sim(query, [short, long])[0] == -1
 
 
 def scores(teacher: HybridTeacher) -> torch.Tensor:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model import sampling
 from mixlm_rerank.model.sampling import cluster_means, last_states, rarity
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
@@ -124,13 +123,18 @@ def test_clusters_of_a_text_do_not_depend_on_its_neighbours(seed: int, length: i
     assert together.norm(dim=2).le(states.norm(dim=2).amax(dim=1)[:, None] + 1e-5).all()  # means of the text's states
 
 
-def test_a_batch_at_once_as_on_a_gpu_finds_the_same_clusters() -> None:
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_padded_texts_have_the_clusters_and_last_states_that_they_have_alone(count: int) -> None:
     draw = torch.Generator().manual_seed(0)
-    directions = torch.nn.functional.normalize(torch.randn(6, 30, 16, generator=draw), dim=-1)
+    lengths = torch.tensor([30, 7, 1, 18, 3, 30])
+    states = torch.randn(6, 30, 16, generator=draw)
     ids = torch.randint(0, 50, (6, 30), generator=draw)
     weights = rarity(50, [0])[ids]
-    alone = [sampling._clusters(directions[[row]], ids[[row]], weights[[row]], 4) for row in range(6)]
-    torch.testing.assert_close(sampling._clusters(directions, ids, weights, 4), torch.cat(alone))
+    texts = [tuple(part[[row], :length] for part in (states, ids, weights)) for row, length in enumerate(lengths)]
+    alone = torch.cat([cluster_means(*text, count) for text in texts])
+    torch.testing.assert_close(cluster_means(states, ids, weights, count, lengths), alone)
+    last = torch.cat([last_states(text[0], count) for text in texts])
+    assert last_states(states, count, lengths).equal(last)
 
 
 def test_rarity_rises_with_the_number_and_special_tokens_have_none() -> None:

@@ -27,6 +27,7 @@ from mixlm_rerank.training.teacher import teacher_scores
 POOLS = [
     Pool(f"q{n}", f"query {n}", [f"d{n}", f"d{n + 1}", "d0"][:size], {}) for n, size in ((1, 3), (2, 2), (3, 3), (4, 2))
 ]
+QUERIES_AT_ONCE = 2
 WORDS = "dog cat moon bread mail rock earth water salt yeast flour man sleeps barks fears".split()
 TEXTS = {f"d{number}": f"text {number}" for number in range(6)}
 
@@ -44,11 +45,19 @@ class Counting:
         self.asked.append(query)
         return np.array([float(text.split()[1]) if self._value is None else self._value for text in texts])
 
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
+        return [self.score(query, own) for query, own in zip(queries, texts, strict=True)]
+
+
+@pytest.fixture(autouse=True)
+def few_queries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixlm_rerank.training.teacher.QUERIES_AT_ONCE", QUERIES_AT_ONCE)
+
 
 def test_teacher_scores_are_computed_once_and_resumed(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "teacher.npy"
     with pytest.raises(RuntimeError):
-        teacher_scores(path, Counting(fails_at=2), POOLS, TEXTS, progress=False)
+        teacher_scores(path, Counting(fails_at=QUERIES_AT_ONCE + 1), POOLS, TEXTS, progress=False)
     rest = Counting()
     scores = teacher_scores(path, rest, POOLS, TEXTS, progress=False)
     assert rest.asked == ["query 3", "query 4"]
@@ -110,6 +119,9 @@ class CommonWords:
 
     def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float64]:
         return np.array([3.0 * len(set(query.strip(".").split()) & set(text.strip(".").split())) for text in texts])
+
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
+        return [self.score(query, own) for query, own in zip(queries, texts, strict=True)]
 
     def prepare(self, work: Workplace) -> None:
         """Nothing to prepare."""

@@ -146,6 +146,21 @@ def test_equal_queries_are_equal_in_letters_and_digits() -> None:
     assert (left.queries, left.qrels, found) == ({"2": "who"}, {"2": {"d": 1}}, {"1": "t"})
 
 
+def test_candidates_can_be_drawn_from_judged_documents_alone(
+    recipe: Callable[..., Path], beir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(beir, tmp_path / "tiny")
+    judged = {"d1": 2, "d3": 1}
+    lines = ["query-id\tcorpus-id\tscore", *(f"q1\t{docid}\t{grade}" for docid, grade in judged.items())]
+    (tmp_path / "tiny" / "qrels" / "one.tsv").write_text("\n".join(lines) + "\n")
+    part = {"source": str(tmp_path / "tiny"), "split": "one"}
+    path = recipe(collections=[part, {**part, "judged_only": True}])
+    run_recipe(load_recipe(path), tmp_path / "run", progress=False)
+    names = ("tiny-one", "tiny-one-judged-documents")
+    (every,), (few,) = (read_pools(tmp_path / "run" / "pools-100" / f"{name}.jsonl") for name in names)
+    assert set(few.docids) == set(judged) < set(every.docids)
+
+
 def test_a_cross_encoder_is_trained_and_teaches(
     recipe: Callable[..., Path], beir: Path, checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -171,7 +186,7 @@ def test_a_cross_encoder_is_trained_and_teaches(
     scores = np.load(run / "teacher" / "tiny-dev.npy")
     texts = {document.docid: document.content for document in open_collection(str(beir), "dev").corpus or ()}
     judge = CrossEncoderTeacher(str(run / "cross-encoder" / "model"))
-    expected = judge.score(pools[0].query, [texts[docid] for docid in pools[0].docids])
+    (expected,) = judge.score_batch([pools[0].query], [[texts[docid] for docid in pools[0].docids]])
     np.testing.assert_allclose(scores[0, : len(expected)], expected, atol=1e-5)
 
 
