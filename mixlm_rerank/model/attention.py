@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ..errors import InputError
+from .transfer import moved
 
-__all__ = ["SHARED_PREFIX", "PackedLayout", "PackedTiles", "tiles_of", "visible"]
+__all__ = ["SHARED_PREFIX", "PackedAttention", "PackedLayout", "PackedTiles", "attention_of", "tiles_of", "visible"]
 
 SHARED_PREFIX = "mixlm_shared_prefix"
 # Rows of a tile: enough for a matrix product, few enough that a row computes little that it must not see.
@@ -48,12 +50,12 @@ class PackedLayout:
 
     def position_ids(self, device: torch.device) -> Tensor:
         """[length]. Every item's positions restart right after its query's prefix, as if it were alone."""
-        prefixes = [torch.arange(length) for length in self.prefix_lengths]
-        items = [
-            torch.arange(length, length + self.item_length).repeat(count)
-            for length, count in zip(self.prefix_lengths, self.item_counts, strict=True)
-        ]
-        return torch.cat(prefixes + items).to(device)
+        prefixes, counts = torch.tensor(self.prefix_lengths), torch.tensor(self.item_counts)
+        starts = prefixes.cumsum(0) - prefixes
+        in_prefixes = torch.arange(sum(self.prefix_lengths)) - starts.repeat_interleave(prefixes)
+        in_items = torch.arange(self.item_length).repeat(sum(self.item_counts))
+        before = prefixes.repeat_interleave(counts * self.item_length)
+        return moved(torch.cat([in_prefixes, before + in_items]), device)
 
     def score_rows(self, device: torch.device) -> Tensor:
         """[items]. The last row of every item."""
@@ -109,6 +111,29 @@ class PackedTiles:
     def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
         return self.scores.attend(query, key, value, scale)
+
+
+class PackedAttention(Protocol):
+    """How the rows of a flattened sequence attend."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
+        ...
+
+    def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
+        ...
+
+
+def attention_of(layout: PackedLayout, window: int | None, device: torch.device, head: int) -> PackedAttention:
+    """For scoring on a GPU one kernel, where Triton is installed; else tiles. ``head``: size of the heads."""
+    if device.type == "cuda" and not torch.is_grad_enabled() and window is None and find_spec("triton") is not None:
+        from .fused_attention import fused_tiles, head_fits
+
+        if head_fits(head):
+            parts = (layout.prefix_lengths, layout.item_counts, layout.item_length, layout.causal)
+            return fused_tiles(*parts, device)
+    return tiles_of(layout, window, device)
 
 
 @lru_cache(maxsize=8)  # all layers of a forward pass ask for the same; a few threads at a time, 5 MB each at most

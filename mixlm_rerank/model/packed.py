@@ -7,25 +7,36 @@ feed-forward part of embedding tokens and prefix) has no reader: one sixth of a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from .attention import PackedLayout, PackedTiles, tiles_of
+from .attention import PackedAttention, PackedLayout, attention_of
 from .products import product
 
-__all__ = ["PackedPass", "PlainPass", "packed_pass", "plain_pass"]
+__all__ = ["DecoderPass", "PackedPass", "PlainPass", "packed_pass", "plain_pass"]
 
-# Input embeddings [n, d], position ids [n], token types [n] and the layout of a flattened sequence -> the states of all
-# score tokens, [items, d].
-PackedPass = Callable[[Tensor, Tensor, Tensor, PackedLayout], Tensor]
 # Input embeddings [b, length, d] and position ids [length] of texts of one length -> all their states, [b, length, d].
 PlainPass = Callable[[Tensor, Tensor], Tensor]
 
 BERTS = ("BertModel", "RobertaModel", "XLMRobertaModel")
+
+
+class PackedPass(Protocol):
+    """The states of all score tokens of a flattened sequence."""
+
+    def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
+        """How it attends under a layout."""
+        ...
+
+    def __call__(
+        self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention
+    ) -> Tensor:
+        """Input embeddings [n, d], position ids, token types [n], rows of the score tokens [items] -> [items, d]."""
+        ...
 
 
 def packed_pass(backbone: PreTrainedModel) -> PackedPass | None:
@@ -34,7 +45,8 @@ def packed_pass(backbone: PreTrainedModel) -> PackedPass | None:
     if kind in BERTS:
         return _Bert(backbone)
     if kind in ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"):
-        return _Decoder(backbone)
+        windows = {_window(layer, backbone.config) for layer in cast(Any, backbone.layers)}
+        return DecoderPass(backbone, windows.pop()) if len(windows) == 1 else None
     return None
 
 
@@ -49,15 +61,21 @@ class _Bert:
     def __init__(self, backbone: Any) -> None:
         self._backbone = backbone
 
-    def __call__(self, embeds: Tensor, positions: Tensor, token_types: Tensor, layout: PackedLayout) -> Tensor:
-        backbone, tiles = self._backbone, tiles_of(layout, None, embeds.device)
+    def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
+        config = self._backbone.config
+        return attention_of(layout, None, device, config.hidden_size // config.num_attention_heads)
+
+    def __call__(
+        self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention
+    ) -> Tensor:
+        backbone = self._backbone
         states = backbone.embeddings(
             inputs_embeds=embeds[None], position_ids=positions[None], token_type_ids=token_types[None]
         )[0]
         *layers, last = backbone.encoder.layer
         for layer in layers:
-            states = self._layer(layer, states, states, tiles.attend)
-        return self._layer(last, states[layout.score_rows(states.device)], states, tiles.attend_scores)
+            states = self._layer(layer, states, states, attention.attend)
+        return self._layer(last, states[score_rows], states, attention.attend_scores)
 
     def plain(self, embeds: Tensor, positions: Tensor) -> Tensor:
         batch, length, _ = embeds.shape
@@ -88,51 +106,70 @@ class _Bert:
         return new
 
 
-class _Decoder:
+class DecoderPass:
     """Layers that normalise before each part, with rotary positions (Llama, 2302.13971, and its kin)."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Any, window: int | None) -> None:
         self._backbone = backbone
+        self._window = window
+        self._before, self._after = _before_attention, _after_attention
 
-    def __call__(self, embeds: Tensor, positions: Tensor, token_types: Tensor, layout: PackedLayout) -> Tensor:
-        backbone, states, wanted = self._backbone, embeds, layout.score_rows(embeds.device)
+    def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
+        return attention_of(layout, self._window, device, self._backbone.layers[0].self_attn.head_dim)
+
+    def compile(self) -> None:
+        """Fuse what stands between matrix products and attention: the same code for all layers and lengths."""
+        self._before = torch.compile(_before_attention, dynamic=True)
+        self._after = torch.compile(_after_attention, dynamic=True)
+
+    def __call__(
+        self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention
+    ) -> Tensor:
+        backbone, states = self._backbone, embeds
         rotation = tuple(part[0, :, None] for part in backbone.rotary_emb(embeds[None], positions[None]))
-        of_scores = tuple(part[wanted] for part in rotation)
+        of_scores = tuple(part[score_rows] for part in rotation)
         *layers, last = backbone.layers
         for layer in layers:
-            states = self._layer(layer, states, states, rotation, rotation, self._tiles(layer, layout, embeds).attend)
-        attend = self._tiles(last, layout, embeds).attend_scores
-        scores: Tensor = backbone.norm(self._layer(last, states[wanted], states, of_scores, rotation, attend))
+            parts = self._before(layer, states, states, rotation, rotation)
+            states = self._after(layer, states, attention.attend(*parts, layer.self_attn.scaling))
+        rows = states[score_rows]
+        parts = self._before(last, rows, states, of_scores, rotation)
+        attended = attention.attend_scores(*parts, last.self_attn.scaling)
+        scores: Tensor = backbone.norm(self._after(last, rows, attended))
         return scores
 
-    def _tiles(self, layer: Any, layout: PackedLayout, embeds: Tensor) -> PackedTiles:
-        window = getattr(layer.self_attn, "sliding_window", getattr(self._backbone.config, "sliding_window", None))
-        return tiles_of(layout, window, embeds.device)
 
-    @staticmethod
-    def _layer(
-        layer: Any,
-        rows: Tensor,
-        states: Tensor,
-        of_rows: tuple[Tensor, ...],
-        of_states: tuple[Tensor, ...],
-        attend: Callable[..., Tensor],
-    ) -> Tensor:
-        """New states of ``rows``, which see ``states``; cosine and sine of the positions of both, [n, 1, head]."""
-        own, same = layer.self_attn, rows is states
-        normed = layer.input_layernorm(states)
-        q = own.q_proj(normed if same else layer.input_layernorm(rows)).unflatten(-1, (-1, own.head_dim))
-        k = own.k_proj(normed).unflatten(-1, (-1, own.head_dim))
-        v = own.v_proj(normed).unflatten(-1, (-1, own.head_dim))
-        if hasattr(own, "q_norm"):
-            q, k = own.q_norm(q), own.k_norm(k)
-        attended = attend(_rotated(q, *of_rows), _rotated(k, *of_states), v, own.scaling)
-        rows = rows + own.o_proj(attended.flatten(1))
-        new: Tensor = rows + layer.mlp(layer.post_attention_layernorm(rows))
-        return new
+Rotation = tuple[Tensor, ...]  # cosine and sine of positions, [n, 1, head]
+
+
+def _before_attention(
+    layer: Any, rows: Tensor, states: Tensor, of_rows: Rotation, of_states: Rotation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of ``rows``, keys and values of ``states``. [n, d] -> [n, heads, head] each."""
+    own, same = layer.self_attn, rows is states
+    normed = layer.input_layernorm(states)
+    q = own.q_proj(normed if same else layer.input_layernorm(rows)).unflatten(-1, (-1, own.head_dim))
+    k = own.k_proj(normed).unflatten(-1, (-1, own.head_dim))
+    v = own.v_proj(normed).unflatten(-1, (-1, own.head_dim))
+    if hasattr(own, "q_norm"):
+        q, k = own.q_norm(q), own.k_norm(k)
+    return _rotated(q, *of_rows), _rotated(k, *of_states), v
+
+
+def _after_attention(layer: Any, rows: Tensor, attended: Tensor) -> Tensor:
+    """New states of ``rows``. [n, d], [n, heads, head] -> [n, d]."""
+    rows = rows + layer.self_attn.o_proj(attended.flatten(1))
+    new: Tensor = rows + layer.mlp(layer.post_attention_layernorm(rows))
+    return new
 
 
 def _rotated(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotary positions (2104.09864), halves as Llama has them. [n, heads, d] with [n, 1, d]."""
     first, second = states.chunk(2, dim=-1)
     return states * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+def _window(layer: Any, config: Any) -> int | None:
+    """The sliding window of a decoder's layer, if it has one."""
+    window: int | None = getattr(layer.self_attn, "sliding_window", getattr(config, "sliding_window", None))
+    return window

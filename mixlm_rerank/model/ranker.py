@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from ..errors import InputError
 from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
 from .families import Family, position_offset
-from .packed import packed_pass
+from .packed import DecoderPass, packed_pass
 from .template import Template, text_ids
+from .transfer import moved
 
 __all__ = ["Ranker"]
 
@@ -117,14 +119,31 @@ class Ranker(nn.Module):
         score = self._embed([self._score_id]).expand(len(tokens), 1, -1)
         flat = torch.cat([*prefixes, torch.cat([tokens, score], dim=1).flatten(0, 1)])
         in_item = torch.arange(len(flat), device=self.device) >= sum(layout.prefix_lengths)
-        positions = layout.position_ids(self.device)
+        positions, score_rows = layout.position_ids(self.device), layout.score_rows(self.device)
         if self._packed is not None and not self._checkpoints_activations:
             types = (in_item & self._segments).long()
-            return list(torch.split(self._packed(flat, positions + self._first_position, types, layout), list(counts)))
+            attention = self._packed.attention(layout, self.device)
+            states = self._packed(flat, positions + self._first_position, types, score_rows, attention)
+            return list(states.split(list(counts)))
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
         masks = dict.fromkeys(self._layer_types, unused)
         states = self._run(flat[None], positions[None], in_item[None], masks, layout)[0]
-        return list(torch.split(states[layout.score_rows(self.device)], list(counts)))
+        return list(states[score_rows].split(list(counts)))
+
+    def compile_packed(self) -> None:
+        """Make :meth:`forward_packed` fast on a GPU, for a process that lives long: its first passes take a minute.
+
+        Layers of decoders are compiled, and forward passes recorded as CUDA graphs. Elsewhere nothing happens.
+        """
+        if self._packed is None or self.device.type != "cuda" or find_spec("triton") is None:
+            return
+        from .graphs import GraphedPass
+
+        packed = packed_pass(self.backbone)
+        assert packed is not None
+        if isinstance(packed, DecoderPass):
+            packed.compile()
+        self._packed = GraphedPass(packed)
 
     def _run(
         self,
@@ -169,4 +188,4 @@ class Ranker(nn.Module):
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         embedding = self.backbone.get_input_embeddings()
-        return embedding(torch.tensor(ids, dtype=torch.long, device=self.device))  # type: ignore[no-any-return]
+        return embedding(moved(torch.tensor(ids, dtype=torch.long), self.device))  # type: ignore[no-any-return]

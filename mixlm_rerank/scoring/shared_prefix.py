@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
+from ..model.positions import positions_per_forward
+from ..model.transfer import moved
 from .residual import add_residual
 
 __all__ = ["SharedPrefixScorer"]
 
-# Positions a forward pass: bounds the memory (about 100 MB for 22 M-parameter backbones); more is not faster on a CPU.
+# Positions a forward pass on a CPU: bounds the memory (about 100 MB for 22 M-parameter backbones); more is not faster.
 POSITIONS_PER_FORWARD = 4096
 
 
@@ -23,9 +25,10 @@ class SharedPrefixScorer:
     Whether it does is tested on random inputs for every supported architecture.
     """
 
-    def __init__(self, model: MixLM, *, positions_per_forward: int = POSITIONS_PER_FORWARD) -> None:
+    def __init__(self, model: MixLM, *, positions: int | None = None) -> None:
+        """``positions``: of a forward pass, at most."""
         self._model = model
-        self._positions = positions_per_forward
+        self._positions = positions or positions_per_forward(model.device, POSITIONS_PER_FORWARD)
 
     def score(self, query: str, tokens: Tensor) -> Tensor:
         """Embedding tokens, float [n, k, d] -> log-odds, float32 [n]."""
@@ -36,16 +39,23 @@ class SharedPrefixScorer:
         """One float [n, k, d] a query (the same k for all) -> one float32 [n] a query."""
         model = self._model
         prefixes = model.ranker.prefixes(queries)
-        scores = [torch.empty(len(candidates)) for candidates in tokens]
+        found = [torch.empty(0, device=model.device)]
         for spans in self._forwards([len(prefix) for prefix in prefixes], tokens):
-            items = [model.project(tokens[span.query][span.start : span.stop]) for span in spans]
-            states = model.ranker.forward_packed([prefixes[span.query] for span in spans], items)
-            for span, last in zip(spans, states, strict=True):
-                scores[span.query][span.start : span.stop] = model.readout(last).cpu()
+            states = model.ranker.forward_packed([prefixes[span.query] for span in spans], self._items(spans, tokens))
+            found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone
+        scores = torch.cat(found).cpu().split([len(candidates) for candidates in tokens])
         return add_residual(model, queries, tokens, scores)
 
+    def _items(self, spans: Sequence[_Span], tokens: Sequence[Tensor]) -> list[Tensor]:
+        """The ranker's inputs for a forward pass. float [n, k, d] a span."""
+        parts = [tokens[span.query][span.start : span.stop] for span in spans]
+        if self._model.device.type == "cpu":
+            return [self._model.project(part) for part in parts]
+        items = self._model.project(moved(torch.cat(parts), self._model.device))  # one transfer
+        return list(items.split([len(part) for part in parts]))
+
     def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor]) -> Iterator[list[_Span]]:
-        """Cut all candidates into forward passes of at most ``positions_per_forward`` positions."""
+        """Cut all candidates into forward passes of at most so many positions."""
         spans: list[_Span] = []
         room = self._positions
         for query, (prefix_length, candidates) in enumerate(zip(prefix_lengths, tokens, strict=True)):

@@ -42,7 +42,7 @@ def test_shared_prefix_equals_reference(
     """On random queries, tokens, budgets and residuals, cut into forward passes of any size."""
     model = tiny(architecture, residual=residual)
     tokens = random_tokens(n, k, seed=seed)
-    fast = SharedPrefixScorer(model, positions_per_forward=positions).score(query, tokens)
+    fast = SharedPrefixScorer(model, positions=positions).score(query, tokens)
     torch.testing.assert_close(fast, ReferenceScorer(model).score(query, tokens), atol=TOLERANCE, rtol=0)
 
 
@@ -106,7 +106,7 @@ def test_many_queries_a_forward_pass_equal_one_by_one(
     model = tiny(architecture)
     texts = [QUERY[: 3 + 7 * i] for i in range(len(counts))]
     tokens = [random_tokens(count, 2, seed=i) for i, count in enumerate(counts)]
-    together = SharedPrefixScorer(model, positions_per_forward=positions).score_batch(texts, tokens)
+    together = SharedPrefixScorer(model, positions=positions).score_batch(texts, tokens)
     for text, candidates, scores in zip(texts, tokens, together, strict=True):
         torch.testing.assert_close(scores, ReferenceScorer(model).score(text, candidates), atol=TOLERANCE, rtol=0)
 

@@ -1,0 +1,94 @@
+"""Shared-prefix attention without gradients on a GPU: the tiles of a layout, as a table that one kernel reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .attention_kernel import attend_tiles
+from .transfer import moved
+
+__all__ = ["BLOCK", "FusedTiles", "fused_tiles", "head_fits"]
+
+BLOCK = 64  # rows of a tile, and keys read at once
+
+
+@dataclass(frozen=True)
+class FusedTiles:
+    """The same two calls as :class:`.attention.PackedTiles`, without gradients.
+
+    Attributes:
+        every, scores: tables of tiles, int32 [tiles, 8], see :func:`attend_tiles`: for every row, and for the last
+            rows of items alone.
+    """
+
+    every: Tensor
+    scores: Tensor
+    item_length: int
+    causal: bool
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
+        return self._run(self.every, 1, query, key, value, scale)
+
+    def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
+        return self._run(self.scores, self.item_length, query, key, value, scale)
+
+    def _run(self, table: Tensor, step: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        parts = (query, key, value, out)
+        strides = [stride for part in parts for stride in part.stride()[:2]]
+        attend_tiles[(len(table), query.shape[1])](
+            *parts, table, scale * 1.4426950408889634, *strides,
+            GROUPS=query.shape[1] // key.shape[1], HEAD=query.shape[2], ITEM=self.item_length, STEP=step,
+            CAUSAL=self.causal, BLOCK=BLOCK, PRECISION="ieee", num_warps=4, num_stages=2,
+        )  # fmt: skip
+        return out
+
+
+def head_fits(size: int) -> bool:
+    """Whether heads of this size can be read as blocks."""
+    return 16 <= size <= 128 and size & (size - 1) == 0
+
+
+def fused_tiles(
+    prefix_lengths: tuple[int, ...], item_counts: tuple[int, ...], item_length: int, causal: bool, device: torch.device
+) -> FusedTiles:
+    """The tiles of a layout, see :class:`.attention.PackedLayout`."""
+    prefixes, counts = torch.tensor(prefix_lengths), torch.tensor(item_counts)
+    starts = prefixes.cumsum(0) - prefixes
+    query, offset = _cut(prefixes)
+    rows = (prefixes[query] - offset).clamp(max=BLOCK)
+    seen = offset + rows if causal else prefixes[query]
+    nothing = torch.zeros_like(query)
+    of_prefixes = torch.stack([starts[query] + offset, rows, starts[query], seen, offset, *[nothing] * 3], dim=1)
+
+    together = max(1, BLOCK // item_length)  # items of a tile; of long items there are several tiles each
+    pieces = -(-item_length // BLOCK)
+    groups = -(-counts // together)
+    query = torch.arange(len(counts)).repeat_interleave(groups * pieces)
+    within = torch.arange(len(query)) - ((groups * pieces).cumsum(0) - groups * pieces)[query]
+    item = within // pieces * together
+    span = (counts[query] - item).clamp(max=together) * item_length
+    offset = within % pieces * BLOCK
+    rows = (span - offset).clamp(max=BLOCK)
+    before = counts.cumsum(0)[query] - counts[query] + item  # items before the tile's first
+    own = prefixes.sum() + before * item_length
+    prefix = [starts[query], prefixes[query], prefixes[query]]
+    seen = offset + rows if causal else span
+    of_items = torch.stack([own + offset, rows, *prefix, own, seen, offset], dim=1)
+    nothing = torch.zeros_like(query)
+    of_scores = torch.stack([before, span // item_length, *prefix, own, span, nothing], dim=1)[offset == 0]
+    whole = torch.cat([of_prefixes, of_items, of_scores]).int()
+    every, scores = moved(whole, device).split([len(of_prefixes) + len(of_items), len(of_scores)])
+    return FusedTiles(every, scores, item_length, causal)
+
+
+def _cut(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Sequences in blocks: of each block, which sequence's it is, and where in it it begins."""
+    blocks = -(-lengths // BLOCK)
+    owner = torch.arange(len(lengths)).repeat_interleave(blocks)
+    return owner, (torch.arange(len(owner)) - (blocks.cumsum(0) - blocks)[owner]) * BLOCK

@@ -1,0 +1,111 @@
+"""The packed pass as CUDA graphs: for a few queries its kernels are so short that launching them takes longer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .attention import PackedAttention, PackedLayout
+from .fused_attention import FusedTiles
+from .packed import PackedPass
+
+__all__ = ["GraphedPass"]
+
+GRAPHS = 64  # of a model; the one not used for longest goes
+
+
+class _Inputs(NamedTuple):
+    """What a pass reads."""
+
+    embeds: Tensor
+    positions: Tensor
+    token_types: Tensor
+    score_rows: Tensor
+    every: Tensor
+    scores: Tensor
+
+    def shape(self) -> tuple[int, ...]:
+        return tuple(_rounded(len(part)) for part in self)
+
+    def longer(self) -> _Inputs:
+        """Room for inputs of any lengths that are rounded to the same."""
+        return _Inputs(*(part.new_zeros(_rounded(len(part)), *part.shape[1:]) for part in self))
+
+    def fill(self, inputs: _Inputs) -> None:
+        """Past their end is what was there, which nothing reads; but a tile that is not there must have no rows."""
+        for place, part in zip(self, inputs, strict=True):
+            place[: len(part)].copy_(part)
+        self.every[len(inputs.every) :].zero_()
+        self.scores[len(inputs.scores) :].zero_()
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A recorded pass: what it reads and what it leaves, always at the same place."""
+
+    inputs: _Inputs
+    graph: torch.cuda.CUDAGraph
+    states: Tensor
+
+
+class GraphedPass:
+    """Equal to the pass that it records. Inputs are filled up to one of few lengths, at most an eighth longer."""
+
+    def __init__(self, packed: PackedPass) -> None:
+        self._packed = packed
+        self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
+        self._pool = torch.cuda.graph_pool_handle()  # of working memory: no two run at a time
+        self._lock = Lock()
+
+    def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
+        return self._packed.attention(layout, device)
+
+    def __call__(
+        self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention
+    ) -> Tensor:
+        if not isinstance(attention, FusedTiles):
+            return self._packed(embeds, positions, token_types, score_rows, attention)
+        inputs = _Inputs(embeds, positions, token_types, score_rows, attention.every, attention.scores)
+        shape = (attention.item_length, *inputs.shape())
+        with self._lock:
+            graph = self._graphs.pop(shape, None) or self._recorded(inputs, attention)
+            self._graphs[shape] = graph
+            if len(self._graphs) > GRAPHS:
+                self._graphs.popitem(last=False)
+            graph.inputs.fill(inputs)
+            graph.graph.replay()
+            return graph.states[: len(score_rows)].clone()
+
+    def _recorded(self, inputs: _Inputs, attention: FusedTiles) -> _Graph:
+        own = inputs.longer()
+        own.fill(inputs)
+        tiles = FusedTiles(own.every, own.scores, attention.item_length, attention.causal)
+
+        def run() -> Tensor:
+            return self._packed(own.embeds, own.positions, own.token_types, own.score_rows, tiles)
+
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # what is compiled or chosen at a first call must not be recorded
+            for _ in range(2):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            states = run()
+        return _Graph(own, graph, states)
+
+
+def _rounded(length: int) -> int:
+    """At least the length, and one of eight numbers between two powers of two.
+
+    >>> [_rounded(length) for length in (1, 16, 17, 160, 1000, 1025)]
+    [16, 16, 32, 160, 1024, 1152]
+    """
+    step = max(16, 1 << max(0, length.bit_length() - 4))
+    return -(-length // step) * step
