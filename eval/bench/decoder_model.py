@@ -15,7 +15,7 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.assembly import quiet
 from mixlm_rerank.model.families import DecoderFamily
 
-__all__ = ["DecoderShape", "decoder_mixlm"]
+__all__ = ["DecoderShape", "decoder_mixlm", "made_tokenizer"]
 
 EOS, PAD, UNK = "<eos>", "<pad>", "<unk>"
 WORDS = [f"{a}{b}{c}" for a, b, c in product("bdfgklmnprst", "aeiou", "bdfgklmnprst")]  # bab, bad ...
@@ -38,7 +38,7 @@ class DecoderShape:
 
 def decoder_mixlm(shape: DecoderShape, folder: Path) -> MixLM:
     """A MixLM of one embedding token without residual: item encoder and ranker are the same random decoder."""
-    tokenizer = _tokenizer()
+    tokenizer = made_tokenizer()
     config: Any = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
@@ -67,7 +67,7 @@ def decoder_mixlm(shape: DecoderShape, folder: Path) -> MixLM:
     )
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def made_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word; the words of the prompt are in the vocabulary."""
     split = pre_tokenizers.Whitespace()
     prompt = DecoderFamily().prompt(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel())))

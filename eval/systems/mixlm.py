@@ -119,12 +119,12 @@ class FullTextMode(_OfMixLM):
         self._index = work.index(self.model) if self.model.config.residual != "none" else None
         if self._index is None:
             return None
-        return _footprint(self._index, 1, work)
+        return _footprint(self._index, self.model.config.tokens, work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         tokens = None
         if self._index is not None:
-            fetched = self._index.fetch([hit.docid for hit in candidates], 1)
+            fetched = self._index.fetch([hit.docid for hit in candidates], self.model.config.tokens)
             tokens = torch.from_numpy(fetched.tokens) if fetched.found.all() else None
         return by_score(candidates, self._scorer.score(query, [hit.text or "" for hit in candidates], tokens))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Measure speed on this machine's CPU, everything side by side.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed on this machine, everything side by side.", no_args_is_help=True)
 
 Output = Annotated[
     Path,
@@ -155,6 +155,21 @@ def serve(
         loaded = _load(model, offline)
         kept = measure_serve(loaded, output, options, say=_say(quiet))
         typer.echo(write_serve(kept, output, options, loaded.name))
+
+
+@app.command("gpu")
+def gpu(
+    output: Output,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Of each measurement, about.")] = 1.0,
+    quiet: Quiet = False,
+) -> None:
+    """The paper's shape, random weights, on a GPU: items a second, latency, share of the chip's matrix rate."""
+    from mixlm_rerank.eval.bench.gpu import GpuOptions, measure_gpu
+    from mixlm_rerank.eval.bench.gpu_report import write_gpu
+
+    options = GpuOptions(seconds=seconds)
+    with _resumable(output):
+        typer.echo(write_gpu(measure_gpu(output, options, say=_say(quiet)), output, options))
 
 
 @app.command("all")

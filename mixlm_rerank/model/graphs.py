@@ -16,7 +16,7 @@ from .packed import PackedPass
 
 __all__ = ["GraphedPass"]
 
-GRAPHS = 64  # of a model; the one not used for longest goes
+GRAPHS = 128  # of a model; the one not used for longest goes
 
 
 class _Inputs(NamedTuple):
@@ -29,12 +29,16 @@ class _Inputs(NamedTuple):
     every: Tensor
     scores: Tensor
 
-    def shape(self) -> tuple[int, ...]:
-        return tuple(_rounded(len(part)) for part in self)
+    def shape(self) -> tuple[int, int, int, int]:
+        """Lengths that there is room for: of positions, score tokens and tiles. What costs is the positions."""
+        rows, every, scores = (_power_of_two(len(part)) for part in (self.score_rows, self.every, self.scores))
+        return _eighth(len(self.embeds)), rows, every, scores
 
     def longer(self) -> _Inputs:
-        """Room for inputs of any lengths that are rounded to the same."""
-        return _Inputs(*(part.new_zeros(_rounded(len(part)), *part.shape[1:]) for part in self))
+        """Room for all inputs of the same shape."""
+        positions, rows, every, scores = self.shape()
+        lengths = (positions, positions, positions, rows, every, scores)
+        return _Inputs(*(part.new_zeros(n, *part.shape[1:]) for part, n in zip(self, lengths, strict=True)))
 
     def fill(self, inputs: _Inputs) -> None:
         """Past their end is what was there, which nothing reads; but a tile that is not there must have no rows."""
@@ -54,7 +58,8 @@ class _Graph:
 
 
 class GraphedPass:
-    """Equal to the pass that it records. Inputs are filled up to one of few lengths, at most an eighth longer."""
+    """Equal to the pass that it records. Inputs are filled up to one of few shapes, with at most an eighth more
+    positions."""
 
     def __init__(self, packed: PackedPass) -> None:
         self._packed = packed
@@ -101,11 +106,19 @@ class GraphedPass:
         return _Graph(own, graph, states)
 
 
-def _rounded(length: int) -> int:
+def _eighth(length: int) -> int:
     """At least the length, and one of eight numbers between two powers of two.
 
-    >>> [_rounded(length) for length in (1, 16, 17, 160, 1000, 1025)]
+    >>> [_eighth(length) for length in (1, 16, 17, 160, 1000, 1025)]
     [16, 16, 32, 160, 1024, 1152]
     """
     step = max(16, 1 << max(0, length.bit_length() - 4))
     return -(-length // step) * step
+
+
+def _power_of_two(length: int) -> int:
+    """
+    >>> [_power_of_two(length) for length in (1, 2, 3, 64, 65)]
+    [1, 2, 4, 64, 128]
+    """
+    return 1 << (length - 1).bit_length()

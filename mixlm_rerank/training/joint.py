@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
+from mixlm_rerank.model.transfer import moved
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
 
@@ -152,7 +153,7 @@ class JointObjective(nn.Module):
 
     def _places(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns of what is set, looked up on the CPU: a GPU would have to be waited for."""
-        queries, documents = mask.nonzero().to(self.model.device).unbind(dim=1)
+        queries, documents = moved(mask.nonzero(), self.model.device).unbind(dim=1)
         return queries, documents
 
     def _losses_of(self, mixed: _Scored, teacher: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:

@@ -17,9 +17,9 @@ __all__ = ["frozen_encoder", "start"]
 
 
 def start(part: ModelPart, offline: bool) -> MixLM:
-    """Raises InputError if the part names no start, or one that cannot be read."""
+    """In float32, on a GPU if there is one. Raises InputError if no start is named, or it cannot be read."""
     if part.start is not None:
-        return MixLM.from_pretrained(part.start, device="cpu", dtype="float32", local_files_only=offline)
+        return MixLM.from_pretrained(part.start, dtype="float32", local_files_only=offline)
     if part.item_encoder is None or part.ranker is None:
         raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")
     return _new(part.item_encoder, part.ranker, part.options, offline)
@@ -33,11 +33,13 @@ def frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
     else:
         options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
         encoder = _new(chosen, chosen, options, offline).item_encoder
-    return encoder.to(torch.bfloat16) if recipe.joint.bf16 and bf16_pays("cpu") else encoder
+    on_cpu = encoder.backbone.device.type == "cpu"
+    return encoder.to(torch.bfloat16) if on_cpu and recipe.joint.bf16 and bf16_pays("cpu") else encoder
 
 
 def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool) -> MixLM:
     try:
-        return MixLM.from_backbones(item_encoder, ranker, local_files_only=offline, **options)
+        model = MixLM.from_backbones(item_encoder, ranker, local_files_only=offline, **options)
     except TypeError as error:
         raise InputError(f"the recipe's model.options: {error}") from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -272,7 +272,9 @@ def test_a_recipe_may_extend_another_and_end_with_the_cross_encoder(
     done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
     assert done.exit_code == 0, done.output
     assert f"{run}/cross-encoder/model: trained\n" in done.output and not (run / "joint").exists()
-    assert CrossEncoderTeacher(str(run / "cross-encoder" / "model")).score("a dog", ["a dog"]).shape == (1,)
+    assert CrossEncoderTeacher(str(run / "cross-encoder" / "model")).score_batch(["a dog"], [["a dog"]])[0].shape == (
+        1,
+    )
 
 
 def test_a_recipe_that_extends_itself_or_nothing(recipe: Callable[..., Path]) -> None:

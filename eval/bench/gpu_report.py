@@ -1,0 +1,96 @@
+"""The paper's shape on a GPU as results.json and tables, beside the paper's own figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mixlm_rerank.eval import numbers
+from mixlm_rerank.eval.bench.decoder_report import PAPER
+from mixlm_rerank.eval.bench.decoder_ways import FULL_CACHED, FULL_TEXT, MIXLM
+from mixlm_rerank.eval.bench.gpu import OWN, SHARED, GpuOptions, full_text_name, mixlm_name
+from mixlm_rerank.eval.bench.output import markdown_rows, write_page, write_results
+
+__all__ = ["write_gpu"]
+
+LIMIT = 0.5  # seconds: the paper's bound of the 99th percentile
+
+
+def write_gpu(kept: Mapping[str, Any], folder: Path, options: GpuOptions) -> str:
+    """All that was measured (:func:`measure_gpu`); returns the tables."""
+    rate = median(value for name, value in kept.items() if name.startswith("matrix product"))
+    names = [
+        mixlm_name(k, count, items) for k in options.budgets for count in options.queries for items in options.items
+    ]
+    texts = [full_text_name(document, prefix) for document in options.documents for prefix in (OWN, SHARED)]
+    rows = {name: _row(name, kept[name], rate) for name in [*names, *texts]}
+    slowest = rows[full_text_name(max(options.documents), SHARED)]["items_per_second"]
+    values = {"matrix_product_tflops": rate / 1e12, "rows": list(rows.values())}
+    values |= {name: kept[name] for name in ("sameness", "kernels", "training")}
+    write_results(folder, "random weights in the shape of Qwen3-0.6B", values)
+    parts = [
+        _about(kept, options, rate),
+        _table([rows[name] for name in names], slowest),
+        "Full text, as many documents at once as fit into a forward pass:",
+        _table([rows[name] for name in texts], slowest),
+        f"The paper, on one H100 and within 500 ms at the 99th percentile: {numbers.count(int(PAPER[MIXLM]))} items a "
+        f"second with one embedding token, full text of about 900 tokens {PAPER[FULL_CACHED]:.0f} (prefix once) and "
+        f"{PAPER[FULL_TEXT]:.0f} (prefix for each).",
+        *(_kernels(name, found) for name, found in kept["kernels"].items()),
+        _training(kept["training"], rate),
+    ]
+    return write_page(folder, "The paper's shape on a GPU", parts)
+
+
+def _row(name: str, cell: Mapping[str, Any], rate: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "items_per_second": cell["items"] / cell["p50"],
+        "milliseconds": [1e3 * cell["p50"], 1e3 * cell["p99"]],
+        "runs": cell["runs"],
+        "of_matrix_rate": cell["flops"] / cell["p50"] / rate,
+    }
+
+
+def _about(kept: Mapping[str, Any], options: GpuOptions, rate: float) -> str:
+    same, shape = kept["sameness"], options.shape
+    return (
+        f"Random weights in the shape of Qwen3-0.6B ({shape.layers} layers of {shape.hidden}), bfloat16; prompt and "
+        f"query of {shape.prefix} tokens; from query text and embedding tokens (float32, on the CPU) to log-odds. "
+        f"Medians. The chip multiplies bfloat16 matrices at {rate / 1e12:.0f} TFLOP/s. Before timing, in float32: the "
+        f"reference's scores within {same['float32']:.1e} log-odds. bfloat16: within {same['bfloat16']:.2g} of float32 "
+        f"(scores spread by {same['spread']:.2g}), Kendall's tau {same['kendall_tau']:.4f}; compiled and not, they "
+        f"differ by {same['compiled']:.1g}, in other company by {same['company']:.1g}."
+    )
+
+
+def _table(rows: list[dict[str, Any]], full_text: float) -> str:
+    columns = ["", "items/s", "over full text", "p50, ms", "p99, ms", "of the matrix rate", "runs"]
+    cells = [
+        [
+            row["name"],
+            numbers.speed(row["items_per_second"])
+            + ("" if row["milliseconds"][1] <= 1e3 * LIMIT else " (p99 over 500 ms)"),
+            numbers.ratio(row["items_per_second"] / full_text),
+            *(numbers.milliseconds(value) for value in row["milliseconds"]),
+            numbers.percent(row["of_matrix_rate"]),
+            numbers.count(row["runs"]),
+        ]
+        for row in rows
+    ]
+    return markdown_rows(columns, cells)
+
+
+def _kernels(name: str, found: Mapping[str, Any]) -> str:
+    kinds = ", ".join(f"{kind} {numbers.milliseconds(taken)}" for kind, taken in found["kinds"].items() if taken)
+    return f"{name}, milliseconds on the GPU: {kinds}; {numbers.milliseconds(found['clock'])} by the clock."
+
+
+def _training(found: Mapping[str, Any], rate: float) -> str:
+    speed = numbers.count(round(found["tokens"] / found["seconds"]))
+    return (
+        f"Stage III, item encoder and ranker both of this shape: {speed} "
+        f"tokens a second, {numbers.percent(found['flops'] / found['seconds'] / rate)} of the matrix rate."
+    )
