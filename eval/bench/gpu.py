@@ -26,6 +26,7 @@ from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.significance import scipy_stats
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.precision import weights_to
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 
 __all__ = ["OWN", "SHARED", "GpuOptions", "bf16_rate", "full_text_name", "measure_gpu", "mixlm_name"]
@@ -140,7 +141,7 @@ def _check_sameness(kept: Cells, model: MixLM, queries: Sequence[str], device: t
     few = slice(0, 250, 50)
     difference = float((exact[few] - ReferenceScorer(model).score(queries[0], tokens[few])).abs().max())
     found = {"float32": check_same(difference, TOLERANCE, "the GPU's fast scores and the reference's")}
-    model.ranker.to(torch.bfloat16)
+    weights_to(model.ranker, torch.bfloat16)
     plain = SharedPrefixScorer(model).score(queries[0], tokens)
     model.ranker.compile_packed()
     fast = SharedPrefixScorer(model).score(queries[0], tokens)

@@ -19,7 +19,7 @@ from .families import family_of_config, load_backbone
 from .int8 import in_int8, is_int8
 from .known_answer import check_known_answer, write_known_answer
 from .mixlm import MixLM
-from .precision import parameter_dtype
+from .precision import parameter_dtype, weights_to
 
 __all__ = ["load", "save"]
 
@@ -71,9 +71,9 @@ def load(
     model.name = str(name)
     if wanted != torch.float32:
         # the item encoder stays float32: its tokens, and so its fingerprint, are the same on every device
-        model.ranker.to(wanted)
+        weights_to(model.ranker, wanted)
         if model.projector is not None:
-            model.projector.to(wanted)
+            weights_to(model.projector, wanted)
     try:
         model = model.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # torch: unknown device, no CUDA

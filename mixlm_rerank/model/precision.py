@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+from torch import nn
 
 from ..errors import InputError
 
-__all__ = ["bf16_pays", "parameter_dtype"]
+__all__ = ["bf16_pays", "parameter_dtype", "weights_to"]
 
 
 def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
@@ -19,6 +20,12 @@ def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if plain not in ("float32", "bfloat16", "float16"):
         raise InputError(f"dtype must be float32, bfloat16, float16 or (of a MixLM on a CPU) int8, not {name!r}")
     return cast(torch.dtype, getattr(torch, plain))
+
+
+def weights_to(module: nn.Module, dtype: torch.dtype) -> None:
+    """Change the weights' dtype in place. Buffers stay: rotary frequencies, rounded, are other positions."""
+    for weight in module.parameters():
+        weight.data = weight.data.to(dtype)
 
 
 def bf16_pays(device: torch.device | str | None = None) -> bool:

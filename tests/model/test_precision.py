@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import TrainingArguments
 
+from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays, parameter_dtype
 from mixlm_rerank.training.checkpoints import training_arguments
@@ -35,3 +39,12 @@ def test_only_the_formats_that_we_serve_in_have_a_name() -> None:
     assert parameter_dtype("bfloat16") is parameter_dtype(torch.bfloat16) is torch.bfloat16
     with pytest.raises(InputError, match="float16 or .of a MixLM on a CPU. int8, not 'float8'"):
         parameter_dtype("float8")
+
+
+def test_rotary_frequencies_are_never_rounded(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    model = tiny("qwen3")
+    model.save_pretrained(tmp_path)
+    half = MixLM.from_pretrained(tmp_path, device="cpu", dtype="bfloat16")
+    assert half.ranker.dtype == torch.bfloat16
+    (exact,), (kept,) = ([b for b in m.ranker.backbone.rotary_emb.buffers()][:1] for m in (model, half))
+    assert torch.equal(kept, exact) and not torch.equal(exact, exact.bfloat16().float())

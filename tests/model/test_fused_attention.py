@@ -1,0 +1,61 @@
+"""The GPU's attention kernel gives what the tiles give: on a GPU, or without one by Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mixlm_rerank.model.attention import PackedLayout, attention_of, tiles_of
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+HEADS, KEY_HEADS, HEAD = 4, 2, 16
+
+lengths = st.lists(st.tuples(st.integers(1, 140), st.integers(1, 12)), min_size=1, max_size=3)
+few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def fused() -> ModuleType:
+    pytest.importorskip("triton")
+    return importlib.import_module("mixlm_rerank.model.fused_attention")
+
+
+@few
+@given(sizes=lengths, item_length=st.sampled_from([1, 2, 9, 64, 65, 150]), causal=st.booleans(), seed=st.integers(0, 9))
+def test_the_kernel_equals_the_tiles(
+    fused: ModuleType, sizes: list[tuple[int, int]], item_length: int, causal: bool, seed: int
+) -> None:
+    """Prefixes and items below, at and above a block; long items, which are full texts, too."""
+    layout = PackedLayout(*zip(*sizes, strict=True), item_length, causal)  # type: ignore[arg-type]
+    length = sum(prefix + count * item_length for prefix, count in sizes)
+    draw = torch.Generator().manual_seed(seed)
+    heads = (HEADS, KEY_HEADS, KEY_HEADS)
+    query, key, value = (torch.randn(length, count, HEAD, generator=draw).to(DEVICE) for count in heads)
+    parts = (layout.prefix_lengths, layout.item_counts, item_length, causal)
+    fast, plain = fused.fused_tiles(*parts, DEVICE), tiles_of(layout, None, DEVICE)
+    expected = plain.attend(query, key, value, 0.3)
+    torch.testing.assert_close(fast.attend(query, key, value, 0.3), expected, atol=1e-5, rtol=1e-5)
+    rows = layout.score_rows(DEVICE)
+    found = fast.attend_scores(query[rows], key, value, 0.3)
+    torch.testing.assert_close(found, expected[rows], atol=1e-5, rtol=1e-5)
+
+
+def test_an_empty_tile_writes_nothing(fused: ModuleType) -> None:
+    """Recorded passes have room for more tiles than there are."""
+    parts = ((3,), (2,), 2, True)
+    tiles = fused.fused_tiles(*parts, DEVICE)
+    longer = fused.FusedTiles(torch.cat([tiles.every, torch.zeros_like(tiles.every)]), tiles.scores, 2, True)
+    query, key, value = (torch.randn(7, count, HEAD, device=DEVICE) for count in (HEADS, KEY_HEADS, KEY_HEADS))
+    expected = tiles.attend(query, key, value, 0.3)
+    torch.testing.assert_close(longer.attend(query, key, value, 0.3), expected)
+
+
+def test_on_a_cpu_with_gradients_and_for_windows_there_are_tiles() -> None:
+    layout = PackedLayout((3,), (2,), 2, True)
+    with torch.inference_mode():
+        assert attention_of(layout, None, torch.device("cpu"), 16) is tiles_of(layout, None, torch.device("cpu"))
