@@ -31,7 +31,7 @@ LAYERS = {
         *("data", "errors", "minilm", "types", "progress"),
     },
     "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress"},
-    "serving": {"integrations", "reranker", "ranking", "index", "model", "errors", "types"},
+    "serving": {"integrations", "reranker", "scoring", "ranking", "index", "model", "errors", "types"},
     "integrations": {
         *("integrations", "data", "reranker", "ranking", "texts", "index", "model"),
         *("errors", "types", "progress"),

@@ -41,6 +41,7 @@ class ServeOptions:
     query: tokens of it.
     seconds: of a rate; ``soak``: of the long run at 80% of saturation.
     deadline: of a request, in seconds.
+    device: of the server.
     clients: that ask one after the other, together.
     """
 
@@ -52,6 +53,7 @@ class ServeOptions:
     soak: float = 600.0
     deadline: float = 2.0
     clients: int = 16
+    device: str = "cpu"
 
 
 def measure_serve(
@@ -73,7 +75,7 @@ def measure_serve(
         if todo:
             index = folder / "index"
             random_index(index, manifest_for(model), options.documents)
-            with _server(model, index, options.deadline) as (process, url):
+            with _server(model, index, options) as (process, url):
                 bodies = {size: _bodies(model, options, size) for size in sizes}
                 for size in sizes:
                     _load(kept, url, bodies[size], size, options, say)
@@ -178,7 +180,7 @@ def _closed(url: str, bodies: list[dict[str, object]], clients: int, seconds: fl
 
 
 @contextmanager
-def _server(model: MixLM, index: Path, deadline: float) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def _server(model: MixLM, index: Path, options: ServeOptions) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A server in a process of its own. Raises MixLMError if it does not come up."""
     import httpx
 
@@ -186,8 +188,10 @@ def _server(model: MixLM, index: Path, deadline: float) -> Iterator[tuple[subpro
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-c", "from mixlm_rerank.cli import main; main()", "serve", "--port", str(port)]
-    command += ["--model", f"model={model.name}", "--index", f"index={index}", "--deadline", str(deadline)]
-    process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command += ["--model", f"model={model.name}", "--index", f"index={index}", "--deadline", str(options.deadline)]
+    process = subprocess.Popen(
+        [*command, "--device", options.device], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         url, until = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS
         while time.monotonic() < until and process.poll() is None:

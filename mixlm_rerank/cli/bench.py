@@ -144,13 +144,17 @@ def serve(
     candidates: Annotated[int, typer.Option(min=1, help="Documents of a request.")] = 100,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each rate.")] = 20.0,
     soak: Annotated[float, typer.Option(min=0.1, help="Seconds at 80% of saturation.")] = 600.0,
+    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds in which a request must be answered.")] = 2.0,
+    device: Annotated[str, typer.Option(help="Of the server: cpu, cuda ...")] = "cpu",
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """The server under load: its saturation, its latency below and beyond, batching, memory."""
     from mixlm_rerank.eval.bench.serve import ServeOptions, measure_serve, write_serve
 
-    options = ServeOptions(documents=documents, candidates=candidates, seconds=seconds, soak=soak)
+    options = ServeOptions(
+        documents=documents, candidates=candidates, seconds=seconds, soak=soak, deadline=deadline, device=device
+    )
     with _resumable(output):
         loaded = _load(model, offline)
         kept = measure_serve(loaded, output, options, say=_say(quiet))

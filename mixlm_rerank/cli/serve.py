@@ -49,6 +49,7 @@ def serve(
         from ..serving.app import Limits, create_app
         from ..serving.catalogue import Catalogue
         from ..serving.search import FirstStage
+        from ..serving.warm_up import warm_up
     except ImportError:
         raise MissingDependency("serve needs FastAPI: pip install 'mixlm-rerank[serve]'") from None
     key = None
@@ -58,6 +59,10 @@ def serve(
             raise InputError(f"the environment variable {api_key_env} is empty: put the API key there")
     names = _by_name([_named(each, each, "--model") for each in model or ["default"]], "--model")
     models = {name: load_model(source, device, dtype, offline) for name, source in names.items()}
+    for name, loaded in models.items():
+        if loaded.device.type == "cuda":
+            typer.echo(f"{name}: compiling for the GPU, which takes a minute", err=True)
+            warm_up(loaded)
     stores = _by_name([_named(each, None) for each in index or []], "--index")
     indexes = {name: _opened(where) for name, where in stores.items()}
     stages = _by_name([_named(each, None, "--lucene") for each in lucene or []], "--lucene")

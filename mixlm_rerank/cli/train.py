@@ -87,6 +87,9 @@ def distill(
     queries: Annotated[
         Path | None, typer.Option(help="A log of queries (any topics format); by default made of titles and sentences.")
     ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A first-stage run of these queries (TREC or MS MARCO); by default BM25's.")
+    ] = None,
     config: Annotated[
         str, typer.Option(help="How to train: a YAML file, or the name of a recipe that comes with the package.")
     ] = "default",
@@ -96,6 +99,7 @@ def distill(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Fit a MixLM to a corpus so that it ranks as a cross-encoder does, without labels."""
+    from mixlm_rerank.eval.first_stages import RunFile
     from mixlm_rerank.eval.loading import Loading
     from mixlm_rerank.eval.systems import CrossEncoder, FullTextMode
 
@@ -118,6 +122,7 @@ def distill(
             start,
             output,
             queries=None if queries is None else read_topics(queries),
+            first_stage=None if run is None else RunFile(run),
             options=found_recipe.options,
             joint=replace(found_recipe.joint, budgets=budgets),
             progress=not quiet,

@@ -17,7 +17,7 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.fidelity import Fidelity, fidelity
-from mixlm_rerank.eval.first_stages import BM25
+from mixlm_rerank.eval.first_stages import BM25, FirstStage
 from mixlm_rerank.eval.ranked import find_candidates, rank
 from mixlm_rerank.eval.systems import TokenReranker
 from mixlm_rerank.eval.systems.protocol import System
@@ -75,6 +75,7 @@ def distil(
     folder: str | Path,
     *,
     queries: Mapping[str, str] | None = None,
+    first_stage: FirstStage | None = None,
     options: DistilOptions = DistilOptions(),
     joint: JointOptions = JointOptions(),
     seed: int = 0,
@@ -85,6 +86,7 @@ def distil(
     Args:
         teacher, teacher_system: the same cross-encoder, to learn from and to be compared with.
         queries: qid -> text of a log, say; None: titles and sentences of the corpus.
+        first_stage: where candidates come from; None: BM25 by Pyserini.
 
     Returns:
         system -> fidelity to the teacher on queries that were not trained on: the model at each of its budgets, and
@@ -105,8 +107,9 @@ def distil(
         },
     )
     training, held_out = _divided(asked, options.held_out, seed)
-    found = _measured(model, corpus, held_out, teacher_system, folder, options.depth, joint, "start ", progress)
-    source = _source(corpus, training, teacher, model, folder, options, seed, progress)
+    stage = first_stage or BM25(folder / "lucene", progress=progress)
+    found = _measured(model, corpus, held_out, teacher_system, stage, folder, options.depth, joint, "start ", progress)
+    source = _source(corpus, training, teacher, stage, folder, options, seed, progress)
     for name, rounds, candidates, how in (
         ("joint", options.rounds, options.candidates // 2, joint),
         ("ranker", options.ranker_rounds, options.candidates, joint.ranker_alone(*joint.learning_rates[1:])),
@@ -116,7 +119,7 @@ def distil(
             mix = TrainingMix([source], steps, queries=options.group, candidates=candidates, seed=seed)
             train_joint(model, mix, folder / name, how, seed=seed, progress=progress)
     model.save_pretrained(folder / "model")
-    found |= _measured(model, corpus, held_out, teacher_system, folder, options.depth, joint, "", progress)
+    found |= _measured(model, corpus, held_out, teacher_system, stage, folder, options.depth, joint, "", progress)
     with writing(folder / REPORT) as file:
         json.dump({name: asdict(value) for name, value in found.items()}, file, indent=1)
     return found
@@ -145,7 +148,7 @@ def _source(
     corpus: Corpus,
     queries: Mapping[str, str],
     teacher: Teacher,
-    model: MixLM,
+    stage: FirstStage,
     folder: Path,
     options: DistilOptions,
     seed: int,
@@ -153,7 +156,7 @@ def _source(
 ) -> Source:
     work = Workplace(_collection("corpus", corpus, queries), folder, folder, progress)
     path = folder / "pools.jsonl"
-    candidates = find_candidates(work, BM25(folder / "lucene", progress=progress), options.depth)
+    candidates = find_candidates(work, stage, options.depth)
     if not path.exists():
         draw = random.Random(seed)
         pools = []
@@ -162,7 +165,7 @@ def _source(
             if len(chosen) > 1:
                 pools.append(Pool(qid, queries[qid], [hit.docid for hit in chosen], {}))
         if not pools:
-            raise InputError("BM25 finds fewer than two documents for every query: are they of this corpus?")
+            raise InputError(f"{stage.name} finds fewer than two documents for every query: are they of this corpus?")
         write_pools(path, pools)
     pools = read_pools(path)
     scores = teacher_scores(folder / "teacher.npy", teacher, pools, candidates.texts, progress=progress)
@@ -174,6 +177,7 @@ def _measured(
     corpus: Corpus,
     queries: Mapping[str, str],
     teacher: System,
+    stage: FirstStage,
     folder: Path,
     depth: int,
     joint: JointOptions,
@@ -182,7 +186,7 @@ def _measured(
 ) -> dict[str, Fidelity]:
     """Fidelity at every budget, on all ``depth`` candidates."""
     work = Workplace(_collection("held-out queries", corpus, queries), folder / "held-out", folder, progress)
-    candidates = find_candidates(work, BM25(folder / "lucene"), depth)
+    candidates = find_candidates(work, stage, depth)
     work = work.restricted(candidates.texts)
     taught = rank(teacher, candidates, work).ranking
     found = {}

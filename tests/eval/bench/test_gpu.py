@@ -1,0 +1,49 @@
+"""The GPU benchmark's own code, at a toy size on the CPU; what it says without a GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixlm_rerank.eval.bench.gpu import OWN, SHARED, GpuOptions, full_text_name, measure_gpu, mixlm_name
+from mixlm_rerank.eval.bench.gpu_model import GpuShape
+from mixlm_rerank.eval.bench.gpu_report import write_gpu
+from mixlm_rerank.eval.bench.gpu_training import TrainingShape
+
+TINY = GpuOptions(
+    shape=GpuShape(layers=2, hidden=32, intermediate=64, heads=2, key_heads=1, head=16),
+    budgets=(1, 3),
+    queries=(1, 3),
+    items=(4,),
+    documents=(20,),
+    seconds=0.01,
+    matrix=64,
+    training=TrainingShape(queries=2, candidates=2, document=20, steps=1),
+)
+
+
+def test_every_cell_is_measured_once_and_reported(tmp_path: Path) -> None:
+    kept = measure_gpu(tmp_path, TINY, device="cpu")
+    page = write_gpu(kept, tmp_path, TINY)
+    found = json.loads((tmp_path / "results.json").read_text())
+    names = [mixlm_name(k, count, 4) for k in (1, 3) for count in (1, 3)]
+    names += [full_text_name(20, prefix) for prefix in (OWN, SHARED)]
+    assert [row["name"] for row in found["rows"]] == names and all(name in page for name in names)
+    assert all(
+        row["items_per_second"] > 0 and row["milliseconds"][0] <= row["milliseconds"][1] for row in found["rows"]
+    )
+    assert found["sameness"]["float32"] < 1e-4 and found["training"]["tokens"] > 80
+    before = (tmp_path / "cells.jsonl").read_text()
+    measure_gpu(tmp_path, TINY, device="cpu")
+    again = (tmp_path / "cells.jsonl").read_text().removeprefix(before)
+    assert {json.loads(line)["cell"].split(" ")[0] for line in again.splitlines()} == {"matrix", "sameness"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_command_says_so(mixlm: Callable[..., object], tmp_path: Path) -> None:
+    done = mixlm(f"bench gpu --output {tmp_path / 'out'}")
+    assert (done.code, done.out) == (2, "") and "there is no GPU here" in done.err  # type: ignore[attr-defined]

@@ -1,0 +1,46 @@
+"""On a GPU: the fast scorer against the reference, compiled and recorded, in float32 and bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+
+from mixlm_rerank import MixLM
+from mixlm_rerank.model.precision import weights_to
+from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+]
+QUERIES = ["a dog barks at the moon", "cats", "the mail man and the moon and the dog"]
+COUNTS = (40, 1, 130)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_fast_scorer_equals_the_reference(tiny: Callable[..., MixLM], architecture: str, compiled: bool) -> None:
+    model = deepcopy(tiny(architecture, residual="late")).to("cuda")
+    draw = torch.Generator().manual_seed(0)
+    tokens = [2 * torch.randn(count, 3, 64, generator=draw) for count in COUNTS]
+    expected = ReferenceScorer(model).score_batch(QUERIES, tokens)
+    if compiled:
+        model.ranker.compile_packed()
+    for _ in range(2):  # a pass is recorded, and played
+        for found, right in zip(SharedPrefixScorer(model).score_batch(QUERIES, tokens), expected, strict=True):
+            torch.testing.assert_close(found, right, atol=1e-4, rtol=0)
+    few = SharedPrefixScorer(model).score(QUERIES[2], tokens[2][:7])  # fits into a longer recording
+    torch.testing.assert_close(few, expected[2][:7], atol=1e-4, rtol=0)
+
+
+def test_bfloat16_ranks_nearly_as_float32(tiny: Callable[..., MixLM]) -> None:
+    model = deepcopy(tiny("qwen3", residual="none")).to("cuda")
+    tokens = 2 * torch.randn(300, 4, 64, generator=torch.Generator().manual_seed(1))
+    exact = SharedPrefixScorer(model).score(QUERIES[0], tokens)
+    weights_to(model.ranker, torch.bfloat16)
+    model.ranker.compile_packed()
+    found = SharedPrefixScorer(model).score(QUERIES[0], tokens)
+    assert torch.corrcoef(torch.stack([found, exact]))[0, 1] > 0.995
