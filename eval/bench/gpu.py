@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -20,7 +20,6 @@ from mixlm_rerank.eval.bench.cells import Cells, conditions
 from mixlm_rerank.eval.bench.flops import shape_of, shared_prefix_flops, whole_flops
 from mixlm_rerank.eval.bench.gpu_model import GpuShape, gpu_mixlm
 from mixlm_rerank.eval.bench.gpu_profile import kernel_shares
-from mixlm_rerank.eval.bench.gpu_training import TrainingShape, measure_training
 from mixlm_rerank.eval.bench.sameness import check_same
 from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.significance import scipy_stats
@@ -51,7 +50,6 @@ class GpuOptions:
     documents: tuple[int, ...] = (150, 900)
     seconds: float = 1.0
     matrix: int = 8192
-    training: TrainingShape = field(default_factory=TrainingShape)
 
 
 def mixlm_name(budget: int, queries: int, items: int) -> str:
@@ -75,9 +73,12 @@ def measure_gpu(
     options: GpuOptions = GpuOptions(),
     *,
     device: str = "cuda",
+    further: Mapping[str, Callable[[], object]] = {},
     say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
-    """All cells, kept in ``folder``: those of the names above, sameness, matrix rates, kernels and training.
+    """All cells, kept in ``folder``: those of the names above, sameness, matrix rates, kernels.
+
+    ``further``: other cells by name, and what measures them, when the model is gone.
 
     Raises InputError without a GPU, MixLMError where the fast scorer and the reference do not agree in float32.
     """
@@ -112,9 +113,10 @@ def measure_gpu(
                     say(kept.keep(name, _timed(read, len(texts), flops, options.seconds))["said"])
         if "kernels" not in kept.kept:
             kept.keep("kernels", _kernels(model, queries, options))
-        if "training" not in kept.kept:
-            del model
-            kept.keep("training", measure_training(options.shape, options.training, place))
+        del model
+        for name, measured in further.items():
+            if name not in kept.kept:
+                kept.keep(name, measured())
         _keep_rate(kept, options, place)
         return kept.kept
     finally:

@@ -169,11 +169,14 @@ def gpu(
 ) -> None:
     """The paper's shape, random weights, on a GPU: items a second, latency, share of the chip's matrix rate."""
     from mixlm_rerank.eval.bench.gpu import GpuOptions, measure_gpu
-    from mixlm_rerank.eval.bench.gpu_report import write_gpu
+    from mixlm_rerank.eval.bench.gpu_report import TRAINING, write_gpu
+
+    from ..training.throughput import measure_training
 
     options = GpuOptions(seconds=seconds)
+    further = {TRAINING: partial(measure_training, options.shape)}
     with _resumable(output):
-        typer.echo(write_gpu(measure_gpu(output, options, say=_say(quiet)), output, options))
+        typer.echo(write_gpu(measure_gpu(output, options, further=further, say=_say(quiet)), output, options))
 
 
 @app.command("all")

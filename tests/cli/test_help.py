@@ -58,6 +58,7 @@ def test_these_are_the_commands() -> None:
         "bench build",
         "bench store",
         "bench serve",
+        "bench gpu",
         "bench all",
     ]
 

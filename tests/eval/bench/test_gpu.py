@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from mixlm_rerank.eval.bench.gpu import OWN, SHARED, GpuOptions, full_text_name, measure_gpu, mixlm_name
 from mixlm_rerank.eval.bench.gpu_model import GpuShape
 from mixlm_rerank.eval.bench.gpu_report import write_gpu
-from mixlm_rerank.eval.bench.gpu_training import TrainingShape
+from mixlm_rerank.training.throughput import TrainingShape, measure_training
 
 TINY = GpuOptions(
     shape=GpuShape(layers=2, hidden=32, intermediate=64, heads=2, key_heads=1, head=16),
@@ -22,12 +23,13 @@ TINY = GpuOptions(
     documents=(20,),
     seconds=0.01,
     matrix=64,
-    training=TrainingShape(queries=2, candidates=2, document=20, steps=1),
 )
+TRAINED = TrainingShape(queries=2, candidates=2, document=20, steps=1)
 
 
 def test_every_cell_is_measured_once_and_reported(tmp_path: Path) -> None:
-    kept = measure_gpu(tmp_path, TINY, device="cpu")
+    further = {"training": partial(measure_training, TINY.shape, TRAINED, "cpu")}
+    kept = measure_gpu(tmp_path, TINY, device="cpu", further=further)
     page = write_gpu(kept, tmp_path, TINY)
     found = json.loads((tmp_path / "results.json").read_text())
     names = [mixlm_name(k, count, 4) for k in (1, 3) for count in (1, 3)]
@@ -38,7 +40,7 @@ def test_every_cell_is_measured_once_and_reported(tmp_path: Path) -> None:
     )
     assert found["sameness"]["float32"] < 1e-4 and found["training"]["tokens"] > 80
     before = (tmp_path / "cells.jsonl").read_text()
-    measure_gpu(tmp_path, TINY, device="cpu")
+    measure_gpu(tmp_path, TINY, device="cpu", further=further)
     again = (tmp_path / "cells.jsonl").read_text().removeprefix(before)
     assert {json.loads(line)["cell"].split(" ")[0] for line in again.splitlines()} == {"matrix", "sameness"}
 

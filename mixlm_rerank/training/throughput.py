@@ -33,25 +33,28 @@ class TrainingShape:
     steps: int = 8
 
 
-def measure_training(shape: GpuShape, training: TrainingShape, device: torch.device) -> dict[str, Any]:
+def measure_training(
+    shape: GpuShape, training: TrainingShape = TrainingShape(), device: str = "cuda"
+) -> dict[str, Any]:
     """Seconds, tokens and operations of a step of item encoder and ranker, both of the ranker's shape.
 
     bfloat16 products, float32 weights, AdamW; the paper's SFT and distillation losses.
     """
-    model = gpu_mixlm(replace(shape, encoder_layers=shape.layers), 1, training.document, device)
+    on_gpu = device == "cuda"
+    model = gpu_mixlm(replace(shape, encoder_layers=shape.layers), 1, training.document, torch.device(device))
     objective, weights = JointObjective(model), LossWeights(sft=1.0, distil=1.0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=on_gpu)
     batch = _batch(training)
     taken = []
     for _ in range(WARM_UP + training.steps):
         started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             loss = objective(batch, weights, [1])["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if on_gpu:
+            torch.cuda.synchronize()
         taken.append(time.perf_counter() - started)
     backbone, documents = shape_of(model.ranker.backbone.config), training.queries * training.candidates
     forward = whole_flops(backbone, training.document, documents)
@@ -60,7 +63,7 @@ def measure_training(shape: GpuShape, training: TrainingShape, device: torch.dev
         "seconds": median(taken[WARM_UP:]),
         "tokens": documents * training.document + training.queries * shape.prefix + 2 * documents,
         "flops": 3 * forward,
-        "memory": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "memory": torch.cuda.max_memory_allocated() if on_gpu else None,
     }
 
 
