@@ -112,6 +112,7 @@ class FullTextMode(_OfMixLM):
     def __init__(self, model: MixLM, *, seed: str | None = None) -> None:
         super().__init__(model, "full-text mode", seed)
         self._scorer = FullTextScorer(model)
+        self._tokens = model.config.tokens if model.config.residual == "late" else 1  # that the residual reads
 
     def prepare(self, work: Workplace) -> Footprint | None:
         """The residual needs the embedding tokens, which lie in the token index."""
@@ -119,12 +120,12 @@ class FullTextMode(_OfMixLM):
         self._index = work.index(self.model) if self.model.config.residual != "none" else None
         if self._index is None:
             return None
-        return _footprint(self._index, self.model.config.tokens, work)
+        return _footprint(self._index, self._tokens, work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         tokens = None
         if self._index is not None:
-            fetched = self._index.fetch([hit.docid for hit in candidates], self.model.config.tokens)
+            fetched = self._index.fetch([hit.docid for hit in candidates], self._tokens)
             tokens = torch.from_numpy(fetched.tokens) if fetched.found.all() else None
         return by_score(candidates, self._scorer.score(query, [hit.text or "" for hit in candidates], tokens))
 

@@ -36,7 +36,10 @@ def candidates(documents: list[Document]) -> list[Candidate]:
     return [Candidate(document.docid, 9.0 - 2**row, document.content) for row, document in enumerate(documents)]
 
 
-@pytest.fixture(params=["k=4", "k=1", "verify", "cosine", "full text", "full text, no residual", "CE", "CE@9", "BE"])
+FULL_TEXT = ["full text", "full text, late residual", "full text, no residual"]
+
+
+@pytest.fixture(params=["k=4", "k=1", "verify", "cosine", *FULL_TEXT, "CE", "CE@9", "BE"])
 def made(
     request: pytest.FixtureRequest,
     tiny: Callable[..., MixLM],
@@ -59,9 +62,10 @@ def made(
 
     def in_full(model: MixLM) -> Scores:
         tokens = None
-        if model.config.residual != "none":  # the harness takes the document embedding out of the index, int8
+        if model.config.residual != "none":  # the harness takes what the residual reads out of the index, int8
             index = TokenIndex.build(documents, model, tmp_path / "by hand", progress=False)
-            tokens = torch.from_numpy(index.fetch([document.docid for document in documents], 1).tokens)
+            read = 4 if model.config.residual == "late" else 1
+            tokens = torch.from_numpy(index.fetch([document.docid for document in documents], read).tokens)
         return named(FullTextScorer(model).score(QUERY, texts, tokens).tolist())
 
     def judged(max_length: int | None) -> Scores:
@@ -77,13 +81,14 @@ def made(
         encoder = SentenceTransformer(str(checkpoint("bert")))
         return named(encoder.similarity(encoder.encode_query([QUERY]), encoder.encode_document(texts))[0].tolist())
 
-    plain = tiny("bert", residual="none")
+    plain, late = tiny("bert", residual="none"), tiny("bert", residual="late")
     systems: dict[str, Callable[[], Made]] = {
         "k=4": lambda: (TokenReranker(model), lambda: reranked(model)),
         "k=1": lambda: (TokenReranker(model, 1), lambda: reranked(model, tokens=1)),
         "verify": lambda: (Cascade(model, 3, 2), lambda: reranked(model, tokens=2, verify_top=3)),
         "cosine": lambda: (Cosine(model), lambda: reranked(model, tokens=1, scorer=BiEncoderScorer(model))),
         "full text": lambda: (FullTextMode(model), lambda: in_full(model)),
+        "full text, late residual": lambda: (FullTextMode(late), lambda: in_full(late)),
         "full text, no residual": lambda: (FullTextMode(plain), lambda: in_full(plain)),
         "CE": lambda: (CrossEncoder(str(cross_encoder())), lambda: judged(None)),
         "CE@9": lambda: (CrossEncoder(str(cross_encoder()), 9), lambda: judged(9)),
