@@ -96,18 +96,19 @@ class HybridTeacher:
 
     def _read_all(self, texts: Sequence[Sequence[str]]) -> None:
         new = list(dict.fromkeys(text for own in texts for text in own if text not in self._read))
-        states = self._states(self._encoder.document_ids(new))
-        self._read |= {text: own.half() for text, own in zip(new, states, strict=True)}
+        states = self._states(self._encoder.document_ids(new), torch.float16)
+        self._read |= zip(new, states, strict=True)
 
-    def _states(self, ids: Sequence[list[int]]) -> list[Tensor]:
+    def _states(self, ids: Sequence[list[int]], dtype: torch.dtype = torch.float32) -> list[Tensor]:
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
         positions = positions_per_forward(self._encoder.backbone.device, POSITIONS_PER_FORWARD)
         states: dict[int, Tensor] = {}
         while order:
             size = max(1, positions // len(ids[order[0]]))
             rows, order = order[:size], order[size:]
-            states |= zip(rows, self._encoder.token_states([ids[row] for row in rows]), strict=True)
-        return [states[row].float() for row in range(len(ids))]
+            found = self._encoder.token_states([ids[row] for row in rows])
+            states |= {row: own.to(dtype, copy=True) for row, own in zip(rows, found, strict=True)}
+        return [states[row] for row in range(len(ids))]
 
 
 class BM25Scores:

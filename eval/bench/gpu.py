@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -143,6 +144,10 @@ def _check_sameness(kept: Cells, model: MixLM, queries: Sequence[str], device: t
     few = slice(0, 250, 50)
     difference = float((exact[few] - ReferenceScorer(model).score(queries[0], tokens[few])).abs().max())
     found = {"float32": check_same(difference, TOLERANCE, "the GPU's fast scores and the reference's")}
+    recorded = deepcopy(model)  # recordings are of the weights as they are
+    recorded.ranker.compile_packed()
+    difference = float((SharedPrefixScorer(recorded).score(queries[0], tokens) - exact).abs().max())
+    found["float32, compiled"] = check_same(difference, TOLERANCE, "compiled and plain scores")
     weights_to(model.ranker, torch.bfloat16)
     plain = SharedPrefixScorer(model).score(queries[0], tokens)
     model.ranker.compile_packed()

@@ -112,7 +112,8 @@ class FullTextMode(_OfMixLM):
     def __init__(self, model: MixLM, *, seed: str | None = None) -> None:
         super().__init__(model, "full-text mode", seed)
         self._scorer = FullTextScorer(model)
-        self._tokens = model.config.tokens if model.config.residual == "late" else 1  # that the residual reads
+        self._tokens = model.config.tokens if model.config.residual == "late" else 1
+        self.description += f", residual of {self._tokens}"
 
     def prepare(self, work: Workplace) -> Footprint | None:
         """The residual needs the embedding tokens, which lie in the token index."""

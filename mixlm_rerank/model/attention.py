@@ -136,7 +136,7 @@ def attention_of(layout: PackedLayout, window: int | None, device: torch.device,
     return tiles_of(layout, window, device)
 
 
-@lru_cache(maxsize=8)  # all layers of a forward pass ask for the same; a few threads at a time, 5 MB each at most
+@lru_cache(maxsize=8)  # all layers of a forward pass ask for the same; a few threads at a time
 @torch.inference_mode(False)  # kept from scoring, they must serve a training step of the same layout
 def tiles_of(layout: PackedLayout, window: int | None, device: torch.device) -> PackedTiles:
     """The tiles of a layout under a sliding window, if there is one: see :func:`visible`."""

@@ -20,8 +20,8 @@ def attend_tiles(
 ):  # fmt: skip
     """One tile of rows of one head. Rows are STEP positions of an item apart; items have ITEM positions.
 
-    A tile: rows [row, + rows); prefix keys [key, + keys), of which the first row is number ``before`` or later; keys of
-    its items [own, + own_keys), of which the first row's STEP begins at number ``own_before``.
+    A tile: rows [row, + rows); prefix keys [first_key, + keys), of which the first row is number ``before`` or later;
+    keys of its items [own, + own_keys), of which the first row's STEP begins at number ``own_before``.
     """
     head = tl.program_id(1)
     entry = table + tl.program_id(0) * 8

@@ -41,11 +41,12 @@ class FusedTiles:
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         parts = (query, key, value, out)
         strides = [stride for part in parts for stride in part.stride()[:2]]
-        attend_tiles[(len(table), query.shape[1])](
-            *parts, table, scale * 1.4426950408889634, *strides,
-            GROUPS=query.shape[1] // key.shape[1], HEAD=query.shape[2], ITEM=self.item_length, STEP=step,
-            CAUSAL=self.causal, BLOCK=BLOCK, PRECISION="ieee", num_warps=4, num_stages=2,
-        )  # fmt: skip
+        with torch.cuda.device_of(query):  # Triton launches on the current GPU, wherever the tensors are
+            attend_tiles[(len(table), query.shape[1])](
+                *parts, table, scale * 1.4426950408889634, *strides,
+                GROUPS=query.shape[1] // key.shape[1], HEAD=query.shape[2], ITEM=self.item_length, STEP=step,
+                CAUSAL=self.causal, BLOCK=BLOCK, PRECISION="ieee", num_warps=4, num_stages=2,
+            )  # fmt: skip
         return out
 
 

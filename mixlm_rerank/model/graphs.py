@@ -16,7 +16,7 @@ from .packed import PackedPass
 
 __all__ = ["GraphedPass"]
 
-GRAPHS = 128  # of a model; the one not used for longest goes
+MOST_BYTES = 4 << 30  # of all recordings of a model, without working memory; the one not used for longest goes
 
 
 class _Inputs(NamedTuple):
@@ -56,10 +56,16 @@ class _Graph:
     graph: torch.cuda.CUDAGraph
     states: Tensor
 
+    @property
+    def bytes(self) -> int:
+        return sum(part.nbytes for part in (*self.inputs, self.states))
+
 
 class GraphedPass:
-    """Equal to the pass that it records. Inputs are filled up to one of few shapes, with at most an eighth more
-    positions."""
+    """Equal to the pass that it records. Inputs are filled up to one of few shapes.
+
+    It is of the weights as they are: after a change of their dtype or device, make another.
+    """
 
     def __init__(self, packed: PackedPass) -> None:
         self._packed = packed
@@ -73,14 +79,14 @@ class GraphedPass:
     def __call__(
         self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention
     ) -> Tensor:
-        if not isinstance(attention, FusedTiles):
+        if not isinstance(attention, FusedTiles) or not torch.is_inference_mode_enabled():
             return self._packed(embeds, positions, token_types, score_rows, attention)
         inputs = _Inputs(embeds, positions, token_types, score_rows, attention.every, attention.scores)
         shape = (attention.item_length, *inputs.shape())
-        with self._lock:
+        with self._lock, torch.cuda.device_of(embeds):
             graph = self._graphs.pop(shape, None) or self._recorded(inputs, attention)
             self._graphs[shape] = graph
-            if len(self._graphs) > GRAPHS:
+            while len(self._graphs) > 1 and sum(each.bytes for each in self._graphs.values()) > MOST_BYTES:
                 self._graphs.popitem(last=False)
             graph.inputs.fill(inputs)
             graph.graph.replay()
@@ -101,13 +107,14 @@ class GraphedPass:
                 run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # other threads may use the GPU meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             states = run()
         return _Graph(own, graph, states)
 
 
 def _eighth(length: int) -> int:
-    """At least the length, and one of eight numbers between two powers of two.
+    """At least the length: a multiple of 16, and from 128 on one of eight numbers between two powers of two.
 
     >>> [_eighth(length) for length in (1, 16, 17, 160, 1000, 1025)]
     [16, 16, 32, 160, 1024, 1152]

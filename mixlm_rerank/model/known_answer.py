@@ -50,7 +50,7 @@ def known_answers(model: MixLM) -> list[float]:
     query = model.item_encoder.embedding_of(states)[None]
     found = []
     for text in TEXTS:
-        tokens = torch.from_numpy(model.encode([text]))
+        tokens = torch.from_numpy(model.encode([text])).to(model.device)
         ranked = model.readout(model.ranker([prefix], list(model.project(tokens))))
-        found.append(float(ranked + model.readout.residual(query, [states], tokens)))
+        found.append(float(ranked + model.readout.residual(query, [states], tokens)[0]))
     return found

@@ -17,7 +17,7 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.fidelity import Fidelity, fidelity
-from mixlm_rerank.eval.first_stages import BM25, FirstStage
+from mixlm_rerank.eval.first_stages import BM25, FirstStage, RunFile
 from mixlm_rerank.eval.ranked import find_candidates, rank
 from mixlm_rerank.eval.systems import TokenReranker
 from mixlm_rerank.eval.systems.protocol import System
@@ -96,18 +96,19 @@ def distil(
         InputError: too few queries, or a corpus to make none of.
     """
     folder = Path(folder)
+    stage = first_stage or BM25(folder / "lucene", progress=progress)
     asked = dict(queries) if queries is not None else synthetic_queries(corpus, options.queries, seed)
     same_inputs(
         folder,
         {
             "set of queries": _digest(sorted(asked.items())),
+            "first stage": _digest(stage.path.read_bytes()) if isinstance(stage, RunFile) else stage.name,
             "teacher": teacher_system.description,
             "model": weights_hash(model),
             "setting": _digest([options, joint, seed]),
         },
     )
     training, held_out = _divided(asked, options.held_out, seed)
-    stage = first_stage or BM25(folder / "lucene", progress=progress)
     found = _measured(model, corpus, held_out, teacher_system, stage, folder, options.depth, joint, "start ", progress)
     source = _source(corpus, training, teacher, stage, folder, options, seed, progress)
     for name, rounds, candidates, how in (

@@ -10,7 +10,7 @@ import torch
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.model.precision import bf16_pays, weights_to
 from mixlm_rerank.training.recipe import ModelPart, Recipe
 
 __all__ = ["frozen_encoder", "start"]
@@ -34,7 +34,9 @@ def frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
         options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
         encoder = _new(chosen, chosen, options, offline).item_encoder
     on_cpu = encoder.backbone.device.type == "cpu"
-    return encoder.to(torch.bfloat16) if on_cpu and recipe.joint.bf16 and bf16_pays("cpu") else encoder
+    if on_cpu and recipe.joint.bf16 and bf16_pays("cpu"):
+        weights_to(encoder, torch.bfloat16)
+    return encoder
 
 
 def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool) -> MixLM:

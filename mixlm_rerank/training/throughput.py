@@ -74,6 +74,6 @@ def _batch(training: TrainingShape) -> Batch:
     labels = torch.full((training.queries, documents), torch.nan)
     for query, rows in enumerate(own):
         labels[query, rows] = torch.rand(training.candidates)
-    queries = [f"bab {number} bad" for number in range(training.queries)]
+    queries = ["bab " * training.document] * training.queries  # cut to the prefix
     texts = [f"bab {number} " + "bad " * training.document for number in range(documents)]
     return Batch(queries, texts, own, labels, 4 * labels - 2)

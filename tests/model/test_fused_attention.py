@@ -55,7 +55,14 @@ def test_an_empty_tile_writes_nothing(fused: ModuleType) -> None:
     torch.testing.assert_close(longer.attend(query, key, value, 0.3), expected)
 
 
-def test_on_a_cpu_with_gradients_and_for_windows_there_are_tiles() -> None:
-    layout = PackedLayout((3,), (2,), 2, True)
+def test_on_a_cpu_with_gradients_and_for_windows_there_are_tiles(
+    fused: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "fused_tiles", lambda *parts: "fused")
+    monkeypatch.setattr("mixlm_rerank.model.attention.tiles_of", lambda *parts: "tiles")
+    layout, gpu = PackedLayout((3,), (2,), 2, True), torch.device("cuda")
+    assert attention_of(layout, None, gpu, 16) == "tiles"  # gradients
     with torch.inference_mode():
-        assert attention_of(layout, None, torch.device("cpu"), 16) is tiles_of(layout, None, torch.device("cpu"))
+        assert attention_of(layout, None, gpu, 16) == "fused"
+        assert attention_of(layout, 4, gpu, 16) == attention_of(layout, None, gpu, 80) == "tiles"
+        assert attention_of(layout, None, torch.device("cpu"), 16) == "tiles"

@@ -38,7 +38,7 @@ def test_every_cell_is_measured_once_and_reported(tmp_path: Path) -> None:
     assert all(
         row["items_per_second"] > 0 and row["milliseconds"][0] <= row["milliseconds"][1] for row in found["rows"]
     )
-    assert found["sameness"]["float32"] < 1e-4 and found["training"]["tokens"] > 80
+    assert found["sameness"]["float32"] < 1e-4 and found["training"]["seconds"] > 0
     before = (tmp_path / "cells.jsonl").read_text()
     measure_gpu(tmp_path, TINY, device="cpu", further=further)
     again = (tmp_path / "cells.jsonl").read_text().removeprefix(before)
