@@ -37,7 +37,7 @@ class Loading:
 
         from mixlm_rerank.model.precision import parameter_dtype
 
-        on_gpu = self.place().startswith("cuda")
+        on_gpu = self.device_name().startswith("cuda")
         return self._options(parameter_dtype(self.dtype) or (torch.bfloat16 if on_gpu else torch.float32))
 
     def of_embedding_models(self) -> dict[str, Any]:
@@ -46,11 +46,11 @@ class Loading:
 
         return self._options(torch.float32)
 
-    def place(self) -> str:
-        """The device by name."""
+    def device_name(self) -> str:
+        """What ``device`` comes to here."""
         import torch
 
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def _options(self, dtype: Any) -> dict[str, Any]:
-        return {"device": self.place(), "local_files_only": self.offline, "model_kwargs": {"dtype": dtype}}
+        return {"device": self.device_name(), "local_files_only": self.offline, "model_kwargs": {"dtype": dtype}}

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from mixlm_rerank.eval.bench.cells import Cells, conditions
 from mixlm_rerank.eval.bench.flops import shape_of, shared_prefix_flops, whole_flops
 from mixlm_rerank.eval.bench.gpu_model import GpuShape, gpu_mixlm
 from mixlm_rerank.eval.bench.gpu_profile import kernel_shares
+from mixlm_rerank.eval.bench.product import keep_rate
 from mixlm_rerank.eval.bench.sameness import check_same
 from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.significance import scipy_stats
@@ -29,19 +29,21 @@ from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.model.precision import weights_to
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 
-__all__ = ["OWN", "SHARED", "GpuOptions", "bf16_rate", "full_text_name", "measure_gpu", "mixlm_name"]
+__all__ = ["OWN", "SHARED", "GpuOptions", "full_text_name", "measure_gpu", "mixlm_name"]
 
 TOLERANCE = 1e-3  # log-odds in float32, of sums over 28 layers in another order
 OWN, SHARED = "prefix for each", "prefix once"
-WARM_UP, MOST = 3, 200
+WARM_UP, FEWEST, MOST = 3, 5, 200
 
 
 @dataclass(frozen=True)
 class GpuOptions:
     """Attributes:
+    shape: of the model.
     budgets, queries, items: MixLM is measured at every combination; ``queries`` are scored in one call.
     documents: tokens of full texts.
     seconds: of each measurement, about.
+    matrix: size of the products that tell the chip's rate.
     """
 
     shape: GpuShape = GpuShape()
@@ -88,12 +90,13 @@ def measure_gpu(
     kept = Cells(folder, conditions(None, **asdict(options)))
     try:
         place = torch.device(device)
-        _keep_rate(kept, options, place)
+        product: dict[str, Any] = {"sizes": (options.matrix,), "rounds": 10, "device": device, "dtype": torch.bfloat16}
+        keep_rate(kept, **product)
         model = gpu_mixlm(options.shape, max(options.budgets), max(options.documents), place)
         words, draw = Words(model.ranker.tokenizer), Random(0)
         around = len(model.ranker.prefixes([words.text(1, draw)])[0]) - 1
         queries = words.texts(max(options.queries), options.shape.prefix - around, draw)
-        _check_sameness(kept, model, queries, place)
+        _check_sameness(kept, model, queries)
         say(f"{folder}: the first passes compile kernels, which takes a minute")
         for budget in options.budgets:
             for count in options.queries:
@@ -103,7 +106,7 @@ def measure_gpu(
                         tokens = [torch.randn(items, budget, options.shape.hidden) for _ in range(count)]
                         run = partial(SharedPrefixScorer(model).score_batch, queries[:count], tokens)
                         flops = count * shared_prefix_flops(_shape(model), options.shape.prefix, budget + 1, items)
-                        say(kept.keep(name, _timed(run, count * items, flops, options.seconds))["said"])
+                        say(_said(kept.keep(name, _timed(run, count * items, flops, options.seconds))))
         for document in options.documents:
             texts = words.texts(positions_per_forward(place, 2048) // (options.shape.prefix + document), document, draw)
             for prefix in (OWN, SHARED):
@@ -111,33 +114,21 @@ def measure_gpu(
                 if name not in kept.kept:
                     read = partial(_full_text, model, queries[0], texts, prefix)
                     flops = _full_text_flops(model, options.shape.prefix, document, len(texts), prefix)
-                    say(kept.keep(name, _timed(read, len(texts), flops, options.seconds))["said"])
+                    say(_said(kept.keep(name, _timed(read, len(texts), flops, options.seconds))))
         if "kernels" not in kept.kept:
             kept.keep("kernels", _kernels(model, queries, options))
         del model
         for name, measured in further.items():
             if name not in kept.kept:
                 kept.keep(name, measured())
-        _keep_rate(kept, options, place)
+        keep_rate(kept, **product)
         return kept.kept
     finally:
         kept.close()
 
 
-def bf16_rate(size: int, device: torch.device, rounds: int = 10) -> float:
-    """Floating-point operations a second of a large product of random bfloat16 matrices, median of ``rounds``."""
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    taken = _seconds(lambda: torch.mm(a, b), device, rounds)
-    return 2 * size**3 / median(taken)
-
-
-def _keep_rate(kept: Cells, options: GpuOptions, device: torch.device) -> None:
-    number = sum(cell.startswith("matrix product") for cell in kept.kept)
-    kept.keep(f"matrix product {number + 1}", bf16_rate(options.matrix, device))
-
-
 @torch.inference_mode()
-def _check_sameness(kept: Cells, model: MixLM, queries: Sequence[str], device: torch.device) -> None:
+def _check_sameness(kept: Cells, model: MixLM, queries: Sequence[str]) -> None:
     """The fast scorer in float32 against the reference, then in bfloat16 against float32; the model stays in that."""
     tokens, budget = torch.randn(250, model.config.tokens, model.ranker.hidden_size), model.config.tokens
     exact = SharedPrefixScorer(model).score(queries[0], tokens)
@@ -188,33 +179,24 @@ def _shape(model: MixLM) -> Any:
 
 def _timed(run: Callable[[], object], items: int, flops: float, seconds: float) -> dict[str, Any]:
     """``run`` gives scores on the CPU, so that its end is the end of the GPU's work too."""
-    first = _seconds(run, None, WARM_UP)[-1]
-    taken = _seconds(run, None, int(min(MOST, max(5, seconds / first))))
-    middle, high = float(np.percentile(taken, 50)), float(np.percentile(taken, 99))
-    return {
-        "items": items,
-        "flops": flops,
-        "runs": len(taken),
-        "p50": middle,
-        "p99": high,
-        "said": f"{items:,} items in {1e3 * middle:.1f} ms (p99 {1e3 * high:.1f}): {items / middle:,.0f} a second",
-    }
+    first = _seconds(run, WARM_UP)[-1]
+    taken = _seconds(run, int(min(MOST, max(FEWEST, seconds / first))))
+    middle, high = np.percentile(taken, [50, 99]).tolist()
+    return {"items": items, "flops": flops, "runs": len(taken), "p50": middle, "p99": high}
 
 
-def _seconds(run: Callable[[], object], device: torch.device | None, rounds: int) -> list[float]:
+def _said(cell: Mapping[str, Any]) -> str:
+    speed = cell["items"] / cell["p50"]
+    return f"{cell['items']:,} items in {1e3 * cell['p50']:.1f} ms (p99 {1e3 * cell['p99']:.1f}): {speed:,.0f} a second"
+
+
+def _seconds(run: Callable[[], object], rounds: int) -> list[float]:
     taken = []
     for _ in range(rounds):
-        _wait(device)
         started = time.perf_counter()
         run()
-        _wait(device)
         taken.append(time.perf_counter() - started)
     return taken
-
-
-def _wait(device: torch.device | None) -> None:
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _kernels(model: MixLM, queries: Sequence[str], options: GpuOptions) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from mixlm_rerank.eval.bench.decoder_report import PAPER
 from mixlm_rerank.eval.bench.decoder_ways import FULL_CACHED, FULL_TEXT, MIXLM
 from mixlm_rerank.eval.bench.gpu import OWN, SHARED, GpuOptions, full_text_name, mixlm_name
 from mixlm_rerank.eval.bench.output import markdown_rows, write_page, write_results
+from mixlm_rerank.eval.bench.product import kept_rates
 
 __all__ = ["TRAINING", "write_gpu"]
 
@@ -22,34 +23,38 @@ LIMIT = 0.5  # seconds: the paper's bound of the 99th percentile
 
 def write_gpu(kept: Mapping[str, Any], folder: Path, options: GpuOptions) -> str:
     """All that was measured (:func:`measure_gpu`); returns the tables."""
-    rate = median(value for name, value in kept.items() if name.startswith("matrix product"))
+    rate = median(kept_rates(kept))
     names = [
         mixlm_name(k, count, items) for k in options.budgets for count in options.queries for items in options.items
     ]
     texts = [full_text_name(document, prefix) for document in options.documents for prefix in (OWN, SHARED)]
-    rows = {name: _row(name, kept[name], rate) for name in [*names, *texts]}
-    slowest = rows[full_text_name(max(options.documents), SHARED)]["items_per_second"]
-    values = {"matrix_product_tflops": rate / 1e12, "rows": list(rows.values())}
-    values |= {name: kept[name] for name in ("sameness", "kernels", TRAINING) if name in kept}
+    slowest = kept[full_text_name(max(options.documents), SHARED)]
+    rows = {name: _row(name, kept[name], rate, slowest["items"] / slowest["p50"]) for name in [*names, *texts]}
+    values: dict[str, Any] = {"matrix_product_tflops": rate / 1e12, "rows": list(rows.values())}
+    values |= {"sameness": kept["sameness"], "kernels": kept["kernels"]}
+    if TRAINING in kept:
+        values[TRAINING] = _trained(kept[TRAINING], rate)
     write_results(folder, "random weights in the shape of Qwen3-0.6B", values)
     parts = [
         _about(kept, options, rate),
-        _table([rows[name] for name in names], slowest),
+        _table([rows[name] for name in names]),
         "Full text, as many documents at once as fit into a forward pass:",
-        _table([rows[name] for name in texts], slowest),
+        _table([rows[name] for name in texts]),
         f"The paper, on one H100 and within 500 ms at the 99th percentile: {numbers.count(int(PAPER[MIXLM]))} items a "
         f"second with one embedding token, full text of about 900 tokens {PAPER[FULL_CACHED]:.0f} (prefix once) and "
         f"{PAPER[FULL_TEXT]:.0f} (prefix for each).",
         *(_kernels(name, found) for name, found in kept["kernels"].items()),
-        *([_training(kept[TRAINING], rate)] if TRAINING in kept else []),
+        *([_training(values[TRAINING])] if TRAINING in values else []),
     ]
     return write_page(folder, "The paper's shape on a GPU", parts)
 
 
-def _row(name: str, cell: Mapping[str, Any], rate: float) -> dict[str, Any]:
+def _row(name: str, cell: Mapping[str, Any], rate: float, full_text: float) -> dict[str, Any]:
+    """``full_text``: items a second of the longest, prefix once."""
     return {
         "name": name,
         "items_per_second": cell["items"] / cell["p50"],
+        "over_full_text": cell["items"] / cell["p50"] / full_text,
         "milliseconds": [1e3 * cell["p50"], 1e3 * cell["p99"]],
         "runs": cell["runs"],
         "of_matrix_rate": cell["flops"] / cell["p50"] / rate,
@@ -68,14 +73,14 @@ def _about(kept: Mapping[str, Any], options: GpuOptions, rate: float) -> str:
     )
 
 
-def _table(rows: list[dict[str, Any]], full_text: float) -> str:
+def _table(rows: list[dict[str, Any]]) -> str:
     columns = ["", "items/s", "over full text", "p50, ms", "p99, ms", "of the matrix rate", "runs"]
     cells = [
         [
             row["name"],
             numbers.speed(row["items_per_second"])
             + ("" if row["milliseconds"][1] <= 1e3 * LIMIT else " (p99 over 500 ms)"),
-            numbers.ratio(row["items_per_second"] / full_text),
+            numbers.ratio(row["over_full_text"]),
             *(numbers.milliseconds(value) for value in row["milliseconds"]),
             numbers.percent(row["of_matrix_rate"]),
             numbers.count(row["runs"]),
@@ -90,9 +95,14 @@ def _kernels(name: str, found: Mapping[str, Any]) -> str:
     return f"{name}, milliseconds on the GPU: {kinds}; {numbers.milliseconds(found['clock'])} by the clock."
 
 
-def _training(found: Mapping[str, Any], rate: float) -> str:
-    speed = numbers.count(round(found["tokens"] / found["seconds"]))
+def _trained(cell: Mapping[str, Any], rate: float) -> dict[str, float]:
+    tokens, flops = cell["tokens"] / cell["seconds"], cell["flops"] / cell["seconds"]
+    return {**cell, "tokens_per_second": tokens, "of_matrix_rate": flops / rate}
+
+
+def _training(found: Mapping[str, float]) -> str:
     return (
-        f"Stage III, item encoder and ranker both of this shape: {speed} "
-        f"tokens a second, {numbers.percent(found['flops'] / found['seconds'] / rate)} of the matrix rate."
+        "Stage III, item encoder and ranker both of this shape: "
+        f"{numbers.count(round(found['tokens_per_second']))} tokens a second, "
+        f"{numbers.percent(found['of_matrix_rate'])} of the matrix rate."
     )

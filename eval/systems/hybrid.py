@@ -29,7 +29,7 @@ class Hybrid:
 
     def __init__(self, source: str, loading: Loading = Loading(), weights: HybridWeights = HybridWeights()) -> None:
         model = MixLM.from_backbones(source, source, tokens=1, local_files_only=loading.offline)
-        self._encoder = model.item_encoder.eval().to(loading.place())
+        self._encoder = model.item_encoder.eval().to(loading.device_name())
         self._weights = weights
         self.name = "hybrid teacher"
         self.description = f"hybrid: {source}, {weights_hash(self._encoder)}, {weights}"

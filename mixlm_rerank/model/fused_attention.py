@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from .transfer import moved
 
 __all__ = ["BLOCK", "FusedTiles", "fused_tiles", "head_fits"]
 
+LOG2_E = math.log2(math.e)
 BLOCK = 64  # rows of a tile, and keys read at once
 
 
@@ -43,7 +45,7 @@ class FusedTiles:
         strides = [stride for part in parts for stride in part.stride()[:2]]
         with torch.cuda.device_of(query):  # Triton launches on the current GPU, wherever the tensors are
             attend_tiles[(len(table), query.shape[1])](
-                *parts, table, scale * 1.4426950408889634, *strides,
+                *parts, table, scale * LOG2_E, *strides,
                 GROUPS=query.shape[1] // key.shape[1], HEAD=query.shape[2], ITEM=self.item_length, STEP=step,
                 CAUSAL=self.causal, BLOCK=BLOCK, PRECISION="ieee", num_warps=4, num_stages=2,
             )  # fmt: skip

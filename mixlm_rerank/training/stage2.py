@@ -89,6 +89,7 @@ def train_cross_encoder(
         def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *others: Any, **more: Any) -> Any:
             return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
+    pairs_at_once = 2 * batch_size if model.device.type == "cpu" else -1  # all
     trainer = SafeTrainer(
         model=model,
         args=training_arguments(
@@ -101,9 +102,7 @@ def train_cross_encoder(
             **arguments,
         ),
         train_dataset=_dataset(examples),
-        loss=ListNetLoss(
-            model, activation_fn=nn.Identity(), mini_batch_size=batch_size * 2 if model.device.type == "cpu" else -1
-        ),
+        loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     with whole_folder(folder / "model") as draft:

@@ -59,6 +59,13 @@ def test_parts_add_up_and_a_pair_scores_the_same_in_any_company(fresh: Callable[
     assert alone[0] == pytest.approx(together[2, 1].item(), abs=1e-3)  # states are kept in float16
 
 
+def test_many_queries_with_documents_of_their_own_score_as_each_alone(fresh: Callable[..., MixLM]) -> None:
+    teacher = HybridTeacher(fresh().item_encoder, TEXTS, HybridWeights(3.0, 5.0, 7.0))
+    own = [TEXTS[:1], TEXTS[1:4], [TEXTS[3], TEXTS[0]]]
+    for query, texts, found in zip(QUERIES, own, teacher.score_batch(QUERIES, own), strict=True):
+        np.testing.assert_allclose(found, teacher.score(query, texts), atol=1e-4)
+
+
 def test_bm25_is_a_share_of_the_best_in_the_corpus() -> None:
     scores = BM25Scores([*TEXTS, "a dog and the moon"])(["dog moon", "bread", "unknown words"], TEXTS)
     assert scores[0, 0] > scores[0, 2] > scores[0, 1] == 0

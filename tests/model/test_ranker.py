@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.packed import DecoderPass
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 
@@ -121,3 +124,39 @@ def test_the_packed_pass_equals_the_backbones_own_layers_gradients_too(
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4 * largest, rtol=1e-3)
     ranker.zero_grad()
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "llama"])
+def test_compiled_layers_are_one_program_for_all_layers_and_lengths(
+    tiny: Callable[..., MixLM], architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the compiler's front end alone: what it makes for a GPU is checked there."""
+    ranker, compiled, programs = tiny(architecture).ranker, torch.compile, []
+    packed = ranker._packed
+    assert isinstance(packed, DecoderPass)
+
+    def run(graph: Any, example: object) -> Any:
+        programs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(compiled, backend=run, fullgraph=True))
+    torch._dynamo.reset()
+    quick = DecoderPass(ranker.backbone, None)
+    quick.compile()
+    for count in (7, 30):
+        with torch.inference_mode():
+            prefixes = ranker.prefixes(["a dog", "the moon is a rock"][: 1 + count % 2])
+            items = [torch.randn(count, 2, 64) for _ in prefixes]
+            expected = torch.cat(ranker.forward_packed(prefixes, items))
+            monkeypatch.setattr(ranker, "_packed", quick)
+            torch.testing.assert_close(torch.cat(ranker.forward_packed(prefixes, items)), expected)
+            monkeypatch.setattr(ranker, "_packed", packed)
+    assert len(programs) == 3  # before attention, in the last layer before it, after it
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_there_is_nothing_to_compile(tiny: Callable[..., MixLM]) -> None:
+    ranker = tiny("qwen3").ranker
+    before = ranker._packed
+    ranker.compile_packed()
+    assert ranker._packed is before

@@ -16,10 +16,11 @@ from mixlm_rerank import Candidate, Document, MixLM, ScoredDoc
 from mixlm_rerank.cli import app
 from mixlm_rerank.data import open_corpus
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.first_stages import RunFile
 from mixlm_rerank.eval.systems.protocol import by_score
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.training.distil import DistilOptions, distil
-from mixlm_rerank.training.pools import Pool
+from mixlm_rerank.training.pools import Pool, read_pools
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.synthetic import synthetic_queries
 from mixlm_rerank.training.teacher import teacher_scores
@@ -169,6 +170,38 @@ def test_the_command(
     assert "k=2" in done.output and f"{found['k=2']['rank_biased_overlap']:.3f}" in done.output
     model, start = MixLM.from_pretrained(tmp_path / "run" / "model"), MixLM.from_pretrained(tmp_path / "start")
     assert model.fingerprint != start.fingerprint
+
+
+def test_candidates_come_from_a_run_where_one_is_given_and_from_no_other_later(
+    corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path
+) -> None:
+    queries = {f"q{n}": f"dog cat {n}" for n in range(12)}
+    path = tmp_path / "run.trec"
+    path.write_text("".join(f"{qid} Q0 d{n} {n + 1} {9 - n} x\n" for qid in queries for n in range(5)))
+    joint = JointOptions(budgets=(1,), save_every=1000)
+    options = DistilOptions(rounds=1, ranker_rounds=0, depth=5)
+    words = CommonWords()
+
+    def fitted() -> None:
+        distil(
+            open_corpus(str(corpus)),
+            words,
+            words,  # type: ignore[arg-type]
+            fresh("bert", tokens=2),
+            tmp_path / "out",
+            queries=queries,
+            first_stage=RunFile(path),
+            options=options,
+            joint=joint,
+            progress=False,
+        )
+
+    fitted()
+    pools = read_pools(tmp_path / "out" / "pools.jsonl")
+    assert {docid for pool in pools for docid in pool.docids} == {f"d{n}" for n in range(5)}
+    path.write_text(path.read_text().replace(" d4 ", " d9 "))
+    with pytest.raises(InputError, match="was begun with another first stage"):
+        fitted()
 
 
 def test_too_few_queries_are_refused(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
