@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,6 +43,7 @@ class GpuOptions:
     """Attributes:
     shape: of the model.
     budgets, queries, items: MixLM is measured at every combination; ``queries`` are scored in one call.
+    at_once: so many calls at a time as well, each in a thread of its own, where a call has the most queries.
     documents: tokens of full texts.
     seconds: of each measurement, about.
     matrix: size of the products that tell the chip's rate.
@@ -50,17 +53,25 @@ class GpuOptions:
     budgets: tuple[int, ...] = (1, 4, 8)
     queries: tuple[int, ...] = (1, 8, 64)
     items: tuple[int, ...] = (50, 250, 1000)
+    at_once: int = 2
     documents: tuple[int, ...] = (150, 900)
     seconds: float = 1.0
     matrix: int = 8192
 
+    def calls(self) -> Iterator[tuple[int, int, int, int]]:
+        """Token budget, queries, items of a query, and calls at once, of every cell of MixLM."""
+        for budget, queries, items in product(self.budgets, self.queries, self.items):
+            yield budget, queries, items, 1
+            if queries == max(self.queries) and self.at_once > 1:
+                yield budget, queries, items, self.at_once
 
-def mixlm_name(budget: int, queries: int, items: int) -> str:
+
+def mixlm_name(budget: int, queries: int, items: int, at_once: int = 1) -> str:
     """
-    >>> mixlm_name(1, 64, 50)
-    'MixLM k=1, 64 queries of 50'
+    >>> mixlm_name(1, 64, 50), mixlm_name(1, 64, 50, 2)
+    ('MixLM k=1, 64 queries of 50', 'MixLM k=1, 64 queries of 50, 2 calls at once')
     """
-    return f"MixLM k={budget}, {queries} queries of {items}"
+    return f"MixLM k={budget}, {queries} queries of {items}" + (f", {at_once} calls at once" if at_once > 1 else "")
 
 
 def full_text_name(document: int, prefix: str) -> str:
@@ -90,23 +101,21 @@ def measure_gpu(
     kept = Cells(folder, conditions(None, **asdict(options)))
     try:
         place = torch.device(device)
-        product: dict[str, Any] = {"sizes": (options.matrix,), "rounds": 10, "device": device, "dtype": torch.bfloat16}
-        keep_rate(kept, **product)
+        matrices: dict[str, Any] = {"sizes": (options.matrix,), "rounds": 10, "device": device, "dtype": torch.bfloat16}
+        keep_rate(kept, **matrices)
         model = gpu_mixlm(options.shape, max(options.budgets), max(options.documents), place)
         words, draw = Words(model.ranker.tokenizer), Random(0)
         around = len(model.ranker.prefixes([words.text(1, draw)])[0]) - 1
         queries = words.texts(max(options.queries), options.shape.prefix - around, draw)
         _check_sameness(kept, model, queries)
         say(f"{folder}: the first passes compile kernels, which takes a minute")
-        for budget in options.budgets:
-            for count in options.queries:
-                for items in options.items:
-                    name = mixlm_name(budget, count, items)
-                    if name not in kept.kept:
-                        tokens = [torch.randn(items, budget, options.shape.hidden) for _ in range(count)]
-                        run = partial(SharedPrefixScorer(model).score_batch, queries[:count], tokens)
-                        flops = count * shared_prefix_flops(_shape(model), options.shape.prefix, budget + 1, items)
-                        say(_said(kept.keep(name, _timed(run, count * items, flops, options.seconds))))
+        for budget, count, items, at_once in options.calls():
+            name = mixlm_name(budget, count, items, at_once)
+            if name not in kept.kept:
+                tokens = [torch.randn(items, budget, options.shape.hidden) for _ in range(count)]
+                run = partial(SharedPrefixScorer(model).score_batch, queries[:count], tokens)
+                flops = count * shared_prefix_flops(_shape(model), options.shape.prefix, budget + 1, items)
+                say(_said(kept.keep(name, _timed(run, count * items, flops, options.seconds, at_once))))
         for document in options.documents:
             texts = words.texts(positions_per_forward(place, 2048) // (options.shape.prefix + document), document, draw)
             for prefix in (OWN, SHARED):
@@ -121,7 +130,7 @@ def measure_gpu(
         for name, measured in further.items():
             if name not in kept.kept:
                 kept.keep(name, measured())
-        keep_rate(kept, **product)
+        keep_rate(kept, **matrices)
         return kept.kept
     finally:
         kept.close()
@@ -177,16 +186,23 @@ def _shape(model: MixLM) -> Any:
     return shape_of(model.ranker.backbone.config)
 
 
-def _timed(run: Callable[[], object], items: int, flops: float, seconds: float) -> dict[str, Any]:
-    """``run`` gives scores on the CPU, so that its end is the end of the GPU's work too."""
+def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, at_once: int = 1) -> dict[str, Any]:
+    """``run`` gives scores on the CPU, so that its end is the end of the GPU's work too.
+
+    ``each``: seconds from one result to the next: the median, or of several calls at once the mean.
+    """
     first = _seconds(run, WARM_UP)[-1]
-    taken = _seconds(run, int(min(MOST, max(FEWEST, seconds / first))))
+    runs = int(min(MOST, max(FEWEST, seconds / first)))
+    started = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        taken = sum(pool.map(lambda _: _seconds(run, runs), range(at_once)), [])
     middle, high = np.percentile(taken, [50, 99]).tolist()
-    return {"items": items, "flops": flops, "runs": len(taken), "p50": middle, "p99": high}
+    each = middle if at_once == 1 else (time.perf_counter() - started) / len(taken)
+    return {"items": items, "flops": flops, "runs": len(taken), "each": each, "p50": middle, "p99": high}
 
 
 def _said(cell: Mapping[str, Any]) -> str:
-    speed = cell["items"] / cell["p50"]
+    speed = cell["items"] / cell["each"]
     return f"{cell['items']:,} items in {1e3 * cell['p50']:.1f} ms (p99 {1e3 * cell['p99']:.1f}): {speed:,.0f} a second"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from mixlm_rerank.model.assembly import assemble
 from mixlm_rerank.model.config import MixLMConfig
 from mixlm_rerank.model.families import DecoderFamily
 
-__all__ = ["GpuShape", "gpu_mixlm"]
+__all__ = ["GpuShape", "gpu_mixlm", "saved_gpu_mixlm"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,14 @@ def gpu_mixlm(shape: GpuShape, tokens: int, document: int, device: torch.device)
     model = assemble(config, encoder, tokenizer, ranker, tokenizer, family).to(device).eval()
     nn.init.normal_(model.readout.score.weight, std=shape.hidden**-0.5)
     return model
+
+
+def saved_gpu_mixlm(folder: Path, shape: GpuShape = GpuShape(), tokens: int = 1, document: int = 150) -> Path:
+    """The same as a folder that another process can load, made if it is not there."""
+    if not folder.is_dir():
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # a minute on two cores
+        gpu_mixlm(shape, tokens, document, device).save_pretrained(folder, half=True)
+    return folder
 
 
 def _config(shape: GpuShape, layers: int, vocabulary: int, document: int) -> Any:

@@ -30,7 +30,8 @@ __all__ = ["ServeOptions", "measure_serve", "write_serve"]
 BODIES = 500
 FEWEST = 20  # requests at the first rate
 SHARES = (0.5, 0.8, 2.0)  # of saturation
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0  # on a GPU it compiles first
+LOG = "server.log"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def measure_serve(
         if todo:
             index = folder / "index"
             random_index(index, manifest_for(model), options.documents)
-            with _server(model, index, options) as (process, url):
+            with _server(model, index, folder / LOG, options) as (process, url):
                 bodies = {size: _bodies(model, options, size) for size in sizes}
                 for size in sizes:
                     _load(kept, url, bodies[size], size, options, say)
@@ -180,7 +181,9 @@ def _closed(url: str, bodies: list[dict[str, object]], clients: int, seconds: fl
 
 
 @contextmanager
-def _server(model: MixLM, index: Path, options: ServeOptions) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def _server(
+    model: MixLM, index: Path, log: Path, options: ServeOptions
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A server in a process of its own. Raises MixLMError if it does not come up."""
     import httpx
 
@@ -189,9 +192,8 @@ def _server(model: MixLM, index: Path, options: ServeOptions) -> Iterator[tuple[
         port = free.getsockname()[1]
     command = [sys.executable, "-c", "from mixlm_rerank.cli import main; main()", "serve", "--port", str(port)]
     command += ["--model", f"model={model.name}", "--index", f"index={index}", "--deadline", str(options.deadline)]
-    process = subprocess.Popen(
-        [*command, "--device", options.device], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with log.open("wb") as file:
+        process = subprocess.Popen([*command, "--device", options.device], stdout=subprocess.DEVNULL, stderr=file)
     try:
         url, until = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS
         while time.monotonic() < until and process.poll() is None:
@@ -201,7 +203,7 @@ def _server(model: MixLM, index: Path, options: ServeOptions) -> Iterator[tuple[
             except httpx.TransportError:
                 time.sleep(0.1)
         else:
-            raise MixLMError(f"the server did not come up: {' '.join(command[3:])}")
+            raise MixLMError(f"the server did not come up, see {log}: {' '.join(command[3:])}")
         yield process, url
     finally:
         process.terminate()

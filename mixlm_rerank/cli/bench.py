@@ -146,17 +146,21 @@ def serve(
     soak: Annotated[float, typer.Option(min=0.1, help="Seconds at 80% of saturation.")] = 600.0,
     deadline: Annotated[float, typer.Option(min=0.01, help="Seconds in which a request must be answered.")] = 2.0,
     device: Annotated[str, typer.Option(help="Of the server: cpu, cuda ...")] = "cpu",
+    paper_shape: Annotated[
+        bool, typer.Option("--paper-shape", help="Instead of --model: random weights in the shape of Qwen3-0.6B, k=1.")
+    ] = False,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """The server under load: its saturation, its latency below and beyond, batching, memory."""
+    from mixlm_rerank.eval.bench.gpu_model import saved_gpu_mixlm
     from mixlm_rerank.eval.bench.serve import ServeOptions, measure_serve, write_serve
 
     options = ServeOptions(
         documents=documents, candidates=candidates, seconds=seconds, soak=soak, deadline=deadline, device=device
     )
     with _resumable(output):
-        loaded = _load(model, offline)
+        loaded = _load(str(saved_gpu_mixlm(output / "model")) if paper_shape else model, offline)
         kept = measure_serve(loaded, output, options, say=_say(quiet))
         typer.echo(write_serve(kept, output, options, loaded.name))
 

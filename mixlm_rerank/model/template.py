@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError
 
 __all__ = ["Template", "without_lone_surrogates"]
+
+_TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
 
 
 class Template:
@@ -41,14 +44,15 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     """Token ids of plain texts, without template; special tokens in them count as plain characters."""
     if not texts:
         return []
-    encoded = tokenizer(
-        [without_lone_surrogates(text) for text in texts],
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
+    with _TOKENISING:
+        encoded = tokenizer(
+            [without_lone_surrogates(text) for text in texts],
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
     ids: list[list[int]] = encoded["input_ids"]
     return ids
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..model import MixLM
 from ..model.positions import positions_per_forward
-from ..model.transfer import moved
+from ..model.transfer import joined
 from .residual import add_residual
 
 __all__ = ["SharedPrefixScorer"]
@@ -22,7 +22,8 @@ POSITIONS_PER_FORWARD = 4096
 class SharedPrefixScorer:
     """Equals :class:`ReferenceScorer` within 1e-4 log-odds in float32, in any order and any company of candidates.
 
-    Whether it does is tested on random inputs for every supported architecture.
+    Whether it does is tested on random inputs for every supported architecture. Several threads may share one: on a GPU
+    the calls of two keep it busy, as the CPU prepares one while the GPU works on the other.
     """
 
     def __init__(self, model: MixLM, *, positions: int | None = None) -> None:
@@ -51,7 +52,7 @@ class SharedPrefixScorer:
         parts = [tokens[span.query][span.start : span.stop] for span in spans]
         if self._model.device.type == "cpu":
             return [self._model.project(part) for part in parts]
-        items = self._model.project(moved(torch.cat(parts), self._model.device))  # one transfer
+        items = self._model.project(joined(parts, self._model.device))  # one transfer
         return list(items.split([len(part) for part in parts]))
 
     def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor]) -> Iterator[list[_Span]]:

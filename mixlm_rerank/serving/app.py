@@ -41,6 +41,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 )
 TOLERANCE = 1e-3  # log-odds, between the known answers at start and now
+MOST_BATCH_SECONDS = 0.5
 HEALTH_SECONDS = 2.0  # anybody may ask, and it takes the ranker's time
 
 
@@ -72,7 +73,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state["batcher"] = Batcher(waiting=limits.waiting, observe=metrics.batched)
+        batch_seconds = min(MOST_BATCH_SECONDS, limits.seconds / 4)
+        state["batcher"] = Batcher(waiting=limits.waiting, seconds=batch_seconds, observe=metrics.batched)
         state["batcher"].start()
         state["known"] = {
             name: await state["batcher"].alone(partial(known_answers, model))

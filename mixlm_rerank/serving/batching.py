@@ -25,7 +25,6 @@ T = TypeVar("T")
 
 MEASURED = 64  # candidates from which on a batch tells how fast the ranker is; a small one tells what a call costs
 SMOOTHING = 0.2
-BATCH_SECONDS = 0.5  # of what waits, about so much is taken at once: all in a batch are answered when its last one is
 
 
 @dataclass(eq=False)
@@ -42,6 +41,8 @@ class Batcher:
     Args:
         largest: candidates of a batch; a request with more is a batch of its own.
         waiting: candidates that may wait; more are refused.
+        seconds: of what waits, about so much is taken at once: all in a batch are answered when its last one is. A
+            request that finds others waiting and has no more time than that is refused.
         observe: told of every batch: requests, candidates, seconds.
     """
 
@@ -50,9 +51,10 @@ class Batcher:
         *,
         largest: int = 2048,
         waiting: int = 20_000,
+        seconds: float = 0.5,
         observe: Callable[[int, int, float], object] = lambda requests, candidates, seconds: None,
     ) -> None:
-        self._largest, self._limit, self._observe = largest, waiting, observe
+        self._largest, self._limit, self._batch_seconds, self._observe = largest, waiting, seconds, observe
         self._jobs: deque[_Job] = deque()
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
@@ -88,7 +90,7 @@ class Batcher:
             raise RequestFailed(503, "the server is shutting down")
         full = self.waiting + len(candidates) > self._limit
         wait, own = self._seconds(self.waiting), self._seconds(len(candidates))
-        if self.waiting and (full or wait + max(own, BATCH_SECONDS) > seconds):
+        if self.waiting and (full or wait + max(own, self._batch_seconds) > seconds):
             raise RequestFailed(429, "the queue is full: try again later", retry_after=max(1, round(wait)))
         job = _Job(reranker, query, candidates)
         self._jobs.append(job)
@@ -129,7 +131,7 @@ class Batcher:
         rest: deque[_Job] = deque()
         for job in self._jobs:
             size = held + len(job.candidates)
-            fits = not batch or (size <= self._largest and self._seconds(size) <= BATCH_SECONDS)
+            fits = not batch or (size <= self._largest and self._seconds(size) <= self._batch_seconds)
             if job.answer.cancelled():  # its deadline is over, or its client has gone
                 self.waiting -= len(job.candidates)
             elif job.reranker is first.reranker and fits:

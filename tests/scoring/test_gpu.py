@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import pytest
@@ -44,3 +45,18 @@ def test_bfloat16_ranks_nearly_as_float32(tiny: Callable[..., MixLM]) -> None:
     model.ranker.compile_packed()
     found = SharedPrefixScorer(model).score(QUERIES[0], tokens)
     assert torch.corrcoef(torch.stack([found, exact]))[0, 1] > 0.995
+
+
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_two_threads_share_a_compiled_scorer(tiny: Callable[..., MixLM], architecture: str) -> None:
+    model = deepcopy(tiny(architecture, residual="late")).to("cuda")
+    draw = torch.Generator().manual_seed(2)
+    calls = [[2 * torch.randn(count, 3, 64, generator=draw) for count in (many, 3, 2 * many)] for many in (5, 40, 90)]
+    expected = [ReferenceScorer(model).score_batch(QUERIES, tokens) for tokens in calls]
+    model.ranker.compile_packed()
+    scorer = SharedPrefixScorer(model)
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda number: scorer.score_batch(QUERIES, calls[number % 3]), range(30))
+        for number, scores in enumerate(found):
+            for one, right in zip(scores, expected[number % 3], strict=True):
+                torch.testing.assert_close(one, right, atol=1e-4, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -185,3 +186,12 @@ def test_the_default_model_agrees_with_the_reference() -> None:
             fast = SharedPrefixScorer(model).score(query, tokens)
             torch.testing.assert_close(fast, ReferenceScorer(model).score(query, tokens), atol=TOLERANCE, rtol=0)
             assert fast.std() > 0.1
+
+
+def test_threads_share_a_scorer(tiny: Callable[..., MixLM]) -> None:
+    model = tiny("bert", residual="late")
+    scorer, calls = SharedPrefixScorer(model), [(f"{QUERY} {seed}", random_tokens(seed + 1, 3)) for seed in range(8)]
+    expected = [scorer.score(*call) for call in calls]
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(pool.map(lambda call: scorer.score(*call), 10 * calls), 10 * expected, strict=True):
+            assert torch.equal(found, right)

@@ -101,6 +101,25 @@ def test_a_model_that_did_not_build_the_index(
         Catalogue({"other": other}, {"docs": index})
 
 
+class Slow(Reranker):
+    """Takes a while."""
+
+    def rerank_batch(self, *arguments: Any, **options: Any) -> Any:
+        time.sleep(0.03)
+        return super().rerank_batch(*arguments, **options)
+
+
+def test_a_short_deadline_refuses_nobody_who_can_be_served(
+    served: Callable[..., str], model: MixLM, index: TokenIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixlm_rerank.serving.catalogue.Reranker", Slow)
+    url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(seconds=0.5))
+    body = {"query": "q", "document_ids": ["d1", "d2"]}
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda _: httpx.post(f"{url}/v2/rerank", json=body, timeout=30), range(12))
+    assert {answer.status_code for answer in answers} == {200}
+
+
 class Stalled(Reranker):
     """Waits for ``go`` before it ranks."""
 

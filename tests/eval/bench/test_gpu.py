@@ -32,7 +32,7 @@ def test_every_cell_is_measured_once_and_reported(tmp_path: Path) -> None:
     kept = measure_gpu(tmp_path, TINY, device="cpu", further=further)
     page = write_gpu(kept, tmp_path, TINY)
     found = json.loads((tmp_path / "results.json").read_text())
-    names = [mixlm_name(k, count, 4) for k in (1, 3) for count in (1, 3)]
+    names = [mixlm_name(k, *call) for k in (1, 3) for call in ((1, 4), (3, 4), (3, 4, 2))]
     names += [full_text_name(20, prefix) for prefix in (OWN, SHARED)]
     assert [row["name"] for row in found["rows"]] == names and all(name in page for name in names)
     assert all(
