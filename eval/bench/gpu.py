@@ -191,8 +191,7 @@ def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, 
 
     ``each``: seconds from one result to the next: the median, or of several calls at once the mean.
     """
-    first = _seconds(run, WARM_UP)[-1]
-    runs = int(min(MOST, max(FEWEST, seconds / first)))
+    runs = int(min(MOST, max(FEWEST, seconds / min(_seconds(run, WARM_UP)))))
     started = time.perf_counter()
     with ThreadPoolExecutor(at_once) as pool:
         taken = sum(pool.map(lambda _: _seconds(run, runs), range(at_once)), [])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 
 import numpy as np
 
@@ -38,23 +41,34 @@ class Point:
     milliseconds: tuple[float, float, float]
 
 
-def open_loop(url: str, bodies: Sequence[dict[str, object]], *, rate: float, seconds: float, deadline: float) -> Point:
-    """Send requests at random moments (Poisson), ``rate`` a second; ``bodies`` in turn. Raises MissingDependency."""
-    return asyncio.run(_open_loop(url, bodies, rate, seconds, deadline))
+def open_loop(
+    url: str, bodies: Sequence[dict[str, object]], *, rate: float, seconds: float, deadline: float, senders: int = 1
+) -> Point:
+    """Send requests at random moments (Poisson), ``rate`` a second; ``bodies`` in turn.
+
+    ``senders``: processes among which the rate is divided. One sends a few hundred requests a second; more would
+    wait in it and not in the server.
+
+    Raises MissingDependency.
+    """
+    plans = [_Plan(url, bodies, rate / senders, seconds, deadline, number) for number in range(senders)]
+    if senders == 1:
+        return _point(asyncio.run(_send(plans[0])), seconds, deadline)
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(senders, spawn, _together, (spawn.Barrier(senders),)) as pool:
+        return _point(sum(pool.map(_send_together, plans), []), seconds, deadline)
 
 
-def saturation(
-    url: str, bodies: Sequence[dict[str, object]], *, start: float, seconds: float, deadline: float
-) -> tuple[float, list[Point]]:
+def saturation(ask: Callable[[float], Point], *, start: float) -> tuple[float, list[Point]]:
     """The highest rate that is served, and all points.
 
-    Rates grow by half from ``start`` on until one is not served; then the gap is halved, and halved again. Raises
-    MixLMError if none is served.
+    ``ask``: of a rate, what it meets with. Rates grow by half from ``start`` on until one is not served; then the
+    gap is halved, and halved again. Raises MixLMError if none is served.
     """
     points: list[Point] = []
 
     def served(rate: float) -> bool:
-        points.append(open_loop(url, bodies, rate=rate, seconds=seconds, deadline=deadline))
+        points.append(ask(rate))
         return points[-1].answered > 0 and points[-1].answered >= KEPT * points[-1].offered
 
     best, rate = 0.0, start
@@ -65,36 +79,66 @@ def saturation(
         middle = (best + too_much) / 2
         best, too_much = (middle, too_much) if served(middle) else (best, middle)
     if not best:
-        raise MixLMError(f"not even {too_much:.2g} requests a second are answered within {deadline:g} s")
+        raise MixLMError(f"not even {too_much:.2g} requests a second are answered in time")
     return best, points
 
 
-async def _open_loop(
-    url: str, bodies: Sequence[dict[str, object]], rate: float, seconds: float, deadline: float
-) -> Point:
+@dataclass(frozen=True)
+class _Plan:
+    """What one process sends; ``seed``: of its moments."""
+
+    url: str
+    bodies: Sequence[dict[str, object]]
+    rate: float
+    seconds: float
+    deadline: float
+    seed: int
+
+
+async def _send(plan: _Plan) -> list[tuple[int, float]]:
+    """Status (0: none) and seconds of every request."""
     try:
         import httpx
     except ImportError:
         raise MissingDependency('the load test needs httpx: pip install "mixlm-rerank[bench]"') from None
-    draw = random.Random(0)
+    draw = random.Random(plan.seed)
     moments, moment = [], 0.0
-    while (moment := moment + draw.expovariate(rate)) < seconds:
+    while (moment := moment + draw.expovariate(plan.rate)) < plan.seconds:
         moments.append(moment)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-    async with httpx.AsyncClient(limits=limits, timeout=4 * deadline) as client:
+    async with httpx.AsyncClient(limits=limits, timeout=4 * plan.deadline) as client:
 
         async def ask(moment: float, body: dict[str, object]) -> tuple[int, float]:
             await asyncio.sleep(max(0.0, started + moment - time.perf_counter()))
             begun = started + moment  # when it was due: waiting to be sent is waiting too
             try:
-                status = (await client.post(f"{url}/v2/rerank", json=body)).status_code
+                status = (await client.post(f"{plan.url}/v2/rerank", json=body)).status_code
             except httpx.HTTPError:
                 status = 0
             return status, time.perf_counter() - begun
 
+        bodies = plan.bodies[plan.seed % len(plan.bodies) :]
         started = time.perf_counter()
-        asked = [ask(moment, bodies[number % len(bodies)]) for number, moment in enumerate(moments)]
-        answers = await asyncio.gather(*asked)
+        return await asyncio.gather(*(ask(each, bodies[place % len(bodies)]) for place, each in enumerate(moments)))
+
+
+_start: Barrier
+
+
+def _together(barrier: Barrier) -> None:
+    global _start
+    _start = barrier
+
+
+def _send_together(plan: _Plan) -> list[tuple[int, float]]:
+    """In a process of its own, when all are there."""
+    import httpx  # noqa: F401  importing takes long
+
+    _start.wait(60)
+    return asyncio.run(_send(plan))
+
+
+def _point(answers: Sequence[tuple[int, float]], seconds: float, deadline: float) -> Point:
     taken = [latency for status, latency in answers if status == 200]
     in_time = sum(latency <= deadline for latency in taken)
     statuses = [status for status, _ in answers]

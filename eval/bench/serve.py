@@ -19,7 +19,7 @@ from typing import Any
 from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.cells import Cells, conditions
-from mixlm_rerank.eval.bench.load import open_loop, saturation
+from mixlm_rerank.eval.bench.load import Point, open_loop, saturation
 from mixlm_rerank.eval.bench.output import markdown_rows, write_page, write_results
 from mixlm_rerank.eval.bench.stores import manifest_for, random_docids, random_index
 from mixlm_rerank.eval.bench.texts import Words
@@ -44,6 +44,7 @@ class ServeOptions:
     deadline: of a request, in seconds.
     device: of the server.
     clients: that ask one after the other, together.
+    senders: processes that send requests of the rates; by default one for every four cores.
     """
 
     documents: int = 100_000
@@ -55,6 +56,7 @@ class ServeOptions:
     deadline: float = 2.0
     clients: int = 16
     device: str = "cpu"
+    senders: int = max(1, (os.cpu_count() or 1) // 4)
 
 
 def measure_serve(
@@ -78,8 +80,9 @@ def measure_serve(
             random_index(index, manifest_for(model), options.documents)
             with _server(model, index, folder / LOG, options) as (process, url):
                 bodies = {size: _bodies(model, options, size) for size in sizes}
+                ask = partial(open_loop, url, deadline=options.deadline, senders=options.senders)
                 for size in sizes:
-                    _load(kept, url, bodies[size], size, options, say)
+                    _load(kept, partial(ask, bodies[size]), size, options.seconds, say)
                 if "clients" in todo:
                     few = bodies[options.few]
                     rates = {str(count): _closed(url, few, count, options.seconds) for count in (1, options.clients)}
@@ -87,32 +90,23 @@ def measure_serve(
                 if "soak" in todo:
                     say(f"{folder}: {numbers.duration(options.soak)} at 80% of saturation")
                     before, rate = _resident(process.pid), 0.8 * kept.kept[f"saturation of {sizes[0]}"]["rate"]
-                    point = open_loop(url, bodies[sizes[0]], rate=rate, seconds=options.soak, deadline=options.deadline)
+                    point = ask(bodies[sizes[0]], rate=rate, seconds=options.soak)
                     kept.keep("soak", {**asdict(point), "before": before, "after": _resident(process.pid)})
         return kept.kept
     finally:
         kept.close()
 
 
-def _load(
-    kept: Cells,
-    url: str,
-    bodies: list[dict[str, object]],
-    size: int,
-    options: ServeOptions,
-    say: Callable[[str], object],
-) -> None:
+def _load(kept: Cells, ask: Callable[..., Point], size: int, seconds: float, say: Callable[[str], object]) -> None:
     """The cells of one size of requests, where they are lacking."""
     name, loads = f"saturation of {size}", f"loads of {size}"
-    ask = partial(open_loop, url, bodies, deadline=options.deadline)
     if name not in kept.kept:
-        say(f"requests of {size} documents: rates that grow until they are not served, {options.seconds:.0f} s each")
-        start = FEWEST / options.seconds
-        best, points = saturation(url, bodies, start=start, seconds=options.seconds, deadline=options.deadline)
+        say(f"requests of {size} documents: rates that grow until they are not served, {seconds:.0f} s each")
+        best, points = saturation(lambda rate: ask(rate=rate, seconds=seconds), start=FEWEST / seconds)
         kept.keep(name, {"rate": best, "points": [asdict(point) for point in points]})
     if loads not in kept.kept:
         best = kept.kept[name]["rate"]
-        found = {str(share): ask(rate=share * best, seconds=3 * options.seconds) for share in SHARES}
+        found = {str(share): ask(rate=share * best, seconds=3 * seconds) for share in SHARES}
         kept.keep(loads, {share: asdict(point) for share, point in found.items()})
 
 

@@ -61,6 +61,12 @@ def test_below_saturation_all_is_answered(served: Any) -> None:
     assert 1 <= point.milliseconds[0] <= point.milliseconds[1] <= point.milliseconds[2] < 1000
 
 
+def test_several_processes_send_together(served: Any) -> None:
+    point = open_loop(served(0.001, [200, 429]), BODIES, rate=60, seconds=1.5, deadline=1.0, senders=2)
+    assert 40 < point.offered < 85 and point.refused == pytest.approx(0.5, abs=0.05)
+    assert (point.late, point.failed) == (0, 0)
+
+
 def test_what_is_refused_late_or_failed_is_counted(served: Any) -> None:
     point = open_loop(served(0.0, [200, 429, 504, 500]), BODIES, rate=40, seconds=1.0, deadline=1.0)
     for share in (point.refused, point.late, point.failed):
@@ -76,7 +82,8 @@ def test_waiting_counts_from_the_moment_a_request_was_due(served: Any) -> None:
 
 
 def test_saturation_is_found(served: Any) -> None:
-    best, points = saturation(served(0.02, [200]), BODIES, start=20, seconds=0.7, deadline=0.1)
+    url = served(0.02, [200])
+    best, points = saturation(lambda rate: open_loop(url, BODIES, rate=rate, seconds=0.7, deadline=0.1), start=20)
     assert 5 < best < 60 and any(point.answered < 0.99 * point.offered for point in points)
     grown, halved = points[:-2], points[-2:]
     assert [point.offered for point in grown] == sorted(point.offered for point in grown)
@@ -84,8 +91,9 @@ def test_saturation_is_found(served: Any) -> None:
 
 
 def test_a_server_that_serves_nothing_is_named(served: Any) -> None:
-    with pytest.raises(MixLMError, match="not even .* requests a second are answered within 0.5 s"):
-        saturation(served(0.0, [500]), BODIES, start=20, seconds=0.3, deadline=0.5)
+    url = served(0.0, [500])
+    with pytest.raises(MixLMError, match="not even .* requests a second are answered in time"):
+        saturation(lambda rate: open_loop(url, BODIES, rate=rate, seconds=0.3, deadline=0.5), start=20)
 
 
 @pytest.mark.slow
