@@ -71,8 +71,8 @@ class Experiment(_Row):
 
     Attributes:
         name: short and unique; also that of its folder.
-        command: what a reader types; no shell. ``{data}`` is the folder of collections, ``{out}`` a scratch folder,
-            ``{minilm}`` the checkpoint all-MiniLM-L6-v2.
+        command: what a reader types; no shell, but ``&&`` between commands. ``{data}`` is the folder of collections,
+            ``{out}`` a scratch folder, ``{minilm}`` the checkpoint all-MiniLM-L6-v2.
         needs: what a machine may lack.
         date, machine: the conditions under which the values were found.
     """

@@ -9,7 +9,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +23,7 @@ from mixlm_rerank.minilm import minilm_folder
 __all__ = ["Checked", "check", "find_figure", "lack", "run_experiment"]
 
 OF_A_SYSTEM = ("measures", "efficiency", "comparison", "fidelity")
+AND = "&&"
 MEAN = "mean"  # in place of a collection: over all of them
 
 
@@ -60,22 +63,29 @@ def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> s
     """
     log = folder.with_name(f"{folder.name}.log")
     places = {"{data}": str(data), "{out}": str(folder), "{minilm}": str(minilm_folder())}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     words = shlex.split(experiment.command)
     for name, place in places.items():
         words = [word.replace(name, place) for word in words]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
-            done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "PATH": path}
-            )
+            code = _run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, "PATH": path})
     except OSError as error:
         raise InputError(f"cannot run {words[0]} into {folder}: {error.strerror or error}") from None
-    if done.returncode == 0:
+    if code == 0:
         return None
     said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"exit code {done.returncode}: {said[-1] if said else 'nothing said'} ({log})"
+    return f"exit code {code}: {said[-1] if said else 'nothing said'} ({log})"
+
+
+def _run(words: Sequence[str], **options: Any) -> int:
+    """Commands between ``&&``, up to the first that fails; returns the exit code of the last that ran."""
+    code = 0
+    for joint, command in groupby(words, lambda word: word == AND):
+        if not joint and code == 0:
+            code = subprocess.run(list(command), **options).returncode
+    return code
 
 
 def check(experiment: Experiment, folder: Path) -> list[Checked]:

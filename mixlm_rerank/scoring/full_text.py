@@ -32,14 +32,14 @@ class FullTextScorer:
         model = self._model
         prefix = model.ranker.prefixes([query])[0]
         documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
-        scores = torch.empty(len(texts))
+        scores = torch.empty(len(texts), device=model.device)
         order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
         positions = positions_per_forward(model.device, POSITIONS_PER_FORWARD)
         while order:
             size = max(1, positions // (len(prefix) + len(documents[order[0]]) + 1))
             rows, order = order[:size], order[size:]
             states = model.ranker([prefix] * len(rows), [documents[row] for row in rows])
-            scores[rows] = model.readout(states).cpu()
+            scores[rows] = model.readout(states)
         if model.config.residual != "none" and tokens is None:
             tokens = torch.from_numpy(model.encode(texts))
-        return scores if tokens is None else add_residual(model, [query], [tokens], [scores])[0]
+        return scores.cpu() if tokens is None else add_residual(model, [query], [tokens], [scores])[0]

@@ -44,7 +44,7 @@ class SharedPrefixScorer:
         for spans in self._forwards([len(prefix) for prefix in prefixes], tokens):
             states = model.ranker.forward_packed([prefixes[span.query] for span in spans], self._items(spans, tokens))
             found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone
-        scores = torch.cat(found).cpu().split([len(candidates) for candidates in tokens])
+        scores = torch.cat(found).split([len(candidates) for candidates in tokens])
         return add_residual(model, queries, tokens, scores)
 
     def _items(self, spans: Sequence[_Span], tokens: Sequence[Tensor]) -> list[Tensor]:

@@ -216,6 +216,15 @@ def test_a_command_may_name_the_checkpoint_that_the_default_model_was_made_of(tm
     assert run_experiment(one, None, tmp_path / "out") is None
 
 
+def test_commands_run_one_after_the_other_up_to_the_first_that_fails(tmp_path: Path) -> None:
+    (one,) = load_experiments(written(tmp_path, experiment(command="touch {out}/a && touch {out}/b")))
+    assert run_experiment(one, None, tmp_path / "out") is None
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a", "b"}
+    (one,) = load_experiments(written(tmp_path, experiment(command="false && touch {out}/c && touch {out}/d")))
+    assert "exit code 1" in (run_experiment(one, None, tmp_path / "out") or "")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a", "b"}
+
+
 def test_a_report_on_a_tiny_collection(tmp_path: Path, tiny: Callable[..., MixLM]) -> None:
     folder = tmp_path / "some data" / "pets"  # a blank in a path is no end of a word
     (folder / "qrels").mkdir(parents=True)
