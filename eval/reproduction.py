@@ -72,7 +72,7 @@ def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> s
         with log.open("wb") as file:
             code = _run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, "PATH": path})
     except OSError as error:
-        raise InputError(f"cannot run {words[0]} into {folder}: {error.strerror or error}") from None
+        raise InputError(f"cannot run {error.filename or words[0]} into {folder}: {error.strerror or error}") from None
     if code == 0:
         return None
     said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

@@ -63,7 +63,7 @@ def gpu_mixlm(shape: GpuShape, tokens: int, document: int, device: torch.device)
 
 def saved_gpu_mixlm(folder: Path, shape: GpuShape = GpuShape(), tokens: int = 1, document: int = 150) -> Path:
     """The same as a folder that another process can load, made if it is not there."""
-    if not folder.is_dir():
+    if not (folder / "config.json").is_file():  # it comes last
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # a minute on two cores
         gpu_mixlm(shape, tokens, document, device).save_pretrained(folder, half=True)
     return folder

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def open_loop(
 
     Raises MissingDependency.
     """
-    plans = [_Plan(url, bodies, rate / senders, seconds, deadline, number) for number in range(senders)]
+    shares = [bodies[number::senders] or bodies for number in range(senders)]
+    plans = [_Plan(url, own, rate / senders, seconds, deadline, number) for number, own in enumerate(shares)]
     if senders == 1:
         return _point(asyncio.run(_send(plans[0])), seconds, deadline)
     spawn = get_context("spawn")
@@ -97,10 +99,7 @@ class _Plan:
 
 async def _send(plan: _Plan) -> list[tuple[int, float]]:
     """Status (0: none) and seconds of every request."""
-    try:
-        import httpx
-    except ImportError:
-        raise MissingDependency('the load test needs httpx: pip install "mixlm-rerank[bench]"') from None
+    httpx = _httpx()
     draw = random.Random(plan.seed)
     moments, moment = [], 0.0
     while (moment := moment + draw.expovariate(plan.rate)) < plan.seconds:
@@ -117,9 +116,18 @@ async def _send(plan: _Plan) -> list[tuple[int, float]]:
                 status = 0
             return status, time.perf_counter() - begun
 
-        bodies = plan.bodies[plan.seed % len(plan.bodies) :]
         started = time.perf_counter()
-        return await asyncio.gather(*(ask(each, bodies[place % len(bodies)]) for place, each in enumerate(moments)))
+        return await asyncio.gather(
+            *(ask(each, plan.bodies[place % len(plan.bodies)]) for place, each in enumerate(moments))
+        )
+
+
+def _httpx() -> Any:
+    try:
+        import httpx
+    except ImportError:
+        raise MissingDependency('the load test needs httpx: pip install "mixlm-rerank[bench]"') from None
+    return httpx
 
 
 _start: Barrier
@@ -132,8 +140,7 @@ def _together(barrier: Barrier) -> None:
 
 def _send_together(plan: _Plan) -> list[tuple[int, float]]:
     """In a process of its own, when all are there."""
-    import httpx  # noqa: F401  importing takes long
-
+    _httpx()  # importing takes long
     _start.wait(60)
     return asyncio.run(_send(plan))
 

@@ -77,7 +77,9 @@ def serve(
         err=True,
     )
     grace = math.ceil(deadline) + 5  # by then every request that was taken has its answer, a 504 at worst
-    uvicorn.run(app, host=host, port=port, log_config=_logging(), access_log=False, timeout_graceful_shutdown=grace)
+    # httptools, which uvicorn takes where it is installed, has no limit for the size of headers
+    quiet = {"log_config": _logging(), "access_log": False}
+    uvicorn.run(app, host=host, port=port, http="h11", timeout_graceful_shutdown=grace, **quiet)
 
 
 def _named(text: str, default: str | None, option: str = "--index") -> tuple[str, str]:

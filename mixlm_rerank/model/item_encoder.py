@@ -19,6 +19,7 @@ from .packed import plain_pass
 from .positions import positions_per_forward
 from .sampling import cluster_means, last_states, rarity
 from .template import Template
+from .transfer import moved
 
 __all__ = ["ItemEncoder", "Progress"]
 
@@ -198,7 +199,7 @@ class ItemEncoder(nn.Module):
         """Row numbers of texts of one length, and their ids [b, length]."""
         positions = positions_per_forward(self.backbone.device, POSITIONS_PER_FORWARD)
         for rows in _batches_of_one_length(ids, positions):
-            yield rows, torch.tensor([ids[row] for row in rows], device=self.backbone.device)
+            yield rows, moved(torch.tensor([ids[row] for row in rows], dtype=torch.long), self.backbone.device)
 
 
 def _batches_of_one_length(ids: list[list[int]], positions: int) -> Iterator[list[int]]:

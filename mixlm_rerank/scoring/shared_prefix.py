@@ -22,8 +22,8 @@ POSITIONS_PER_FORWARD = 4096
 class SharedPrefixScorer:
     """Equals :class:`ReferenceScorer` within 1e-4 log-odds in float32, in any order and any company of candidates.
 
-    Whether it does is tested on random inputs for every supported architecture. Several threads may share one: on a GPU
-    the calls of two keep it busy, as the CPU prepares one while the GPU works on the other.
+    Whether it does is tested on random inputs for every supported architecture. Several threads may share one, on a GPU
+    in one stream: the CPU then prepares one call while the GPU works on another.
     """
 
     def __init__(self, model: MixLM, *, positions: int | None = None) -> None:

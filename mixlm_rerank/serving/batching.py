@@ -102,7 +102,7 @@ class Batcher:
             raise RequestFailed(504, "the request took longer than its deadline") from None
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """Other work with a model, in the ranker's thread: its tokenizers serve one thread at a time."""
+        """Other work with a model, in the ranker's thread, between two batches."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _run(self) -> None:

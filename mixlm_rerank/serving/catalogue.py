@@ -82,7 +82,7 @@ class Catalogue:
 
 
 def _cutter(model: MixLM) -> Tokenizer:
-    """A copy of the item encoder's tokenizer that only reads: the model's own belongs to the ranker's thread."""
+    """A copy of the item encoder's tokenizer that only reads, and for which nobody waits."""
     copy = Tokenizer.from_str(model.item_encoder.tokenizer.backend_tokenizer.to_str())
     copy.no_truncation()
     copy.no_padding()

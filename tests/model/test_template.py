@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.template import Template
+from mixlm_rerank.model.template import Template, text_ids
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +51,17 @@ def test_half_a_surrogate_pair_is_read_as_a_question_mark(tokenizer: PreTrainedT
 
 def test_no_texts_give_no_sequences(tokenizer: PreTrainedTokenizerBase) -> None:
     assert Template(tokenizer, "[CLS]{text}[SEP]", 9).ids([]) == []
+
+
+def test_a_tokenizer_is_used_by_one_thread_at_a_time() -> None:
+    busy = threading.Lock()
+
+    def tokenizer(texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
+        assert busy.acquire(blocking=False)
+        time.sleep(0.01)
+        busy.release()
+        return {"input_ids": [[len(text)] for text in texts]}
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda count: text_ids(cast(Any, tokenizer), ["a" * count]), range(8)))
+    assert found == [[[count]] for count in range(8)]

@@ -11,7 +11,7 @@ import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.model.precision import weights_to
-from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
+from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,6 +35,14 @@ def test_the_fast_scorer_equals_the_reference(tiny: Callable[..., MixLM], archit
             torch.testing.assert_close(found, right, atol=1e-4, rtol=0)
     few = SharedPrefixScorer(model).score(QUERIES[2], tokens[2][:7])  # fits into a longer recording
     torch.testing.assert_close(few, expected[2][:7], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("residual", ["none", "late"])
+def test_full_text_mode_equals_the_cpu(tiny: Callable[..., MixLM], residual: str) -> None:
+    model = deepcopy(tiny("bert", residual=residual))
+    texts = ["a dog barks", "the moon is a rock " * 9, "cats"]
+    expected = FullTextScorer(model).score(QUERIES[0], texts)
+    torch.testing.assert_close(FullTextScorer(model.to("cuda")).score(QUERIES[0], texts), expected, atol=1e-4, rtol=0)
 
 
 def test_bfloat16_ranks_nearly_as_float32(tiny: Callable[..., MixLM]) -> None:

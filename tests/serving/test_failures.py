@@ -117,7 +117,7 @@ def test_a_short_deadline_refuses_nobody_who_can_be_served(
     body = {"query": "q", "document_ids": ["d1", "d2"]}
     with ThreadPoolExecutor(4) as pool:
         answers = pool.map(lambda _: httpx.post(f"{url}/v2/rerank", json=body, timeout=30), range(12))
-    assert {answer.status_code for answer in answers} == {200}
+    assert 429 not in {answer.status_code for answer in answers}
 
 
 class Stalled(Reranker):

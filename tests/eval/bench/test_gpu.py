@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mixlm_rerank import MixLM
 from mixlm_rerank.eval.bench.gpu import OWN, SHARED, GpuOptions, full_text_name, measure_gpu, mixlm_name
-from mixlm_rerank.eval.bench.gpu_model import GpuShape
+from mixlm_rerank.eval.bench.gpu_model import GpuShape, saved_gpu_mixlm
 from mixlm_rerank.eval.bench.gpu_report import write_gpu
 from mixlm_rerank.training.throughput import TrainingShape, measure_training
 
@@ -43,6 +44,14 @@ def test_every_cell_is_measured_once_and_reported(tmp_path: Path) -> None:
     measure_gpu(tmp_path, TINY, device="cpu", further=further)
     again = (tmp_path / "cells.jsonl").read_text().removeprefix(before)
     assert {json.loads(line)["cell"].split(" ")[0] for line in again.splitlines()} == {"matrix", "sameness"}
+
+
+def test_the_shape_can_be_saved_for_a_server(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    (folder / ".saving").mkdir(parents=True)  # of a run that was interrupted
+    for _ in range(2):
+        model = MixLM.from_pretrained(str(saved_gpu_mixlm(folder, TINY.shape)))
+        assert model.config.tokens == 1 and model.ranker.hidden_size == TINY.shape.hidden
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
