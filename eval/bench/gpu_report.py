@@ -65,8 +65,8 @@ def _about(kept: Mapping[str, Any], options: GpuOptions, rate: float) -> str:
         f"Random weights in the shape of Qwen3-0.6B ({shape.layers} layers of {shape.hidden}), bfloat16; prompt and "
         f"query of {shape.prefix} tokens; from query text and embedding tokens (float32, on the CPU) to log-odds. "
         f"Medians; of calls at once, means. The chip multiplies bfloat16 matrices at {rate / 1e12:.0f} TFLOP/s. Before "
-        f"timing, in float32: the reference's scores within {same['float32']:.1e} log-odds. bfloat16: within {same['bfloat16']:.2g} of float32 "
-        f"(scores spread by {same['spread']:.2g}), Kendall's tau {same['kendall_tau']:.4f}; compiled and not, they "
+        f"timing, in float32: the reference's scores within {same['float32']:.1e} log-odds. bfloat16: within "
+        f"{same['bfloat16']:.2g} of float32 (scores spread by {same['spread']:.2g}), Kendall's tau {same['kendall_tau']:.4f}; compiled and not, they "
         f"differ by {same['compiled']:.1g}, in other company by {same['company']:.1g}."
     )
 

@@ -77,9 +77,15 @@ def serve(
         err=True,
     )
     grace = math.ceil(deadline) + 5  # by then every request that was taken has its answer, a 504 at worst
-    # httptools, which uvicorn takes where it is installed, has no limit for the size of headers
-    quiet = {"log_config": _logging(), "access_log": False}
-    uvicorn.run(app, host=host, port=port, http="h11", timeout_graceful_shutdown=grace, **quiet)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        http="h11",  # httptools, which would be taken where it is installed, has no limit for the size of headers
+        log_config=_logging(),
+        access_log=False,
+        timeout_graceful_shutdown=grace,
+    )
 
 
 def _named(text: str, default: str | None, option: str = "--index") -> tuple[str, str]:

@@ -57,6 +57,16 @@ def test_killed_under_load_it_serves_again(start: Callable[..., Any], served_fol
     assert ask(start().url, ["d1"]).status_code == 200
 
 
+def test_headers_have_a_limit(start: Callable[..., Any]) -> None:
+    served = start()
+    try:
+        status = httpx.get(f"{served.url}/ready", headers={"x": "a" * 2_000_000}, timeout=30).status_code
+    except httpx.TransportError:  # it hangs up
+        status = 400
+    assert status in (400, 431)
+    assert httpx.get(f"{served.url}/ready").status_code == 200
+
+
 def test_concurrent_requests_are_scored_together(start: Callable[..., Any]) -> None:
     """And each gets the answer that it gets alone."""
     url = start().url
