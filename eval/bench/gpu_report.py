@@ -67,7 +67,8 @@ def _about(kept: Mapping[str, Any], options: GpuOptions, rate: float) -> str:
         f"Medians; of calls at once, means. The chip multiplies bfloat16 matrices at {rate / 1e12:.0f} TFLOP/s. Before "
         f"timing, in float32: the reference's scores within {same['float32']:.1e} log-odds. bfloat16: within "
         f"{same['bfloat16']:.2g} of float32 (scores spread by {same['spread']:.2g}), Kendall's tau "
-        f"{same['kendall_tau']:.4f}; compiled and not, they differ by {same['compiled']:.1g}, in other company by {same['company']:.1g}."
+        f"{same['kendall_tau']:.4f}; compiled and not, they differ by "
+        f"{same['compiled']:.1g}, in other company by {same['company']:.1g}."
     )
 
 
