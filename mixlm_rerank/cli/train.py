@@ -106,9 +106,11 @@ def distill(
     from ..data import read_topics
     from ..training.cross_encoder import CrossEncoderTeacher, FullTextTeacher
     from ..training.distil import DistilRecipe, distil
+    from ..training.processes import own_gpu
     from ..training.recipe import load_recipe
 
     found_recipe = load_recipe(_path("distill", config), {"run": str(output)}, DistilRecipe)
+    own_gpu()
     loading = Loading(device, "float32", offline)
     start = load_model(model, device, "float32", offline)
     own = teacher == "full-text"

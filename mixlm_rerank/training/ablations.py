@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval.ranked import slug
+from mixlm_rerank.training.processes import once
 from mixlm_rerank.training.recipe import STRICT, Recipe, read_yaml, recipe_of
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.stage3 import DEVELOPMENT
@@ -73,10 +75,14 @@ def ablate(
         last = "joint" if recipe.ranker is None else "ranker"
         rows = json.loads((run / last / DEVELOPMENT).read_text(encoding="utf-8"))
         found[name] = rows[max(rows, key=int)]
-        with writing(folder / RESULTS) as file:
-            json.dump(found, file, indent=1)
-        plot_ablations(found, folder / PLOT)
+        once(partial(_keep, found, folder))
     return found
+
+
+def _keep(found: Mapping[str, Mapping[str, float]], folder: Path) -> None:
+    with writing(folder / RESULTS) as file:
+        json.dump(found, file, indent=1)
+    plot_ablations(found, folder / PLOT)
 
 
 def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None:

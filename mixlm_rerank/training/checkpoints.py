@@ -34,7 +34,7 @@ def last_checkpoint(folder: Path) -> str | None:
         try:
             json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            shutil.rmtree(checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)  # another process may remove it, too
     found: str | None = get_last_checkpoint(str(folder))
     return found
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, field, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from tqdm import tqdm
 
 from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.lines import writing
@@ -27,7 +30,9 @@ from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.guard import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
+from mixlm_rerank.training.plan import distil_plan
 from mixlm_rerank.training.pools import Pool, read_pools, write_pools
+from mixlm_rerank.training.processes import once, one_at_a_time
 from mixlm_rerank.training.recipe import STRICT
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.synthetic import synthetic_queries
@@ -109,18 +114,27 @@ def distil(
         },
     )
     training, held_out = _divided(asked, options.held_out, seed)
-    found = _measured(model, corpus, held_out, teacher_system, stage, folder, options.depth, joint, "start ", progress)
-    source = _source(corpus, training, teacher, stage, folder, options, seed, progress)
-    for name, rounds, candidates, how in (
-        ("joint", options.rounds, options.candidates // 2, joint),
-        ("ranker", options.ranker_rounds, options.candidates, joint.ranker_alone(*joint.learning_rates[1:])),
+    measured = partial(_measured, model, corpus, held_out, teacher_system, stage, folder, options.depth, joint)
+    path = folder / "teacher.npy"
+    with one_at_a_time(folder):
+        pools, texts = _pooled(corpus, training, stage, folder, options, seed, progress)
+        steps = {"joint": options.rounds, "ranker": options.ranker_rounds}
+        steps = {name: rounds * len(pools) // options.group or min(1, rounds) for name, rounds in steps.items()}
+        if progress and not path.exists():
+            plan = distil_plan(teacher, pools, texts, len(held_out) * options.depth, steps)
+            tqdm.write(f"{folder}: {plan}", file=sys.stderr)
+        found = measured("start ", progress)
+        source = Source("corpus", pools, texts, teacher_scores(path, teacher, pools, texts, progress=progress))
+    for name, candidates, how in (
+        ("joint", options.candidates // 2, joint),
+        ("ranker", options.candidates, joint.ranker_alone(*joint.learning_rates[1:])),
     ):
-        if rounds:
-            steps = max(1, rounds * len(source.pools) // options.group)
-            mix = TrainingMix([source], steps, queries=options.group, candidates=candidates, seed=seed)
+        if steps[name]:
+            mix = TrainingMix([source], steps[name], queries=options.group, candidates=candidates, seed=seed)
             train_joint(model, mix, folder / name, how, seed=seed, progress=progress)
-    model.save_pretrained(folder / "model")
-    found |= _measured(model, corpus, held_out, teacher_system, stage, folder, options.depth, joint, "", progress)
+    once(partial(model.save_pretrained, folder / "model"))
+    with one_at_a_time(folder):
+        found |= measured("", progress)
     with writing(folder / REPORT) as file:
         json.dump({name: asdict(value) for name, value in found.items()}, file, indent=1)
     return found
@@ -145,16 +159,16 @@ def _collection(name: str, corpus: Corpus, queries: Mapping[str, str]) -> Collec
     return Collection(name, corpus, dict(queries), {qid: {} for qid in queries})
 
 
-def _source(
+def _pooled(
     corpus: Corpus,
     queries: Mapping[str, str],
-    teacher: Teacher,
     stage: FirstStage,
     folder: Path,
     options: DistilOptions,
     seed: int,
     progress: bool,
-) -> Source:
+) -> tuple[list[Pool], Mapping[str, str]]:
+    """Candidates to learn from, drawn once and kept; and their texts."""
     work = Workplace(_collection("corpus", corpus, queries), folder, folder, progress)
     path = folder / "pools.jsonl"
     candidates = find_candidates(work, stage, options.depth)
@@ -168,9 +182,7 @@ def _source(
         if not pools:
             raise InputError(f"{stage.name} finds fewer than two documents for every query: are they of this corpus?")
         write_pools(path, pools)
-    pools = read_pools(path)
-    scores = teacher_scores(folder / "teacher.npy", teacher, pools, candidates.texts, progress=progress)
-    return Source("corpus", pools, candidates.texts, scores)
+    return read_pools(path), candidates.texts
 
 
 def _measured(

@@ -24,6 +24,7 @@ from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import divided
 from mixlm_rerank.training.mix import TrainingMix
+from mixlm_rerank.training.processes import once, one_at_a_time, own_gpu
 from mixlm_rerank.training.reasoning import read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
 from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
@@ -68,6 +69,7 @@ class _Run:
 
     def carry_out(self) -> Path:
         recipe, folder = self.recipe, self.folder
+        own_gpu()
         whole = TypeAdapter(Recipe).dump_python(recipe, mode="json")
         same_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True)})
         collections, held_out, overlaps = divided(recipe.collections, recipe.development, recipe.never)
@@ -88,13 +90,14 @@ class _Run:
             mix = self._mix(pools, part.steps, part.queries, part.candidates)
             alone = replace(recipe.joint.ranker_alone(*part.learning_rates), save_every=part.save_every)
             model = train_joint(model, mix, folder / "ranker", alone, **watch)
-        model.save_pretrained(folder / MODEL, half=recipe.half)
+        once(partial(model.save_pretrained, folder / MODEL, half=recipe.half))
         return folder / MODEL
 
     def _pooled(self, collection: Collection, part: CollectionPart) -> Pooled:
         depth = self.recipe.depth
         few = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
-        return pooled(few, part, depth, self.shared / f"pools-{depth}", progress=self.progress)
+        with one_at_a_time(self.shared):
+            return pooled(few, part, depth, self.shared / f"pools-{depth}", progress=self.progress)
 
     def _stage_one(self, part: ReasoningPart) -> None:
         folder = self.folder / "reasoning"
@@ -137,7 +140,8 @@ class _Run:
         indexes = folder / slug(whole.name)
         stage = first_stage(part, indexes / "lucene", progress=False)
         work = Workplace(replace(collection, name=whole.name), folder / slug(collection.name), indexes, progress=False)
-        candidates = find_candidates(work, stage, self.recipe.depth)
+        with one_at_a_time(self.shared):
+            candidates = find_candidates(work, stage, self.recipe.depth)
         return DevelopmentSet(whole.name, collection.queries, collection.qrels, candidates)
 
     def _mix(self, pools: Sequence[Pooled], steps: int, queries: int, candidates: int) -> TrainingMix:
@@ -164,5 +168,6 @@ class _Run:
         for own, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
             # made here, one after the other: each keeps all it read in memory
             hybrid = [] if encoder is None else [Scoring(own.hybrid(encoder, weights), 1.0, place)]
-            sources.append(taught(plain, [*hybrid, *others], wanted, progress=self.progress))
+            with one_at_a_time(self.shared):
+                sources.append(taught(plain, [*hybrid, *others], wanted, progress=self.progress))
         return mix.with_sources(sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, training_arguments, whole_folder
 from mixlm_rerank.training.mix import TrainingMix
+from mixlm_rerank.training.processes import once
 
 __all__ = ["Example", "examples_of", "train_cross_encoder"]
 
@@ -89,7 +91,8 @@ def train_cross_encoder(
         def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *others: Any, **more: Any) -> Any:
             return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
-    pairs_at_once = 2 * batch_size if model.device.type == "cpu" else -1  # all
+    alone = "WORLD_SIZE" not in os.environ  # among several processes, a step is one pass
+    pairs_at_once = 2 * batch_size if model.device.type == "cpu" and alone else -1  # all
     trainer = SafeTrainer(
         model=model,
         args=training_arguments(
@@ -99,14 +102,18 @@ def train_cross_encoder(
             learning_rate=learning_rate,
             num_train_epochs=1,
             seed=seed,
-            **arguments,
+            **{"ddp_find_unused_parameters": False, **arguments},  # DDP sees none used
         ),
         train_dataset=_dataset(examples),
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    with whole_folder(folder / "model") as draft:
-        model.save_pretrained(str(draft))
+
+    def save() -> None:
+        with whole_folder(folder / "model") as draft:
+            model.save_pretrained(str(draft))
+
+    once(save)
     return folder / "model"
 
 

@@ -27,6 +27,7 @@ from mixlm_rerank.training.trainer import JointTrainer
 
 __all__ = ["JointOptions", "train_joint"]
 
+PATIENCE = 24 * 3600  # seconds that processes wait for the first, while it ranks development queries
 BEST, DEVELOPMENT, HISTORY, PLOT = "best", "development.json", "history.json", "history.png"
 
 
@@ -131,6 +132,7 @@ def train_joint(
         report_to="none",
         disable_tqdm=not progress,
         seed=seed,
+        ddp_timeout=PATIENCE,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs: torchrun, one process each; never DataParallel
     trainer = JointTrainer(
@@ -146,6 +148,7 @@ def train_joint(
         callbacks=[watch],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    trainer.accelerator.wait_for_everyone()  # for the best model, which the first process writes
     model.eval()
     if choose_by is None or not (folder / BEST).is_dir():
         return model
@@ -175,9 +178,9 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Measure the start. After a kill: forget what came after the checkpoint, and measure that if it was not."""
-        path, draft = self._folder / DEVELOPMENT, self._folder / f"{BEST}.new"
-        if draft.is_dir() and not (self._folder / BEST).is_dir():  # killed between the two steps of replacing it
-            draft.rename(self._folder / BEST)
+        path, draft, best = self._folder / DEVELOPMENT, self._folder / f"{BEST}.new", self._folder / BEST
+        if state.is_world_process_zero and draft.is_dir() and not best.is_dir():  # killed while replacing it
+            draft.rename(best)
         if state.global_step and path.is_file():
             rows = json.loads(path.read_text(encoding="utf-8"))
             self._measured = {int(step): row for step, row in rows.items() if int(step) <= state.global_step}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,10 @@ class CommonWords:
         return by_score(candidates, self.score(query, [hit.text or "" for hit in candidates]))
 
 
-def test_what_is_learned_holds_for_queries_held_out(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
+def test_what_is_learned_holds_for_queries_held_out(
+    corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what it takes is said before it begins."""
     joint = JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=1000)
     options = DistilOptions(queries=60, rounds=8, ranker_rounds=8, depth=20)
     words = CommonWords()
@@ -143,8 +147,13 @@ def test_what_is_learned_holds_for_queries_held_out(corpus: Path, fresh: Callabl
         tmp_path,
         options=options,
         joint=joint,
-        progress=False,
     )
+    plan = re.search(
+        r"54 queries to learn from; the teacher reads ([\d,]+) pairs, about .* here; then (.*)", capsys.readouterr().err
+    )
+    pools = read_pools(tmp_path / "pools.jsonl")
+    assert plan is not None and plan[2] == "54 steps joint, 54 steps ranker"
+    assert int(plan[1].replace(",", "")) == 6 * 20 + sum(len(pool.docids) for pool in pools)
     assert list(found) == ["start k=1", "start k=2", "k=1", "k=2"]
     for budget in (1, 2):
         assert found[f"k={budget}"].kendall_tau > found[f"start k={budget}"].kendall_tau + 0.15
