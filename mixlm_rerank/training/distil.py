@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,17 +21,17 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.fidelity import Fidelity, fidelity
 from mixlm_rerank.eval.first_stages import BM25, FirstStage, RunFile
-from mixlm_rerank.eval.ranked import find_candidates, rank
+from mixlm_rerank.eval.ranked import Candidates, find_candidates, rank
 from mixlm_rerank.eval.systems import TokenReranker
 from mixlm_rerank.eval.systems.protocol import System
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.training.checkpoints import same_inputs
+from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.guard import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.plan import distil_plan
-from mixlm_rerank.training.pools import Pool, read_pools, write_pools
 from mixlm_rerank.training.processes import once, one_at_a_time
 from mixlm_rerank.training.recipe import STRICT
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
@@ -49,7 +49,8 @@ class DistilOptions:
     queries: how many are made of the corpus, where none are given.
     held_out: share of the queries that fidelity is measured on; at most 200 queries.
     depth: candidates of each query, by BM25.
-    candidates: of these, drawn at random, are scored by the teacher for training.
+    candidates: of these are scored by the teacher for training.
+    hard: of these in turn are those that the model ranks first before it is trained; the others are drawn at random.
     rounds: how often each training query is seen while item encoder and ranker train together.
     ranker_rounds: how often after that, while the ranker trains alone; these cost a fraction.
     group: queries a step.
@@ -59,6 +60,7 @@ class DistilOptions:
     held_out: float = Field(default=0.1, gt=0, lt=1)
     depth: int = Field(default=100, ge=2)
     candidates: int = Field(default=16, ge=4)
+    hard: int = Field(default=8, ge=0)
     rounds: int = Field(default=1, ge=1)
     ranker_rounds: int = Field(default=8, ge=0)
     group: int = Field(default=8, ge=1)
@@ -114,27 +116,38 @@ def distil(
         },
     )
     training, held_out = _divided(asked, options.held_out, seed)
-    measured = partial(_measured, model, corpus, held_out, teacher_system, stage, folder, options.depth, joint)
     path = folder / "teacher.npy"
     with one_at_a_time(folder):
-        pools, texts = _pooled(corpus, training, stage, folder, options, seed, progress)
+        work = Workplace(_collection("corpus", corpus, asked), folder, folder, progress)
+        candidates = find_candidates(work, stage, options.depth)
+        texts, work = candidates.texts, work.restricted(candidates.texts)
+        pools = corpus_pools(
+            folder / "pools.jsonl",
+            _of(candidates, training),
+            work,
+            model,
+            size=options.candidates,
+            hard=options.hard,
+            seed=seed,
+        )
         steps = {"joint": options.rounds, "ranker": options.ranker_rounds}
         steps = {name: rounds * len(pools) // options.group or min(1, rounds) for name, rounds in steps.items()}
         if progress and not path.exists():
             plan = distil_plan(teacher, pools, texts, len(held_out) * options.depth, steps)
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
-        found = measured("start ", progress)
+        measure = partial(_measured, model, teacher_system, _of(candidates, held_out), work, sorted(set(joint.budgets)))
+        found = measure("start ")
         source = Source("corpus", pools, texts, teacher_scores(path, teacher, pools, texts, progress=progress))
-    for name, candidates, how in (
+    for name, size, how in (
         ("joint", options.candidates // 2, joint),
         ("ranker", options.candidates, joint.ranker_alone(*joint.learning_rates[1:])),
     ):
         if steps[name]:
-            mix = TrainingMix([source], steps[name], queries=options.group, candidates=candidates, seed=seed)
+            mix = TrainingMix([source], steps[name], queries=options.group, candidates=size, seed=seed)
             train_joint(model, mix, folder / name, how, seed=seed, progress=progress)
     once(partial(model.save_pretrained, folder / "model"))
     with one_at_a_time(folder):
-        found |= measured("", progress)
+        found |= measure("")
     with writing(folder / REPORT) as file:
         json.dump({name: asdict(value) for name, value in found.items()}, file, indent=1)
     return found
@@ -159,51 +172,22 @@ def _collection(name: str, corpus: Corpus, queries: Mapping[str, str]) -> Collec
     return Collection(name, corpus, dict(queries), {qid: {} for qid in queries})
 
 
-def _pooled(
-    corpus: Corpus,
-    queries: Mapping[str, str],
-    stage: FirstStage,
-    folder: Path,
-    options: DistilOptions,
-    seed: int,
-    progress: bool,
-) -> tuple[list[Pool], Mapping[str, str]]:
-    """Candidates to learn from, drawn once and kept; and their texts."""
-    work = Workplace(_collection("corpus", corpus, queries), folder, folder, progress)
-    path = folder / "pools.jsonl"
-    candidates = find_candidates(work, stage, options.depth)
-    if not path.exists():
-        draw = random.Random(seed)
-        pools = []
-        for qid, hits in candidates.of_query.items():
-            chosen = draw.sample(hits, min(options.candidates, len(hits)))
-            if len(chosen) > 1:
-                pools.append(Pool(qid, queries[qid], [hit.docid for hit in chosen], {}))
-        if not pools:
-            raise InputError(f"{stage.name} finds fewer than two documents for every query: are they of this corpus?")
-        write_pools(path, pools)
-    return read_pools(path), candidates.texts
+def _of(candidates: Candidates, queries: Mapping[str, str]) -> Candidates:
+    """Those of some queries."""
+    return replace(candidates, of_query={qid: hits for qid, hits in candidates.of_query.items() if qid in queries})
 
 
 def _measured(
-    model: MixLM,
-    corpus: Corpus,
-    queries: Mapping[str, str],
-    teacher: System,
-    stage: FirstStage,
-    folder: Path,
-    depth: int,
-    joint: JointOptions,
-    prefix: str,
-    progress: bool,
+    model: MixLM, teacher: System, candidates: Candidates, work: Workplace, budgets: Sequence[int], prefix: str
 ) -> dict[str, Fidelity]:
-    """Fidelity at every budget, on all ``depth`` candidates."""
-    work = Workplace(_collection("held-out queries", corpus, queries), folder / "held-out", folder, progress)
-    candidates = find_candidates(work, stage, depth)
-    work = work.restricted(candidates.texts)
+    """Fidelity at every budget, on all candidates of the queries held out."""
+    if not candidates.of_query:
+        raise InputError(f"{candidates.first_stage} finds no candidates for any of the queries held out")
+    wanted = {hit.docid for hits in candidates.of_query.values() for hit in hits}
+    work = replace(work.restricted(wanted), folder=work.folder / "held-out")
     taught = rank(teacher, candidates, work).ranking
     found = {}
-    for budget in sorted(set(joint.budgets)):
+    for budget in budgets:
         system = TokenReranker(model, budget)
         system.name = f"{prefix}k={budget}"
         found[system.name] = fidelity(rank(system, candidates, replace(work)).ranking, taught)

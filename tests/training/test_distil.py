@@ -13,13 +13,16 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from mixlm_rerank import Candidate, Document, MixLM, ScoredDoc
+from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.cli import app
 from mixlm_rerank.data import open_corpus
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.first_stages import RunFile
+from mixlm_rerank.eval.ranked import Candidates
 from mixlm_rerank.eval.systems.protocol import by_score
 from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.distil import DistilOptions, distil
 from mixlm_rerank.training.pools import Pool, read_pools
 from mixlm_rerank.training.stage3 import JointOptions
@@ -137,7 +140,9 @@ def test_what_is_learned_holds_for_queries_held_out(
 ) -> None:
     """And what it takes is said before it begins."""
     joint = JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=1000)
-    options = DistilOptions(queries=60, rounds=8, ranker_rounds=8, depth=20)
+    options = DistilOptions(
+        queries=60, rounds=8, ranker_rounds=8, depth=20, hard=0
+    )  # a random start knows no hard ones
     words = CommonWords()
     found = distil(
         open_corpus(str(corpus)),
@@ -160,6 +165,25 @@ def test_what_is_learned_holds_for_queries_held_out(
     read = {line["query"] for line in map(json.loads, (tmp_path / "pools.jsonl").read_text().splitlines())}
     assert len(read) == 54
     assert len(list((tmp_path / "held-out").glob("*.jsonl"))) == 5  # the teacher, and two budgets before and after
+
+
+def test_hard_candidates_are_those_that_the_model_ranks_first(
+    corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path
+) -> None:
+    model = fresh("bert", tokens=2)
+    documents = list(open_corpus(str(corpus)))
+    queries = {f"q{n}": f"dog cat moon {n}" for n in range(8)}
+    hits = [Candidate(document.docid, 1.0, document.content) for document in documents[:20]]
+    collection = Collection("corpus", documents, queries, {qid: {} for qid in queries})
+    candidates = Candidates("a run", 20, dict.fromkeys(queries, hits), {hit.docid: hit.text or "" for hit in hits})
+    work = Workplace(collection, tmp_path, tmp_path, progress=False)
+    pools = corpus_pools(tmp_path / "pools.jsonl", candidates, work, model, size=6, hard=4, seed=0)
+    assert [pool.query for pool in pools] == list(queries.values())
+    ranked = Reranker(model, TokenIndex.build(documents, model, tmp_path / "tokens", progress=False), tokens=1)
+    for pool in pools:
+        assert pool.docids[:4] == [doc.docid for doc in ranked.rerank(pool.query, hits)[:4]]
+        assert len(set(pool.docids)) == 6
+    assert len({tuple(pool.docids[4:]) for pool in pools}) > 1  # the others are drawn
 
 
 @pytest.mark.parametrize("teacher", ["cross-encoder", "full-text"])

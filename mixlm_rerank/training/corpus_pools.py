@@ -1,0 +1,49 @@
+"""What a distillation learns from: candidates of each query, many of which look relevant already."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.ranked import Candidates, rank
+from mixlm_rerank.eval.systems import TokenReranker
+from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.training.pools import Pool, read_pools, write_pools
+from mixlm_rerank.types import ScoredDoc
+
+__all__ = ["corpus_pools"]
+
+
+def corpus_pools(
+    path: Path, candidates: Candidates, work: Workplace, start: MixLM, *, size: int, hard: int, seed: int
+) -> list[Pool]:
+    """At most ``size`` candidates of each query, drawn once and kept in ``path``.
+
+    ``hard`` of them are those that ``start`` ranks first, by one embedding token: the teacher's own first ones are
+    mostly among these, and their order is what counts. The others are drawn at random.
+
+    Raises InputError if no query has two candidates.
+    """
+    if not path.exists():
+        ranked: Mapping[str, Sequence[ScoredDoc]] = {}
+        if hard:
+            system = TokenReranker(start, 1)
+            system.name = "hard candidates"
+            ranked = rank(system, candidates, work).ranking
+        draw = random.Random(seed)
+        pools = []
+        for qid, hits in candidates.of_query.items():
+            first = [doc.docid for doc in ranked.get(qid, ())[: min(hard, size)]]
+            others = [hit.docid for hit in hits if hit.docid not in first]
+            chosen = [*first, *draw.sample(others, min(size - len(first), len(others)))]
+            if len(chosen) > 1:
+                pools.append(Pool(qid, work.collection.queries[qid], chosen, {}))
+        if not pools:
+            raise InputError(
+                f"{candidates.first_stage} finds fewer than two documents for every query: are they of this corpus?"
+            )
+        write_pools(path, pools)
+    return read_pools(path)
