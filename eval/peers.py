@@ -16,7 +16,7 @@ __all__ = ["fingerprint_of", "load_cross_encoder", "load_sentence_transformer"]
 
 SETTINGS = (
     *("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "max_seq_length"),
-    *("dtype", "device"),
+    "dtype",
 )
 NOT_OF_THE_MODEL = {"_name_or_path", "transformers_version"}  # where it was loaded from, and by what
 
@@ -64,6 +64,7 @@ def fingerprint_of(model: Any) -> str:
     """Hash of what a model's output depends on: modules and settings, prompts, lengths, tokenizer, weights, device."""
     digest = hashlib.sha256(repr(model).encode())
     settings: list[object] = [getattr(model, name, None) for name in SETTINGS]
+    settings.append(model.device.type)  # which of several GPUs does not matter
     settings += [_tokenizer(model.tokenizer), *map(_architecture, model.modules())]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.state_dict().items()):

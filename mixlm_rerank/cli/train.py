@@ -29,6 +29,7 @@ def train(
 ) -> None:
     """Train a MixLM as a recipe says: candidates, teacher, item encoder and ranker together."""
     from ..model.precision import bf16_pays
+    from ..training.processes import first
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
@@ -45,6 +46,8 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
+    if not first():
+        return
     history = f"; its history is {output}/joint/history.png" if found.steps else ""
     typer.echo(f"{model}: trained{history}", err=True)
 
@@ -60,6 +63,7 @@ def ablate(
 ) -> None:
     """Train a recipe with one part changed at a time, and draw what each is worth on development queries."""
     from ..training.ablations import Ablations, ablate
+    from ..training.processes import first
     from ..training.recipe import load_recipe
 
     asked = load_recipe(_path("ablate", config), {}, Ablations)
@@ -69,6 +73,8 @@ def ablate(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
+    if not first():
+        return
     columns = [name for name in next(iter(found.values())) if name == "cosine" or name.startswith("k=")]
     widest = max(map(len, found))
     typer.echo(" " * widest + "".join(f"{column:>9}" for column in columns))
@@ -106,11 +112,11 @@ def distill(
     from ..data import read_topics
     from ..training.cross_encoder import CrossEncoderTeacher, FullTextTeacher
     from ..training.distil import DistilRecipe, distil
-    from ..training.processes import own_gpu
+    from ..training.processes import first, join
     from ..training.recipe import load_recipe
 
     found_recipe = load_recipe(_path("distill", config), {"run": str(output)}, DistilRecipe)
-    own_gpu()
+    join(device)
     loading = Loading(device, "float32", offline)
     start = load_model(model, device, "float32", offline)
     own = teacher == "full-text"
@@ -132,6 +138,8 @@ def distill(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
+    if not first():
+        return
     typer.echo("fidelity to the teacher on held-out queries: rank-biased overlap, overlap of the first ten, same first")
     for name, value in found.items():
         typer.echo(f"  {name:<12}{value.rank_biased_overlap:6.3f}{value.overlap:7.3f}{value.same_first:7.3f}")

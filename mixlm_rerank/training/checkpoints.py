@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.training.processes import processes
 
 __all__ = ["SafeCheckpoints", "last_checkpoint", "same_inputs", "training_arguments", "whole_folder"]
 
@@ -30,13 +30,15 @@ def last_checkpoint(folder: Path) -> str | None:
     """The last whole checkpoint in the folder of a run; what was only begun is removed."""
     if not folder.is_dir():
         return None
+    whole = []
     for checkpoint in folder.glob("checkpoint-*"):
         try:
             json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+            whole.append(checkpoint)
         except (OSError, ValueError):
-            shutil.rmtree(checkpoint, ignore_errors=True)  # another process may remove it, too
-    found: str | None = get_last_checkpoint(str(folder))
-    return found
+            with suppress(FileNotFoundError):  # another process removes it, too
+                shutil.rmtree(checkpoint)
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
 class SafeCheckpoints(Trainer):
@@ -77,6 +79,8 @@ def training_arguments(kind: Callable[..., Arguments], **values: Any) -> Argumen
 
 def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
     """Keep what a run in ``folder`` depends on; raises InputError if it was begun with something else."""
+    if processes() > 1:  # a checkpoint of another number of them stands for other steps
+        inputs = {**inputs, "number of processes": str(processes())}
     path = folder / INPUTS
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ def corpus_pools(
     """
     if not path.exists():
         ranked: Mapping[str, Sequence[ScoredDoc]] = {}
-        if hard:
+        if hard and candidates.of_query:
             system = TokenReranker(start, 1)
             system.name = "hard candidates"
             ranked = rank(system, candidates, work).ranking

@@ -49,8 +49,8 @@ class DistilOptions:
     queries: how many are made of the corpus, where none are given.
     held_out: share of the queries that fidelity is measured on; at most 200 queries.
     depth: candidates of each query, by BM25.
-    candidates: of these are scored by the teacher for training.
-    hard: of these in turn are those that the model ranks first before it is trained; the others are drawn at random.
+    candidates: how many of them the teacher scores for training.
+    hard: how many of those are the ones that the model ranks first, as it is before; the rest are drawn at random.
     rounds: how often each training query is seen while item encoder and ranker train together.
     ranker_rounds: how often after that, while the ranker trains alone; these cost a fraction.
     group: queries a step.
@@ -118,7 +118,7 @@ def distil(
     training, held_out = _divided(asked, options.held_out, seed)
     path = folder / "teacher.npy"
     with one_at_a_time(folder):
-        work = Workplace(_collection("corpus", corpus, asked), folder, folder, progress)
+        work = Workplace(_collection("corpus", corpus, {**training, **held_out}), folder, folder, progress)
         candidates = find_candidates(work, stage, options.depth)
         texts, work = candidates.texts, work.restricted(candidates.texts)
         pools = corpus_pools(
@@ -130,22 +130,24 @@ def distil(
             hard=options.hard,
             seed=seed,
         )
-        steps = {"joint": options.rounds, "ranker": options.ranker_rounds}
-        steps = {name: rounds * len(pools) // options.group or min(1, rounds) for name, rounds in steps.items()}
+        rounds = {"joint": options.rounds, "ranker": options.ranker_rounds}
+        steps = {name: max(1, many * len(pools) // options.group) for name, many in rounds.items() if many}
+        measured_on = _of(candidates, held_out)
         if progress and not path.exists():
-            plan = distil_plan(teacher, pools, texts, len(held_out) * options.depth, steps)
+            plan = distil_plan(teacher, pools, texts, sum(map(len, measured_on.of_query.values())), steps)
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
-        measure = partial(_measured, model, teacher_system, _of(candidates, held_out), work, sorted(set(joint.budgets)))
+        measure = partial(_measured, model, teacher_system, measured_on, work, sorted(set(joint.budgets)))
         found = measure("start ")
         source = Source("corpus", pools, texts, teacher_scores(path, teacher, pools, texts, progress=progress))
     for name, size, how in (
         ("joint", options.candidates // 2, joint),
         ("ranker", options.candidates, joint.ranker_alone(*joint.learning_rates[1:])),
     ):
-        if steps[name]:
+        if name in steps:
             mix = TrainingMix([source], steps[name], queries=options.group, candidates=size, seed=seed)
             train_joint(model, mix, folder / name, how, seed=seed, progress=progress)
     once(partial(model.save_pretrained, folder / "model"))
+    model.name = str(folder / "model")  # in every process: rankings are kept under it
     with one_at_a_time(folder):
         found |= measure("")
     with writing(folder / REPORT) as file:

@@ -7,30 +7,39 @@ from collections.abc import Mapping, Sequence
 
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.training.pools import Pool
-from mixlm_rerank.training.teacher import Teacher
+from mixlm_rerank.training.processes import processes
+from mixlm_rerank.training.teacher import QUERIES_AT_ONCE, Teacher
 
 __all__ = ["distil_plan"]
+
+LONG = 2.0  # seconds
 
 
 def distil_plan(
     teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str], held_out: int, steps: Mapping[str, int]
 ) -> str:
-    """One line. The teacher's time is that of one query's candidates, read here, times the number of pairs.
+    """One line. The teacher's time is that of some queries' candidates, read here, times the number of pairs.
 
     Args:
         pools, texts: what is to be learned from.
         held_out: pairs of queries held out that the teacher reads, too.
-        steps: of each part of the training.
+        steps: of each part of the training, of all processes together.
     """
-    pool = max(pools, key=lambda pool: len(pool.docids))
-    asked = [pool.query], [[texts[docid] for docid in pool.docids]]
-    teacher.score_batch(*asked)  # the first call is slower
-    started = time.perf_counter()
-    teacher.score_batch(*asked)
-    pace = (time.perf_counter() - started) / len(pool.docids)
     pairs = held_out + sum(len(pool.docids) for pool in pools)
-    then = ", ".join(f"{count:,} steps {name}" for name, count in steps.items() if count)
+    then = ", ".join(f"{max(1, count // processes()):,} steps {name}" for name, count in steps.items())
     return (
         f"{len(pools):,} queries to learn from; the teacher reads {pairs:,} pairs, about "
-        f"{numbers.duration(pairs * pace)} here; then {then}"
+        f"{numbers.duration(pairs * _pace(teacher, pools, texts))} here; then {then}"
     )
+
+
+def _pace(teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str]) -> float:
+    """Seconds a pair: of a few queries, more of them where that is quick (a GPU reads many at once)."""
+    for count in (1, 1, 4, QUERIES_AT_ONCE):  # the first call is slower than the others
+        own = pools[:count]
+        started = time.perf_counter()
+        teacher.score_batch([pool.query for pool in own], [[texts[docid] for docid in pool.docids] for pool in own])
+        seconds = time.perf_counter() - started
+        if seconds > LONG:
+            break
+    return seconds / sum(len(pool.docids) for pool in own)

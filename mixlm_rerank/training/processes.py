@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -12,9 +13,10 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-__all__ = ["once", "one_at_a_time", "own_gpu"]
+__all__ = ["among", "first", "join", "once", "one_at_a_time", "processes"]
 
 LOCK = "lock"
+PATIENCE = timedelta(days=1)  # while the first one ranks development queries, or a teacher reads
 
 logger = logging.get_logger(__name__)
 
@@ -35,15 +37,33 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def among() -> bool:
+    """Whether this process was started by torchrun, be it alone."""
+    return "LOCAL_RANK" in os.environ
+
+
+def processes() -> int:
+    """How many train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first() -> bool:
+    """Whether this is the process that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def join(device: str | None = None) -> None:
+    """Under torchrun: find the others, and take a GPU of one's own, which "cuda" means from now on.
+
+    To be called before any Trainer is made: it would have the others wait for half an hour at most.
+    """
+    if among():
+        PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
+
+
 def once(make: Callable[[], object]) -> None:
-    """``make()`` by the first process of a training; the others wait for it. All are to call this, once they train."""
-    state = PartialState()
-    if state.is_main_process:
+    """``make()`` by the first process; the others wait for it. Every one of them has to call this."""
+    if first():
         make()
-    state.wait_for_everyone()
-
-
-def own_gpu() -> None:
-    """Under torchrun each process of a machine works on a GPU of its own: what "cuda" means from now on."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if among():
+        PartialState().wait_for_everyone()

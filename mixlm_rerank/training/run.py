@@ -24,7 +24,7 @@ from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import divided
 from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.processes import once, one_at_a_time, own_gpu
+from mixlm_rerank.training.processes import join, once, one_at_a_time
 from mixlm_rerank.training.reasoning import read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
 from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
@@ -69,7 +69,7 @@ class _Run:
 
     def carry_out(self) -> Path:
         recipe, folder = self.recipe, self.folder
-        own_gpu()
+        join()
         whole = TypeAdapter(Recipe).dump_python(recipe, mode="json")
         same_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True)})
         collections, held_out, overlaps = divided(recipe.collections, recipe.development, recipe.never)
@@ -96,8 +96,9 @@ class _Run:
     def _pooled(self, collection: Collection, part: CollectionPart) -> Pooled:
         depth = self.recipe.depth
         few = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
-        with one_at_a_time(self.shared):
-            return pooled(few, part, depth, self.shared / f"pools-{depth}", progress=self.progress)
+        folder = self.shared / f"pools-{depth}"
+        with one_at_a_time(folder):
+            return pooled(few, part, depth, folder, progress=self.progress)
 
     def _stage_one(self, part: ReasoningPart) -> None:
         folder = self.folder / "reasoning"
@@ -140,7 +141,7 @@ class _Run:
         indexes = folder / slug(whole.name)
         stage = first_stage(part, indexes / "lucene", progress=False)
         work = Workplace(replace(collection, name=whole.name), folder / slug(collection.name), indexes, progress=False)
-        with one_at_a_time(self.shared):
+        with one_at_a_time(folder):
             candidates = find_candidates(work, stage, self.recipe.depth)
         return DevelopmentSet(whole.name, collection.queries, collection.qrels, candidates)
 
@@ -168,6 +169,5 @@ class _Run:
         for own, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
             # made here, one after the other: each keeps all it read in memory
             hybrid = [] if encoder is None else [Scoring(own.hybrid(encoder, weights), 1.0, place)]
-            with one_at_a_time(self.shared):
-                sources.append(taught(plain, [*hybrid, *others], wanted, progress=self.progress))
+            sources.append(taught(plain, [*hybrid, *others], wanted, progress=self.progress))
         return mix.with_sources(sources)

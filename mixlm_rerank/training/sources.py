@@ -17,6 +17,7 @@ from mixlm_rerank.eval.ranked import slug
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.training.mix import Source
 from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pools
+from mixlm_rerank.training.processes import one_at_a_time
 from mixlm_rerank.training.recipe import CollectionPart
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
@@ -80,9 +81,9 @@ def taught(source: Source, teachers: Sequence[Scoring], wanted: NDArray[np.bool_
     scores = source.scores.copy()
     for one in teachers:
         path = one.folder / f"{slug(source.name)}.npy"
-        scores += one.weight * teacher_scores(
-            path, one.teacher, source.pools, source.texts, wanted=wanted, progress=progress
-        )
+        with one_at_a_time(one.folder):
+            own = teacher_scores(path, one.teacher, source.pools, source.texts, wanted=wanted, progress=progress)
+        scores += one.weight * own
     return replace(source, scores=scores)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, training_arguments, whole_folder
 from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.processes import once
+from mixlm_rerank.training.processes import among, once
 
 __all__ = ["Example", "examples_of", "train_cross_encoder"]
 
@@ -91,10 +90,11 @@ def train_cross_encoder(
         def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *others: Any, **more: Any) -> Any:
             return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
-    alone = "WORLD_SIZE" not in os.environ  # among several processes, a step is one pass
-    pairs_at_once = 2 * batch_size if model.device.type == "cpu" and alone else -1  # all
+    few = model.device.type == "cpu" and not among()  # DDP knows one pass a step
+    pairs_at_once = 2 * batch_size if few else -1  # all
     trainer = SafeTrainer(
         model=model,
+        # scores come in a mapping, into which DDP does not look: all weights would be unused
         args=training_arguments(
             CrossEncoderTrainingArguments,
             output_dir=str(folder),
@@ -102,7 +102,7 @@ def train_cross_encoder(
             learning_rate=learning_rate,
             num_train_epochs=1,
             seed=seed,
-            **{"ddp_find_unused_parameters": False, **arguments},  # DDP sees none used
+            **{"ddp_find_unused_parameters": False, **arguments},
         ),
         train_dataset=_dataset(examples),
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,11 +22,11 @@ from mixlm_rerank.training.checkpoints import last_checkpoint
 from mixlm_rerank.training.history import plot_history
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 from mixlm_rerank.training.mix import TrainingMix
+from mixlm_rerank.training.processes import processes
 from mixlm_rerank.training.trainer import JointTrainer
 
 __all__ = ["JointOptions", "train_joint"]
 
-PATIENCE = 24 * 3600  # seconds that processes wait for the first, while it ranks development queries
 BEST, DEVELOPMENT, HISTORY, PLOT = "best", "development.json", "history.json", "history.png"
 
 
@@ -116,7 +115,7 @@ def train_joint(
     watch = _Watch(model, folder, development, choose_by, options.measure_start)
     arguments = TrainingArguments(
         output_dir=str(folder),
-        max_steps=max(1, len(mix) // int(os.environ.get("WORLD_SIZE", "1"))),
+        max_steps=max(1, len(mix) // processes()),
         per_device_train_batch_size=1,
         warmup_steps=options.warmup,
         lr_scheduler_type="linear",
@@ -132,7 +131,6 @@ def train_joint(
         report_to="none",
         disable_tqdm=not progress,
         seed=seed,
-        ddp_timeout=PATIENCE,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs: torchrun, one process each; never DataParallel
     trainer = JointTrainer(

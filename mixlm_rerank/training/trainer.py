@@ -64,8 +64,10 @@ class JointTrainer(SafeCheckpoints):
         while True:
             size = min(self._queries_at_once or len(batch.queries), len(batch.queries))
             try:
-                losses = [step(model, {"batch": own, "of": batch}) for own in batch.pieces(size)]
-                return torch.stack(losses).sum()
+                passes: list[dict[str, Any]] = [{"batch": own, "of": batch} for own in batch.pieces(size)]
+                with self.accelerator.no_sync(model):  # other processes may have another number of passes
+                    losses = [step(model, own) for own in passes[:-1]]
+                return torch.stack([*losses, step(model, passes[-1])]).sum()
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
