@@ -186,7 +186,8 @@ def _measured(
     if not candidates.of_query:
         raise InputError(f"{candidates.first_stage} finds no candidates for any of the queries held out")
     wanted = {hit.docid for hits in candidates.of_query.values() for hit in hits}
-    work = replace(work.restricted(wanted), folder=work.folder / "held-out")
+    collection = replace(work.restricted(wanted).collection, name="held-out queries")
+    work = replace(work, collection=collection, folder=work.folder / "held-out")
     taught = rank(teacher, candidates, work).ranking
     found = {}
     for budget in budgets:
