@@ -30,7 +30,7 @@ class _OfMixLM:
         self.model = model
         self.name = name if seed is None else f"{name} [{seed}]"
         self.seed_group = None if seed is None else name
-        settings = repr((model.config, model.fingerprint, model.ranker.dtype, torch.device(model.device.type)))
+        settings = repr((model.config, model.fingerprint, model.ranker.dtype, model.device.type))
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         self.description = f"{type(self).__name__}: {model.name}, weights {weights_hash(model)}, settings {digest}"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +16,9 @@ from transformers import Trainer
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays
-from mixlm_rerank.training.processes import processes
+from mixlm_rerank.training.processes import once, processes
 
-__all__ = ["SafeCheckpoints", "last_checkpoint", "same_inputs", "training_arguments", "whole_folder"]
+__all__ = ["SafeCheckpoints", "last_checkpoint", "same_inputs", "save_whole", "training_arguments"]
 
 Arguments = TypeVar("Arguments")
 
@@ -56,13 +56,18 @@ class SafeCheckpoints(Trainer):
             ) from None
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A place to write to, which becomes ``folder`` when all is written: a kill leaves none that is half there."""
-    draft = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(draft, ignore_errors=True)
-    yield draft
-    draft.replace(folder)
+def save_whole(folder: Path, write: Callable[[Path], object]) -> None:
+    """``write(draft)`` fills a folder that then becomes ``folder``: a kill leaves none that is half there. Of several
+    processes the first one writes.
+    """
+
+    def save() -> None:
+        draft = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(draft, ignore_errors=True)
+        write(draft)
+        draft.replace(folder)
+
+    once(save)
 
 
 def training_arguments(kind: Callable[..., Arguments], **values: Any) -> Arguments:

@@ -21,9 +21,8 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.model.families import DecoderFamily, family_of
 from mixlm_rerank.model.template import Template, text_ids
-from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, training_arguments, whole_folder
+from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, save_whole, training_arguments
 from mixlm_rerank.training.losses import pointwise
-from mixlm_rerank.training.processes import once
 from mixlm_rerank.training.reasoning import Judgement
 
 __all__ = ["Sequencer", "reasoning_loss", "train_reasoning"]
@@ -133,13 +132,7 @@ def train_reasoning(
         data_collator=_collate,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-
-    def save() -> None:
-        with whole_folder(folder / "model") as draft:
-            model.save_pretrained(draft)
-            tokenizer.save_pretrained(draft)
-
-    once(save)
+    save_whole(folder / "model", lambda draft: (model.save_pretrained(draft), tokenizer.save_pretrained(draft)))
     return folder / "model"
 
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, training_arguments, whole_folder
+from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, save_whole, training_arguments
 from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.processes import among, once
+from mixlm_rerank.training.processes import among
 
 __all__ = ["Example", "examples_of", "train_cross_encoder"]
 
@@ -108,12 +108,7 @@ def train_cross_encoder(
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-
-    def save() -> None:
-        with whole_folder(folder / "model") as draft:
-            model.save_pretrained(str(draft))
-
-    once(save)
+    save_whole(folder / "model", lambda draft: model.save_pretrained(str(draft)))
     return folder / "model"
 
 

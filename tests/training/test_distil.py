@@ -140,9 +140,8 @@ def test_what_is_learned_holds_for_queries_held_out(
 ) -> None:
     """And what it takes is said before it begins."""
     joint = JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=1000)
-    options = DistilOptions(
-        queries=60, rounds=8, ranker_rounds=8, depth=20, hard=0
-    )  # a random start knows no hard ones
+    # no hard candidates: a start of random weights knows none
+    options = DistilOptions(queries=60, rounds=8, ranker_rounds=8, depth=20, hard=0)
     words = CommonWords()
     found = distil(
         open_corpus(str(corpus)),
