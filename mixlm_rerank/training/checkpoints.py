@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from transformers import Trainer
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.processes import once, processes
 
-__all__ = ["SafeCheckpoints", "last_checkpoint", "same_inputs", "save_whole", "training_arguments"]
+__all__ = ["last_checkpoint", "same_inputs", "save_whole", "training_arguments"]
 
 Arguments = TypeVar("Arguments")
 
@@ -39,21 +37,6 @@ def last_checkpoint(folder: Path) -> str | None:
             with suppress(FileNotFoundError):  # another process removes it, too
                 shutil.rmtree(checkpoint)
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
-
-
-class SafeCheckpoints(Trainer):
-    """A Trainer whose checkpoints are whole or not there. Raises InputError where the disk is full."""
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save
-            shutil.rmtree(folder, ignore_errors=True)
-            raise InputError(
-                f"cannot write the checkpoint {folder} ({' '.join(str(error).split())}): disk full? Make room and run "
-                "the same command again; it goes on from the last one"
-            ) from None
 
 
 def save_whole(folder: Path, write: Callable[[Path], object]) -> None:

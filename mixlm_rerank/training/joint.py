@@ -186,7 +186,8 @@ class JointObjective(nn.Module):
         if new:
             with torch.no_grad():
                 self._kept |= dict(zip(new, self._encoded(new).half().cpu(), strict=True))
-        return torch.stack([self._kept[text] for text in texts]).to(self.model.device, torch.float32)
+        with torch.autocast(self.model.device.type, enabled=False):  # which knows no float16 beside bfloat16
+            return torch.stack([self._kept[text] for text in texts]).to(self.model.device, torch.float32)
 
     def _encoded(self, texts: Sequence[str]) -> Tensor:
         """Documents of like length go through the item encoder together."""

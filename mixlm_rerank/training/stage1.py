@@ -21,9 +21,10 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.model.families import DecoderFamily, family_of
 from mixlm_rerank.model.template import Template, text_ids
-from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, save_whole, training_arguments
+from mixlm_rerank.training.checkpoints import last_checkpoint, save_whole, training_arguments
 from mixlm_rerank.training.losses import pointwise
 from mixlm_rerank.training.reasoning import Judgement
+from mixlm_rerank.training.stage_trainer import StageTrainer
 
 __all__ = ["Sequencer", "reasoning_loss", "train_reasoning"]
 
@@ -136,7 +137,7 @@ def train_reasoning(
     return folder / "model"
 
 
-class _ReasoningTrainer(SafeCheckpoints):
+class _ReasoningTrainer(StageTrainer):
     def __init__(self, *, verdicts: tuple[int, int], **options: Any) -> None:
         super().__init__(**options)
         self._verdicts = verdicts

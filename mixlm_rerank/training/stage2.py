@@ -12,9 +12,10 @@ from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.checkpoints import SafeCheckpoints, last_checkpoint, save_whole, training_arguments
+from mixlm_rerank.training.checkpoints import last_checkpoint, save_whole, training_arguments
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.processes import among
+from mixlm_rerank.training.stage_trainer import StageTrainer
 
 __all__ = ["Example", "examples_of", "train_cross_encoder"]
 
@@ -82,7 +83,7 @@ def train_cross_encoder(
         reason = " ".join(str(error).split())
         raise InputError(f"{str(start)!r} is not a checkpoint that a cross-encoder can start from: {reason}") from None
 
-    class SafeTrainer(SafeCheckpoints, CrossEncoderTrainer):
+    class SafeTrainer(StageTrainer, CrossEncoderTrainer):
         """Checkpoints are whole or not there. Examples come in their own order, in which those of a collection, and so
         texts of like length, stand together.
         """

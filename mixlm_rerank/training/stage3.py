@@ -123,6 +123,7 @@ def train_joint(
         bf16=options.bf16 and bf16_pays(model.device),
         use_cpu=model.device.type == "cpu",
         logging_steps=options.log_every,
+        logging_nan_inf_filter=False,  # it waits for a GPU at every step
         save_steps=options.save_every,
         save_total_limit=2,
         remove_unused_columns=False,

@@ -13,15 +13,15 @@ from transformers.utils import logging
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.checkpoints import SafeCheckpoints
 from mixlm_rerank.training.joint import JointObjective, LossWeights
+from mixlm_rerank.training.stage_trainer import StageTrainer
 
 __all__ = ["JointTrainer"]
 
 logger = logging.get_logger(__name__)
 
 
-class JointTrainer(SafeCheckpoints):
+class JointTrainer(StageTrainer):
     """Trains a :class:`JointObjective`.
 
     Args:

@@ -104,6 +104,10 @@ def test_queries_are_titles_and_sentences_of_the_corpus() -> None:
     everything = {text for d in documents for text in (d.title, *d.text.replace("! ", "!").split(". "))}
     assert all(text.rstrip(".") in {one.rstrip(".") for one in everything} for text in found.values())
     assert {text.startswith("The title") for text in found.values()} == {True, False}
+    more = synthetic_queries(documents[:5], 12, seed=1)  # each has three, and is asked by two before any by its third
+    assert len(set(more.values())) == 12
+    assert {sum(text.rstrip(".!").endswith(f" {n}") for text in more.values()) for n in range(5)} == {2, 3}
+    assert len(synthetic_queries(documents[:5], 100)) == 15
     with pytest.raises(InputError, match="no title or sentence of 3 to 24 words"):
         synthetic_queries([Document("a", "too short"), Document("b", "word " * 30)], 5)
 

@@ -123,6 +123,8 @@ def test_under_a_frozen_item_encoder_documents_are_encoded_once(fresh: Callable[
     loss.backward()
     assert all(weight.grad is None for weight in model.item_encoder.parameters())
     assert any(weight.grad is not None and weight.grad.any() for weight in model.ranker.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert objective(batch, weights, [2])["loss"].item() == pytest.approx(expected, abs=0.1)
 
 
 def test_weights_of_losses_are_mixed_along_a_curriculum() -> None:

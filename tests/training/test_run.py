@@ -233,7 +233,7 @@ def test_shipped_recipes_can_be_read() -> None:
         kind: {Path(str(one)).stem for one in (shipped / kind).iterdir() if load_recipe(str(one), places, recipe)}
         for kind, recipe in (("train", Recipe), ("distill", DistilRecipe))
     }
-    assert names == {"train": {"cross-encoder", "default", "qwen3-0.6b"}, "distill": {"default"}}
+    assert names == {"train": {"cross-encoder", "default", "qwen3-0.6b"}, "distill": {"default", "gpu"}}
 
 
 def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(

@@ -1,0 +1,35 @@
+"""What the trainers of all stages have in common."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import Trainer
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.training.attention import Float32Attention
+
+__all__ = ["StageTrainer"]
+
+
+class StageTrainer(Trainer):
+    """A Trainer whose checkpoints are whole or not there. Raises InputError where the disk is full."""
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any) -> Tensor:
+        with Float32Attention():
+            return super().training_step(model, inputs, *arguments)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save
+            shutil.rmtree(folder, ignore_errors=True)
+            raise InputError(
+                f"cannot write the checkpoint {folder} ({' '.join(str(error).split())}): disk full? Make room and run "
+                "the same command again; it goes on from the last one"
+            ) from None
