@@ -23,15 +23,19 @@ class Float32Attention(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         options = kwargs or {}
-        if func is not F.scaled_dot_product_attention or not _slow(args[0]):
+        query = args[0] if args else options.get("query")
+        if func is not F.scaled_dot_product_attention or not _slow(query):
             return func(*args, **options)
-        mask = options.get("attn_mask")
-        if mask is not None and mask.is_floating_point():
-            options = {**options, "attn_mask": mask.float()}
         with torch.autocast("cpu", enabled=False):
-            attended: Tensor = func(*(part.float() for part in args), **options)
-        return attended.to(args[0].dtype)
+            exact = {name: _exact(part) for name, part in options.items()}
+            attended: Tensor = func(*map(_exact, args), **exact)
+        return attended.to(torch.bfloat16)
 
 
-def _slow(query: Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype is torch.bfloat16
+def _slow(query: object) -> bool:
+    return isinstance(query, Tensor) and query.device.type == "cpu" and query.dtype is torch.bfloat16
+
+
+def _exact(part: Any) -> Any:
+    """Numbers in float32; masks of truth values, and what is no tensor, as they are."""
+    return part.float() if isinstance(part, Tensor) and part.is_floating_point() else part

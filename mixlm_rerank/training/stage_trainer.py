@@ -17,7 +17,10 @@ __all__ = ["StageTrainer"]
 
 
 class StageTrainer(Trainer):
-    """A Trainer whose checkpoints are whole or not there. Raises InputError where the disk is full."""
+    """A Trainer whose checkpoints are whole or not there, and whose attention is fast in bfloat16 on a CPU, too.
+
+    Raises InputError where the disk is full.
+    """
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any) -> Tensor:
         with Float32Attention():

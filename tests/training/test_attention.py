@@ -17,6 +17,11 @@ def test_attention_of_bfloat16_is_computed_in_float32() -> None:
             found = F.scaled_dot_product_attention(*parts, **masks)
         assert found.dtype is torch.bfloat16
         assert torch.equal(found, exact.bfloat16())
+        query, key, value = parts
+        with torch.autocast("cpu", torch.bfloat16), Float32Attention():
+            named = F.scaled_dot_product_attention(query=query, key=key, value=value, **masks)
+            placed = F.scaled_dot_product_attention(*parts, masks.get("attn_mask"))
+        assert torch.equal(found, named) and torch.equal(found, placed)
         found.sum().backward()
         assert all(part.grad is not None and part.grad.isfinite().all() for part in parts)
 
