@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -110,6 +110,7 @@ def distill(
     from mixlm_rerank.eval.systems import CrossEncoder, FullTextMode
 
     from ..data import read_topics
+    from ..model.precision import bf16_pays
     from ..training.cross_encoder import CrossEncoderTeacher, FullTextTeacher
     from ..training.distil import DistilRecipe, distil
     from ..training.processes import first, join
@@ -117,16 +118,16 @@ def distill(
 
     found_recipe = load_recipe(_path("distill", config), {"run": str(output)}, DistilRecipe)
     join(device)
-    loading = Loading(device, "float32", offline)
-    start = load_model(model, device, "float32", offline)
-    own = teacher == "full-text"
-    reader = load_model(model, device, "float32", offline) if own else None
+    exact = Loading(device, "float32", offline)
+    # what is learned from may be rounded; what fidelity is measured against is not
+    quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
+    start, own = load_model(model, device, "float32", offline), teacher == "full-text"
     budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     try:
         found = distil(
             open_documents(corpus),
-            CrossEncoderTeacher(teacher, loading) if reader is None else FullTextTeacher(reader),
-            CrossEncoder(teacher, None, loading) if reader is None else FullTextMode(reader),
+            FullTextTeacher(load_model(model, *astuple(quick))) if own else CrossEncoderTeacher(teacher, quick),
+            FullTextMode(load_model(model, *astuple(exact))) if own else CrossEncoder(teacher, None, exact),
             start,
             output,
             queries=None if queries is None else read_topics(queries),

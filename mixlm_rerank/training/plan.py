@@ -22,14 +22,15 @@ def distil_plan(
 
     Args:
         pools, texts: what is to be learned from.
-        held_out: pairs of queries held out that the teacher reads, too.
+        held_out: pairs of queries held out that the teacher reads, too, to be measured against.
         steps: of each part of the training, of all processes together.
     """
-    pairs = held_out + sum(len(pool.docids) for pool in pools)
+    pairs = sum(len(pool.docids) for pool in pools)
     then = ", ".join(f"{max(1, count // processes()):,} steps {name}" for name, count in steps.items())
     return (
         f"{len(pools):,} queries to learn from; the teacher reads {pairs:,} pairs, about "
-        f"{numbers.duration(pairs * _pace(teacher, pools, texts))} here; then {then}"
+        f"{numbers.duration(pairs * _pace(teacher, pools, texts))} here, and {held_out:,} of queries held out; then "
+        f"{then}"
     )
 
 

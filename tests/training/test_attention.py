@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from mixlm_rerank import MixLM
 from mixlm_rerank.training.attention import Float32Attention
+from mixlm_rerank.training.mix import Source, TrainingMix
+from mixlm_rerank.training.stage3 import JointOptions, train_joint
 
 
 def test_attention_of_bfloat16_is_computed_in_float32() -> None:
@@ -32,6 +41,31 @@ def test_other_numbers_and_other_functions_are_left_alone() -> None:
         assert torch.equal(F.scaled_dot_product_attention(*parts), F.scaled_dot_product_attention(*parts))
         half = torch.ones(2, dtype=torch.bfloat16)
         assert (half + half).dtype is torch.bfloat16
+
+
+class Computed(TorchFunctionMode):
+    """Notes the formats that attention is computed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.formats: set[torch.dtype] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.formats.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_training_in_bfloat16_computes_attention_so(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    monkeypatch.setattr("mixlm_rerank.training.stage3.bf16_pays", lambda device=None: True)
+    rates = (0.0 if frozen else 1e-4, 1e-4, 1e-3)
+    options = JointOptions(budgets=(1,), learning_rates=rates, bf16=True)
+    with Computed() as computed:
+        train_joint(fresh(), TrainingMix([source], 1, queries=2, candidates=3), tmp_path, options, progress=False)
+    assert computed.formats == {torch.float32}
 
 
 def _like(masks: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

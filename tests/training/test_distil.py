@@ -19,10 +19,12 @@ from mixlm_rerank.data import open_corpus
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.first_stages import RunFile
+from mixlm_rerank.eval.loading import Loading, short_name
 from mixlm_rerank.eval.ranked import Candidates
 from mixlm_rerank.eval.systems.protocol import by_score
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.training.corpus_pools import corpus_pools
+from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.distil import DistilOptions, distil
 from mixlm_rerank.training.pools import Pool, read_pools
 from mixlm_rerank.training.stage3 import JointOptions
@@ -157,11 +159,13 @@ def test_what_is_learned_holds_for_queries_held_out(
         joint=joint,
     )
     plan = re.search(
-        r"54 queries to learn from; the teacher reads ([\d,]+) pairs, about .* here; then (.*)", capsys.readouterr().err
+        r"54 queries to learn from; the teacher reads ([\d,]+) pairs, about .* here, and 120 of queries held out; "
+        r"then (.*)",
+        capsys.readouterr().err,
     )
     pools = read_pools(tmp_path / "pools.jsonl")
     assert plan is not None and plan[2] == "54 steps joint, 54 steps ranker"
-    assert int(plan[1].replace(",", "")) == 6 * 20 + sum(len(pool.docids) for pool in pools)
+    assert int(plan[1].replace(",", "")) == sum(len(pool.docids) for pool in pools)
     assert list(found) == ["start k=1", "start k=2", "k=1", "k=2"]
     for budget in (1, 2):
         assert found[f"k={budget}"].kendall_tau > found[f"start k={budget}"].kendall_tau + 0.15
@@ -206,6 +210,40 @@ def test_the_command(
     assert "k=2" in done.output and f"{found['k=2']['rank_biased_overlap']:.3f}" in done.output
     model, start = MixLM.from_pretrained(tmp_path / "run" / "model"), MixLM.from_pretrained(tmp_path / "start")
     assert model.fingerprint != start.fingerprint
+
+
+def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
+    corpus: Path,
+    fresh: Callable[..., MixLM],
+    cross_encoder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mixlm_rerank.model.precision.bf16_pays", lambda device=None: True)
+    fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
+    source, run = str(cross_encoder()), tmp_path / "run"
+    (tmp_path / "short.yaml").write_text(
+        "options: {queries: 40, rounds: 1, ranker_rounds: 0}\njoint: {budgets: [1], bf16: true}\n"
+    )
+    command = ["distill", str(corpus), "--teacher", source, "--output", str(run), "--model", str(tmp_path / "start")]
+    done = CliRunner().invoke(app, [*command, "--config", str(tmp_path / "short.yaml"), "--quiet"])
+    assert done.exit_code == 0, done.output
+
+    texts = {document.docid: document.content for document in open_corpus(str(corpus))}
+    exact = CrossEncoderTeacher(source, Loading("cpu", "float32", True))
+    pools = read_pools(run / "pools.jsonl")
+    learned = np.load(run / "teacher.npy")
+    own = exact.score_batch([pool.query for pool in pools], [[texts[docid] for docid in pool.docids] for pool in pools])
+    flat = np.concatenate(own)
+    learned = learned[~np.isnan(learned)]
+    assert not np.array_equal(learned, flat) and np.corrcoef(learned, flat)[0, 1] > 0.98
+
+    topics = synthetic_queries(open_corpus(str(corpus)), 40, 0)
+    _, *rows = map(json.loads, (run / "held-out" / f"{short_name(source)}.jsonl").read_text().splitlines())
+    for row in rows[:-1]:  # the last one tells what it cost
+        docids, scores, _ = zip(*row["docs"], strict=True)
+        again = exact.score_batch([topics[row["qid"]]], [[texts[docid] for docid in docids]])[0]
+        np.testing.assert_allclose(scores, again, atol=1e-4)
 
 
 def test_candidates_come_from_a_run_where_one_is_given_and_from_no_other_later(
