@@ -1,4 +1,7 @@
-"""How good is the model now? nDCG@10 of development queries at several token budgets, while training goes on."""
+"""How good is the model now? nDCG@10 of development queries at several token budgets, while training goes on.
+
+Where there are no judgments, the teacher's order stands for them.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ from mixlm_rerank.eval.ranked import Candidates
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import ranked
 from mixlm_rerank.scoring import BiEncoderScorer, Scorer, SharedPrefixScorer
-from mixlm_rerank.types import ScoredDoc
+from mixlm_rerank.training.pools import Pool
+from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["DevelopmentSet", "development_values"]
+__all__ = ["DevelopmentSet", "as_taught", "development_values"]
 
 QUERIES_AT_ONCE = 16
+GRADED = 10  # so many of the teacher's first documents count, the first the most
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,18 @@ class DevelopmentSet:
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     candidates: Candidates
+
+
+def as_taught(pools: Sequence[Pool], texts: Mapping[str, str], scores: NDArray[np.float32]) -> DevelopmentSet:
+    """Queries of which nothing is known but a teacher's scores, float32 [pools or more, candidates]."""
+    qrels, hits = {}, {}
+    for pool, own in zip(pools, scores[: len(pools)].tolist(), strict=True):
+        order = sorted(range(len(pool.docids)), key=lambda place: -own[place])
+        qrels[pool.qid] = {pool.docids[place]: GRADED - rank for rank, place in enumerate(order[:GRADED])}
+        hits[pool.qid] = [Candidate(docid, 0.0) for docid in pool.docids]
+    wanted = {docid: texts[docid] for pool in pools for docid in pool.docids}
+    candidates = Candidates("teacher", max(map(len, hits.values())), hits, wanted)
+    return DevelopmentSet("teacher", {pool.qid: pool.query for pool in pools}, qrels, candidates)
 
 
 @torch.inference_mode()

@@ -29,6 +29,7 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.training.checkpoints import same_inputs
 from mixlm_rerank.training.corpus_pools import corpus_pools
+from mixlm_rerank.training.development import as_taught, development_values
 from mixlm_rerank.training.guard import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.plan import distil_plan
@@ -41,6 +42,7 @@ from mixlm_rerank.training.teacher import Teacher, teacher_scores
 __all__ = ["DistilOptions", "DistilRecipe", "distil"]
 
 REPORT = "fidelity.json"
+CHOSEN_BY = 50  # at most so many of the training queries are not trained on: the best checkpoint is chosen by them
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -62,7 +64,7 @@ class DistilOptions:
     candidates: int = Field(default=16, ge=4)
     hard: int = Field(default=8, ge=0)
     rounds: int = Field(default=1, ge=1)
-    ranker_rounds: int = Field(default=8, ge=0)
+    ranker_rounds: int = Field(default=0, ge=0)
     group: int = Field(default=8, ge=1)
 
 
@@ -89,6 +91,9 @@ def distil(
     progress: bool = True,
 ) -> dict[str, Fidelity]:
     """Train ``model`` to rank this corpus as the teacher does; saved as ``model`` under ``folder``. Resumable.
+
+    Of all checkpoints, and ``model`` as it was, the one that agrees best with the teacher on some queries that are
+    neither trained on nor reported is kept: what is saved is no worse than the start, but for chance.
 
     Args:
         teacher, teacher_system: the same cross-encoder, to learn from and to be compared with.
@@ -131,25 +136,39 @@ def distil(
             seed=seed,
         )
         rounds = {"joint": options.rounds, "ranker": options.ranker_rounds}
-        steps = {name: max(1, many * len(pools) // options.group) for name, many in rounds.items() if many}
+        watched = pools[: max(1, min(CHOSEN_BY, len(pools) // 20))]
+        learned = pools[len(watched) :]
+        steps = {name: max(1, many * len(learned) // options.group) for name, many in rounds.items() if many}
         measured_on = _of(candidates, held_out)
         if progress and not path.exists():
             plan = distil_plan(teacher, pools, texts, sum(map(len, measured_on.of_query.values())), steps)
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
-        measure = partial(_measured, model, teacher_system, measured_on, work, sorted(set(joint.budgets)))
-        found = measure("start ")
-        source = Source("corpus", pools, texts, teacher_scores(path, teacher, pools, texts, progress=progress))
+        budgets = sorted(set(joint.budgets))
+        measure = partial(_measured, teacher_system, measured_on, work, budgets)
+        found = measure(model, "start ")
+        scores = teacher_scores(path, teacher, pools, texts, progress=progress)
+        source = Source("corpus", learned, texts, scores[len(watched) :])
+    development = [as_taught(watched, texts, scores)]
     for name, size, how in (
         ("joint", options.candidates // 2, joint),
         ("ranker", options.candidates, joint.ranker_alone(*joint.learning_rates[1:])),
     ):
         if name in steps:
             mix = TrainingMix([source], steps[name], queries=options.group, candidates=size, seed=seed)
-            train_joint(model, mix, folder / name, how, seed=seed, progress=progress)
+            model = train_joint(
+                model,
+                mix,
+                folder / name,
+                how,
+                seed=seed,
+                development=partial(development_values, sets=development, budgets=budgets),
+                choose_by=f"k={budgets[-1]}",
+                progress=progress,
+            )
     once(partial(model.save_pretrained, folder / "model"))
     model.name = str(folder / "model")  # in every process: rankings are kept under it
     with one_at_a_time(folder):
-        found |= measure("")
+        found |= measure(model, "")
     with writing(folder / REPORT) as file:
         json.dump({name: asdict(value) for name, value in found.items()}, file, indent=1)
     return found
@@ -180,7 +199,7 @@ def _of(candidates: Candidates, queries: Mapping[str, str]) -> Candidates:
 
 
 def _measured(
-    model: MixLM, teacher: System, candidates: Candidates, work: Workplace, budgets: Sequence[int], prefix: str
+    teacher: System, candidates: Candidates, work: Workplace, budgets: Sequence[int], model: MixLM, prefix: str
 ) -> dict[str, Fidelity]:
     """Fidelity at every budget, on all candidates of the queries held out."""
     if not candidates.of_query:

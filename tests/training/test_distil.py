@@ -25,6 +25,7 @@ from mixlm_rerank.eval.systems.protocol import by_score
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
+from mixlm_rerank.training.development import as_taught, development_values
 from mixlm_rerank.training.distil import DistilOptions, distil
 from mixlm_rerank.training.pools import Pool, read_pools
 from mixlm_rerank.training.stage3 import JointOptions
@@ -164,7 +165,7 @@ def test_what_is_learned_holds_for_queries_held_out(
         capsys.readouterr().err,
     )
     pools = read_pools(tmp_path / "pools.jsonl")
-    assert plan is not None and plan[2] == "54 steps joint, 54 steps ranker"
+    assert plan is not None and plan[2] == "52 steps joint, 52 steps ranker"
     assert int(plan[1].replace(",", "")) == sum(len(pool.docids) for pool in pools)
     assert list(found) == ["start k=1", "start k=2", "k=1", "k=2"]
     for budget in (1, 2):
@@ -172,6 +173,40 @@ def test_what_is_learned_holds_for_queries_held_out(
     read = {line["query"] for line in map(json.loads, (tmp_path / "pools.jsonl").read_text().splitlines())}
     assert len(read) == 54
     assert len(list((tmp_path / "held-out").glob("*.jsonl"))) == 5  # the teacher, and two budgets before and after
+
+
+def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_left_out(
+    corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path
+) -> None:
+    words = CommonWords()
+    distil(
+        open_corpus(str(corpus)),
+        words,
+        words,  # type: ignore[arg-type]
+        fresh("bert", tokens=2),
+        tmp_path,
+        options=DistilOptions(queries=60, rounds=2, depth=20),
+        joint=JointOptions(budgets=(1, 2), learning_rates=(3.0, 3.0, 3.0), save_every=5),  # far too large
+        progress=False,
+    )
+    rows = json.loads((tmp_path / "joint" / "development.json").read_text())
+    measured = {int(step): values["k=2"] for step, values in rows.items()}
+    assert list(measured) == [0, 5, 10, 13]
+    assert max(measured.values()) > measured[13]
+    pools, scores = read_pools(tmp_path / "pools.jsonl"), np.load(tmp_path / "teacher.npy")
+    texts = {document.docid: document.content for document in open_corpus(str(corpus))}
+    kept = MixLM.from_pretrained(tmp_path / "model", dtype="float32")
+    again = development_values(kept, [as_taught(pools[:2], texts, scores)], [2])
+    assert again["k=2"] == pytest.approx(max(measured.values()))
+
+
+def test_queries_without_judgments_are_judged_by_the_teachers_order() -> None:
+    scores = np.array([[0.5, 2.0, -1.0], [3.0, 4.0, np.nan]], dtype=np.float32)
+    found = as_taught(POOLS[:2], TEXTS, scores)
+    assert found.qrels == {"q1": {"d2": 10, "d1": 9, "d0": 8}, "q2": {"d3": 10, "d2": 9}}
+    assert found.queries == {"q1": "query 1", "q2": "query 2"}
+    assert [hit.docid for hit in found.candidates.of_query["q2"]] == POOLS[1].docids
+    assert set(found.candidates.texts) == {"d0", "d1", "d2", "d3"}
 
 
 def test_hard_candidates_are_those_that_the_model_ranks_first(
@@ -208,8 +243,9 @@ def test_the_command(
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads((tmp_path / "run" / "fidelity.json").read_text())
     assert "k=2" in done.output and f"{found['k=2']['rank_biased_overlap']:.3f}" in done.output
-    model, start = MixLM.from_pretrained(tmp_path / "run" / "model"), MixLM.from_pretrained(tmp_path / "start")
-    assert model.fingerprint != start.fingerprint
+    assert MixLM.from_pretrained(tmp_path / "run" / "model").config.tokens == 2
+    for part in ("joint", "ranker"):
+        assert list(json.loads((tmp_path / "run" / part / "development.json").read_text()))[-1] != "0"
 
 
 def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
