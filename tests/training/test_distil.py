@@ -276,7 +276,8 @@ def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
 
     topics = synthetic_queries(open_corpus(str(corpus)), 40, 0)
     _, *rows = map(json.loads, (run / "held-out" / f"{short_name(source)}.jsonl").read_text().splitlines())
-    for row in rows[:-1]:  # the last one tells what it cost
+    assert len(rows) == 5  # four queries held out, and what it cost
+    for row in rows[:-1]:
         docids, scores, _ = zip(*row["docs"], strict=True)
         again = exact.score_batch([topics[row["qid"]]], [[texts[docid] for docid in docids]])[0]
         np.testing.assert_allclose(scores, again, atol=1e-4)
