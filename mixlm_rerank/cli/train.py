@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import astuple, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
 from ..minilm import minilm_folder
 from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
+
+if TYPE_CHECKING:
+    from mixlm_rerank.eval.loading import Loading
+    from mixlm_rerank.eval.systems.protocol import System
+
+    from ..training.teacher import Teacher
 
 __all__ = ["ablate", "distill", "train"]
 
@@ -107,11 +113,9 @@ def distill(
     """Fit a MixLM to a corpus so that it ranks as a cross-encoder does, without labels."""
     from mixlm_rerank.eval.first_stages import RunFile
     from mixlm_rerank.eval.loading import Loading
-    from mixlm_rerank.eval.systems import CrossEncoder, FullTextMode
 
     from ..data import read_topics
     from ..model.precision import bf16_pays
-    from ..training.cross_encoder import CrossEncoderTeacher, FullTextTeacher
     from ..training.distil import DistilRecipe, distil
     from ..training.processes import first, join
     from ..training.recipe import load_recipe
@@ -121,13 +125,14 @@ def distill(
     exact = Loading(device, "float32", offline)
     # what is learned from may be rounded; what fidelity is measured against is not
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
-    start, own = load_model(model, device, "float32", offline), teacher == "full-text"
+    learned_from, measured_against = _readers(teacher, model, quick, exact)
+    start = load_model(model, device, "float32", offline)
     budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     try:
         found = distil(
             open_documents(corpus),
-            FullTextTeacher(load_model(model, *astuple(quick))) if own else CrossEncoderTeacher(teacher, quick),
-            FullTextMode(load_model(model, *astuple(exact))) if own else CrossEncoder(teacher, None, exact),
+            learned_from,
+            measured_against,
             start,
             output,
             queries=None if queries is None else read_topics(queries),
@@ -145,6 +150,19 @@ def distill(
     for name, value in found.items():
         typer.echo(f"  {name:<12}{value.rank_biased_overlap:6.3f}{value.overlap:7.3f}{value.same_first:7.3f}")
     typer.echo(f"{output}/model: fitted", err=True)
+
+
+def _readers(teacher: str, model: str, quick: Loading, exact: Loading) -> tuple[Teacher, System]:
+    """The teacher that is learned from, and the same one to measure against."""
+    from mixlm_rerank.eval.systems import CrossEncoder, FullTextMode
+
+    from ..training.cross_encoder import CrossEncoderTeacher, FullTextTeacher
+
+    if teacher != "full-text":
+        return CrossEncoderTeacher(teacher, quick), CrossEncoder(teacher, None, exact)
+    measured = load_model(model, *astuple(exact))
+    learned = measured if quick == exact else load_model(model, *astuple(quick))
+    return FullTextTeacher(learned), FullTextMode(measured)
 
 
 def _places(data: Path | None) -> dict[str, str]:

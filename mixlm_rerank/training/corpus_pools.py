@@ -25,7 +25,7 @@ def corpus_pools(
     ``hard`` of them are those that ``start`` ranks first, by one embedding token: the teacher's own first ones are
     mostly among these, and their order is what counts. The others are drawn at random.
 
-    Raises InputError if no query has two candidates.
+    Raises InputError unless two queries have two candidates each: one to train on, one to choose by.
     """
     if not path.exists():
         ranked: Mapping[str, Sequence[ScoredDoc]] = {}
@@ -41,9 +41,10 @@ def corpus_pools(
             chosen = [*first, *draw.sample(others, min(size - len(first), len(others)))]
             if len(chosen) > 1:
                 pools.append(Pool(qid, work.collection.queries[qid], chosen, {}))
-        if not pools:
+        if len(pools) < 2:
             raise InputError(
-                f"{candidates.first_stage} finds fewer than two documents for every query: are they of this corpus?"
+                f"{candidates.first_stage} finds two documents or more for {len(pools)} of {len(candidates.of_query)} "
+                "queries, and two such queries are needed: are they of this corpus?"
             )
         write_pools(path, pools)
     return read_pools(path)

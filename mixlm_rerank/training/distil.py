@@ -59,13 +59,13 @@ class DistilOptions:
     """
 
     queries: int = Field(default=2000, ge=10)
-    held_out: float = Field(default=0.1, gt=0, lt=1)
+    held_out: float = Field(default=0.05, gt=0, lt=1)
     depth: int = Field(default=100, ge=2)
     candidates: int = Field(default=16, ge=4)
     hard: int = Field(default=8, ge=0)
     rounds: int = Field(default=1, ge=1)
     ranker_rounds: int = Field(default=0, ge=0)
-    group: int = Field(default=8, ge=1)
+    group: int = Field(default=16, ge=1)
 
 
 @dataclass(frozen=True, config=STRICT)

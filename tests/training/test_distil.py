@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import as_taught, development_values
-from mixlm_rerank.training.distil import DistilOptions, distil
+from mixlm_rerank.training.distil import DistilOptions, DistilRecipe, distil
 from mixlm_rerank.training.pools import Pool, read_pools
+from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.synthetic import synthetic_queries
 from mixlm_rerank.training.teacher import teacher_scores
@@ -148,7 +150,7 @@ def test_what_is_learned_holds_for_queries_held_out(
     """And what it takes is said before it begins."""
     joint = JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=1000)
     # no hard candidates: a start of random weights knows none
-    options = DistilOptions(queries=60, rounds=8, ranker_rounds=8, depth=20, hard=0)
+    options = DistilOptions(queries=60, held_out=0.1, rounds=8, ranker_rounds=8, depth=20, hard=0, group=8)
     words = CommonWords()
     found = distil(
         open_corpus(str(corpus)),
@@ -185,7 +187,7 @@ def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_lef
         words,  # type: ignore[arg-type]
         fresh("bert", tokens=2),
         tmp_path,
-        options=DistilOptions(queries=60, rounds=2, depth=20),
+        options=DistilOptions(queries=60, held_out=0.1, rounds=2, depth=20, group=8),
         joint=JointOptions(budgets=(1, 2), learning_rates=(3.0, 3.0, 3.0), save_every=5),  # far too large
         progress=False,
     )
@@ -258,9 +260,7 @@ def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
     monkeypatch.setattr("mixlm_rerank.model.precision.bf16_pays", lambda device=None: True)
     fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
     source, run = str(cross_encoder()), tmp_path / "run"
-    (tmp_path / "short.yaml").write_text(
-        "options: {queries: 40, rounds: 1, ranker_rounds: 0}\njoint: {budgets: [1], bf16: true}\n"
-    )
+    (tmp_path / "short.yaml").write_text("options: {queries: 40, held_out: 0.1}\njoint: {budgets: [1], bf16: true}\n")
     command = ["distill", str(corpus), "--teacher", source, "--output", str(run), "--model", str(tmp_path / "start")]
     done = CliRunner().invoke(app, [*command, "--config", str(tmp_path / "short.yaml"), "--quiet"])
     assert done.exit_code == 0, done.output
@@ -290,7 +290,7 @@ def test_candidates_come_from_a_run_where_one_is_given_and_from_no_other_later(
     path = tmp_path / "run.trec"
     path.write_text("".join(f"{qid} Q0 d{n} {n + 1} {9 - n} x\n" for qid in queries for n in range(5)))
     joint = JointOptions(budgets=(1,), save_every=1000)
-    options = DistilOptions(rounds=1, ranker_rounds=0, depth=5)
+    options = DistilOptions(depth=5)
     words = CommonWords()
 
     def fitted() -> None:
@@ -313,6 +313,26 @@ def test_candidates_come_from_a_run_where_one_is_given_and_from_no_other_later(
     path.write_text(path.read_text().replace(" d4 ", " d9 "))
     with pytest.raises(InputError, match="was begun with another first stage"):
         fitted()
+
+
+def test_queries_of_another_corpus_are_refused(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
+    """All but one, which cannot be trained on and chosen by at once."""
+    words = CommonWords()
+    with pytest.raises(InputError, match="two documents or more for 1 of .* two such queries are needed"):
+        distil(
+            open_corpus(str(corpus)),
+            words,
+            words,  # type: ignore[arg-type]
+            fresh("bert", tokens=2),
+            tmp_path,
+            queries={"q": "dog moon"} | {f"q{n}": f"unknown{n}" for n in range(12)},
+            progress=False,
+        )
+
+
+def test_the_default_recipe_says_what_the_defaults_are() -> None:
+    shipped = files("mixlm_rerank.training") / "recipes" / "distill" / "default.yaml"
+    assert load_recipe(str(shipped), {}, DistilRecipe).options == DistilOptions()
 
 
 def test_too_few_queries_are_refused(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
