@@ -68,11 +68,10 @@ def ablate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train a recipe with one part changed at a time, and draw what each is worth on development queries."""
-    from ..training.ablations import Ablations, ablate
+    from ..training.ablations import ablate, load_ablations
     from ..training.processes import first
-    from ..training.recipe import load_recipe
 
-    asked = load_recipe(_path("ablate", config), {}, Ablations)
+    asked = load_ablations(_path("ablate", config))
     base = _path("train", asked.base)
     try:
         found = ablate(asked, base, output, _places(data), offline=offline, progress=not quiet)
@@ -123,10 +122,10 @@ def distill(
     found_recipe = load_recipe(_path("distill", config), {"run": str(output)}, DistilRecipe)
     join(device)
     exact = Loading(device, "float32", offline)
+    start = load_model(model, device, "float32", offline)
     # what is learned from may be rounded; what fidelity is measured against is not
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
     learned_from, measured_against = _readers(teacher, model, quick, exact)
-    start = load_model(model, device, "float32", offline)
     budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     try:
         found = distil(

@@ -16,11 +16,11 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval.ranked import slug
 from mixlm_rerank.training.processes import once
-from mixlm_rerank.training.recipe import STRICT, Recipe, read_yaml, recipe_of
+from mixlm_rerank.training.recipe import STRICT, Recipe, checked, read_yaml, recipe_of
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.stage3 import DEVELOPMENT
 
-__all__ = ["Ablations", "ablate", "plot_ablations"]
+__all__ = ["Ablations", "ablate", "load_ablations", "plot_ablations"]
 
 WHOLE = "the recipe"
 RESULTS, PLOT = "ablations.json", "ablations.png"
@@ -37,6 +37,11 @@ class Ablations:
     base: str
     variants: dict[str, dict[str, Any]]
     always: dict[str, Any] = field(default_factory=dict)
+
+
+def load_ablations(path: Path) -> Ablations:
+    """Out of a YAML file; ``{data}`` and the like are filled in for each variant. Raises InputError if it is none."""
+    return checked(read_yaml(path), str(path), Ablations)
 
 
 def ablate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.processes import once, processes
 
-__all__ = ["last_checkpoint", "same_inputs", "save_whole", "training_arguments"]
+__all__ = ["besides", "last_checkpoint", "same_inputs", "save_whole", "training_arguments"]
 
 Arguments = TypeVar("Arguments")
 
@@ -53,16 +54,38 @@ def save_whole(folder: Path, write: Callable[[Path], object]) -> None:
     once(save)
 
 
-def training_arguments(kind: Callable[..., Arguments], **values: Any) -> Arguments:
-    """Arguments of a Trainer, as a user gave them; ``bf16`` where it pays. Raises InputError for one that it does not
-    have.
+def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any], **own: Any) -> Arguments:
+    """Arguments of a Trainer: ``users`` and our ``own``; ``bf16`` where it pays.
+
+    Raises InputError for one of the user's that the Trainer does not have, or that is ours.
     """
-    bf16 = bool(values.get("bf16")) and bf16_pays()
+    bf16 = bool(users.get("bf16")) and bf16_pays()
+    usual = {"report_to": "none", "use_cpu": not torch.cuda.is_available()}
     try:
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
-        return kind(**{"report_to": "none", "use_cpu": not torch.cuda.is_available(), **values, "bf16": bf16})
+        return kind(**{**usual, **besides(_numbers(users), own), "bf16": bf16})
     except (TypeError, ValueError) as error:
         raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
+
+
+def besides(users: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A user's arguments and ours. Raises InputError for one that is both."""
+    taken = next((name for name in users if name in own), None)
+    if taken is not None:
+        raise InputError(f"the arguments of this training: {taken} is not to be set there, the recipe decides it")
+    return {**users, **own}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """YAML reads 1e-5 as a word; 1.0e-5 is a number."""
+    return {name: float(value) if _is_number(value) else value for name, value in values.items()}
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:

@@ -6,16 +6,19 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 from mixlm_rerank.data import Corpus
+from mixlm_rerank.data.identity import identify
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
@@ -33,6 +36,7 @@ from mixlm_rerank.training.development import as_taught, development_values
 from mixlm_rerank.training.guard import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.plan import distil_plan
+from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.training.processes import once, one_at_a_time
 from mixlm_rerank.training.recipe import STRICT
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
@@ -51,8 +55,9 @@ class DistilOptions:
     queries: how many are made of the corpus, where none are given.
     held_out: share of the queries that fidelity is measured on; at most 200 queries.
     depth: candidates of each query, by BM25.
-    candidates: how many of them the teacher scores for training.
-    hard: how many of those are the ones that the model ranks first, as it is before; the rest are drawn at random.
+    candidates: how many of them are drawn once for training. Item encoder and ranker together read half of these in
+        each round, the ranker alone all. The teacher scores what is read.
+    hard: how many of those drawn are those that the model ranks first, as it is before; the rest are drawn at random.
     rounds: how often each training query is seen while item encoder and ranker train together.
     ranker_rounds: how often after that, while the ranker trains alone; these cost a fraction.
     group: queries a step.
@@ -110,17 +115,19 @@ def distil(
     folder = Path(folder)
     stage = first_stage or BM25(folder / "lucene", progress=progress)
     asked = dict(queries) if queries is not None else synthetic_queries(corpus, options.queries, seed)
+    training, held_out = _divided(asked, options.held_out, seed)
+    alone = joint.ranker_alone(*joint.learning_rates[1:]) if options.ranker_rounds else joint
     same_inputs(
         folder,
         {
+            "corpus": identify(corpus).digest[:16],
             "set of queries": _digest(sorted(asked.items())),
             "first stage": _digest(stage.path.read_bytes()) if isinstance(stage, RunFile) else stage.name,
             "teacher": teacher_system.description,
             "model": weights_hash(model),
-            "setting": _digest([options, joint, seed]),
+            "setting": _digest([options, joint.decisive, seed]),
         },
     )
-    training, held_out = _divided(asked, options.held_out, seed)
     path = folder / "teacher.npy"
     with one_at_a_time(folder):
         work = Workplace(_collection("corpus", corpus, {**training, **held_out}), folder, folder, progress)
@@ -135,36 +142,31 @@ def distil(
             hard=options.hard,
             seed=seed,
         )
-        rounds = {"joint": options.rounds, "ranker": options.ranker_rounds}
-        watched = pools[: max(1, min(CHOSEN_BY, len(pools) // 20))]
-        learned = pools[len(watched) :]
-        steps = {name: max(1, many * len(learned) // options.group) for name, many in rounds.items() if many}
+        watched = max(1, min(CHOSEN_BY, len(pools) // 20))
+        mixes = _mixes(pools[watched:], texts, options, seed)
+        wanted = _wanted(pools, watched, mixes.values())
         measured_on = _of(candidates, held_out)
         if progress and not path.exists():
-            plan = distil_plan(teacher, pools, texts, sum(map(len, measured_on.of_query.values())), steps)
+            compared, steps = sum(map(len, measured_on.of_query.values())), {name: len(mixes[name]) for name in mixes}
+            plan = distil_plan(teacher, pools, texts, int(wanted.sum()), compared, steps)
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
         budgets = sorted(set(joint.budgets))
         measure = partial(_measured, teacher_system, measured_on, work, budgets)
         found = measure(model, "start ")
-        scores = teacher_scores(path, teacher, pools, texts, progress=progress)
-        source = Source("corpus", learned, texts, scores[len(watched) :])
-    development = [as_taught(watched, texts, scores)]
-    for name, size, how in (
-        ("joint", options.candidates // 2, joint),
-        ("ranker", options.candidates, joint.ranker_alone(*joint.learning_rates[1:])),
-    ):
-        if name in steps:
-            mix = TrainingMix([source], steps[name], queries=options.group, candidates=size, seed=seed)
-            model = train_joint(
-                model,
-                mix,
-                folder / name,
-                how,
-                seed=seed,
-                development=partial(development_values, sets=development, budgets=budgets),
-                choose_by=f"k={budgets[-1]}",
-                progress=progress,
-            )
+        scores = teacher_scores(path, teacher, pools, texts, wanted=wanted, progress=progress)
+    development = [as_taught(pools[:watched], texts, scores)]
+    for name, mix in mixes.items():
+        (source,) = mix.sources
+        model = train_joint(
+            model,
+            mix.with_sources([replace(source, scores=scores[watched:, : source.scores.shape[1]])]),
+            folder / name,
+            joint if name == "joint" else alone,
+            seed=seed,
+            development=partial(development_values, sets=development, budgets=budgets),
+            choose_by=f"k={budgets[-1]}",
+            progress=progress,
+        )
     once(partial(model.save_pretrained, folder / "model"))
     model.name = str(folder / "model")  # in every process: rankings are kept under it
     with one_at_a_time(folder):
@@ -183,6 +185,34 @@ def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[
     if len(qids) < 2 * count or len(qids) < 10:
         raise InputError(f"{len(qids)} different queries are too few to train on some and measure on others: give 10")
     return {qid: queries[qid] for qid in qids[count:]}, {qid: queries[qid] for qid in qids[:count]}
+
+
+def _mixes(
+    learned: Sequence[Pool], texts: Mapping[str, str], options: DistilOptions, seed: int
+) -> dict[str, TrainingMix]:
+    """What each part of the training reads, before the teacher has said anything."""
+    shape = (len(learned), max(len(pool.docids) for pool in learned))
+    source = Source("corpus", learned, texts, np.full(shape, np.nan, dtype=np.float32))
+    parts = {"joint": (options.rounds, options.candidates // 2), "ranker": (options.ranker_rounds, options.candidates)}
+    return {
+        name: TrainingMix(
+            [source], max(1, many * len(learned) // options.group), queries=options.group, candidates=size, seed=seed
+        )
+        for name, (many, size) in parts.items()
+        if many
+    }
+
+
+def _wanted(pools: Sequence[Pool], watched: int, mixes: Iterable[TrainingMix]) -> NDArray[np.bool_]:
+    """The scores that the teacher is asked for, bool [pools, most candidates]: all of the first ``watched`` pools, and
+    of the others what is read.
+    """
+    sizes = np.array([len(pool.docids) for pool in pools])
+    wanted = np.arange(sizes.max()) < sizes[:, None]
+    (read,) = np.logical_or.reduce([mix.wanted() for mix in mixes])
+    wanted[watched:] = False
+    wanted[watched:, : read.shape[1]] = read
+    return wanted
 
 
 def _digest(value: object) -> str:
@@ -212,5 +242,5 @@ def _measured(
     for budget in budgets:
         system = TokenReranker(model, budget)
         system.name = f"{prefix}k={budget}"
-        found[system.name] = fidelity(rank(system, candidates, replace(work)).ranking, taught)
+        found[system.name] = fidelity(rank(system, candidates, work).ranking, taught)
     return found

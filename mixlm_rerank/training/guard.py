@@ -3,70 +3,80 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection, open_collection
 from mixlm_rerank.training.recipe import CollectionPart
 
-__all__ = ["divided", "plain", "without_queries"]
+__all__ = ["Divided", "Forbidden", "Overlaps", "divided", "left_out", "plain", "without_queries"]
 
+Forbidden = Mapping[str, str]  # a query, made plain -> name of a collection that has it
 Overlaps = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Attributes:
+    train, development: collections, without the queries that they must not see.
+    forbidden: what is not to be trained on.
+    overlaps: what was left out: name of a collection -> qid -> name of the one that has the query too.
+    """
+
+    train: list[Collection]
+    development: list[Collection]
+    forbidden: Forbidden
+    overlaps: Overlaps
 
 
 def divided(
     train: Sequence[CollectionPart], development: Sequence[CollectionPart], never: Sequence[CollectionPart]
-) -> tuple[list[Collection], list[Collection], Overlaps]:
-    """The collections to train on and to choose by, without the queries that they must not see.
-
-    Returns:
-        Both, and what was left out: name of a collection -> qid -> name of the one that has the query too.
-
-    Raises:
-        InputError: no query of a collection is left.
-    """
-    tests = _queries(_opened(never))
+) -> Divided:
+    """What to train on and what to choose by. Raises InputError if no query of a collection is left."""
+    tests = _forbidden(_opened(never))
     held_out, chosen_by = _without(_opened(development), tests)
-    collections, trained_on = _without(_opened(train), {**tests, **_queries(held_out)})
-    return collections, held_out, chosen_by | trained_on
+    forbidden = {**_forbidden(held_out), **tests}
+    collections, trained_on = _without(_opened(train), forbidden)
+    return Divided(collections, held_out, forbidden, chosen_by | trained_on)
 
 
 def _opened(parts: Sequence[CollectionPart]) -> list[Collection]:
     return [open_collection(part.source, part.split) for part in parts]
 
 
-def _queries(collections: Sequence[Collection]) -> dict[str, list[str]]:
-    return {one.name: list(one.queries.values()) for one in collections}
+def _forbidden(collections: Sequence[Collection]) -> Forbidden:
+    return {plain(query): one.name for one in collections for query in one.queries.values()}
 
 
-def _without(
-    collections: Sequence[Collection], forbidden: Mapping[str, Iterable[str]]
-) -> tuple[list[Collection], Overlaps]:
+def _without(collections: Sequence[Collection], forbidden: Forbidden) -> tuple[list[Collection], Overlaps]:
     pairs = [without_queries(one, forbidden) for one in collections]
-    return [one for one, _ in pairs], {one.name: found for one, found in pairs if found}
+    overlaps: Overlaps = {}
+    for one, found in pairs:
+        if found:  # two collections may have one name
+            overlaps.setdefault(one.name, {}).update(found)
+    return [one for one, _ in pairs], overlaps
 
 
-def without_queries(
-    collection: Collection, forbidden: Mapping[str, Iterable[str]]
-) -> tuple[Collection, dict[str, str]]:
-    """The collection without the queries that are also among ``forbidden``, and which those were.
+def without_queries(collection: Collection, forbidden: Forbidden) -> tuple[Collection, dict[str, str]]:
+    """The collection without forbidden queries, and which those were, as :func:`left_out` has them.
 
-    Args:
-        forbidden: name of a collection -> its queries.
-
-    Returns:
-        The collection, and qid -> name of the collection that has the query too.
-
-    Raises:
-        InputError: no query is left.
+    Raises InputError if no query is left.
     """
-    owner = {plain(query): name for name, queries in forbidden.items() for query in queries}
-    found = {qid: owner[plain(query)] for qid, query in collection.queries.items() if plain(query) in owner}
-    if len(found) == len(collection.queries):
-        raise InputError(f"every query of {collection.name} is also one of {' or '.join(sorted(set(found.values())))}")
+    found = left_out(collection.name, collection.queries, forbidden)
     queries = {qid: query for qid, query in collection.queries.items() if qid not in found}
     return replace(collection, queries=queries, qrels={qid: collection.qrels[qid] for qid in queries}), found
+
+
+def left_out(name: str, queries: Mapping[str, str], forbidden: Forbidden) -> dict[str, str]:
+    """Those of ``queries`` (qid -> text) that are forbidden: qid -> name of a collection that has it, too.
+
+    Raises InputError if that is every one of ``name``.
+    """
+    found = {qid: forbidden[plain(query)] for qid, query in queries.items() if plain(query) in forbidden}
+    if found and len(found) == len(queries):
+        raise InputError(f"every query of {name} is also one of {' or '.join(sorted(set(found.values())))}")
+    return found
 
 
 def plain(query: str) -> str:

@@ -16,7 +16,7 @@ from mixlm_rerank.model.transfer import moved
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
 
-__all__ = ["JointObjective", "LossWeights"]
+__all__ = ["JointObjective", "LossWeights", "weights_at"]
 
 # Token positions of the item encoder in one forward pass on a CPU; documents of like length stand together.
 POSITIONS_PER_FORWARD = 4096
@@ -56,6 +56,18 @@ class LossWeights:
     def read_text(self) -> bool:
         """Whether the full-text pass is needed."""
         return any((self.pred, self.hidden, self.text))
+
+
+def weights_at(phases: Sequence[LossWeights], progress: float) -> LossWeights:
+    """The first of ``phases`` at the start of training (0), the last at its end (1), linear between each and the next.
+
+    >>> weights_at([LossWeights(pred=1), LossWeights(), LossWeights(listwise=1)], 0.75).listwise
+    0.5
+    """
+    place = progress * (len(phases) - 1)
+    before = min(int(place), len(phases) - 1)
+    after = min(before + 1, len(phases) - 1)
+    return phases[before].mixed(phases[after], place - before)
 
 
 @dataclass(frozen=True)

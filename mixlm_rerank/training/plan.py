@@ -16,16 +16,21 @@ LONG = 2.0  # seconds
 
 
 def distil_plan(
-    teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str], held_out: int, steps: Mapping[str, int]
+    teacher: Teacher,
+    pools: Sequence[Pool],
+    texts: Mapping[str, str],
+    pairs: int,
+    held_out: int,
+    steps: Mapping[str, int],
 ) -> str:
     """One line. The teacher's time is that of some queries' candidates, read here, times the number of pairs.
 
     Args:
         pools, texts: what is to be learned from.
+        pairs: how many of their candidates the teacher is to read.
         held_out: pairs of queries held out that the teacher reads, too, to be measured against.
         steps: of each part of the training, of all processes together.
     """
-    pairs = sum(len(pool.docids) for pool in pools)
     then = ", ".join(f"{max(1, count // processes()):,} steps {name}" for name, count in steps.items())
     return (
         f"{len(pools):,} queries to learn from; the teacher reads {pairs:,} pairs, about "

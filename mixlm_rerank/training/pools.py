@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.first_stages import FirstStage
 
-__all__ = ["Pool", "make_pools", "read_pools", "write_pools"]
+__all__ = ["Pool", "digest", "make_pools", "read_pools", "write_pools"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,14 @@ def write_pools(path: str | Path, pools: Iterable[Pool]) -> int:
 def read_pools(path: str | Path) -> list[Pool]:
     """Raises InputError for a malformed line, by its number."""
     return [_pool(fields, where) for where, fields in json_lines(path)]
+
+
+def digest(pools: Iterable[Pool]) -> str:
+    """Of queries and candidates, in their order: what scores of these pools are kept under."""
+    parts = hashlib.sha256()
+    for pool in pools:
+        parts.update(json.dumps([pool.qid, pool.query, pool.docids]).encode())
+    return parts.hexdigest()[:8]
 
 
 def _pool(fields: Mapping[str, object], where: str) -> Pool:

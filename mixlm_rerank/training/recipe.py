@@ -22,6 +22,7 @@ __all__ = [
     "ReasoningPart",
     "Recipe",
     "TeacherPart",
+    "checked",
     "load_recipe",
     "read_yaml",
     "recipe_of",
@@ -175,6 +176,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.steps and self.cross_encoder is None:
             raise ValueError("0 steps and no cross_encoder: there is nothing to train")
+        if self.ranker is not None:
+            self.joint.ranker_alone(*self.ranker.learning_rates)  # refuses what leaves it nothing to learn
 
 
 def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
@@ -186,7 +189,8 @@ def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind:
 
 
 def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
-    """A YAML file; ``extends: OTHER.yaml`` takes from that file, beside it, every key that this one has not.
+    """A YAML file; ``extends: OTHER.yaml`` takes from that file, beside it, everything that this one does not say, of
+    its parts, too. A list is taken or said as a whole.
 
     ``above``: files that extend this one.
 
@@ -207,14 +211,28 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
         chain = (*above, path.resolve())
         if other.resolve() in chain:
             raise InputError(f"{path} extends itself")
-        values = {**read_yaml(other, chain), **values}
+        values = _merged(read_yaml(other, chain), values)
     return values
 
 
+def _merged(base: Any, own: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(own, dict)):
+        return own
+    return base | {key: _merged(base[key], value) if key in base else value for key, value in own.items()}
+
+
 def recipe_of(values: Any, places: Mapping[str, str], name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
-    """What a file's ``values`` say. Raises InputError, with the recipe's ``name`` and the field, if that is none."""
+    """What a file's ``values`` say, with ``places`` filled in.
+
+    Raises InputError as :func:`checked` does, and for a place that is not known.
+    """
+    return checked(_filled(values, places, name), name, kind)
+
+
+def checked(values: Any, name: str, kind: type[Kind]) -> Kind:
+    """Raises InputError, with the recipe's ``name`` and the field, if that is none."""
     try:
-        return TypeAdapter(kind).validate_python(_filled(values, places, name))
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

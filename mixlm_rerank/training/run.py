@@ -19,13 +19,13 @@ from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.model.precision import bf16_pays
-from mixlm_rerank.training.checkpoints import same_inputs
+from mixlm_rerank.training.checkpoints import besides, same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
-from mixlm_rerank.training.guard import divided
+from mixlm_rerank.training.guard import Divided, Overlaps, divided, left_out
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.processes import join, once, one_at_a_time
-from mixlm_rerank.training.reasoning import read_judgements
+from mixlm_rerank.training.reasoning import Judgement, read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
 from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
 from mixlm_rerank.training.stage1 import train_reasoning
@@ -70,19 +70,20 @@ class _Run:
     def carry_out(self) -> Path:
         recipe, folder = self.recipe, self.folder
         join()
-        whole = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+        found = divided(recipe.collections, recipe.development, recipe.never)
+        judgements, overlaps = self._judgements(found)
+        whole = TypeAdapter(Recipe).dump_python(replace(recipe, joint=recipe.joint.decisive), mode="json")
         same_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True)})
-        collections, held_out, overlaps = divided(recipe.collections, recipe.development, recipe.never)
         with writing(folder / OVERLAPS) as file:
             json.dump(overlaps, file, indent=1)
         if recipe.reasoning is not None:
-            self._stage_one(recipe.reasoning)
-        pools = [self._pooled(one, part) for one, part in zip(collections, recipe.collections, strict=True)]
+            self._stage_one(recipe.reasoning, judgements)
+        pools = [self._pooled(one, part) for one, part in zip(found.train, recipe.collections, strict=True)]
         if recipe.cross_encoder is not None:
             self._stage_two(recipe.cross_encoder, pools)
             if not recipe.steps:
                 return folder / "cross-encoder" / MODEL
-        watch = self._watch(held_out)
+        watch = self._watch(found.development)
         mix = self._mix(pools, recipe.steps, recipe.queries, recipe.candidates)
         model = train_joint(start(recipe.model, self.offline), mix, folder / "joint", recipe.joint, **watch)
         if recipe.ranker is not None:
@@ -100,12 +101,21 @@ class _Run:
         with one_at_a_time(folder):
             return pooled(few, part, depth, folder, progress=self.progress)
 
-    def _stage_one(self, part: ReasoningPart) -> None:
+    def _judgements(self, found: Divided) -> tuple[list[Judgement], Overlaps]:
+        """Of queries that may be trained on, and all that was left out."""
+        part = self.recipe.reasoning
+        if part is None:
+            return [], found.overlaps
+        every = read_judgements(part.judgements)
+        dropped = left_out(part.judgements, {one.query: one.query for one in every}, found.forbidden)
+        overlaps = {**found.overlaps, part.judgements: dropped} if dropped else found.overlaps
+        return [one for one in every if one.query not in dropped], overlaps
+
+    def _stage_one(self, part: ReasoningPart, judgements: Sequence[Judgement]) -> None:
         folder = self.folder / "reasoning"
         if not (folder / MODEL).is_dir():
-            judgements = read_judgements(part.judgements)
-            options = {**part.arguments, "max_length": part.max_length, "local_files_only": self.offline}
-            train_reasoning(part.checkpoint, judgements, folder, **options)
+            own = {"max_length": part.max_length, "seed": self.recipe.seed, "local_files_only": self.offline}
+            train_reasoning(part.checkpoint, judgements, folder, **besides(part.arguments, own))
 
     def _stage_two(self, part: CrossEncoderPart, pools: Sequence[Pooled]) -> None:
         folder = self.folder / "cross-encoder"
@@ -114,14 +124,14 @@ class _Run:
         sources = [source(own, part.labels) for own in pools]
         seed = self.recipe.seed
         mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=seed)
-        options = {
-            **part.arguments,
+        own = {
             "batch_size": part.queries,
             "learning_rate": part.learning_rate,
             "max_length": part.max_length,
             "seed": seed,
             "local_files_only": self.offline,
         }
+        options = besides(part.arguments, own)
         train_cross_encoder(part.start, examples_of(self._taught(mix, pools, part.hybrid, [])), folder, **options)
 
     def _watch(self, held_out: Sequence[Collection]) -> dict[str, Any]:

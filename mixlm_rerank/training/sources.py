@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from mixlm_rerank.eval.hybrid import HybridTeacher, HybridWeights
 from mixlm_rerank.eval.ranked import slug
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.training.mix import Source
-from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pools
+from mixlm_rerank.training.pools import Pool, digest, make_pools, read_pools, write_pools
 from mixlm_rerank.training.processes import one_at_a_time
 from mixlm_rerank.training.recipe import CollectionPart
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
@@ -35,8 +36,8 @@ class Pooled:
 
     def hybrid(self, encoder: ItemEncoder, weights: HybridWeights) -> HybridTeacher:
         """The untrained teacher, with the statistics of the whole corpus."""
-        corpus = self.collection.corpus or ()
-        return HybridTeacher(encoder, [document.content for document in corpus if document.content.strip()], weights)
+        texts = (document.content for document in self.collection.corpus or ())
+        return HybridTeacher(encoder, (text for text in texts if text.strip()), weights)  # read where BM25 counts
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ class Scoring:
 
 
 def pooled(collection: Collection, part: CollectionPart, depth: int, folder: Path, *, progress: bool = True) -> Pooled:
-    """Pools by the first stage, made once and kept in ``folder``."""
-    path = folder / f"{slug(collection.name)}.jsonl"
+    """Pools by the first stage, made once and kept in ``folder``. Raises InputError if they are of other queries, or of
+    documents that are gone.
+    """
+    run = "" if part.run is None else f"-{_digest_of(Path(part.run))}"
+    path = folder / f"{slug(collection.name)}{run}.jsonl"
     if not path.exists():
         stage = first_stage(part, path.with_suffix(".lucene"), progress=progress)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,14 +81,30 @@ def source(own: Pooled, label_scale: float) -> Source:
 
 
 def taught(source: Source, teachers: Sequence[Scoring], wanted: NDArray[np.bool_], *, progress: bool = True) -> Source:
-    """The source under the weighted sum of ``teachers`` besides; only ``wanted`` scores are computed, and once."""
+    """The source under the weighted sum of ``teachers`` besides; only ``wanted`` scores are computed, and once.
+
+    Raises InputError if there is neither a teacher nor a label that counts: such a source would teach that all
+    candidates are alike.
+    """
+    if not teachers and not source.label_scale:
+        raise InputError(
+            f"{source.name}: nothing says which candidates are better, neither a teacher nor labels: give the teacher "
+            "a weight, let labels count, or leave the collection out"
+        )
     scores = source.scores.copy()
     for one in teachers:
-        path = one.folder / f"{slug(source.name)}.npy"
+        path = one.folder / f"{slug(source.name)}-{digest(source.pools)}.npy"
         with one_at_a_time(one.folder):
             own = teacher_scores(path, one.teacher, source.pools, source.texts, wanted=wanted, progress=progress)
         scores += one.weight * own
     return replace(source, scores=scores)
+
+
+def _digest_of(run: Path) -> str:
+    try:
+        return hashlib.sha256(run.read_bytes()).hexdigest()[:8]
+    except OSError as error:
+        raise InputError(f"cannot read the run {run}: {error.strerror or error}") from None
 
 
 def first_stage(part: CollectionPart, index: Path, *, progress: bool = True) -> FirstStage:

@@ -122,13 +122,7 @@ def train_reasoning(
     trainer = _ReasoningTrainer(
         model=model,
         verdicts=(verdicts[0][0], verdicts[1][0]),
-        args=training_arguments(
-            TrainingArguments,
-            output_dir=str(folder),
-            use_cpu=not torch.cuda.is_available(),
-            remove_unused_columns=False,
-            **arguments,
-        ),
+        args=training_arguments(TrainingArguments, arguments, output_dir=str(folder), remove_unused_columns=False),
         train_dataset=[sequencer(judgement) for judgement in judgements],
         data_collator=_collate,
     )

@@ -95,15 +95,15 @@ def train_cross_encoder(
     pairs_at_once = 2 * batch_size if few else -1  # all
     trainer = SafeTrainer(
         model=model,
-        # scores come in a mapping, into which DDP does not look: all weights would be unused
         args=training_arguments(
             CrossEncoderTrainingArguments,
+            arguments,
             output_dir=str(folder),
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
             num_train_epochs=1,
             seed=seed,
-            **{"ddp_find_unused_parameters": False, **arguments},
+            ddp_find_unused_parameters=False,  # DDP looks into no mapping, where scores are: all would be unused
         ),
         train_dataset=_dataset(examples),
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
@@ -30,7 +32,7 @@ __all__ = ["JointOptions", "train_joint"]
 BEST, DEVELOPMENT, HISTORY, PLOT = "best", "development.json", "history.json", "history.png"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class JointOptions:
     """How to train.
 
@@ -55,15 +57,15 @@ class JointOptions:
     phases: Sequence[LossWeights] = (LossWeights(listwise=1.0, cosine=0.3),)
     budgets: Sequence[int] = (1, 2, 4, 8)
     learning_rates: tuple[float, float, float] = (2e-5, 1e-4, 1e-3)
-    temperature: float = 1.0
-    texts_per_query: int = 2
-    warmup: float = 0.05
+    temperature: float = Field(default=1.0, gt=0)
+    texts_per_query: int = Field(default=2, ge=1)
+    warmup: float = Field(default=0.05, ge=0, le=1)
     freeze_embeddings: bool = True
     bf16: bool = False
     checkpoint_activations: bool = False
-    queries_at_once: int | None = None
-    log_every: int = 50
-    save_every: int = 500
+    queries_at_once: int | None = Field(default=None, ge=1)
+    log_every: int = Field(default=50, ge=1)
+    save_every: int = Field(default=500, ge=1)
     measure_start: bool = True
 
     def __post_init__(self) -> None:
@@ -71,14 +73,25 @@ class JointOptions:
             raise InputError("training needs at least one token budget and one phase")
         if min(self.learning_rates) < 0 or not any(self.learning_rates):
             raise InputError(f"learning rates must not be negative, nor all 0: {self.learning_rates}")
+        if not all(min(astuple(phase)) >= 0 and any(astuple(phase)) for phase in self.phases):
+            raise InputError("the weights of a phase's losses must not be negative, nor all 0")
+
+    @property
+    def decisive(self) -> JointOptions:
+        """What the result depends on: a run may go on with other values of the rest."""
+        return replace(self, queries_at_once=None, checkpoint_activations=False, log_every=50)
 
     def ranker_alone(self, ranker: float, readout: float) -> JointOptions:
         """With the item encoder frozen: the losses as they were at the end, but for those of the item encoder.
 
         ``ranker``, ``readout``: their learning rates.
         """
-        phases = [replace(self.phases[-1], cosine=0.0, residual=0.0)]
-        return replace(self, phases=phases, learning_rates=(0.0, ranker, readout))
+        own = replace(self.phases[-1], cosine=0.0, residual=0.0)
+        if not any(astuple(own)):
+            raise InputError(
+                "the ranker has no loss to train alone by: cosine and residual are those of the item encoder"
+            )
+        return replace(self, phases=[own], learning_rates=(0.0, ranker, readout))
 
 
 def train_joint(

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.joint import JointObjective, LossWeights
+from mixlm_rerank.training.joint import JointObjective, LossWeights, weights_at
 from mixlm_rerank.training.stage_trainer import StageTrainer
 
 __all__ = ["JointTrainer"]
@@ -26,8 +26,8 @@ class JointTrainer(StageTrainer):
 
     Args:
         objective: with the model.
-        phases: weights of the losses at the start of each phase of equal length; within one they move on linearly to
-            those of the next (the paper's curriculum: alignment first, then distillation). One phase: no curriculum.
+        phases: weights of the losses at equally distant steps, the first at the start and the last at the end; between
+            them they move linearly (the paper's curriculum: alignment first, then distillation). One: no curriculum.
         budgets: token budgets that are to serve; each step trains the largest and one of the others: what costs is
             encoding the documents, once for both.
         learning_rates: of item encoder, ranker (with projector), and readout.
@@ -91,7 +91,7 @@ class JointTrainer(StageTrainer):
         *smaller, largest = sorted(set(self._budgets))
         # of the step alone: a resumed run draws the same
         budgets = [largest, *random.Random(f"{self._seed} {step}").sample(smaller, min(1, len(smaller)))]
-        batch, weights = inputs["batch"], self.weights_at(step / max(1, self.state.max_steps))
+        batch, weights = inputs["batch"], weights_at(self._phases, step / max(1, self.state.max_steps))
         share = len(batch.queries) / len(inputs["of"].queries)
         losses: dict[str, Tensor] = model(batch, weights, budgets)
         for name, loss in losses.items():
@@ -102,13 +102,6 @@ class JointTrainer(StageTrainer):
 
     def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
         return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has an order of its own
-
-    def weights_at(self, progress: float) -> LossWeights:
-        """``progress``: 0 at the start of training, 1 at its end."""
-        place = progress * (len(self._phases) - 1)
-        before = min(int(place), len(self._phases) - 1)
-        after = min(before + 1, len(self._phases) - 1)
-        return self._phases[before].mixed(self._phases[after], place - before)
 
     def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
         """Each loss beside their sum: means since the last time."""

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.ablations import Ablations, ablate
-from mixlm_rerank.training.recipe import load_recipe
+from mixlm_rerank.training.ablations import Ablations, _changed, ablate, load_ablations
+from mixlm_rerank.training.recipe import read_yaml, recipe_of
 
 
 @pytest.fixture
@@ -68,11 +68,8 @@ def test_changes_that_give_no_recipe_are_named(base: Path, tmp_path: Path) -> No
 
 
 def test_the_shipped_ones_fit_the_shipped_recipe() -> None:
-    from mixlm_rerank.training.ablations import _changed
-    from mixlm_rerank.training.recipe import read_yaml, recipe_of
-
     recipes = files("mixlm_rerank.training") / "recipes"
-    asked = load_recipe(str(recipes / "ablate" / "default.yaml"), {}, Ablations)
+    asked = load_ablations(Path(str(recipes / "ablate" / "default.yaml")))
     values = read_yaml(Path(str(recipes / "train" / f"{asked.base}.yaml")))
     for changes in asked.variants.values():
         recipe_of(_changed(values, asked.always | changes), {"data": "d", "minilm": "m"}, "x")

@@ -37,8 +37,10 @@ def test_attention_of_bfloat16_is_computed_in_float32() -> None:
 
 def test_other_numbers_and_other_functions_are_left_alone() -> None:
     parts = [torch.randn(1, 2, 4, 8) for _ in range(3)]
+    plain = F.scaled_dot_product_attention(*parts)
     with Float32Attention():
-        assert torch.equal(F.scaled_dot_product_attention(*parts), F.scaled_dot_product_attention(*parts))
+        found = F.scaled_dot_product_attention(*parts)
+        assert found.dtype is torch.float32 and torch.equal(found, plain)
         half = torch.ones(2, dtype=torch.bfloat16)
         assert (half + half).dtype is torch.bfloat16
 

@@ -10,7 +10,7 @@ import torch
 from mixlm_rerank import MixLM
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer, ReferenceScorer
 from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.joint import JointObjective, LossWeights
+from mixlm_rerank.training.joint import JointObjective, LossWeights, weights_at
 from mixlm_rerank.training.losses import listwise, pointwise
 from mixlm_rerank.training.mix import Source, TrainingMix
 
@@ -131,3 +131,10 @@ def test_weights_of_losses_are_mixed_along_a_curriculum() -> None:
     start, end = LossWeights(pred=1.0, listwise=0.2), LossWeights(listwise=1.0)
     assert start.mixed(end, 0.25) == LossWeights(pred=0.75, listwise=0.4)
     assert start.read_text and not end.read_text
+    phases = [start, end, LossWeights(cosine=1.0)]
+    assert [weights_at(phases, progress) for progress in (0, 0.125, 0.5, 1)] == [
+        start,
+        start.mixed(end, 0.25),
+        *phases[1:],
+    ]
+    assert weights_at([end], 0.7) == end

@@ -21,7 +21,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection, open_collection
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.distil import DistilRecipe
-from mixlm_rerank.training.guard import without_queries
+from mixlm_rerank.training.guard import plain, without_queries
 from mixlm_rerank.training.pools import read_pools
 from mixlm_rerank.training.recipe import CollectionPart, Recipe, load_recipe
 from mixlm_rerank.training.run import run_recipe
@@ -65,9 +65,10 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     assert MixLM.from_pretrained(run / "model").fingerprint != start.fingerprint
     history = json.loads((run / "joint" / "history.json").read_text())
     assert [row["step"] for row in history if "listwise" in row] == [1, 2, 3, 4]
-    before = (run / "pools-100" / "tiny-dev.jsonl").stat().st_mtime_ns
+    made = [run / "pools-100" / "tiny-dev.jsonl", *run.glob("hybrid-*/*.npy"), *run.glob("joint/checkpoint-*/*")]
+    before = [path.stat().st_mtime_ns for path in made]
     run_recipe(load_recipe(path, {"data": str(beir)}), run, progress=False)  # again: nothing is left to do
-    assert (run / "pools-100" / "tiny-dev.jsonl").stat().st_mtime_ns == before
+    assert len(made) > 5 and [path.stat().st_mtime_ns for path in made] == before
 
 
 def test_the_ranker_goes_on_alone_where_a_recipe_says_so(
@@ -134,15 +135,44 @@ def test_queries_that_a_test_or_development_set_has_too_are_left_out_and_reporte
     for parts in ({"collections": [few], "never": [whole]}, {"development": [few], "never": [whole]}):
         with pytest.raises(InputError, match="every query of tiny dev is also one of tiny"):
             run_recipe(load_recipe(recipe(**parts), {"data": str(beir)}), tmp_path / "c", progress=False)
-        shutil.rmtree(tmp_path / "c")
+
+
+def test_collections_of_one_name_are_all_kept_from_training(
+    recipe: Callable[..., Path], beir: Path, tmp_path: Path
+) -> None:
+    never = []
+    for place, qid in (("a", "q1"), ("b", "q2")):
+        shutil.copytree(beir, tmp_path / place / "tiny")
+        (tmp_path / place / "tiny" / "qrels" / "one.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qid}\td1\t1\n")
+        never.append({"source": str(tmp_path / place / "tiny"), "split": "one"})
+    run = tmp_path / "run"
+    whole = {"source": str(beir), "split": "test"}
+    run_recipe(load_recipe(recipe(collections=[whole], never=never)), run, progress=False)
+    assert json.loads((run / "overlaps.json").read_text()) == {"tiny": {"q1": "tiny one", "q2": "tiny one"}}
+
+
+def test_every_first_stage_has_pools_and_teacher_scores_of_its_own(
+    recipe: Callable[..., Path], beir: Path, tmp_path: Path
+) -> None:
+    path, docids = tmp_path / "run.trec", [f"d{n}" for n in range(1, 4)]
+    path.write_text("".join(f"q{q} Q0 {docid} 1 {n} x\n" for q in (1, 2, 3) for n, docid in enumerate(docids)))
+    part = {"source": str(beir), "split": "dev"}
+    run = tmp_path / "run"
+    run_recipe(load_recipe(recipe(collections=[part, {**part, "run": str(path)}])), run, progress=False)
+    of_bm25, of_run = sorted((run / "pools-100").glob("*.jsonl"), key=lambda pools: len(pools.name))
+    assert of_bm25.name == "tiny-dev.jsonl"
+    relevant = {docid for pool in read_pools(of_run) for docid in pool.relevant}
+    assert {docid for pool in read_pools(of_run) for docid in pool.docids} == {*docids, *relevant}
+    assert read_pools(of_bm25) != read_pools(of_run)
+    assert len(list(run.glob("hybrid-*/tiny-dev-*.npy"))) == 2
 
 
 def test_equal_queries_are_equal_in_letters_and_digits() -> None:
     qrels = {"1": {"d": 1}, "2": {"d": 1}}
     collection = Collection("a", None, {"1": "What is it?", "2": "who"}, qrels)
-    same, found = without_queries(collection, {"t": ["what is that"]})
+    same, found = without_queries(collection, {plain("what is that"): "t"})
     assert (same, found) == (collection, {})
-    left, found = without_queries(collection, {"t": ["what is  IT"]})
+    left, found = without_queries(collection, {plain("what is  IT"): "t"})
     assert (left.queries, left.qrels, found) == ({"2": "who"}, {"2": {"d": 1}}, {"1": "t"})
 
 
@@ -183,7 +213,8 @@ def test_a_cross_encoder_is_trained_and_teaches(
     done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
     assert done.exit_code == 0, done.output
     pools = read_pools(run / "pools-100" / "tiny-dev.jsonl")
-    scores = np.load(run / "teacher" / "tiny-dev.npy")
+    (kept,) = (run / "teacher").glob("tiny-dev-*.npy")
+    scores = np.load(kept)
     texts = {document.docid: document.content for document in open_collection(str(beir), "dev").corpus or ()}
     judge = CrossEncoderTeacher(str(run / "cross-encoder" / "model"))
     asked = [pool.query for pool in pools]
@@ -213,13 +244,18 @@ def test_the_papers_shape_goes_through_all_three_stages(
     values["joint"] |= {"bf16": False, "save_every": 2}
     values |= {"steps": 3, "queries": 2, "candidates": 2}
     (tmp_path / "tiny").symlink_to(beir)
-    shutil.copy(Path(__file__).with_name("reasoning.jsonl"), tmp_path / "judgements.jsonl")
+    asked = "A dog barks at the Moon?"  # a development query has the same letters
+    known = {"query": asked, "document": "A dog.", "rationale": "It is about dogs.", "grade": 0.5}
+    judged = Path(__file__).with_name("reasoning.jsonl").read_text()
+    (tmp_path / "judgements.jsonl").write_text(judged + json.dumps(known) + "\n")
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values))
     run = tmp_path / "run"
     model = run_recipe(load_recipe(path, {"data": str(tmp_path), "run": str(run)}), run, progress=False)
     trained = MixLM.from_pretrained(model)
     assert trained.config.tokens == 1 and trained.ranker.family.causal
+    (left_out,) = (found for name, found in json.loads((run / "overlaps.json").read_text()).items() if "jsonl" in name)
+    assert left_out == {asked: "tiny dev"}
     losses = [row for row in json.loads((run / "joint" / "history.json").read_text()) if "dev k=1" in row]
     assert losses
     for folder in ("reasoning", "cross-encoder"):
@@ -251,7 +287,14 @@ def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(
         ({"stepss": 3}, r"recipe\.yaml is not a recipe: stepss: Unexpected keyword"),
         ({"steps": "many"}, r"is not a recipe: steps: Input should be a valid integer"),
         ({"joint": {"phases": [{"listwize": 1}]}}, r"is not a recipe: joint\.phases\.0\.listwize: Unexpected keyword"),
-        ({"collections": [{"source": "{nothing"}]}, None),
+        ({"collections": [{"source": "{nothing"}]}, "nothing"),
+        ({"joint": {"queries_at_once": -1}}, "joint.queries_at_once: Input should be greater than or equal to 1"),
+        ({"joint": {"phases": [{"listwise": 0}]}}, "weights of a phase's losses must not be negative, nor all 0"),
+        ({"teacher": {"hybrid": {"max_sim": 0, "bm25": 0}, "labels": 0}}, "tiny dev: nothing says which candidates"),
+        (
+            {"joint": {"phases": [{"cosine": 1}]}, "ranker": {}},
+            "is not a recipe: .*the ranker has no loss to train alone by",
+        ),
         ({"collections": []}, "nothing to train on"),
         ({"model": {}}, "needs start .* or item_encoder and ranker"),
         ({"joint": {"budgets": [9]}}, "tokens must lie between 1 and 4"),
@@ -286,6 +329,12 @@ def test_a_recipe_may_extend_another_and_end_with_the_cross_encoder(
 def test_a_recipe_that_extends_itself_or_nothing(recipe: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"recipe\.yaml extends itself"):
         load_recipe(recipe(extends="recipe.yaml"))
+    path = recipe(steps=7, joint={"budgets": [1, 4], "save_every": 2})
+    own = path.with_name("own.yaml")
+    own.write_text("{extends: recipe.yaml, joint: {save_every: 5}, collections: []}")
+    found = load_recipe(own, {"data": "d"})
+    assert (found.steps, found.joint.save_every, list(found.joint.budgets)) == (7, 5, [1, 4])
+    assert found.collections == []
     path = recipe(extends="b.yaml")
     path.with_name("b.yaml").write_text("extends: recipe.yaml")
     with pytest.raises(InputError, match=r"b\.yaml extends itself"):
@@ -301,6 +350,7 @@ def test_what_the_earlier_stages_cannot_use_is_told(
     for part, message in (
         ({"start": "/no/such"}, "'/no/such' is not a checkpoint that a cross-encoder can start from"),
         ({"start": start, "arguments": {"epochs": 3}}, "the arguments of this training: .*epochs"),
+        ({"start": start, "arguments": {"seed": 3}}, "the arguments of this training: seed is not to be set there"),
     ):
         path = recipe(cross_encoder={"steps": 1, "queries": 2, "candidates": 2, **part})
         with pytest.raises(InputError, match=message):

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from transformers import TrainingArguments
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.scoring import FullTextScorer
+from mixlm_rerank.training.checkpoints import training_arguments
 from mixlm_rerank.training.reasoning import Judgement, read_judgements
 from mixlm_rerank.training.stage1 import Reasoned, Sequencer, reasoning_loss, train_reasoning
 
@@ -106,3 +109,9 @@ def test_encoders_and_empty_files_are_refused(checkpoint: Callable[..., Path], t
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="holds no judgements"):
         read_judgements(tmp_path / "empty.jsonl")
+
+
+def test_small_numbers_may_be_written_without_a_point(tmp_path: Path) -> None:
+    """YAML reads 1e-5 as a word."""
+    found = training_arguments(TrainingArguments, yaml.safe_load("{learning_rate: 1e-5}"), output_dir=str(tmp_path))
+    assert found.learning_rate == 1e-5
