@@ -24,6 +24,7 @@ __all__ = ["Ablations", "ablate", "load_ablations", "plot_ablations"]
 
 WHOLE = "the recipe"
 RESULTS, PLOT = "ablations.json", "ablations.png"
+LOST = 0.9  # of the whole recipe's value: what is below is not drawn to scale
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -91,7 +92,9 @@ def _keep(found: Mapping[str, Mapping[str, float]], folder: Path) -> None:
 
 
 def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """One row a variant, one mark a token budget: means over the development sets."""
+    """One row a variant, one mark a token budget: means over the development sets. What lost more than a tenth of the
+    recipe's value is written at the edge, so that the others can be told apart.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -100,8 +103,16 @@ def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None
     axes = figure.subplots()
     names = list(found)
     columns = [name for name in found[names[0]] if name == "cosine" or name.startswith("k=")]
+    edge = LOST * min(found[names[0]][column] for column in columns)
     for column in columns:
-        axes.plot([found[name][column] for name in names], range(len(names)), "o", label=column, alpha=0.8)
+        inside = [found[name][column] if found[name][column] >= edge else None for name in names]
+        axes.plot(inside, range(len(names)), "o", label=column, alpha=0.8)
+    for row, name in enumerate(names):
+        lost = [f"{column} {found[name][column]:.3f}" for column in columns if found[name][column] < edge]
+        if lost:
+            axes.text(
+                0.01, row, f"\u2190 {', '.join(lost)}", va="center", fontsize=8, transform=axes.get_yaxis_transform()
+            )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("nDCG@10, mean over development sets")
