@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import field
@@ -105,7 +106,7 @@ def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None
     columns = [name for name in found[names[0]] if name == "cosine" or name.startswith("k=")]
     edge = LOST * min(found[names[0]][column] for column in columns)
     for column in columns:
-        inside = [found[name][column] if found[name][column] >= edge else None for name in names]
+        inside = [found[name][column] if found[name][column] >= edge else math.nan for name in names]
         axes.plot(inside, range(len(names)), "o", label=column, alpha=0.8)
     for row, name in enumerate(names):
         lost = [f"{column} {found[name][column]:.3f}" for column in columns if found[name][column] < edge]

@@ -61,9 +61,10 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
     """
     bf16 = bool(users.get("bf16")) and bf16_pays()
     usual = {"report_to": "none", "use_cpu": not torch.cuda.is_available()}
+    given = besides(_numbers(users), own)
     try:
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
-        return kind(**{**usual, **besides(_numbers(users), own), "bf16": bf16})
+        return kind(**{**usual, **given, "bf16": bf16})
     except (TypeError, ValueError) as error:
         raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
 

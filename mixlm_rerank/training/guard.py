@@ -38,7 +38,7 @@ def divided(
     held_out, chosen_by = _without(_opened(development), tests)
     forbidden = {**_forbidden(held_out), **tests}
     collections, trained_on = _without(_opened(train), forbidden)
-    return Divided(collections, held_out, forbidden, chosen_by | trained_on)
+    return Divided(collections, held_out, forbidden, _together([*chosen_by, *trained_on]))
 
 
 def _opened(parts: Sequence[CollectionPart]) -> list[Collection]:
@@ -49,13 +49,19 @@ def _forbidden(collections: Sequence[Collection]) -> Forbidden:
     return {plain(query): one.name for one in collections for query in one.queries.values()}
 
 
-def _without(collections: Sequence[Collection], forbidden: Forbidden) -> tuple[list[Collection], Overlaps]:
+def _without(
+    collections: Sequence[Collection], forbidden: Forbidden
+) -> tuple[list[Collection], list[tuple[str, dict[str, str]]]]:
     pairs = [without_queries(one, forbidden) for one in collections]
+    return [one for one, _ in pairs], [(one.name, found) for one, found in pairs if found]
+
+
+def _together(parts: Sequence[tuple[str, dict[str, str]]]) -> Overlaps:
+    """Two collections may have one name."""
     overlaps: Overlaps = {}
-    for one, found in pairs:
-        if found:  # two collections may have one name
-            overlaps.setdefault(one.name, {}).update(found)
-    return [one for one, _ in pairs], overlaps
+    for name, found in parts:
+        overlaps.setdefault(name, {}).update(found)
+    return overlaps
 
 
 def without_queries(collection: Collection, forbidden: Forbidden) -> tuple[Collection, dict[str, str]]:

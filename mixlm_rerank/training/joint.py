@@ -53,6 +53,11 @@ class LossWeights:
         return LossWeights(**parts)
 
     @property
+    def teacher_is_asked(self) -> bool:
+        """Whether a loss has its target from the teacher."""
+        return any((self.distil, self.listwise, self.residual, self.cosine, self.text))
+
+    @property
     def read_text(self) -> bool:
         """Whether the full-text pass is needed."""
         return any((self.pred, self.hidden, self.text))

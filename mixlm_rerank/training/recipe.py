@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import astuple, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -178,6 +178,20 @@ class Recipe:
             raise ValueError("0 steps and no cross_encoder: there is nothing to train")
         if self.ranker is not None:
             self.joint.ranker_alone(*self.ranker.learning_rates)  # refuses what leaves it nothing to learn
+        if self.cross_encoder is not None:
+            self._check_taught(any(astuple(self.cross_encoder.hybrid)), self.cross_encoder.labels)
+        if self.steps and any(phase.teacher_is_asked for phase in self.joint.phases):
+            own = self.teacher
+            self._check_taught(own.cross_encoder is not None or any(astuple(own.hybrid)), own.labels)
+
+    def _check_taught(self, teacher: bool, labels: float) -> None:
+        """Without either, all candidates would be taught to be alike."""
+        for part in self.collections:
+            if not teacher and not (labels if part.labels is None else part.labels):
+                raise ValueError(
+                    f"{part.source}: nothing says which candidates are better, neither a teacher nor labels: give the "
+                    "teacher a weight, let labels count, or leave the collection out"
+                )
 
 
 def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]

@@ -22,10 +22,10 @@ from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.checkpoints import besides, same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
-from mixlm_rerank.training.guard import Divided, Overlaps, divided, left_out
+from mixlm_rerank.training.guard import Forbidden, divided, left_out
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.processes import join, once, one_at_a_time
-from mixlm_rerank.training.reasoning import Judgement, read_judgements
+from mixlm_rerank.training.reasoning import read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
 from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
 from mixlm_rerank.training.stage1 import train_reasoning
@@ -46,7 +46,7 @@ def run_recipe(
     where the recipe ends with stage II.
 
     Queries that a ``never`` collection has too are left out, as are training queries that a development collection has;
-    which ones is written to ``overlaps.json``.
+    which ones is written to ``overlaps.json``, for stage I to ``reasoning/overlaps.json``.
 
     Called again after an interruption it goes on: candidate pools, teacher scores and stages that are there are not
     made again, and a stage that was begun goes on from its last checkpoint.
@@ -71,13 +71,12 @@ class _Run:
         recipe, folder = self.recipe, self.folder
         join()
         found = divided(recipe.collections, recipe.development, recipe.never)
-        judgements, overlaps = self._judgements(found)
         whole = TypeAdapter(Recipe).dump_python(replace(recipe, joint=recipe.joint.decisive), mode="json")
         same_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True)})
         with writing(folder / OVERLAPS) as file:
-            json.dump(overlaps, file, indent=1)
+            json.dump(found.overlaps, file, indent=1)
         if recipe.reasoning is not None:
-            self._stage_one(recipe.reasoning, judgements)
+            self._stage_one(recipe.reasoning, found.forbidden)
         pools = [self._pooled(one, part) for one, part in zip(found.train, recipe.collections, strict=True)]
         if recipe.cross_encoder is not None:
             self._stage_two(recipe.cross_encoder, pools)
@@ -101,21 +100,18 @@ class _Run:
         with one_at_a_time(folder):
             return pooled(few, part, depth, folder, progress=self.progress)
 
-    def _judgements(self, found: Divided) -> tuple[list[Judgement], Overlaps]:
-        """Of queries that may be trained on, and all that was left out."""
-        part = self.recipe.reasoning
-        if part is None:
-            return [], found.overlaps
-        every = read_judgements(part.judgements)
-        dropped = left_out(part.judgements, {one.query: one.query for one in every}, found.forbidden)
-        overlaps = {**found.overlaps, part.judgements: dropped} if dropped else found.overlaps
-        return [one for one in every if one.query not in dropped], overlaps
-
-    def _stage_one(self, part: ReasoningPart, judgements: Sequence[Judgement]) -> None:
+    def _stage_one(self, part: ReasoningPart, forbidden: Forbidden) -> None:
         folder = self.folder / "reasoning"
-        if not (folder / MODEL).is_dir():
-            own = {"max_length": part.max_length, "seed": self.recipe.seed, "local_files_only": self.offline}
-            train_reasoning(part.checkpoint, judgements, folder, **besides(part.arguments, own))
+        if (folder / MODEL).is_dir():
+            return
+        every = read_judgements(part.judgements)
+        dropped = left_out(part.judgements, {one.query: one.query for one in every}, forbidden)
+        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder / OVERLAPS) as file:
+            json.dump(dropped, file, indent=1)
+        own = {"max_length": part.max_length, "seed": self.recipe.seed, "local_files_only": self.offline}
+        options = besides(part.arguments, own)
+        train_reasoning(part.checkpoint, [one for one in every if one.query not in dropped], folder, **options)
 
     def _stage_two(self, part: CrossEncoderPart, pools: Sequence[Pooled]) -> None:
         folder = self.folder / "cross-encoder"

@@ -81,16 +81,7 @@ def source(own: Pooled, label_scale: float) -> Source:
 
 
 def taught(source: Source, teachers: Sequence[Scoring], wanted: NDArray[np.bool_], *, progress: bool = True) -> Source:
-    """The source under the weighted sum of ``teachers`` besides; only ``wanted`` scores are computed, and once.
-
-    Raises InputError if there is neither a teacher nor a label that counts: such a source would teach that all
-    candidates are alike.
-    """
-    if not teachers and not source.label_scale:
-        raise InputError(
-            f"{source.name}: nothing says which candidates are better, neither a teacher nor labels: give the teacher "
-            "a weight, let labels count, or leave the collection out"
-        )
+    """The source under the weighted sum of ``teachers`` besides; only ``wanted`` scores are computed, and once."""
     scores = source.scores.copy()
     for one in teachers:
         path = one.folder / f"{slug(source.name)}-{digest(source.pools)}.npy"

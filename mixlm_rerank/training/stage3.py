@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
@@ -30,9 +29,10 @@ from mixlm_rerank.training.trainer import JointTrainer
 __all__ = ["JointOptions", "train_joint"]
 
 BEST, DEVELOPMENT, HISTORY, PLOT = "best", "development.json", "history.json", "history.png"
+Positive = Annotated[int, Field(ge=1)]  # in a recipe
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
 class JointOptions:
     """How to train.
 
@@ -57,15 +57,15 @@ class JointOptions:
     phases: Sequence[LossWeights] = (LossWeights(listwise=1.0, cosine=0.3),)
     budgets: Sequence[int] = (1, 2, 4, 8)
     learning_rates: tuple[float, float, float] = (2e-5, 1e-4, 1e-3)
-    temperature: float = Field(default=1.0, gt=0)
-    texts_per_query: int = Field(default=2, ge=1)
-    warmup: float = Field(default=0.05, ge=0, le=1)
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    texts_per_query: Positive = 2
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
     freeze_embeddings: bool = True
     bf16: bool = False
     checkpoint_activations: bool = False
-    queries_at_once: int | None = Field(default=None, ge=1)
-    log_every: int = Field(default=50, ge=1)
-    save_every: int = Field(default=500, ge=1)
+    queries_at_once: Positive | None = None
+    log_every: Positive = 50
+    save_every: Positive = 500
     measure_start: bool = True
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class JointOptions:
     @property
     def decisive(self) -> JointOptions:
         """What the result depends on: a run may go on with other values of the rest."""
-        return replace(self, queries_at_once=None, checkpoint_activations=False, log_every=50)
+        return replace(self, queries_at_once=None, checkpoint_activations=False)
 
     def ranker_alone(self, ranker: float, readout: float) -> JointOptions:
         """With the item encoder frozen: the losses as they were at the end, but for those of the item encoder.

@@ -27,7 +27,7 @@ def start(part: ModelPart, offline: bool) -> MixLM:
 
 def frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
     """The late-interaction teacher's own copy: what is trained must not teach itself."""
-    chosen = recipe.teacher.encoder or recipe.model.item_encoder
+    chosen = recipe.teacher.encoder or (recipe.model.item_encoder if recipe.model.start is None else None)
     if chosen is None:
         encoder = start(recipe.model, offline).item_encoder.eval()
     else:

@@ -30,8 +30,8 @@ def test_a_processor_says_whether_bf16_pays(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert bf16_pays() is pays
-    assert training_arguments(TrainingArguments, bf16=True).bf16 is pays
-    assert training_arguments(TrainingArguments).bf16 is False
+    assert training_arguments(TrainingArguments, {"bf16": True}).bf16 is pays
+    assert training_arguments(TrainingArguments, {}).bf16 is False
 
 
 def test_only_the_formats_that_we_serve_in_have_a_name() -> None:

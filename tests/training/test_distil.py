@@ -370,7 +370,7 @@ def test_what_does_not_change_the_result_may_change_in_between(
         )
 
     fitted()
-    fitted(queries_at_once=2, log_every=1, checkpoint_activations=True)
+    fitted(queries_at_once=2, checkpoint_activations=True)
     with pytest.raises(InputError, match="was begun with another setting"):
         fitted(temperature=2.0)
 

@@ -23,9 +23,11 @@ from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.distil import DistilRecipe
 from mixlm_rerank.training.guard import plain, without_queries
 from mixlm_rerank.training.pools import read_pools
+from mixlm_rerank.training.reasoning import Judgement
 from mixlm_rerank.training.recipe import CollectionPart, Recipe, load_recipe
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.sources import pooled, source
+from mixlm_rerank.training.stage1 import train_reasoning
 
 
 @pytest.fixture
@@ -228,7 +230,7 @@ def test_a_cross_encoder_is_trained_and_teaches(
 
 
 def test_the_papers_shape_goes_through_all_three_stages(
-    beir: Path, checkpoint: Callable[..., Path], tmp_path: Path
+    beir: Path, checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shipped recipe, with a tiny random Qwen3 in place of the two of 0.6 B, and few steps."""
     shipped = files("mixlm_rerank.training") / "recipes" / "train" / "qwen3-0.6b.yaml"
@@ -251,11 +253,18 @@ def test_the_papers_shape_goes_through_all_three_stages(
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values))
     run = tmp_path / "run"
+    learned: list[Judgement] = []
+
+    def noted(checkpoint: str, judgements: list[Judgement], folder: Path, **options: Any) -> Path:
+        learned.extend(judgements)
+        return train_reasoning(checkpoint, judgements, folder, **options)
+
+    monkeypatch.setattr("mixlm_rerank.training.run.train_reasoning", noted)
     model = run_recipe(load_recipe(path, {"data": str(tmp_path), "run": str(run)}), run, progress=False)
     trained = MixLM.from_pretrained(model)
     assert trained.config.tokens == 1 and trained.ranker.family.causal
-    (left_out,) = (found for name, found in json.loads((run / "overlaps.json").read_text()).items() if "jsonl" in name)
-    assert left_out == {asked: "tiny dev"}
+    assert json.loads((run / "reasoning" / "overlaps.json").read_text()) == {asked: "tiny dev"}
+    assert len(learned) == 6 and asked not in {one.query for one in learned}
     losses = [row for row in json.loads((run / "joint" / "history.json").read_text()) if "dev k=1" in row]
     assert losses
     for folder in ("reasoning", "cross-encoder"):
@@ -290,7 +299,7 @@ def test_a_folder_is_gone_on_with_by_the_same_recipe_alone(
         ({"collections": [{"source": "{nothing"}]}, "nothing"),
         ({"joint": {"queries_at_once": -1}}, "joint.queries_at_once: Input should be greater than or equal to 1"),
         ({"joint": {"phases": [{"listwise": 0}]}}, "weights of a phase's losses must not be negative, nor all 0"),
-        ({"teacher": {"hybrid": {"max_sim": 0, "bm25": 0}, "labels": 0}}, "tiny dev: nothing says which candidates"),
+        ({"teacher": {"hybrid": {"max_sim": 0, "bm25": 0}, "labels": 0}}, "nothing says which candidates are better"),
         (
             {"joint": {"phases": [{"cosine": 1}]}, "ranker": {}},
             "is not a recipe: .*the ranker has no loss to train alone by",
