@@ -19,6 +19,7 @@ from mixlm_rerank.cli import app
 from mixlm_rerank.data import open_corpus
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.eval.fidelity import Fidelity
 from mixlm_rerank.eval.first_stages import RunFile
 from mixlm_rerank.eval.loading import Loading, short_name
 from mixlm_rerank.eval.ranked import Candidates
@@ -144,6 +145,12 @@ class CommonWords:
         return by_score(candidates, self.score(query, [hit.text or "" for hit in candidates]))
 
 
+def fitted_to_words(corpus: Path, model: MixLM, folder: Path, **options: Any) -> dict[str, Fidelity]:
+    words = CommonWords()
+    documents = open_corpus(str(corpus))
+    return distil(documents, words, words, model, folder, **{"progress": False, **options})  # type: ignore[arg-type]
+
+
 def test_what_is_learned_holds_for_queries_held_out(
     corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,15 +158,13 @@ def test_what_is_learned_holds_for_queries_held_out(
     joint = JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=1000)
     # no hard candidates: a start of random weights knows none
     options = DistilOptions(queries=60, held_out=0.1, rounds=8, ranker_rounds=8, depth=20, hard=0, group=8)
-    words = CommonWords()
-    found = distil(
-        open_corpus(str(corpus)),
-        words,
-        words,  # type: ignore[arg-type]
+    found = fitted_to_words(
+        corpus,
         fresh("bert", tokens=2),
         tmp_path,
         options=options,
         joint=joint,
+        progress=True,
     )
     plan = re.search(
         r"54 queries to learn from; the teacher reads ([\d,]+) pairs, about .* here, and 120 of queries held out; "
@@ -180,16 +185,12 @@ def test_what_is_learned_holds_for_queries_held_out(
 def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_left_out(
     corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path
 ) -> None:
-    words = CommonWords()
-    distil(
-        open_corpus(str(corpus)),
-        words,
-        words,  # type: ignore[arg-type]
+    fitted_to_words(
+        corpus,
         fresh("bert", tokens=2),
         tmp_path,
         options=DistilOptions(queries=60, held_out=0.1, rounds=2, depth=20, group=8),
         joint=JointOptions(budgets=(1, 2), learning_rates=(3.0, 3.0, 3.0), save_every=5),  # far too large
-        progress=False,
     )
     rows = json.loads((tmp_path / "joint" / "development.json").read_text())
     measured = {int(step): values["k=2"] for step, values in rows.items()}
@@ -294,20 +295,16 @@ def test_candidates_come_from_a_run_where_one_is_given_and_from_no_other_later(
     path.write_text("".join(f"{qid} Q0 d{n} {n + 1} {9 - n} x\n" for qid in queries for n in range(5)))
     joint = JointOptions(budgets=(1,), save_every=1000)
     options = DistilOptions(depth=5)
-    words = CommonWords()
 
     def fitted() -> None:
-        distil(
-            open_corpus(str(corpus)),
-            words,
-            words,  # type: ignore[arg-type]
+        fitted_to_words(
+            corpus,
             fresh("bert", tokens=2),
             tmp_path / "out",
             queries=queries,
             first_stage=RunFile(path),
             options=options,
             joint=joint,
-            progress=False,
         )
 
     fitted()
@@ -326,24 +323,20 @@ def test_queries_may_have_different_numbers_of_candidates(
     corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path
 ) -> None:
     """Also where the one with most is chosen by and not trained on."""
-    words = CommonWords()
 
     def watched(longest: str) -> Pool:
         path = tmp_path / f"{longest}.trec"
         sizes = {f"q{n}": 5 if f"q{n}" == longest else 3 for n in range(12)}
         lines = (f"{qid} Q0 d{n} {n + 1} {9 - n} x" for qid, size in sizes.items() for n in range(size))
         path.write_text("\n".join(lines))
-        distil(
-            open_corpus(str(corpus)),
-            words,
-            words,  # type: ignore[arg-type]
+        fitted_to_words(
+            corpus,
             fresh("bert", tokens=1),
             tmp_path / longest,
             queries={f"q{n}": f"dog cat {n}" for n in range(12)},
             first_stage=RunFile(path),
             options=DistilOptions(candidates=6, group=4),
             joint=JointOptions(budgets=(1,), measure_start=False),
-            progress=False,
         )
         return read_pools(tmp_path / longest / "pools.jsonl")[0]
 
@@ -355,18 +348,14 @@ def test_what_does_not_change_the_result_may_change_in_between(
     corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path
 ) -> None:
     """Such as how many queries fit into memory at once: the mend that is offered when it runs out."""
-    words = CommonWords()
 
     def fitted(**changes: Any) -> None:
-        distil(
-            open_corpus(str(corpus)),
-            words,
-            words,  # type: ignore[arg-type]
+        fitted_to_words(
+            corpus,
             fresh("bert", tokens=1),
             tmp_path,
             options=DistilOptions(queries=20, depth=5),
             joint=JointOptions(budgets=(1,), **changes),
-            progress=False,
         )
 
     fitted()
@@ -377,16 +366,12 @@ def test_what_does_not_change_the_result_may_change_in_between(
 
 def test_queries_of_another_corpus_are_refused(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
     """All but one, which cannot be trained on and chosen by at once."""
-    words = CommonWords()
     with pytest.raises(InputError, match="two documents or more for 1 of .* two such queries are needed"):
-        distil(
-            open_corpus(str(corpus)),
-            words,
-            words,  # type: ignore[arg-type]
+        fitted_to_words(
+            corpus,
             fresh("bert", tokens=2),
             tmp_path,
             queries={"q": "dog moon"} | {f"q{n}": f"unknown{n}" for n in range(12)},
-            progress=False,
         )
 
 
