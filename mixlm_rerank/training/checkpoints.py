@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +23,7 @@ Arguments = TypeVar("Arguments")
 
 STATE = "trainer_state.json"  # the Trainer writes it last
 INPUTS = "inputs.json"
+WITH_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -79,14 +80,10 @@ def besides(users: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """YAML reads 1e-5 as a word; 1.0e-5 is a number."""
-    return {name: float(value) if _is_number(value) else value for name, value in values.items()}
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and math.isfinite(float(value))
-    except ValueError:
-        return False
+    return {
+        name: float(value) if isinstance(value, str) and WITH_EXPONENT.fullmatch(value) else value
+        for name, value in values.items()
+    }
 
 
 def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:

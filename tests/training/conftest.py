@@ -1,12 +1,16 @@
-"""A small training set with a teacher that is easy to compute by hand."""
+"""What the tests of training share: small training sets, a corpus, the file of a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from mixlm_rerank.training.mix import Source
@@ -38,3 +42,37 @@ def source() -> Source:
         )
     scores = np.stack([common_words([pool.query], [texts[d] for d in pool.docids])[0].numpy() for pool in pools])
     return Source("tiny", pools, texts, scores)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    rows = [{"_id": f"d{n}", "text": " ".join(draw.choice(WORDS, size=9)) + "."} for n in range(60)]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def recipe(beir: Path, checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """``recipe(steps=3)``: the file of a recipe that trains on the tiny collection's dev split."""
+    folder = str(checkpoint("bert", hidden_dropout_prob=0.0))
+
+    def write(**changes: Any) -> Path:
+        values: dict[str, Any] = {
+            "model": {
+                "item_encoder": folder,
+                "ranker": folder,
+                "options": {"tokens": 4, "max_query_tokens": 64, "max_document_tokens": 40},
+            },
+            "collections": [{"source": "{data}", "split": "dev"}],
+            "joint": {"budgets": [1, 4], "save_every": 2, "log_every": 1},
+            "steps": 4,
+            "queries": 2,
+            "candidates": 3,
+        }
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(values | changes))
+        return path
+
+    return write

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
+from mixlm_rerank import Candidate, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.cli import app
 from mixlm_rerank.data import open_corpus
 from mixlm_rerank.errors import InputError
@@ -33,98 +33,6 @@ from mixlm_rerank.training.pools import Pool, read_pools
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.synthetic import synthetic_queries
-from mixlm_rerank.training.teacher import teacher_scores
-
-POOLS = [
-    Pool(f"q{n}", f"query {n}", [f"d{n}", f"d{n + 1}", "d0"][:size], {}) for n, size in ((1, 3), (2, 2), (3, 3), (4, 2))
-]
-QUERIES_AT_ONCE = 2
-WORDS = "dog cat moon bread mail rock earth water salt yeast flour man sleeps barks fears".split()
-TEXTS = {f"d{number}": f"text {number}" for number in range(6)}
-
-
-class Counting:
-    """A teacher that scores by the number in a text, and keeps count; it fails when it is to."""
-
-    def __init__(self, fails_at: int | None = None, value: float | None = None) -> None:
-        self.asked: list[str] = []
-        self._fails_at, self._value = fails_at, value
-
-    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float64]:
-        if len(self.asked) == self._fails_at:
-            raise RuntimeError("the machine goes down")
-        self.asked.append(query)
-        return np.array([float(text.split()[1]) if self._value is None else self._value for text in texts])
-
-    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
-        return [self.score(query, own) for query, own in zip(queries, texts, strict=True)]
-
-
-@pytest.fixture(autouse=True)
-def few_queries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixlm_rerank.training.teacher.QUERIES_AT_ONCE", QUERIES_AT_ONCE)
-
-
-def test_teacher_scores_are_computed_once_and_resumed(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "teacher.npy"
-    with pytest.raises(RuntimeError):
-        teacher_scores(path, Counting(fails_at=QUERIES_AT_ONCE + 1), POOLS, TEXTS, progress=False)
-    rest = Counting()
-    scores = teacher_scores(path, rest, POOLS, TEXTS, progress=False)
-    assert rest.asked == ["query 3", "query 4"]
-    np.testing.assert_array_equal(scores, [[1, 2, 0], [2, 3, np.nan], [3, 4, 0], [4, 5, np.nan]])
-    again = Counting()
-    np.testing.assert_array_equal(teacher_scores(path, again, POOLS, TEXTS, progress=False), scores)
-    assert not again.asked
-    with pytest.raises(InputError, match="holds teacher scores of other candidates"):
-        teacher_scores(path, again, POOLS[:2], TEXTS, progress=False)
-
-
-def test_only_the_wanted_scores_are_computed_and_the_rest_later(tmp_path: Path) -> None:
-    path = tmp_path / "teacher.npy"
-    wanted = np.array([[False, True, False], [False, False, False], [True, False, True], [False, False, True]])
-    first = Counting()
-    scores = teacher_scores(path, first, POOLS, TEXTS, wanted=wanted, progress=False)
-    n = np.nan
-    np.testing.assert_array_equal(scores, [[n, 2, n], [n, n, n], [3, n, 0], [n, n, n]])
-    assert first.asked == ["query 1", "query 3"]
-    whole = teacher_scores(path, Counting(), POOLS, TEXTS, progress=False)
-    np.testing.assert_array_equal(whole, [[1, 2, 0], [2, 3, n], [3, 4, 0], [4, 5, n]])
-
-
-def test_a_teacher_that_is_not_finite_is_refused_by_query_and_document(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"score of document 'd1' for query 'q1' is not finite: use the teacher in float32"
-    ):
-        teacher_scores(tmp_path / "t.npy", Counting(value=np.nan), POOLS, TEXTS, progress=False)
-
-
-def test_queries_are_titles_and_sentences_of_the_corpus() -> None:
-    documents = [
-        Document(f"d{n}", f"First sentence number {n}. Second sentence, of {n}!", title=f"The title {n}")
-        for n in range(50)
-    ]
-    found = synthetic_queries(iter(documents), 20, seed=1)
-    assert len(found) == len(set(found.values())) == 20
-    assert found == synthetic_queries(documents, 20, seed=1) != synthetic_queries(documents, 20, seed=2)
-    everything = {text for d in documents for text in (d.title, *d.text.replace("! ", "!").split(". "))}
-    assert all(text.rstrip(".") in {one.rstrip(".") for one in everything} for text in found.values())
-    assert {text.startswith("The title") for text in found.values()} == {True, False}
-    more = synthetic_queries(documents[:5], 12, seed=1)  # each has three, and is asked by two before any by its third
-    assert len(set(more.values())) == 12
-    assert {sum(text.rstrip(".!").endswith(f" {n}") for text in more.values()) for n in range(5)} == {2, 3}
-    assert len(synthetic_queries(documents[:5], 100)) == 15
-    with pytest.raises(InputError, match="no title or sentence of 3 to 24 words"):
-        synthetic_queries([Document("a", "too short"), Document("b", "word " * 30)], 5)
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    draw = np.random.default_rng(0)
-    rows = [{"_id": f"d{n}", "text": " ".join(draw.choice(WORDS, size=9)) + "."} for n in range(60)]
-    path = tmp_path / "corpus.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 class CommonWords:
@@ -201,15 +109,6 @@ def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_lef
     kept = MixLM.from_pretrained(tmp_path / "model", dtype="float32")
     again = development_values(kept, [as_taught(pools[:2], texts, scores)], [2])
     assert again["k=2"] == pytest.approx(max(measured.values()))
-
-
-def test_queries_without_judgments_are_judged_by_the_teachers_order() -> None:
-    scores = np.array([[0.5, 2.0, -1.0], [3.0, 4.0, np.nan]], dtype=np.float32)
-    found = as_taught(POOLS[:2], TEXTS, scores)
-    assert found.qrels == {"q1": {"d2": 10, "d1": 9, "d0": 8}, "q2": {"d3": 10, "d2": 9}}
-    assert found.queries == {"q1": "query 1", "q2": "query 2"}
-    assert [hit.docid for hit in found.candidates.of_query["q2"]] == POOLS[1].docids
-    assert set(found.candidates.texts) == {"d0", "d1", "d2", "d3"}
 
 
 def test_hard_candidates_are_those_that_the_model_ranks_first(

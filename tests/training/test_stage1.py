@@ -113,5 +113,7 @@ def test_encoders_and_empty_files_are_refused(checkpoint: Callable[..., Path], t
 
 def test_small_numbers_may_be_written_without_a_point(tmp_path: Path) -> None:
     """YAML reads 1e-5 as a word."""
-    found = training_arguments(TrainingArguments, yaml.safe_load("{learning_rate: 1e-5}"), output_dir=str(tmp_path))
-    assert found.learning_rate == 1e-5
+    found = training_arguments(
+        TrainingArguments, yaml.safe_load("{learning_rate: 1e-5, run_name: '5'}"), output_dir=str(tmp_path)
+    )
+    assert (found.learning_rate, found.run_name) == (1e-5, "5")
