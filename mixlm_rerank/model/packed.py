@@ -20,6 +20,7 @@ from .products import product
 __all__ = ["DecoderPass", "PackedPass", "PlainPass", "packed_pass", "plain_pass"]
 
 # Input embeddings [b, length, d] and position ids [length] of texts of one length -> all their states, [b, length, d].
+# Texts are of the first segment.
 PlainPass = Callable[[Tensor, Tensor], Tensor]
 
 BERTS = ("BertModel", "RobertaModel", "XLMRobertaModel")
@@ -50,17 +51,17 @@ def packed_pass(backbone: PreTrainedModel, first: int = 0) -> PackedPass | None:
     return None
 
 
-def plain_pass(backbone: PreTrainedModel) -> PlainPass | None:
-    """The plain pass of a backbone, without a mask, or None if its layers are none of those that gain by it."""
-    return _Bert(backbone).plain if type(backbone).__name__ in BERTS else None
+def plain_pass(backbone: PreTrainedModel, stop: int | None = None) -> PlainPass | None:
+    """Without a mask, up to layer ``stop - 1``; None if the backbone's layers are none of those that gain by it."""
+    return _Bert(backbone, stop=stop).plain if type(backbone).__name__ in BERTS else None
 
 
 class _Bert:
     """Layers that normalise after each part (BERT, 1810.04805)."""
 
-    def __init__(self, backbone: Any, first: int = 0) -> None:
+    def __init__(self, backbone: Any, first: int = 0, stop: int | None = None) -> None:
         self._backbone = backbone
-        self._first = first
+        self._first, self._stop = first, stop
 
     def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
         config = self._backbone.config
@@ -87,7 +88,7 @@ class _Bert:
             return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
 
         states = self._backbone.embeddings(inputs_embeds=embeds, position_ids=positions[None]).flatten(0, 1)
-        for layer in self._backbone.encoder.layer:
+        for layer in self._backbone.encoder.layer[: self._stop]:
             states = self._layer(layer, states, states, attend)
         every: Tensor = states.unflatten(0, (batch, length))
         return every

@@ -16,7 +16,7 @@ from ..errors import InputError
 from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
 from .families import Family, has_segments, position_offset
-from .packed import DecoderPass, packed_pass
+from .packed import DecoderPass, packed_pass, plain_pass
 from .span import span
 from .template import Template, special_ids, text_ids
 from .transfer import moved
@@ -73,6 +73,7 @@ class Ranker(nn.Module):
                 f"ranker's {self.max_positions} positions"
             )
         self._packed = packed_pass(backbone, self.mix_layer)
+        self._plain = plain_pass(backbone, self.mix_layer) if self.mix_layer else None
         backbone.set_attn_implementation(SHARED_PREFIX)
         if backbone.config._attn_implementation != SHARED_PREFIX:
             raise InputError(f"{type(backbone).__name__} does not use the Transformers attention interface")
@@ -102,7 +103,7 @@ class Ranker(nn.Module):
             return [Prefix(own, suffix) for own in inputs]
         if self.family.causal:  # what follows the document, with nothing in between
             inputs = [torch.cat([own, suffix]) for own in inputs]
-        states = self.states(inputs, [len(own) for own in inputs], 0, self.mix_layer)
+        states = self._lower(inputs)
         if self.family.causal:
             return [Prefix(own[: -len(suffix)], own[-1:]) for own in states]
         return [Prefix(own, own[:1]) for own in states]
@@ -220,6 +221,13 @@ class Ranker(nn.Module):
             **extra,
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def _lower(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Texts of the first segment through the layers below the mix layer. Input embeddings -> states, alike."""
+        if self._plain is None or self.device.type != "cpu" or torch.is_grad_enabled():
+            return self.states(inputs, [len(own) for own in inputs], 0, self.mix_layer)
+        first = self._first_position
+        return [self._plain(own[None], torch.arange(first, first + len(own)))[0] for own in inputs]
 
     def states(self, sequences: Sequence[Tensor], prefix_lengths: Sequence[int], start: int, stop: int) -> list[Tensor]:
         """Through layers ``start`` to ``stop - 1`` by the backbone's own ways: positions see what it lets them see.
