@@ -25,6 +25,8 @@ from .span import span
 
 __all__ = ["from_cross_encoder"]
 
+# Behind a query of usual length. Untrained, rank-biased overlap with the teacher .608 instead of .585 from position 0.
+DOCUMENT_POSITION = 12
 LONGEST = 512  # tokens of query and document together, unless the checkpoint takes fewer
 TOLERANCE = 1e-3  # log-odds, or this share of the larger answer
 PAIRS = [("why is the sky blue?", "Blue light is scattered more by air."), ("dogs", "Bread is made of flour and salt.")]
@@ -65,9 +67,10 @@ def from_cross_encoder(
         template=family.second_text(tokenizer),
         residual="none",
         mix_layer=mix_layer,
+        document_position=DOCUMENT_POSITION,
         head=head,
         max_query_tokens=longest // 2,
-        max_document_tokens=longest,
+        max_document_tokens=longest - DOCUMENT_POSITION,
     )
     answers = None if family.causal else _answers(whole, tokenizer)
     setattr(backbone, "pooler", None)  # noqa: B010 (typed as a module)

@@ -60,6 +60,7 @@ class Ranker(nn.Module):
         self._prompt = Template(tokenizer, config.prefix, config.max_query_tokens)
         self._suffix = special_ids(tokenizer, config.suffix)
         self._max_document_tokens = config.max_document_tokens
+        self._max_pair_tokens = config.document_position + config.max_document_tokens  # with a mix layer
         self._layer_types = set(getattr(backbone.config, "layer_types", None) or ["full_attention"])
         self._segments = has_segments(backbone, tokenizer if self.mix_layer else None)
         self.layers: int = backbone.config.num_hidden_layers
@@ -111,11 +112,11 @@ class Ranker(nn.Module):
     def documents(self, texts: Sequence[str], prefix_lengths: Sequence[int]) -> list[Tensor]:
         """Input embeddings of document texts, for full-text mode: cut to the room after the prefix.
 
-        Without a mix layer a document has at most ``max_document_tokens``; with one, as in a cross-encoder, the whole
-        sequence has.
+        Without a mix layer a document has at most ``max_document_tokens``. With one, the whole sequence ends where
+        documents of the item encoder end: where the cross-encoder cuts it.
         """
         if self.mix_layer:
-            most = min(self._max_document_tokens, self.max_positions)
+            most = min(self._max_pair_tokens, self.max_positions)
             room = [max(0, most - length - len(self._suffix)) for length in prefix_lengths]
         else:
             most = self.max_positions - len(self._suffix)

@@ -50,10 +50,13 @@ def test_full_text_mode_is_the_cross_encoder(
 ) -> None:
     whole = AutoModelForSequenceClassification.from_pretrained(judge(architecture)).eval()
     tokenizer = AutoTokenizer.from_pretrained(judge(architecture))
-    pairs = tokenizer([QUERY] * 3, TEXTS, padding=True, return_tensors="pt")
+    longest = 127 if architecture == "xlm-roberta" else 128  # which counts positions from padding_idx + 1
+    texts = [*TEXTS, "a long text about the moon and the dog " * 20]  # is cut at the same place
+    pairs = tokenizer([QUERY] * 4, texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+    assert pairs["input_ids"].shape[1] == longest
     with torch.inference_mode():
         expected = whole(**pairs).logits[:, 0]
-    found = FullTextScorer(mixed(architecture, mix_layer=mix_layer)).score(QUERY, TEXTS)
+    found = FullTextScorer(mixed(architecture, mix_layer=mix_layer)).score(QUERY, texts)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert expected.std() > 0.1
 
@@ -89,7 +92,9 @@ def test_embedding_tokens_are_states_of_that_layer(
         (ids,) = model.item_encoder.document_ids([text])
         segments = {"token_type_ids": torch.ones(1, len(ids), dtype=torch.long)} if architecture == "bert" else {}
         with torch.inference_mode():
-            states = backbone(torch.tensor([ids]), output_hidden_states=True, **segments).hidden_states[mix_layer][0]
+            places = torch.arange(len(ids))[None] + model.config.document_position
+            output = backbone(torch.tensor([ids]), position_ids=places, output_hidden_states=True, **segments)
+            states = output.hidden_states[mix_layer][0]
         torch.testing.assert_close(torch.from_numpy(model.encode([text]))[0, -1], states.mean(dim=0), atol=1e-4, rtol=0)
 
 
