@@ -148,7 +148,7 @@ def distill(
             measured_against,
             model,
             output,
-            queries=None if queries is None else read_topics(queries),
+            queries=None if queries is None else {q: text for q, text in read_topics(queries).items() if text.strip()},
             first_stage=None if run is None else RunFile(run),
             options=found_recipe.options,
             joint=replace(found_recipe.joint, budgets=budgets),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -103,8 +104,10 @@ class MixLMConfig:
         """The budget to use: ``tokens``, or the largest one for ``None``. Raises InputError if it is out of range."""
         if tokens is None:
             return self.tokens
-        if not 1 <= tokens <= self.tokens:
-            raise InputError(f"tokens must lie between 1 and {self.tokens} (this model's largest budget), not {tokens}")
+        if not isinstance(tokens, Integral) or not 1 <= tokens <= self.tokens:
+            raise InputError(
+                f"tokens must be a whole number between 1 and {self.tokens} (this model's largest budget), not {tokens}"
+            )
         return tokens
 
     def save(self, path: Path) -> None:
@@ -122,7 +125,8 @@ class MixLMConfig:
         version = values.get("format_version") if isinstance(values, dict) else None
         if version is None:
             raise InputError(
-                f"{path} is not a MixLM configuration. For a plain Hugging Face checkpoint, first make a MixLM of it: "
+                f"{path} is not a MixLM configuration. To get the ranking of a cross-encoder, distil it: mixlm-rerank "
+                f"distill CORPUS --teacher {path.parent} --output FOLDER. For an untrained MixLM from language models: "
                 "mixlm-rerank model init FOLDER --item-encoder CHECKPOINT --ranker CHECKPOINT"
             )
         if version > FORMAT_VERSION:

@@ -107,7 +107,9 @@ class DecoderFamily(Family):
         rows: Tensor = head.get_output_embeddings().weight.detach().float()
         ids = [tokenizer.encode(word, add_special_tokens=False) for word in ("yes", "no")]
         if any(len(pieces) != 1 for pieces in ids):
-            raise InputError(f'"yes" and "no" must be one token each in the ranker\'s tokenizer, not {ids}')
+            raise InputError(
+                f'"yes" and "no" must be one token each in the ranker\'s tokenizer, not {ids}: choose another ranker'
+            )
         return rows[ids[0][0]] - rows[ids[1][0]]
 
 

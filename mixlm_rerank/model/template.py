@@ -7,6 +7,7 @@ from threading import Lock
 
 from transformers import PreTrainedTokenizerBase
 
+from ..arguments import check_strings
 from ..errors import InputError
 
 __all__ = ["Template", "around_texts", "special_ids", "text_ids", "without_lone_surrogates"]
@@ -58,6 +59,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of plain texts, without template; special tokens in them count as plain characters."""
+    check_strings("texts", texts)
     if not texts:
         return []
     with _TOKENISING:
