@@ -195,7 +195,7 @@ def _judged(name: str, queries: Mapping[str, str], qrels: Mapping[str, object]) 
             f"{name}: no query is judged (queries: {some_ids(queries)}; judged: {some_ids(qrels)}): do they belong "
             "together?"
         )
-    lacking = [qid for qid in qrels if qid not in queries]
+    lacking = [qid for qid in qrels if not queries.get(qid, "").strip()]
     if lacking:
         raise InputError(
             f"{name}: {len(lacking):,} of {len(qrels):,} judged queries have no text ({some_ids(lacking)}): give "

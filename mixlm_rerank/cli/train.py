@@ -106,10 +106,10 @@ def distill(
     config: Annotated[
         str | None,
         typer.Option(
-            help="How to train: a YAML file, or the name of a recipe of the package. [cut; with --start: default]"
+            help="How to train: a YAML file, or the name of a recipe of the package. [cut; with --model: default]"
         ),
     ] = None,
-    start: Annotated[
+    model: Annotated[
         str | None,
         typer.Option(help="Train this MixLM (a folder, hub id, or 'default'). [one that is cut out of the teacher]"),
     ] = None,
@@ -127,26 +127,26 @@ def distill(
     from ..training.processes import first, join
     from ..training.recipe import load_recipe
 
-    if start is None and teacher == "full-text":
-        start = "default"
-    recipe = config or ("cut" if start is None else "default")
+    if model is None and teacher == "full-text":
+        model = "default"
+    recipe = config or ("cut" if model is None else "default")
     found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistilRecipe)
     join(device)
     exact = Loading(device, "float32", offline)
-    if start is None:
-        model = _cut_out(teacher, found_recipe.start, device, offline)
+    if model is None:
+        start = _cut_out(teacher, found_recipe.start, device, offline)
     else:
-        model = load_model(start, device, "float32", offline)
+        start = load_model(model, device, "float32", offline)
     # what is learned from may be rounded; what fidelity is measured against is not
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
-    learned_from, measured_against = _readers(teacher, start, quick, exact)
-    budgets = [budget for budget in found_recipe.joint.budgets if budget <= model.config.tokens]
+    learned_from, measured_against = _readers(teacher, model, quick, exact)
+    budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     try:
         found = distil(
             open_documents(corpus),
             learned_from,
             measured_against,
-            model,
+            start,
             output,
             queries=None if queries is None else {q: text for q, text in read_topics(queries).items() if text.strip()},
             first_stage=None if run is None else RunFile(run),
@@ -176,7 +176,7 @@ def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> 
             teacher, mix_layer=part.mix_layer, tokens=part.tokens, local_files_only=offline
         )
     except InputError as error:
-        raise InputError(f"{error}. Any teacher can train a MixLM that is there already: --start default") from None
+        raise InputError(f"{error}. Any teacher can train a MixLM that is there already: --model default") from None
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

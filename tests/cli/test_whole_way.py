@@ -163,7 +163,7 @@ def test_init_says_that_a_cross_encoder_loses_its_head(
     done = mixlm(f"model init new --item-encoder {checkpoint('bert')} --ranker {cross_encoder()} --offline {lengths}")
     assert done.code == 0, done.err
     assert f"ranker {cross_encoder()}, without its classification head." in done.err
-    assert "To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --start new" in done.err
+    assert "To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --model new" in done.err
 
 
 def test_eval_measures_over_all_judged_queries(work: Path, mixlm: Command) -> None:

@@ -146,7 +146,7 @@ def test_the_command(
 ) -> None:
     fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
     source = teacher if teacher == "full-text" else str(cross_encoder())
-    command = ["distill", str(corpus), "--teacher", source, "--output", str(tmp_path / "run"), "--start"]
+    command = ["distill", str(corpus), "--teacher", source, "--output", str(tmp_path / "run"), "--model"]
     (tmp_path / "short.yaml").write_text(
         "options: {queries: 40, rounds: 1, ranker_rounds: 1}\njoint: {budgets: [1, 2, 4]}\n"
     )
@@ -180,7 +180,7 @@ def test_without_a_start_it_is_cut_out_of_the_teacher(
     teacher = str(judge("modernbert", classifier_pooling="mean"))
     done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", teacher, "--output", str(tmp_path / "other")])
     assert isinstance(done.exception, InputError)
-    assert "ModernBert" in str(done.exception) and "--start default" in str(done.exception)
+    assert "ModernBert" in str(done.exception) and "--model default" in str(done.exception)
 
 
 def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
@@ -194,7 +194,7 @@ def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
     fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
     source, run = str(cross_encoder()), tmp_path / "run"
     (tmp_path / "short.yaml").write_text("options: {queries: 40, held_out: 0.1}\njoint: {budgets: [1], bf16: true}\n")
-    command = ["distill", str(corpus), "--teacher", source, "--output", str(run), "--start", str(tmp_path / "start")]
+    command = ["distill", str(corpus), "--teacher", source, "--output", str(run), "--model", str(tmp_path / "start")]
     done = CliRunner().invoke(app, [*command, "--config", str(tmp_path / "short.yaml"), "--quiet"])
     assert done.exit_code == 0, done.output
 
@@ -320,7 +320,7 @@ def test_too_few_queries_are_refused(corpus: Path, fresh: Callable[..., MixLM], 
         str(tmp_path / "run"),
         "--queries",
         str(tmp_path / "few.tsv"),
-        "--start",
+        "--model",
         str(tmp_path / "start"),
     ]
     done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", "full-text", *options])

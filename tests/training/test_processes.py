@@ -117,7 +117,7 @@ def test_two_processes_distil(values: dict[str, Any], cross_encoder: Callable[..
     corpus, words = tmp_path / "corpus.jsonl", "dog cat moon bread mail rock earth water salt".split()
     documents = [{"_id": str(n), "text": f"{words[n % 9]} and {words[n // 9]} sleep. Nobody barks."} for n in range(81)]
     corpus.write_text("".join(json.dumps(document) + "\n" for document in documents))
-    torchrun("distill", str(corpus), "--teacher", str(cross_encoder()), "--start", str(tmp_path / "start"),
+    torchrun("distill", str(corpus), "--teacher", str(cross_encoder()), "--model", str(tmp_path / "start"),
              "--config", str(config), "--output", str(run), "--quiet")  # fmt: skip
     assert set(json.loads((run / "fidelity.json").read_text())) == {"start k=4", "k=4"}
     assert MixLM.from_pretrained(run / "model").config.tokens == 4
