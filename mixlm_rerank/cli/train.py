@@ -133,13 +133,13 @@ def distill(
     found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistilRecipe)
     join(device)
     exact = Loading(device, "float32", offline)
+    # what is learned from may be rounded; what fidelity is measured against is not
+    quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
+    learned_from, measured_against = _readers(teacher, model, quick, exact)
     if model is None:
         start = _cut_out(teacher, found_recipe.start, device, offline)
     else:
         start = load_model(model, device, "float32", offline)
-    # what is learned from may be rounded; what fidelity is measured against is not
-    quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
-    learned_from, measured_against = _readers(teacher, model, quick, exact)
     budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     try:
         found = distil(
