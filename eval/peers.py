@@ -64,8 +64,8 @@ def load_cross_encoder(source: str, max_length: int | None = None, loading: Load
         raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
     if lacking:
         raise InputError(
-            f"{source!r} is not a trained cross-encoder: {', '.join(lacking)} would be random numbers, the checkpoint has "
-            "none. Give a model with a trained classification head; an embedding model or a language model has none"
+            f"{source!r} is not a trained cross-encoder: {', '.join(lacking)} would be random numbers, the checkpoint "
+            "has none. Give a model with a trained classification head; an embedding model has none"
         )
     if model.num_labels != 1:
         raise InputError(f"{source!r} gives a pair {model.num_labels} scores: a reranker must give one")

@@ -126,6 +126,7 @@ def distill(
     from ..training.distil import DistilRecipe, distil
     from ..training.processes import first, join
     from ..training.recipe import load_recipe
+    from ..training.verdict import verdict
 
     if model is None and teacher == "full-text":
         model = "default"
@@ -162,7 +163,17 @@ def distill(
     typer.echo("fidelity to the teacher on held-out queries: rank-biased overlap, overlap of the first ten, same first")
     for name, value in found.items():
         typer.echo(f"  {name:<12}{value.rank_biased_overlap:6.3f}{value.overlap:7.3f}{value.same_first:7.3f}")
-    typer.echo(f"{output}/model: fitted", err=True)
+    typer.echo(verdict(found))
+    made, index = f"{output}/model", f"{output}/index"
+    peer = teacher if teacher == "full-text" else f"cross-encoder:{teacher}"
+    typer.echo(
+        f"{made}: trained. Next, encode the corpus with it, serve it, and compare it on judged queries:\n"
+        f"  mixlm-rerank index build {corpus} {index} --model {made}\n"
+        f"  mixlm-rerank serve --index corpus={index} --model {made}\n"
+        f"  mixlm-rerank eval report COLLECTION --model {made} --systems mixlm:{max(budgets)},{peer} "
+        f"--output {output}/report",
+        err=True,
+    )
 
 
 def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> MixLM:

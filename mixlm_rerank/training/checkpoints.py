@@ -17,10 +17,11 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.processes import once, processes
 
-__all__ = ["besides", "last_checkpoint", "same_inputs", "save_whole", "training_arguments"]
+__all__ = ["BEST", "MODEL", "besides", "keep_model", "last_checkpoint", "same_inputs", "training_arguments"]
 
 Arguments = TypeVar("Arguments")
 
+BEST, MODEL = "best", "model"
 STATE = "trainer_state.json"  # the Trainer writes it last
 INPUTS = "inputs.json"
 WITH_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -41,18 +42,21 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
-def save_whole(folder: Path, write: Callable[[Path], object]) -> None:
-    """``write(draft)`` fills a folder that then becomes ``folder``: a kill leaves none that is half there. Of several
-    processes the first one writes.
+def keep_model(folder: Path, write: Callable[[Path], object]) -> None:
+    """Training in ``folder`` is finished: ``write(draft)`` fills what becomes its ``model``, and the checkpoints, which
+    are several times as large, are removed. A kill leaves no model that is half there. Of several processes the first
+    one writes.
     """
 
-    def save() -> None:
-        draft = folder.with_name(f"{folder.name}.new")
+    def keep() -> None:
+        draft = folder / f"{MODEL}.new"
         shutil.rmtree(draft, ignore_errors=True)
         write(draft)
-        draft.replace(folder)
+        draft.replace(folder / MODEL)
+        for spent in (*folder.glob("checkpoint-*"), folder / BEST):
+            shutil.rmtree(spent, ignore_errors=True)
 
-    once(save)
+    once(keep)
 
 
 def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any], **own: Any) -> Arguments:
@@ -61,7 +65,7 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
     Raises InputError for one of the user's that the Trainer does not have, or that is ours.
     """
     bf16 = bool(users.get("bf16")) and bf16_pays()
-    usual = {"report_to": "none", "use_cpu": not torch.cuda.is_available()}
+    usual = {"report_to": "none", "save_total_limit": 1, "use_cpu": not torch.cuda.is_available()}
     given = besides(_numbers(users), own)
     try:
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for

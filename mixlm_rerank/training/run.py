@@ -19,7 +19,7 @@ from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.model.precision import bf16_pays
-from mixlm_rerank.training.checkpoints import besides, same_inputs
+from mixlm_rerank.training.checkpoints import MODEL, besides, same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import Forbidden, divided, left_out
@@ -36,7 +36,6 @@ from mixlm_rerank.training.start import frozen_encoder, start
 __all__ = ["run_recipe"]
 
 OVERLAPS = "overlaps.json"
-MODEL = "model"
 
 
 def run_recipe(

@@ -21,7 +21,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.model.families import DecoderFamily, family_of
 from mixlm_rerank.model.template import Template, text_ids
-from mixlm_rerank.training.checkpoints import last_checkpoint, save_whole, training_arguments
+from mixlm_rerank.training.checkpoints import MODEL, keep_model, last_checkpoint, training_arguments
 from mixlm_rerank.training.losses import pointwise
 from mixlm_rerank.training.reasoning import Judgement
 from mixlm_rerank.training.stage_trainer import StageTrainer
@@ -127,8 +127,9 @@ def train_reasoning(
         data_collator=_collate,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    save_whole(folder / "model", lambda draft: (model.save_pretrained(draft), tokenizer.save_pretrained(draft)))
-    return folder / "model"
+    trainer.save_state()
+    keep_model(folder, lambda draft: (model.save_pretrained(draft), tokenizer.save_pretrained(draft)))
+    return folder / MODEL
 
 
 class _ReasoningTrainer(StageTrainer):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.checkpoints import last_checkpoint, save_whole, training_arguments
+from mixlm_rerank.training.checkpoints import MODEL, keep_model, last_checkpoint, training_arguments
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.processes import among
 from mixlm_rerank.training.stage_trainer import StageTrainer
@@ -109,8 +109,9 @@ def train_cross_encoder(
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    save_whole(folder / "model", lambda draft: model.save_pretrained(str(draft)))
-    return folder / "model"
+    trainer.save_state()
+    keep_model(folder, lambda draft: model.save_pretrained(str(draft)))
+    return folder / MODEL
 
 
 def _dataset(examples: Sequence[Example]) -> Any:

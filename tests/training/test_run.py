@@ -40,7 +40,7 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     assert MixLM.from_pretrained(run / "model").fingerprint != start.fingerprint
     history = json.loads((run / "joint" / "history.json").read_text())
     assert [row["step"] for row in history if "listwise" in row] == [1, 2, 3, 4]
-    made = [run / "pools-100" / "tiny-dev.jsonl", *run.glob("hybrid-*/*.npy"), *run.glob("joint/checkpoint-*/*")]
+    made = [run / "pools-100" / "tiny-dev.jsonl", *run.glob("hybrid-*/*.npy"), *run.glob("joint/model/*")]
     before = [path.stat().st_mtime_ns for path in made]
     run_recipe(load_recipe(path, {"data": str(beir)}), run, progress=False)  # again: nothing is left to do
     assert len(made) > 5 and [path.stat().st_mtime_ns for path in made] == before
@@ -62,7 +62,7 @@ def test_the_ranker_goes_on_alone_where_a_recipe_says_so(
     best = max(row["k=4"] for row in joint.values())
     assert alone["0"]["k=4"] == pytest.approx(best)
     assert {row["cosine"] for row in alone.values()} == {alone["0"]["cosine"]}
-    trained, start = (MixLM.from_pretrained(run / name) for name in ("ranker/best", "joint/best"))
+    trained, start = (MixLM.from_pretrained(run / name) for name in ("ranker/model", "joint/model"))
     assert trained.fingerprint == start.fingerprint  # the item encoder stayed as it was
     ours, theirs = (torch.cat([w.flatten() for w in one.ranker.parameters()]) for one in (trained, start))
     assert not torch.equal(ours, theirs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
@@ -75,7 +77,7 @@ def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert {path.name for path in (tmp_path / "killed").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+    assert {path.name for path in (tmp_path / "killed").glob("checkpoint-*")} == {"checkpoint-6"}
     resumed = fresh()
     train_joint(resumed, a_mix(source), tmp_path / "killed", OPTIONS, progress=False)
     for name, weight in weights(whole).items():
@@ -87,13 +89,42 @@ def test_a_checkpoint_that_was_only_begun_is_passed_over(
 ) -> None:
     whole = fresh()
     train_joint(whole, a_mix(source), tmp_path / "whole", OPTIONS, progress=False)
-    train_joint(fresh(), a_mix(source), tmp_path / "torn", OPTIONS, progress=False)
+    measured = iter([{"k=4": 0.1}] * 3)  # of steps 0, 3 and 6: at 9 it fails
+    with pytest.raises(StopIteration):
+        train_joint(
+            fresh(), a_mix(source), tmp_path / "torn", OPTIONS, development=lambda _: next(measured), progress=False
+        )
+    shutil.copytree(tmp_path / "torn" / "checkpoint-9", tmp_path / "torn" / "checkpoint-12")
     (tmp_path / "torn" / "checkpoint-12" / "trainer_state.json").unlink()
     (tmp_path / "torn" / "checkpoint-15").mkdir()
     again = fresh()
     train_joint(again, a_mix(source), tmp_path / "torn", OPTIONS, progress=False)
     for name, weight in weights(whole).items():
         assert torch.equal(weight, weights(again)[name]), name
+
+
+def test_what_is_finished_is_loaded_and_leaves_no_checkpoint(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    trained = train_joint(fresh(), a_mix(source, 3), tmp_path, OPTIONS, progress=False)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"model"}
+    again = train_joint(fresh(), a_mix(source, 3), tmp_path, OPTIONS, progress=False)
+    for name, weight in weights(trained).items():
+        assert torch.equal(weight, weights(again)[name]), name
+
+
+def test_the_plot_has_labels_and_no_line_twice(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    options = replace(OPTIONS, phases=(LossWeights(listwise=1.0),))
+    values = {"a k=1": 0.3, "a k=4": 0.5, "k=1": 0.3, "k=4": 0.5}
+    train_joint(fresh(), a_mix(source), tmp_path, options, development=lambda _: values, progress=False)
+    losses, development = drawn[-1].axes
+    assert [line.get_label() for line in losses.lines] == ["loss = listwise"]
+    assert [line.get_label() for line in development.lines] == ["a k=1 = k=1", "a k=4 = k=4"]
+    assert (losses.get_ylabel(), development.get_ylabel()) == ("loss", "nDCG@10")
 
 
 def test_a_full_disk_is_said_and_the_last_checkpoint_is_whole(
