@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -17,7 +18,17 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.processes import once, processes
 
-__all__ = ["BEST", "MODEL", "besides", "keep_model", "last_checkpoint", "same_inputs", "training_arguments"]
+__all__ = [
+    "BEST",
+    "MODEL",
+    "besides",
+    "content",
+    "digest_of",
+    "keep_model",
+    "last_checkpoint",
+    "same_inputs",
+    "training_arguments",
+]
 
 Arguments = TypeVar("Arguments")
 
@@ -90,17 +101,36 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def digest_of(*values: object) -> str:
+    """Hash of values that say all of themselves, in 16 hexadecimal digits."""
+    return hashlib.sha256(repr(values).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def content(source: str | Path) -> str:
+    """Hash of a file, or of all files of a folder, in 16 hexadecimal digits; nothing for what is neither (a hub id)."""
+    path, parts = Path(source), hashlib.sha256()
+    if not path.exists():
+        return ""
+    for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if part.is_file():
+            with part.open("rb") as file:
+                parts.update(part.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return parts.hexdigest()[:16]
+
+
 def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
-    """Keep what a run in ``folder`` depends on; raises InputError if it was begun with something else."""
+    """Keep what a run in ``folder`` depends on, by name; raises InputError if it was begun with something else.
+
+    Nothing (``""``) is not held against anything: a checkpoint that is no longer there, say.
+    """
     if processes() > 1:  # a checkpoint of another number of them stands for other steps
         inputs = {**inputs, "number of processes": str(processes())}
     path = folder / INPUTS
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with writing(path) as file:
-            json.dump(dict(inputs), file, indent=1)
-        return
-    begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else dict(inputs)
     changed = [name for name in {**begun, **inputs} if begun.get(name) != inputs.get(name)]
+    changed = [name for name in changed if "" not in (begun.get(name), inputs.get(name))]
     if changed:
         raise InputError(f"{folder} was begun with another {', '.join(changed)}: choose another folder, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    with writing(path) as file:
+        json.dump({name: inputs.get(name) or was for name, was in begun.items()}, file, indent=1)

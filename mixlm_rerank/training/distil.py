@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -31,7 +30,7 @@ from mixlm_rerank.eval.systems.protocol import System
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.training.checkpoints import MODEL, keep_model, same_inputs
+from mixlm_rerank.training.checkpoints import MODEL, content, digest_of, keep_model, same_inputs
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.development import as_taught, development_values
 from mixlm_rerank.training.guard import plain
@@ -132,11 +131,11 @@ def distil(
         folder,
         {
             "corpus": identify(corpus).digest[:16],
-            "set of queries": _digest(sorted(asked.items())),
-            "first stage": _digest(stage.path.read_bytes()) if isinstance(stage, RunFile) else stage.name,
+            "set of queries": digest_of(sorted(asked.items())),
+            "first stage": content(stage.path) if isinstance(stage, RunFile) else stage.name,
             "teacher": teacher_system.description,
             "model": weights_hash(model),
-            "setting": _digest([options, joint.decisive, seed]),
+            "setting": digest_of(options, joint.decisive, seed),
         },
     )
     if queries is None:
@@ -229,10 +228,6 @@ def _wanted(pools: Sequence[Pool], watched: int, mixes: Iterable[TrainingMix]) -
     wanted[watched:] = False
     wanted[watched:, : read.shape[1]] = read
     return wanted
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _collection(name: str, corpus: Corpus, queries: Mapping[str, str]) -> Collection:

@@ -18,9 +18,10 @@ from transformers import TrainerCallback, TrainingArguments
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.batches import only
-from mixlm_rerank.training.checkpoints import BEST, MODEL, keep_model, last_checkpoint
+from mixlm_rerank.training.checkpoints import BEST, MODEL, keep_model, last_checkpoint, same_inputs
 from mixlm_rerank.training.history import plot_history
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 from mixlm_rerank.training.mix import TrainingMix
@@ -118,13 +119,14 @@ def train_joint(
             from. None: the last.
 
     Raises:
-        InputError: the budgets are not the model's, ``choose_by`` is not measured, or the disk is full (the last
-            checkpoint is intact).
+        InputError: ``folder`` was begun with another start or mix, the budgets are not the model's, ``choose_by`` is
+            not measured, or the disk is full (the last checkpoint is intact).
     """
     folder = Path(folder)
     finished = partial(MixLM.from_pretrained, folder / MODEL, device=model.device, dtype="float32")
     for budget in options.budgets:
         model.config.check_budget(budget)
+    same_inputs(folder, {"model to start from": weights_hash(model), "set of training data": mix.digest})
     if (folder / MODEL).is_dir():
         return finished()
     _prepare(model, options)

@@ -70,7 +70,7 @@ def teacher_scores(
                 _warn_if_flat(answers)
             bar.update(len(group))
     scores.flush()
-    return np.array(scores)
+    return np.where(asked, scores, np.float32(np.nan))  # another run may have asked for more
 
 
 def _warn_if_flat(answers: Sequence[NDArray[np.floating]]) -> None:
