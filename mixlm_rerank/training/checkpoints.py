@@ -76,7 +76,12 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
     Raises InputError for one of the user's that the Trainer does not have, or that is ours.
     """
     bf16 = bool(users.get("bf16")) and bf16_pays()
-    usual = {"report_to": "none", "save_total_limit": 1, "use_cpu": not torch.cuda.is_available()}
+    usual = {
+        "report_to": "none",
+        "save_total_limit": 1,
+        "logging_nan_inf_filter": False,  # what is not finite ends the training
+        "use_cpu": not torch.cuda.is_available(),
+    }
     given = besides(_numbers(users), own)
     try:
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for

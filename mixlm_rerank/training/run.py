@@ -84,7 +84,9 @@ class _Run:
                 return folder / "cross-encoder" / MODEL
         watch = self._watch(found.development)
         mix = self._mix(pools, recipe.steps, recipe.queries, recipe.candidates)
-        model = train_joint(start(recipe.model, self.offline), mix, folder / "joint", recipe.joint, **watch)
+        model = train_joint(
+            start(recipe.model, self.offline, recipe.seed), mix, folder / "joint", recipe.joint, **watch
+        )
         if recipe.ranker is not None:
             part = recipe.ranker
             mix = self._mix(pools, part.steps, part.queries, part.candidates)
@@ -179,6 +181,8 @@ class _Run:
         sources = []
         for own, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
             # made here, one after the other: each keeps all it read in memory
-            hybrid = [] if encoder is None else [Scoring(own.hybrid(encoder, weights), 1.0, place, own.corpus)]
+            hybrid = (
+                [] if encoder is None else [Scoring(own.hybrid(encoder, weights, self.shared), 1.0, place, own.corpus)]
+            )
             sources.append(taught(plain, [*hybrid, *others], wanted, progress=self.progress))
         return mix.with_sources(sources)

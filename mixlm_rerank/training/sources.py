@@ -38,10 +38,12 @@ class Pooled:
     texts: Mapping[str, str]
     corpus: str
 
-    def hybrid(self, encoder: ItemEncoder, weights: HybridWeights) -> HybridTeacher:
-        """The untrained teacher, with the statistics of the whole corpus."""
+    def hybrid(self, encoder: ItemEncoder, weights: HybridWeights, folder: Path) -> HybridTeacher:
+        """The untrained teacher, with the statistics of the whole corpus. ``folder``: of what it reads meanwhile."""
         texts = (document.content for document in self.collection.corpus or ())
-        return HybridTeacher(encoder, (text for text in texts if text.strip()), weights)  # read where BM25 counts
+        return HybridTeacher(
+            encoder, (text for text in texts if text.strip()), weights, folder
+        )  # read where BM25 counts
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
@@ -77,6 +78,7 @@ def train_cross_encoder(
     from sentence_transformers.cross_encoder.losses import ListNetLoss
 
     folder = Path(folder)
+    torch.manual_seed(seed)  # for a new head
     try:
         model = CrossEncoder(str(start), num_labels=1, max_length=max_length, local_files_only=local_files_only)
     except (OSError, ValueError, SafetensorError) as error:

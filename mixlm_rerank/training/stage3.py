@@ -130,7 +130,9 @@ def train_joint(
     if (folder / MODEL).is_dir():
         return finished()
     _prepare(model, options)
-    objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
+    objective = JointObjective(
+        model, temperature=options.temperature, texts_per_query=options.texts_per_query, folder=folder
+    )
     watch = _Watch(model, folder, development, choose_by, options.measure_start)
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -252,6 +254,9 @@ def _prepare(model: MixLM, options: JointOptions) -> None:
         for module in backbone.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            for name, value in vars(module).items():  # of attention, in decoders: a number
+                if "drop" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)
         if options.freeze_embeddings:
             backbone.get_input_embeddings().weight.requires_grad_(False)
         if options.checkpoint_activations:

@@ -23,10 +23,12 @@ from mixlm_rerank.eval.collections import open_collection
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.pools import read_pools
 from mixlm_rerank.training.reasoning import Judgement
-from mixlm_rerank.training.recipe import CollectionPart, load_recipe
+from mixlm_rerank.training.recipe import CollectionPart, ModelPart, load_recipe
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.sources import pooled, source
 from mixlm_rerank.training.stage1 import train_reasoning
+from mixlm_rerank.training.stage2 import Example, train_cross_encoder
+from mixlm_rerank.training.start import start
 
 
 def test_a_recipe_gives_a_model_that_ranks_and_a_history(
@@ -240,6 +242,34 @@ def test_what_the_earlier_stages_cannot_use_is_told(
         with pytest.raises(InputError, match=message):
             run_recipe(load_recipe(path, {"data": str(beir)}), tmp_path / "run", progress=False)
         shutil.rmtree(tmp_path / "run")
+
+
+def test_new_weights_follow_the_seed(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Projector and memory tokens; the head of a cross-encoder."""
+    part = ModelPart(
+        item_encoder=str(checkpoint("bert", hidden=32)),
+        ranker=str(checkpoint("bert")),
+        options={"memory_tokens": 4, "max_query_tokens": 64, "max_document_tokens": 40},
+    )
+
+    def drawn(seed: int) -> torch.Tensor:
+        torch.rand(1)  # whatever was drawn before
+        model = start(part, True, seed)
+        assert model.projector is not None
+        return torch.cat([model.projector.weight.flatten(), model.item_encoder.memory.flatten()])
+
+    def head(seed: int, name: str) -> torch.Tensor:
+        torch.rand(1)
+        examples = [Example("a dog", ["a dog", "bread"], [1.0, 0.0])]
+        train_cross_encoder(part.ranker or "", examples, tmp_path / name, learning_rate=1e-6, seed=seed)
+        model = CrossEncoder(str(tmp_path / name / "model"), local_files_only=True).model
+        return model.classifier.weight
+
+    for found, again, other in (
+        (drawn(1), drawn(1), drawn(2)),
+        (head(1, "a"), head(1, "b"), head(2, "c")),
+    ):
+        assert torch.allclose(found, again, atol=1e-4) and not torch.allclose(found, other, atol=1e-2)
 
 
 def test_what_is_made_of_other_data_is_made_anew_or_refused(

@@ -194,6 +194,63 @@ def test_a_step_in_several_passes_is_the_same_step(
     assert losses_of(tmp_path / "pieces") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
 
 
+def test_pieces_of_a_step_have_the_losses_of_the_whole(fresh: Callable[..., MixLM], source: Source) -> None:
+    """Though their queries have different numbers of pairs: pointwise losses are means over pairs."""
+    model, batch = fresh(), a_mix(source)[0]
+    torch.nn.init.normal_(model.readout.score.weight)
+    labels, teacher = batch.labels.clone(), batch.teacher.clone()
+    labels[0, batch.own[0][1:]] = torch.nan
+    teacher[1, batch.own[1][2:]] = torch.nan
+    batch = replace(batch, labels=labels, teacher=teacher)
+    objective, every = JointObjective(model, texts_per_query=3), LossWeights(*[1.0] * 8)
+
+    def gradients(losses: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        model.zero_grad()
+        torch.stack([one["loss"] for one in losses]).sum().backward()
+        return torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None])
+
+    whole = objective(batch, every, [4, 1])
+    for size in (3, 1):
+        pieces = [objective(piece, every, [4, 1], batch) for piece in batch.pieces(size)]
+        for name in whole:
+            assert sum(float(one[name]) for one in pieces) == pytest.approx(float(whole[name]), rel=1e-3), name
+        together = gradients([objective(batch, every, [4, 1])])
+        assert (gradients(pieces) - together).norm() < 1e-3 * together.norm()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "qwen3"])
+def test_there_is_no_dropout(
+    checkpoint: Callable[..., Path], source: Source, tmp_path: Path, architecture: str
+) -> None:
+    """Of attention, too, which is a number and no module in decoders."""
+    names = {"bert": "attention_probs_dropout_prob"}
+    folder = checkpoint(architecture, **{names.get(architecture, "attention_dropout"): 0.5})
+    model = MixLM.from_backbones(folder, folder, tokens=4, max_query_tokens=64, max_document_tokens=40)
+    train_joint(model, a_mix(source, 1), tmp_path, OPTIONS, progress=False)
+    objective, batch = JointObjective(model.train()), a_mix(source)[0]
+    first, again = (objective(batch, LossWeights(listwise=1, text=1), [4])["loss"].item() for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_no_number_ends_the_training(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, log_every: int
+) -> None:
+    """Before anything is saved of it."""
+    model = fresh()
+    steps: list[int] = []
+
+    def packed(*arguments: Any, plain: Any = model.ranker.forward_packed) -> Any:
+        steps.append(1)
+        return [states * (torch.nan if len(steps) > 8 else 1.0) for states in plain(*arguments)]
+
+    model.ranker.forward_packed = packed  # type: ignore[method-assign]
+    options = replace(OPTIONS, phases=(LossWeights(listwise=1.0),), log_every=log_every)
+    with pytest.raises(InputError, match=r"is not a finite number at step [56]: train with a lower learning rate"):
+        train_joint(model, a_mix(source), tmp_path, options, progress=False)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
 def test_when_memory_runs_out_a_step_is_done_in_more_passes(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path
 ) -> None:
