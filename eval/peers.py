@@ -76,6 +76,8 @@ def _lacking(model: Any, source: str, offline: bool) -> list[str]:
     """Weights that Transformers has filled up with random numbers. It says so only when it loads the model itself."""
     from transformers.utils import is_accelerate_available
 
+    if getattr(model, "_hf_peft_config_loaded", False):  # an adapter may bring them
+        return []
     options = {"device_map": "meta"} if is_accelerate_available() else {}  # reads names and shapes alone
     _, report = type(model).from_pretrained(source, output_loading_info=True, local_files_only=offline, **options)
     return sorted(report["missing_keys"])

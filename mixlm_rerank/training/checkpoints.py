@@ -128,14 +128,13 @@ def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
 
     Nothing (``""``) is not held against anything: a checkpoint that is no longer there, say.
     """
-    if processes() > 1:  # a checkpoint of another number of them stands for other steps
-        inputs = {**inputs, "number of processes": str(processes())}
     path = folder / INPUTS
-    begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else dict(inputs)
-    changed = [name for name in {**begun, **inputs} if begun.get(name) != inputs.get(name)]
-    changed = [name for name in changed if "" not in (begun.get(name), inputs.get(name))]
+    begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = {name: value for name, value in inputs.items() if value}
+    now["number of processes"] = str(processes())  # a checkpoint of another number of them stands for other steps
+    changed = [name for name, value in now.items() if begun.get(name, value) != value]
     if changed:
         raise InputError(f"{folder} was begun with another {', '.join(changed)}: choose another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
     with writing(path) as file:
-        json.dump({name: inputs.get(name) or was for name, was in begun.items()}, file, indent=1)
+        json.dump(begun | now, file, indent=1)
