@@ -57,7 +57,8 @@ def fidelity(
                 float(ours[0] == theirs[0]),
             )
             totals = [total + part for total, part in zip(totals, parts, strict=True)]
-    return Fidelity(*(total / len(qids) for total in totals), queries=len(qids))
+    biased, shared, tau, first = (total / len(qids) for total in totals)
+    return Fidelity(biased, shared, tau, first, len(qids))
 
 
 def rank_biased_overlap(a: Sequence[str], b: Sequence[str], persistence: float = 0.9) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import json
 from typing import Any
 
@@ -74,11 +74,10 @@ def load_cross_encoder(source: str, max_length: int | None = None, loading: Load
 
 def _lacking(model: Any, source: str, offline: bool) -> list[str]:
     """Weights that Transformers has filled up with random numbers. It says so only when it loads the model itself."""
-    from transformers.utils import is_accelerate_available
-
     if getattr(model, "_hf_peft_config_loaded", False):  # an adapter may bring them
         return []
-    options = {"device_map": "meta"} if is_accelerate_available() else {}  # reads names and shapes alone
+    # reads names and shapes alone, where that is possible
+    options = {"device_map": "meta"} if importlib.util.find_spec("accelerate") else {}
     _, report = type(model).from_pretrained(source, output_loading_info=True, local_files_only=offline, **options)
     return sorted(report["missing_keys"])
 

@@ -54,9 +54,9 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def keep_model(folder: Path, write: Callable[[Path], object]) -> None:
-    """Training in ``folder`` is finished: ``write(draft)`` fills what becomes its ``model``, and the checkpoints, which
-    are several times as large, are removed. A kill leaves no model that is half there. Of several processes the first
-    one writes.
+    """Training in ``folder`` is finished: ``write(draft)`` fills what becomes its ``model``. Checkpoints, which are
+    several times as large, and the models of its parts are removed. A kill leaves no model that is half there. Of
+    several processes the first one writes.
     """
 
     def keep() -> None:
@@ -64,7 +64,7 @@ def keep_model(folder: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         write(draft)
         draft.replace(folder / MODEL)
-        for spent in (*folder.glob("checkpoint-*"), folder / BEST):
+        for spent in (*folder.glob("checkpoint-*"), folder / BEST, *folder.glob(f"*/{MODEL}")):
             shutil.rmtree(spent, ignore_errors=True)
 
     once(keep)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, field, replace
@@ -37,7 +36,7 @@ from mixlm_rerank.training.guard import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.plan import distil_plan
 from mixlm_rerank.training.pools import Pool
-from mixlm_rerank.training.processes import once, one_at_a_time
+from mixlm_rerank.training.processes import one_at_a_time
 from mixlm_rerank.training.recipe import STRICT
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.synthetic import synthetic_queries
@@ -182,7 +181,6 @@ def distil(
                 progress=progress,
             )
         keep_model(folder, model.save_pretrained)
-    once(lambda: [shutil.rmtree(folder / name / MODEL, ignore_errors=True) for name in mixes])  # the same, once more
     model = MixLM.from_pretrained(folder / MODEL, device=model.device, dtype="float32")
     with one_at_a_time(folder):
         found |= measure(model, "")
