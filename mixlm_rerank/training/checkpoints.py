@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,10 +53,12 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
-def keep_model(folder: Path, write: Callable[[Path], object]) -> None:
-    """Training in ``folder`` is finished: ``write(draft)`` fills what becomes its ``model``. Checkpoints, which are
-    several times as large, and the models of its parts are removed. A kill leaves no model that is half there. Of
-    several processes the first one writes.
+def keep_model(folder: Path, write: Callable[[Path], object], parts: Sequence[str] = ()) -> None:
+    """Training in ``folder`` is finished: ``write(draft)`` fills what becomes its ``model``. A kill leaves none that is
+    half there. Of several processes the first one writes.
+
+    What led to it is removed: the checkpoints, which are several times as large, or the models of ``parts``, folders of
+    trainings.
     """
 
     def keep() -> None:
@@ -64,7 +66,7 @@ def keep_model(folder: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         write(draft)
         draft.replace(folder / MODEL)
-        for spent in (*folder.glob("checkpoint-*"), folder / BEST, *folder.glob(f"*/{MODEL}")):
+        for spent in [folder / part / MODEL for part in parts] or [*folder.glob("checkpoint-*"), folder / BEST]:
             shutil.rmtree(spent, ignore_errors=True)
 
     once(keep)

@@ -180,7 +180,7 @@ def distil(
                 choose_by=f"k={budgets[-1]}",
                 progress=progress,
             )
-        keep_model(folder, model.save_pretrained)
+        keep_model(folder, model.save_pretrained, list(mixes))
     model = MixLM.from_pretrained(folder / MODEL, device=model.device, dtype="float32")
     with one_at_a_time(folder):
         found |= measure(model, "")
