@@ -213,7 +213,7 @@ def test_pieces_of_a_step_have_the_losses_of_the_whole(fresh: Callable[..., MixL
     for size in (3, 1):
         pieces = [objective(piece, every, [4, 1], batch) for piece in batch.pieces(size)]
         for name in whole:
-            assert sum(float(one[name]) for one in pieces) == pytest.approx(float(whole[name]), rel=1e-3), name
+            assert sum(one[name].item() for one in pieces) == pytest.approx(whole[name].item(), rel=1e-3), name
         together = gradients([objective(batch, every, [4, 1])])
         assert (gradients(pieces) - together).norm() < 1e-3 * together.norm()
 
