@@ -24,12 +24,14 @@ class Fidelity:
         overlap: share of the teacher's first ten that are among the first ten.
         kendall_tau: of the order of the documents that both rank, in [-1, 1].
         same_first: share of queries with the same first document.
+        queries: how many.
     """
 
     rank_biased_overlap: float
     overlap: float
     kendall_tau: float
     same_first: float
+    queries: int = 0
 
 
 def fidelity(
@@ -55,7 +57,8 @@ def fidelity(
                 float(ours[0] == theirs[0]),
             )
             totals = [total + part for total, part in zip(totals, parts, strict=True)]
-    return Fidelity(*(total / len(qids) for total in totals))
+    biased, shared, tau, first = (total / len(qids) for total in totals)
+    return Fidelity(biased, shared, tau, first, len(qids))
 
 
 def rank_biased_overlap(a: Sequence[str], b: Sequence[str], persistence: float = 0.9) -> float:

@@ -7,9 +7,10 @@ better than the cosine that the model was trained for, and BM25 adds what both m
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.eval.on_disk import OnDisk
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.positions import positions_per_forward
 
@@ -43,21 +45,25 @@ class HybridWeights:
 class HybridTeacher:
     """``cosine * a + MaxSim * b + BM25 / (best BM25 of the query) * c``.
 
-    Every document is read once; its states stay on the encoder's device, in float16: 100 KB for 130 tokens of 384
-    numbers.
+    Every document is read once; its states are kept on disk, in float16: 100 KB for 130 tokens of 384 numbers.
 
     Args:
         encoder: of an embedding model; it is not trained.
         documents: texts of the whole corpus, for BM25's statistics.
+        folder: of the states, see :class:`OnDisk`.
     """
 
     def __init__(
-        self, encoder: ItemEncoder, documents: Iterable[str], weights: HybridWeights = HybridWeights()
+        self,
+        encoder: ItemEncoder,
+        documents: Iterable[str],
+        weights: HybridWeights = HybridWeights(),
+        folder: Path | None = None,
     ) -> None:
         self._encoder = encoder
         self._weights = weights
         self._documents = documents
-        self._read: dict[str, Tensor] = {}
+        self._read = OnDisk(folder)
 
     def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """Log-odds of documents, float32 [n]. Raises InputError for one that the corpus has not."""
@@ -70,9 +76,10 @@ class HybridTeacher:
         scores = [torch.zeros(len(own)) for own in texts]
         if weights.cosine or weights.max_sim:
             self._read_all(texts)
-            asked = self._states(self._encoder.query_ids(queries))
+            asked = dict(self._states(self._encoder.query_ids(queries)))
             near = [
-                self._nearness(own, [self._read[text] for text in read]) for own, read in zip(asked, texts, strict=True)
+                self._nearness(asked[row].float(), [self._read[text].to(asked[row].device) for text in own])
+                for row, own in enumerate(texts)
             ]
             scores = list(torch.cat(near).cpu().split([len(own) for own in texts]))
         if weights.bm25:
@@ -96,19 +103,17 @@ class HybridTeacher:
 
     def _read_all(self, texts: Sequence[Sequence[str]]) -> None:
         new = list(dict.fromkeys(text for own in texts for text in own if text not in self._read))
-        states = self._states(self._encoder.document_ids(new), torch.float16)
-        self._read |= zip(new, states, strict=True)
+        for row, states in self._states(self._encoder.document_ids(new)):
+            self._read[new[row]] = states
 
-    def _states(self, ids: Sequence[list[int]], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    def _states(self, ids: Sequence[list[int]]) -> Iterator[tuple[int, Tensor]]:
+        """Row and states of every text, those of like length together."""
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
         positions = positions_per_forward(self._encoder.backbone.device, POSITIONS_PER_FORWARD)
-        states: dict[int, Tensor] = {}
         while order:
             size = max(1, positions // len(ids[order[0]]))
             rows, order = order[:size], order[size:]
-            found = self._encoder.token_states([ids[row] for row in rows])
-            states |= {row: own.to(dtype, copy=True) for row, own in zip(rows, found, strict=True)}
-        return [states[row] for row in range(len(ids))]
+            yield from zip(rows, self._encoder.token_states([ids[row] for row in rows]), strict=True)
 
 
 class BM25Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import json
 from typing import Any
 
@@ -47,20 +47,39 @@ def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -
 def load_cross_encoder(source: str, max_length: int | None = None, loading: Loading = Loading()) -> Any:
     """A CrossEncoder that gives one score a pair.
 
-    Raises InputError if it cannot be loaded, cannot score, or gives several; MissingDependency without
-    sentence-transformers.
+    Raises InputError if it cannot be loaded, cannot score, gives several, or has weights that the checkpoint lacks;
+    MissingDependency without sentence-transformers.
     """
     library, options = _library("a cross-encoder"), loading.of_rankers()
+    from mixlm_rerank.model.assembly import quiet
+
     try:
-        model = library.CrossEncoder(source, max_length=max_length, **options)
+        with quiet():
+            model = library.CrossEncoder(source, max_length=max_length, **options)
+            lacking = _lacking(model.model, source, loading.offline)
         # T5, and models without padding, load and cannot score
         model.predict([("a query", "a text"), ("a query", "a longer text")], show_progress_bar=False)
     except Exception as error:  # each architecture has its own
         reason = " ".join(str(error).split())
         raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
+    if lacking:
+        raise InputError(
+            f"{source!r} is not a trained cross-encoder: {', '.join(lacking)} would be random numbers, the checkpoint "
+            "has none. Give a model with a trained classification head; an embedding model has none"
+        )
     if model.num_labels != 1:
         raise InputError(f"{source!r} gives a pair {model.num_labels} scores: a reranker must give one")
     return model
+
+
+def _lacking(model: Any, source: str, offline: bool) -> list[str]:
+    """Weights that Transformers has filled up with random numbers. It says so only when it loads the model itself."""
+    if getattr(model, "_hf_peft_config_loaded", False):  # an adapter may bring them
+        return []
+    # reads names and shapes alone, where that is possible
+    options = {"device_map": "meta"} if importlib.util.find_spec("accelerate") else {}
+    _, report = type(model).from_pretrained(source, output_loading_info=True, local_files_only=offline, **options)
+    return sorted(report["missing_keys"])
 
 
 def fingerprint_of(model: Any) -> str:

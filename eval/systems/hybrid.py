@@ -37,7 +37,7 @@ class Hybrid:
     def prepare(self, work: Workplace) -> None:
         corpus = work.documents("the hybrid teacher")
         texts = [document.content for document in corpus if document.content.strip()]
-        self._teacher = HybridTeacher(self._encoder, texts, self._weights)
+        self._teacher = HybridTeacher(self._encoder, texts, self._weights, work.folder)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         return by_score(candidates, self._teacher.score(query, [hit.text or "" for hit in candidates]))

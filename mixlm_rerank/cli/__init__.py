@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,6 +58,8 @@ app.command("demo")(demo.demo)
 
 def main() -> None:
     """Entry point of the ``mixlm-rerank`` script."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_interrupt_again, hook)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
@@ -63,3 +69,16 @@ def main() -> None:
         message = " ".join(str(error).split())  # those of other libraries may have several lines
         typer.echo(f"error: {message}", err=True)
         sys.exit(2)
+    finally:
+        sys.unraisablehook = hook
+
+
+def _interrupt_again(hook: Callable[[Any], object], ignored: Any) -> None:
+    """Ctrl-C that falls into a destructor: Python would print the exception and go on. It is sent once more instead."""
+    if not issubclass(ignored.exc_type, KeyboardInterrupt):
+        hook(ignored)
+        return
+    main_thread = threading.main_thread().ident or 0
+    again = threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT))  # now, it would end this function
+    again.daemon = True
+    again.start()

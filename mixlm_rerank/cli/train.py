@@ -126,6 +126,7 @@ def distill(
     from ..training.distil import DistilRecipe, distil
     from ..training.processes import first, join
     from ..training.recipe import load_recipe
+    from ..training.verdict import verdict
 
     if model is None and teacher == "full-text":
         model = "default"
@@ -133,13 +134,13 @@ def distill(
     found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistilRecipe)
     join(device)
     exact = Loading(device, "float32", offline)
+    # what is learned from may be rounded; what fidelity is measured against is not
+    quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
+    learned_from, measured_against = _readers(teacher, model, quick, exact)
     if model is None:
         start = _cut_out(teacher, found_recipe.start, device, offline)
     else:
         start = load_model(model, device, "float32", offline)
-    # what is learned from may be rounded; what fidelity is measured against is not
-    quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
-    learned_from, measured_against = _readers(teacher, model, quick, exact)
     budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     try:
         found = distil(
@@ -162,7 +163,17 @@ def distill(
     typer.echo("fidelity to the teacher on held-out queries: rank-biased overlap, overlap of the first ten, same first")
     for name, value in found.items():
         typer.echo(f"  {name:<12}{value.rank_biased_overlap:6.3f}{value.overlap:7.3f}{value.same_first:7.3f}")
-    typer.echo(f"{output}/model: fitted", err=True)
+    typer.echo(verdict(found))
+    made, index = f"{output}/model", f"{output}/index"
+    peer = teacher if teacher == "full-text" else f"cross-encoder:{teacher}"
+    typer.echo(
+        f"{made}: trained. Next, encode the corpus with it, serve it, and compare it on judged queries:\n"
+        f"  mixlm-rerank index build {corpus} {index} --model {made}\n"
+        f"  mixlm-rerank serve --index corpus={index} --model {made}\n"
+        f"  mixlm-rerank eval report COLLECTION --model {made} --systems mixlm:{max(budgets)},{peer} "
+        f"--output {output}/report",
+        err=True,
+    )
 
 
 def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> MixLM:

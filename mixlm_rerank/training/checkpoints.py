@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +18,21 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.processes import once, processes
 
-__all__ = ["besides", "last_checkpoint", "same_inputs", "save_whole", "training_arguments"]
+__all__ = [
+    "BEST",
+    "MODEL",
+    "besides",
+    "content",
+    "digest_of",
+    "keep_model",
+    "last_checkpoint",
+    "same_inputs",
+    "training_arguments",
+]
 
 Arguments = TypeVar("Arguments")
 
+BEST, MODEL = "best", "model"
 STATE = "trainer_state.json"  # the Trainer writes it last
 INPUTS = "inputs.json"
 WITH_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -41,18 +53,23 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
-def save_whole(folder: Path, write: Callable[[Path], object]) -> None:
-    """``write(draft)`` fills a folder that then becomes ``folder``: a kill leaves none that is half there. Of several
-    processes the first one writes.
+def keep_model(folder: Path, write: Callable[[Path], object], parts: Sequence[str] = ()) -> None:
+    """Training in ``folder`` is finished: ``write(draft)`` fills what becomes its ``model``. A kill leaves none that is
+    half there. Of several processes the first one writes.
+
+    What led to it is removed: the checkpoints, which are several times as large, or the models of ``parts``, folders of
+    trainings.
     """
 
-    def save() -> None:
-        draft = folder.with_name(f"{folder.name}.new")
+    def keep() -> None:
+        draft = folder / f"{MODEL}.new"
         shutil.rmtree(draft, ignore_errors=True)
         write(draft)
-        draft.replace(folder)
+        draft.replace(folder / MODEL)
+        for spent in [folder / part / MODEL for part in parts] or [*folder.glob("checkpoint-*"), folder / BEST]:
+            shutil.rmtree(spent, ignore_errors=True)
 
-    once(save)
+    once(keep)
 
 
 def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any], **own: Any) -> Arguments:
@@ -61,7 +78,12 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
     Raises InputError for one of the user's that the Trainer does not have, or that is ours.
     """
     bf16 = bool(users.get("bf16")) and bf16_pays()
-    usual = {"report_to": "none", "use_cpu": not torch.cuda.is_available()}
+    usual = {
+        "report_to": "none",
+        "save_total_limit": 1,
+        "logging_nan_inf_filter": False,  # what is not finite ends the training
+        "use_cpu": not torch.cuda.is_available(),
+    }
     given = besides(_numbers(users), own)
     try:
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
@@ -86,17 +108,35 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def digest_of(*values: object) -> str:
+    """Hash of values that say all of themselves, in 16 hexadecimal digits."""
+    return hashlib.sha256(repr(values).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def content(source: str | Path) -> str:
+    """Hash of a file, or of all files of a folder, in 16 hexadecimal digits; nothing for what is neither (a hub id)."""
+    path, parts = Path(source), hashlib.sha256()
+    if not path.exists():
+        return ""
+    for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if part.is_file():
+            with part.open("rb") as file:
+                parts.update(part.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return parts.hexdigest()[:16]
+
+
 def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
-    """Keep what a run in ``folder`` depends on; raises InputError if it was begun with something else."""
-    if processes() > 1:  # a checkpoint of another number of them stands for other steps
-        inputs = {**inputs, "number of processes": str(processes())}
+    """Keep what a run in ``folder`` depends on, by name; raises InputError if it was begun with something else.
+
+    Nothing (``""``) is not held against anything: a checkpoint that is no longer there, say.
+    """
     path = folder / INPUTS
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with writing(path) as file:
-            json.dump(dict(inputs), file, indent=1)
-        return
-    begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name in {**begun, **inputs} if begun.get(name) != inputs.get(name)]
+    begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = {name: value for name, value in inputs.items() if value}
+    now["number of processes"] = str(processes())  # a checkpoint of another number of them stands for other steps
+    changed = [name for name, value in now.items() if begun.get(name, value) != value]
     if changed:
         raise InputError(f"{folder} was begun with another {', '.join(changed)}: choose another folder, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    with writing(path) as file:
+        json.dump(begun | now, file, indent=1)

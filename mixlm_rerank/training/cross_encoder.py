@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mixlm_rerank.eval.loading import Loading
-from mixlm_rerank.eval.peers import load_cross_encoder
+from mixlm_rerank.eval.peers import fingerprint_of, load_cross_encoder
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.scoring import FullTextScorer
 
@@ -19,13 +19,14 @@ PAIRS_ON_CPU, PAIRS_ON_GPU = 32, 256  # of a forward pass
 
 
 class CrossEncoderTeacher:
-    """Raw scores (log-odds, where the model was trained with a sigmoid).
+    """Raw scores (log-odds, where the model was trained with a sigmoid). ``fingerprint``: hash of the model.
 
     Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers.
     """
 
     def __init__(self, source: str, loading: Loading = Loading()) -> None:
         self._model = load_cross_encoder(source, loading=loading)
+        self.fingerprint = fingerprint_of(self._model)
         self._batch_size = PAIRS_ON_CPU if self._model.device.type == "cpu" else PAIRS_ON_GPU
 
     def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:

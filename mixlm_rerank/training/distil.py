@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import sys
@@ -30,14 +29,14 @@ from mixlm_rerank.eval.systems.protocol import System
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.training.checkpoints import same_inputs
+from mixlm_rerank.training.checkpoints import MODEL, content, digest_of, keep_model, same_inputs
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.development import as_taught, development_values
 from mixlm_rerank.training.guard import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.plan import distil_plan
 from mixlm_rerank.training.pools import Pool
-from mixlm_rerank.training.processes import once, one_at_a_time
+from mixlm_rerank.training.processes import one_at_a_time
 from mixlm_rerank.training.recipe import STRICT
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.synthetic import synthetic_queries
@@ -45,7 +44,7 @@ from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
 __all__ = ["CutPart", "DistilOptions", "DistilRecipe", "distil"]
 
-REPORT = "fidelity.json"
+REPORT, QUERIES = "fidelity.json", "queries.tsv"
 CHOSEN_BY = 50  # at most so many of the training queries are not trained on: the best checkpoint is chosen by them
 
 
@@ -131,13 +130,16 @@ def distil(
         folder,
         {
             "corpus": identify(corpus).digest[:16],
-            "set of queries": _digest(sorted(asked.items())),
-            "first stage": _digest(stage.path.read_bytes()) if isinstance(stage, RunFile) else stage.name,
+            "set of queries": digest_of(sorted(asked.items())),
+            "first stage": content(stage.path) if isinstance(stage, RunFile) else stage.name,
             "teacher": teacher_system.description,
             "model": weights_hash(model),
-            "setting": _digest([options, joint.decisive, seed]),
+            "setting": digest_of(options, joint.decisive, seed),
         },
     )
+    if queries is None:
+        with writing(folder / QUERIES) as file:
+            file.writelines(f"{qid}\t{text}\n" for qid, text in asked.items())
     path = folder / "teacher.npy"
     with one_at_a_time(folder):
         work = Workplace(_collection("corpus", corpus, {**training, **held_out}), folder, folder, progress)
@@ -157,28 +159,29 @@ def distil(
         wanted = _wanted(pools, watched, mixes.values())
         measured_on = _of(candidates, held_out)
         if progress and not path.exists():
-            compared, steps = sum(map(len, measured_on.of_query.values())), {name: len(mixes[name]) for name in mixes}
-            plan = distil_plan(teacher, pools, texts, int(wanted.sum()), compared, steps)
+            compared = sum(map(len, measured_on.of_query.values()))
+            plan = distil_plan(teacher, pools, texts, int(wanted.sum()), compared, model, mixes, joint)
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
         budgets = sorted(set(joint.budgets))
         measure = partial(_measured, teacher_system, measured_on, work, budgets)
         found = measure(model, "start ")
         scores = teacher_scores(path, teacher, pools, texts, wanted=wanted, progress=progress)
-    development = [as_taught(pools[:watched], texts, scores)]
-    for name, mix in mixes.items():
-        (source,) = mix.sources
-        model = train_joint(
-            model,
-            mix.with_sources([replace(source, scores=scores[watched:, : source.scores.shape[1]])]),
-            folder / name,
-            joint if name == "joint" else alone,
-            seed=seed,
-            development=partial(development_values, sets=development, budgets=budgets),
-            choose_by=f"k={budgets[-1]}",
-            progress=progress,
-        )
-    once(partial(model.save_pretrained, folder / "model"))
-    model.name = str(folder / "model")  # in every process: rankings are kept under it
+    if not (folder / MODEL).is_dir():
+        development = [as_taught(pools[:watched], texts, scores)]
+        for name, mix in mixes.items():
+            (source,) = mix.sources
+            model = train_joint(
+                model,
+                mix.with_sources([replace(source, scores=scores[watched:, : source.scores.shape[1]])]),
+                folder / name,
+                joint if name == "joint" else alone,
+                seed=seed,
+                development=partial(development_values, sets=development, budgets=budgets),
+                choose_by=f"k={budgets[-1]}",
+                progress=progress,
+            )
+        keep_model(folder, model.save_pretrained, list(mixes))
+    model = MixLM.from_pretrained(folder / MODEL, device=model.device, dtype="float32")
     with one_at_a_time(folder):
         found |= measure(model, "")
     with writing(folder / REPORT) as file:
@@ -223,10 +226,6 @@ def _wanted(pools: Sequence[Pool], watched: int, mixes: Iterable[TrainingMix]) -
     wanted[watched:] = False
     wanted[watched:, : read.shape[1]] = read
     return wanted
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _collection(name: str, corpus: Corpus, queries: Mapping[str, str]) -> Collection:

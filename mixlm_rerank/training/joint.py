@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixlm_rerank.eval.on_disk import OnDisk
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.model.ranker import Prefix
@@ -111,17 +113,25 @@ class JointObjective(nn.Module):
         model: trained whole.
         temperature: of the listwise losses, in log-odds.
         texts_per_query: candidates of each query that the full-text pass reads: it is what costs.
+        folder: where embedding tokens of a frozen item encoder are kept meanwhile, see :class:`OnDisk`.
     """
 
-    def __init__(self, model: MixLM, *, temperature: float = 1.0, texts_per_query: int = 2) -> None:
+    def __init__(
+        self, model: MixLM, *, temperature: float = 1.0, texts_per_query: int = 2, folder: Path | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.texts_per_query = texts_per_query
-        self._kept: dict[str, Tensor] = {}
+        self._kept = OnDisk(folder)
 
-    def forward(self, batch: Batch, weights: LossWeights, budgets: Sequence[int]) -> dict[str, Tensor]:
-        """``budgets``: token budgets of this step; losses are means over them."""
+    def forward(
+        self, batch: Batch, weights: LossWeights, budgets: Sequence[int], whole: Batch | None = None
+    ) -> dict[str, Tensor]:
+        """``budgets``: token budgets of this step; losses are means over them.
+
+        ``whole``: what the batch is a piece of. The losses are its parts of the whole's, which are their sums.
+        """
         model = self.model
         documents = self._documents(batch.documents)
         states, queries = self._queries(batch.queries, weights)
@@ -142,8 +152,19 @@ class JointObjective(nn.Module):
             if weights.text:
                 known = text.mask() & ~teacher.isnan()
                 losses["text"] = listwise(teacher, text.table(), known, self.temperature)
+        shares = self._shares(batch, whole or batch)
+        losses = {name: shares.get(name, shares["listwise"]) * loss for name, loss in losses.items()}
         losses["loss"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
         return losses
+
+    def _shares(self, batch: Batch, whole: Batch) -> dict[str, float]:
+        """Pointwise losses are means over pairs, the others over queries."""
+        counts = []
+        for one in (batch, whole):
+            read = int(self._read(one).sum())
+            known = {"sft": int((~one.labels.isnan()).sum()), "distil": int((~one.teacher.isnan()).sum())}
+            counts.append({**known, "pred": read, "hidden": read, "listwise": len(one.queries)})
+        return {name: count / max(1, counts[1][name]) for name, count in counts[0].items()}
 
     def _queries(self, texts: Sequence[str], weights: LossWeights) -> tuple[list[Tensor], Tensor]:
         """Their states in the item encoder and their embeddings, [q, d], where something reads these."""
@@ -163,11 +184,7 @@ class JointObjective(nn.Module):
 
     def _text(self, batch: Batch, residual: Tensor) -> _Scored:
         """Some of each query's own pairs, scored from the documents' text."""
-        ranker = self.model.ranker
-        mask = torch.zeros_like(batch.mask)
-        for query, rows in enumerate(batch.own):
-            mask[query, rows[: self.texts_per_query]] = True
-        mask &= batch.mask
+        ranker, mask = self.model.ranker, self._read(batch)
         pairs = mask.nonzero().tolist()
         inputs = ranker.inputs(batch.queries)
         own = [inputs[query] for query, _ in pairs]
@@ -176,6 +193,13 @@ class JointObjective(nn.Module):
         queries, documents = self._places(mask)
         scores = self.model.readout(states) + residual[queries, documents]
         return _Scored(queries, documents, states, scores, residual)
+
+    def _read(self, batch: Batch) -> Tensor:
+        """The pairs that are read as text, bool [q, n]."""
+        mask = torch.zeros_like(batch.mask)
+        for query, rows in enumerate(batch.own):
+            mask[query, rows[: self.texts_per_query]] = True
+        return mask & batch.mask
 
     def _places(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns of what is set, looked up on the CPU: a GPU would have to be waited for."""
@@ -205,13 +229,14 @@ class JointObjective(nn.Module):
         return losses
 
     def _documents(self, texts: Sequence[str]) -> Tensor:
-        """Embedding tokens [n, all, d]. Those of a frozen item encoder are kept, in float16."""
+        """Embedding tokens [n, all, d]. Those of a frozen item encoder are kept, on disk."""
         if any(weight.requires_grad for weight in self.model.item_encoder.parameters()):
             return self._encoded(texts)
         new = [text for text in texts if text not in self._kept]
         if new:
             with torch.no_grad():
-                self._kept |= dict(zip(new, self._encoded(new).half().cpu(), strict=True))
+                for text, tokens in zip(new, self._encoded(new), strict=True):
+                    self._kept[text] = tokens
         with torch.autocast(self.model.device.type, enabled=False):  # which knows no float16 beside bfloat16
             return torch.stack([self._kept[text] for text in texts]).to(self.model.device, torch.float32)
 

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.pools import Pool
+from mixlm_rerank.training.checkpoints import digest_of
+from mixlm_rerank.training.pools import Pool, digest
 
 __all__ = ["Source", "TrainingMix"]
 
@@ -95,6 +96,16 @@ class TrainingMix(Dataset[Batch]):
             labels,
             teacher + source.label_scale * labels,
         )
+
+    @property
+    def digest(self) -> str:
+        """Of all that is learned from: what was trained on other batches is not gone on with."""
+        drawn = (self._source_of.tolist(), [rows.tolist() for rows in self._pools_of], self._candidates, self._seed)
+        learned = []
+        for one in self.sources:
+            counted = ([pool.judged for pool in one.pools], one.weight, one.highest_grade, one.label_scale)
+            learned.append(digest(one.pools, one.texts, one.scores.tobytes(), counted))
+        return digest_of(drawn, learned)
 
     def with_sources(self, sources: Sequence[Source]) -> TrainingMix:
         """The same batches of the same sources, under other scores."""

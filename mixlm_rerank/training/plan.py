@@ -1,13 +1,22 @@
-"""What a distillation takes, said before it begins: the teacher's reading is most of it."""
+"""What a distillation takes, said before it begins: the teacher's reading, and the steps of the training."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from mixlm_rerank.eval import numbers
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.training.attention import Float32Attention
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.training.processes import processes
+from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.teacher import QUERIES_AT_ONCE, Teacher
 
 __all__ = ["distil_plan"]
@@ -21,22 +30,47 @@ def distil_plan(
     texts: Mapping[str, str],
     pairs: int,
     held_out: int,
-    steps: Mapping[str, int],
+    model: MixLM,
+    mixes: Mapping[str, TrainingMix],
+    options: JointOptions,
 ) -> str:
-    """One line. The teacher's time is that of some queries' candidates, read here, times the number of pairs.
+    """One line. The teacher's time is that of some queries' candidates, read here, times the number of pairs; that of a
+    joint step is of one, done here and not kept.
 
     Args:
         pools, texts: what is to be learned from.
         pairs: how many of their candidates the teacher is to read.
         held_out: pairs of queries held out that the teacher reads, too, to be measured against.
-        steps: of each part of the training, of all processes together.
+        model, mixes, options: what is trained, the batches of each part of the training, and how.
     """
-    then = ", ".join(f"{max(1, count // processes()):,} steps {name}" for name, count in steps.items())
+    steps = {name: max(1, len(mix) // processes()) for name, mix in mixes.items()}
+    seconds = steps["joint"] * _step(model, mixes["joint"], options)
+    about = {"joint": f" (about {numbers.duration(seconds)})" if math.isfinite(seconds) else ""}
+    then = ", ".join(f"{count:,} steps {name}{about.get(name, '')}" for name, count in steps.items())
     return (
-        f"{len(pools):,} queries to learn from; the teacher reads {pairs:,} pairs, about "
-        f"{numbers.duration(pairs * _pace(teacher, pools, texts))} here, and {held_out:,} of queries held out; then "
-        f"{then}"
+        f"{len(pools):,} queries to learn from; the teacher reads {pairs:,} pairs, and {held_out:,} of queries held "
+        f"out (about {numbers.duration((pairs + held_out) * _pace(teacher, pools, texts))}); then {then}"
     )
+
+
+def _step(model: MixLM, mix: TrainingMix, options: JointOptions) -> float:
+    """Seconds of a joint step: those of one pass, times the number of passes. NaN where it does not fit into memory."""
+    objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
+    passes = mix[0].pieces(options.queries_at_once or len(mix[0].queries))
+    mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16 and bf16_pays(model.device))
+    seconds = math.inf
+    for _ in range(2):  # the first one is slower
+        started = time.perf_counter()
+        try:
+            with Float32Attention(), mixed:
+                loss = objective(passes[0], options.phases[-1], sorted(options.budgets)[-2:])["loss"]
+            loss.backward()
+            loss.item()  # a GPU is waited for
+        except RuntimeError:  # out of memory: the training has an answer to it
+            seconds = math.nan
+        model.zero_grad()
+        seconds = min(seconds, time.perf_counter() - started)
+    return seconds * len(passes)
 
 
 def _pace(teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str]) -> float:

@@ -77,12 +77,18 @@ def read_pools(path: str | Path) -> list[Pool]:
     return [_pool(fields, where) for where, fields in json_lines(path)]
 
 
-def digest(pools: Iterable[Pool]) -> str:
-    """Of queries and candidates, in their order: what scores of these pools are kept under."""
-    parts = hashlib.sha256()
+def digest(pools: Iterable[Pool], texts: Mapping[str, str], *others: object) -> str:
+    """Of queries and candidates with their texts, in their order, and of ``others``: what is computed of them is kept
+    under it.
+    """
+    parts = hashlib.sha256(repr(others).encode())
+    candidates: dict[str, None] = {}
     for pool in pools:
         parts.update(json.dumps([pool.qid, pool.query, pool.docids]).encode())
-    return parts.hexdigest()[:8]
+        candidates |= dict.fromkeys(pool.docids)
+    for docid in candidates:
+        parts.update(json.dumps(texts[docid]).encode())
+    return parts.hexdigest()[:16]
 
 
 def _pool(fields: Mapping[str, object], where: str) -> Pool:

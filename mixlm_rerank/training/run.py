@@ -19,7 +19,7 @@ from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.model.precision import bf16_pays
-from mixlm_rerank.training.checkpoints import besides, same_inputs
+from mixlm_rerank.training.checkpoints import MODEL, besides, content, digest_of, same_inputs
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import Forbidden, divided, left_out
@@ -36,7 +36,6 @@ from mixlm_rerank.training.start import frozen_encoder, start
 __all__ = ["run_recipe"]
 
 OVERLAPS = "overlaps.json"
-MODEL = "model"
 
 
 def run_recipe(
@@ -72,7 +71,8 @@ class _Run:
         join()
         found = divided(recipe.collections, recipe.development, recipe.never)
         whole = TypeAdapter(Recipe).dump_python(replace(recipe, joint=recipe.joint.decisive), mode="json")
-        same_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True)})
+        development = digest_of(*((one.name, one.queries, one.qrels) for one in found.development))
+        same_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True), "set of development queries": development})
         with writing(folder / OVERLAPS) as file:
             json.dump(found.overlaps, file, indent=1)
         if recipe.reasoning is not None:
@@ -84,7 +84,9 @@ class _Run:
                 return folder / "cross-encoder" / MODEL
         watch = self._watch(found.development)
         mix = self._mix(pools, recipe.steps, recipe.queries, recipe.candidates)
-        model = train_joint(start(recipe.model, self.offline), mix, folder / "joint", recipe.joint, **watch)
+        model = train_joint(
+            start(recipe.model, self.offline, recipe.seed), mix, folder / "joint", recipe.joint, **watch
+        )
         if recipe.ranker is not None:
             part = recipe.ranker
             mix = self._mix(pools, part.steps, part.queries, part.candidates)
@@ -102,11 +104,12 @@ class _Run:
 
     def _stage_one(self, part: ReasoningPart, forbidden: Forbidden) -> None:
         folder = self.folder / "reasoning"
+        made_by = {"checkpoint": content(part.checkpoint), "set of judgements": content(part.judgements)}
+        same_inputs(folder, {**made_by, "set of queries not to be seen": digest_of(sorted(forbidden))})
         if (folder / MODEL).is_dir():
             return
         every = read_judgements(part.judgements)
         dropped = left_out(part.judgements, {one.query: one.query for one in every}, forbidden)
-        folder.mkdir(parents=True, exist_ok=True)
         with writing(folder / OVERLAPS) as file:
             json.dump(dropped, file, indent=1)
         own = {"max_length": part.max_length, "seed": self.recipe.seed, "local_files_only": self.offline}
@@ -115,11 +118,15 @@ class _Run:
 
     def _stage_two(self, part: CrossEncoderPart, pools: Sequence[Pooled]) -> None:
         folder = self.folder / "cross-encoder"
+        sources = [source(own, part.labels) for own in pools]
+        seed, model = self.recipe.seed, self.recipe.model
+        mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=seed)
+        encoders = [self.recipe.teacher.encoder, model.start, model.item_encoder] if any(astuple(part.hybrid)) else []
+        teachers = " ".join(content(name) for name in encoders if name is not None)
+        made_by = {"checkpoint": content(part.start), "teacher": teachers, "set of training data": mix.digest}
+        same_inputs(folder, made_by)
         if (folder / MODEL).is_dir():
             return
-        sources = [source(own, part.labels) for own in pools]
-        seed = self.recipe.seed
-        mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=seed)
         own = {
             "batch_size": part.queries,
             "learning_rate": part.learning_rate,
@@ -157,7 +164,7 @@ class _Run:
         if teacher.cross_encoder is not None:
             dtype = "bfloat16" if self.recipe.joint.bf16 and bf16_pays() else "float32"
             reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, dtype, self.offline))
-            readers.append(Scoring(reader, teacher.cross_encoder_weight, self.folder / "teacher"))
+            readers.append(Scoring(reader, teacher.cross_encoder_weight, self.folder / "teacher", reader.fingerprint))
         sources = [source(own, teacher.labels) for own in pools]
         mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, seed=self.recipe.seed)
         return self._taught(mix, pools, teacher.hybrid, readers)
@@ -174,6 +181,8 @@ class _Run:
         sources = []
         for own, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
             # made here, one after the other: each keeps all it read in memory
-            hybrid = [] if encoder is None else [Scoring(own.hybrid(encoder, weights), 1.0, place)]
+            hybrid = (
+                [] if encoder is None else [Scoring(own.hybrid(encoder, weights, self.shared), 1.0, place, own.corpus)]
+            )
             sources.append(taught(plain, [*hybrid, *others], wanted, progress=self.progress))
         return mix.with_sources(sources)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_rerank.errors import InputError
+from mixlm_rerank.data.identity import identify
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.first_stages import BM25, FirstStage, RunFile
 from mixlm_rerank.eval.hybrid import HybridTeacher, HybridWeights
 from mixlm_rerank.eval.ranked import slug
 from mixlm_rerank.model.item_encoder import ItemEncoder
+from mixlm_rerank.training.checkpoints import content, digest_of
 from mixlm_rerank.training.mix import Source
 from mixlm_rerank.training.pools import Pool, digest, make_pools, read_pools, write_pools
 from mixlm_rerank.training.processes import one_at_a_time
@@ -27,47 +27,51 @@ __all__ = ["Pooled", "Scoring", "first_stage", "pooled", "source", "taught"]
 
 @dataclass(frozen=True)
 class Pooled:
-    """A collection's training queries with their candidates, and the candidates' texts."""
+    """A collection's training queries with their candidates, and the candidates' texts.
+
+    ``corpus``: hash of the whole corpus.
+    """
 
     collection: Collection
     part: CollectionPart
     pools: list[Pool]
     texts: Mapping[str, str]
+    corpus: str
 
-    def hybrid(self, encoder: ItemEncoder, weights: HybridWeights) -> HybridTeacher:
-        """The untrained teacher, with the statistics of the whole corpus."""
+    def hybrid(self, encoder: ItemEncoder, weights: HybridWeights, folder: Path) -> HybridTeacher:
+        """The untrained teacher, with the statistics of the whole corpus. ``folder``: of what it reads meanwhile."""
         texts = (document.content for document in self.collection.corpus or ())
-        return HybridTeacher(encoder, (text for text in texts if text.strip()), weights)  # read where BM25 counts
+        return HybridTeacher(
+            encoder, (text for text in texts if text.strip()), weights, folder
+        )  # read where BM25 counts
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """A teacher, what its scores count, and the folder that keeps them: one file a collection."""
+    """A teacher, what its scores count, and the folder that keeps them: one file a collection.
+
+    ``made_by``: hash of all that the scores depend on, besides queries and candidates.
+    """
 
     teacher: Teacher
     weight: float
     folder: Path
+    made_by: str
 
 
 def pooled(collection: Collection, part: CollectionPart, depth: int, folder: Path, *, progress: bool = True) -> Pooled:
-    """Pools by the first stage, made once and kept in ``folder``. Raises InputError if they are of other queries, or of
-    documents that are gone.
-    """
-    run = "" if part.run is None else f"-{_digest_of(Path(part.run))}"
-    path = folder / f"{slug(collection.name)}{run}.jsonl"
+    """Pools by the first stage, made once of these documents, queries and judgments, and kept in ``folder``."""
+    corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
+    asked = (collection.queries, collection.qrels, part.run and content(part.run))
+    path = folder / f"{name}-{digest_of(corpus, asked)}.jsonl"
     if not path.exists():
-        stage = first_stage(part, path.with_suffix(".lucene"), progress=progress)
+        stage = first_stage(part, folder / f"{name}-{corpus}.lucene", progress=progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_pools(path, make_pools(collection, [stage], depth=depth, size=depth))
     pools = read_pools(path)
     wanted = {docid for pool in pools for docid in pool.docids}
     texts = {document.docid: document.content for document in collection.corpus or () if document.docid in wanted}
-    lacking = next((docid for docid in wanted if docid not in texts), None)
-    if any(pool.qid not in collection.queries for pool in pools):
-        raise InputError(f"{path} holds queries that {collection.name} has not, or that are left out now: delete it")
-    if lacking is not None:
-        raise InputError(f"{path}: the candidate {lacking!r} is no document of {collection.name}: delete the file")
-    return Pooled(collection, part, pools, texts)
+    return Pooled(collection, part, pools, texts, corpus)
 
 
 def source(own: Pooled, label_scale: float) -> Source:
@@ -84,18 +88,11 @@ def taught(source: Source, teachers: Sequence[Scoring], wanted: NDArray[np.bool_
     """The source under the weighted sum of ``teachers`` besides; only ``wanted`` scores are computed, and once."""
     scores = source.scores.copy()
     for one in teachers:
-        path = one.folder / f"{slug(source.name)}-{digest(source.pools)}.npy"
+        path = one.folder / f"{slug(source.name)}-{digest(source.pools, source.texts, one.made_by)}.npy"
         with one_at_a_time(one.folder):
             own = teacher_scores(path, one.teacher, source.pools, source.texts, wanted=wanted, progress=progress)
         scores += one.weight * own
     return replace(source, scores=scores)
-
-
-def _digest_of(run: Path) -> str:
-    try:
-        return hashlib.sha256(run.read_bytes()).hexdigest()[:8]
-    except OSError as error:
-        raise InputError(f"cannot read the run {run}: {error.strerror or error}") from None
 
 
 def first_stage(part: CollectionPart, index: Path, *, progress: bool = True) -> FirstStage:

@@ -7,6 +7,7 @@ verdict it is KL between (p_yes, p_no) of judge and model. What comes out is a r
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, TrainingArguments
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.model.families import DecoderFamily, family_of
 from mixlm_rerank.model.template import Template, text_ids
-from mixlm_rerank.training.checkpoints import last_checkpoint, save_whole, training_arguments
+from mixlm_rerank.training.checkpoints import MODEL, keep_model, last_checkpoint, training_arguments
 from mixlm_rerank.training.losses import pointwise
 from mixlm_rerank.training.reasoning import Judgement
 from mixlm_rerank.training.stage_trainer import StageTrainer
@@ -29,6 +31,7 @@ from mixlm_rerank.training.stage_trainer import StageTrainer
 __all__ = ["Sequencer", "reasoning_loss", "train_reasoning"]
 
 REASONING, ANSWER = "\nReasoning: ", "\nAnswer: "
+TOKENS_AT_ONCE = 64  # whose logits are in float32
 
 
 @dataclass(frozen=True)
@@ -73,25 +76,35 @@ class Sequencer:
         return Reasoned(ids, range(len(before), len(before) + len(rationale)), judgement.grade, judgement.logits)
 
 
-def reasoning_loss(logits: Tensor, sequences: Sequence[Reasoned], yes: int, no: int) -> Tensor:
+def reasoning_loss(logits: Tensor, sequences: Sequence[Reasoned], yes: int, no: int, first: int = 0) -> Tensor:
     """Mean over sequences of the rationale's mean loss a token and the verdict's.
 
     Args:
-        logits: float [n, length, vocabulary], padded at the end.
+        logits: float [n, length, vocabulary], padded at the end; of the positions from ``first`` on. Few of them are in
+            float32 at a time.
         yes, no: token ids of the verdicts.
     """
     losses = []
-    for row, sequence in zip(logits.float(), sequences, strict=True):
-        places = torch.arange(sequence.rationale.start, sequence.rationale.stop, device=row.device)
-        predicted = row[places - 1].log_softmax(dim=-1)
-        if sequence.logits is None:
-            words = F.nll_loss(predicted, torch.tensor(sequence.ids, device=row.device)[places])
-        else:
-            words = torch.stack([_kl(step, own) for step, own in zip(sequence.logits, predicted, strict=True)]).mean()
-        last = row[len(sequence.ids) - 1]
+    for row, sequence in zip(logits, sequences, strict=True):
+        words = []
+        for start in range(0, len(sequence.rationale), TOKENS_AT_ONCE):
+            places = sequence.rationale[start : start + TOKENS_AT_ONCE]
+            predicted = row[places.start - 1 - first : places.stop - 1 - first]
+            judged = sequence.logits and sequence.logits[start : start + TOKENS_AT_ONCE]
+            told = sequence.ids[places.start : places.stop]
+            words.append(checkpoint(_of_words, predicted, told, judged, use_reentrant=False))
+        last = row[len(sequence.ids) - 1 - first].float()
         verdict = pointwise(torch.tensor([sequence.grade], device=row.device), (last[yes] - last[no])[None])
-        losses.append(words + verdict)
+        losses.append(torch.stack(words).sum() / len(sequence.rationale) + verdict)
     return torch.stack(losses).mean()
+
+
+def _of_words(logits: Tensor, told: Sequence[int], judged: Sequence[Mapping[int, float]] | None) -> Tensor:
+    """Sum over tokens [n] of their loss. ``logits``: [n, vocabulary], each where its token is predicted."""
+    predicted = logits.float().log_softmax(dim=-1)
+    if judged is None:
+        return F.nll_loss(predicted, torch.tensor(told, device=logits.device), reduction="sum")
+    return torch.stack([_kl(step, own) for step, own in zip(judged, predicted, strict=True)]).sum()
 
 
 def train_reasoning(
@@ -127,8 +140,9 @@ def train_reasoning(
         data_collator=_collate,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    save_whole(folder / "model", lambda draft: (model.save_pretrained(draft), tokenizer.save_pretrained(draft)))
-    return folder / "model"
+    trainer.save_state()
+    keep_model(folder, lambda draft: (model.save_pretrained(draft), tokenizer.save_pretrained(draft)))
+    return folder / MODEL
 
 
 class _ReasoningTrainer(StageTrainer):
@@ -139,8 +153,14 @@ class _ReasoningTrainer(StageTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        return reasoning_loss(logits, inputs["sequences"], *self._verdicts)
+        sequences, length = inputs["sequences"], inputs["input_ids"].shape[1]
+        first = min(sequence.rationale.start for sequence in sequences) - 1
+        if "logits_to_keep" in inspect.signature(type(self.accelerator.unwrap_model(model)).forward).parameters:
+            asked = {"logits_to_keep": length - first}  # a vocabulary is large, and documents are long
+        else:
+            first, asked = 0, {}
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **asked).logits
+        return reasoning_loss(logits, sequences, *self._verdicts, first)
 
 
 def _collate(sequences: Sequence[Reasoned]) -> dict[str, Any]:

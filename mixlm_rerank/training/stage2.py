@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.checkpoints import last_checkpoint, save_whole, training_arguments
+from mixlm_rerank.training.checkpoints import MODEL, keep_model, last_checkpoint, training_arguments
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.processes import among
 from mixlm_rerank.training.stage_trainer import StageTrainer
@@ -77,6 +78,7 @@ def train_cross_encoder(
     from sentence_transformers.cross_encoder.losses import ListNetLoss
 
     folder = Path(folder)
+    torch.manual_seed(seed)  # for a new head
     try:
         model = CrossEncoder(str(start), num_labels=1, max_length=max_length, local_files_only=local_files_only)
     except (OSError, ValueError, SafetensorError) as error:
@@ -109,8 +111,9 @@ def train_cross_encoder(
         loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    save_whole(folder / "model", lambda draft: model.save_pretrained(str(draft)))
-    return folder / "model"
+    trainer.save_state()
+    keep_model(folder, lambda draft: model.save_pretrained(str(draft)))
+    return folder / MODEL
 
 
 def _dataset(examples: Sequence[Example]) -> Any:

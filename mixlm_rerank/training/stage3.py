@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +18,10 @@ from transformers import TrainerCallback, TrainingArguments
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.batches import only
-from mixlm_rerank.training.checkpoints import last_checkpoint
+from mixlm_rerank.training.checkpoints import BEST, MODEL, keep_model, last_checkpoint, same_inputs
 from mixlm_rerank.training.history import plot_history
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 from mixlm_rerank.training.mix import TrainingMix
@@ -28,7 +30,7 @@ from mixlm_rerank.training.trainer import JointTrainer
 
 __all__ = ["JointOptions", "train_joint"]
 
-BEST, DEVELOPMENT, HISTORY, PLOT = "best", "development.json", "history.json", "history.png"
+DEVELOPMENT, HISTORY, PLOT = "development.json", "history.json", "history.png"
 Positive = Annotated[int, Field(ge=1)]  # in a recipe
 
 
@@ -105,26 +107,32 @@ def train_joint(
     choose_by: str | None = None,
     progress: bool = True,
 ) -> MixLM:
-    """Train ``model`` in place, one step a group of ``mix``.
+    """Train ``model`` in place, one step a group of ``mix``; what comes out is kept as ``model`` in ``folder``.
 
     Killed at any moment, the same call goes on from the last checkpoint in ``folder`` and, on a CPU in float32, ends
-    with the weights of an uninterrupted run.
+    with the weights of an uninterrupted run. Where it was finished before, it is loaded.
 
     Args:
         development: what is measured of the model at the start and at every checkpoint; the values go into history.json
             and its plot.
-        choose_by: the value that decides: the model with the highest is kept in ``best`` and returned, be it the one it
-            started from. None: the last.
+        choose_by: the value that decides: the model with the highest is kept and returned, be it the one it started
+            from. None: the last.
 
     Raises:
-        InputError: the budgets are not the model's, ``choose_by`` is not measured, or the disk is full (the last
-            checkpoint is intact).
+        InputError: ``folder`` was begun with another start or mix, the budgets are not the model's, ``choose_by`` is
+            not measured, or the disk is full (the last checkpoint is intact).
     """
     folder = Path(folder)
+    finished = partial(MixLM.from_pretrained, folder / MODEL, device=model.device, dtype="float32")
     for budget in options.budgets:
         model.config.check_budget(budget)
+    same_inputs(folder, {"model to start from": weights_hash(model), "set of training data": mix.digest})
+    if (folder / MODEL).is_dir():
+        return finished()
     _prepare(model, options)
-    objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
+    objective = JointObjective(
+        model, temperature=options.temperature, texts_per_query=options.texts_per_query, folder=folder
+    )
     watch = _Watch(model, folder, development, choose_by, options.measure_start)
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -138,7 +146,7 @@ def train_joint(
         logging_steps=options.log_every,
         logging_nan_inf_filter=False,  # it waits for a GPU at every step
         save_steps=options.save_every,
-        save_total_limit=2,
+        save_total_limit=1,
         remove_unused_columns=False,
         dataloader_num_workers=0,
         ddp_find_unused_parameters=True,
@@ -162,9 +170,9 @@ def train_joint(
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     trainer.accelerator.wait_for_everyone()  # for the best model, which the first process writes
     model.eval()
-    if choose_by is None or not (folder / BEST).is_dir():
-        return model
-    return MixLM.from_pretrained(folder / BEST, device=model.device, dtype="float32")
+    best = folder / BEST
+    keep_model(folder, partial(shutil.copytree, best) if best.is_dir() else model.save_pretrained)
+    return finished()
 
 
 class _Watch(TrainerCallback):
@@ -246,6 +254,9 @@ def _prepare(model: MixLM, options: JointOptions) -> None:
         for module in backbone.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            for name, value in vars(module).items():  # of attention, in decoders: a number
+                if "drop" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)
         if options.freeze_embeddings:
             backbone.get_input_embeddings().weight.requires_grad_(False)
         if options.checkpoint_activations:

@@ -16,30 +16,34 @@ from mixlm_rerank.training.recipe import ModelPart, Recipe
 __all__ = ["frozen_encoder", "start"]
 
 
-def start(part: ModelPart, offline: bool) -> MixLM:
-    """In float32, on a GPU if there is one. Raises InputError if no start is named, or it cannot be read."""
+def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
+    """In float32, on a GPU if there is one; weights that are new are drawn by ``seed``.
+
+    Raises InputError if no start is named, or it cannot be read.
+    """
     if part.start is not None:
         return MixLM.from_pretrained(part.start, dtype="float32", local_files_only=offline)
     if part.item_encoder is None or part.ranker is None:
         raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")
-    return _new(part.item_encoder, part.ranker, part.options, offline)
+    return _new(part.item_encoder, part.ranker, part.options, offline, seed)
 
 
 def frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
     """The late-interaction teacher's own copy: what is trained must not teach itself."""
     chosen = recipe.teacher.encoder or (recipe.model.item_encoder if recipe.model.start is None else None)
     if chosen is None:
-        encoder = start(recipe.model, offline).item_encoder.eval()
+        encoder = start(recipe.model, offline, recipe.seed).item_encoder.eval()
     else:
         options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
-        encoder = _new(chosen, chosen, options, offline).item_encoder
+        encoder = _new(chosen, chosen, options, offline, recipe.seed).item_encoder
     on_cpu = encoder.backbone.device.type == "cpu"
     if on_cpu and recipe.joint.bf16 and bf16_pays("cpu"):
         weights_to(encoder, torch.bfloat16)
     return encoder
 
 
-def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool) -> MixLM:
+def _new(item_encoder: str, ranker: str, options: Mapping[str, Any], offline: bool, seed: int) -> MixLM:
+    torch.manual_seed(seed)  # for projector and memory tokens
     try:
         model = MixLM.from_backbones(item_encoder, ranker, local_files_only=offline, **options)
     except TypeError as error:

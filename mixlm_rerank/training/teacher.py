@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from mixlm_rerank.training.pools import Pool
 __all__ = ["Teacher", "teacher_scores"]
 
 QUERIES_AT_ONCE = 16  # what a kill can lose
+FLAT = 0.1  # log-odds between the best and the worst candidate of a query: no order to learn
 
 
 class Teacher(Protocol):
@@ -42,6 +44,8 @@ def teacher_scores(
 
     ``wanted``: bool, of the same shape; other candidates may stay NaN. None: all.
 
+    Warns where the scores of the first queries are nearly constant.
+
     Raises InputError if a score is not finite, or ``path`` holds scores of other pools.
     """
     path = Path(path)
@@ -62,9 +66,21 @@ def teacher_scores(
             answers = teacher.score_batch(queries, [[texts[docid] for docid in own] for own in docids])
             for row, own, named, answer in zip(group, columns, docids, answers, strict=True):
                 scores[row, own] = _finite(answer, pools[row].qid, named)
+            if start == 0:
+                _warn_if_flat(answers)
             bar.update(len(group))
     scores.flush()
-    return np.array(scores)
+    return np.where(asked, scores, np.float32(np.nan))  # another run may have asked for more
+
+
+def _warn_if_flat(answers: Sequence[NDArray[np.floating]]) -> None:
+    spread = max(float(np.ptp(own)) for own in answers)
+    if spread < FLAT and max(map(len, answers)) > 1:
+        warnings.warn(
+            f"the teacher hardly tells documents apart: scores of a query's candidates differ by at most {spread:.2g} "
+            "log-odds. Check that it is a cross-encoder that was trained to rank",
+            stacklevel=3,
+        )
 
 
 def _finite(found: NDArray[np.floating], qid: str, docids: Sequence[str]) -> NDArray[np.floating]:

@@ -92,13 +92,12 @@ class JointTrainer(StageTrainer):
         # of the step alone: a resumed run draws the same
         budgets = [largest, *random.Random(f"{self._seed} {step}").sample(smaller, min(1, len(smaller)))]
         batch, weights = inputs["batch"], weights_at(self._phases, step / max(1, self.state.max_steps))
-        share = len(batch.queries) / len(inputs["of"].queries)
-        losses: dict[str, Tensor] = model(batch, weights, budgets)
+        losses: dict[str, Tensor] = model(batch, weights, budgets, inputs["of"])
         for name, loss in losses.items():
             if name != "loss":
-                self._sums[name] = self._sums.get(name, 0.0) + share * loss.detach()
-        self._steps += share
-        return share * losses["loss"]
+                self._sums[name] = self._sums.get(name, 0.0) + loss.detach()
+        self._steps += len(batch.queries) / len(inputs["of"].queries)
+        return losses["loss"]
 
     def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
         return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has an order of its own

@@ -32,3 +32,22 @@ def test_a_run_from_a_fresh_process_can_be_piped_on(gone: tuple[Path, object]) -
 
 def test_it_tells_its_version() -> None:
     assert mixlm("--version").stdout == f"{version('mixlm-rerank')}\n"
+
+
+def test_ctrl_c_ends_it_though_a_destructor_swallows_it() -> None:
+    """Garbage collection may begin between any two lines; an exception in it is printed, and forgotten."""
+    program = """
+import signal, sys, time
+from mixlm_rerank.cli import app, main
+class Falls:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+@app.command()
+def wait():
+    Falls()
+    time.sleep(100)
+sys.argv[1:] = ["wait"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90)
+    assert done.returncode == 130 and "KeyboardInterrupt" not in done.stderr

@@ -51,7 +51,7 @@ def test_variants_are_run_valued_and_drawn(base: Path, tmp_path: Path) -> None:
     assert list(rows) == ["2"] and found["no residual"] == rows["2"] and "k=4" in rows["2"]
     assert f"{rows['2']['k=4']:.4f}" in done.output
     assert (output / "ablations.png").stat().st_size > 5000
-    assert [path.name for path in (output / "shared").glob("pools-100/*.jsonl")] == ["tiny.jsonl"]
+    assert len(list((output / "shared").glob("pools-100/*.jsonl"))) == 1
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 0 and json.loads((output / "ablations.json").read_text()) == found
 

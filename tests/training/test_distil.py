@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from mixlm_rerank import Candidate, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.cli import app
-from mixlm_rerank.data import open_corpus
+from mixlm_rerank.data import open_corpus, read_topics
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.fidelity import Fidelity
@@ -35,6 +35,7 @@ from mixlm_rerank.training.pools import Pool, read_pools
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.synthetic import synthetic_queries
+from mixlm_rerank.training.verdict import verdict
 
 
 class CommonWords:
@@ -92,17 +93,21 @@ def test_what_is_learned_holds_for_queries_held_out(
     teacher, start = (fresh("bert", tokens=2, residual="none") for _ in range(2))
     found = fitted(OtherReadout(teacher), corpus, start, tmp_path, options=options, joint=joint, progress=True)
     plan = re.search(
-        r"54 queries to learn from; the teacher reads ([\d,]+) pairs, about .* here, and 120 of queries held out; "
-        r"then (.*)",
+        r"54 queries to learn from; the teacher reads ([\d,]+) pairs, and 120 of queries held out \(about .*\); "
+        r"then (.*) steps joint \(about .*\), (.*) steps ranker",
         capsys.readouterr().err,
     )
     scores = np.load(tmp_path / "teacher.npy")
-    assert plan is not None and plan[2] == "52 steps joint, 52 steps ranker"
+    assert plan is not None and plan.groups()[1:] == ("52", "52")
     assert int(plan[1].replace(",", "")) == (~np.isnan(scores)).sum()
     assert list(found) == ["start k=2", "k=2"]
     assert found["k=2"].kendall_tau > found["start k=2"].kendall_tau + 0.3
     read = {line["query"] for line in map(json.loads, (tmp_path / "pools.jsonl").read_text().splitlines())}
     assert len(read) == 54
+    assert set(read_topics(tmp_path / "queries.tsv").values()) > read  # and those held out
+    # weights are there once, and no checkpoint, which is several times as large
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.safetensors")} == {"model"}
+    assert not list(tmp_path.rglob("optimizer.pt"))
     assert len(list((tmp_path / "held-out").glob("*.jsonl"))) == 3  # the teacher, and the model before and after
 
 
@@ -170,6 +175,8 @@ def test_the_command(
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads((tmp_path / "run" / "fidelity.json").read_text())
     assert "k=2" in done.output and f"{found['k=2']['rank_biased_overlap']:.3f}" in done.output
+    assert "better than the start at" in done.output and ", on 2 held-out queries" in done.output
+    assert f"mixlm-rerank index build {corpus} {tmp_path}/run/index --model {tmp_path}/run/model\n" in done.output
     assert MixLM.from_pretrained(tmp_path / "run" / "model").config.tokens == 2
     for part in ("joint", "ranker"):
         assert list(json.loads((tmp_path / "run" / part / "development.json").read_text()))[-1] != "0"
@@ -326,6 +333,26 @@ def test_queries_of_another_corpus_are_refused(corpus: Path, fresh: Callable[...
 def test_the_recipe_for_a_mixlm_says_what_the_defaults_are() -> None:
     shipped = files("mixlm_rerank.training") / "recipes" / "distill" / "default.yaml"
     assert load_recipe(str(shipped), {}, DistilRecipe).options == DistilOptions()
+
+
+@pytest.mark.parametrize(
+    ("gains", "told"),
+    [
+        ((0.1, 0.2), "better than the start at every token budget (k=1 +.100, k=2 +.200), on 70 held-out queries"),
+        (
+            (0.1, 0.0),
+            "better than the start at k=1, not at k=2 (k=1 +.100, k=2 .000), on 70 held-out queries; try more ",
+        ),
+        (
+            (-0.1, 0.0),
+            "not better than the start at any token budget (k=1 \N{MINUS SIGN}.100, k=2 .000), on 70 held-out",
+        ),
+    ],
+)
+def test_the_verdict(gains: tuple[float, float], told: str) -> None:
+    start = {f"start k={k}": Fidelity(0.5, 0.5, 0.5, 0.5, 70) for k in (1, 2)}
+    fitted = {f"k={k}": Fidelity(0.5 + gain, 0.5, 0.5, 0.5, 70) for k, gain in enumerate(gains, 1)}
+    assert verdict({**start, **fitted}).startswith(told)
 
 
 def test_too_few_queries_are_refused(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:

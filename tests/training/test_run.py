@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sentence_transformers import CrossEncoder
 from typer.testing import CliRunner
 
 from mixlm_rerank import MixLM
@@ -23,10 +24,12 @@ from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import development_values
 from mixlm_rerank.training.pools import read_pools
 from mixlm_rerank.training.reasoning import Judgement
-from mixlm_rerank.training.recipe import CollectionPart, load_recipe
+from mixlm_rerank.training.recipe import CollectionPart, ModelPart, load_recipe
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.sources import pooled, source
 from mixlm_rerank.training.stage1 import train_reasoning
+from mixlm_rerank.training.stage2 import Example, train_cross_encoder
+from mixlm_rerank.training.start import start
 
 
 def test_a_recipe_gives_a_model_that_ranks_and_a_history(
@@ -41,7 +44,7 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     assert MixLM.from_pretrained(run / "model").fingerprint != start.fingerprint
     history = json.loads((run / "joint" / "history.json").read_text())
     assert [row["step"] for row in history if "listwise" in row] == [1, 2, 3, 4]
-    made = [run / "pools-100" / "tiny-dev.jsonl", *run.glob("hybrid-*/*.npy"), *run.glob("joint/checkpoint-*/*")]
+    made = [*run.glob("pools-100/*.jsonl"), *run.glob("hybrid-*/*.npy"), *run.glob("joint/model/*")]
     before = [path.stat().st_mtime_ns for path in made]
     run_recipe(load_recipe(path, {"data": str(beir)}), run, progress=False)  # again: nothing is left to do
     assert len(made) > 5 and [path.stat().st_mtime_ns for path in made] == before
@@ -72,7 +75,7 @@ def test_the_ranker_goes_on_alone_where_a_recipe_says_so(
         {0: 0.1, 2: 0.3, 4: 0.2},
         {0: 0.3, 2: 0.5, 4: 0.4},
     ]
-    start, trained = (MixLM.from_pretrained(run / name, dtype="float32") for name in ("joint/best", "ranker/best"))
+    start, trained = (MixLM.from_pretrained(run / name, dtype="float32") for name in ("joint/model", "ranker/model"))
 
     def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
         return all(torch.equal(weight, other[name]) for name, weight in one.items())
@@ -98,7 +101,7 @@ def test_runs_of_several_seeds_share_candidates_and_teacher_scores(
             "overlaps.json",
         ]
         prints.add(MixLM.from_pretrained(tmp_path / str(seed) / "model").fingerprint)
-    assert len(prints) == 2 and (shared / "pools-100" / "tiny-dev.jsonl").is_file()
+    assert len(prints) == 2 and len(list(shared.glob("pools-100/*.jsonl"))) == 1
     assert len(list(shared.glob("hybrid-*/*.npy"))) == 1
 
 
@@ -117,11 +120,10 @@ def test_every_first_stage_has_pools_and_teacher_scores_of_its_own(
     part = {"source": str(beir), "split": "dev"}
     run = tmp_path / "run"
     run_recipe(load_recipe(recipe(collections=[part, {**part, "run": str(path)}])), run, progress=False)
-    of_bm25, of_run = sorted((run / "pools-100").glob("*.jsonl"), key=lambda pools: len(pools.name))
-    assert of_bm25.name == "tiny-dev.jsonl"
-    relevant = {docid for pool in read_pools(of_run) for docid in pool.relevant}
-    assert {docid for pool in read_pools(of_run) for docid in pool.docids} == {*docids, *relevant}
-    assert read_pools(of_bm25) != read_pools(of_run)
+    of_run, of_bm25 = map(read_pools, sorted((run / "pools-100").glob("tiny-dev-*.jsonl"), key=_size))
+    relevant = {docid for pool in of_run for docid in pool.relevant}
+    assert {docid for pool in of_run for docid in pool.docids} == {*docids, *relevant}
+    assert of_bm25 != of_run
     assert len(list(run.glob("hybrid-*/tiny-dev-*.npy"))) == 2
 
 
@@ -135,8 +137,7 @@ def test_candidates_can_be_drawn_from_judged_documents_alone(
     part = {"source": str(tmp_path / "tiny"), "split": "one"}
     path = recipe(collections=[part, {**part, "judged_only": True}])
     run_recipe(load_recipe(path), tmp_path / "run", progress=False)
-    names = ("tiny-one", "tiny-one-judged-documents")
-    (every,), (few,) = (read_pools(tmp_path / "run" / "pools-100" / f"{name}.jsonl") for name in names)
+    (few,), (every,) = map(read_pools, sorted((tmp_path / "run" / "pools-100").glob("*.jsonl"), key=_size))
     assert set(few.docids) == set(judged) < set(every.docids)
 
 
@@ -161,7 +162,8 @@ def test_a_cross_encoder_is_trained_and_teaches(
     run = tmp_path / "run"
     done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
     assert done.exit_code == 0, done.output
-    pools = read_pools(run / "pools-100" / "tiny-dev.jsonl")
+    (path,) = run.glob("pools-100/tiny-dev-*.jsonl")
+    pools = read_pools(path)
     (kept,) = (run / "teacher").glob("tiny-dev-*.npy")
     scores = np.load(kept)
     texts = {document.docid: document.content for document in open_collection(str(beir), "dev").corpus or ()}
@@ -256,10 +258,82 @@ def test_what_the_earlier_stages_cannot_use_is_told(
         shutil.rmtree(tmp_path / "run")
 
 
-def test_shared_pools_of_other_queries_are_refused(recipe: Callable[..., Path], beir: Path, tmp_path: Path) -> None:
-    """A variant that leaves out more queries must not train on those of another."""
-    whole, few = {"source": str(beir), "split": "test"}, {"source": str(beir), "split": "dev"}
-    run_recipe(load_recipe(recipe(collections=[whole])), tmp_path / "a", shared=tmp_path / "s", progress=False)
-    less = load_recipe(recipe(collections=[whole], never=[few]))
-    with pytest.raises(InputError, match="holds queries that tiny has not, or that are left out now"):
-        run_recipe(less, tmp_path / "b", shared=tmp_path / "s", progress=False)
+def test_new_weights_follow_the_seed(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Projector and memory tokens; the head of a cross-encoder."""
+    part = ModelPart(
+        item_encoder=str(checkpoint("bert", hidden=32)),
+        ranker=str(checkpoint("bert")),
+        options={"memory_tokens": 4, "max_query_tokens": 64, "max_document_tokens": 40},
+    )
+
+    def drawn(seed: int) -> torch.Tensor:
+        torch.rand(1)  # whatever was drawn before
+        model = start(part, True, seed)
+        assert model.projector is not None
+        return torch.cat([model.projector.weight.flatten(), model.item_encoder.memory.flatten()])
+
+    def head(seed: int, name: str) -> torch.Tensor:
+        torch.rand(1)
+        examples = [Example("a dog", ["a dog", "bread"], [1.0, 0.0])]
+        train_cross_encoder(part.ranker or "", examples, tmp_path / name, learning_rate=1e-6, seed=seed)
+        model = CrossEncoder(str(tmp_path / name / "model"), local_files_only=True).model
+        return model.classifier.weight
+
+    for found, again, other in (
+        (drawn(1), drawn(1), drawn(2)),
+        (head(1, "a"), head(1, "b"), head(2, "c")),
+    ):
+        assert torch.allclose(found, again, atol=1e-4) and not torch.allclose(found, other, atol=1e-2)
+
+
+def test_what_is_made_of_other_data_is_made_anew_or_refused(
+    recipe: Callable[..., Path], beir: Path, cross_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Documents, judgments, a teacher that was trained further at the same place: nothing old is kept."""
+    data, judge, shared = tmp_path / "tiny", tmp_path / "judge", tmp_path / "shared"
+    shutil.copytree(beir, data)
+    shutil.copytree(cross_encoder(), judge)
+    path = recipe(collections=[{"source": str(data), "split": "dev"}], teacher={"cross_encoder": str(judge)}, steps=2)
+
+    def run(name: str) -> None:
+        run_recipe(load_recipe(path), tmp_path / name, shared=shared, progress=False)
+
+    def made() -> dict[str, int]:
+        kinds = {
+            "pools": "shared/pools-100/*.jsonl",
+            "hybrid": "shared/hybrid-*/*.npy",
+            "teacher": "first/teacher/*.npy",
+        }
+        return {kind: len(list(tmp_path.glob(pattern))) for kind, pattern in kinds.items()}
+
+    def retrained() -> None:
+        model = CrossEncoder(str(judge), local_files_only=True)
+        with torch.no_grad():
+            model.model.classifier.weight.add_(1.0)
+        model.save_pretrained(str(judge))
+
+    def edited(file: str, old: str, new: str) -> None:
+        text = (data / file).read_text()
+        assert old in text
+        (data / file).write_text(text.replace(old, new))
+
+    run("first")
+    before = made()
+    assert before == {"pools": 1, "hybrid": 1, "teacher": 1}
+    for change, remade in (
+        (retrained, {"teacher"}),
+        (lambda: edited("qrels/dev.tsv", "q1\td1\t2", "q1\td1\t1"), {"pools"}),  # the same candidates
+        (lambda: edited("corpus.jsonl", "A dog barks", "A wolf barks"), {"pools", "hybrid", "teacher"}),
+    ):
+        change()
+        with pytest.raises(InputError, match="first/joint was begun with another set of training data: choose another"):
+            run("first")
+        after = made()
+        assert {kind for kind in after if after[kind] == before[kind] + 1} == remade
+        before = after
+    run("second")
+    assert made() == before  # nothing is left to make but a teacher's scores in the new folder
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import TrainingArguments
+from transformers import Qwen3ForCausalLM, TrainingArguments
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
@@ -42,6 +43,35 @@ def test_the_loss_by_hand() -> None:
     assert reasoning_loss(logits, [judged], YES, NO).item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("judged", [False, True])
+def test_few_logits_are_in_float32_at_a_time(monkeypatch: pytest.MonkeyPatch, judged: bool) -> None:
+    """With the loss and the gradient of all at once, from the rationale's first position on."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 60, 50, generator=draw).bfloat16()
+    told = [[{3: -0.1, token % 50: -2.0} for token in range(length)] for length in (23, 40)]
+    sequences = [
+        Reasoned(list(range(50)), range(25, 48), 0.8, told[0] if judged else None),
+        Reasoned([7] * 60, range(18, 58), 0.1, told[1] if judged else None),
+    ]
+    found, largest = [], []
+
+    def kept(tensor: torch.Tensor) -> torch.Tensor:
+        largest.append(tensor.numel() if tensor.dtype is torch.float32 else 0)
+        return tensor
+
+    for at_once, first in ((1000, 0), (4, 17)):
+        monkeypatch.setattr("mixlm_rerank.training.stage1.TOKENS_AT_ONCE", at_once)
+        leaf = logits[:, first:].clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+            loss = reasoning_loss(leaf, sequences, YES, NO, first)
+        loss.backward()
+        assert leaf.grad is not None
+        found.append((loss.item(), leaf.grad[:, 17 - first :]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1])
+    assert max(largest) <= 50  # of the verdict alone
+
+
 def test_padding_does_not_count() -> None:
     logits = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
     sequence = Reasoned([0, 1, 2, 3], range(1, 3), 0.5, None)
@@ -67,16 +97,26 @@ def test_only_the_document_is_cut(checkpoint: Callable[..., Path]) -> None:
 
 
 def test_it_learns_the_judges_verdicts_and_the_checkpoint_starts_a_ranker(
-    checkpoint: Callable[..., Path], tmp_path: Path
+    checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, judgements = str(checkpoint("qwen3")), read_judgements(FILE)
     options: dict[str, Any] = {"learning_rate": 3e-3, "num_train_epochs": 30, "logging_steps": 6, "disable_tqdm": True}
+    asked: list[tuple[int, int]] = []
+    forward = Qwen3ForCausalLM.forward
+
+    @functools.wraps(forward)
+    def noted(*arguments: Any, **named: Any) -> Any:
+        found = forward(*arguments, **named)
+        asked.append((named["input_ids"].shape[1], found.logits.shape[1]))
+        return found
+
+    monkeypatch.setattr(Qwen3ForCausalLM, "forward", noted)
     trained = train_reasoning(start, judgements, tmp_path, max_length=120, max_query_tokens=64, **options)
+    assert asked and all(logits < length for length, logits in asked)  # of the rationales alone
     losses = [
-        row["loss"]
-        for row in json.loads((next(tmp_path.glob("checkpoint-*")) / "trainer_state.json").read_text())["log_history"]
-        if "loss" in row
+        row["loss"] for row in json.loads((tmp_path / "trainer_state.json").read_text())["log_history"] if "loss" in row
     ]
+    assert not list(tmp_path.glob("checkpoint-*"))
     assert float(losses[-1]) < 0.3 * float(losses[0])
     model = MixLM.from_backbones(start, trained, max_query_tokens=64, max_document_tokens=40)
     before = MixLM.from_backbones(start, start, max_query_tokens=64, max_document_tokens=40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
@@ -84,7 +86,7 @@ def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert {path.name for path in (tmp_path / "killed").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+    assert {path.name for path in (tmp_path / "killed").glob("checkpoint-*")} == {"checkpoint-6"}
     resumed = fresh()
     train_joint(resumed, a_mix(source), tmp_path / "killed", OPTIONS, progress=False)
     for name, weight in whole.items():
@@ -94,13 +96,42 @@ def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(
 def test_a_checkpoint_that_was_only_begun_is_passed_over(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path, whole: dict[str, torch.Tensor]
 ) -> None:
-    train_joint(fresh(), a_mix(source), tmp_path / "torn", OPTIONS, progress=False)
+    measured = iter([{"k=4": 0.1}] * 3)  # of steps 0, 3 and 6: at 9 it fails
+    with pytest.raises(StopIteration):
+        train_joint(
+            fresh(), a_mix(source), tmp_path / "torn", OPTIONS, development=lambda _: next(measured), progress=False
+        )
+    shutil.copytree(tmp_path / "torn" / "checkpoint-9", tmp_path / "torn" / "checkpoint-12")
     (tmp_path / "torn" / "checkpoint-12" / "trainer_state.json").unlink()
     (tmp_path / "torn" / "checkpoint-15").mkdir()
     again = fresh()
     train_joint(again, a_mix(source), tmp_path / "torn", OPTIONS, progress=False)
     for name, weight in whole.items():
         assert torch.equal(weight, weights(again)[name]), name
+
+
+def test_what_is_finished_is_loaded_and_leaves_no_checkpoint(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    trained = train_joint(fresh(), a_mix(source, 3), tmp_path, OPTIONS, progress=False)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"model"}
+    again = train_joint(fresh(), a_mix(source, 3), tmp_path, OPTIONS, progress=False)
+    for name, weight in weights(trained).items():
+        assert torch.equal(weight, weights(again)[name]), name
+
+
+def test_the_plot_has_labels_and_no_line_twice(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    options = replace(OPTIONS, phases=(LossWeights(listwise=1.0),))
+    values = {"a k=1": 0.3, "a k=4": 0.5, "k=1": 0.3, "k=4": 0.5}
+    train_joint(fresh(), a_mix(source), tmp_path, options, development=lambda _: values, progress=False)
+    losses, development = drawn[-1].axes
+    assert [line.get_label() for line in losses.lines] == ["loss = listwise"]
+    assert [line.get_label() for line in development.lines] == ["a k=1 = k=1", "a k=4 = k=4"]
+    assert (losses.get_ylabel(), development.get_ylabel()) == ("loss", "nDCG@10")
 
 
 def test_a_full_disk_is_said_and_the_last_checkpoint_is_whole(
@@ -167,6 +198,63 @@ def test_a_step_in_several_passes_is_the_same_step(fresh: Callable[..., MixLM], 
         own = replace(options, queries_at_once=size)
         train_joint(fresh(), a_mix(source, 4), tmp_path / str(size), own, progress=False)
         assert losses_of(tmp_path / str(size)) == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
+
+
+def test_pieces_of_a_step_have_the_losses_of_the_whole(fresh: Callable[..., MixLM], source: Source) -> None:
+    """Though their queries have different numbers of pairs: pointwise losses are means over pairs."""
+    model, batch = fresh(), a_mix(source)[0]
+    torch.nn.init.normal_(model.readout.score.weight)
+    labels, teacher = batch.labels.clone(), batch.teacher.clone()
+    labels[0, batch.own[0][1:]] = torch.nan
+    teacher[1, batch.own[1][2:]] = torch.nan
+    batch = replace(batch, labels=labels, teacher=teacher)
+    objective, every = JointObjective(model, texts_per_query=3), LossWeights(*[1.0] * 8)
+
+    def gradients(losses: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        model.zero_grad()
+        torch.stack([one["loss"] for one in losses]).sum().backward()
+        return torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None])
+
+    whole = objective(batch, every, [4, 1])
+    for size in (3, 1):
+        pieces = [objective(piece, every, [4, 1], batch) for piece in batch.pieces(size)]
+        for name in whole:
+            assert sum(one[name].item() for one in pieces) == pytest.approx(whole[name].item(), rel=1e-3), name
+        together = gradients([objective(batch, every, [4, 1])])
+        assert (gradients(pieces) - together).norm() < 1e-3 * together.norm()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "qwen3"])
+def test_there_is_no_dropout(
+    checkpoint: Callable[..., Path], source: Source, tmp_path: Path, architecture: str
+) -> None:
+    """Of attention, too, which is a number and no module in decoders."""
+    names = {"bert": "attention_probs_dropout_prob"}
+    folder = checkpoint(architecture, **{names.get(architecture, "attention_dropout"): 0.5})
+    model = MixLM.from_backbones(folder, folder, tokens=4, max_query_tokens=64, max_document_tokens=40)
+    train_joint(model, a_mix(source, 1), tmp_path, OPTIONS, progress=False)
+    objective, batch = JointObjective(model.train()), a_mix(source)[0]
+    first, again = (objective(batch, LossWeights(listwise=1, text=1), [4])["loss"].item() for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_no_number_ends_the_training(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, log_every: int
+) -> None:
+    """Before anything is saved of it."""
+    model = fresh()
+    steps: list[int] = []
+
+    def packed(*arguments: Any, plain: Any = model.ranker.forward_packed) -> Any:
+        steps.append(1)
+        return [states * (torch.nan if len(steps) > 8 else 1.0) for states in plain(*arguments)]
+
+    model.ranker.forward_packed = packed  # type: ignore[method-assign]
+    options = replace(OPTIONS, phases=(LossWeights(listwise=1.0),), log_every=log_every)
+    with pytest.raises(InputError, match=r"is not a finite number at step [56]: train with a lower learning rate"):
+        train_joint(model, a_mix(source), tmp_path, options, progress=False)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
 
 
 def test_when_memory_runs_out_a_step_is_done_in_more_passes(

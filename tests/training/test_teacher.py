@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+from typer.testing import CliRunner
 
+from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import as_taught
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.training.teacher import teacher_scores
@@ -32,7 +38,9 @@ class Counting:
         if len(self.asked) == self._fails_at:
             raise RuntimeError("the machine goes down")
         self.asked.append(query)
-        return np.array([float(text.split()[1]) if self._value is None else self._value for text in texts])
+        if self._value is None:
+            return np.array([float(text.split()[1]) for text in texts])
+        return self._value + 0.01 * np.arange(len(texts))
 
     def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
         return [self.score(query, own) for query, own in zip(queries, texts, strict=True)]
@@ -75,6 +83,38 @@ def test_a_teacher_that_is_not_finite_is_refused_by_query_and_document(tmp_path:
         InputError, match=r"score of document 'd1' for query 'q1' is not finite: use the teacher in float32"
     ):
         teacher_scores(tmp_path / "t.npy", Counting(value=np.nan), POOLS, TEXTS, progress=False)
+
+
+def test_a_teacher_that_hardly_tells_documents_apart_is_warned_of(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"candidates differ by at most 0\.02 log-odds") as told:
+        teacher_scores(tmp_path / "flat.npy", Counting(value=3.0), POOLS, TEXTS, progress=False)
+    assert len(told) == 1
+    with warnings.catch_warnings(action="error"):
+        teacher_scores(tmp_path / "t.npy", Counting(), POOLS, TEXTS, progress=False)
+
+
+def test_a_teacher_whose_head_is_random_or_cannot_score_is_refused(
+    checkpoint: Callable[..., Path], cross_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    bare, embedding = str(checkpoint("bert")), str(tmp_path / "embedding")
+    SentenceTransformer(bare).save(embedding)
+    for source in (bare, embedding):
+        with pytest.raises(InputError, match=r"not a trained cross-encoder: classifier.bias, classifier.weight would"):
+            CrossEncoderTeacher(source)
+    CrossEncoderTeacher(str(checkpoint("qwen3")))  # answers yes or no by its own head
+
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    T5ForConditionalGeneration(T5Config(vocab_size=400, decoder_start_token_id=0, **sizes)).save_pretrained(
+        tmp_path / "t5"
+    )
+    AutoTokenizer.from_pretrained(bare).save_pretrained(tmp_path / "t5")
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"_id": "1", "text": "a dog"}\n')
+    for teacher, told in ((tmp_path / "t5", "t5' is not a "), (Path(bare), "is not a trained cross-encoder")):
+        for model in ([], ["--model", "default"]):
+            options = ["--teacher", str(teacher), "--output", str(tmp_path / "run"), *model]
+            done = CliRunner().invoke(app, ["distill", str(corpus), *options])
+            assert isinstance(done.exception, InputError) and told in str(done.exception)
 
 
 def test_queries_without_judgments_are_judged_by_the_teachers_order() -> None:
