@@ -30,7 +30,7 @@ class Documents:
 
     A docid is looked up in the index. A document without one is known by its text, which is encoded on the fly; so are
     all texts where there is no index. Of documents that are known by the same docid (or text) one is scored, and all
-    get its score.
+    get its score. Passages of a docid that the index lacks are encoded each on its own.
 
     Args:
         texts: of each document, or ``None`` where only its docid is known.
@@ -50,20 +50,22 @@ class Documents:
     ) -> None:
         unread = isinstance(reranker.index, NoIndex) and reranker.missing == "encode"
         ids = [None if docids is None or (unread and text is not None) else docids[n] for n, text in enumerate(texts)]
-        self._keys = [_key(place, text, ids[place], reranker.missing) for place, text in enumerate(texts)]
-        first = dict(zip(reversed(self._keys), reversed(range(len(texts))), strict=True))  # key -> its first place
         ranking = scores if scores and not any(map(is_nothing, scores)) else range(0, -len(texts), -1)
-        self.candidates = [
-            Candidate(self._keys[place], float(ranking[place] or 0.0), texts[place]) for place in sorted(first.values())
-        ]
+        self.candidates: list[Candidate] = []
+        self._places: dict[tuple[str, str | None], list[int]] = {}
+        passages: dict[str, str | None] = {}  # docid -> the text of its first one, where texts are not encoded
+        for place, text in enumerate(texts):
+            docid = _docid(place, text, ids[place], reranker.missing)
+            text = text if reranker.missing == "encode" else passages.setdefault(docid, text)
+            places = self._places.setdefault((docid, text), [])
+            if not places:
+                self.candidates.append(Candidate(docid, float(ranking[place] or 0.0), text))
+            places.append(place)
         self.candidates.sort(key=lambda hit: -hit.score)
 
     def placed(self, docs: Iterable[ScoredDoc]) -> list[Placed]:
         """All of the caller's documents in the order of ``docs``."""
-        places: dict[str, list[int]] = {}
-        for place, key in enumerate(self._keys):
-            places.setdefault(key, []).append(place)
-        return [Placed(place, doc.score, doc.missing) for doc in docs for place in places[doc.docid]]
+        return [Placed(place, doc.score, doc.missing) for doc in docs for place in self._places[doc.docid, doc.text]]
 
 
 def rank_documents(
@@ -117,7 +119,7 @@ def score_pairs(reranker: Reranker, pairs: Sequence[tuple[str, str]], *, by_doci
     return scores
 
 
-def _key(place: int, text: object, docid: object, missing: Missing) -> str:
+def _docid(place: int, text: object, docid: object, missing: Missing) -> str:
     if text is not None and not isinstance(text, str):
         raise InputError(f"document {place}: its text is a {type(text).__name__}, not a string")
     known = docid_of(docid)

@@ -43,21 +43,23 @@ class MixLMReranker(pt.Transformer):
         self.reranker = reranker
 
     def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Raises InputError for no docno, or one twice under a query, and PyTerrier's error for a missing column."""
+        """Raises InputError for no docno, or one twice with one text, and PyTerrier's error for a missing column."""
         pt.validate.result_frame(frame, extra_columns=["query"])
         frame = frame.reset_index(drop=True)
         queries: dict[str, str] = {}
         hits: dict[str, list[Candidate]] = {}
+        rows = []
         for row in frame.itertuples():
             qid = str(row.qid)
             queries.setdefault(qid, row.query)
-            hits.setdefault(qid, []).append(_candidate(row, len(hits.get(qid, ()))))
+            candidate = _candidate(row, len(hits.get(qid, ())))
+            hits.setdefault(qid, []).append(candidate)
+            rows.append((qid, candidate.docid, candidate.text))
         for candidates in hits.values():
             candidates.sort(key=lambda hit: -hit.score)
         ranked = self.reranker.rerank_batch(queries, hits)
-        scores = {(qid, doc.docid): doc.score for qid, docs in ranked.items() for doc in docs}
-        keys = zip(frame["qid"].astype(str), frame["docno"].astype(str), strict=True)
-        frame = frame.drop(columns=["rank"], errors="ignore").assign(score=[float(scores[key]) for key in keys])
+        scores = {(qid, doc.docid, doc.text): doc.score for qid, docs in ranked.items() for doc in docs}
+        frame = frame.drop(columns=["rank"], errors="ignore").assign(score=[scores[row] for row in rows])
         return pt.model.add_ranks(frame.astype({"score": "float64"}))
 
 

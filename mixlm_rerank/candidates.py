@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +23,8 @@ def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
     >>> as_candidates([("d1", 2.5), "d2"])
     [Candidate(docid='d1', score=2.5, text=None), Candidate(docid='d2', score=-1.0, text=None)]
 
-    Raises InputError for anything else, for a score that is not finite, no docid, or one that occurs twice.
+    Raises InputError for anything else, for a score that is not finite, no docid, or one that occurs twice with one
+    text (or without). With different texts these are passages of a document, each a candidate of its own.
     """
     if isinstance(hits, str):
         raise InputError("hits must be a list of hits, not a string")
@@ -30,9 +32,9 @@ def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
     candidates = [_candidate(hit, position) for position, hit in enumerate(rows)]
     if isinstance(hits, Mapping):  # docid -> score, as BEIR and mteb have it: in no order
         candidates.sort(key=lambda hit: -hit.score)
-    if len({candidate.docid for candidate in candidates}) < len(candidates):
-        docids = [candidate.docid for candidate in candidates]
-        twice = next(docid for docid in docids if docids.count(docid) > 1)
+    counts = Counter((candidate.docid, candidate.text) for candidate in candidates)
+    if len(counts) < len(candidates):
+        (twice, _), _ = counts.most_common(1)[0]
         raise InputError(f"document {twice!r} occurs twice among the candidates")
     return candidates
 

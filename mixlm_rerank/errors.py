@@ -15,6 +15,7 @@ exits with code 2.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from importlib.metadata import distributions
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,7 @@ __all__ = [
     "MixLMError",
     "StoreUnavailable",
     "install_command",
+    "masked",
 ]
 
 
@@ -90,3 +92,12 @@ def install_command(extra: str) -> str:
     if "vcs_info" in origin:
         url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
     return f'pip install "mixlm-rerank[{extra}]{url and f" @ {url}"}"'
+
+
+def masked(url: str) -> str:
+    """The text with user and password of a Redis URL hidden, for messages and logs.
+
+    >>> masked("redis://:secret@cache:6379/0#wiki")
+    'redis://***@cache:6379/0#wiki'
+    """
+    return re.sub(r"(username|password)=[^&#]*", r"\1=***", re.sub(r"(:/+).*@", r"\1***@", url))

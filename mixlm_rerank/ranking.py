@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .types import Candidate, ScoredDoc
 
-__all__ = ["interpolated", "probability", "ranked", "unranked", "verified"]
+__all__ = ["interpolated", "merged", "probability", "ranked", "unranked", "verified"]
 
 # Scores of documents that were not scored begin below this: no log-odds come near it, and its sigmoid is 0.
 UNSCORED = -1e4
@@ -27,10 +27,18 @@ def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: ND
     scored = list(zip(present, scores.tolist(), strict=True))
     scored.sort(key=lambda pair: -pair[1])  # stable: ties keep their first-stage order
     floor = min(UNSCORED, scored[-1][1]) if scored else UNSCORED
-    docs = [ScoredDoc(hit.docid, score, rank, hit.score) for rank, (hit, score) in enumerate(scored, 1)]
-    for below, hit in enumerate(missing, 1):
-        docs.append(ScoredDoc(hit.docid, floor - below, len(docs) + 1, hit.score, missing=True))
-    return docs
+    scored += [(hit, floor - below) for below, hit in enumerate(missing, 1)]
+    return [
+        ScoredDoc(hit.docid, score, rank, hit.score, missing=rank > len(present), text=hit.text)
+        for rank, (hit, score) in enumerate(scored, 1)
+    ]
+
+
+def merged(docs: Sequence[ScoredDoc]) -> list[ScoredDoc]:
+    """One ranking out of the concatenated rankings of consecutive parts of a query's candidates."""
+    candidates = [Candidate(doc.docid, doc.first_stage_score, doc.text) for doc in docs]
+    found = np.array([not doc.missing for doc in docs], dtype=bool)
+    return ranked(candidates, found, np.array([doc.score for doc in docs if not doc.missing]))
 
 
 def unranked(candidates: Sequence[Candidate]) -> list[ScoredDoc]:
@@ -55,15 +63,15 @@ def interpolated(scores: NDArray[np.float64], first_stage: NDArray[np.float64], 
     return (1 - weight) * _scaled(scores) + weight * _scaled(first_stage)
 
 
-def verified(docs: Sequence[ScoredDoc], scores: Mapping[str, float]) -> list[ScoredDoc]:
+def verified(docs: Sequence[ScoredDoc], scores: Mapping[ScoredDoc, float]) -> list[ScoredDoc]:
     """The documents in ``scores`` on top, in the order of these new scores; the others below, as they were.
 
     Scores keep falling with rank: where the best of the others would stand too high, all of them go down together.
     """
-    top = sorted((doc for doc in docs if doc.docid in scores), key=lambda doc: -scores[doc.docid])
-    rest = [doc for doc in docs if doc.docid not in scores]
-    shift = max(0.0, rest[0].score - scores[top[-1].docid]) if rest and top else 0.0
-    moved = [replace(doc, score=scores[doc.docid]) for doc in top]
+    top = sorted((doc for doc in docs if doc in scores), key=lambda doc: -scores[doc])
+    rest = [doc for doc in docs if doc not in scores]
+    shift = max(0.0, rest[0].score - scores[top[-1]]) if rest and top else 0.0
+    moved = [replace(doc, score=scores[doc]) for doc in top]
     moved += [replace(doc, score=doc.score - shift) for doc in rest]
     return [replace(doc, rank=rank) for rank, doc in enumerate(moved, 1)]
 

@@ -137,6 +137,17 @@ class Reranker:
             lack = "their texts are empty" if self.missing == "encode" else f"{self.index} holds none of them"
             warnings.warn(f"none of the candidates was scored: {lack}", stacklevel=3)
 
+    def unread(self, candidates: Sequence[Candidate]) -> list[int]:
+        """Places of candidates whose own text must be encoded: neither in the index nor among the latest texts."""
+        if self.missing != "encode":
+            return []
+        found = self.index.fetch([hit.docid for hit in candidates], 1).found
+        return [
+            place
+            for place, hit in enumerate(candidates)
+            if not found[place] and hit.text is not None and hit.text not in self._on_the_fly
+        ]
+
     def _score(self, jobs: Sequence[_Job]) -> None:
         """Fill in tokens, which candidates have any, and log-odds."""
         candidates = [hit for job in jobs for hit in job.candidates]
@@ -189,11 +200,12 @@ class Reranker:
 
     def _verify(self, job: _Job, docs: list[ScoredDoc]) -> list[ScoredDoc]:
         """Full-text scores for the best ``verify_top``."""
-        best = {doc.docid for doc in docs[: self.verify_top] if not doc.missing}
-        scored = [hit for hit, found in zip(job.candidates, job.found, strict=True) if found]
-        rows = [row for row, hit in enumerate(scored) if hit.docid in best]
-        if not rows:
+        best = [doc for doc in docs[: self.verify_top] if not doc.missing]
+        if not best:
             return docs
+        scored = [hit for hit, found in zip(job.candidates, job.found, strict=True) if found]
+        row_of = {(hit.docid, hit.text): row for row, hit in enumerate(scored)}
+        rows = [row_of[doc.docid, doc.text] for doc in best]
         read = []
         for row, text in zip(rows, texts_of([scored[row] for row in rows], self.texts), strict=True):
             if text is None:
@@ -205,7 +217,7 @@ class Reranker:
         if self.first_stage_weight:
             first = np.array([scored[row].score for row in rows])
             scores = interpolated(scores, first, self.first_stage_weight)
-        return verified(docs, dict(zip([scored[row].docid for row in rows], scores.tolist(), strict=True)))
+        return verified(docs, dict(zip(best, scores.tolist(), strict=True)))
 
 
 @dataclass

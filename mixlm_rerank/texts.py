@@ -54,6 +54,9 @@ class OnTheFly:
         self._quantiser = quantiser
         self._cache: OrderedDict[bytes, NDArray[np.uint8]] = OrderedDict()
 
+    def __contains__(self, text: str) -> bool:
+        return content_hash(Document("", text)) in self._cache
+
     def encode(self, texts: Sequence[str], tokens: int) -> NDArray[np.float32]:
         """Texts -> float32 [n, tokens, d]."""
         keys = [content_hash(Document("", text)) for text in texts]

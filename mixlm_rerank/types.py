@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .errors import InputError
@@ -57,7 +57,8 @@ class ScoredDoc:
 
     ``score`` falls with ``rank`` (1 is the best). Documents that were not scored have ``missing=True`` and a score
     below -10,000, which no log-odds reach, so that their order survives in a run: those that the token index lacks
-    (``missing="last"``), those without text, and all of an empty query.
+    (``missing="last"``), those without text, and all of an empty query. ``text`` is the candidate's own: it tells
+    passages of one docid apart.
     """
 
     docid: str
@@ -65,3 +66,4 @@ class ScoredDoc:
     rank: int
     first_stage_score: float
     missing: bool = False
+    text: str | None = field(default=None, compare=False, repr=False)

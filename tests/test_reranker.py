@@ -389,3 +389,27 @@ def test_many_threads_may_rank_texts(tiny: Callable[..., MixLM], monkeypatch: py
     with ThreadPoolExecutor(8) as pool:
         for number, found in enumerate(pool.map(scores, range(200))):
             assert found == pytest.approx(alone[number % 7], abs=1e-4)
+
+
+def test_passages_of_a_new_docid_are_each_read(
+    tiny: Callable[..., MixLM], documents: list[Document], tmp_path: Path
+) -> None:
+    """Each has its own text's score, in the index's policy "encode" and without one; also where texts are verified."""
+    model = tiny("bert", tokens=4)
+    index = TokenIndex.build(documents, model, tmp_path / "index", progress=False)
+    texts = ["a dog barks at the moon", "cats sleep all day"]
+    passages = [Candidate("new", 0.0, text) for text in texts]
+    for reranker in (Reranker(model), Reranker(model, index, missing="encode")):
+        alone = {text: reranker.rerank("a dog", [Candidate(text, 0.0, text)])[0].score for text in texts}
+        docs = reranker.rerank("a dog", passages)
+        assert [(doc.docid, doc.text) for doc in docs] == [
+            ("new", text) for text in sorted(texts, key=lambda text: -alone[text])
+        ]
+        assert {doc.text: doc.score for doc in docs} == pytest.approx(alone, abs=1e-4)
+    verified = Reranker(model, verify_top=2).rerank("a dog", passages)
+    full = {
+        text: Reranker(model, verify_top=1).rerank("a dog", [Candidate(text, 0.0, text)])[0].score for text in texts
+    }
+    assert {doc.text: doc.score for doc in verified} == pytest.approx(full, abs=1e-4)
+    with pytest.raises(InputError, match="'new' occurs twice"):
+        Reranker(model).rerank("a dog", [*passages, passages[0]])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, masked
 from ..types import Document
 from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
 
@@ -238,8 +238,8 @@ def push(
     """Put the index into Redis, or bring what is there up to date. Interrupted, the same command goes on."""
     from ..index import TokenIndex
 
-    with _interruptible(url):
-        _say(f"{url}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
+    with _interruptible(masked(url)):
+        _say(f"{masked(url)}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
 
 
 def _write(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, MissingDependency
+from ..errors import InputError, MissingDependency, masked
 from .options import Device, Dtype, Offline, load_model
 
 if TYPE_CHECKING:
@@ -35,6 +34,9 @@ def serve(
     deadline: Annotated[float, typer.Option(min=0.01, help="Seconds until a request is answered with 504.")] = 10.0,
     waiting: Annotated[int, typer.Option(min=1, help="Documents that may wait; more are refused (429).")] = 20_000,
     max_body: Annotated[int, typer.Option(min=1, help="Megabytes of a request.")] = 32,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens that a request may have encoded; more are refused (413).")
+    ] = 500_000,
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with the key that clients must bring.")
     ] = None,
@@ -42,12 +44,11 @@ def serve(
     dtype: Dtype = None,
     offline: Offline = False,
 ) -> None:
-    """Serve Cohere's rerank contract: POST /v2/rerank. Ctrl-C finishes what was taken, and stops."""
+    """Serve Cohere's rerank contract: POST /v2/rerank. Ctrl-C answers accepted requests, then exits; twice: exits."""
     try:
-        import uvicorn
-
         from ..serving.app import Limits, create_app
         from ..serving.catalogue import Catalogue
+        from ..serving.process import run
         from ..serving.search import FirstStage
         from ..serving.warm_up import warm_up
     except ImportError:
@@ -70,31 +71,23 @@ def serve(
         if name not in indexes:
             raise InputError(f"--lucene {name}: there is no --index {name} of the same documents")
     first_stages = {name: FirstStage(Path(folder)) for name, folder in stages.items()}
-    app = create_app(Catalogue(models, indexes), Limits(max_body << 20, waiting, deadline), key, first_stages)
+    limits = Limits(max_body << 20, waiting, deadline, max_tokens)
+    app = create_app(Catalogue(models, indexes), limits, key, first_stages)
     typer.echo(
         f"http://{host}:{port}: models {', '.join(models)}; indexes {', '.join(indexes) or 'none'}; "
         f"page at /, documentation at /docs",
         err=True,
     )
-    grace = math.ceil(deadline) + 5  # by then every request that was taken has its answer, a 504 at worst
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        http="h11",  # httptools, which would be taken where it is installed, has no limit for the size of headers
-        log_config=_logging(),
-        access_log=False,
-        timeout_graceful_shutdown=grace,
-    )
+    run(app, host, port, deadline, _logging())
 
 
 def _named(text: str, default: str | None, option: str = "--index") -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if equals and name and value:
+    if equals and name and value and "://" not in name:
         return name, value
     if default is None:
         expected = "NAME=FOLDER or NAME=redis://..." if option == "--index" else "NAME=FOLDER"
-        raise InputError(f"{option} {text!r}: expected {expected}")
+        raise InputError(f"{option} {masked(text)!r}: expected {expected}")
     return (default, default) if "/" not in default else (Path(default).name, default)
 
 
@@ -102,7 +95,8 @@ def _by_name(named: list[tuple[str, str]], option: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in named:
         if name in found:
-            raise InputError(f"{option} {name} is given twice, as {found[name]} and as {value}: name them apart")
+            both = f"as {masked(found[name])} and as {masked(value)}"
+            raise InputError(f"{option} {masked(name)} is given twice, {both}: name them apart")
         found[name] = value
     return found
 
@@ -115,7 +109,7 @@ def _opened(where: str) -> TokenStore:
     return TokenIndex(where)
 
 
-def _logging() -> dict[str, object]:
+def _logging() -> dict[str, Any]:
     """The access log is JSON on stdout, a line a request; all else goes to stderr."""
     return {
         "version": 1,

@@ -15,7 +15,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexDamaged, InputError
+from ..errors import IndexDamaged, InputError, masked
 from ..types import Document
 from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, content_hash, entries_of, key_of
 from .environment import Environment, Pairs, Stored, create_environment
@@ -218,7 +218,8 @@ class LocalStore:
 def check_there(folder: Path) -> None:
     """Raises InputError if there is no index."""
     if not (folder / "data.mdb").is_file():
-        raise InputError(f"no token index at {folder} (make one: mixlm-rerank index build CORPUS {folder})")
+        place = masked(str(folder))  # a Redis URL that was given for a folder
+        raise InputError(f"no token index at {place} (make one: mixlm-rerank index build CORPUS {place})")
 
 
 def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[str]) -> list[Stored]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, masked
 from ..progress import progress_bar
 from .entries import docid_of
 from .local import LocalStore, check_there
@@ -42,6 +42,7 @@ def push(folder: Path, url: str, *, ttl: int | None, progress: bool) -> Changes:
         raise InputError(f"ttl must be at least 1 second, not {ttl}")
     check_there(folder)
     redis, name = connect(url, TIMEOUT)
+    url = masked(url)
     deadline = None if ttl is None else int(time.time()) + ttl  # one for all: no document goes before the manifest
     with held_still(folder), reaching(url):
         store = open_complete(folder)

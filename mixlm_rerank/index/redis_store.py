@@ -19,7 +19,7 @@ from urllib.parse import urldefrag
 
 import numpy as np
 
-from ..errors import IndexDamaged, IndexMismatch, InputError, MissingDependency, StoreUnavailable
+from ..errors import IndexDamaged, IndexMismatch, InputError, MissingDependency, StoreUnavailable, masked
 from .entries import key_of
 from .manifest import Manifest
 from .protocol import Fetched
@@ -55,17 +55,17 @@ class RedisTokenStore:
     def __init__(self, url: str, *, unavailable: Literal["error", "missing"] = "error", timeout: float = 1.0) -> None:
         if unavailable not in ("error", "missing"):
             raise InputError(f'unavailable must be "error" or "missing", not {unavailable!r}')
-        self.url = url
         self.unavailable = unavailable
         self.timeout = timeout
         self._redis, name = connect(url, timeout)
-        with reaching(url):
+        self._address, self.url = url, masked(url)
+        with reaching(self.url):
             manifest = self._redis.get(RedisKeys.manifest_of(name))
         if manifest is None:
-            raise InputError(f"there is no token index {name!r} in {url} (put one there: mixlm-rerank index push)")
-        self.manifest = Manifest.loads(manifest, url)
+            raise InputError(f"there is no token index {name!r} in {self} (put one there: mixlm-rerank index push)")
+        self.manifest = Manifest.loads(manifest, self.url)
         if not self.manifest.complete:
-            raise IndexDamaged(f"{url} is half pushed: finish it (mixlm-rerank index push)")
+            raise IndexDamaged(f"{self} is half pushed: finish it (mixlm-rerank index push)")
         self._keys = RedisKeys(name, self.manifest)
         self._quantiser = Quantiser(self.manifest.precision, self.manifest.tokens, self.manifest.dim)
 
@@ -73,7 +73,7 @@ class RedisTokenStore:
         return self.url
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopened, (self.url, self.unavailable, self.timeout)
+        return _reopened, (self._address, self.unavailable, self.timeout)
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`.
@@ -148,7 +148,7 @@ def connect(url: str, timeout: float) -> tuple[Redis, str]:
     server, name = urldefrag(url)
     if not re.fullmatch(r"[\w.-]+", name):
         raise InputError(
-            f"{url!r} does not name an index: redis://HOST:PORT/DB#NAME, of letters, digits, '.', '-', '_'"
+            f"{masked(url)!r} does not name an index: redis://HOST:PORT/DB#NAME, of letters, digits, '.', '-', '_'"
         )
     try:
         client = Redis.from_url(
@@ -158,14 +158,17 @@ def connect(url: str, timeout: float) -> tuple[Redis, str]:
             # Once more for a connection that the server has closed meanwhile; a timeout is not to be waited for twice.
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
-    except ValueError as error:
-        raise InputError(f"{url!r} is no address of a Redis: {error}") from None
+    except ValueError:  # its message may hold a piece of the password
+        raise InputError(
+            f"{masked(url)!r} is no address of a Redis: redis://USER:PASSWORD@HOST:PORT/DB#NAME (percent-encode "
+            "special characters of a password), also rediss:// and unix://"
+        ) from None
     return client, name
 
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Redis' failures said in words. Raises StoreUnavailable, InputError."""
+    """Redis' failures said in words; ``url`` is :func:`masked`. Raises StoreUnavailable, InputError."""
     from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryError, RedisError, TimeoutError
 
     try:

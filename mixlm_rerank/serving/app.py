@@ -6,17 +6,18 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 
@@ -26,14 +27,16 @@ from mixlm_rerank.model.known_answer import known_answers
 from mixlm_rerank.serving.batching import Batcher
 from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.failures import STATUS, RequestFailed, status_of
-from mixlm_rerank.serving.guard import Guard, unless_gone
+from mixlm_rerank.serving.guard import ASSETS, Guard, Limits, unless_gone
 from mixlm_rerank.serving.metrics import Metrics
-from mixlm_rerank.serving.rerank import plan, respond
+from mixlm_rerank.serving.rerank import Plan, plan, respond
 from mixlm_rerank.serving.schemas import Failure, RerankRequest, RerankResponse
 from mixlm_rerank.serving.search import FirstStage, SearchResponse, side_by_side
 from mixlm_rerank.types import ScoredDoc
 
 __all__ = ["Limits", "create_app"]
+
+Ranked = Callable[[Request, Plan], Awaitable[list[ScoredDoc]]]
 
 RERANK_PATHS = ("/v2/rerank", "/v1/rerank", "/rerank")
 # The page needs nothing from elsewhere, and may ask nothing elsewhere.
@@ -43,19 +46,6 @@ PAGE_POLICY = (
 TOLERANCE = 1e-3  # log-odds, between the known answers at start and now
 MOST_BATCH_SECONDS = 0.5
 HEALTH_SECONDS = 2.0  # anybody may ask, and it takes the ranker's time
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Attributes:
-    body: bytes of a request.
-    waiting: documents that may wait to be ranked; requests beyond are refused (429).
-    seconds: deadline of a request.
-    """
-
-    body: int = 32 << 20
-    waiting: int = 20_000
-    seconds: float = 10.0
 
 
 def create_app(
@@ -74,7 +64,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batch_seconds = min(MOST_BATCH_SECONDS, limits.seconds / 4)
-        state["batcher"] = Batcher(waiting=limits.waiting, seconds=batch_seconds, observe=metrics.batched)
+        state["batcher"] = Batcher(
+            waiting=limits.waiting, deadline=limits.seconds, seconds=batch_seconds, observe=metrics.batched
+        )
         state["batcher"].start()
         state["known"] = {
             name: await state["batcher"].alone(partial(known_answers, model))
@@ -87,30 +79,38 @@ def create_app(
         state["ready"] = False
         await state["batcher"].close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="mixlm-rerank",
         version=version("mixlm-rerank"),
         description="Rerank by docid out of a token index, or by text. Cohere's contract, extended.",
         lifespan=lifespan,
         redoc_url=None,
+        static_url=ASSETS,
+        favicon_url="data:,",
+        strict_content_type=False,  # JSON is all that is read
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if api_key else None,  # /docs then asks for it
     )
     paths = frozenset((*RERANK_PATHS, "/health", "/ready", "/metrics", "/", "/search", "/searchable"))
-    app.add_middleware(Guard, metrics=metrics, limit=limits.body, key=api_key, paths=paths)
-    _answer_failures(app, metrics)
+    app.add_middleware(Guard, metrics=metrics, limits=limits, key=api_key, paths=paths)
+    _answer_failures(app)
+
+    async def ranked(request: Request, made: Plan) -> list[ScoredDoc]:
+        """Within the request's deadline, and only while its client waits."""
+        request.state.model, request.state.index = made.model, made.index or ""
+        left = request.state.deadline - time.monotonic()
+        ranking = state["batcher"].rerank(made.reranker, made.query, made.documents.candidates, made.costs, left)
+        docs: list[ScoredDoc] = await unless_gone(request.receive, ranking)
+        metrics.ranked(docs, made.model, made.index or "")
+        return docs
 
     async def rerank(body: RerankRequest, request: Request) -> RerankResponse:
         """Rank documents for a query, best first."""
         if not state["ready"]:
             raise RequestFailed(503, "not ready yet", retry_after=1)
         started = time.perf_counter()
-        made = await asyncio.to_thread(plan, body, catalogue)
+        made = await asyncio.to_thread(plan, body, catalogue, limits.tokens)
         planned = time.perf_counter()
-        batcher: Batcher = state["batcher"]
-        left = limits.seconds - (planned - started)
-        ranking = batcher.rerank(made.reranker, body.query, made.documents.candidates, left)
-        docs = await unless_gone(request.receive, ranking)
-        metrics.documents.inc(len(docs))
-        metrics.missing.inc(sum(doc.missing for doc in docs))
+        docs = await ranked(request, made)
         timings = {"prepare": 1e3 * (planned - started), "rank": 1e3 * (time.perf_counter() - planned)}
         return respond(body, made, docs, {name: round(value, 3) for name, value in timings.items()})
 
@@ -135,20 +135,23 @@ def create_app(
     async def health() -> JSONResponse:
         """Does every model give the answer that it gave at the start? Looked at every few seconds at most."""
         if "known" not in state:
-            return _failure(503, "not ready yet")
+            raise RequestFailed(503, "not ready yet")
+        _check_alive(state, limits)
         async with looking:
             if time.monotonic() >= state.get("look again", 0.0):
                 state["wrong"] = [name for name, model in catalogue.models.items() if await changed(name, model)]
                 state["look again"] = time.monotonic() + HEALTH_SECONDS
         if state["wrong"]:
-            return _failure(503, f"model {state['wrong'][0]!r} no longer gives its known answer: restart")
+            raise RequestFailed(503, f"model {state['wrong'][0]!r} no longer gives its known answer: restart")
         return JSONResponse({"status": "ok", "models": list(catalogue.models), "indexes": list(catalogue.indexes)})
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
         """Will a request be answered now?"""
-        ranks = state["ready"] and state["batcher"].alive
-        return JSONResponse({"status": "ready"}) if ranks else _failure(503, "not ready")
+        if not state["ready"]:
+            raise RequestFailed(503, "not ready")
+        _check_alive(state, limits)
+        return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> PlainTextResponse:
@@ -157,14 +160,20 @@ def create_app(
             metrics.waiting.set(state["batcher"].waiting)
         return PlainTextResponse(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 
-    _add_page(app, catalogue, first_stages or {}, state, limits)
+    _add_page(app, catalogue, first_stages or {}, limits, ranked)
     return app
 
 
+def _check_alive(state: Mapping[str, Any], limits: Limits) -> None:
+    """Raises RequestFailed."""
+    if not state["batcher"].alive:
+        raise RequestFailed(503, f"no batch has returned for over {limits.seconds:g} s: restart the server")
+
+
 def _add_page(
-    app: FastAPI, catalogue: Catalogue, first_stages: Mapping[str, FirstStage], state: dict[str, Any], limits: Limits
+    app: FastAPI, catalogue: Catalogue, first_stages: Mapping[str, FirstStage], limits: Limits, ranked: Ranked
 ) -> None:
-    """The page at /, and what it asks for."""
+    """The page at /, and what it asks for; ``ranked`` ranks what was planned."""
     page = (files("mixlm_rerank.serving") / "page.html").read_text(encoding="utf-8")
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -190,10 +199,10 @@ def _add_page(
         started = time.perf_counter()
         candidates = await first_stages[name].search(q, hits)
         found = time.perf_counter()
-        reranker = catalogue.reranker(catalogue.model_name(None, name), name, "last", None)
         docs: list[ScoredDoc] = []
         if candidates:
-            docs = await unless_gone(request.receive, state["batcher"].rerank(reranker, q, candidates, limits.seconds))
+            asked = RerankRequest(query=q, document_ids=[hit.docid for hit in candidates], index=name)
+            docs = await ranked(request, await asyncio.to_thread(plan, asked, catalogue, limits.tokens))
         timings = {
             "first_stage": round(1e3 * (found - started), 2),
             "rerank": round(1e3 * (time.perf_counter() - found), 2),
@@ -201,14 +210,8 @@ def _add_page(
         return await side_by_side(candidates, docs, first_stages[name], timings)
 
 
-def _answer_failures(app: FastAPI, metrics: Metrics) -> None:
-    """Every error is ``{"message": ...}``."""
-
-    @app.exception_handler(RequestFailed)
-    async def failed(request: Request, error: RequestFailed) -> JSONResponse:
-        if error.status == 429:
-            metrics.refused.inc()
-        return _failure(error.status, error.message, error.retry_after)
+def _answer_failures(app: FastAPI) -> None:
+    """Every error is ``{"message": ...}``; those that are RequestFailed, the guard answers."""
 
     @app.exception_handler(MixLMError)
     async def refused(request: Request, error: MixLMError) -> JSONResponse:
@@ -218,8 +221,10 @@ def _answer_failures(app: FastAPI, metrics: Metrics) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-        malformed = first["type"] in ("json_invalid", "missing") or not request.headers.get("content-type", "x")
-        return _failure(400 if malformed else 422, f"{where}: {first['msg']}")
+        kind = request.headers.get("content-type", "application/json")
+        if where == "body" and "json" not in kind:
+            return _failure(400, f"the body came as {kind}: send JSON, with Content-Type: application/json")
+        return _failure(400 if first["type"] in ("json_invalid", "missing") else 422, f"{where}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -238,6 +243,5 @@ class _Json(JSONResponse):
             return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def _failure(status: int, message: str, retry_after: int | None = None) -> JSONResponse:
-    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
-    return JSONResponse({"message": message}, status, headers)
+def _failure(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"message": message}, status)

@@ -1,20 +1,25 @@
-"""Concurrent requests, scored together: a bounded queue, and one thread that takes what waits.
+"""Concurrent requests, ranked together: a bounded queue, and one thread that ranks a batch at a time.
 
-There is no timer: while one batch is scored the next one gathers. A server at rest answers at once, a busy one fills
-its batches by itself.
+There is no timer: while one batch is ranked the next one fills. An idle server answers immediately, a busy one fills
+its batches by itself. A request larger than a batch is ranked in pieces, which alternate with batches of smaller
+requests. A cancelled request leaves the queue.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
 from typing import TypeVar
 
 from mixlm_rerank.errors import IndexDamaged, IndexMismatch, StoreUnavailable
+from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.ranking import merged
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.types import Candidate, ScoredDoc
@@ -23,56 +28,95 @@ __all__ = ["Batcher"]
 
 T = TypeVar("T")
 
-MEASURED = 64  # candidates from which on a batch tells how fast the ranker is; a small one tells what a call costs
+# Token positions of a batch. On a CPU more are not faster, and all wait for them; fewer do not fill a forward pass.
+LARGEST_ON_CPU = 4096
+SMALLEST = 1024
+MEASURED = 512  # positions that a batch needs to measure the ranker's speed; smaller ones measure the cost of a call
 SMOOTHING = 0.2
 
 
 @dataclass(eq=False)
 class _Job:
+    """A request. ``costs``: estimated token positions of each candidate."""
+
     reranker: Reranker
     query: str
     candidates: Sequence[Candidate]
+    costs: Sequence[int]
     answer: asyncio.Future[list[ScoredDoc]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    docs: list[ScoredDoc] = field(default_factory=list)  # ranked so far, batch after batch
+
+    def __post_init__(self) -> None:
+        self._ends = list(accumulate(self.costs, initial=0))
+
+    @property
+    def had(self) -> int:
+        """Token positions ranked so far."""
+        return self._ends[len(self.docs)]
+
+    @property
+    def left(self) -> int:
+        """Token positions still to be ranked."""
+        return self._ends[-1] - self.had
+
+    def next(self, room: int) -> Sequence[Candidate]:
+        """The next candidates that fit into ``room`` positions; at least one."""
+        begin = len(self.docs)
+        return self.candidates[begin : max(begin + 1, bisect_right(self._ends, self.had + room) - 1)]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The candidates of a request that are in a batch."""
+
+    job: _Job
+    candidates: Sequence[Candidate]
 
 
 class Batcher:
     """Reranks for many callers at once.
 
     Args:
-        largest: candidates of a batch; a request with more is a batch of its own.
         waiting: candidates that may wait; more are refused.
-        seconds: of what waits, about so much is taken at once: all in a batch are answered when its last one is. A
-            request that finds others waiting and has no more time than that is refused.
-        observe: told of every batch: requests, candidates, seconds.
+        deadline: seconds after which a batch that has not returned counts as stuck.
+        seconds: aimed duration of a batch. A request that must wait for others and has less time left is refused.
+        observe: called after every batch with its requests, candidates and seconds.
     """
 
     def __init__(
         self,
         *,
-        largest: int = 2048,
         waiting: int = 20_000,
+        deadline: float = 10.0,
         seconds: float = 0.5,
         observe: Callable[[int, int, float], object] = lambda requests, candidates, seconds: None,
     ) -> None:
-        self._largest, self._limit, self._batch_seconds, self._observe = largest, waiting, seconds, observe
-        self._jobs: deque[_Job] = deque()
+        self._limit, self._deadline, self._batch_seconds, self._observe = waiting, deadline, seconds, observe
+        self._jobs: list[_Job] = []
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._rate: float | None = None  # candidates a second, once it is known
-        self.waiting = 0
+        self._rate: float | None = None  # token positions a second, once it is known
+        self._large_last = False
+        self._since: float | None = None  # when the thread began what it does
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
     @property
     def alive(self) -> bool:
-        """Whether what waits will be ranked."""
-        return self._task is not None and not self._task.done()
+        """Whether the queue moves: no batch has run for longer than the deadline."""
+        stuck = self._since is not None and time.monotonic() - self._since > self._deadline
+        return self._task is not None and not self._task.done() and not stuck
+
+    @property
+    def waiting(self) -> int:
+        """Candidates of all requests that are not ranked yet."""
+        return sum(len(job.candidates) - len(job.docs) for job in self._jobs)
 
     async def close(self) -> None:
-        """Finish what was taken, and take no more."""
+        """Refuse new requests and finish those in the queue."""
         self._closing = True
         self._work.set()
         if self._task is not None:
@@ -80,91 +124,107 @@ class Batcher:
         self._thread.shutdown()
 
     async def rerank(
-        self, reranker: Reranker, query: str, candidates: Sequence[Candidate], seconds: float
+        self, reranker: Reranker, query: str, candidates: Sequence[Candidate], costs: Sequence[int], seconds: float
     ) -> list[ScoredDoc]:
-        """As :meth:`Reranker.rerank`, within ``seconds``. What the ranker has begun is finished all the same.
+        """As :meth:`Reranker.rerank`. May be cancelled; a running batch is not interrupted.
 
-        Raises RequestFailed if the queue is full or the deadline is not kept, and what the reranker raises.
+        ``costs``: estimated token positions of each candidate. Raises RequestFailed if the queue is full or would take
+        longer than ``seconds``, and what the reranker raises.
         """
         if self._closing:
             raise RequestFailed(503, "the server is shutting down")
-        full = self.waiting + len(candidates) > self._limit
-        wait, own = self._seconds(self.waiting), self._seconds(len(candidates))
-        if self.waiting and (full or wait + max(own, self._batch_seconds) > seconds):
-            raise RequestFailed(429, "the queue is full: try again later", retry_after=max(1, round(wait)))
-        job = _Job(reranker, query, candidates)
+        own = sum(costs)
+        most = max(own, self._room(reranker))  # larger requests take turns with this one
+        wait = self._seconds(sum(min(job.left, most) for job in self._jobs))
+        if waiting := self.waiting:
+            retry = max(1, round(wait))
+            if waiting + len(candidates) > self._limit:
+                full = f"{waiting:,} documents wait, and at most {self._limit:,} may"
+                raise RequestFailed(429, f"the queue is full ({full}): try again later", retry_after=retry)
+            if wait + max(self._seconds(own), self._batch_seconds) > seconds:
+                raise RequestFailed(429, "the queue is too long for the deadline: try again later", retry_after=retry)
+        job = _Job(reranker, query, candidates, costs)
         self._jobs.append(job)
-        self.waiting += len(candidates)
         self._work.set()
         try:
-            return await asyncio.wait_for(job.answer, seconds)
-        except TimeoutError:
-            raise RequestFailed(504, "the request took longer than its deadline") from None
+            return await job.answer
+        finally:
+            self._jobs.remove(job)
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """Other work with a model, in the ranker's thread, between two batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Run other work with a model in the ranker's thread, between two batches."""
+
+        def tracked() -> T:
+            self._since = time.monotonic()
+            try:
+                return work()
+            finally:
+                self._since = None
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, tracked)
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._work.wait()
             self._work.clear()
-            while self._jobs:
-                batch = self._next_batch()
-                if batch:
-                    started = time.monotonic()
-                    answers = await loop.run_in_executor(self._thread, _rerank, batch)
-                    self._done(batch, answers, time.monotonic() - started)
+            while batch := self._next_batch():
+                started = time.monotonic()
+                answers = await self.alone(partial(_rerank, batch))
+                self._done(batch, answers, time.monotonic() - started)
             if self._closing:
                 return
 
-    def _seconds(self, candidates: int) -> float:
-        """About the time that they take; 0 until it is known."""
-        return candidates / self._rate if self._rate else 0.0
+    def _seconds(self, positions: int) -> float:
+        """Estimated time for so many token positions; 0 before the first measurement."""
+        return positions / self._rate if self._rate else 0.0
 
-    def _next_batch(self) -> list[_Job]:
-        """The oldest job, and those behind it that are for the same reranker, as many as fit."""
-        first = self._jobs[0]
-        batch: list[_Job] = []
-        held = 0
-        rest: deque[_Job] = deque()
-        for job in self._jobs:
-            size = held + len(job.candidates)
-            fits = not batch or (size <= self._largest and self._seconds(size) <= self._batch_seconds)
-            if job.answer.cancelled():  # its deadline is over, or its client has gone
-                self.waiting -= len(job.candidates)
-            elif job.reranker is first.reranker and fits:
-                batch.append(job)
-                held += len(job.candidates)
-            else:
-                rest.append(job)
-        self._jobs = rest
+    def _room(self, reranker: Reranker) -> int:
+        """Token positions of a batch."""
+        largest = positions_per_forward(reranker.model.device, LARGEST_ON_CPU)
+        return min(max(int((self._rate or 0) * self._batch_seconds), SMALLEST), largest)
+
+    def _next_batch(self) -> list[_Part]:
+        """Alternates between the oldest requests that fit whole (for one reranker) and a piece of a larger one."""
+        jobs = [job for job in self._jobs if not job.answer.done()]
+        small = [job for job in jobs if job.left <= self._room(job.reranker)]
+        large = [job for job in jobs if job.left > self._room(job.reranker)]
+        self._large_last = bool(large) and not (small and self._large_last)
+        if self._large_last:
+            job = min(large, key=lambda job: job.had)
+            return [_Part(job, job.next(self._room(job.reranker)))]
+        batch: list[_Part] = []
+        left = self._room(small[0].reranker) if small else 0
+        for job in small:
+            if job.reranker is small[0].reranker and job.left <= left:
+                batch.append(_Part(job, job.next(left)))
+                left -= job.left
         return batch
 
-    def _done(self, batch: Sequence[_Job], answers: Sequence[list[ScoredDoc] | Exception], seconds: float) -> None:
-        candidates = sum(len(job.candidates) for job in batch)
-        self.waiting -= candidates
-        if candidates >= MEASURED:
-            rate = candidates / max(seconds, 1e-6)
-            self._rate = rate if self._rate is None else self._rate + SMOOTHING * (rate - self._rate)
-        self._observe(len(batch), candidates, seconds)
-        for job, answer in zip(batch, answers, strict=True):
-            if job.answer.cancelled():
-                continue
+    def _done(self, batch: Sequence[_Part], answers: Sequence[list[ScoredDoc] | Exception], seconds: float) -> None:
+        positions = 0
+        for part, answer in zip(batch, answers, strict=True):
+            job, before = part.job, part.job.had
             if isinstance(answer, Exception):
-                job.answer.set_exception(answer)
-            else:
-                job.answer.set_result(answer)
+                if not job.answer.done():
+                    job.answer.set_exception(answer)
+                continue
+            job.docs += answer
+            positions += job.had - before
+            if not job.left and not job.answer.done():
+                job.answer.set_result(merged(job.docs))
+        if positions >= MEASURED:
+            rate = positions / max(seconds, 1e-6)
+            self._rate = rate if self._rate is None else self._rate + SMOOTHING * (rate - self._rate)
+        self._observe(len(batch), sum(len(part.candidates) for part in batch), seconds)
 
 
-def _rerank(batch: Sequence[_Job]) -> list[list[ScoredDoc] | Exception]:
-    """An answer for each job; where one spoils the batch, each is asked alone. Raises nothing."""
-    reranker = batch[0].reranker
+def _rerank(batch: Sequence[_Part]) -> list[list[ScoredDoc] | Exception]:
+    """An answer for each part; where one spoils the batch, each is asked alone. Raises nothing."""
+    reranker = batch[0].job.reranker
     try:
         ranked = reranker.rerank_batch(
-            {str(place): job.query for place, job in enumerate(batch)},
-            {str(place): job.candidates for place, job in enumerate(batch)},
+            {str(place): part.job.query for place, part in enumerate(batch)},
+            {str(place): part.candidates for place, part in enumerate(batch)},
         )
         return [ranked[str(place)] for place in range(len(batch))]
     except (StoreUnavailable, IndexDamaged, IndexMismatch) as error:  # of all, not of one
@@ -172,4 +232,4 @@ def _rerank(batch: Sequence[_Job]) -> list[list[ScoredDoc] | Exception]:
     except BaseException as error:  # a tokenizer that panics raises no Exception
         if len(batch) == 1:
             return [error if isinstance(error, Exception) else RuntimeError(repr(error))]
-        return [_rerank([job])[0] for job in batch]
+        return [_rerank([part])[0] for part in batch]

@@ -17,6 +17,9 @@ from mixlm_rerank.types import Missing
 
 __all__ = ["Catalogue"]
 
+# Characters for each token that is wanted: a tokenizer reads all that it is given, and texts can be megabytes long.
+CHARACTERS = 1000
+
 
 class Catalogue:
     """Models and indexes by name; the first model is the default.
@@ -69,9 +72,12 @@ class Catalogue:
             raise RequestFailed(422, str(error)) from None
         return self._reranker(model, index, missing, budget)
 
-    def cut(self, model: str, text: str | None, tokens: int | None) -> str | None:
-        """The beginning of a text, of at most so many tokens of the item encoder; all of it for ``None``."""
-        if text is None or tokens is None:
+    def cut(self, model: str, text: str | None, tokens: int | None = None) -> str | None:
+        """The beginning of a text: at most ``tokens`` of the item encoder; ``None``: as many as the model can read."""
+        config = self.models[model].config
+        longest = max(config.max_document_tokens, config.max_query_tokens)
+        text = text and text[: CHARACTERS * min(tokens or longest, longest)]
+        if not text or tokens is None:
             return text
         spans = self._cutters[model].encode(without_lone_surrogates(text), add_special_tokens=False).offsets[:tokens]
         return text[: spans[-1][1]] if spans else text

@@ -11,10 +11,11 @@ STATUS = {
     400: "An empty query or no documents, documents and document_ids of different lengths.",
     401: "No API key, or a wrong one.",
     404: "An unknown model, index or path; document_ids that the index lacks, under missing=error.",
+    408: "The body did not arrive within the deadline.",
     409: "An index that another model built.",
-    413: "A body over the limit.",
+    413: "A body or texts over the limit.",
     422: "A field of the wrong type, or out of its range.",
-    429: "The queue is full: try again after Retry-After seconds.",
+    429: "The queue is full, or all bodies together are too large: try again after Retry-After seconds.",
     503: "Not ready yet, shutting down, or the index's store does not answer.",
     504: "The request took longer than its deadline.",
 }
@@ -27,7 +28,13 @@ class RequestFailed(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.retry_after = retry_after
+        self.headers: dict[str, str] = {}
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(retry_after)
+        if status == 401:
+            self.headers["WWW-Authenticate"] = "Bearer"
+        if status == 408:  # the rest of the body is not waited for
+            self.headers["Connection"] = "close"
 
 
 def status_of(error: MixLMError) -> int:

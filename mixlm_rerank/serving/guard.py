@@ -1,4 +1,4 @@
-"""Around every request: an id, a body limit, an API key, the access log, the metrics, the shape of errors."""
+"""Around every request: an id, a deadline, limits of bodies, an API key, the access log, the metrics, errors' shape."""
 
 from __future__ import annotations
 
@@ -10,21 +10,40 @@ import re
 import time
 import uuid
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.serving.metrics import Metrics
 
-__all__ = ["ClientGone", "Guard", "unless_gone"]
+__all__ = ["ASSETS", "ClientGone", "Guard", "Limits", "unless_gone"]
 
 T = TypeVar("T")
 
-OPEN = ("/health", "/ready", "/metrics", "/", "/docs", "/openapi.json")  # without an API key
-GONE = 499  # in log and metrics, as nginx has it: nobody was there to be answered
+ASSETS = "/docs-assets"
+OPEN = ("/health", "/ready", "/metrics", "/", "/docs", "/openapi.json")  # without an API key; and ASSETS
+GONE = 499  # in log and metrics, as in nginx: the client left before the answer
+BODIES = 4  # all bodies together may be this many times as large as one
 ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 _access, _log = logging.getLogger("mixlm_rerank.access"), logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Attributes:
+    body: bytes of a request.
+    waiting: documents that may wait to be ranked; requests beyond are refused (429).
+    seconds: deadline of a request, from its headers to its answer.
+    tokens: of a request's texts that must be encoded.
+    """
+
+    body: int = 32 << 20
+    waiting: int = 20_000
+    seconds: float = 10.0
+    tokens: int = 500_000
 
 
 class ClientGone(Exception):
@@ -32,21 +51,27 @@ class ClientGone(Exception):
 
 
 class Guard:
-    """Middleware. ``limit``: bytes of a body. ``key``: what ``Authorization: Bearer`` must bring, or None."""
+    """Middleware. ``key``: what ``Authorization: Bearer`` must bring, or None.
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, limit: int, key: str | None, paths: frozenset[str]) -> None:
-        self._app, self._metrics, self._limit, self._key, self._paths = app, metrics, limit, key, paths
+    It sets ``request_id`` and ``deadline`` (of :func:`time.monotonic`) in the request's state. Routes may set ``model``
+    and ``index`` there, the labels of the metrics.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, limits: Limits, key: str | None, paths: frozenset[str]
+    ) -> None:
+        self._app, self._metrics, self._limits, self._key, self._paths = app, metrics, limits, key, paths
+        self._held: dict[int, int] = {}  # bytes of the body of each running request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status, begun = time.monotonic(), 500, False
         headers = {name.lower(): value for name, value in scope["headers"]}
         asked = headers.get(b"x-request-id", b"").decode("latin-1")
         identity = asked if ID.fullmatch(asked) else str(uuid.uuid4())
-        scope.setdefault("state", {})["request_id"] = identity
-        begun = False
+        scope.setdefault("state", {}).update(request_id=identity, deadline=started + self._limits.seconds)
 
         async def answer(message: Message) -> None:
             nonlocal status, begun
@@ -55,47 +80,79 @@ class Guard:
                 message.setdefault("headers", []).append((b"x-request-id", identity.encode("latin-1")))
             await send(message)
 
+        failure: RequestFailed | None = None
         try:
-            refusal = self._refusal(scope["path"], headers)
-            if refusal is None:
-                limit = 0 if scope["path"] in OPEN else self._limit  # anybody may ask these
-                body = await _body(headers, receive, limit)
-                if body is None:
-                    refusal = (
-                        413,
-                        f"the body is over the limit of {limit:,} bytes: send fewer or shorter documents",
-                    )
-                else:
-                    await self._app(scope, _replayed(body, receive), answer)
-            if refusal is not None:
-                await _send_failure(answer, *refusal)
-        except ClientGone:
-            status = GONE
-        except Exception:
-            _log.exception("request %s failed", identity)
-            if not begun:
-                await _send_failure(answer, 500, f"internal error; the server's log has it under {identity}")
+            try:
+                await self._serve(scope, headers, receive, answer)
+            except RequestFailed as error:
+                failure = error
+            except ClientGone:
+                status = GONE
+            except Exception:
+                _log.exception("request %s failed", identity)
+                failure = RequestFailed(500, f"internal error; the server's log has it under {identity}")
+            if failure is not None and not begun:
+                await _send_failure(answer, failure)
         finally:
-            self._record(scope, identity, status, time.perf_counter() - started)
+            self._held.pop(id(scope), None)
+            self._record(scope, identity, status, time.monotonic() - started)
 
-    def _refusal(self, path: str, headers: Mapping[bytes, bytes]) -> tuple[int, str] | None:
-        if self._key is None or path in OPEN:
-            return None
-        given = headers.get(b"authorization", b"")
-        if hmac.compare_digest(given, f"Bearer {self._key}".encode()):
-            return None
-        return 401, "no API key, or a wrong one: send Authorization: Bearer KEY"
+    async def _serve(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        """Within the deadline. Raises RequestFailed, ClientGone, and what the application raises."""
+        seconds, read = self._limits.seconds, False
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                self._admit(scope["path"], headers)
+                body = await self._body(scope, headers, receive)
+                read = True
+                await self._app(scope, _replayed(body, receive), send)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            if read:
+                raise RequestFailed(504, f"the request took longer than its deadline of {seconds:g} s") from None
+            raise RequestFailed(408, f"the body did not arrive within {seconds:g} s: send it faster") from None
+
+    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        """Raises RequestFailed without the API key."""
+        if self._key is None or _is_open(path):
+            return
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._key.encode()):
+            raise RequestFailed(401, "no API key, or a wrong one: send Authorization: Bearer KEY")
+
+    async def _body(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body. Raises RequestFailed over a limit, ClientGone."""
+        limit = 0 if _is_open(scope["path"]) else self._limits.body  # open paths need no body
+        together = BODIES * self._limits.body
+        length = headers.get(b"content-length", b"0")
+        size = int(length) if length.isdigit() else 0
+        body, more = bytearray(), True
+        while more and size <= limit:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            size = max(size, len(body))
+            self._held[id(scope)] = len(body)
+            if sum(self._held.values()) > together:
+                full = f"the bodies of all requests together are over the limit of {together:,} bytes"
+                raise RequestFailed(429, f"{full}: try again later", retry_after=1)
+        if size > limit:
+            raise RequestFailed(413, f"the body is over the limit of {limit:,} bytes: send fewer or shorter documents")
+        return bytes(body)
 
     def _record(self, scope: Scope, identity: str, status: int, seconds: float) -> None:
         path = scope["path"] if scope["path"] in self._paths else "other"
-        self._metrics.requests.labels(path, str(status)).inc()
-        self._metrics.seconds.labels(path).observe(seconds)
+        self._metrics.answered(path, status, seconds, scope["state"])
         line = {"id": identity, "method": scope["method"], "path": scope["path"], "status": status}
         _access.info(json.dumps({**line, "ms": round(1e3 * seconds, 2)}))
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """What ``work`` gives, or raises. If the client leaves before, ``work`` is cancelled, and ClientGone raised."""
+    """Await ``work``. If the client leaves first, cancel it and raise ClientGone."""
     task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -112,24 +169,8 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes | None:
-    """The whole body; ``None`` if it is over the limit. Raises ClientGone."""
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > limit:
-        return None
-    parts: list[bytes] = []
-    held = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        held += len(part)
-        if held > limit:
-            return None
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(f"{ASSETS}/")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -146,8 +187,9 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _send_failure(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"message": message}).encode()
-    headers: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+async def _send_failure(send: Send, failure: RequestFailed) -> None:
+    body = json.dumps({"message": failure.message}).encode()
+    named = {"content-type": "application/json", "content-length": str(len(body)), **failure.headers}
+    headers = [(name.encode(), value.encode()) for name, value in named.items()]
+    await send({"type": "http.response.start", "status": failure.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

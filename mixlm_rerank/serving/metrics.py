@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from mixlm_rerank.types import ScoredDoc
 
 __all__ = ["Metrics"]
 
@@ -11,24 +16,41 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class Metrics:
-    """Counters of one server, in a registry of its own."""
+    """Counters of one server, in a registry of its own.
+
+    The labels ``model`` and ``index`` are empty where a request was refused before it named any, or has no index.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own = self.registry
-        self.requests = Counter("mixlm_requests", "Requests answered.", ["path", "status"], registry=own)
+        names = ["model", "index"]
+        self.requests = Counter("mixlm_requests", "Requests answered.", ["path", "status", *names], registry=own)
         self.seconds = Histogram(
-            "mixlm_request_seconds", "From request to answer.", ["path"], buckets=SECONDS, registry=own
+            "mixlm_request_seconds", "From request to answer.", ["path", *names], buckets=SECONDS, registry=own
         )
-        self.documents = Counter("mixlm_documents", "Documents ranked.", registry=own)
+        self.documents = Counter("mixlm_documents", "Documents ranked.", names, registry=own)
         self.missing = Counter(
-            "mixlm_missing_documents", "Documents that were not in the index and not encoded.", registry=own
+            "mixlm_missing_documents", "Documents that were not in the index and not encoded.", names, registry=own
         )
         self.batch = Histogram("mixlm_batch_requests", "Requests scored together.", buckets=SIZES, registry=own)
         self.candidates = Histogram("mixlm_batch_candidates", "Documents scored together.", buckets=SIZES, registry=own)
         self.scoring = Histogram("mixlm_batch_seconds", "Scoring of a batch.", buckets=SECONDS, registry=own)
         self.waiting = Gauge("mixlm_waiting_candidates", "Documents in the queue.", registry=own)
-        self.refused = Counter("mixlm_refused", "Requests refused because the queue was full.", registry=own)
+        self.refused = Counter("mixlm_refused", "Requests refused because the server was full (429).", registry=own)
+
+    def answered(self, path: str, status: int, seconds: float, state: Mapping[str, Any]) -> None:
+        """Count an answered request. ``state``: the request's state."""
+        names = state.get("model", ""), state.get("index", "")
+        self.requests.labels(path, str(status), *names).inc()
+        self.seconds.labels(path, *names).observe(seconds)
+        if status == 429:
+            self.refused.inc()
+
+    def ranked(self, docs: Sequence[ScoredDoc], model: str, index: str) -> None:
+        """Count the documents of a ranked request."""
+        self.documents.labels(model, index).inc(len(docs))
+        self.missing.labels(model, index).inc(sum(doc.missing for doc in docs))
 
     def batched(self, requests: int, candidates: int, seconds: float) -> None:
         """A batch was scored."""

@@ -10,6 +10,7 @@ from mixlm_rerank.integrations.documents import Documents
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
+from mixlm_rerank.serving.costs import costs_of
 from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.serving.schemas import RerankRequest, RerankResponse, Result, TextDocument
 from mixlm_rerank.types import Missing, ScoredDoc
@@ -19,16 +20,19 @@ __all__ = ["Plan", "plan", "respond"]
 
 @dataclass(frozen=True)
 class Plan:
-    """A request, looked at: which reranker, which documents."""
+    """What a request asks for: which reranker, which documents; ``costs``: see :func:`costs_of`."""
 
     model: str
+    index: str | None
     reranker: Reranker
+    query: str
     documents: Documents
     texts: Sequence[str | None]
+    costs: Sequence[int]
 
 
-def plan(request: RerankRequest, catalogue: Catalogue) -> Plan:
-    """Raises RequestFailed, or what the library raises, for what cannot be answered."""
+def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
+    """Raises RequestFailed, or what the library raises. ``tokens``: limit for the texts that must be encoded."""
     if not request.query.strip():
         raise RequestFailed(400, "query is empty: the ranker reads its text")
     given, docids = request.documents, request.document_ids
@@ -42,13 +46,28 @@ def plan(request: RerankRequest, catalogue: Catalogue) -> Plan:
     model = catalogue.model_name(request.model, index)
     texts: list[str | None] = [None] * len(docids or ())
     if given is not None:
-        texts = [document if isinstance(document, str) else document.text for document in given]
+        texts = [_text(document, request.rank_fields, place) for place, document in enumerate(given)]
     missing: Missing = request.missing or ("last" if given is None else "encode")
     if docids is None:
         index, missing = None, "encode"  # texts alone: no index knows them
     reranker = catalogue.reranker(model, index, missing, request.tokens)
     cut = [catalogue.cut(model, text, request.max_tokens_per_doc) for text in texts]
-    return Plan(model, reranker, Documents(reranker, cut, docids), texts)
+    documents = Documents(reranker, cut, docids)
+    query = catalogue.cut(model, request.query) or ""
+    costs = costs_of(reranker, query, documents.candidates, tokens)
+    return Plan(model, index, reranker, query, documents, texts, costs)
+
+
+def _text(document: str | TextDocument, fields: Sequence[str] | None, place: int) -> str:
+    """The text to encode. Raises RequestFailed if there is none."""
+    if isinstance(document, str):
+        return document
+    held = document.model_dump(exclude_unset=True)
+    values = [str(held[name]) for name in fields or ["text"] if held.get(name) is not None]
+    if not values:
+        wanted = f"one of rank_fields ({', '.join(fields)})" if fields else '"text" (name other fields in rank_fields)'
+        raise RequestFailed(422, f"documents.{place} has no text: give a string, or an object with {wanted}")
+    return ". ".join(values)  # as Document.content joins title and text
 
 
 def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timings: dict[str, float]) -> RerankResponse:

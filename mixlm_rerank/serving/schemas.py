@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 __all__ = ["Failure", "RerankRequest", "RerankResponse", "Result", "TextDocument"]
 
@@ -17,9 +18,18 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 class TextDocument(BaseModel):
-    """A document given by its text; other fields are ignored."""
+    """A document with a text; other fields are read if ``rank_fields`` names them."""
 
-    text: Text
+    model_config = ConfigDict(extra="allow")
+
+    text: Text = ""
+
+
+def _one_of_both(value: object) -> object:
+    """One error for what is neither, instead of one for each type."""
+    if isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("text", ""), str)):
+        return value
+    raise PydanticCustomError("document", 'give a text, or an object with "text"')
 
 
 class RerankRequest(BaseModel):
@@ -36,7 +46,7 @@ class RerankRequest(BaseModel):
     )
 
     query: Text = Field(description="The query.", json_schema_extra={"pattern": r"\S"})
-    documents: list[Text | TextDocument] | None = Field(
+    documents: list[Annotated[Text | TextDocument, BeforeValidator(_one_of_both)]] | None = Field(
         default=None,
         max_length=MAX_DOCUMENTS,
         description="Texts, encoded on the fly unless document_ids are in the index.",
@@ -52,6 +62,9 @@ class RerankRequest(BaseModel):
     index: Text | None = Field(default=None, description="An index of this server; by default the only one.")
     top_n: Count | None = Field(default=None, description="How many results; by default all.")
     return_documents: Flag = Field(default=False, description="Give the texts back with the results.")
+    rank_fields: list[Text] | None = Field(
+        default=None, description="Fields of document objects to read, in this order; by default text."
+    )
     max_tokens_per_doc: Count | None = Field(default=None, description="Cut texts after so many tokens.")
     missing: Literal["error", "encode", "last"] | None = Field(
         default=None,

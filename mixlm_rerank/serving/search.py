@@ -19,10 +19,10 @@ SNIPPET = 300  # characters
 
 
 class Found(BaseModel):
-    """One line of a ranking. ``was``: its rank in the first stage."""
+    """One line of a ranking. ``score``: None if the index lacks the document. ``was``: its rank in the first stage."""
 
     docid: str
-    score: float
+    score: float | None
     text: str
     was: int
 
@@ -68,11 +68,11 @@ async def side_by_side(
     shown = [hit.docid for hit in candidates[:SHOWN]] + [doc.docid for doc in docs[:SHOWN]]
     texts = await first_stage.snippets(list(dict.fromkeys(shown)))
 
-    def line(docid: str, score: float) -> Found:
+    def line(docid: str, score: float | None) -> Found:
         return Found(docid=docid, score=score, text=texts.get(docid, ""), was=ranks[docid])
 
     before = [line(hit.docid, hit.score) for hit in candidates[:SHOWN]]
-    after = [line(doc.docid, doc.score) for doc in docs[:SHOWN]]
+    after = [line(doc.docid, None if doc.missing else doc.score) for doc in docs[:SHOWN]]
     timings = {**timings, "texts": round(1e3 * (time.perf_counter() - started), 2)}
     return SearchResponse(hits=len(candidates), first_stage=before, reranked=after, timings_ms=timings)
 

@@ -284,3 +284,29 @@ def test_without_a_password_the_message_asks_for_it(tmp_path: Path, index: Token
         assert index.push(url, progress=False) == Changes(new=30)
     finally:
         server.stop()
+
+
+def test_the_password_stands_in_no_message(
+    tmp_path: Path, index: TokenIndex, mixlm: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not where Redis refuses, is stopped, lacks the index or forgets it, nor where the URL is no URL."""
+    server = Server(tmp_path)
+    server.client.config_set("requirepass", "hunter2")
+    url, said = server.url.replace("127", ":hunter2@127"), []
+    wrong = [url.replace("hunter2", "hunter2?"), url.replace("hunter2", "hun/ter2"), url.replace("#", "#a b#")]
+    try:
+        for unusable in (url, *wrong, url.replace("hunter2", "hunter2x")):
+            with pytest.raises(InputError) as raised:
+                RedisTokenStore(unusable)
+            said.append(str(raised.value))
+        done = mixlm(f"index push {index.path} {url}")
+        assert done.code == 0
+        store = pickle.loads(pickle.dumps(RedisTokenStore(url, unavailable="missing")))
+        server.stop()
+        store.fetch(DOCIDS)
+        said += [done.err, caplog.text, str(store), mixlm(f"serve --offline --index a={url}").err]
+        said += [mixlm(f"serve {options}").err for options in (f"--index {url}", f"--index a={url} --index a={url}")]
+        said += [mixlm(f"index info {url}").err]
+    finally:
+        server.stop()
+    assert len(said) == 12 and all(said) and not [text for text in said if "hun" in text], said

@@ -74,6 +74,21 @@ def test_chunks_of_one_document_share_its_score(reranker: Reranker) -> None:
     assert first.metadata["relevance_score"] == second.metadata["relevance_score"]
 
 
+def test_chunks_of_a_new_document_are_each_read(reranker: Reranker) -> None:
+    """Under missing="encode", where the index lacks the page that both name."""
+    model = reranker.model
+    reranker, texts = (
+        Reranker(model, reranker.index, missing="encode"),
+        ["a dog barks at the moon", "cats sleep all day"],
+    )
+    alone = {text: Reranker(model).rerank(QUERY, [Candidate("x", 0.0, text)])[0].score for text in texts}
+    chunks = [LangChainDocument(page_content=text, metadata={"docid": "page"}) for text in texts]
+    found = MixLMCompressor(reranker=reranker).compress_documents(chunks, QUERY)
+    assert {each.page_content: each.metadata["relevance_score"] for each in found} == pytest.approx(alone, abs=1e-4)
+    results = RerankersRanker(reranker).rank(QUERY, texts, doc_ids=["page", "page"]).results
+    assert {each.document.text: each.score for each in results} == pytest.approx(alone, abs=1e-4)
+
+
 @pytest.mark.parametrize("score", [None, float("nan")])
 def test_llama_index_by_node_id_and_by_metadata(reranker: Reranker, order: list[str], score: float | None) -> None:
     nodes = [NodeWithScore(node=TextNode(text="not read", id_=docid), score=score) for docid in sorted(order)]

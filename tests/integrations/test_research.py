@@ -62,6 +62,10 @@ def test_pyterrier_missing_columns_and_documents_twice(reranker: Reranker) -> No
         MixLMReranker(reranker)(frame.drop(columns="query"))
     with pytest.raises(InputError, match="'d1' occurs twice"):
         MixLMReranker(reranker)(first_stage(QUERIES, ["d1", "d1"]))
+    passages = first_stage({"q1": "a dog"}, ["new", "new"]).assign(text=["cats sleep", "a dog barks"])
+    read = MixLMReranker(Reranker(reranker.model))
+    alone = [float(read(passages[row : row + 1])["score"].iloc[0]) for row in (0, 1)]
+    assert read(passages)["score"].tolist() == pytest.approx(alone, abs=1e-4)
 
 
 @pytest.mark.parametrize("nothing", [float("nan"), None, pd.NA], ids=repr)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -17,6 +20,7 @@ from mixlm_rerank import MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import IndexMismatch, StoreUnavailable
 from mixlm_rerank.serving.app import Limits
 from mixlm_rerank.serving.catalogue import Catalogue
+from mixlm_rerank.serving.search import FirstStage
 
 Post = Callable[..., httpx.Response]
 
@@ -41,7 +45,18 @@ Post = Callable[..., httpx.Response]
         ),
         ({"query": 3, "documents": ["a"]}, 422, "query: Input should be a valid string"),
         ({"query": "q", "documents": "a"}, 422, "documents: Input should be a valid list"),
-        ({"query": "q", "documents": [None]}, 422, "documents.0"),
+        ({"query": "q", "documents": [None]}, 422, 'documents.0: give a text, or an object with "text"'),
+        ({"query": "q", "documents": ["a", {"text": 3}]}, 422, 'documents.1: give a text, or an object with "text"'),
+        (
+            {"query": "q", "documents": [{"body": "a"}]},
+            422,
+            'documents.0 has no text: give a string, or an object with "t',
+        ),
+        (
+            {"query": "q", "documents": [{"text": "a"}], "rank_fields": ["title", "body"]},
+            422,
+            "documents.0 has no text: give a string, or an object with one of rank_fields (title, body)",
+        ),
         ({"query": "q", "documents": ["a"], "top_n": 0}, 422, "top_n: Input should be greater than or equal to 1"),
         ({"query": "q", "documents": ["a"], "tokens": 99}, 422, "between 1 and 4"),
         ({"query": "q", "documents": ["a"], "missing": "skip"}, 422, "missing: Input should be"),
@@ -78,12 +93,70 @@ def test_a_body_over_the_limit(served: Callable[..., str], model: MixLM) -> None
     assert small.status_code == 200
 
 
+def half_sent(url: str, body: bytes) -> socket.socket:
+    """A request whose body of 1,000 bytes is not all there."""
+    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60)
+    client.sendall(b"POST /v2/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + body)
+    return client
+
+
+def test_a_body_that_does_not_arrive(served: Callable[..., str], model: MixLM) -> None:
+    with half_sent(served(Catalogue({"tiny": model}, {}), Limits(seconds=0.5)), b"{") as client:
+        answer = b"".join(iter(lambda: client.recv(10_000), b""))  # until the server closes
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"the body did not arrive within 0.5 s" in answer
+
+
+def test_all_bodies_together_have_a_limit(served: Callable[..., str], model: MixLM) -> None:
+    url = served(Catalogue({"tiny": model}, {}), Limits(body=1000, seconds=60))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(half_sent(url, b" " * 900)) for _ in range(5)]
+        answered, _, _ = select.select(clients, [], [])
+        answer = b""
+        while b"}" not in answer:
+            answer += answered[0].recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in answer
+    assert b"all requests together are over the limit of 4,000 bytes" in answer
+    assert httpx.post(f"{url}/v2/rerank", json={"query": "q", "documents": ["a"]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}]
+)
+def test_a_content_type_that_was_forgotten(url: str, headers: dict[str, str]) -> None:
+    """None is taken for JSON; curl's and others' own are told."""
+    body = json.dumps({"query": "a dog", "documents": ["a dog"]}).encode()
+    answer = httpx.post(f"{url}/v2/rerank", content=body, headers=headers)
+    if headers:
+        assert (
+            answer.status_code == 400 and "send JSON, with Content-Type: application/json" in answer.json()["message"]
+        )
+    else:
+        assert answer.status_code == 200, answer.text
+
+
+def test_texts_over_the_limit_of_tokens(served: Callable[..., str], model: MixLM, index: TokenIndex) -> None:
+    """Only what must be encoded counts: not what the index has, nor what was encoded of late."""
+    url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(tokens=50))
+
+    def ask(**body: Any) -> httpx.Response:
+        return httpx.post(f"{url}/v2/rerank", json={"query": "q", **body})
+
+    text = "a dog barks at the moon " * 5
+    answer = ask(documents=[text, text + "."])
+    assert answer.status_code == 413 and "over the limit of 50 a request" in answer.json()["message"]
+    assert ask(documents=[text]).status_code == ask(documents=[text + "."]).status_code == 200
+    assert ask(documents=[text, text + "."]).status_code == 200
+    assert ask(documents=[f"{text} {number}" for number in (1, 2)], document_ids=["d1", "d2"]).status_code == 200
+
+
 def test_an_api_key(served: Callable[..., str], model: MixLM) -> None:
     url = served(Catalogue({"tiny": model}, {}), api_key="secret")
     body = {"query": "q", "documents": ["a"]}
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}, {"Authorization": "Bearer"}):
-        assert httpx.post(f"{url}/v2/rerank", json=body, headers=headers).status_code == 401
-    assert httpx.post(f"{url}/v2/rerank", json=body, headers={"Authorization": "Bearer secret"}).status_code == 200
+        answer = httpx.post(f"{url}/v2/rerank", json=body, headers=headers)
+        assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
+    for given in ("Bearer secret", "bearer secret", "BEARER  secret"):
+        assert httpx.post(f"{url}/v2/rerank", json=body, headers={"Authorization": given}).status_code == 200
     assert httpx.get(f"{url}/health").status_code == 200
 
 
@@ -138,6 +211,7 @@ def test_a_full_queue(
         metrics(url, "mixlm_waiting_candidates 4.0")
         third = ask(url)
         assert third.status_code == 429 and int(third.headers["Retry-After"]) >= 1
+        assert "4 documents wait, and at most 4 may" in third.json()["message"]
         held.go.set()
         assert [answer.result().status_code for answer in taken] == [200, 200]
     assert "mixlm_refused_total 1.0" in metrics(url, "mixlm_waiting_candidates 0.0")
@@ -145,13 +219,49 @@ def test_a_full_queue(
 
 def test_a_deadline(served: Callable[..., str], held: Any, model: MixLM, index: TokenIndex) -> None:
     """Those that wait too long are told so in time: the ranker still holds the first one, and nobody waits for it."""
-    url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(seconds=3))
+    url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(waiting=4, seconds=3))
     with ThreadPoolExecutor(2) as pool:
         for late in pool.map(ask, [url] * 2):
-            assert late.status_code == 504 and "took longer than its deadline" in late.json()["message"]
+            assert late.status_code == 504 and "took longer than its deadline of 3 s" in late.json()["message"]
+    assert "mixlm_waiting_candidates 0.0" in httpx.get(f"{url}/metrics").text
+    assert ask(url).status_code == 504  # and not 429: the first one takes nobody's place
     held.go.set()
     while ask(url).status_code != 200:  # as soon as the ranker has let go
         time.sleep(0.01)
+
+
+def test_a_ranker_that_does_not_come_back_is_not_ready(
+    served: Callable[..., str], held: Any, model: MixLM, index: TokenIndex
+) -> None:
+    url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(seconds=1))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(ask, url)
+        assert held.begun.wait(60)
+        for path in ("ready", "health"):
+            while (answer := httpx.get(f"{url}/{path}")).status_code != 503:
+                time.sleep(0.01)
+            assert "no batch has returned for over 1 s" in answer.json()["message"]
+        held.go.set()
+        while httpx.get(f"{url}/ready").status_code != 200:
+            time.sleep(0.01)
+    assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_a_first_stage_that_takes_long_is_within_the_deadline(
+    served: Callable[..., str],
+    model: MixLM,
+    index: TokenIndex,
+    first_stage: FirstStage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(first_stage, "_search", lambda query, hits: go.wait() and [])
+    url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(seconds=0.5), first_stages={"docs": first_stage})
+    try:
+        answer = httpx.get(f"{url}/search", params={"q": "dog"}, timeout=60)
+        assert answer.status_code == 504 and "deadline of 0.5 s" in answer.json()["message"]
+    finally:
+        go.set()
 
 
 def test_a_store_that_does_not_answer(served: Callable[..., str], model: MixLM, index: TokenIndex) -> None:
@@ -186,15 +296,16 @@ def test_a_fault_of_ours_is_logged_and_told_without_its_details(
 
 def test_one_bad_request_does_not_spoil_the_batch_it_is_in(model: MixLM, index: TokenIndex) -> None:
     from mixlm_rerank.errors import MixLMError
-    from mixlm_rerank.serving.batching import _Job, _rerank
+    from mixlm_rerank.serving.batching import _Job, _Part, _rerank
     from mixlm_rerank.types import Candidate
 
     reranker = Reranker(model, index, missing="error")
 
-    def job(docid: str) -> _Job:
-        return _Job(reranker, "q", [Candidate(docid, 0.0)], answer=None)  # type: ignore[arg-type]
+    def part(docid: str) -> _Part:
+        hits = [Candidate(docid, 0.0)]
+        return _Part(_Job(reranker, "q", hits, [5], answer=None), hits)  # type: ignore[arg-type]
 
-    bad, first, second = _rerank([job("x"), job("d1"), job("d2")])
+    bad, first, second = _rerank([part("x"), part("d1"), part("d2")])
     assert isinstance(bad, MixLMError)
     assert [doc.docid for answer in (first, second) for doc in answer] == ["d1", "d2"]  # type: ignore[union-attr]
 
@@ -214,9 +325,11 @@ def test_ids_logs_and_metrics(
     lines = [json.loads(record.message) for record in caplog.records if record.name == "mixlm_rerank.access"]
     assert lines[-1].items() >= {"id": "r-1", "method": "GET", "path": "/nowhere", "status": 404}.items()
     page = httpx.get(f"{url}/metrics").text
-    assert 'mixlm_requests_total{path="/v2/rerank",status="200"} 1.0' in page
-    assert 'mixlm_requests_total{path="other",status="404"} 1.0' in page
-    assert "mixlm_missing_documents_total 1.0" in page and "mixlm_documents_total 2.0" in page
+    names = 'index="docs",model="tiny"'
+    assert f'mixlm_requests_total{{{names},path="/v2/rerank",status="200"}} 1.0' in page
+    assert f'mixlm_request_seconds_count{{{names},path="/v2/rerank"}} 1.0' in page
+    assert 'mixlm_requests_total{index="",model="",path="other",status="404"} 1.0' in page
+    assert f"mixlm_missing_documents_total{{{names}}} 1.0" in page and f"mixlm_documents_total{{{names}}} 2.0" in page
 
 
 def test_what_nobody_waits_for_is_not_ranked(
@@ -250,11 +363,11 @@ def test_what_nobody_waits_for_is_not_ranked(
         body = json.dumps({"query": "gone", "document_ids": ["d1"]}).encode()
         with leaving(body, len(body)):
             metrics(url, "mixlm_waiting_candidates 3.0")
-        metrics(url, 'status="499"} 1.0')
+        metrics(url, 'model="tiny",path="/v2/rerank",status="499"} 1.0')
         held.go.set()
         assert first.result().status_code == 200
     leaving(b"{", 100).close()
-    metrics(url, 'status="499"} 2.0')
+    metrics(url, 'model="",path="/v2/rerank",status="499"} 1.0')
     assert ask(url, "last").status_code == 200
     assert ranked == ["first", "last"]
     metrics(url, "mixlm_waiting_candidates 0.0")

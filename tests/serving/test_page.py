@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+
+from mixlm_rerank import MixLM, TokenIndex
+from mixlm_rerank.serving.catalogue import Catalogue
+from mixlm_rerank.serving.search import FirstStage
 
 pytestmark = pytest.mark.skipif(shutil.which("chromedriver") is None, reason="chromium-driver is not installed (apt)")
 
@@ -45,6 +49,34 @@ def test_a_query_shows_both_rankings(browser: Any, searched: str) -> None:
     browser.refresh()
     assert browser.find_element("css selector", "#reranked li")
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_one_hit_that_the_index_lacks(browser: Any, searched: str) -> None:
+    browser.get(f"{searched}/?q=zebra")
+    assert browser.find_element("css selector", "#reranked li .score").text == "not in the index"
+    assert browser.find_element("id", "said").text == "1 candidate"
+
+
+def test_under_an_api_key_it_asks_for_it(
+    browser: Any, served: Callable[..., str], model: MixLM, index: TokenIndex, first_stage: FirstStage
+) -> None:
+    """It shows no headings before it has anything to show, and the key in no link."""
+    stages = {"docs": first_stage}
+    url = served(Catalogue({"tiny": model}, {"docs": index}), first_stages=stages, api_key="secret")
+    browser.get(f"{url}/")
+    assert "no API key" in browser.find_element("css selector", "#said.error").text
+    assert not browser.find_element("css selector", ".columns").is_displayed()
+    browser.find_element("name", "key").send_keys("secret")
+    field = browser.find_element("name", "q")
+    field.send_keys("a dog")
+    field.submit()
+    assert browser.find_element("css selector", "#reranked li").is_displayed()
+    assert "q=a+dog" in browser.current_url and "secret" not in browser.current_url
+
+
+def test_the_documentation_is_drawn(browser: Any, url: str) -> None:
+    browser.get(f"{url}/docs")
+    assert "/v2/rerank" in browser.find_element("css selector", ".opblock-summary").text
 
 
 def test_texts_are_shown_as_text(browser: Any, searched: str) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,60 @@ def test_killed_under_load_it_serves_again(start: Callable[..., Any], served_fol
                 assert future.result().status_code == 200
     assert not TokenIndex.verify(served_folder[1], progress=False).damaged
     assert ask(start().url, ["d1"]).status_code == 200
+
+
+HANGS = """
+import threading
+from mixlm_rerank import Reranker
+from mixlm_rerank.serving import process
+Reranker.rerank_batch = lambda *arguments, **options: threading.Event().wait()
+process.SPARE_SECONDS = 0.5
+"""
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]])
+def test_it_ends_though_the_ranker_hangs(
+    start: Callable[..., Any], served_folder: tuple[Path, Path], metrics: Callable[..., str], signals: list[int]
+) -> None:
+    """By itself after a while, immediately at a second signal."""
+    served = start(served_folder[1], "--deadline", "1" if len(signals) == 1 else "200", first=HANGS)
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(ask, served.url, ["d1"])
+        if len(signals) == 1:
+            assert hanging.result().status_code == 504
+        else:
+            metrics(served.url, "mixlm_waiting_candidates 1.0")
+        for number, each in enumerate(signals):
+            while number and "Waiting for connections to close" not in served.err.read_text():
+                time.sleep(0.01)
+            served.process.send_signal(each)
+        assert served.process.wait() == (1 if len(signals) == 1 else 128 + signals[-1])
+
+
+def test_connections_have_limits(start: Callable[..., Any], served_folder: tuple[Path, Path]) -> None:
+    """Of their number; and of the time without a request: half a header, a body that drips on after the refusal."""
+    limits = "from mixlm_rerank.serving import process; process.CONNECTIONS, process.KEEP_ALIVE_SECONDS = 10, 0.1"
+    served = start(served_folder[1], "--deadline", "0.5", "--max-body", "1", first=limits)
+    address = "127.0.0.1", int(served.url.rpartition(":")[2])
+    with ExitStack() as stack:
+        half, drips = (stack.enter_context(socket.create_connection(address)) for _ in range(2))
+        half.sendall(b"POST /v2/rerank HTTP/1.1\r\nHost")
+        drips.sendall(b"POST /v2/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
+        assert drips.recv(10_000).startswith(b"HTTP/1.1 413")
+        with pytest.raises(OSError):
+            while True:
+                drips.sendall(b" ")
+                time.sleep(0.01)
+        with suppress(ConnectionResetError):
+            assert half.recv(100) == b""
+        for _ in range(10):
+            stack.enter_context(socket.create_connection(address))
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{served.url}/ready")
+    while True:
+        with suppress(httpx.TransportError):
+            assert httpx.get(f"{served.url}/ready").status_code == 200
+            break
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,39 @@ def test_missing_documents(post: Post) -> None:
     assert without.status_code == 404 and "no text was given to encode" in without.json()["message"]
 
 
+def test_a_missing_document_has_no_score_that_one_could_take_for_one(post: Post) -> None:
+    """0 beside ``missing``, and as log-odds below all that there are."""
+    for given in ({"document_ids": ["x", "d1"]}, {"documents": [" ", "a dog"]}):
+        raw = post(query=QUERY, raw_scores=True, **given).json()["results"]
+        assert [result["relevance_score"] < -10_000 for result in raw] == [False, True] and raw[1]["missing"]
+        plain = post(query=QUERY, **given).json()["results"]
+        assert plain[1]["relevance_score"] == 0 and plain[1]["missing"] and "missing" not in plain[0]
+
+
+def test_passages_of_a_docid_that_the_index_lacks_are_each_read(post: Post, model: MixLM) -> None:
+    texts = ["a dog barks at the moon", "cats sleep all day"]
+    found = ranking(post(query=QUERY, documents=texts, document_ids=["n", "n"], raw_scores=True))
+    for place, score in found:
+        (alone,) = Reranker(model).rerank(QUERY, [Candidate("d", 0.0, texts[place])])
+        assert score == pytest.approx(alone.score, abs=1e-4)
+    assert sorted(place for place, _ in found) == [0, 1]
+
+
+def test_fields_of_objects_are_read_in_the_order_asked_for(post: Post, documents: list[Document]) -> None:
+    """As Cohere's older clients name them; title and text as an index reads them."""
+    objects = [{"title": document.title or None, "body": document.text} for document in documents]
+    found = ranking(post(query=QUERY, documents=objects, rank_fields=["title", "body"]))
+    assert found == ranking(post(query=QUERY, documents=[document.content for document in documents]))
+
+
+def test_of_a_text_made_to_hold_us_up_the_beginning_is_read(post: Post, model: MixLM) -> None:
+    """Tokenizers read all that they are given."""
+    text = "a dog barks at the moon " * 400_000
+    (whole,) = ranking(post(query=QUERY, documents=[text], raw_scores=True))
+    (doc,) = Reranker(model).rerank(QUERY, [Candidate("d", 0.0, text[:10_000])])
+    assert whole[1] == pytest.approx(doc.score, abs=1e-4)
+
+
 def test_a_docid_twice_has_one_score(post: Post) -> None:
     """Passages of one document."""
     results = post(query=QUERY, document_ids=["d1", "d2", "d1"]).json()["results"]

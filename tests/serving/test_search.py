@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
 
 import httpx
 import pytest
 
 from mixlm_rerank import MixLM, Reranker, TokenIndex
+from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.search import SNIPPET, FirstStage
 
 
@@ -35,6 +38,25 @@ def test_odd_queries(searched: str) -> None:
     assert httpx.get(f"{searched}/search", params={"q": "dog", "hits": 0}).status_code == 422
     (found,) = httpx.get(f"{searched}/search", params={"q": "zebra"}).json()["reranked"]
     assert len(found["text"]) <= SNIPPET + 2 and found["text"].endswith(" …")
+
+
+def test_hits_that_the_index_lacks_have_no_score(searched: str) -> None:
+    """The text "long" is in the first stage's index alone."""
+    (found,) = httpx.get(f"{searched}/search", params={"q": "zebra"}).json()["reranked"]
+    assert found["docid"] == "long" and found["score"] is None
+
+
+def test_the_documentation_needs_nothing_from_elsewhere(
+    served: Callable[..., str], model: MixLM, index: TokenIndex
+) -> None:
+    """Also under an API key."""
+    url = served(Catalogue({"tiny": model}, {"docs": index}), api_key="secret")
+    page = httpx.get(f"{url}/docs").text
+    asked = [each for each in re.findall(r"""(?:src|href)=["\']([^"\']*)""", page) if not each.startswith("data:")]
+    assert len(asked) == 2 and all(each.startswith("/") for each in asked), asked
+    assert all(len(httpx.get(url + each).raise_for_status().content) > 10_000 for each in asked)
+    described = httpx.get(f"{url}/openapi.json").json()
+    assert "HTTPBearer" in described["components"]["securitySchemes"]
 
 
 def test_the_page_needs_nothing_from_elsewhere(searched: str, url: str) -> None:
