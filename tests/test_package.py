@@ -17,10 +17,11 @@ LAYERS = {
     "errors": set(),
     "types": set(),
     "progress": set(),
-    "model": {"errors", "types", "progress"},
+    "folders": {"errors"},
+    "model": {"errors", "types", "progress", "folders"},
     "data": {"errors", "types"},
     "scoring": {"model", "errors", "types", "progress"},
-    "index": {"model", "errors", "types", "progress"},
+    "index": {"model", "errors", "types", "progress", "folders"},
     "candidates": {"errors", "types"},
     "minilm": set(),
     "ranking": {"types"},
@@ -30,11 +31,11 @@ LAYERS = {
         *("eval", "integrations", "reranker", "ranking", "scoring", "index", "model"),
         *("data", "errors", "minilm", "types", "progress"),
     },
-    "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress"},
+    "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress", "folders"},
     "serving": {"integrations", "reranker", "scoring", "ranking", "index", "model", "errors", "types"},
     "integrations": {
         *("integrations", "data", "reranker", "ranking", "texts", "index", "model"),
-        *("errors", "types", "progress"),
+        *("errors", "types", "progress", "folders"),
     },
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..folders import replacing
 from ..progress import progress_bar
 from .local import LocalStore, writing
 from .lock import held_still
 from .plan import DOCID_MAP_BYTES, check_room
-from .writer import open_complete, open_to_write, refuse_strangers
+from .writer import open_complete, open_to_write
 
 __all__ = ["compact", "copy"]
 
@@ -42,13 +42,9 @@ def copy(folder: Path, target: Path, *, progress: bool) -> None:
     """See :meth:`TokenIndex.copy`."""
     if target.exists():
         raise InputError(f"{target} exists already: choose a new folder for the copy")
-    draft = target.with_name(f"{target.name}.copying")
-    with held_still(folder):
+    with writing(target, 0), held_still(folder), replacing(target) as draft:
         store = open_complete(folder)
         check_room(_size(store, len(store)), target)
-        if draft.exists():  # of a copy that was killed
-            refuse_strangers(draft, index=True)
-            shutil.rmtree(draft)
         there = LocalStore.create(draft, replace(store.manifest, complete=False))
         with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
             for keys, entries in store.scan(WINDOW):
@@ -56,7 +52,6 @@ def copy(folder: Path, target: Path, *, progress: bool) -> None:
                 there.append_records(keys, contents, store.records(entries["row"]))
                 bar.update(len(keys))
         there.finish()
-    draft.rename(target)
 
 
 def _live_rows(store: LocalStore) -> NDArray[np.int64]:

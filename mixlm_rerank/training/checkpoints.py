@@ -14,6 +14,7 @@ import torch
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.folders import replacing
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.processes import once, processes
 
@@ -42,15 +43,13 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def save_whole(folder: Path, write: Callable[[Path], object]) -> None:
-    """``write(draft)`` fills a folder that then becomes ``folder``: a kill leaves none that is half there. Of several
-    processes the first one writes.
+    """``write(draft)`` fills a folder that then becomes ``folder``: see :func:`replacing`. Of several processes the first
+    one writes.
     """
 
     def save() -> None:
-        draft = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(draft, ignore_errors=True)
-        write(draft)
-        draft.replace(folder)
+        with replacing(folder) as draft:
+            write(draft)
 
     once(save)
 

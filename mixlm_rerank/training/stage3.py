@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -190,9 +189,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Measure the start. After a kill: forget what came after the checkpoint, and measure that if it was not."""
-        path, draft, best = self._folder / DEVELOPMENT, self._folder / f"{BEST}.new", self._folder / BEST
-        if state.is_world_process_zero and draft.is_dir() and not best.is_dir():  # killed while replacing it
-            draft.rename(best)
+        path = self._folder / DEVELOPMENT
         if state.global_step and path.is_file():
             rows = json.loads(path.read_text(encoding="utf-8"))
             self._measured = {int(step): row for step, row in rows.items() if int(step) <= state.global_step}
@@ -227,12 +224,9 @@ class _Watch(TrainerCallback):
         values = {at: row[self._choose_by] for at, row in self._measured.items()}
         if values[step] < max(values.values()):
             return
-        draft, best = self._folder / f"{BEST}.new", self._folder / BEST
         name = self._model.name
-        self._model.save_pretrained(draft)
+        self._model.save_pretrained(self._folder / BEST)
         self._model.name = name
-        shutil.rmtree(best, ignore_errors=True)
-        draft.rename(best)
 
 
 def _prepare(model: MixLM, options: JointOptions) -> None:
