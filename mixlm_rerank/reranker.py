@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .arguments import whole_number
 from .candidates import as_candidates
 from .errors import InputError, MissingDocuments
-from .index import Quantiser, TokenStore
+from .index import Quantiser, TokenStore, open_store
 from .model import MixLM
 from .progress import progress_bar
 from .ranking import interpolated, ranked, verified
@@ -32,8 +34,8 @@ class Reranker:
 
     Args:
         model: the MixLM.
-        index: a token index that this model's item encoder built. ``None``: there is none, and every document's text is
-            encoded on the fly (the latest 4,096 are kept).
+        index: a token index that this model's item encoder built, or its folder or Redis URL. ``None``: there is none,
+            and every document's text is encoded on the fly (the latest 4,096 are kept).
         missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``, the
             default with an index: keep them below all others, in first-stage order. ``"encode"``, the default without
             one: encode their text now (a candidate's own ``text``, or from ``texts``); a text without a word is last.
@@ -53,7 +55,7 @@ class Reranker:
     def __init__(
         self,
         model: MixLM,
-        index: TokenStore | None = None,
+        index: TokenStore | str | Path | None = None,
         *,
         missing: Missing | None = None,
         texts: Texts | None = None,
@@ -63,12 +65,12 @@ class Reranker:
         scorer: Scorer | None = None,
     ) -> None:
         missing = missing or ("encode" if index is None else "last")
-        index = NoIndex(model) if index is None else index  # an empty index is one too
+        index = NoIndex(model) if index is None else open_store(index)  # an empty index is one too
         if missing not in ("error", "encode", "last"):
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
         if not 0 <= first_stage_weight <= 1:
             raise InputError(f"first_stage_weight must lie between 0 and 1, not {first_stage_weight}")
-        if verify_top < 0:
+        if whole_number(verify_top, "verify_top") < 0:
             raise InputError(f"verify_top must not be negative, not {verify_top}")
         index.manifest.check_model(model, str(index))
         self.model = model
@@ -109,7 +111,7 @@ class Reranker:
 
         ``queries`` and ``hits`` are keyed by qid; the result has the keys of ``hits``, in its order.
         """
-        if top_k is not None and top_k < 1:
+        if top_k is not None and whole_number(top_k, "top_k") < 1:
             raise InputError(f"top_k must be at least 1, not {top_k}")
         jobs = [_Job(qid, _text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
         results: dict[str, list[ScoredDoc]] = {}

@@ -31,8 +31,8 @@ class NoIndex:
     """A token store that holds nothing; what is encoded beside it is quantised as in an index by default."""
 
     def __init__(self, model: MixLM) -> None:
-        self._quantiser = Quantiser("int8", model.config.tokens, model.item_encoder.hidden_size)
-        self.manifest = new_manifest(model, self._quantiser, "none")
+        self.manifest = new_manifest(model, "int8", "none")
+        self._quantiser = self.manifest.quantiser
 
     def __str__(self) -> str:
         return "no index"
@@ -60,7 +60,8 @@ class OnTheFly:
         held = {key: record for key in keys if (record := self._cache.pop(key, None)) is not None}
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
         if new:
-            held.update(zip(new, self._quantiser.pack(self._model.encode(list(new.values()))), strict=True))
+            packed = self._quantiser.pack(self._model.encode(list(new.values())))
+            held.update(zip(new, map(np.copy, packed), strict=True))  # a row alone would keep its whole batch in memory
         self._cache.update(held)
         while len(self._cache) > CACHED_DOCUMENTS:
             self._cache.popitem(last=False)

@@ -17,6 +17,7 @@ from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_docum
 
 if TYPE_CHECKING:
     from ..index import TokenIndex
+    from ..index.token_index import IndexInfo
     from ..index.updates import Changes
 
 __all__ = ["app"]
@@ -37,6 +38,9 @@ def build(
     model: Model = "default",
     precision: Annotated[str, typer.Option(help="Of the stored tokens: int8, float16 or float32.")] = "int8",
     skip_empty: SkipEmpty = False,
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Split long documents; each is ranked by its best passage.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: on many cores, GPUs, machines.")] = "local",
     shards: Annotated[str | None, typer.Option(help="Ray: folder or URL that all workers reach.")] = None,
     workers: Annotated[int | None, typer.Option(help="Ray: how many; by default all GPUs or cores.", min=1)] = None,
@@ -56,12 +60,16 @@ def build(
             precision=precision,
             corpus=corpus,
             skip_empty=skip_empty,
+            passages=passages,
             progress=not quiet,
             engine=engine,  # type: ignore[arg-type]  # checked there
             shards=shards,
             workers=workers,
         )
-    _say(f"{folder}: {len(index):,} documents, {index.info().bytes / 1e6:,.1f} MB")
+    found = index.info()
+    _say(f"{folder}: {found.documents:,} documents{_passages(found)}, {found.bytes / 1e6:,.1f} MB")
+    if found.cut:
+        _say(f"{_cut(found)}. To read all of them: index build --passages")
 
 
 @app.command("info")
@@ -76,7 +84,8 @@ def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="F
     manifest = found.manifest
     dead = f"; {found.dead:,} dead records (index compact)" if found.dead else ""
     rows = {
-        "documents": f"{found.documents:,}{dead}",
+        "documents": f"{found.documents:,}{_passages(found)}{dead}",
+        "read": "unknown: an earlier version built it" if found.cut is None else _cut(found),
         "size": f"{found.bytes / 1e6:,.1f} MB, {found.bytes_per_document:,.0f} bytes a document",
         "tokens": f"{manifest.tokens} a document, {manifest.dim} dimensions, {manifest.precision}",
         "item encoder": f"{manifest.fingerprint} ({manifest.model})",
@@ -240,6 +249,19 @@ def push(
 
     with _interruptible(url):
         _say(f"{url}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
+
+
+def _passages(found: IndexInfo) -> str:
+    return f" in {found.records:,} passages" if found.manifest.passages else ""
+
+
+def _cut(found: IndexInfo) -> str:
+    if not found.cut:
+        return "all of every document"
+    return (
+        f"{found.cut:,} documents are longer than {found.manifest.text_tokens} tokens and were cut: "
+        f"{found.share_read:.0%} of their tokens were read"
+    )
 
 
 def _write(

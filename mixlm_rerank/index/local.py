@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from ..errors import IndexDamaged, InputError
 from ..types import Document
-from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, content_hash, entries_of, key_of
+from .entries import ABSENT, MAX_KEY_BYTES, STORED, Packed, content_hash, key_of, moved, rows_of, unpacked
 from .environment import Environment, Pairs, Stored, create_environment
-from .manifest import Manifest
+from .manifest import FORMAT_2, Manifest
 from .protocol import Fetched
-from .quantiser import Quantiser
 from .segments import Segments
 
 __all__ = ["LocalStore", "check_there", "writing"]
@@ -41,7 +40,7 @@ class LocalStore:
         self.folder = folder
         environment = Environment(folder)
         self.manifest = _manifest(environment, folder)
-        self.quantiser = Quantiser(self.manifest.precision, self.manifest.tokens, self.manifest.dim)
+        self.quantiser = self.manifest.quantiser
         self._view = environment, self._segments(environment, _number(environment, b"generation"))
         while whole:
             try:
@@ -63,7 +62,7 @@ class LocalStore:
 
     @property
     def rows(self) -> int:
-        """Committed rows: documents ever written since the last compaction."""
+        """Committed rows: records ever written since the last compaction."""
         return _number(self._view[0], b"rows")
 
     def __len__(self) -> int:
@@ -80,23 +79,34 @@ class LocalStore:
         """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there."""
         return self._look_up(docids)[0]
 
-    def holds(self, document: Document, row: int) -> bool:
-        """Whether this very document, with this text, is the one in ``row``."""
-        entry = self.entries([document.docid])[0]
-        return bool(entry["row"] == row and entry["content"].tobytes() == content_hash(document))
+    def counts(self, entries: NDArray[np.void]) -> NDArray[np.int64]:
+        """How many records each document has: int64 [n]; 0 for one that is absent."""
+        found = (entries["row"] >= 0).astype(np.int64)
+        return found + entries["more"] if self.manifest.passages else found
+
+    def held_at(self, document: Document, row: int) -> int:
+        """How many records from ``row`` on are of this very document, with this text."""
+        entries = self.entries([document.docid])
+        same = entries["row"][0] == row and entries["content"][0].tobytes() == content_hash(document)
+        return int(self.counts(entries)[0]) if same else 0
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`."""
         entries, segments = self._look_up(docids)
         while True:
-            found = entries["row"] >= 0
+            counts = self.counts(entries)
             try:
-                return Fetched(self.quantiser.unpack(segments.read(entries["row"][found]), tokens), found)
+                records = segments.read(rows_of(entries["row"], counts))
+                return Fetched(self.quantiser.unpack(records, tokens), counts > 0, counts)
             except IndexDamaged:
                 entries, now = self._look_up(docids)
                 if now is segments:
                     raise
                 segments = now  # a compaction deleted what was not mapped yet
+
+    def window(self, records: int) -> int:
+        """How many documents have about so many records."""
+        return max(1, records * len(self) // max(1, self.rows))
 
     def scan(self, window: int) -> Iterator[tuple[list[bytes], NDArray[np.void]]]:
         """All keys and entries, in the order of keys, in windows. Only under the writer's lock is it one state."""
@@ -121,26 +131,29 @@ class LocalStore:
         """Which of these rows lie within the files: int64 [n] -> bool [n]."""
         return self._view[1].held(rows)
 
-    def append(self, documents: Sequence[Document], tokens: NDArray[np.float32]) -> None:
+    def packed(self, keys: Sequence[bytes], entries: NDArray[np.void]) -> Packed:
+        """Documents as they are stored. Raises IndexDamaged if a record is gone."""
+        counts = self.counts(entries)
+        unread = np.zeros_like(counts) if self.manifest.passages else entries["more"]
+        contents = [content.tobytes() for content in entries["content"]]
+        return Packed(keys, contents, self.records(rows_of(entries["row"], counts)), counts, unread)
+
+    def append(self, documents: Packed) -> None:
         """Write documents, new ones or new states of old ones, and commit them: all of them or, after a crash, none.
 
         Raises InputError if the disk is full; what was committed before stays.
         """
-        keys = [key_of(document.docid) for document in documents]
-        self.append_records(keys, [content_hash(document) for document in documents], self.quantiser.pack(tokens))
-
-    def append_records(self, keys: Sequence[bytes], contents: Sequence[bytes], records: NDArray[np.uint8]) -> None:
-        """:meth:`append` of what is packed already."""
+        if self.manifest.format_version == FORMAT_2:
+            documents = replace(documents, unread=np.zeros_like(documents.unread))
         environment, segments = self._view
         first = self.rows
-        entries = entries_of(keys, contents, records, first)
-        pairs = [(key, entry.tobytes()) for key, entry in zip(keys, entries, strict=True)]
+        pairs = documents.pairs(first)
         with writing(self.folder, len(self)):
-            segments.append(first, records)
+            segments.append(first, documents.records)
             with environment.transaction(write=True) as transaction:
                 with transaction.cursor(environment.docs) as cursor:
                     cursor.putmulti(sorted(pairs))
-                transaction.put(b"rows", str(first + len(keys)).encode(), db=environment.meta)
+                transaction.put(b"rows", str(first + len(documents.records)).encode(), db=environment.meta)
 
     def remove(self, keys: Sequence[bytes]) -> None:
         """Forget these documents, all at once. Their records stay on disk until the next compaction."""
@@ -180,9 +193,7 @@ class LocalStore:
         with writing(self.folder, len(self)), environment.transaction(write=True) as transaction:
             with transaction.cursor(environment.docs) as cursor:
                 for key, value in cursor:
-                    entry = np.frombuffer(value, dtype=ENTRY).copy()
-                    entry["row"] = np.searchsorted(rows, entry["row"])
-                    cursor.put(key, entry.tobytes())
+                    cursor.put(key, moved(value, rows))
             transaction.put(b"generation", str(segments.generation).encode(), db=environment.meta)
             transaction.put(b"rows", str(len(rows)).encode(), db=environment.meta)
         self._view = environment, segments
@@ -250,9 +261,9 @@ def _number(environment: Environment, key: bytes) -> int:
 def _entries(values: Sequence[Stored], folder: Path) -> NDArray[np.void]:
     """Values of the docid map as entries [n]."""
     joined = b"".join(values)
-    if len(joined) != len(values) * ENTRY.itemsize:
+    if len(joined) != len(values) * STORED.itemsize:
         raise IndexDamaged(f"the docid map in {folder} is damaged: restore it, or rebuild the index")
-    return np.frombuffer(joined, dtype=ENTRY)
+    return unpacked(joined)
 
 
 def _first(cursor: lmdb.Cursor, count: int) -> Pairs:
@@ -269,7 +280,9 @@ def writing(folder: Path, safe: int) -> Iterator[None]:
     try:
         yield
     except (OSError, lmdb.Error) as error:
+        cramped = isinstance(error, lmdb.MapFullError | lmdb.MemoryError)
+        why = "address space limited (ulimit -v)?" if cramped else "disk full?"
         raise InputError(
-            f"cannot write to {folder} ({error}): disk full? {safe} documents are safe in it; make room and "
+            f"cannot write to {folder} ({error}): {why} {safe} documents are safe in it; make room and "
             "run the same command again to go on"
         ) from None

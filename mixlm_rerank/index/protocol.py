@@ -19,12 +19,15 @@ class Fetched:
     """Embedding tokens of some docids.
 
     Attributes:
-        tokens: float32 [m, k, d], of the documents that were found, in the order asked for.
-        found: bool [n], one for each docid asked for; ``found.sum() == m``.
+        tokens: float32 [m, k, d], of the documents that were found, in the order asked for; those of a document's
+            passages one after the other.
+        found: bool [n], one for each docid asked for.
+        counts: int64 [n], how many of the m belong to each docid. ``None``: one to each that was found.
     """
 
     tokens: NDArray[np.float32]
     found: NDArray[np.bool_]
+    counts: NDArray[np.int64] | None = None
 
 
 class TokenStore(Protocol):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import whole_number
 from ..errors import InputError
 
 __all__ = ["PRECISIONS", "Quantiser"]
@@ -71,7 +72,7 @@ class Quantiser:
         Raises InputError for a budget that the records do not hold.
         """
         n, k = len(records), self.tokens if tokens is None else tokens
-        if not 1 <= k <= self.tokens:
+        if not 1 <= whole_number(k, "tokens") <= self.tokens:
             raise InputError(f"a budget of {k} tokens is not possible: the index holds {self.tokens} a document")
         skip = self.tokens - k
         if self.precision != "int8":

@@ -34,7 +34,7 @@ def open_complete(folder: Path) -> LocalStore:
     """Raises InputError if it is half built."""
     store = LocalStore(folder)
     if not store.manifest.complete:
-        raise InputError(f"{folder} is half built ({store.rows} documents): finish it with the command that began it")
+        raise InputError(f"{folder} is half built ({len(store)} documents): finish it with the command that began it")
     return store
 
 

@@ -43,9 +43,7 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def save_whole(folder: Path, write: Callable[[Path], object]) -> None:
-    """``write(draft)`` fills a folder that then becomes ``folder``: see :func:`replacing`. Of several processes the first
-    one writes.
-    """
+    """``write(draft)`` fills a folder that then becomes ``folder`` (see :func:`replacing`), in one of the processes."""
 
     def save() -> None:
         with replacing(folder) as draft:

@@ -18,7 +18,8 @@ import torch
 
 from mixlm_rerank import Document, TokenIndex
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.index import Quantiser, ray_build
+from mixlm_rerank.index import ray_build
+from mixlm_rerank.index.builder import new_manifest
 from mixlm_rerank.index.shards import Shards
 
 ray = pytest.importorskip("ray")
@@ -113,7 +114,7 @@ def test_a_second_try_of_a_worker_finds_its_work_done(
     shards.prepare(ray_build.OWN)
     counts, waiting = ray_build._staged(DOCUMENTS, shards, b"", False)
     assert (len(counts), waiting) == (8, list(counts))
-    worker = ray_build._Encoder(model, shards.url, Quantiser("int8", 4, 64))
+    worker = ray_build._Encoder(model, shards.url, new_manifest(model, "int8", "CORPUS"))
     batch = {"name": np.array(waiting[:1])}
     for _ in range(2):
         assert worker(batch)["name"].tolist() == waiting[:1]
