@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
-from ..types import Document
+from ..errors import InputError, MixLMError
 from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
 
 if TYPE_CHECKING:
-    from ..index import TokenIndex
     from ..index.token_index import IndexInfo
     from ..index.updates import Changes
 
@@ -108,8 +106,7 @@ def add(
     """Add documents. One that is there already with another text is refused."""
     from ..index import TokenIndex
 
-    index = TokenIndex(folder)
-    _write(index.add, index, open_documents(corpus), model, device, offline, skip_empty, quiet)
+    _write(TokenIndex.add, folder, corpus, model, device, offline, skip_empty, quiet)
 
 
 @app.command("replace")
@@ -125,8 +122,7 @@ def replace(
     """Write documents whether they are there or not. Only new and changed texts are encoded."""
     from ..index import TokenIndex
 
-    index = TokenIndex(folder)
-    _write(index.replace, index, open_documents(corpus), model, device, offline, skip_empty, quiet)
+    _write(TokenIndex.replace, folder, corpus, model, device, offline, skip_empty, quiet)
 
 
 @app.command("delete")
@@ -160,14 +156,14 @@ def sync(
     """Make the index hold this corpus: encode what is new or changed, delete what is gone."""
     from ..index import TokenIndex
 
-    index, documents = TokenIndex(folder), open_documents(corpus)
-    changes = index.compare(documents, skip_empty=skip_empty)
+    index = TokenIndex(folder)
+    changes = index.compare(open_documents(corpus), skip_empty=skip_empty)
     if dry_run:
         typer.echo(f"{folder}: {changes}")
         return
     if 2 * changes.deleted > len(index) and not yes:
         raise InputError(f"most of {folder} would be deleted ({changes}): if {corpus} is the right corpus, add --yes")
-    _write(index.sync, index, documents, model, device, offline, skip_empty, quiet)
+    _write(TokenIndex.sync, folder, corpus, model, device, offline, skip_empty, quiet)
 
 
 @app.command("compact")
@@ -266,8 +262,8 @@ def _cut(found: IndexInfo) -> str:
 
 def _write(
     update: Callable[..., Changes],
-    index: TokenIndex,
-    documents: Iterable[Document],
+    folder: Path,
+    corpus: str,
     model: str | None,
     device: str | None,
     offline: bool,
@@ -275,9 +271,12 @@ def _write(
     quiet: bool,
 ) -> None:
     """Add, replace or sync, with the model that built the index unless another is named."""
-    with _interruptible(index.path):
+    from ..index import TokenIndex
+
+    index, documents = TokenIndex(folder), open_documents(corpus)
+    with _interruptible(folder):
         encoder = load_model(model or index.manifest.model, device, offline=offline)
-        _say(f"{index.path}: {update(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+        _say(f"{folder}: {update(index, documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
 
 
 def _say(text: str) -> None:
@@ -285,9 +284,20 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _interruptible(folder: Path | str) -> Iterator[None]:
+def _interruptible(place: Path | str) -> Iterator[None]:
+    """``place``: a folder, or a URL."""
     try:
         yield
     except KeyboardInterrupt:
-        _say(f"interrupted: run the same command again to go on; what {folder} holds is safe")
+        safe = f"what {place} holds is safe" if isinstance(place, str) else f"{_committed(place):,} documents are safe"
+        _say(f"interrupted: {safe}; run the same command again to go on")
         raise typer.Exit(130) from None
+
+
+def _committed(folder: Path) -> int:
+    from ..index.local import LocalStore
+
+    try:
+        return len(LocalStore(folder))
+    except MixLMError:
+        return 0

@@ -3,7 +3,17 @@
 from .entries import content_hash
 from .protocol import Fetched, TokenStore
 from .quantiser import Quantiser
+from .reading import Reader
 from .redis_store import RedisTokenStore
 from .token_index import TokenIndex, open_store
 
-__all__ = ["Fetched", "Quantiser", "RedisTokenStore", "TokenIndex", "TokenStore", "content_hash", "open_store"]
+__all__ = [
+    "Fetched",
+    "Quantiser",
+    "Reader",
+    "RedisTokenStore",
+    "TokenIndex",
+    "TokenStore",
+    "content_hash",
+    "open_store",
+]

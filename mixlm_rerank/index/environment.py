@@ -120,7 +120,9 @@ class _Handle:
                 self.docs = env.open_db(b"docs", create=False)
                 env.reader_check()  # forget readers that died
         except lmdb.MemoryError:
-            raise InputError(f"no address space for the docid map in {self.folder}: raise its limit (ulimit -v)") from None
+            raise InputError(
+                f"no address space for the docid map in {self.folder}: raise its limit (ulimit -v)"
+            ) from None
         except lmdb.NotFoundError:
             raise IndexDamaged(f"{self.folder} is not a token index: data.mdb holds something else") from None
         except lmdb.Error as error:

@@ -29,6 +29,11 @@ class Fetched:
     found: NDArray[np.bool_]
     counts: NDArray[np.int64] | None = None
 
+    @property
+    def passages(self) -> NDArray[np.int64]:
+        """How many of the tokens' m belong to each docid: int64 [n]."""
+        return self.found.astype(np.int64) if self.counts is None else self.counts
+
 
 class TokenStore(Protocol):
     """A read view of a token index: a local folder, a shared cache. ``str(store)`` names it in messages."""

@@ -114,7 +114,7 @@ class Segments:
                 ) from None
             except OSError as error:
                 raise InputError(
-                    f"cannot read {self._path(segment)} ({error.strerror}): may this user read it? Is the address space "
+                    f"cannot read {self._path(segment)} ({error.strerror}): may this user read it? Is address space "
                     "limited (ulimit -v)?"
                 ) from None
             if self._moved():
