@@ -16,7 +16,7 @@ __all__ = ["Encoder"]
 
 RECORDS = 2048  # of a part at most: they are in memory together
 SECONDS = 30.0  # of a part, about: what an interruption costs
-FIRST_TOKENS = 4096  # of the first part, by which the next one is measured
+FIRST_TOKENS = 1024  # of the first part, by which the next one is measured
 
 
 class Encoder:

@@ -37,7 +37,7 @@ class LocalStore:
 
     def __init__(self, folder: Path, *, whole: bool = True) -> None:
         check_there(folder)
-        self.folder = folder
+        self.folder = folder = folder.absolute()  # it outlives a change of the working directory
         environment = Environment(folder)
         self.manifest = _manifest(environment, folder)
         self.quantiser = self.manifest.quantiser

@@ -102,25 +102,27 @@ def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:
         left = len(spans) - begin
         end = begin + -(-left // -(-left // size))
         if end < len(spans):
-            end = _boundary(text, spans, begin, end)
+            end = _boundary(text, spans, begin, end, min(begin + size, len(spans) - 1))
         stop = spans[end][0] if end < len(spans) else len(text)
         pieces.append(text[start:stop].strip())
         start, begin = stop, end
     return [piece for piece in pieces if piece]
 
 
-def _boundary(text: str, spans: Sequence[tuple[int, int]], begin: int, end: int) -> int:
-    """The last token up to ``end``, but not before the middle, that begins a sentence, else a word."""
-    word = None
-    for token in range(end, begin + (end - begin) // 2, -1):
-        last = text[spans[token - 1][1] - 1 : spans[token - 1][1]]
+def _boundary(text: str, spans: Sequence[tuple[int, int]], begin: int, wanted: int, last: int) -> int:
+    """The token up to ``last`` that begins a sentence, nearest to ``wanted``; else the word before it; else itself."""
+    sentences, words = [], []
+    for token in range(begin + (wanted - begin) // 2 + 1, last + 1):
+        before = text[spans[token - 1][1] - 1 : spans[token - 1][1]]
         between = text[spans[token - 1][1] : spans[token][0] + 1]  # some tokens begin with their blank
         blank = any(map(str.isspace, between))
-        if "\n" in between or (last in SENTENCE_ENDS and (blank or last > "\x7f")):
-            return token
-        if blank and word is None:
-            word = token
-    return word or end
+        if "\n" in between or (before in SENTENCE_ENDS and (blank or before > "\x7f")):
+            sentences.append(token)
+        elif blank and token <= wanted:
+            words.append(token)
+    if sentences:
+        return min(sentences, key=lambda token: abs(token - wanted))
+    return words[-1] if words else wanted
 
 
 def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -74,8 +74,8 @@ class TokenIndex:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()  # it outlives a change of the working directory
-        self._store = LocalStore(self.path)
+        self._store = LocalStore(Path(path))
+        self.path = self._store.folder
         if not self._store.manifest.complete:
             raise IndexDamaged(
                 f"{self.path} is half built ({len(self._store)} documents). Finish it with the command that began it: "
