@@ -122,6 +122,25 @@ def test_a_second_try_of_a_worker_finds_its_work_done(
     assert ray_build._staged(DOCUMENTS, shards, b"", False)[1] == waiting[1:]
 
 
+def test_workers_read_passages_as_a_local_build_does(
+    tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch, contents: Any
+) -> None:
+    """Titles, which stand before every passage, travel apart from texts."""
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
+    model = tiny("bert", tokens=4)
+    documents = [Document(f"d{n}", f"text number {n}. " * n, "\ud800 title" * (n % 2)) for n in range(1, 13)]
+    index = TokenIndex.build(documents, model, tmp_path / "local", passages=True, progress=False)
+    shards = Shards(str(tmp_path / "shards"))
+    shards.prepare(ray_build.OWN)
+    counts, waiting = ray_build._staged(documents, shards, b"", False)
+    worker = ray_build._Encoder(model, shards.url, index.manifest)
+    assert worker({"name": np.array(waiting)})["error"].tolist() == [""] * 3
+    shards.finish(index.manifest, list(counts), 12)
+    TokenIndex.import_from(shards.url, tmp_path / "there", progress=False)
+    assert contents(tmp_path / "there", documents) == contents(tmp_path / "local", documents)
+    assert index.info().records > 20
+
+
 def test_files_of_others_are_neither_mixed_with_nor_deleted(tmp_path: Path, tiny: Any) -> None:
     """An export, or notes, where the shards would go."""
     model = tiny("bert", tokens=4)
