@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from subprocess import SubprocessError
 from typing import Any
 
-from mixlm_rerank.arguments import strings
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.types import Candidate, ScoredDoc
 
@@ -65,7 +64,7 @@ def _prepared(
         raise InputError(
             f"no query of the run is judged (run: {_some(run)}; judgments: {_some(qrels)}): do they belong together?"
         )
-    parsed = {name: _parse(ir_measures, name) for name in strings(measures, "measures")}
+    parsed = {name: _parse(ir_measures, name) for name in measures}
     judged = {qid: _survivable(grades) for qid, grades in qrels.items()}
     scores = {qid: {doc.docid: _order(doc) for doc in docs} for qid, docs in run.items()}
 

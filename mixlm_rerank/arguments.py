@@ -1,39 +1,41 @@
-"""Arguments that look right and are not: one string where many are meant, a fraction for a count."""
+"""What callers hand over and often get wrong, checked in one place: lists of strings, counts, values that are none."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
+from numbers import Integral
 
 from .errors import InputError
 
-__all__ = ["strings", "whole_number"]
+__all__ = ["check_count", "check_strings", "docid_of", "is_nothing"]
+
+NOTHING = ("None", "nan", "<NA>", "NaT")
 
 
-def strings(values: Iterable[str], name: str) -> list[str]:
-    """``values`` as a list. Raises InputError for one string, whose letters would be taken one by one, or no strings.
-
-    >>> strings("12", "docids")
-    Traceback (most recent call last):
-    mixlm_rerank.errors.InputError: docids must be a list of strings, not the string '12': put it into a list
-    """
+def check_strings(name: str, values: object) -> None:
+    """Raises InputError for one string in the place of several: its letters would be taken for them."""
     if isinstance(values, str | bytes):
-        raise InputError(f"{name} must be a list of strings, not the string {values!r}: put it into a list")
-    found = list(values)
-    for value in found:
-        if not isinstance(value, str):
-            raise InputError(f"{name} must be strings, not {value!r} (a {type(value).__name__})")
-    return found
+        raise InputError(f"{name} must be a list of strings, not one string: [{values!r}]")
 
 
-def whole_number(value: int, name: str) -> int:
-    """``value``, perhaps NumPy's. Raises InputError for anything but a whole number.
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raises InputError unless ``value`` is None or a whole number of at least ``least``."""
+    if value is None:
+        return
+    if not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, not {value}")
 
-    >>> whole_number(2.5, "tokens")
-    Traceback (most recent call last):
-    mixlm_rerank.errors.InputError: tokens must be a whole number, not 2.5
+
+def is_nothing(value: object) -> bool:
+    """None, the empty string, NaN or NA: what data frames and metadata hold where there is no value.
+
+    >>> [is_nothing(value) for value in (None, "", float("nan"), 0, "nan")]
+    [True, True, True, False, False]
     """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise InputError(f"{name} must be a whole number, not {value!r}") from None
+    return not value if isinstance(value, str) else str(value) in NOTHING
+
+
+def docid_of(value: object) -> str | None:
+    """A docid as a string (numbers become one), or None where there is none."""
+    return None if is_nothing(value) else str(value)

@@ -21,7 +21,7 @@ def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
     >>> as_candidates([("d1", 2.5), "d2"])
     [Candidate(docid='d1', score=2.5, text=None), Candidate(docid='d2', score=-1.0, text=None)]
 
-    Raises InputError for anything else, for a score that is not finite, or a docid that is none or occurs twice.
+    Raises InputError for anything else, for a score that is not finite, or a docid that occurs twice.
     """
     if isinstance(hits, str):
         raise InputError("hits must be a list of hits, not a string")
@@ -47,8 +47,6 @@ def _candidate(hit: Any, position: int) -> Candidate:
         raise InputError(
             f"hit {position} is a {type(hit).__name__}; expected docid and score, (docid, score) or a docid"
         )
-    if docid is None or isinstance(docid, float | bytes):
-        raise InputError(f"hit {position}: a docid must be a string, not {docid!r}")
     try:
         value = float(score)
     except (TypeError, ValueError):

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .arguments import whole_number
 from .candidates import as_candidates
 from .errors import InputError, MissingDocuments
 from .index import Quantiser, Reader, TokenStore, open_store
@@ -71,7 +70,7 @@ class Reranker:
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
         if not 0 <= first_stage_weight <= 1:
             raise InputError(f"first_stage_weight must lie between 0 and 1, not {first_stage_weight}")
-        if whole_number(verify_top, "verify_top") < 0:
+        if verify_top < 0:
             raise InputError(f"verify_top must not be negative, not {verify_top}")
         index.manifest.check_model(model, str(index))
         self.model = model
@@ -113,7 +112,7 @@ class Reranker:
 
         ``queries`` and ``hits`` are keyed by qid; the result has the keys of ``hits``, in its order.
         """
-        if top_k is not None and whole_number(top_k, "top_k") < 1:
+        if top_k is not None and top_k < 1:
             raise InputError(f"top_k must be at least 1, not {top_k}")
         jobs = [_Job(qid, _text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
         results: dict[str, list[ScoredDoc]] = {}

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import InputError
-
 __all__ = ["Candidate", "Document", "Missing", "ScoredDoc", "Texts"]
 
 # What happens to candidates that the token index lacks: see Reranker.
@@ -19,7 +17,7 @@ Texts = Mapping[str, str] | Callable[[Sequence[str]], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus. Raises InputError for a field that is no string.
+    """One document of a corpus.
 
     >>> Document("d1", "It barks.", title="The dog").content
     'The dog. It barks.'
@@ -33,12 +31,6 @@ class Document:
     def content(self) -> str:
         """The string that the item encoder reads: ``title. text``."""
         return f"{self.title}. {self.text}" if self.title else self.text
-
-    def __post_init__(self) -> None:
-        for name in ("docid", "text", "title"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise InputError(f"{name} of a Document must be a string, not {value!r} (a {type(value).__name__})")
 
 
 @dataclass(frozen=True, slots=True)

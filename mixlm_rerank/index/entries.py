@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_strings
+from ..errors import InputError
 from ..types import Document
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "MAX_KEY_BYTES",
     "STORED",
     "Packed",
+    "check_docids",
     "content_hash",
     "docid_of",
     "key_of",
@@ -39,6 +42,14 @@ ABSENT = np.array([(-1, 0, b"")], dtype=STORED).tobytes()
 # The same in memory. ``row``: of the first record; -1: absent. ``more``: in an index of passages, how many records
 # follow the first; else how many tokens of the text were not read.
 ENTRY = np.dtype([("row", "<i8"), ("more", "<i8"), ("crc", "<u4"), ("content", "V16")])
+
+
+def check_docids(docids: Sequence[str]) -> None:
+    """Raises InputError for one string, whose letters would be taken for docids, or a docid that is no string."""
+    check_strings("docids", docids)
+    for docid in docids:
+        if not isinstance(docid, str):
+            raise InputError(f"docids must be strings, not {docid!r}")
 
 
 def key_of(docid: str) -> bytes:

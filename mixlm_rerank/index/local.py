@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import IndexDamaged, InputError
 from ..types import Document
-from .entries import ABSENT, MAX_KEY_BYTES, STORED, Packed, content_hash, key_of, moved, rows_of, unpacked
+from .entries import ABSENT, MAX_KEY_BYTES, STORED, Packed, check_docids, content_hash, key_of, moved, rows_of, unpacked
 from .environment import Environment, Pairs, Stored, create_environment
 from .manifest import FORMAT_2, Manifest
 from .protocol import Fetched
@@ -76,7 +76,10 @@ class LocalStore:
         return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir() if path.is_file())
 
     def entries(self, docids: Sequence[str]) -> NDArray[np.void]:
-        """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there."""
+        """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there.
+
+        Raises InputError for what is no list of strings.
+        """
         return self._look_up(docids)[0]
 
     def counts(self, entries: NDArray[np.void]) -> NDArray[np.int64]:
@@ -193,7 +196,7 @@ class LocalStore:
         with writing(self.folder, len(self)), environment.transaction(write=True) as transaction:
             with transaction.cursor(environment.docs) as cursor:
                 for key, value in cursor:
-                    cursor.put(key, moved(value, rows))
+                    cursor.put(key, moved(bytes(value), rows))
             transaction.put(b"generation", str(segments.generation).encode(), db=environment.meta)
             transaction.put(b"rows", str(len(rows)).encode(), db=environment.meta)
         self._view = environment, segments
@@ -201,6 +204,7 @@ class LocalStore:
 
     def _look_up(self, docids: Sequence[str]) -> tuple[NDArray[np.void], Segments]:
         """Entries [n], and the segments that their rows are of."""
+        check_docids(docids)
         environment, segments = self._followed()
         with environment.transaction() as transaction:
             generation = int(transaction.get(b"generation", db=environment.meta) or 0)

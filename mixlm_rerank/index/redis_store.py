@@ -19,9 +19,8 @@ from urllib.parse import urldefrag
 
 import numpy as np
 
-from ..arguments import strings
 from ..errors import IndexDamaged, IndexMismatch, InputError, MissingDependency, StoreUnavailable
-from .entries import key_of
+from .entries import check_docids, key_of
 from .manifest import Manifest
 from .protocol import Fetched
 
@@ -81,7 +80,7 @@ class RedisTokenStore:
 
         Raises StoreUnavailable under that policy, IndexMismatch if another encoder's index has been pushed since.
         """
-        docids = strings(docids, "docids")
+        check_docids(docids)
         try:
             with reaching(self.url):
                 values = self._values(docids)

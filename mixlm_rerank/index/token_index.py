@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..arguments import strings
 from ..errors import IndexDamaged, InputError
 from ..model import MixLM
 from ..types import Document
@@ -157,11 +156,11 @@ class TokenIndex:
         return len(self._store)
 
     def __contains__(self, docid: str) -> bool:
-        return bool(self._store.entries(strings([docid], "docids"))["row"][0] >= 0)
+        return bool(self._store.entries([docid])["row"][0] >= 0)
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """Embedding tokens of many documents at once; the last ``tokens`` of each (all of them for ``None``)."""
-        return self._store.fetch(strings(docids, "docids"), tokens)
+        return self._store.fetch(docids, tokens)
 
     def add(
         self, documents: Iterable[Document], model: MixLM, *, skip_empty: bool = False, progress: bool = True

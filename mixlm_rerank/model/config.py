@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..arguments import whole_number
 from ..errors import InputError
 
 __all__ = ["MixLMConfig", "Pooling", "Residual"]
@@ -75,7 +74,7 @@ class MixLMConfig:
         """The budget to use: ``tokens``, or the largest one for ``None``. Raises InputError if it is out of range."""
         if tokens is None:
             return self.tokens
-        if not 1 <= whole_number(tokens, "tokens") <= self.tokens:
+        if not 1 <= tokens <= self.tokens:
             raise InputError(f"tokens must lie between 1 and {self.tokens} (this model's largest budget), not {tokens}")
         return tokens
 

@@ -18,7 +18,7 @@ from .families import position_offset
 from .packed import plain_pass
 from .positions import positions_per_forward
 from .sampling import cluster_means, last_states, rarity
-from .template import Template
+from .template import Template, text_ids
 from .transfer import moved
 
 __all__ = ["ItemEncoder", "Progress"]
@@ -62,14 +62,13 @@ class ItemEncoder(nn.Module):
                 f"max_document_tokens={config.max_document_tokens} and {config.memory_tokens} memory tokens do not fit "
                 f"into the item encoder's {positions} positions"
             )
-        self._document = Template(tokenizer, config.template, config.max_document_tokens, config.document_prompt)
-        most = min(config.max_query_tokens, positions)
-        self._query = Template(tokenizer, config.template, most, config.query_prompt)
+        self._document = Template(tokenizer, config.template, config.max_document_tokens)
+        self._query = Template(tokenizer, config.template, min(config.max_query_tokens, positions))
 
     @property
     def text_tokens(self) -> int:
-        """How many tokens of a document are read."""
-        return self._document.text_tokens
+        """How many tokens of a document are read, besides template and prompt."""
+        return self._document.room - len(text_ids(self.tokenizer, [self.config.document_prompt])[0])
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""
@@ -126,7 +125,7 @@ class ItemEncoder(nn.Module):
 
     def query_ids(self, queries: Sequence[str]) -> list[list[int]]:
         """Token ids of queries in the template."""
-        return self._query.ids(queries)
+        return self._query.ids([self.config.query_prompt + query for query in queries])
 
     def _sampled(self, states: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Final hidden states of texts -> embedding tokens. [b, length + memory, d], [b, length] -> [b, tokens, d].
@@ -158,7 +157,7 @@ class ItemEncoder(nn.Module):
 
     def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of documents in their template, truncated to ``max_document_tokens``."""
-        return self._document.ids(texts)
+        return self._document.ids([self.config.document_prompt + text for text in texts])
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:

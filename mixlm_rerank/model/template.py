@@ -7,7 +7,6 @@ from threading import Lock
 
 from transformers import PreTrainedTokenizerBase
 
-from ..arguments import strings
 from ..errors import InputError
 
 __all__ = ["Template", "without_lone_surrogates"]
@@ -22,38 +21,37 @@ class Template:
     as plain characters: no document can close the prompt.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int, text_prompt: str = ""
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int) -> None:
         self._tokenizer = tokenizer
-        self._text_prompt = text_prompt
         before, after = template.split("{text}")
         self._before = tokenizer.encode(before, add_special_tokens=False) if before else []
         self._after = tokenizer.encode(after, add_special_tokens=False) if after else []
-        self.room = max_tokens - len(self._before) - len(self._after)  # tokens of prompt and text that are read
-        self.text_tokens = self.room - len(text_ids(tokenizer, [text_prompt])[0])
-        if self.text_tokens < 1:
+        self._room = max_tokens - len(self._before) - len(self._after)
+        if self._room < 1:
             raise InputError(f"max_tokens={max_tokens} leaves no room for text in the template {template!r}")
 
     @property
     def max_tokens(self) -> int:
         """Longest sequence that :meth:`ids` returns."""
-        return len(self._before) + self.room + len(self._after)
+        return len(self._before) + self._room + len(self._after)
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a text are read."""
+        return self._room
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of every text in its template, after its prompt; a text that is too long loses its end."""
-        found = text_ids(self._tokenizer, texts, self._text_prompt)
-        return [self._before + ids[: self.room] + self._after for ids in found]
+        """Token ids of every text in its template; a text that is too long loses its end."""
+        return [self._before + ids[: self._room] + self._after for ids in text_ids(self._tokenizer, texts)]
 
 
-def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
-    """Token ids of plain texts after ``prompt``, without template; special tokens in them count as plain characters."""
-    texts = strings(texts, "texts")
+def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of plain texts, without template; special tokens in them count as plain characters."""
     if not texts:
         return []
     with _TOKENISING:
         encoded = tokenizer(
-            [without_lone_surrogates(prompt + text) for text in texts],
+            [without_lone_surrogates(text) for text in texts],
             add_special_tokens=False,
             split_special_tokens=True,
             return_attention_mask=False,
