@@ -255,7 +255,7 @@ def _cut(found: IndexInfo) -> str:
     if not found.cut:
         return "all of every document"
     return (
-        f"{found.cut:,} documents are longer than {found.manifest.text_tokens} tokens and were cut: "
+        f"{found.cut:,} of {found.documents:,} documents were cut to {found.manifest.text_tokens} tokens: "
         f"{found.share_read:.0%} of their tokens were read"
     )
 

@@ -82,14 +82,14 @@ def test_how_much_was_read_is_said(folder: Path, mixlm: Any) -> None:
     """Bytes are the tokens of this model; 38 of a text are read."""
     write("long.jsonl", {"short": "#" * 38, "long": "#" * 76, "longer": "#" * 114})
     done = mixlm("index build long.jsonl cut --model model")
-    said = "2 documents are longer than 38 tokens and were cut: 40% of their tokens were read"
+    said = "2 of 3 documents were cut to 38 tokens: 40% of their tokens were read"
     assert done.code == 0
     assert "about 67% of the documents are too long and lose their end (--passages reads all of them)" in done.err
     assert done.err.endswith(f"{said}. To read all of them: index build --passages\n")
     assert f"read          {said}\n" in mixlm("index info cut").out
     assert json.loads(mixlm("index info cut --json").out)["unread"] == 38 + 76
     assert mixlm("index delete cut long").code == 0
-    assert "1 documents are longer than 38 tokens and were cut: 33%" in mixlm("index info cut").out
+    assert "1 of 2 documents were cut to 38 tokens: 33%" in mixlm("index info cut").out
 
     done = mixlm("index build long.jsonl whole --model model --passages")
     assert done.code == 0 and "3 documents in 8 passages" in done.err and "cut" not in done.err
