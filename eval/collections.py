@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mixlm_rerank.data import Corpus, open_corpus, read_qrels, read_topics
 from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_dataset
+from mixlm_rerank.data.lines import file_in
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
 
@@ -119,13 +120,12 @@ File = str | Path | None
 
 
 def _is_beir(path: Path) -> bool:
-    parts = ("corpus.jsonl", "corpus.jsonl.gz", "queries.jsonl", "queries.jsonl.gz", "qrels")
-    return any((path / part).exists() for part in parts)
+    return bool(file_in(path, "corpus.jsonl") or file_in(path, "queries.jsonl") or (path / "qrels").exists())
 
 
 def _open_beir(source: str, split: str, topics: File, qrels: File) -> Parts:
     folder = Path(source)
-    has_corpus = any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+    has_corpus = file_in(folder, "corpus.jsonl") is not None
     name = _last_part(source)
     if qrels is None:
         qrels = _qrels_of_split(folder, split)
@@ -134,9 +134,7 @@ def _open_beir(source: str, split: str, topics: File, qrels: File) -> Parts:
 
 
 def _qrels_of_split(folder: Path, split: str) -> Path:
-    names = (".tsv", ".tsv.gz")
-    files = sorted(file for file in (folder / "qrels").glob("*.tsv*") if file.name.endswith(names))
-    splits = {file.name.removesuffix(".gz").removesuffix(".tsv"): file for file in files}
+    splits = {file.name.partition(".tsv")[0]: file for file in sorted((folder / "qrels").glob("*.tsv*"))}
     if not splits:
         raise InputError(f"{folder} has no judgments (qrels/{split}.tsv): give a file of them as qrels")
     if split not in splits:
@@ -197,7 +195,7 @@ def _judged(name: str, queries: Mapping[str, str], qrels: Mapping[str, object]) 
             f"{name}: no query is judged (queries: {some_ids(queries)}; judged: {some_ids(qrels)}): do they belong "
             "together?"
         )
-    lacking = [qid for qid in qrels if qid not in queries]
+    lacking = [qid for qid in qrels if not queries.get(qid, "").strip()]
     if lacking:
         raise InputError(
             f"{name}: {len(lacking):,} of {len(qrels):,} judged queries have no text ({some_ids(lacking)}): give "

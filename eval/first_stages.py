@@ -156,7 +156,7 @@ class DensePyserini:
         try:
             library = importlib.import_module("pyserini.search.faiss")
         except ImportError as error:  # Pyserini does not bring Faiss along
-            raise MissingDependency(f'{self.name}: {error}: pip install "mixlm-rerank[pyserini]"') from None
+            raise MissingDependency(f"{self.name}: {error}", "pyserini") from None
         try:
             return library.FaissSearcher(str(self.folder), encoder)
         except (OSError, ValueError, RuntimeError, AssertionError) as error:

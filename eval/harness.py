@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.data import write_run
+from mixlm_rerank.data.runs import check_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.analysis import depth_curve, examples, slices
 from mixlm_rerank.eval.fidelity import fidelity
@@ -70,10 +72,12 @@ def evaluate_collection(
             documents, no documents where texts are needed, a folder that cannot be written.
     """
     check_names(systems, baseline, teacher)
+    check_strings("measures", measures)
     names = list(dict.fromkeys([*measures, JUDGED]))
     check_measures(names)
     collection = work.collection
     candidates = find_candidates(work, first_stage, depth)
+    check_ids(candidates.of_query)  # now, and not when the runs are written
     of_systems = work.restricted(candidates.texts) if candidates_only else work
     as_found = {qid: unranked(_by_trec_eval(hits)) for qid, hits in candidates.of_query.items()}
     best = oracle(candidates.of_query, collection.qrels)

@@ -118,7 +118,7 @@ class BM25Scores:
         try:
             self._library: Any = importlib.import_module("bm25s")
         except ImportError:
-            raise MissingDependency('this teacher needs bm25s: pip install "mixlm-rerank[train]"') from None
+            raise MissingDependency("this teacher needs bm25s", "train") from None
         texts = list(dict.fromkeys(documents))
         if not texts:
             raise InputError("the corpus holds no documents")

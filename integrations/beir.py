@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mixlm_rerank.errors import InputError
-from mixlm_rerank.integrations.documents import score_pairs
+from mixlm_rerank.arguments import check_count
+from mixlm_rerank.integrations.documents import check_pairs, score_pairs
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Candidate, Document
@@ -36,10 +36,10 @@ class MixLMRerank:
         """The best ``top_k`` of every query's first stage with new scores: qid -> {docid: score}.
 
         ``corpus`` (docid -> ``title``, ``text``) is only read for documents that are to be encoded; ``{}`` will do
-        otherwise. Raises InputError for a query that ``queries`` lacks.
+        otherwise. A document that was not scored has a score below -10,000. Raises InputError for a query that
+        ``queries`` lacks.
         """
-        if top_k < 1:
-            raise InputError(f"top_k must be at least 1, not {top_k}")
+        check_count("top_k", top_k)
         hits = {
             qid: [
                 Candidate(docid, score, _text(corpus.get(docid)))
@@ -59,6 +59,7 @@ class PairScorer:
 
     def predict(self, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> list[float]:
         """Log-odds of [query, text] pairs. ``batch_size`` is ignored: pairs of a query go together."""
+        check_pairs(sentences)
         return score_pairs(self._reranker, [(query, text) for query, text in sentences])
 
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mixlm_rerank.arguments import docid_of, is_nothing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.texts import NoIndex
 from mixlm_rerank.types import Candidate, Missing, ScoredDoc
 
-__all__ = ["UNSCORED", "Documents", "Placed", "docid_in", "rank_documents", "score_pairs"]
-
-# Log-odds, in a list of pairs, of a document without text, or that the index lacks: its sigmoid is 0. A batch of pairs
-# need not hold all candidates of its query, so "below all others" must be a number.
-UNSCORED = -1e4
+__all__ = ["Documents", "Placed", "check_pairs", "docid_in", "marked", "rank_documents", "score_pairs"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Documents:
     Args:
         texts: of each document, or ``None`` where only its docid is known.
         docids: of each document, or ``None`` where it has none; numbers become strings.
-        scores: of the first stage; if one is ``None`` the list is its ranking.
+        scores: of the first stage; if one is ``None`` or NaN the list is its ranking.
 
     Raises:
         InputError: a text that is no string; a document without docid, where ``missing`` is not ``"encode"``.
@@ -56,7 +52,7 @@ class Documents:
         ids = [None if docids is None or (unread and text is not None) else docids[n] for n, text in enumerate(texts)]
         self._keys = [_key(place, text, ids[place], reranker.missing) for place, text in enumerate(texts)]
         first = dict(zip(reversed(self._keys), reversed(range(len(texts))), strict=True))  # key -> its first place
-        ranking = scores if scores and None not in scores else range(0, -len(texts), -1)
+        ranking = scores if scores and not any(map(is_nothing, scores)) else range(0, -len(texts), -1)
         self.candidates = [
             Candidate(self._keys[place], float(ranking[place] or 0.0), texts[place]) for place in sorted(first.values())
         ]
@@ -77,27 +73,34 @@ def rank_documents(
     docids: Sequence[Any] | None = None,
     scores: Sequence[float | None] | None = None,
 ) -> list[Placed]:
-    """The caller's documents, best first. An empty list stays one. Raises as :class:`Documents` and the reranker.
-
-    Warns if the index has none of them: many libraries give every document an id of their own.
-    """
+    """The caller's documents, best first. An empty list stays one. Raises as :class:`Documents` and the reranker."""
     documents = Documents(reranker, texts, docids, scores)
-    docs = reranker.rerank(query, documents.candidates) if documents.candidates else []
-    if docs and all(doc.missing for doc in docs):
-        warnings.warn(
-            f"none of {len(docs)} documents was scored: {reranker.index} lacks {docs[0].docid!r}", stacklevel=3
-        )
-    return documents.placed(docs)
+    return documents.placed(reranker.rerank(query, documents.candidates))
 
 
 def docid_in(metadata: Mapping[str, Any], key: str, otherwise: Any) -> Any:
     """The docid that metadata holds under a key; ``otherwise`` where there is none, or nothing in its place."""
     value = metadata.get(key)
-    return otherwise if value is None or value == "" else value
+    return otherwise if is_nothing(value) else value
+
+
+def marked(metadata: Mapping[str, Any], placed: Placed, **more: Any) -> dict[str, Any]:
+    """A copy of a document's metadata, with ``more``, and with ``missing: True`` if the document was not scored."""
+    return {**metadata, **more, **({"missing": True} if placed.missing else {})}
+
+
+def check_pairs(pairs: Sequence[Any]) -> None:
+    """Raises InputError for what is no pair of query and document."""
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise InputError(f"expected pairs (query, document text or Docid), not {pair!r}")
 
 
 def score_pairs(reranker: Reranker, pairs: Sequence[tuple[str, str]], *, by_docid: bool = False) -> list[float]:
-    """Log-odds of (query, text) or (query, docid), in their order; the pairs of a query need not be neighbours."""
+    """Log-odds of (query, text) or (query, docid), in their order; the pairs of a query need not be neighbours.
+
+    Below -10,000 where a document was not scored: its sigmoid is 0.
+    """
     places: dict[str, list[int]] = {}
     for place, (query, _) in enumerate(pairs):
         places.setdefault(query, []).append(place)
@@ -107,19 +110,19 @@ def score_pairs(reranker: Reranker, pairs: Sequence[tuple[str, str]], *, by_doci
         held[query] = Documents(reranker, [None] * len(given), given) if by_docid else Documents(reranker, given)
     hits = {query: documents.candidates for query, documents in held.items()}
     ranked = reranker.rerank_batch({query: query for query in hits}, hits)
-    scores = [UNSCORED] * len(pairs)
+    scores = [0.0] * len(pairs)
     for query, documents in held.items():
         for each in documents.placed(ranked[query]):
-            if not each.missing:
-                scores[places[query][each.place]] = each.score
+            scores[places[query][each.place]] = each.score
     return scores
 
 
 def _key(place: int, text: object, docid: object, missing: Missing) -> str:
     if text is not None and not isinstance(text, str):
         raise InputError(f"document {place}: its text is a {type(text).__name__}, not a string")
-    if docid is not None and docid != "":
-        return str(docid)
+    known = docid_of(docid)
+    if known is not None:
+        return known
     if text is None:
         raise InputError(f"document {place} has neither a docid nor a text")
     if missing != "encode":

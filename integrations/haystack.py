@@ -8,8 +8,9 @@ pipeline.add_component("ranker", MixLMRanker(model="default", index="tokens", mi
 pipeline.run({"ranker": {"query": "what do dogs bark at?", "documents": documents}})
 
 The docid of a document is ``meta[docid_key]``, else its ``id``. What comes back are copies with the new score:
-log-odds, or with ``scale_score`` their sigmoid. Model and index are named, so that a pipeline can be written to YAML;
-Haystack reads it with ``Pipeline.loads(text, allowed_modules=["mixlm_rerank.integrations.haystack"])``.
+log-odds, or with ``scale_score`` their sigmoid; ``meta["missing"]`` is True where a document was not scored. Model and
+index are named, so that a pipeline can be written to YAML; Haystack reads it with
+``Pipeline.loads(text, allowed_modules=["mixlm_rerank.integrations.haystack"])``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.arguments import check_count
+from mixlm_rerank.errors import MissingDependency
 from mixlm_rerank.index import TokenIndex
-from mixlm_rerank.integrations.documents import docid_in, rank_documents
+from mixlm_rerank.integrations.documents import docid_in, marked, rank_documents
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
@@ -28,7 +30,7 @@ from mixlm_rerank.types import Missing
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
 except ImportError:
-    raise MissingDependency('this needs Haystack: pip install "mixlm-rerank[haystack]"') from None
+    raise MissingDependency("this needs Haystack", "haystack") from None
 
 __all__ = ["MixLMRanker"]
 
@@ -43,7 +45,8 @@ class MixLMRanker:
         missing: see :class:`Reranker`.
         top_k: how many to keep; all for ``None``.
         scale_score: scores in [0, 1] instead of log-odds; 0 for missing documents.
-        score_threshold: keep only documents with at least this score.
+        score_threshold: keep only documents with at least this score. Find it on queries of your own: scores are not
+            calibrated, and most unrelated documents can be above a sigmoid of .5.
         docid_key: where ``meta`` holds the docid.
         device: cpu, cuda ...; by default a GPU if there is one.
     """
@@ -59,7 +62,7 @@ class MixLMRanker:
         docid_key: str = "docid",
         device: str | None = None,
     ) -> None:
-        _check_top_k(top_k)
+        check_count("top_k", top_k)
         self.model = model
         self.index = index
         self.missing = missing
@@ -95,7 +98,7 @@ class MixLMRanker:
         score_threshold: float | None = None,
     ) -> dict[str, list[Document]]:
         """``{"documents": [...]}``. Arguments that are given hold for this run, in the place of the component's."""
-        _check_top_k(top_k)
+        check_count("top_k", top_k)
         self.warm_up()
         assert self._reranker is not None
         docids = [docid_in(document.meta, self.docid_key, document.id) for document in documents]
@@ -107,10 +110,6 @@ class MixLMRanker:
         for each in ranked:
             score = probability(each.score, missing=each.missing) if scaled else each.score
             if threshold is None or (score >= threshold and not each.missing):
-                found.append(replace(documents[each.place], score=score))
+                document = documents[each.place]
+                found.append(replace(document, score=score, meta=marked(document.meta, each)))
         return {"documents": found[: top_k or self.top_k]}
-
-
-def _check_top_k(top_k: int | None) -> None:
-    if top_k is not None and top_k < 1:
-        raise InputError(f"top_k must be at least 1, not {top_k}")

@@ -22,7 +22,6 @@ __all__ = ["find_java", "start_java"]
 
 OLDEST_JAVA = 21
 QUIET_UNSAFE = 23  # the first Java that warns of sun.misc.Unsafe, which Lucene uses, and has an option not to
-INSTALL = 'pip install "mixlm-rerank[pyserini]"'
 PLACES = ("lib", "bin", "lib/*", "jre/lib", "jre/lib/*", "jre/bin")  # of server/libjvm.so; the last ones up to Java 8
 SYSTEM_JAVAS = ("/usr/lib/jvm/*", "/Library/Java/JavaVirtualMachines/*/Contents/Home", "/opt/java/*")
 
@@ -36,7 +35,7 @@ def start_java() -> None:
     """
     package = importlib.util.find_spec("pyserini")
     if package is None or package.origin is None:
-        raise MissingDependency(f"Pyserini is not installed: {INSTALL}")
+        raise MissingDependency("Pyserini is not installed", "pyserini")
     jnius_config = importlib.import_module("jnius_config")
     if jnius_config.vm_running:
         if not any("anserini" in entry for entry in jnius_config.get_classpath()):
@@ -47,7 +46,7 @@ def start_java() -> None:
         return
     jars = sorted((Path(package.origin).parent / "resources" / "jars").glob("anserini-*-fatjar.jar"))
     if not jars:
-        raise MissingDependency(f"this Pyserini comes without its jar: {INSTALL}")
+        raise MissingDependency("this Pyserini comes without its jar", "pyserini")
     home = find_java()
     os.environ["JAVA_HOME"] = str(home)  # where jnius looks
     jnius_config.add_classpath(str(jars[-1]))
@@ -76,7 +75,7 @@ def find_java() -> Path:
         seen.append(f"Java {version} in {home}" if version else f"no Java in {home}")
     found = "; ".join(dict.fromkeys(seen)) or "no Java at all"
     raise MissingDependency(
-        f"Pyserini needs Java {OLDEST_JAVA} or newer; found {found}. Install a JDK and set JAVA_HOME, or: {INSTALL}"
+        f"Pyserini needs Java {OLDEST_JAVA} or newer; found {found}. Install a JDK and set JAVA_HOME, or", "pyserini"
     )
 
 

@@ -9,7 +9,7 @@ compressor = MixLMCompressor(reranker=reranker, top_n=5, docid_key="docid")
 retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=your_retriever)
 
 The docid of a document is ``metadata[docid_key]``, else its ``id``. What comes back are copies: the metadata as it was,
-with the log-odds under ``relevance_score``.
+with the log-odds under ``relevance_score``, and ``missing: True`` where a document was not scored.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixlm_rerank.errors import MissingDependency
-from mixlm_rerank.integrations.documents import docid_in, rank_documents
+from mixlm_rerank.integrations.documents import docid_in, marked, rank_documents
 from mixlm_rerank.reranker import Reranker
 
 try:
     from langchain_core.callbacks import Callbacks
     from langchain_core.documents import BaseDocumentCompressor, Document
 except ImportError:
-    raise MissingDependency('this needs LangChain: pip install "mixlm-rerank[langchain]"') from None
+    raise MissingDependency("this needs LangChain", "langchain") from None
 from pydantic import ConfigDict, Field
 
 __all__ = ["MixLMCompressor"]
@@ -36,7 +36,8 @@ class MixLMCompressor(BaseDocumentCompressor):
     Attributes:
         reranker: with an index, to look docids up; without, to encode texts.
         top_n: how many to keep; all for ``None``.
-        score_threshold: keep only documents with at least these log-odds.
+        score_threshold: keep only documents with at least these log-odds. Find it on queries of your own: log-odds are
+            not calibrated, and most unrelated documents can be above 0.
         docid_key: where the metadata holds the docid.
     """
 
@@ -50,12 +51,12 @@ class MixLMCompressor(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Raises InputError for an empty query, or a document without docid where texts are not encoded."""
+        """Raises InputError for a document without docid where texts are not encoded."""
         docids = [docid_in(document.metadata, self.docid_key, document.id) for document in documents]
         ranked = rank_documents(self.reranker, query, [document.page_content for document in documents], docids)
         best = [
             documents[each.place].model_copy(
-                update={"metadata": {**documents[each.place].metadata, "relevance_score": each.score}}
+                update={"metadata": marked(documents[each.place].metadata, each, relevance_score=each.score)}
             )
             for each in ranked
             if self.score_threshold is None or (each.score >= self.score_threshold and not each.missing)

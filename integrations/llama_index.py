@@ -7,7 +7,8 @@ reranker = Reranker(MixLM.from_pretrained("default"), TokenIndex("tokens"), miss
 engine = your_index.as_query_engine(node_postprocessors=[MixLMRerank(reranker=reranker, top_n=5, docid_key="docid")])
 
 The docid of a node is ``metadata[docid_key]``, else its ``node_id``. What comes back are new NodeWithScore around the
-same nodes, scored by log-odds; with ``keep_retrieval_score`` around copies whose metadata has ``retrieval_score``.
+same nodes, scored by log-odds; with ``keep_retrieval_score`` around copies whose metadata has ``retrieval_score``. The
+metadata of a node that was not scored has ``missing: True``, in a copy.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.integrations.documents import Placed, docid_in, rank_documents
+from mixlm_rerank.integrations.documents import Placed, docid_in, marked, rank_documents
 from mixlm_rerank.reranker import Reranker
 
 try:
@@ -23,7 +24,7 @@ try:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 except ImportError:
-    raise MissingDependency('this needs LlamaIndex: pip install "mixlm-rerank[llama-index]"') from None
+    raise MissingDependency("this needs LlamaIndex", "llama-index") from None
 
 __all__ = ["MixLMRerank"]
 
@@ -64,6 +65,7 @@ class MixLMRerank(BaseNodePostprocessor):
 
     def _scored(self, node: NodeWithScore, placed: Placed) -> NodeWithScore:
         inner = node.node
-        if self.keep_retrieval_score:
-            inner = inner.model_copy(update={"metadata": {**inner.metadata, "retrieval_score": node.score}})
+        kept = {"retrieval_score": node.score} if self.keep_retrieval_score else {}
+        if kept or placed.missing:
+            inner = inner.model_copy(update={"metadata": marked(inner.metadata, placed, **kept)})
         return NodeWithScore(node=inner, score=placed.score)

@@ -24,7 +24,7 @@ from mixlm_rerank.types import Document
 try:
     from mteb.models import ModelMeta
 except ImportError:
-    raise MissingDependency('this needs mteb 2.6: pip install "mixlm-rerank[mteb]"') from None
+    raise MissingDependency("this needs mteb 2.6", "mteb") from None
 
 __all__ = ["MixLMSearch"]
 
@@ -57,7 +57,7 @@ class MixLMSearch:
     def search(
         self, queries: Any, *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **options: Any
     ) -> dict[str, dict[str, float]]:
-        """qid -> {docid: log-odds} of each query's best ``top_k`` candidates.
+        """qid -> {docid: log-odds} of each query's best ``top_k`` candidates; below -10,000 where one was not scored.
 
         Raises InputError for a task that brings no candidates, or if ``index`` was not called.
         """
@@ -67,8 +67,8 @@ class MixLMSearch:
             )
         if self._index is None:
             raise InputError("index(corpus, ...) comes before search(queries, ...)")
-        texts = {str(row["id"]): _with_instruction(row) for row in queries}
-        hits = {qid: list(top_ranked.get(qid, [])) for qid in texts}
+        texts = {str(row["id"]): _query(row) for row in queries}
+        hits = {qid: top_ranked.get(qid, []) for qid in texts}
         ranked = Reranker(self.model, self._index, tokens=self.tokens).rerank_batch(texts, hits, top_k)
         return {qid: {doc.docid: doc.score for doc in docs} for qid, docs in ranked.items()}
 
@@ -100,9 +100,17 @@ class MixLMSearch:
         )
 
 
-def _with_instruction(row: Mapping[str, Any]) -> str:
-    """A query as mteb gives it to all models: its text, and an instruction behind it where the task has one."""
-    return " ".join(part for part in (row["text"], row.get("instruction")) if part)
+def _query(row: Mapping[str, Any]) -> str:
+    """A query as mteb gives it to all models: its text, and an instruction where the task has one.
+
+    The instruction stands behind a text, and before a conversation (a list of strings, or of roles and contents).
+    """
+    text, instruction = row["text"], row.get("instruction")
+    parts = [text, instruction]
+    if isinstance(text, list):
+        turns = [turn if isinstance(turn, str) else f"{turn['role']}: {turn['content']}" for turn in text]
+        parts = [instruction, "; ".join(turns)]
+    return " ".join(part for part in parts if part)
 
 
 def _none(names: tuple[str, ...]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixlm_rerank.arguments import check_count, check_strings
 from mixlm_rerank.data.corpus import document_text
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.integrations.java import start_java
@@ -66,8 +67,7 @@ class RerankingSearcher:
     """
 
     def __init__(self, searcher: Any, reranker: Reranker, depth: int = 1000) -> None:
-        if depth < 1:
-            raise InputError(f"depth must be at least 1, not {depth}")
+        check_count("depth", depth)
         self.searcher = searcher
         self.reranker = reranker
         self.depth = depth
@@ -90,6 +90,8 @@ class RerankingSearcher:
         self, queries: Sequence[str], qids: Sequence[str], k: int = 10, threads: int = 1, *options: Any, **named: Any
     ) -> dict[str, list[RerankedHit]]:
         """The best ``k`` of every query; ``threads`` and all options go to the first stage."""
+        check_strings("queries", queries)
+        check_strings("qids", qids)
         for query in queries:
             _check_text(query)
         asked = {qid: query for qid, query in zip(qids, queries, strict=True) if query.strip()}
@@ -120,6 +122,7 @@ class LuceneTexts:
         self._threads = threads
 
     def __call__(self, docids: Sequence[str]) -> Mapping[str, str]:
+        check_strings("docids", docids)
         found = self._searcher.batch_doc(list(docids), self._threads)
         return {docid: _document(docid, stored).content for docid, stored in found.items()}
 
@@ -152,7 +155,8 @@ def named_topics(name: str) -> dict[str, str]:
     except (ValueError, KeyError):
         raise InputError(f"no file of topics at {name!r}, and Pyserini knows no topics of that name") from None
     except java_error as error:
-        raise InputError(f"Pyserini cannot fetch the topics {name!r}: {error}") from None
+        reason = str(error).splitlines()[0].partition(": ")[2]  # behind "JVM exception occurred"; a stack follows
+        raise InputError(f"Pyserini cannot fetch the topics {name!r}: {reason}") from None
     return {str(qid): fields["title"] for qid, fields in topics.items()}
 
 
@@ -188,7 +192,7 @@ def _document(docid: str, stored: Any) -> Document:
     where = f"document {docid!r} of the Lucene index"
     try:
         fields = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Document(docid, raw)
     if not isinstance(fields, dict):
         return Document(docid, raw)

@@ -8,7 +8,8 @@ reranker = Reranker(MixLM.from_pretrained("default"), TokenIndex("tokens"))
 pipeline = pt.terrier.Retriever(index) % 1000 >> MixLMReranker(reranker)
 pipeline.search("what do dogs bark at?")
 
-Rows are looked up by ``docno``; a ``text`` column, if there is one, serves ``missing="encode"`` and ``verify_top``.
+Rows are looked up by ``docno``; a ``text`` column, if there is one, serves ``missing="encode"`` and ``verify_top``. The
+scores of rows that were not scored are below -10,000.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ try:
     import pandas as pd
     import pyterrier as pt
 except ImportError:
-    raise MissingDependency('this needs PyTerrier: pip install "mixlm-rerank[pyterrier]"') from None
+    raise MissingDependency("this needs PyTerrier", "pyterrier") from None
 
 __all__ = ["MixLMReranker"]
 
@@ -42,7 +43,7 @@ class MixLMReranker(pt.Transformer):
         self.reranker = reranker
 
     def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Raises InputError for an empty query or a docno twice under one, PyTerrier's error for a missing column."""
+        """Raises InputError for no docno, or one twice under a query, and PyTerrier's error for a missing column."""
         pt.validate.result_frame(frame, extra_columns=["query"])
         frame = frame.reset_index(drop=True)
         queries: dict[str, str] = {}
@@ -63,4 +64,4 @@ class MixLMReranker(pt.Transformer):
 def _candidate(row: Any, place: int) -> Candidate:
     score = float(row.score) if hasattr(row, "score") else float(-place)
     text = getattr(row, "text", None)
-    return Candidate(str(row.docno), score, text if isinstance(text, str) else None)  # a merge leaves NaN
+    return Candidate(row.docno, score, text if isinstance(text, str) else None)  # a merge leaves NaN

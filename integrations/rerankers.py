@@ -6,15 +6,18 @@ from mixlm_rerank.integrations.rerankers import MixLMRanker
 ranker = MixLMRanker(Reranker(MixLM.from_pretrained("default")))
 ranker.rank("what do dogs bark at?", ["A dog barks at the moon.", "Cats sleep all day."]).top_k(1)
 
-``doc_ids`` are looked up in the reranker's index, if it has one; without an index they are only handed back.
+``doc_ids`` are looked up in the reranker's index, if it has one; without an index they are only handed back. A document
+that was not scored comes back as a copy whose metadata has ``missing: True``.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
+from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.errors import MissingDependency
-from mixlm_rerank.integrations.documents import rank_documents
+from mixlm_rerank.integrations.documents import marked, rank_documents
 from mixlm_rerank.reranker import Reranker
 
 try:
@@ -23,7 +26,7 @@ try:
     from rerankers.results import RankedResults, Result
     from rerankers.utils import prep_docs
 except ImportError:
-    raise MissingDependency('this needs rerankers: pip install "mixlm-rerank[rerankers]"') from None
+    raise MissingDependency("this needs rerankers", "rerankers") from None
 
 __all__ = ["MixLMRanker"]
 
@@ -41,16 +44,21 @@ class MixLMRanker(BaseRanker):  # type: ignore[misc]  # untyped
         doc_ids: list[str] | list[int] | None = None,
         metadata: list[dict[str, Any]] | None = None,
     ) -> RankedResults:
-        """Raises InputError for an empty query, or documents without ids where texts are not encoded."""
+        """Raises InputError for documents without ids where texts are not encoded."""
+        check_strings("doc_ids", doc_ids)
         documents = prep_docs(docs, doc_ids, metadata) if docs else []
         given = doc_ids is not None or any(
             isinstance(doc, Document) for doc in (docs if isinstance(docs, list) else [docs])
         )  # else prep_docs has counted them
         docids = [document.doc_id for document in documents] if given else None
         ranked = rank_documents(self.reranker, query, [document.text for document in documents], docids)
-        results = [
-            Result(document=documents[each.place], score=each.score, rank=rank) for rank, each in enumerate(ranked, 1)
-        ]
+        results = []
+        for rank, each in enumerate(ranked, 1):
+            document = documents[each.place]
+            if each.missing:
+                document = copy(document)
+                document.metadata = marked(document.metadata, each)
+            results.append(Result(document=document, score=each.score, rank=rank))
         return RankedResults(results=results, query=query, has_scores=True)
 
     def score(self, query: str, doc: str) -> float:

@@ -10,10 +10,10 @@ encoder[0].index = TokenIndex("tokens")
 encoder.rank("what do dogs bark at?", [Docid("d1"), Docid("d2")])  # out of the index
 
 ``predict`` maps scores to [0, 1] by a sigmoid, as CrossEncoder does by default; ``activation_fn=torch.nn.Identity()``
-gives log-odds. ``save_pretrained`` makes a folder that is a MixLM and a CrossEncoder. sentence-transformers loads
-modules that are not its own only under ``CrossEncoder(folder, trust_remote_code=True)`` (the folder holds no code);
-``CrossEncoder(modules=[MixLMModule(MixLM.from_pretrained(folder))])`` needs no such trust. Training goes by
-``mixlm-rerank train``, not by CrossEncoderTrainer.
+gives log-odds. Neither is calibrated: an unrelated text can be above .5. ``save_pretrained`` makes a folder that is a
+MixLM and a CrossEncoder. sentence-transformers loads modules that are not its own only under ``CrossEncoder(folder,
+trust_remote_code=True)`` (the folder holds no code); a CrossEncoder of ``MixLMModule(MixLM.from_pretrained(folder))``
+needs no such trust. Training goes by ``mixlm-rerank train``, not by CrossEncoderTrainer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.index import TokenStore
-from mixlm_rerank.integrations.documents import score_pairs
+from mixlm_rerank.integrations.documents import check_pairs, score_pairs
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Missing
@@ -34,9 +34,7 @@ try:
     from sentence_transformers.base.modules import InputModule
     from sentence_transformers.util import load_dir_path
 except ImportError:
-    raise MissingDependency(
-        'this needs sentence-transformers 6: pip install "mixlm-rerank[sentence-transformers]"'
-    ) from None
+    raise MissingDependency("this needs sentence-transformers 6", "sentence-transformers") from None
 
 __all__ = ["Docid", "MixLMModule"]
 
@@ -51,8 +49,8 @@ class MixLMModule(InputModule):
     Args:
         model: the MixLM.
         index: for documents that are given as :class:`Docid`; not saved with the model.
-        missing: what happens to a Docid that the index lacks: ``"error"`` or ``"last"`` (log-odds of
-            -10,000, as for an empty text). Texts are always encoded.
+        missing: what happens to a Docid that the index lacks: ``"error"`` or ``"last"`` (log-odds below
+            -10,000, as for an empty text or query). Texts are always encoded.
     """
 
     def __init__(self, model: MixLM, index: TokenStore | None = None, missing: Missing = "last") -> None:
@@ -74,9 +72,7 @@ class MixLMModule(InputModule):
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **options: Any) -> dict[str, Any]:
         """Pairs -> features; nothing is tokenised yet. Raises InputError for what is no pair of query and document."""
-        for pair in inputs:
-            if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-                raise InputError(f"expected pairs (query, document text or Docid), not {pair!r}")
+        check_pairs(inputs)
         return {"pairs": [((prompt or "") + query, document) for query, document in inputs]}
 
     def forward(self, features: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .arguments import docid_of
 from .errors import InputError
 from .types import Candidate
 
@@ -21,13 +22,14 @@ def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
     >>> as_candidates([("d1", 2.5), "d2"])
     [Candidate(docid='d1', score=2.5, text=None), Candidate(docid='d2', score=-1.0, text=None)]
 
-    Raises InputError for anything else, for a score that is not finite, or a docid that occurs twice.
+    Raises InputError for anything else, for a score that is not finite, no docid, or one that occurs twice.
     """
     if isinstance(hits, str):
         raise InputError("hits must be a list of hits, not a string")
+    rows = hits.items() if isinstance(hits, Mapping) else hits
+    candidates = [_candidate(hit, position) for position, hit in enumerate(rows)]
     if isinstance(hits, Mapping):  # docid -> score, as BEIR and mteb have it: in no order
-        hits = sorted(hits.items(), key=lambda hit: -hit[1])
-    candidates = [_candidate(hit, position) for position, hit in enumerate(hits)]
+        candidates.sort(key=lambda hit: -hit.score)
     if len({candidate.docid for candidate in candidates}) < len(candidates):
         docids = [candidate.docid for candidate in candidates]
         twice = next(docid for docid in docids if docids.count(docid) > 1)
@@ -49,8 +51,11 @@ def _candidate(hit: Any, position: int) -> Candidate:
         )
     try:
         value = float(score)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"hit {position} ({docid!r}): the score {score!r} is not a number") from None
     if not math.isfinite(value):
         raise InputError(f"hit {position} ({docid!r}): the score {value} is not finite")
-    return Candidate(str(docid), value, text)
+    known = docid_of(docid)
+    if known is None:
+        raise InputError(f"hit {position} has no docid ({docid!r})")
+    return Candidate(known, value, text)

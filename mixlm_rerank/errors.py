@@ -14,7 +14,10 @@ exits with code 2.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from importlib.metadata import distributions
+from urllib.parse import unquote, urlsplit
 
 __all__ = [
     "IndexDamaged",
@@ -24,6 +27,7 @@ __all__ = [
     "MissingDocuments",
     "MixLMError",
     "StoreUnavailable",
+    "install_command",
 ]
 
 
@@ -67,4 +71,22 @@ class StoreUnavailable(MixLMError):
 
 
 class MissingDependency(MixLMError, ImportError):
-    """An optional dependency is not installed; the message says what to install."""
+    """An optional dependency is not installed; the message ends with the command that installs ``extra``."""
+
+    def __init__(self, message: str, extra: str | None = None) -> None:
+        super().__init__(message if extra is None else f"{message}: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra from where this package came from: a checkout, a URL, or the package index.
+
+    pip notes the origin of what did not come from the index (PEP 610).
+    """
+    notes = (found.read_text("direct_url.json") for found in distributions(name="mixlm-rerank"))
+    origin = json.loads(next(filter(None, notes), "{}"))
+    url = origin.get("url", "")
+    if origin.get("dir_info", {}).get("editable"):
+        return f'pip install -e "{unquote(urlsplit(url).path)}[{extra}]"'
+    if "vcs_info" in origin:
+        url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
+    return f'pip install "mixlm-rerank[{extra}]{url and f" @ {url}"}"'

@@ -13,17 +13,20 @@ from .types import Candidate, ScoredDoc
 
 __all__ = ["interpolated", "probability", "ranked", "unranked", "verified"]
 
+# Scores of documents that were not scored begin below this: no log-odds come near it, and its sigmoid is 0.
+UNSCORED = -1e4
+
 
 def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: NDArray[np.float64]) -> list[ScoredDoc]:
     """All candidates, best first: by (-score, first-stage rank), those without a score (not ``found``) last.
 
-    ``scores`` [m] belong to the m found candidates. Each missing document gets a score 1 below the one above it.
+    ``scores`` [m] belong to the m found candidates. The missing ones get -10,001, -10,002 ...
     """
     present = [hit for hit, is_found in zip(candidates, found, strict=True) if is_found]
     missing = [hit for hit, is_found in zip(candidates, found, strict=True) if not is_found]
     scored = list(zip(present, scores.tolist(), strict=True))
     scored.sort(key=lambda pair: -pair[1])  # stable: ties keep their first-stage order
-    floor = scored[-1][1] if scored else 0.0
+    floor = min(UNSCORED, scored[-1][1]) if scored else UNSCORED
     docs = [ScoredDoc(hit.docid, score, rank, hit.score) for rank, (hit, score) in enumerate(scored, 1)]
     for below, hit in enumerate(missing, 1):
         docs.append(ScoredDoc(hit.docid, floor - below, len(docs) + 1, hit.score, missing=True))
@@ -36,7 +39,7 @@ def unranked(candidates: Sequence[Candidate]) -> list[ScoredDoc]:
 
 
 def probability(log_odds: float, *, missing: bool = False) -> float:
-    """The sigmoid of log-odds; 0 for a missing document.
+    """The sigmoid of log-odds; 0 for a missing document. Not calibrated: an unrelated document can be above .5.
 
     >>> probability(0.0), probability(-1000.0), probability(5.0, missing=True)
     (0.5, 0.0, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .arguments import check_count, is_nothing
 from .candidates import as_candidates
 from .errors import InputError, MissingDocuments
 from .index import Quantiser, Reader, TokenStore, open_store
@@ -39,6 +41,7 @@ class Reranker:
         missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``, the
             default with an index: keep them below all others, in first-stage order. ``"encode"``, the default without
             one: encode their text now (a candidate's own ``text``, or from ``texts``); a text without a word is last.
+            If not one candidate of a call is scored, it warns.
         texts: docid -> text, for ``missing="encode"`` and ``verify_top``.
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
         first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: MixLM
@@ -70,8 +73,9 @@ class Reranker:
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
         if not 0 <= first_stage_weight <= 1:
             raise InputError(f"first_stage_weight must lie between 0 and 1, not {first_stage_weight}")
-        if verify_top < 0:
-            raise InputError(f"verify_top must not be negative, not {verify_top}")
+        if not (texts is None or callable(texts) or isinstance(texts, Mapping)):
+            raise InputError(f"texts must be a mapping docid -> text or a function, not {texts!r:.80}")
+        check_count("verify_top", verify_top, least=0)
         index.manifest.check_model(model, str(index))
         self.model = model
         self.index = index
@@ -90,12 +94,12 @@ class Reranker:
         """Rank one query's candidates; ties keep their first-stage order.
 
         Args:
-            query: the query text.
+            query: the query text. An empty one keeps the first stage's order, with a warning; no document is scored.
             hits: first-stage hits, best first (see :func:`as_candidates`); they are not changed.
             top_k: how many to return; all for ``None``.
 
         Raises:
-            InputError: an empty query, malformed or duplicate hits.
+            InputError: malformed or duplicate hits.
             MissingDocuments: under ``missing="error"``, or where ``missing="encode"`` finds no text.
         """
         return self.rerank_batch({"": query}, {"": hits}, top_k)[""]
@@ -112,16 +116,29 @@ class Reranker:
 
         ``queries`` and ``hits`` are keyed by qid; the result has the keys of ``hits``, in its order.
         """
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k must be at least 1, not {top_k}")
+        check_count("top_k", top_k)
         jobs = [_Job(qid, _text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
         results: dict[str, list[ScoredDoc]] = {}
         with progress_bar(len(jobs), "rerank", "queries", enabled=progress) as bar:
             for group in _groups(jobs):
-                self._score(group)
-                results.update({job.qid: self._rank(job)[:top_k] for job in group})
+                self._score([job for job in group if job.query])
+                for job in group:
+                    results[job.qid] = self._rank(job)[:top_k]
+                    job.tokens = torch.empty(0)  # those of one group are enough to hold
                 bar.update(len(group))
+        self._warn(jobs)
         return results
+
+    def _warn(self, jobs: Sequence[_Job]) -> None:
+        """Of what would pass for a ranking and is none. (Python keeps the texts of warnings: let there be few.)"""
+        jobs = [job for job in jobs if job.candidates]
+        empty = [job.qid for job in jobs if not job.query]
+        if empty:
+            named = ", ".join(repr(qid) for qid in empty[:5] if qid) + " ..." * (len(empty) > 5)
+            warnings.warn(f"an empty query keeps the first stage's order{named and f': {named}'}", stacklevel=3)
+        if len(jobs) > len(empty) and not any(job.found.any() for job in jobs):
+            lack = "their texts are empty" if self.missing == "encode" else f"{self.index} holds none of them"
+            warnings.warn(f"none of the candidates was scored: {lack}", stacklevel=3)
 
     def _score(self, jobs: Sequence[_Job]) -> None:
         """Fill in which candidates have tokens, log-odds, and the tokens of the best passages."""
@@ -216,9 +233,12 @@ class _Job:
     qid: str
     query: str
     candidates: list[Candidate]
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    counts: NDArray[np.int64] = field(init=False)
     tokens: Tensor = field(default_factory=lambda: torch.empty(0))
     scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros(len(self.candidates), dtype=np.int64)
 
     @property
     def found(self) -> NDArray[np.bool_]:
@@ -236,14 +256,15 @@ def _best(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.
 
 
 def _text(queries: Mapping[str, str], qid: str) -> str:
-    query = queries.get(qid)
-    if query is None:
+    """The query; "" if there is nothing to read in it."""
+    if qid not in queries:
         raise InputError(f"there are hits for query {qid!r}, but no query of that qid")
+    query = queries[qid]
+    if is_nothing(query):
+        return ""
     if not isinstance(query, str):
         raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
-    if not query.strip():
-        raise InputError(f"the query {qid!r} is empty" if qid else "the query is empty")
-    return query
+    return query if query.strip() else ""
 
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:

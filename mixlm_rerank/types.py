@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .errors import InputError
+
 __all__ = ["Candidate", "Document", "Missing", "ScoredDoc", "Texts"]
 
 # What happens to candidates that the token index lacks: see Reranker.
@@ -17,7 +19,7 @@ Texts = Mapping[str, str] | Callable[[Sequence[str]], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus.
+    """One document of a corpus. Raises InputError for what is not a string.
 
     >>> Document("d1", "It barks.", title="The dog").content
     'The dog. It barks.'
@@ -26,6 +28,13 @@ class Document:
     docid: str
     text: str
     title: str = ""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.docid, str) and isinstance(self.text, str) and isinstance(self.title, str)):
+            raise InputError(
+                f"docid, text and title of a Document must be strings, not {self.docid!r:.40}, {self.text!r:.40}, "
+                f"{self.title!r:.40}"
+            )
 
     @property
     def content(self) -> str:
@@ -46,8 +55,9 @@ class Candidate:
 class ScoredDoc:
     """A ranked document.
 
-    ``score`` falls with ``rank`` (1 is the best). Documents that the token index lacks (``missing="last"``) have
-    ``missing=True`` and a made-up score below every real one, so that the order survives in a run file.
+    ``score`` falls with ``rank`` (1 is the best). Documents that were not scored have ``missing=True`` and a score
+    below -10,000, which no log-odds reach, so that their order survives in a run: those that the token index lacks
+    (``missing="last"``), those without text, and all of an empty query.
     """
 
     docid: str

@@ -20,9 +20,17 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels are then interpreted; Triton looks once, when it is imported
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -45,6 +53,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
+BIDIRECTIONAL = ("bert", "modernbert", "xlm-roberta", "distilbert", "electra")
 CLS, SEP, EOS, PAD, UNK = "[CLS]", "[SEP]", "<eos>", "<pad>", "<unk>"
 
 DOCUMENTS = [
@@ -160,6 +169,51 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def judge(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``judge("bert")``: the folder of a tiny random cross-encoder; a decoder's says yes or no.
+
+    Keywords go into the configuration.
+    """
+    made: dict[str, Path] = {}
+
+    def make(architecture: str = "bert", **settings: object) -> Path:
+        if architecture not in BIDIRECTIONAL:
+            return checkpoint(architecture)
+        key = f"{architecture}-{sorted(settings.items())}"
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(f"judge-{architecture}")
+            given = ["token_type_ids"] if architecture in ("bert", "electra") else []
+            names = ["input_ids", "attention_mask", *given]
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint(architecture), model_input_names=names)
+            pieces = [(token, tokenizer.get_vocab()[token]) for token in (CLS, SEP)]
+            tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+                single=f"{CLS} $A {SEP}", pair=f"{CLS} $A {SEP} $B:1 {SEP}:1", special_tokens=pieces
+            )
+            tokenizer.save_pretrained(made[key])
+            config = AutoConfig.from_pretrained(checkpoint(architecture), **{"num_labels": 1} | settings)
+            torch.manual_seed(3)
+            AutoModelForSequenceClassification.from_config(config).save_pretrained(made[key])
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mixed(judge: Callable[..., Path]) -> Callable[..., MixLM]:
+    """``mixed("bert", mix_layer=1)``: a MixLM cut out of a tiny cross-encoder. Do not change it."""
+    made: dict[str, MixLM] = {}
+
+    def make(architecture: str = "bert", **options: object) -> MixLM:
+        key = f"{architecture}-{sorted(options.items())}"
+        if key not in made:
+            options = {"mix_layer": 1, "tokens": 4} | options
+            made[key] = MixLM.from_cross_encoder(judge(architecture), **options)  # type: ignore[arg-type]
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
     """``tiny("bert", tokens=4)``: a MixLM of one architecture, with a readout that is not zero. Do not change it."""
     made: dict[str, MixLM] = {}
@@ -217,8 +271,7 @@ def _tokenizer(architecture: str) -> PreTrainedTokenizerFast:
     )
     prompt = DecoderFamily().prompt(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
     tokenizer.train_from_iterator([prompt, *(document.content for document in DOCUMENTS)], trainer)
-    bidirectional = architecture in ("bert", "modernbert", "xlm-roberta")
-    special = {"cls_token": CLS, "sep_token": SEP} if bidirectional else {"eos_token": EOS}
+    special = {"cls_token": CLS, "sep_token": SEP} if architecture in BIDIRECTIONAL else {"eos_token": EOS}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNK, **special)
 
 
@@ -237,6 +290,12 @@ def _model(architecture: str, hidden: int, settings: dict[str, object]) -> torch
         return BertModel(BertConfig(**shared | settings))
     if architecture == "xlm-roberta":  # counts positions from padding_idx + 1
         return XLMRobertaModel(XLMRobertaConfig(**shared | {"type_vocab_size": 1} | settings))
+    if architecture == "electra":
+        return ElectraModel(ElectraConfig(**shared | {"embedding_size": hidden} | settings))
+    if architecture == "distilbert":
+        sizes = {"dim": hidden, "hidden_dim": 2 * hidden, "n_layers": 3, "n_heads": 4}
+        kept = {name: shared[name] for name in ("vocab_size", "max_position_embeddings", "initializer_range")}
+        return DistilBertModel(DistilBertConfig(**kept | {"pad_token_id": 0} | sizes | settings))
     if architecture == "modernbert":
         # a window of 8 positions: shorter than a query and a document
         tokens = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}

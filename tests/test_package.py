@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,26 +19,29 @@ LAYERS = {
     "errors": set(),
     "arguments": {"errors"},
     "folders": {"errors"},
-    "types": set(),
+    "types": {"errors"},
     "progress": set(),
-    "model": {"errors", "types", "progress", "folders"},
+    "model": {"arguments", "errors", "types", "progress", "folders"},
     "data": {"errors", "types"},
     "scoring": {"model", "errors", "types", "progress"},
     "index": {"model", "arguments", "errors", "types", "progress", "folders"},
-    "candidates": {"errors", "types"},
+    "candidates": {"arguments", "errors", "types"},
     "minilm": set(),
     "ranking": {"types"},
     "texts": {"index", "model", "types"},
-    "reranker": {"candidates", "ranking", "texts", "scoring", "index", "model", "errors", "types", "progress"},
+    "reranker": {
+        *("candidates", "ranking", "texts", "scoring", "index", "model"),
+        *("arguments", "errors", "types", "progress"),
+    },
     "eval": {
         *("eval", "integrations", "reranker", "ranking", "scoring", "index", "model"),
-        *("data", "errors", "minilm", "types", "progress"),
+        *("data", "arguments", "errors", "minilm", "types", "progress"),
     },
     "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress", "folders"},
     "serving": {"integrations", "reranker", "scoring", "ranking", "index", "model", "errors", "types"},
     "integrations": {
         *("integrations", "data", "reranker", "ranking", "texts", "index", "model"),
-        *("errors", "types", "progress", "folders"),
+        *("arguments", "errors", "types", "progress", "folders"),
     },
 }
 
@@ -118,3 +123,17 @@ def test_the_command_line_page_is_what_the_commands_say(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "typer", "mixlm_rerank.cli", "utils", "docs", "--name", "mixlm-rerank"]
     subprocess.run([*command, "--output", str(page)], check=True, capture_output=True)
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def test_pages_install_extras_that_there_are_in_a_form_that_works_before_a_release() -> None:
+    """From a checkout or a git URL; README says what $MIXLM is."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pages = {page: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
+    commands = [
+        (page, found) for page, text in pages.items() for found in re.findall(r"pip install\s+(\S.*?)[`\n]", text)
+    ]
+    assert len(commands) > 10
+    for page, command in commands:
+        form = re.fullmatch(r'"mixlm-rerank\[([\w-]+)\] @ \$MIXLM"', command)
+        assert form is not None and form[1] in extras, (page, command)
+    assert 'MIXLM="git+https://' in pages[ROOT / "README.md"] and 'MIXLM="file://$PWD"' in pages[ROOT / "README.md"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.candidates import as_candidates
 from mixlm_rerank.errors import IndexMismatch, InputError, MissingDocuments
-from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer
+from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 QUERY = "a dog barks at the moon"
 HITS = [("d1", 9.0), ("d2", 8.0), ("d3", 7.0), ("d4", 6.0), ("d6", 5.0)]
@@ -74,8 +77,9 @@ def test_top_k_cuts_the_ranking(model: MixLM, index: TokenIndex) -> None:
     whole = reranker.rerank(QUERY, HITS)
     assert reranker.rerank(QUERY, HITS, top_k=2) == whole[:2]
     assert reranker.rerank(QUERY, HITS, top_k=99) == whole
-    with pytest.raises(InputError, match="top_k"):
-        reranker.rerank(QUERY, HITS, top_k=0)
+    for top_k in (0, 2.5):
+        with pytest.raises(InputError, match=f"top_k must be .*, not {top_k}"):
+            reranker.rerank(QUERY, HITS, top_k=top_k)  # type: ignore[arg-type]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,6 +111,7 @@ def test_missing_last_keeps_unknown_documents_below_in_first_stage_order(model: 
     assert [doc.missing for doc in docs] == [False] * 5 + [True] * 3
     assert [doc.score for doc in docs] == sorted((doc.score for doc in docs), reverse=True)
     assert len({doc.score for doc in docs[-4:]}) == 4
+    assert all(doc.score < -10_000 for doc in docs[-3:])  # nobody takes that for log-odds
     only_unknown = Reranker(model, index).rerank(QUERY, ["u1", "u2"])
     assert [doc.docid for doc in only_unknown] == ["u1", "u2"]
 
@@ -216,14 +221,57 @@ def test_no_hits_give_no_documents(model: MixLM, index: TokenIndex) -> None:
     assert Reranker(model, index).rerank_batch({}, {}) == {}
 
 
-@pytest.mark.parametrize("query", ["", "  \n"])
-def test_an_empty_query_is_refused(model: MixLM, index: TokenIndex, query: str) -> None:
-    with pytest.raises(InputError, match="empty"):
-        Reranker(model, index).rerank(query, HITS)
-    with pytest.raises(InputError, match="'q7' is empty"):
-        Reranker(model, index).rerank_batch({"q7": query}, {"q7": HITS})
+@pytest.mark.parametrize("query", ["", "  \n", None, float("nan")])
+@pytest.mark.parametrize("options", [{}, {"missing": "error"}, {"first_stage_weight": 0.5, "verify_top": 2}], ids=str)
+def test_an_empty_query_keeps_the_first_stages_order(
+    model: MixLM, index: TokenIndex, texts: dict[str, str], query: Any, options: dict[str, Any]
+) -> None:
+    """And ends nothing: the other queries are ranked. None and NaN are what data frames have where there is no text."""
+    reranker = Reranker(model, index, texts=texts, **options)
+    with pytest.warns(UserWarning) as warned:
+        both = reranker.rerank_batch({"q7": query, "q8": QUERY}, {"q7": HITS, "q8": HITS})
+    assert [str(each.message) for each in warned] == ["an empty query keeps the first stage's order: 'q7'"]
+    assert [doc.docid for doc in both["q7"]] == [docid for docid, _ in HITS]
+    assert all(doc.missing and doc.score < -10_000 for doc in both["q7"])
+    assert both["q8"] == reranker.rerank(QUERY, HITS)
+    with pytest.warns(UserWarning, match="an empty query"):
+        assert reranker.rerank(query, HITS, 2) == both["q7"][:2]
+
+
+def test_hits_without_a_query_are_an_error(model: MixLM, index: TokenIndex) -> None:
     with pytest.raises(InputError, match="no query of that qid"):
         Reranker(model, index).rerank_batch({}, {"q7": HITS})
+    with pytest.raises(InputError, match="give a string, not a list"):
+        Reranker(model, index).rerank(["a dog"], HITS)  # type: ignore[arg-type]
+
+
+def test_a_call_that_scores_nothing_warns(model: MixLM, index: TokenIndex) -> None:
+    with pytest.warns(UserWarning, match=f"none of the candidates was scored: {index} holds none of them"):
+        Reranker(model, index).rerank_batch({"a": QUERY, "b": QUERY}, {"a": ["x"], "b": ["y", "z"]})
+    with pytest.warns(UserWarning, match="none of the candidates was scored: their texts are empty"):
+        Reranker(model).rerank(QUERY, [Candidate("x", 0.0, " ")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Reranker(model, index).rerank_batch({"a": QUERY, "b": QUERY}, {"a": ["x"], "b": ["y", "d1"]})
+        Reranker(model, index).rerank(QUERY, [])
+
+
+def test_tokens_of_one_group_of_queries_are_held_at_a_time(
+    model: MixLM, index: TokenIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    class Watched(SharedPrefixScorer):
+        def score_batch(self, queries: Sequence[str], tokens: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            held.extend(weakref.ref(each) for each in tokens)
+            alive.append(sum(each() is not None for each in held))
+            return super().score_batch(queries, tokens)
+
+    monkeypatch.setattr("mixlm_rerank.reranker.CANDIDATES_AT_ONCE", 1)
+    qids = [f"q{number}" for number in range(5)]
+    Reranker(model, index, scorer=Watched(model)).rerank_batch(dict.fromkeys(qids, QUERY), dict.fromkeys(qids, HITS))
+    assert alive == [1] * len(qids)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +284,11 @@ def test_an_empty_query_is_refused(model: MixLM, index: TokenIndex, query: str) 
         ([("d1", 1.0), ("d2", 0.9), ("d1", 0.5)], "'d1' occurs twice"),
         ([42], "hit 0 is a int"),
         ([None], "hit 0 is a NoneType"),
+        ([("d1", 1.0), (None, 0.5)], r"hit 1 has no docid \(None\)"),
+        ([(float("nan"), 0.5)], r"hit 0 has no docid \(nan\)"),
+        ([("", 0.5)], r"hit 0 has no docid \(''\)"),
+        ([("d1", 10**400)], "not a number"),
+        ({"a": "x"}, r"hit 0 \('a'\): the score 'x' is not a number"),
     ],
 )
 def test_malformed_hits_are_named(hits: object, message: str) -> None:
@@ -249,6 +302,9 @@ def test_malformed_hits_are_named(hits: object, message: str) -> None:
         ({"missing": "ignore"}, "missing must be"),
         ({"tokens": 5}, "between 1 and 4"),
         ({"tokens": 0}, "between 1 and 4"),
+        ({"tokens": 2.5}, "a whole number between 1 and 4 .* not 2.5"),
+        ({"verify_top": 2.5}, "verify_top must be a whole number, not 2.5"),
+        ({"texts": "corpus.jsonl"}, "texts must be a mapping docid -> text or a function, not 'corpus.jsonl'"),
         ({"first_stage_weight": 1.1}, "first_stage_weight"),
         ({"verify_top": -1}, "verify_top"),
     ],

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.scoring import SharedPrefixScorer
 
 __all__ = ["FULL_CACHED", "FULL_TEXT", "MIXLM", "MIXLM_ALONE", "WAYS", "Way", "ways"]
@@ -43,21 +44,21 @@ def ways(model: MixLM, texts: Sequence[str], tokens: Tensor) -> dict[str, dict[s
     }
 
 
-Documents = Callable[[Tensor, int], Sequence[Tensor]]  # a prefix, and how many -> [length, d] each
+Documents = Callable[[Prefix, int], Sequence[Tensor]]  # a prefix, and how many -> [length, d] each
 
 
-def _text_embeddings(model: MixLM, texts: Sequence[str], prefix: Tensor, count: int) -> Sequence[Tensor]:
+def _text_embeddings(model: MixLM, texts: Sequence[str], prefix: Prefix, count: int) -> Sequence[Tensor]:
     return model.ranker.documents(texts[:count], [len(prefix)] * len(texts[:count]))
 
 
-def _token_embeddings(model: MixLM, tokens: Tensor, prefix: Tensor, count: int) -> Sequence[Tensor]:
+def _token_embeddings(model: MixLM, tokens: Tensor, prefix: Prefix, count: int) -> Sequence[Tensor]:
     return list(model.project(tokens[:count]))
 
 
 @torch.inference_mode()
 def _each(
     model: MixLM,
-    states: Callable[[MixLM, Tensor, Sequence[Tensor]], Tensor],
+    states: Callable[[MixLM, Prefix, Sequence[Tensor]], Tensor],
     documents: Documents,
     batch: int,
     query: str,
@@ -70,16 +71,15 @@ def _each(
     return torch.cat(found)
 
 
-def _masked(model: MixLM, prefix: Tensor, documents: Sequence[Tensor]) -> Tensor:
+def _masked(model: MixLM, prefix: Prefix, documents: Sequence[Tensor]) -> Tensor:
     """:meth:`Ranker.forward`, for sequences of any lengths. -> [n, d]."""
     states: Tensor = model.ranker([prefix] * len(documents), documents)
     return states
 
 
-def _causal(model: MixLM, prefix: Tensor, documents: Sequence[Tensor]) -> Tensor:
+def _causal(model: MixLM, prefix: Prefix, documents: Sequence[Tensor]) -> Tensor:
     """Sequences of one length need no mask: the kernel then leaves out what lies above the diagonal. -> [n, d]."""
-    score = _score_embedding(model)
-    whole = torch.stack([torch.cat([prefix, document, score]) for document in documents])
+    whole = torch.stack([torch.cat([prefix.states, document, prefix.tail]) for document in documents])
     states: Tensor = model.ranker.backbone(inputs_embeds=whole, use_cache=False).last_hidden_state
     return states[:, -1]
 
@@ -87,13 +87,13 @@ def _causal(model: MixLM, prefix: Tensor, documents: Sequence[Tensor]) -> Tensor
 @torch.inference_mode()
 def _cached(model: MixLM, documents: Documents, batch: int, query: str, count: int) -> Tensor:
     """The prefix's keys and values once, then the documents in batches, each behind a view of them."""
-    backbone, score = model.ranker.backbone, _score_embedding(model)
+    backbone = model.ranker.backbone
     (prefix,) = model.ranker.prefixes([query])
     once = DynamicCache()
-    backbone(inputs_embeds=prefix[None], past_key_values=once, use_cache=True)
+    backbone(inputs_embeds=prefix.states[None], past_key_values=once, use_cache=True)
     whole, found = documents(prefix, count), []
     for row in range(0, len(whole), batch):
-        own = torch.stack([torch.cat([document, score]) for document in whole[row : row + batch]])
+        own = torch.stack([torch.cat([document, prefix.tail]) for document in whole[row : row + batch]])
         cache = DynamicCache()
         for number, layer in enumerate(cast(Any, once.layers)):
             shape = (len(own), -1, -1, -1)
@@ -101,10 +101,3 @@ def _cached(model: MixLM, documents: Documents, batch: int, query: str, count: i
         states = backbone(inputs_embeds=own, past_key_values=cache, use_cache=True).last_hidden_state
         found.append(model.readout(states[:, -1]))
     return torch.cat(found)
-
-
-def _score_embedding(model: MixLM) -> Tensor:
-    """[1, d]."""
-    number = model.ranker.tokenizer.get_vocab()[model.config.score_token]
-    embedding: Tensor = model.ranker.backbone.get_input_embeddings()(torch.tensor([number]))
-    return embedding

@@ -126,7 +126,7 @@ def _httpx() -> Any:
     try:
         import httpx
     except ImportError:
-        raise MissingDependency('the load test needs httpx: pip install "mixlm-rerank[bench]"') from None
+        raise MissingDependency("the load test needs httpx", "bench") from None
     return httpx
 
 

@@ -30,7 +30,7 @@ def check_onnx_installed() -> None:
         try:
             import_module(name)
         except ImportError:
-            raise MissingDependency(f'the benchmark needs {name}: pip install "mixlm-rerank[bench]"') from None
+            raise MissingDependency(f"the benchmark needs {name}", "bench") from None
 
 
 class _Logits(nn.Module):

@@ -48,7 +48,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise MissingDependency('the plots need matplotlib: pip install "mixlm-rerank[bench]"') from None
+        raise MissingDependency("the plots need matplotlib", "bench") from None
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:

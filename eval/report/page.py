@@ -58,7 +58,7 @@ def render(template: str, **context: object) -> str:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
-        raise MissingDependency('reports need jinja2: pip install "mixlm-rerank[eval]"') from None
+        raise MissingDependency("reports need jinja2", "eval") from None
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

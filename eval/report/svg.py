@@ -36,7 +36,7 @@ def new_axes(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingDependency('figures need matplotlib: pip install "mixlm-rerank[eval]"') from None
+        raise MissingDependency("figures need matplotlib", "eval") from None
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     FigureCanvasAgg(figure)  # measures text
     inside = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib.metadata import version
 from typing import Annotated
 
@@ -54,7 +55,10 @@ app.command("demo")(demo.demo)
 def main() -> None:
     """Entry point of the ``mixlm-rerank`` script."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
+            warnings.filterwarnings("ignore", message="none of the candidates")  # check_scored makes an error of it
+            app()
     except (MixLMError, OSError) as error:  # OSError: a folder that cannot be made or read, a full disk
         message = " ".join(str(error).split())  # those of other libraries may have several lines
         typer.echo(f"error: {message}", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..data import read_qrels, read_topics, write_run
+from ..data.runs import check_ids
 from ..errors import InputError
 from ..ranking import unranked
 from .options import CORPUS_HELP, check_output, open_documents
@@ -33,7 +34,7 @@ def index(
 @app.command("search")
 def search(
     folder: Annotated[Path, typer.Argument(help="The Lucene index.")],
-    topics: Annotated[Path, typer.Option(help="Queries: TSV, BEIR queries.jsonl or BEIR folder.")],
+    topics: Annotated[Path, typer.Option(help="Queries: TSV, BEIR queries.jsonl or folder, TREC topics.")],
     output: Annotated[Path, typer.Option(help="The TREC run to write.")],
     hits: Annotated[int, typer.Option(min=1, help="Candidates a query.")] = 100,
     qrels: Annotated[Path | None, typer.Option(help="Search only for queries judged here.")] = None,
@@ -52,6 +53,7 @@ def search(
         queries = {qid: text for qid, text in queries.items() if qid in judged}
         if not queries:
             raise InputError(f"no query of {topics} is judged in {qrels}: do they belong together?")
+    check_ids(dict.fromkeys(queries, ()))
     run = bm25_run(open_searcher(folder), queries, hits=hits, threads=threads, drop_same_id=drop_same_id)
     write_run(output, {qid: unranked(found) for qid, found in run.items()}, tag="bm25")
     typer.echo(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries", err=True)

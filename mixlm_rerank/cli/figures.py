@@ -30,7 +30,7 @@ def figures(
     try:
         from mixlm_rerank.eval.figures import load_experiments
     except ImportError:
-        raise MissingDependency('figures need pydantic and PyYAML: pip install "mixlm-rerank[eval]"') from None
+        raise MissingDependency("figures need pydantic and PyYAML", "eval") from None
     from mixlm_rerank.eval.reproduction import check, lack, run_experiment
 
     experiments = _wanted(load_experiments(file), only, file)

@@ -60,5 +60,11 @@ def init(
         max_document_tokens=max_document_tokens,
         local_files_only=offline,
     )
+    architectures = model.ranker.backbone.config.architectures or [""]
+    head = ", without its classification head" * architectures[0].endswith("ForSequenceClassification")
     model.save_pretrained(folder)
-    typer.echo(f"{folder}: item encoder {model.fingerprint}, up to {tokens} embedding tokens a document", err=True)
+    typer.echo(
+        f"{folder}: untrained; item encoder {model.fingerprint}, up to {tokens} embedding tokens a document; ranker "
+        f"{ranker}{head}. To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --model {folder}",
+        err=True,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,22 @@ import typer
 
 from ..data import Corpus, open_corpus
 from ..errors import InputError
+from ..types import ScoredDoc
 
 if TYPE_CHECKING:
     from ..model import MixLM
 
-__all__ = ["CORPUS_HELP", "Device", "Dtype", "Model", "Offline", "check_output", "load_model", "open_documents"]
+__all__ = [
+    "CORPUS_HELP",
+    "Device",
+    "Dtype",
+    "Model",
+    "Offline",
+    "check_output",
+    "check_scored",
+    "load_model",
+    "open_documents",
+]
 
 CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored documents)."
 
@@ -45,6 +57,16 @@ def check_output(path: Path) -> None:
     is_stream = path.exists() and not path.is_file()  # /dev/stdout
     if not is_stream and not os.access(folder, os.W_OK):
         raise InputError(f"cannot write {path}: the folder {folder} is write-protected")
+
+
+def check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | Path, index: Path) -> None:
+    """Raises InputError if no document was scored: the first stage's order would pass for a ranking."""
+    docs = [doc for found in ranked.values() for doc in found]
+    if docs and all(doc.missing for doc in docs):
+        raise InputError(
+            f"none of the {len(docs):,} candidates of {candidates} was scored ({docs[0].docid!r}, for one): check that "
+            f"{index} holds them, and that the queries have text"
+        )
 
 
 def open_documents(source: str) -> Corpus:

@@ -11,7 +11,7 @@ import typer
 from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
 from ..errors import InputError
 from ..types import Candidate, Missing, Texts
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, check_output, load_model, open_documents
+from .options import CORPUS_HELP, Device, Dtype, Model, Offline, check_output, check_scored, load_model, open_documents
 
 __all__ = ["rerank"]
 
@@ -20,7 +20,9 @@ def rerank(
     index: Annotated[Path, typer.Option(help="The token index.")],
     output: Annotated[Path, typer.Option(help="Where to write the reranked run (or requests).")],
     run: Annotated[Path | None, typer.Option(help="First-stage run: TREC or MS MARCO format.")] = None,
-    topics: Annotated[Path | None, typer.Option(help="Queries of --run: TSV, BEIR queries.jsonl or folder.")] = None,
+    topics: Annotated[
+        Path | None, typer.Option(help="Queries of --run: TSV, BEIR queries.jsonl or folder, TREC topics.")
+    ] = None,
     requests: Annotated[
         Path | None, typer.Option(help="Instead of --run and --topics: rank_llm request JSONL; JSONL is written.")
     ] = None,
@@ -66,6 +68,7 @@ def rerank(
         verify_top=verify_top,
     )
     results = reranker.rerank_batch(asked.queries, candidates, top_k, progress=not quiet)
+    check_scored(results, run or requests or "", index)
     if requests is None:
         write_run(output, results, tag=tag, msmarco=format == "msmarco")
     else:

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from ..data import read_topics, write_run
+from ..data.runs import check_ids
 from ..errors import InputError
 from ..types import Missing
-from .options import Device, Dtype, Model, Offline, check_output, load_model
+from .options import Device, Dtype, Model, Offline, check_output, check_scored, load_model
 
 __all__ = ["search"]
 
@@ -48,6 +49,7 @@ def search(
 
     check_output(output)
     queries = read_topics(topics) if Path(topics).exists() else named_topics(topics)
+    check_ids(dict.fromkeys(queries, ()))
     searcher = open_searcher(index)
     searcher.set_bm25(k1, b)
     reranker = Reranker(
@@ -64,9 +66,11 @@ def search(
         for start in range(0, len(qids), batch_size):
             batch = {qid: queries[qid] for qid in qids[start : start + batch_size]}
             found = bm25_run(searcher, batch, hits=hits, threads=threads, drop_same_id=remove_query)
+            check_ids(found)
             ranked.update(reranker.rerank_batch(batch, found))
             bar.update(len(batch))
     if not ranked:
         raise InputError(f"BM25 finds nothing in {index} for any query of {topics}: do they belong together?")
+    check_scored(ranked, index, token_index)
     write_run(output, ranked, tag="mixlm", msmarco=output_format == "msmarco")
     typer.echo(f"{output}: {sum(map(len, ranked.values())):,} documents of {len(ranked):,} queries", err=True)

@@ -51,7 +51,7 @@ def serve(
         from ..serving.search import FirstStage
         from ..serving.warm_up import warm_up
     except ImportError:
-        raise MissingDependency("serve needs FastAPI: pip install 'mixlm-rerank[serve]'") from None
+        raise MissingDependency("serve needs FastAPI", "serve") from None
     key = None
     if api_key_env is not None:
         key = os.environ.get(api_key_env)

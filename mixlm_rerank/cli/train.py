@@ -11,12 +11,14 @@ import typer
 
 from ..errors import InputError
 from ..minilm import minilm_folder
-from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
+from .options import CORPUS_HELP, Device, Offline, load_model, open_documents
 
 if TYPE_CHECKING:
     from mixlm_rerank.eval.loading import Loading
     from mixlm_rerank.eval.systems.protocol import System
 
+    from ..model import MixLM
+    from ..training.distil import CutPart
     from ..training.teacher import Teacher
 
 __all__ = ["ablate", "distill", "train"]
@@ -102,9 +104,15 @@ def distill(
         Path | None, typer.Option(help="A first-stage run of these queries (TREC or MS MARCO); by default BM25's.")
     ] = None,
     config: Annotated[
-        str, typer.Option(help="How to train: a YAML file, or the name of a recipe that comes with the package.")
-    ] = "default",
-    model: Model = "default",
+        str | None,
+        typer.Option(
+            help="How to train: a YAML file, or the name of a recipe of the package. [cut; with --model: default]"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Train this MixLM (a folder, hub id, or 'default'). [one that is cut out of the teacher]"),
+    ] = None,
     device: Device = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -119,10 +127,16 @@ def distill(
     from ..training.processes import first, join
     from ..training.recipe import load_recipe
 
-    found_recipe = load_recipe(_path("distill", config), {"run": str(output)}, DistilRecipe)
+    if model is None and teacher == "full-text":
+        model = "default"
+    recipe = config or ("cut" if model is None else "default")
+    found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistilRecipe)
     join(device)
     exact = Loading(device, "float32", offline)
-    start = load_model(model, device, "float32", offline)
+    if model is None:
+        start = _cut_out(teacher, found_recipe.start, device, offline)
+    else:
+        start = load_model(model, device, "float32", offline)
     # what is learned from may be rounded; what fidelity is measured against is not
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
     learned_from, measured_against = _readers(teacher, model, quick, exact)
@@ -134,7 +148,7 @@ def distill(
             measured_against,
             start,
             output,
-            queries=None if queries is None else read_topics(queries),
+            queries=None if queries is None else {q: text for q, text in read_topics(queries).items() if text.strip()},
             first_stage=None if run is None else RunFile(run),
             options=found_recipe.options,
             joint=replace(found_recipe.joint, budgets=budgets),
@@ -151,13 +165,28 @@ def distill(
     typer.echo(f"{output}/model: fitted", err=True)
 
 
-def _readers(teacher: str, model: str, quick: Loading, exact: Loading) -> tuple[Teacher, System]:
+def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> MixLM:
+    """Where the training starts. Raises InputError if nothing can be cut out of the teacher."""
+    import torch
+
+    from ..model import MixLM
+
+    try:
+        model = MixLM.from_cross_encoder(
+            teacher, mix_layer=part.mix_layer, tokens=part.tokens, local_files_only=offline
+        )
+    except InputError as error:
+        raise InputError(f"{error}. Any teacher can train a MixLM that is there already: --model default") from None
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) -> tuple[Teacher, System]:
     """The teacher that is learned from, and the same one to measure against."""
     from mixlm_rerank.eval.systems import CrossEncoder, FullTextMode
 
     from ..training.cross_encoder import CrossEncoderTeacher, FullTextTeacher
 
-    if teacher != "full-text":
+    if teacher != "full-text" or model is None:
         return CrossEncoderTeacher(teacher, quick), CrossEncoder(teacher, None, exact)
     measured = load_model(model, *astuple(exact))
     learned = measured if quick == exact else load_model(model, *astuple(quick))

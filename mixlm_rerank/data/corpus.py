@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ..errors import InputError
 from ..types import Document
 from .irds import IrDatasetsCorpus
-from .lines import json_lines, lines
+from .lines import file_in, id_in, json_lines, lines, shape
 from .trec import TrecCorpus, trec_files
 from .tsv import TsvCorpus
 
@@ -27,30 +27,32 @@ class Corpus(Protocol):
 
 def document_text(fields: Mapping[str, Any], where: str) -> tuple[str, str]:
     """(title, text) of a document's JSON, under any of the names in use. Raises InputError, naming ``where``."""
-    text = next((fields[key] for key in TEXT_KEYS if key in fields), None)
+    text = next((fields[key] for key in TEXT_KEYS if fields.get(key) is not None), None)
     title = fields.get("title") or ""
-    if text is None:
-        raise InputError(f"{where}: no text (expected one of the keys {', '.join(TEXT_KEYS)}; found {sorted(fields)})")
     if not isinstance(text, str) or not isinstance(title, str):
-        raise InputError(f"{where}: text and title must be strings, not {type(text).__name__}, {type(title).__name__}")
+        raise InputError(
+            f"{where}: expected a text (a string under one of {', '.join(TEXT_KEYS)}) and perhaps a title (a string); "
+            f"found {shape(fields)}"
+        )
     return title, text
 
 
 class JsonlCorpus:
-    """A JSONL file (or its gzip): ``_id``/``id``/``docid``, ``text``/``contents``/``segment``, optional ``title``."""
+    """A JSONL file: ``_id``/``id``/``docid``, ``text``/``contents``/``segment``/``body``, optional ``title``."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def __iter__(self) -> Iterator[Document]:
         for where, fields in json_lines(self.path):
-            docid = next((fields[key] for key in DOCID_KEYS if key in fields), None)
-            if not isinstance(docid, str | int) or isinstance(docid, bool):
+            docid = id_in(fields, DOCID_KEYS)
+            if docid is None:
                 raise InputError(
-                    f"{where}: no docid (expected one of the keys {', '.join(DOCID_KEYS)}; found {sorted(fields)})"
+                    f"{where}: expected a docid (a string or an integer under one of {', '.join(DOCID_KEYS)}); "
+                    f"found {shape(fields)}"
                 )
             title, text = document_text(fields, where)
-            yield Document(str(docid), text, title)
+            yield Document(docid, text, title)
 
 
 def open_corpus(source: str) -> Corpus:
@@ -60,16 +62,16 @@ def open_corpus(source: str) -> Corpus:
     - MS MARCO's TSV: ``docid <tab> text``, or ``docid <tab> url <tab> title <tab> body``;
     - TREC's SGML (``<DOC><DOCNO>``), a file or a folder of them.
 
-    Files may be gzipped; the suffixes .jsonl, .json and .tsv decide the format, else what the file begins with.
+    Files may be compressed (see :func:`lines`); the suffixes .jsonl, .json and .tsv decide the format, else what the
+    file begins with.
     Raises InputError if there is no such thing. (Pyserini indexes: ``mixlm_rerank.integrations.pyserini``.)
     """
     if source.startswith("irds:"):
         return IrDatasetsCorpus(source.removeprefix("irds:"))
     path = Path(source)
     if path.is_dir():
-        for name in ("corpus.jsonl", "corpus.jsonl.gz"):
-            if (path / name).is_file():
-                return JsonlCorpus(path / name)
+        if (corpus := file_in(path, "corpus.jsonl")) is not None:
+            return JsonlCorpus(corpus)
         if any(path.glob("segments_*")):
             raise InputError(f"{path} is a Lucene index: to read its documents, name it lucene:{path}")
         beginnings = (_beginning(file) for file in trec_files(path))

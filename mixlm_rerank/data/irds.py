@@ -40,13 +40,12 @@ def load_dataset(dataset_id: str) -> Any:
 
 
 def irds_topics(dataset_id: str) -> dict[str, str]:
-    """qid -> text (the title of a TREC topic); queries without text are left out."""
+    """qid -> text (the title of a TREC topic); it may be empty."""
     topics = {}
     with _reading(dataset_id):
         for query in load_dataset(dataset_id).queries_iter():
             text = query.default_text() if hasattr(query, "default_text") else query.text
-            if text and text.strip():
-                topics[str(query.query_id)] = text
+            topics[str(query.query_id)] = text or ""
     return topics
 
 
@@ -71,7 +70,7 @@ def _ir_datasets(dataset_id: str) -> Any:
     try:
         return importlib.import_module("ir_datasets")
     except ImportError:
-        raise MissingDependency(f'irds:{dataset_id} needs ir_datasets: pip install "mixlm-rerank[eval]"') from None
+        raise MissingDependency(f"irds:{dataset_id} needs ir_datasets", "eval") from None
 
 
 @contextmanager

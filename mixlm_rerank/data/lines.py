@@ -1,43 +1,74 @@
-"""Text files line by line: plain or gzip, with or without BOM and CRLF; and files that appear whole or not at all."""
+"""Text files line by line, however they are compressed and encoded; and files that appear whole or not at all."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import InputError
 
-__all__ = ["json_lines", "lines", "writing"]
+__all__ = ["file_in", "id_in", "json_lines", "lines", "shape", "writing"]
+
+# What a file is, is told by its first bytes: suffixes are missing, or lie.
+DECOMPRESS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+UNREAD = {
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it first (zstd -d)",
+    b"\x1f\x9d": "compressed by compress: unpack it first (gzip -d)",
+    b"PK\x03\x04": "a zip archive: unpack it first (unzip)",
+}
+SUFFIXES = ("", ".gz", ".bz2", ".xz", ".zst")
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, line without its end) of every line that is not blank.
 
-    Raises InputError if the file is missing, is not UTF-8, or is a broken gzip.
+    Plain text, or compressed by gzip, bzip2 or xz; UTF-8, or UTF-16 with a byte order mark. Lines end with LF or CRLF;
+    a carriage return alone belongs to the line.
+
+    Raises InputError if the file is missing, or is anything else.
     """
     path = Path(path)
     number = 0
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig") as file
-        ):
+        with path.open("rb") as raw, _text(raw, path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line.rstrip("\r\n")
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}, after line {number}: not UTF-8 ({error.reason}); convert it (iconv)") from None
-    except (OSError, EOFError, zlib.error) as error:
+    except UnicodeError as error:
+        reason = getattr(error, "reason", error)
+        raise InputError(f"{path}, after line {number}: not UTF-8 ({reason}); convert it (iconv)") from None
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
+
+
+def _text(raw: BufferedReader, path: Path) -> TextIO:
+    """Only looked into, not read twice: it may be a pipe."""
+    beginning = raw.peek(6)
+    for magic, told in UNREAD.items():
+        if beginning.startswith(magic):
+            raise InputError(f"{path} is {told}")
+    file: Any = next((unpacked(raw) for magic, unpacked in DECOMPRESS.items() if beginning.startswith(magic)), raw)
+    beginning = file.peek(512)[:512]
+    encoding = "utf-16" if beginning.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    if b"\0" in beginning and encoding != "utf-16":
+        raise InputError(f"{path} is no text: unpack it if it is an archive (tar), convert it if it is UTF-16 (iconv)")
+    return TextIOWrapper(file, encoding=encoding, newline="\n")
+
+
+def file_in(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder, compressed or not; None if there is none."""
+    return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -48,9 +79,27 @@ def json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+        except (ValueError, RecursionError) as error:  # too many digits of an integer, too many brackets
+            raise InputError(f"{where}: not valid JSON ({str(error).partition(':')[0]})") from None
         if not isinstance(value, dict):
             raise InputError(f"{where}: expected a JSON object, not {type(value).__name__}")
         yield where, value
+
+
+def id_in(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    """The id under the first of these keys that is not null: a string or an integer. None if it is anything else."""
+    value = next((fields[key] for key in keys if fields.get(key) is not None), None)
+    return str(value) if value != "" and isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def shape(fields: Mapping[str, Any]) -> str:
+    """What an object holds, for a message.
+
+    >>> shape({"_id": 1.0, "text": None})
+    '_id (float), text (null)'
+    """
+    kinds = {key: "null" if value is None else type(value).__name__ for key, value in fields.items()}
+    return ", ".join(f"{key} ({kind})" for key, kind in kinds.items()) or "nothing"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..types import Candidate, Document, ScoredDoc
 from .corpus import document_text
-from .lines import json_lines, writing
+from .lines import id_in, json_lines, writing
 
 __all__ = ["Requests", "read_requests", "write_requests"]
 
@@ -29,19 +29,20 @@ class Requests:
 def read_requests(path: str | Path) -> Requests:
     """Read lines ``{"query": {"text", "qid"}, "candidates": [{"docid", "score", "doc"}]}``.
 
-    Raises InputError for a malformed line, a qid or (within a query) a docid that occurs twice, an empty query.
+    Raises InputError for a malformed line, a qid or (within a query) a docid that occurs twice.
     """
     requests = Requests({}, {}, {})
     for where, line in json_lines(path):
         try:
-            qid, text = str(line["query"]["qid"]), line["query"]["text"]
-            hits = [(str(hit["docid"]), float(hit["score"]), hit.get("doc")) for hit in line["candidates"]]
+            qid, text = _id(line["query"], "qid"), line["query"]["text"]
+            hits = [(_id(hit, "docid"), float(hit["score"]), hit.get("doc")) for hit in line["candidates"]]
+            if not isinstance(text, str):
+                raise TypeError
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise InputError(
-                f'{where}: expected {{"query": {{"text", "qid"}}, "candidates": [{{"docid", "score", "doc"}}]}}'
+                f'{where}: expected {{"query": {{"text", "qid"}}, "candidates": [{{"docid", "score", "doc"}}]}}, '
+                "ids as strings or integers"
             ) from None
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{where}: empty query for qid {qid!r}")
         if qid in requests.queries:
             raise InputError(f"{where}: qid {qid!r} occurs twice")
         if len({docid for docid, _, _ in hits}) < len(hits):
@@ -57,12 +58,24 @@ def read_requests(path: str | Path) -> Requests:
 
 
 def write_requests(path: str | Path, requests: Requests, results: Mapping[str, Sequence[ScoredDoc]]) -> None:
-    """Write the requests back with their candidates in the new order and with the new scores; ``doc`` is kept."""
+    """Write the requests back with their candidates in the new order and with the new scores; all else is kept.
+
+    A candidate that was not scored gets ``"missing": true``.
+    """
     with writing(path) as file:
         for qid, docs in results.items():
             by_docid = {str(hit["docid"]): hit for hit in requests.raw[qid]["candidates"]}
-            hits = [{**by_docid[doc.docid], "score": doc.score} for doc in docs]
+            hits = [
+                {**by_docid[doc.docid], "score": doc.score} | ({"missing": True} if doc.missing else {}) for doc in docs
+            ]
             file.write(json.dumps({**requests.raw[qid], "candidates": hits}, ensure_ascii=False) + "\n")
+
+
+def _id(fields: Mapping[str, Any], key: str) -> str:
+    found = id_in(fields, [key])
+    if found is None:
+        raise ValueError
+    return found
 
 
 def _text(doc: Any, where: str) -> str | None:

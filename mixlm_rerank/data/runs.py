@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
 from ..types import Candidate, ScoredDoc
 from .lines import lines, writing
 
-__all__ = ["read_run", "write_run"]
+__all__ = ["check_ids", "read_run", "write_run"]
 
 TREC = "qid Q0 docid rank score tag"
 MSMARCO = "qid docid rank"
@@ -21,7 +22,7 @@ def read_run(path: str | Path) -> dict[str, list[Candidate]]:
     """Candidates of each query, best first. TREC (6 columns) and MS MARCO (3 columns) files are told apart by width.
 
     TREC candidates are ordered by score, equal scores as they stand in the file; the rank column is not read, as in
-    trec_eval. MS MARCO candidates get the score 1 / rank.
+    trec_eval. MS MARCO candidates are ordered by rank, whether ranks begin at 1 or elsewhere, and get 1 / place.
 
     Raises InputError for a malformed line, a score that is not finite, or a document twice in a query.
     """
@@ -38,14 +39,25 @@ def read_run(path: str | Path) -> dict[str, list[Candidate]]:
         if width == 6:
             qid, docid, score = columns[0], columns[2], _number(columns[4], "score", where)
         else:
-            qid, docid, score = columns[0], columns[1], 1 / max(1.0, _number(columns[2], "rank", where))
+            qid, docid, score = columns[0], columns[1], -_number(columns[2], "rank", where)
         candidates = run.setdefault(qid, {})
         if docid in candidates:
             raise InputError(f"{where}: document {docid!r} occurs twice for query {qid!r}")
         candidates[docid] = Candidate(docid, score)
     if not run:
         raise InputError(f"{path} holds no candidates")
-    return {qid: sorted(found.values(), key=lambda hit: -hit.score) for qid, found in run.items()}
+    ranked = {qid: sorted(found.values(), key=lambda hit: -hit.score) for qid, found in run.items()}
+    if width == 6:
+        return ranked
+    return {qid: [replace(hit, score=1 / place) for place, hit in enumerate(hits, 1)] for qid, hits in ranked.items()}
+
+
+def check_ids(run: Mapping[str, Iterable[Candidate | ScoredDoc]]) -> None:
+    """Raises InputError for a qid or docid that cannot stand in a run, whose columns are divided by white space."""
+    for qid, docs in run.items():
+        for kind, one in (("qid", qid), *(("docid", doc.docid) for doc in docs)):
+            if one.split() != [one]:
+                raise InputError(f"the {kind} {one!r} cannot stand in a run: it is empty or holds white space")
 
 
 def write_run(
@@ -58,13 +70,13 @@ def write_run(
 
     Raises InputError for an id or tag that would be no single column, or a score that is not finite.
     """
+    check_ids(results)
+    if tag.split() != [tag]:
+        raise InputError(f"the tag {tag!r} cannot stand in a run: it is empty or holds white space")
     with writing(path) as file:
         for qid, docs in results.items():
             previous = None
             for rank, doc in enumerate(docs, 1):
-                columns = [qid, doc.docid] if msmarco else [qid, doc.docid, tag]
-                if any(column.split() != [column] for column in columns):
-                    raise InputError(f"{path}: white space or nothing in one of the columns {columns}")
                 if msmarco:
                     file.write(f"{qid}\t{doc.docid}\t{rank}\n")
                     continue

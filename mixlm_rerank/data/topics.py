@@ -1,12 +1,15 @@
-"""Topics: qid -> query text, from TSV, BEIR JSONL or TREC SGML."""
+"""Topics: qid -> query text, from TSV, BEIR JSONL, TREC SGML or TREC XML."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError
-from .lines import json_lines, lines
+from .lines import file_in, id_in, json_lines, lines, shape
 from .trec import trec_topics
+from .trec_xml import xml_topics
 
 __all__ = ["read_topics"]
 
@@ -14,20 +17,21 @@ __all__ = ["read_topics"]
 def read_topics(source: str | Path) -> dict[str, str]:
     """Read ``qid <tab> query`` lines, a BEIR ``queries.jsonl`` or the folder that holds one, or TREC topics.
 
-    Of TREC topics (``<top><num><title>``) the title is the query. Files may be gzipped; JSONL goes by its suffix or by
-    a first line that begins with ``{``, TREC topics by one that begins with ``<``.
+    Of TREC topics the query is the title (``<top><num><title>``) or, in XML (``<topic number="1">``), the ``query``,
+    else the ``title``. Files may be compressed (see :func:`lines`); JSONL goes by its suffix or by a first line that
+    begins with ``{``, TREC topics by one that begins with ``<``. A query may be empty: a reranker then keeps the order
+    of the first stage.
 
-    Raises InputError for a malformed line, an empty query or a qid that occurs twice.
+    Raises InputError for a malformed line, or a qid that occurs twice.
     """
     path = Path(source)
     if path.is_dir():
-        path = next((path / n for n in ("queries.jsonl", "queries.jsonl.gz") if (path / n).is_file()), path)
-        if path.is_dir():
+        queries = file_in(path, "queries.jsonl")
+        if queries is None:
             raise InputError(f"{path} is a folder without queries.jsonl")
+        path = queries
     topics: dict[str, str] = {}
     for where, qid, text in _rows(path):
-        if not text.strip():
-            raise InputError(f"{where}: empty query for qid {qid!r}")
         if qid in topics:
             raise InputError(f"{where}: qid {qid!r} occurs twice")
         topics[qid] = text
@@ -36,29 +40,29 @@ def read_topics(source: str | Path) -> dict[str, str]:
     return topics
 
 
-def _rows(path: Path) -> list[tuple[str, str, str]]:
-    beginning = next((line.lstrip()[:1] for _, line in lines(path)), "")
-    if ".json" in path.suffixes or ".jsonl" in path.suffixes or beginning == "{":
+def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    beginning = next((line.lstrip() for _, line in lines(path)), "")
+    if {".json", ".jsonl"} & {suffix.lower() for suffix in path.suffixes} or beginning.startswith("{"):
         return _json_rows(path)
-    return list(trec_topics(path)) if beginning == "<" else _tsv_rows(path)
+    if beginning.startswith("<"):
+        return trec_topics(path) if re.match(r"<top[\s>]", beginning, re.IGNORECASE) else xml_topics(path)
+    return _tsv_rows(path)
 
 
-def _json_rows(path: Path) -> list[tuple[str, str, str]]:
-    rows = []
+def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     for where, fields in json_lines(path):
-        qid, text = fields.get("_id", fields.get("qid", fields.get("id"))), fields.get("text", fields.get("query"))
-        if not isinstance(qid, str | int) or not isinstance(text, str):
-            raise InputError(f'{where}: expected {{"_id": ..., "text": ...}}, found the keys {sorted(fields)}')
-        rows.append((where, str(qid), text))
-    return rows
+        qid, text = id_in(fields, ("_id", "qid", "id")), fields.get("text", fields.get("query"))
+        if qid is None or not isinstance(text, str):
+            raise InputError(
+                f'{where}: expected {{"_id": a string or an integer, "text": a string}}, found {shape(fields)}'
+            )
+        yield where, qid, text
 
 
-def _tsv_rows(path: Path) -> list[tuple[str, str, str]]:
-    rows = []
+def _tsv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     for number, line in lines(path):
         where = f"{path}, line {number}"
         qid, tab, text = line.partition("\t")
         if not tab or not qid.strip():
             raise InputError(f"{where}: expected qid <tab> query")
-        rows.append((where, qid.strip(), text))
-    return rows
+        yield where, qid.strip(), text

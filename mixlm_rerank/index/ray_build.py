@@ -168,5 +168,5 @@ def _ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise MissingDependency("--engine ray needs Ray: pip install 'mixlm-rerank[ray]'") from None
+        raise MissingDependency("--engine ray needs Ray", "ray") from None
     return ray

@@ -149,7 +149,7 @@ def connect(url: str, timeout: float) -> tuple[Redis, str]:
         from redis.exceptions import ConnectionError
         from redis.retry import Retry
     except ImportError:
-        raise MissingDependency("a token index in Redis needs redis-py: pip install 'mixlm-rerank[redis]'") from None
+        raise MissingDependency("a token index in Redis needs redis-py", "redis") from None
     server, name = urldefrag(url)
     if not re.fullmatch(r"[\w.-]+", name):
         raise InputError(

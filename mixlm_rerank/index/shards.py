@@ -38,7 +38,7 @@ class Shards:
             import fsspec
             import pyarrow.parquet
         except ImportError:
-            raise MissingDependency("Parquet shards need pyarrow: pip install 'mixlm-rerank[parquet]'") from None
+            raise MissingDependency("Parquet shards need pyarrow", "parquet") from None
         self.url = url if "://" in url else str(Path(url).absolute())  # workers have working directories of their own
         self._parquet = pyarrow.parquet
         self._arrow = pyarrow

@@ -107,7 +107,7 @@ def _save_backbones(model: MixLM, folder: Path, dtype: torch.dtype) -> None:
 
 def _read(folder: Path) -> MixLM:
     config = MixLMConfig.load(folder / CONFIG)
-    encoder, encoder_tokenizer = _saved_part(folder / ITEM_ENCODER)
+    encoder, encoder_tokenizer = _saved_part(folder / ITEM_ENCODER, final_norm=not config.mix_layer)
     table = cast(torch.Tensor, encoder.get_input_embeddings().weight)
     backbone, ranker_tokenizer = _saved_part(folder / RANKER, table)
     family = family_of_config(backbone.config, str(folder))
@@ -117,13 +117,17 @@ def _read(folder: Path) -> MixLM:
 
 
 def _saved_part(
-    source: Path, word_embeddings: torch.Tensor | None = None
+    source: Path, word_embeddings: torch.Tensor | None = None, *, final_norm: bool = True
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         with quiet():
             # float32 whatever was saved: fp16 files are for size, and widening them is exact
             backbone = load_backbone(
-                str(source), word_embeddings=word_embeddings, local_files_only=True, dtype=torch.float32
+                str(source),
+                word_embeddings=word_embeddings,
+                final_norm=final_norm,
+                local_files_only=True,
+                dtype=torch.float32,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{source} cannot be loaded: {error}") from None

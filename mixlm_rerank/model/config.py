@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import InputError
 
-__all__ = ["MixLMConfig", "Pooling", "Residual"]
+__all__ = ["Head", "MixLMConfig", "Pooling", "Residual"]
 
 Pooling = Literal["last", "mean", "cls"]
 Residual = Literal["none", "cosine", "late"]
-FORMAT_VERSION = 1
+Head = Literal["linear", "tanh", "relu", "gelu", "gelu+norm"]
+FORMAT_VERSION = 2  # 1: without mix layer
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,15 @@ class MixLMConfig:
             cos(query embedding, document embedding)`` (after ResRank, 2604.22180), so that an untrained MixLM without
             memory tokens ranks like the bi-encoder it was started from. ``"late"``: besides, late interaction between
             the query's states and the embedding tokens (ColBERT's score, 2004.12832). ``"none"``: nothing.
-        prompt: the ranker's prefix, with ``{text}`` where the query goes.
-        score_token: the token after the document whose last hidden state is read out (the paper's EOS).
+        prompt: what the ranker reads, with ``{text}`` where the query goes. The document follows, and then
+            ``score_token``; or it stands where ``{document}`` is, and what is written after that follows.
+        score_token: the token after the document whose last hidden state is read out (the paper's EOS). Not used with
+            ``{document}``: then it is the last token, or of a bidirectional ranker with a mix layer the first (CLS).
+        mix_layer: the layer of the ranker that embedding tokens enter. 0: the input, as in the paper. m > 0: the prefix
+            goes through layers 0 to m - 1 alone, and embedding tokens are states of the item encoder before any final
+            norm: those of layer m, if it is the ranker's own lower layers.
+        document_position: where the item encoder's positions begin (absolute ones, of BERT and its kin).
+        head: what the readout does before its linear layer: a dense layer and this activation.
         template: what the item encoder reads, with ``{text}`` where the query or document goes.
         query_prompt, document_prompt: put before each text that the item encoder reads ("query: ").
         max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
@@ -50,6 +59,9 @@ class MixLMConfig:
     document_prompt: str = ""
     memory_tokens: int = 0
     residual: Residual = "cosine"
+    mix_layer: int = 0
+    document_position: int = 0
+    head: Head = "linear"
     max_query_tokens: int = 256
     max_document_tokens: int = 256
     format_version: int = FORMAT_VERSION
@@ -61,6 +73,12 @@ class MixLMConfig:
             raise InputError(f'pooling must be "last", "mean" or "cls", not {self.pooling!r}')
         if self.residual not in get_args(Residual):
             raise InputError(f'residual must be "none", "cosine" or "late", not {self.residual!r}')
+        if self.head not in get_args(Head):
+            raise InputError(f"head must be one of {', '.join(get_args(Head))}, not {self.head!r}")
+        if min(self.mix_layer, self.document_position) < 0:
+            raise InputError("mix_layer and document_position must not be negative")
+        if self.mix_layer and "{document}" not in self.prompt:
+            raise InputError(f"with a mix layer the prompt must say where the {{document}} goes: {self.prompt!r}")
         needed = self.tokens if self.pooling == "last" else self.tokens - 1
         if self.memory_tokens and self.memory_tokens < needed:
             raise InputError(
@@ -69,13 +87,27 @@ class MixLMConfig:
         for name in ("prompt", "template"):
             if getattr(self, name).count("{text}") != 1:
                 raise InputError(f"{name} must contain {{text}} exactly once: {getattr(self, name)!r}")
+        if self.prompt.count("{document}") > 1 or "{text}" in self.suffix:
+            raise InputError(f"the prompt must contain {{document}} at most once, after {{text}}: {self.prompt!r}")
+
+    @property
+    def prefix(self) -> str:
+        """What the ranker reads before the document, with ``{text}`` where the query goes."""
+        return self.prompt.partition("{document}")[0]
+
+    @property
+    def suffix(self) -> str:
+        """What it reads after the document."""
+        return self.prompt.partition("{document}")[2] if "{document}" in self.prompt else self.score_token
 
     def check_budget(self, tokens: int | None) -> int:
         """The budget to use: ``tokens``, or the largest one for ``None``. Raises InputError if it is out of range."""
         if tokens is None:
             return self.tokens
-        if not 1 <= tokens <= self.tokens:
-            raise InputError(f"tokens must lie between 1 and {self.tokens} (this model's largest budget), not {tokens}")
+        if not isinstance(tokens, Integral) or not 1 <= tokens <= self.tokens:
+            raise InputError(
+                f"tokens must be a whole number between 1 and {self.tokens} (this model's largest budget), not {tokens}"
+            )
         return tokens
 
     def save(self, path: Path) -> None:
@@ -93,7 +125,8 @@ class MixLMConfig:
         version = values.get("format_version") if isinstance(values, dict) else None
         if version is None:
             raise InputError(
-                f"{path} is not a MixLM configuration. For a plain Hugging Face checkpoint, first make a MixLM of it: "
+                f"{path} is not a MixLM configuration. To get the ranking of a cross-encoder, distil it: mixlm-rerank "
+                f"distill CORPUS --teacher {path.parent} --output FOLDER. For an untrained MixLM from language models: "
                 "mixlm-rerank model init FOLDER --item-encoder CHECKPOINT --ranker CHECKPOINT"
             )
         if version > FORMAT_VERSION:
@@ -103,6 +136,6 @@ class MixLMConfig:
         if unknown:
             raise InputError(f"{path} has unknown keys {unknown}")
         try:
-            return cls(**values)
+            return cls(**values | {"format_version": FORMAT_VERSION})
         except TypeError as error:
             raise InputError(f"{path} is not a whole MixLM configuration: {error}") from None

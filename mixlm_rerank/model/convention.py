@@ -12,6 +12,7 @@ from transformers.utils.hub import cached_file
 
 from ..errors import InputError
 from .config import Pooling
+from .template import around_texts
 
 __all__ = ["Convention", "convention_of", "own_template"]
 
@@ -50,11 +51,7 @@ def convention_of(source: str, **options: Any) -> Convention | None:
 
 def own_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the tokenizer itself puts around a text: ``"[CLS]{text}[SEP]"``, ``"{text}<|endoftext|>"``."""
-    plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole: list[int] = tokenizer("a")["input_ids"]
-    start = next(start for start in range(len(whole)) if whole[start : start + len(plain)] == plain)
-    before, after = whole[:start], whole[start + len(plain) :]
-    return "".join([*tokenizer.convert_ids_to_tokens(before), "{text}", *tokenizer.convert_ids_to_tokens(after)])
+    return "{text}".join(around_texts(tokenizer, 1))
 
 
 def _older_mode(settings: Mapping[str, Any]) -> str:

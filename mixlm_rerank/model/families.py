@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -12,8 +14,29 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ..errors import InputError
 from .config import Pooling
+from .span import FINAL_NORMS
+from .template import around_texts
 
-__all__ = ["BidirectionalFamily", "DecoderFamily", "Family", "family_of"]
+__all__ = [
+    "BidirectionalFamily",
+    "DecoderFamily",
+    "Family",
+    "complete",
+    "family_of",
+    "family_of_config",
+    "has_segments",
+    "load_backbone",
+    "position_offset",
+]
+
+
+# From the model card of Qwen3-Reranker.
+QWEN3_RERANKER = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
+    "<Query>: {text}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
 
 
 class Family(ABC):
@@ -39,6 +62,14 @@ class Family(ABC):
         """The token after the document whose state is read out."""
 
     @abstractmethod
+    def pair_prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """What a cross-encoder reads, with ``{text}`` where the query goes and ``{document}``."""
+
+    @abstractmethod
+    def second_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The template of a document that is read alone by a cross-encoder's lower layers."""
+
+    @abstractmethod
     def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
         """Where to start the readout: float32 [hidden_size], or None for zero."""
 
@@ -50,7 +81,7 @@ class DecoderFamily(Family):
     pooling = "last"
 
     def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-        head = _complete(AutoModelForCausalLM, source, **options)
+        head = complete(AutoModelForCausalLM, source, **options)
         return cast(PreTrainedModel, head.base_model), head
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -62,12 +93,23 @@ class DecoderFamily(Family):
     def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return _special(tokenizer, "eos_token")
 
+    def pair_prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        if "<|im_start|>" in tokenizer.get_vocab():
+            return QWEN3_RERANKER
+        start = tokenizer.bos_token or ""
+        return f"{start}Query: {{text}}\nDocument: {{document}}\nDoes the document answer the query? yes or no:"
+
+    def second_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return f"{tokenizer.bos_token or ''}{{text}}"
+
     def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
         assert head is not None
         rows: Tensor = head.get_output_embeddings().weight.detach().float()
         ids = [tokenizer.encode(word, add_special_tokens=False) for word in ("yes", "no")]
         if any(len(pieces) != 1 for pieces in ids):
-            raise InputError(f'"yes" and "no" must be one token each in the ranker\'s tokenizer, not {ids}')
+            raise InputError(
+                f'"yes" and "no" must be one token each in the ranker\'s tokenizer, not {ids}: choose another ranker'
+            )
         return rows[ids[0][0]] - rows[ids[1][0]]
 
 
@@ -89,25 +131,45 @@ class BidirectionalFamily(Family):
     def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return _special(tokenizer, "sep_token")
 
+    def pair_prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        before, between, after = around_texts(tokenizer, 2)
+        return f"{before}{{text}}{between}{{document}}{after}"
+
+    def second_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return f"{{text}}{around_texts(tokenizer, 2)[-1]}"
+
     def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
         return None
 
 
-def load_backbone(source: str, *, word_embeddings: Tensor | None = None, **options: Any) -> PreTrainedModel:
+def load_backbone(
+    source: str, *, word_embeddings: Tensor | None = None, final_norm: bool = True, **options: Any
+) -> PreTrainedModel:
     """A checkpoint's model without any head. A pooler is a head too: nothing reads it, and saved models stay small.
 
-    ``word_embeddings``: [vocabulary, d], for a checkpoint that was saved without them.
+    ``word_embeddings``: [vocabulary, d], for a checkpoint that was saved without them. ``final_norm``: False for one
+    that was saved without, see :func:`.span.without_final_norm`.
     """
-    model = _complete(AutoModel, source, word_embeddings, **options)
+    model = complete(AutoModel, source, word_embeddings, () if final_norm else FINAL_NORMS, **options)
     if getattr(model, "pooler", None) is not None:
         setattr(model, "pooler", None)  # noqa: B010 (typed as a module)
     return model
 
 
-def _complete(auto_class: Any, source: str, word_embeddings: Tensor | None = None, **options: Any) -> PreTrainedModel:
-    """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on."""
+def complete(
+    auto_class: Any,
+    source: str,
+    word_embeddings: Tensor | None = None,
+    without: Sequence[str] = (),
+    **options: Any,
+) -> PreTrainedModel:
+    """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on.
+
+    ``without``: children of the model that may be.
+    """
     model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
-    lacking = [name for name in report["missing_keys"] if "pooler" not in name] + list(report["mismatched_keys"])
+    missing = [name for name in report["missing_keys"] if name.partition(".")[0] not in ("pooler", *without)]
+    lacking = missing + list(report["mismatched_keys"])
     if word_embeddings is not None:
         table = model.get_input_embeddings().weight
         name = next(name for name, weight in model.named_parameters() if weight is table)
@@ -129,6 +191,13 @@ def position_offset(backbone: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return int(module.padding_idx) + 1
     return 0
+
+
+def has_segments(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> bool:
+    """Whether a backbone can mark tokens of a second text; with a ``tokenizer``, whether that does so for a pair."""
+    known = "token_type_ids" in inspect.signature(backbone.forward).parameters
+    used = tokenizer is None or "token_type_ids" in tokenizer("a", "b")
+    return known and getattr(backbone.config, "type_vocab_size", 0) > 1 and used
 
 
 def family_of(source: str, **options: Any) -> Family:

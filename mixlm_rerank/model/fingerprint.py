@@ -37,6 +37,8 @@ def fingerprint(encoder: ItemEncoder, config: MixLMConfig) -> str:
         "tokenizer": tokenizer,
         "backbone": _architecture(encoder),
     }
+    if config.mix_layer:  # indexes of models without are as old as the format
+        settings |= {"mix_layer": config.mix_layer, "document_position": config.document_position}
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     _add_weights(digest, encoder)
     return digest.hexdigest()[:16]

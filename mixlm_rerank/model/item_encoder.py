@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..arguments import check_strings
 from ..errors import InputError
 from .config import MixLMConfig
-from .families import position_offset
+from .families import has_segments, position_offset
 from .packed import plain_pass
 from .positions import positions_per_forward
 from .sampling import cluster_means, last_states, rarity
+from .span import without_final_norm
 from .template import Template, text_ids
 from .transfer import moved
 
@@ -48,14 +50,17 @@ class ItemEncoder(nn.Module):
 
     def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
         super().__init__()
-        self.backbone = backbone
+        # as the layers of a ranker hand states on
+        self.backbone = without_final_norm(backbone) if config.mix_layer else backbone
         self.tokenizer = tokenizer
         self.config = config
         self.hidden_size: int = backbone.config.hidden_size
         self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size))
         special = tokenizer.all_special_ids
         self.register_buffer("rarity", rarity(backbone.config.vocab_size, special), persistent=False)
-        self._plain, self._first_position = plain_pass(backbone), position_offset(backbone)
+        # as the second of two texts, which a document is to a cross-encoder
+        self._segment = int(config.mix_layer > 0 and has_segments(backbone, tokenizer))
+        self._plain, self._first_position = plain_pass(backbone), position_offset(backbone) + config.document_position
         positions: int = backbone.config.max_position_embeddings - self._first_position
         if config.max_document_tokens + config.memory_tokens > positions:
             raise InputError(
@@ -77,11 +82,21 @@ class ItemEncoder(nn.Module):
     def _states(self, input_ids: Tensor) -> Tensor:
         """Final hidden states, memory tokens included. [b, length] -> [b, length + memory, d]."""
         embeds = self._embeds(input_ids)
-        return self.backbone(inputs_embeds=embeds, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+        return self.backbone(inputs_embeds=embeds, use_cache=False, **self._placed(embeds)).last_hidden_state  # type: ignore[no-any-return]
+
+    def _placed(self, embeds: Tensor) -> dict[str, Tensor]:
+        """Positions and segment, where they are others than the backbone takes by itself."""
+        placed = {}
+        if self.config.document_position:
+            positions = torch.arange(embeds.shape[1], device=embeds.device) + self._first_position
+            placed["position_ids"] = positions.expand(len(embeds), -1)
+        if self._segment:
+            placed["token_type_ids"] = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        return placed
 
     def _states_by_lean_pass(self, input_ids: Tensor) -> Tensor:
         """:meth:`_states` up to rounding, sooner for few positions."""
-        if self._plain is None:
+        if self._plain is None or self._segment:
             return self._states(input_ids)
         embeds = self._embeds(input_ids)
         return self._plain(embeds, torch.arange(embeds.shape[1], device=embeds.device) + self._first_position)
@@ -121,10 +136,14 @@ class ItemEncoder(nn.Module):
             places = places[:, :, None].expand(-1, -1, embeds.shape[2])
             embeds = embeds.scatter(1, places, embeds[:, -count:])
         mask = torch.arange(embeds.shape[1], device=ids.device) < lengths[:, None] + count
-        return self.backbone(inputs_embeds=embeds, attention_mask=mask.long(), use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+        output = self.backbone(
+            inputs_embeds=embeds, attention_mask=mask.long(), use_cache=False, **self._placed(embeds)
+        )
+        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def query_ids(self, queries: Sequence[str]) -> list[list[int]]:
         """Token ids of queries in the template."""
+        check_strings("queries", queries)
         return self._query.ids([self.config.query_prompt + query for query in queries])
 
     def _sampled(self, states: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -157,6 +176,7 @@ class ItemEncoder(nn.Module):
 
     def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of documents in their template, truncated to ``max_document_tokens``."""
+        check_strings("texts", texts)
         return self._document.ids([self.config.document_prompt + text for text in texts])
 
     @torch.inference_mode()

@@ -33,7 +33,7 @@ class MixLM(nn.Module):
         self.item_encoder = item_encoder
         self.ranker = ranker
         self.projector = projector
-        self.readout = Readout(ranker.hidden_size, config.residual)
+        self.readout = Readout(ranker.hidden_size, config.residual, config.head)
         self.name = "unsaved"
 
     @property
@@ -140,4 +140,37 @@ class MixLM(nn.Module):
             max_query_tokens=max_query_tokens,
             max_document_tokens=max_document_tokens,
             local_files_only=local_files_only,
+        )
+
+    @classmethod
+    def from_cross_encoder(
+        cls,
+        name: str | Path,
+        *,
+        mix_layer: int | None = None,
+        tokens: int = 8,
+        prompt: str | None = None,
+        local_files_only: bool = False,
+    ) -> MixLM:
+        """A new MixLM cut out of a cross-encoder: documents are read alone by its layers below ``mix_layer``.
+
+        Nothing but the query's blindness and the pooling to a few embedding tokens separates it from the checkpoint, so
+        little training brings it near (``mixlm-rerank distill``). Untrained, its ranking is poor. In full-text mode it
+        is the cross-encoder itself.
+
+        Args:
+            name: a folder or hub id; with a classification head of one label, or a decoder that answers yes or no.
+            mix_layer: 1 to the last layer, half of the layers by default. The higher, the less a candidate costs and
+                the more a document's tokens depend on itself alone.
+            tokens: the largest token budget.
+            prompt: of a decoder: ``{text}`` stands for the query, ``{document}`` for the document; by default that of
+                Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
+
+        Raises:
+            InputError: not a cross-encoder, or one of a kind that MixLM does not know.
+        """
+        from .cross_encoder import from_cross_encoder
+
+        return from_cross_encoder(
+            str(name), mix_layer=mix_layer, tokens=tokens, prompt=prompt, local_files_only=local_files_only
         )

@@ -20,6 +20,7 @@ from .products import product
 __all__ = ["DecoderPass", "PackedPass", "PlainPass", "packed_pass", "plain_pass"]
 
 # Input embeddings [b, length, d] and position ids [length] of texts of one length -> all their states, [b, length, d].
+# Texts are of the first segment.
 PlainPass = Callable[[Tensor, Tensor], Tensor]
 
 BERTS = ("BertModel", "RobertaModel", "XLMRobertaModel")
@@ -35,31 +36,32 @@ class PackedPass(Protocol):
     def __call__(
         self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention
     ) -> Tensor:
-        """Input embeddings [n, d], position ids, token types [n], rows of the score tokens [items] -> [items, d]."""
+        """What enters the first layer, [n, d]; position ids, token types, [n]; rows of score tokens -> [items, d]."""
         ...
 
 
-def packed_pass(backbone: PreTrainedModel) -> PackedPass | None:
-    """The packed pass of a backbone, or None if its layers are none of those known here."""
+def packed_pass(backbone: PreTrainedModel, first: int = 0) -> PackedPass | None:
+    """The packed pass of a backbone from layer ``first`` on, or None if its layers are none of those known here."""
     kind = type(backbone).__name__
     if kind in BERTS:
-        return _Bert(backbone)
+        return _Bert(backbone, first)
     if kind in ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"):
         windows = {_window(layer, backbone.config) for layer in cast(Any, backbone.layers)}
-        return DecoderPass(backbone, windows.pop()) if len(windows) == 1 else None
+        return DecoderPass(backbone, windows.pop(), first) if len(windows) == 1 else None
     return None
 
 
-def plain_pass(backbone: PreTrainedModel) -> PlainPass | None:
-    """The plain pass of a backbone, without a mask, or None if its layers are none of those that gain by it."""
-    return _Bert(backbone).plain if type(backbone).__name__ in BERTS else None
+def plain_pass(backbone: PreTrainedModel, stop: int | None = None) -> PlainPass | None:
+    """Without a mask, up to layer ``stop - 1``; None if the backbone's layers are none of those that gain by it."""
+    return _Bert(backbone, stop=stop).plain if type(backbone).__name__ in BERTS else None
 
 
 class _Bert:
     """Layers that normalise after each part (BERT, 1810.04805)."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Any, first: int = 0, stop: int | None = None) -> None:
         self._backbone = backbone
+        self._first, self._stop = first, stop
 
     def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
         config = self._backbone.config
@@ -68,11 +70,12 @@ class _Bert:
     def __call__(
         self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention
     ) -> Tensor:
-        backbone = self._backbone
-        states = backbone.embeddings(
-            inputs_embeds=embeds[None], position_ids=positions[None], token_type_ids=token_types[None]
-        )[0]
-        *layers, last = backbone.encoder.layer
+        backbone, states = self._backbone, embeds
+        if not self._first:
+            states = backbone.embeddings(
+                inputs_embeds=embeds[None], position_ids=positions[None], token_type_ids=token_types[None]
+            )[0]
+        *layers, last = backbone.encoder.layer[self._first :]
         for layer in layers:
             states = self._layer(layer, states, states, attention.attend)
         return self._layer(last, states[score_rows], states, attention.attend_scores)
@@ -85,7 +88,7 @@ class _Bert:
             return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
 
         states = self._backbone.embeddings(inputs_embeds=embeds, position_ids=positions[None]).flatten(0, 1)
-        for layer in self._backbone.encoder.layer:
+        for layer in self._backbone.encoder.layer[: self._stop]:
             states = self._layer(layer, states, states, attend)
         every: Tensor = states.unflatten(0, (batch, length))
         return every
@@ -109,9 +112,10 @@ class _Bert:
 class DecoderPass:
     """Layers that normalise before each part, with rotary positions (Llama, 2302.13971, and its kin)."""
 
-    def __init__(self, backbone: Any, window: int | None) -> None:
+    def __init__(self, backbone: Any, window: int | None, first: int = 0) -> None:
         self._backbone = backbone
         self._window = window
+        self._first = first
         self._before, self._after = _before_attention, _after_attention
 
     def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
@@ -128,7 +132,7 @@ class DecoderPass:
         backbone, states = self._backbone, embeds
         rotation = tuple(part[0, :, None] for part in backbone.rotary_emb(embeds[None], positions[None]))
         of_scores = tuple(part[score_rows] for part in rotation)
-        *layers, last = backbone.layers
+        *layers, last = backbone.layers[self._first :]
         for layer in layers:
             parts = self._before(layer, states, states, rotation, rotation)
             states = self._after(layer, states, attention.attend(*parts, layer.self_attn.scaling))

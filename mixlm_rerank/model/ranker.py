@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,19 +15,37 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
-from .families import Family, position_offset
-from .packed import DecoderPass, packed_pass
-from .template import Template, text_ids
+from .families import Family, has_segments, position_offset
+from .packed import DecoderPass, packed_pass, plain_pass
+from .span import span
+from .template import Template, special_ids, text_ids
 from .transfer import moved
 
-__all__ = ["Ranker"]
+__all__ = ["Prefix", "Ranker"]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What all candidates of a query share, as it enters the mix layer: input embeddings at layer 0, else states.
+
+    Attributes:
+        states: of the prompt with the query, [length, d].
+        tail: of what follows the document, [s, d]. The last is the score token, whose final state is read out.
+    """
+
+    states: Tensor
+    tail: Tensor
+
+    def __len__(self) -> int:
+        return len(self.states)
 
 
 class Ranker(nn.Module):
     """F_R of the paper. Reads ``[prefix(query) ; document ; score token]`` and returns the last hidden state.
 
     Two ways that give the same states: :meth:`forward` takes whole sequences, each with its own prefix;
-    :meth:`forward_packed` shares a query's prefix among all its documents.
+    :meth:`forward_packed` shares a query's prefix among all its documents. Documents enter at the mix layer, which the
+    prefix has reached alone. In full-text mode, :meth:`forward_texts`, they are read as text from layer 0 on.
     """
 
     def __init__(
@@ -38,20 +56,25 @@ class Ranker(nn.Module):
         self.tokenizer = tokenizer
         self.family = family
         self.hidden_size: int = backbone.config.hidden_size
-        self._prompt = Template(tokenizer, config.prompt, config.max_query_tokens)
-        self._score_id: int = tokenizer.get_vocab()[config.score_token]
+        self.mix_layer = config.mix_layer
+        self._prompt = Template(tokenizer, config.prefix, config.max_query_tokens)
+        self._suffix = special_ids(tokenizer, config.suffix)
         self._max_document_tokens = config.max_document_tokens
+        self._max_pair_tokens = config.document_position + config.max_document_tokens  # with a mix layer
         self._layer_types = set(getattr(backbone.config, "layer_types", None) or ["full_attention"])
-        parameters = inspect.signature(backbone.forward).parameters
-        self._segments = "token_type_ids" in parameters and getattr(backbone.config, "type_vocab_size", 0) > 1
+        self._segments = has_segments(backbone, tokenizer if self.mix_layer else None)
+        self.layers: int = backbone.config.num_hidden_layers
+        if self.mix_layer >= self.layers:
+            raise InputError(f"mix_layer={self.mix_layer}, but the ranker's layers are 0 to {self.layers - 1}")
         self._first_position = position_offset(backbone)
         self.max_positions: int = backbone.config.max_position_embeddings - self._first_position
-        if self._prompt.max_tokens + config.tokens + 1 > self.max_positions:
+        if self._prompt.max_tokens + config.tokens + len(self._suffix) > self.max_positions:
             raise InputError(
                 f"max_query_tokens={config.max_query_tokens} and {config.tokens} embedding tokens do not fit into the "
                 f"ranker's {self.max_positions} positions"
             )
-        self._packed = packed_pass(backbone)
+        self._packed = packed_pass(backbone, self.mix_layer)
+        self._plain = plain_pass(backbone, self.mix_layer) if self.mix_layer else None
         backbone.set_attn_implementation(SHARED_PREFIX)
         if backbone.config._attn_implementation != SHARED_PREFIX:
             raise InputError(f"{type(backbone).__name__} does not use the Transformers attention interface")
@@ -70,30 +93,63 @@ class Ranker(nn.Module):
         modules = self.backbone.modules() if self.training else []
         return any(getattr(module, "gradient_checkpointing", False) for module in modules)
 
-    def prefixes(self, queries: Sequence[str]) -> list[Tensor]:
+    def inputs(self, queries: Sequence[str]) -> list[Tensor]:
         """Input embeddings of the prompt with each query. float [length, d] each."""
         return self._embed_each(self._prompt.ids(queries))
 
+    def prefixes(self, queries: Sequence[str]) -> list[Prefix]:
+        """What the candidates of each query share."""
+        inputs, suffix = self.inputs(queries), self._embed(self._suffix)
+        if not self.mix_layer:
+            return [Prefix(own, suffix) for own in inputs]
+        if self.family.causal:  # what follows the document, with nothing in between
+            inputs = [torch.cat([own, suffix]) for own in inputs]
+        states = self._lower(inputs)
+        if self.family.causal:
+            return [Prefix(own[: -len(suffix)], own[-1:]) for own in states]
+        return [Prefix(own, own[:1]) for own in states]
+
     def documents(self, texts: Sequence[str], prefix_lengths: Sequence[int]) -> list[Tensor]:
-        """Input embeddings of document texts, cut to ``max_document_tokens`` and to the room after the prefix."""
-        room = [
-            min(self._max_document_tokens, self.max_positions - length - 1)  # 1: the score token
-            for length in prefix_lengths
-        ]
+        """Input embeddings of document texts, for full-text mode: cut to the room after the prefix.
+
+        Without a mix layer a document has at most ``max_document_tokens``. With one, the whole sequence ends where
+        documents of the item encoder end: where the cross-encoder cuts it.
+        """
+        if self.mix_layer:
+            most = min(self._max_pair_tokens, self.max_positions)
+            room = [max(0, most - length - len(self._suffix)) for length in prefix_lengths]
+        else:
+            most = self.max_positions - len(self._suffix)
+            room = [min(self._max_document_tokens, most - length) for length in prefix_lengths]
         return self._embed_each([ids[:most] for ids, most in zip(text_ids(self.tokenizer, texts), room, strict=True)])
 
-    def forward(self, prefixes: Sequence[Tensor], documents: Sequence[Tensor]) -> Tensor:
+    def forward_texts(self, inputs: Sequence[Tensor], documents: Sequence[Tensor]) -> Tensor:
+        """Full-text mode: hidden states at the score token, [n, d].
+
+        With a mix layer this is what the backbone does as a cross-encoder, whose query sees the document.
+
+        Args:
+            inputs: :meth:`inputs` of each document's query.
+            documents: :meth:`documents`.
+        """
+        suffix = self._embed(self._suffix)
+        if not self.mix_layer:
+            return self([Prefix(own, suffix) for own in inputs], documents)  # type: ignore[no-any-return]
+        whole = [torch.cat([own, document, suffix]) for own, document in zip(inputs, documents, strict=True)]
+        states = self.states(whole, [len(own) for own in inputs], 0, self.layers)
+        return torch.stack([own[-1 if self.family.causal else 0] for own in states])
+
+    def forward(self, prefixes: Sequence[Prefix], documents: Sequence[Tensor]) -> Tensor:
         """Hidden states at the score token, each document with its own prefix: the plain way.
 
         Args:
-            prefixes: input embeddings, float [prefix_length, d] each.
-            documents: embedding tokens (projected) or text embeddings, float [length, d] each.
+            prefixes: of each document's query.
+            documents: embedding tokens (projected), or at layer 0 text embeddings, float [length, d] each.
 
         Returns:
             float [n, d]. Sequences are padded at the end and the padding is masked.
         """
-        score = self._embed([self._score_id])
-        whole = [torch.cat([prefix, document, score]) for prefix, document in zip(prefixes, documents, strict=True)]
+        whole = [torch.cat([own.states, document, own.tail]) for own, document in zip(prefixes, documents, strict=True)]
         lengths = torch.tensor([len(sequence) for sequence in whole], device=self.device)
         prefix_lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self.device)
         embeds = pad_sequence(list(whole), batch_first=True)
@@ -102,22 +158,23 @@ class Ranker(nn.Module):
         states = self._run(embeds, positions.expand(len(whole), -1), positions >= prefix_lengths[:, None], masks)
         return states[torch.arange(len(whole), device=self.device), lengths - 1]
 
-    def forward_packed(self, prefixes: Sequence[Tensor], items: Sequence[Tensor]) -> list[Tensor]:
+    def forward_packed(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states at the score token, a query's prefix shared by its items, several queries a forward pass.
 
         Args:
-            prefixes: input embeddings of each query, float [prefix_length, d].
+            prefixes: of each query.
             items: projected embedding tokens of each query's documents, float [n, k, d], the same k for all.
 
         Returns:
             float [n, d] for each query. Equal to :meth:`forward` up to rounding.
         """
         counts = tuple(len(tokens) for tokens in items)
-        item_length = items[0].shape[1] + 1
+        tails = torch.stack([prefix.tail for prefix in prefixes])
+        item_length = items[0].shape[1] + tails.shape[1]
         layout = PackedLayout(tuple(len(prefix) for prefix in prefixes), counts, item_length, self.family.causal)
         tokens = torch.cat(list(items))
-        score = self._embed([self._score_id]).expand(len(tokens), 1, -1)
-        flat = torch.cat([*prefixes, torch.cat([tokens, score], dim=1).flatten(0, 1)])
+        tails = tails.repeat_interleave(moved(torch.tensor(counts), self.device), dim=0, output_size=len(tokens))
+        flat = torch.cat([*(own.states for own in prefixes), torch.cat([tokens, tails], dim=1).flatten(0, 1)])
         in_item = torch.arange(len(flat), device=self.device) >= sum(layout.prefix_lengths)
         positions, score_rows = layout.position_ids(self.device), layout.score_rows(self.device)
         if self._packed is not None and not self._checkpoints_activations:
@@ -139,7 +196,7 @@ class Ranker(nn.Module):
             return
         from .graphs import GraphedPass
 
-        packed = packed_pass(self.backbone)
+        packed = packed_pass(self.backbone, self.mix_layer)
         assert packed is not None
         if isinstance(packed, DecoderPass):
             packed.compile()
@@ -156,7 +213,8 @@ class Ranker(nn.Module):
         extra: dict[str, Any] = {"token_type_ids": in_document.long()} if self._segments else {}
         if layout is not None:
             extra["layout"] = layout
-        output = self.backbone(
+        backbone = span(self.backbone, self.mix_layer, self.layers) if self.mix_layer else self.backbone
+        output = backbone(
             inputs_embeds=embeds,
             position_ids=positions + self._first_position,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),  # some models know layer types
@@ -164,6 +222,37 @@ class Ranker(nn.Module):
             **extra,
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def _lower(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Texts of the first segment through the layers below the mix layer. Input embeddings -> states, alike."""
+        if self._plain is None or self.device.type != "cpu" or torch.is_grad_enabled():
+            return self.states(inputs, [len(own) for own in inputs], 0, self.mix_layer)
+        first = self._first_position
+        return [self._plain(own[None], torch.arange(first, first + len(own)))[0] for own in inputs]
+
+    def states(self, sequences: Sequence[Tensor], prefix_lengths: Sequence[int], start: int, stop: int) -> list[Tensor]:
+        """Through layers ``start`` to ``stop - 1`` by the backbone's own ways: positions see what it lets them see.
+
+        Args:
+            sequences: what enters the first of them, float [length, d] each.
+            prefix_lengths: of the part of each that is the first text.
+
+        Returns:
+            What leaves the last of them, float [length, d] each.
+        """
+        lengths = [len(sequence) for sequence in sequences]
+        embeds = pad_sequence(list(sequences), batch_first=True)
+        positions = torch.arange(embeds.shape[1])
+        real, in_prefix = (positions < torch.tensor(own)[:, None] for own in (lengths, prefix_lengths))
+        extra = {"token_type_ids": moved((~in_prefix).long(), self.device)} if self._segments else {}
+        output = span(self.backbone, start, stop)(
+            inputs_embeds=embeds,
+            position_ids=moved(positions + self._first_position, self.device).expand(len(embeds), -1),
+            attention_mask=moved(real.long(), self.device),
+            use_cache=False,
+            **extra,
+        )
+        return [own[:length] for own, length in zip(output.last_hidden_state, lengths, strict=True)]
 
     def _mask(self, positions: Tensor, prefix_lengths: Tensor, lengths: Tensor, layer_type: str) -> Tensor:
         """bool [n, 1, length, length], True = may see. Prefix positions never see the document."""

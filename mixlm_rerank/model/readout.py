@@ -7,17 +7,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.activations import ACT2FN
 
-from .config import Residual
+from .config import Head, Residual
 
-__all__ = ["BI_ENCODER_SCALE", "Readout", "late_interaction"]
+__all__ = ["BI_ENCODER_SCALE", "Readout", "head_of", "late_interaction"]
 
 # Cosines of a contrastive bi-encoder are trained with a temperature of 1/20 (sentence-transformers' default scale).
 BI_ENCODER_SCALE = 20.0
 
 
 class Readout(nn.Module):
-    """``log-odds = w_score . h + b  (+ w_cosine * cos(q, d) (+ w_late * late interaction))``.
+    """``log-odds = w_score . head(h) + b  (+ w_cosine * cos(q, d) (+ w_late * late interaction))``.
+
+    ``head`` is the identity, or the hidden layer of a cross-encoder's own head.
 
     For a decoder ``w_score`` starts as the difference of the language model head's "yes" and "no" rows, so that the
     first term is logit(yes) - logit(no); for a bidirectional encoder it starts at zero. float32 keeps near-ties apart.
@@ -26,8 +29,9 @@ class Readout(nn.Module):
     cosine_weight: nn.Parameter | None
     late_weight: nn.Parameter | None
 
-    def __init__(self, hidden_size: int, residual: Residual) -> None:
+    def __init__(self, hidden_size: int, residual: Residual, head: Head = "linear") -> None:
         super().__init__()
+        self.head = head_of(hidden_size, head)
         self.score = nn.Linear(hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
@@ -38,7 +42,7 @@ class Readout(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Log-odds of the ranker alone. [..., hidden_size] -> float32 [...]."""
         with torch.autocast(states.device.type, enabled=False):  # mixed precision would make ties
-            return self.score(states.float()).squeeze(-1)  # type: ignore[no-any-return]
+            return self.score(self.head(states.float())).squeeze(-1)  # type: ignore[no-any-return]
 
     def residual(self, queries: Tensor, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
         """What is added to it, for every query and document.
@@ -59,6 +63,15 @@ class Readout(nn.Module):
             if self.late_weight is not None:
                 scores = scores + self.late_weight * late_interaction(states, tokens)
         return scores
+
+
+def head_of(hidden_size: int, kind: Head) -> nn.Sequential:
+    """The hidden layer of a readout: empty, or a dense layer, its activation, and perhaps a norm."""
+    activation, _, norm = kind.partition("+")
+    if activation == "linear":
+        return nn.Sequential()
+    layers: list[nn.Module] = [nn.Linear(hidden_size, hidden_size, dtype=torch.float32), ACT2FN[activation]]
+    return nn.Sequential(*layers, *([nn.LayerNorm(hidden_size, dtype=torch.float32)] if norm else []))
 
 
 def late_interaction(states: Sequence[Tensor], tokens: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from threading import Lock
 
 from transformers import PreTrainedTokenizerBase
 
+from ..arguments import check_strings
 from ..errors import InputError
 
-__all__ = ["Template", "without_lone_surrogates"]
+__all__ = ["Template", "around_texts", "special_ids", "text_ids", "without_lone_surrogates"]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
 
@@ -24,8 +25,7 @@ class Template:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int) -> None:
         self._tokenizer = tokenizer
         before, after = template.split("{text}")
-        self._before = tokenizer.encode(before, add_special_tokens=False) if before else []
-        self._after = tokenizer.encode(after, add_special_tokens=False) if after else []
+        self._before, self._after = special_ids(tokenizer, before), special_ids(tokenizer, after)
         self._room = max_tokens - len(self._before) - len(self._after)
         if self._room < 1:
             raise InputError(f"max_tokens={max_tokens} leaves no room for text in the template {template!r}")
@@ -45,8 +45,26 @@ class Template:
         return [self._before + ids[: self._room] + self._after for ids in text_ids(self._tokenizer, texts)]
 
 
+def around_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:
+    """What the tokenizer itself puts before, between and after texts: ``["[CLS]", "[SEP]", "[SEP]"]`` (BERT, two)."""
+    plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole: list[int] = tokenizer(*["a"] * count)["input_ids"]
+    parts, start = [], 0
+    for _ in range(count):
+        place = next(place for place in range(start, len(whole)) if whole[place : place + len(plain)] == plain)
+        parts.append(whole[start:place])
+        start = place + len(plain)
+    return ["".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (*parts, whole[start:])]
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
+    """Token ids of a part of a template, in which special tokens are spelled out."""
+    return tokenizer.encode(template, add_special_tokens=False) if template else []
+
+
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of plain texts, without template; special tokens in them count as plain characters."""
+    check_strings("texts", texts)
     if not texts:
         return []
     with _TOKENISING:

@@ -30,7 +30,7 @@ class FullTextScorer:
     def score(self, query: str, texts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
         """Document texts (and their embedding tokens, float [n, k, d]) -> log-odds, float32 [n]."""
         model = self._model
-        prefix = model.ranker.prefixes([query])[0]
+        (prefix,) = model.ranker.inputs([query])
         documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
         scores = torch.empty(len(texts), device=model.device)
         order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
@@ -38,7 +38,7 @@ class FullTextScorer:
         while order:
             size = max(1, positions // (len(prefix) + len(documents[order[0]]) + 1))
             rows, order = order[:size], order[size:]
-            states = model.ranker([prefix] * len(rows), [documents[row] for row in rows])
+            states = model.ranker.forward_texts([prefix] * len(rows), [documents[row] for row in rows])
             scores[rows] = model.readout(states)
         if model.config.residual != "none" and tokens is None:
             tokens = torch.from_numpy(model.encode(texts))

@@ -57,7 +57,7 @@ class RerankRequest(BaseModel):
         default=None,
         description="document_ids that the index lacks: by default encoded where there is a text, else last.",
     )
-    raw_scores: Flag = Field(default=False, description="Log-odds instead of their sigmoid.")
+    raw_scores: Flag = Field(default=False, description="Log-odds instead of their sigmoid; neither is calibrated.")
     tokens: Count | None = Field(default=None, description="Token budget; by default all of the model's.")
 
 

@@ -99,7 +99,7 @@ def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingDependency('the plot needs matplotlib: pip install "mixlm-rerank[train]"') from None
+        raise MissingDependency("the plot needs matplotlib", "train") from None
     figure = Figure(figsize=(8, 0.45 * len(found) + 1.4), layout="constrained")
     axes = figure.subplots()
     names = list(found)

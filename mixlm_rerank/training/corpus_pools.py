@@ -12,7 +12,7 @@ from mixlm_rerank.eval.systems import TokenReranker
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.training.pools import Pool, read_pools, write_pools
-from mixlm_rerank.types import ScoredDoc
+from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["corpus_pools"]
 
@@ -23,20 +23,21 @@ def corpus_pools(
     """At most ``size`` candidates of each query, drawn once and kept in ``path``.
 
     ``hard`` of them are those that ``start`` ranks first, by one embedding token: the teacher's own first ones are
-    mostly among these, and their order is what counts. The others are drawn at random.
+    mostly among these, and their order is what counts. Without a residual ``start`` knows nothing yet: then they are
+    the first stage's first. The others are drawn at random.
 
     Raises InputError unless two queries have two candidates each: one to train on, one to choose by.
     """
     if not path.exists():
-        ranked: Mapping[str, Sequence[ScoredDoc]] = {}
-        if hard and candidates.of_query:
+        ranked: Mapping[str, Sequence[ScoredDoc | Candidate]] = {}
+        if hard and candidates.of_query and start.config.residual != "none":
             system = TokenReranker(start, 1)
             system.name = "hard candidates"
             ranked = rank(system, candidates, work).ranking
         draw = random.Random(seed)
         pools = []
         for qid, hits in candidates.of_query.items():
-            first = [doc.docid for doc in ranked.get(qid, ())[: min(hard, size)]]
+            first = [one.docid for one in ranked.get(qid, hits)[: min(hard, size)]]
             others = [hit.docid for hit in hits if hit.docid not in first]
             chosen = [*first, *draw.sample(others, min(size - len(first), len(others)))]
             if len(chosen) > 1:

@@ -43,7 +43,7 @@ from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.synthetic import synthetic_queries
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
-__all__ = ["DistilOptions", "DistilRecipe", "distil"]
+__all__ = ["CutPart", "DistilOptions", "DistilRecipe", "distil"]
 
 REPORT = "fidelity.json"
 CHOSEN_BY = 50  # at most so many of the training queries are not trained on: the best checkpoint is chosen by them
@@ -57,7 +57,8 @@ class DistilOptions:
     depth: candidates of each query, by BM25.
     candidates: how many of them are drawn once for training. Item encoder and ranker together read half of these in
         each round, the ranker alone all. The teacher scores what is read.
-    hard: how many of those drawn are those that the model ranks first, as it is before; the rest are drawn at random.
+    hard: how many of those drawn are those that the model ranks first, as it is before, or one that was just cut out of
+        its teacher, BM25; the rest are drawn at random.
     rounds: how often each training query is seen while item encoder and ranker train together.
     ranker_rounds: how often after that, while the ranker trains alone; these cost a fraction.
     group: queries a step.
@@ -74,9 +75,18 @@ class DistilOptions:
 
 
 @dataclass(frozen=True, config=STRICT)
+class CutPart:
+    """How the start is cut out of the teacher: see :meth:`MixLM.from_cross_encoder`."""
+
+    mix_layer: int | None = Field(default=None, ge=1)
+    tokens: int = Field(default=8, ge=1)
+
+
+@dataclass(frozen=True, config=STRICT)
 class DistilRecipe:
     """What ``mixlm-rerank distill --config`` reads. Budgets above the model's largest are left out."""
 
+    start: CutPart = field(default_factory=CutPart)
     options: DistilOptions = field(default_factory=DistilOptions)
     joint: JointOptions = field(default_factory=JointOptions)
 

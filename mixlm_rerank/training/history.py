@@ -22,7 +22,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingDependency('the plot needs matplotlib: pip install "mixlm-rerank[train]"') from None
+        raise MissingDependency("the plot needs matplotlib", "train") from None
     figure = Figure(figsize=(11, 4), layout="constrained")
     losses, development = figure.subplots(1, 2)
     for axes, title, names in (

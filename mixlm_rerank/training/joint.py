@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.model.transfer import moved
 from mixlm_rerank.training.batches import Batch
@@ -123,8 +124,7 @@ class JointObjective(nn.Module):
         """``budgets``: token budgets of this step; losses are means over them."""
         model = self.model
         documents = self._documents(batch.documents)
-        states = model.item_encoder.token_states(model.item_encoder.query_ids(batch.queries))
-        queries = torch.stack([model.item_encoder.embedding_of(own) for own in states])
+        states, queries = self._queries(batch.queries, weights)
         prefixes = model.ranker.prefixes(batch.queries)
         teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
         mixed = []
@@ -137,7 +137,7 @@ class JointObjective(nn.Module):
             losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
         if weights.read_text:
             residual = model.readout.residual(queries, states, documents).detach()
-            text = self._text(batch, prefixes, residual)
+            text = self._text(batch, residual)
             losses |= _means([self._alignment(scored, text, weights) for scored in mixed])
             if weights.text:
                 known = text.mask() & ~teacher.isnan()
@@ -145,7 +145,15 @@ class JointObjective(nn.Module):
         losses["loss"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
         return losses
 
-    def _mixed(self, batch: Batch, prefixes: Sequence[Tensor], documents: Tensor, residual: Tensor) -> _Scored:
+    def _queries(self, texts: Sequence[str], weights: LossWeights) -> tuple[list[Tensor], Tensor]:
+        """Their states in the item encoder and their embeddings, [q, d], where something reads these."""
+        encoder = self.model.item_encoder
+        if self.model.config.residual == "none" and not weights.cosine:
+            return [], torch.zeros(len(texts), encoder.hidden_size, device=self.model.device)
+        states = encoder.token_states(encoder.query_ids(texts))
+        return states, torch.stack([encoder.embedding_of(own) for own in states])
+
+    def _mixed(self, batch: Batch, prefixes: Sequence[Prefix], documents: Tensor, residual: Tensor) -> _Scored:
         """All pairs, scored from embedding tokens [n, k, d]."""
         queries, rows = self._places(batch.mask)
         counts = batch.mask.sum(dim=1).tolist()
@@ -153,7 +161,7 @@ class JointObjective(nn.Module):
         states = torch.cat(self.model.ranker.forward_packed(prefixes, items))
         return _Scored(queries, rows, states, self.model.readout(states) + residual[queries, rows], residual)
 
-    def _text(self, batch: Batch, prefixes: Sequence[Tensor], residual: Tensor) -> _Scored:
+    def _text(self, batch: Batch, residual: Tensor) -> _Scored:
         """Some of each query's own pairs, scored from the documents' text."""
         ranker = self.model.ranker
         mask = torch.zeros_like(batch.mask)
@@ -161,9 +169,10 @@ class JointObjective(nn.Module):
             mask[query, rows[: self.texts_per_query]] = True
         mask &= batch.mask
         pairs = mask.nonzero().tolist()
-        own = [prefixes[query] for query, _ in pairs]
+        inputs = ranker.inputs(batch.queries)
+        own = [inputs[query] for query, _ in pairs]
         texts = [batch.documents[row] for _, row in pairs]
-        states = ranker(own, ranker.documents(texts, [len(prefix) for prefix in own]))
+        states = ranker.forward_texts(own, ranker.documents(texts, [len(prefix) for prefix in own]))
         queries, documents = self._places(mask)
         scores = self.model.readout(states) + residual[queries, documents]
         return _Scored(queries, documents, states, scores, residual)

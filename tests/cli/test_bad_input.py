@@ -48,8 +48,10 @@ TABLE = {
     "malformed line, Lucene": given(
         "bm25 index corpus.jsonl new --quiet", "corpus.jsonl", "bad.jsonl", TWO + "\n[1]\n", "line 3", "JSON object"
     ),
-    "no text": given(BUILD, "corpus.jsonl", "bad.jsonl", '{"_id": "b", "t": ""}\n', "line 1", "text", "['_id', 't']"),
-    "no docid": given(BUILD, "corpus.jsonl", "bad.jsonl", '{"text": "b"}\n', "line 1", "_id", "['text']"),
+    "no text": given(
+        BUILD, "corpus.jsonl", "bad.jsonl", '{"_id": "b", "t": ""}\n', "line 1", "text", "_id (str), t (str)"
+    ),
+    "no docid": given(BUILD, "corpus.jsonl", "bad.jsonl", '{"text": "b"}\n', "line 1", "_id", "text (str)"),
     "not UTF-8": Bad(BUILD.replace("corpus.jsonl", "latin.jsonl"), ["latin.jsonl", "not UTF-8"]),
     "a folder without corpus": Bad(BUILD.replace("corpus.jsonl", "empty"), ["empty", "without corpus.jsonl"]),
     "unknown ir_datasets id": Bad(BUILD.replace("corpus.jsonl", "irds:gone"), ["'gone'", "ir_datasets"]),
@@ -67,7 +69,9 @@ TABLE = {
     "no documents": Bad(BUILD.replace("corpus.jsonl", "none.jsonl"), ["no documents"], {"none.jsonl": ""}),
     # topics
     "no topics": Bad(SEARCH.replace("topics.tsv", "gone.tsv"), ["no such file: gone.tsv"]),
-    "empty query": given(RERANK, "topics.tsv", "bad.tsv", "q1\tdog\nq2\t \n", "line 2", "empty query", "'q2'"),
+    "qid with a space": Bad(
+        SEARCH.replace("topics.tsv", "bad.tsv"), ["the qid 'q 1' cannot stand in a run"], {"bad.tsv": "q 1\tdog\n"}
+    ),
     "qid twice": given(SEARCH, "topics.tsv", "bad.tsv", "q1\tdog\nq1\tcat\n", "line 2", "'q1' occurs twice"),
     "no tab": given(SEARCH, "topics.tsv", "bad.tsv", "q1 dog\n", "line 1", "qid <tab> query"),
     "no topic is judged": given(
@@ -85,6 +89,7 @@ TABLE = {
     "qid without topic": given(
         RERANK, "bm25.trec", "bad.trec", "q1 Q0 d1 1 2 x\nq8 Q0 d1 1 2 x\n", "topics.tsv", "1 of the 2", "'q8'"
     ),
+    "nothing that the index holds": odd("", "none of the 1 candidates of odd.trec", "'zz'", "tokens holds them"),
     "unknown docid, error": odd("--missing error", "'zz'", "Add them to the index"),
     "unknown docid, encode": odd("--missing encode --texts corpus.jsonl", "'zz'", "no text was given"),
     "malformed request": Bad(
@@ -109,7 +114,8 @@ TABLE = {
     "no model folder": Bad(BUILD.replace("--model model", "--model ./gone"), ["'./gone'", "'user/model'", "'default'"]),
     "hub id, offline": Bad(f"{BUILD.replace('--model model', '--model no/where')} --offline", ["'no/where'"]),
     "not a MixLM": Bad(
-        BUILD.replace("--model model", "--model model/ranker"), ["model/ranker", "mixlm-rerank model init FOLDER"]
+        BUILD.replace("--model model", "--model model/ranker"),
+        ["model/ranker", "mixlm-rerank distill CORPUS --teacher model/ranker", "untrained", "model init FOLDER"],
     ),
     "no model in it": Bad(
         BUILD.replace("--model model", "--model empty"), ["empty is not a saved MixLM", "config.json"]
@@ -178,6 +184,29 @@ def test_unknown_docids_stand_last_by_default(work: Path, mixlm: Command) -> Non
         "out.trec: 3 documents of 1 queries; 2 were not in the index and stand last\n",
     )
     assert [line.split()[2] for line in (work / "out.trec").read_text().splitlines()] == ["d3", "zz", "yy"]
+
+
+def test_an_empty_query_keeps_its_order_and_ends_nothing(work: Path, mixlm: Command) -> None:
+    (work / "some.tsv").write_text("q1\ta dog barks\nq2\t \n")
+    (work / "odd.trec").write_text("q1 Q0 d3 1 9 x\nq2 Q0 d4 1 9 x\nq2 Q0 d1 2 8 x\n")
+    done = mixlm(RERANK.replace("bm25.trec", "odd.trec").replace("topics.tsv", "some.tsv"))
+    assert done.code == 0
+    assert done.err.splitlines()[0] == "warning: an empty query keeps the first stage's order: 'q2'"
+    assert [line.split()[2] for line in (work / "out.trec").read_text().splitlines()] == ["d3", "d4", "d1"]
+    assert mixlm(SEARCH.replace("topics.tsv", "some.tsv")).code == 0  # Lucene finds nothing for it
+    assert {line.split()[0] for line in (work / "out.trec").read_text().splitlines()} == {"q1"}
+    command = "search --index lucene --token-index tokens --model model --topics some.tsv --output one.trec --quiet"
+    assert mixlm(command).code == 0
+
+
+def test_docids_with_spaces_are_refused_before_the_ranking(work: Path, mixlm: Command) -> None:
+    (work / "spaces.jsonl").write_text('{"_id": "a dog", "text": "a dog barks"}\n{"_id": "cat", "text": "a cat"}\n')
+    assert mixlm("bm25 index spaces.jsonl spaces.lucene --quiet").code == 0
+    assert mixlm("index build spaces.jsonl spaces --model model --quiet").code == 0  # of use to the server
+    command = "search --index spaces.lucene --token-index spaces --model model --topics topics.tsv --output one.trec"
+    done = mixlm(f"{command} --quiet")
+    told = "error: the docid 'a dog' cannot stand in a run: it is empty or holds white space\n"
+    assert (done.code, done.err) == (2, told)
 
 
 def test_unknown_docids_are_encoded_where_their_text_is_known(work: Path, mixlm: Command) -> None:

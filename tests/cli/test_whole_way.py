@@ -43,7 +43,7 @@ def reranked(work: Path, model: MixLM) -> Callable[..., dict[str, list[str]]]:
 def test_every_command_says_what_it_made(gone: tuple[Path, dict[str, Any]]) -> None:
     assert all(done.out == "" for done in gone[1].values())  # stdout is for what can be piped on
     said = {command: done.err for command, done in gone[1].items()}
-    assert "model: item encoder " in said["model init"] and "up to 4 embedding tokens" in said["model init"]
+    assert "model: untrained; item encoder " in said["model init"] and "up to 4 embedding tokens" in said["model init"]
     assert said["bm25 index"].endswith("lucene: 6 documents\n")
     assert said["bm25 search"].endswith(" candidates of 4 queries\n")
     assert "\ntokens: 6 documents, " in said["index build"]
@@ -152,7 +152,18 @@ def test_requests_of_rank_llm_come_back_in_their_new_order(work: Path, mixlm: Co
         (99, {"contents": "text of 99"}, None),
     ]
     assert first["candidates"][0]["score"] > first["candidates"][1]["score"]
+    assert [hit.get("missing") for hit in first["candidates"]] == [None, True]
     assert mixlm(f"{command} --missing encode --verify-top 2").err == "out.jsonl: 2 documents of 2 queries\n"
+
+
+def test_init_says_that_a_cross_encoder_loses_its_head(
+    work: Path, mixlm: Command, cross_encoder: Callable[..., Path], checkpoint: Callable[..., Path]
+) -> None:
+    lengths = "--max-query-tokens 64 --max-document-tokens 40"
+    done = mixlm(f"model init new --item-encoder {checkpoint('bert')} --ranker {cross_encoder()} --offline {lengths}")
+    assert done.code == 0, done.err
+    assert f"ranker {cross_encoder()}, without its classification head." in done.err
+    assert "To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --model new" in done.err
 
 
 def test_eval_measures_over_all_judged_queries(work: Path, mixlm: Command) -> None:
@@ -201,4 +212,4 @@ def test_search_by_a_name_that_pyserini_knows(work: Path, mixlm: Command) -> Non
     assert done.code == 2 and "no file of topics at 'nonsense', and Pyserini knows no topics of that name" in done.err
     done = mixlm(f"{command} dl19-passage")
     assert done.code == 0 or "cannot fetch the topics 'dl19-passage'" in done.err or "BM25 finds nothing" in done.err
-    assert "Traceback" not in done.err
+    assert "Traceback" not in done.err and "(TopicReader.java" not in done.err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,10 +62,21 @@ def test_bom_crlf_blank_lines_and_unicode_line_separators(tmp_path: Path) -> Non
     assert list(open_corpus(str(path))) == [Document("1", f"é{separator}x"), Document("2", "b")]
 
 
-def test_a_gzip_reads_like_the_file_in_it(tmp_path: Path) -> None:
-    path = tmp_path / "corpus.jsonl.gz"
-    path.write_bytes(gzip.compress('\ufeff{"id": 1, "text": "é"}\r\n{"id": 2, "text": "b"}\n'.encode()))
-    assert list(open_corpus(str(path))) == [Document("1", "é"), Document("2", "b")]
+TWO = '\ufeff{"id": 1, "text": "é"}\r\n{"id": 2, "text": "b"}\n'
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl.gz", "CORPUS.JSONL.GZ", "corpus", "corpus.jsonl"])
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, bytes])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_compression_and_encoding_are_told_by_content(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes], encoding: str
+) -> None:
+    (tmp_path / name).write_bytes(compress(TWO.encode(encoding)))
+    assert list(open_corpus(str(tmp_path / name))) == [Document("1", "é"), Document("2", "b")]
+
+
+def test_null_counts_as_absent(corpus: Any) -> None:
+    assert corpus({"_id": None, "id": "d1", "text": None, "contents": "x"}) == [Document("d1", "x")]
 
 
 def test_a_corpus_can_be_iterated_again(tmp_path: Path) -> None:
@@ -79,6 +92,18 @@ def test_a_beir_folder(tmp_path: Path, name: str) -> None:
     assert list(open_corpus(str(tmp_path))) == [Document("d1", "Cats.", "Cat")]
 
 
+def test_a_beir_folder_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd\x04")
+    with pytest.raises(InputError, match="corpus.jsonl.zst is compressed by zstd"):
+        list(open_corpus(str(tmp_path)))
+
+
+@pytest.mark.parametrize("arguments", [(None, "text"), (7, "text"), ("d", None), ("d", "text", 5)])
+def test_a_document_is_made_of_strings(arguments: Any) -> None:
+    with pytest.raises(InputError, match="docid, text and title of a Document must be strings, not"):
+        Document(*arguments)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -86,15 +111,18 @@ def test_a_beir_folder(tmp_path: Path, name: str) -> None:
         ("not JSON", "line 3: not valid JSON"),
         ('["id", "text"]', "line 3: expected a JSON object, not list"),
         ("null", "line 3: expected a JSON object, not NoneType"),
-        ({"text": "x"}, r"line 3: no docid \(expected one of the keys _id, id, docid; found \['text'\]\)"),
-        ({"id": None, "text": "x"}, "line 3: no docid"),
-        ({"id": 1.5, "text": "x"}, "line 3: no docid"),
-        ({"id": True, "text": "x"}, "line 3: no docid"),
-        ({"id": 2, "abstract": "x"}, r"line 3: no text \(expected .* found \['abstract', 'id'\]\)"),
-        ({"id": 2, "text": None}, "line 3: no text"),
-        ({"id": 2, "text": 5}, "line 3: text and title must be strings, not int, str"),
-        ({"id": 2, "text": ["x"]}, "line 3: text and title must be strings, not list, str"),
-        ({"id": 2, "text": "x", "title": 5}, "line 3: text and title must be strings, not str, int"),
+        ('{"id": 1' + 5000 * "0" + ', "text": ""}', r"line 3: not valid JSON \(Exceeds the limit"),
+        ('{"id": 2, "text": ' + 100_000 * "[", r"line 3: not valid JSON \(maximum recursion depth"),
+        ({"text": "x"}, r"line 3: expected a docid \(a string or an integer under .*\); found text \(str\)"),
+        ({"id": None, "text": "x"}, r"line 3: expected a docid .* found id \(null\), text \(str\)"),
+        ({"id": 1.0, "text": "x"}, r"line 3: expected a docid .* found id \(float\)"),
+        ({"id": True, "text": "x"}, r"line 3: expected a docid .* found id \(bool\)"),
+        ({"id": "", "text": "x"}, "line 3: expected a docid"),
+        ({"id": 2, "abstract": "x"}, r"line 3: expected a text .* found id \(int\), abstract \(str\)"),
+        ({"id": 2, "text": None}, r"line 3: expected a text .* found id \(int\), text \(null\)"),
+        ({"id": 2, "text": 5}, r"line 3: expected a text .* found .* text \(int\)"),
+        ({"id": 2, "text": ["x"]}, r"line 3: expected a text .* found .* text \(list\)"),
+        ({"id": 2, "text": "x", "title": 5}, r"line 3: expected a text .* title \(a string\); found .* title \(int\)"),
     ],
     ids=str,
 )
@@ -112,7 +140,16 @@ def test_a_bad_line_is_named_by_file_and_number(corpus: Any, tmp_path: Path, lin
             gzip.compress(b'{"id": 1, "text": "x"}\n' * 999, mtime=0)[:-20],
             "cut.jsonl.gz cannot be read: ",
         ),
-        ("plain.jsonl.gz", b'{"id": 1, "text": "x"}\n', "plain.jsonl.gz cannot be read: Not a gzipped file"),
+        ("broken.jsonl", b"\x1f\x8bno", "broken.jsonl cannot be read: "),
+        (
+            "corpus.jsonl.zst",
+            b"\x28\xb5\x2f\xfd\x04",
+            "corpus.jsonl.zst is compressed by zstd: unpack it first",
+        ),
+        ("corpus.jsonl", b"PK\x03\x04", "corpus.jsonl is a zip archive: unpack it first"),
+        ("docs.Z", b"\x1f\x9d\x90", "docs.Z is compressed by compress: unpack it first"),
+        ("c.tar.gz", gzip.compress(b"c.tsv" + bytes(300), mtime=0), r"c.tar.gz is no text: .* archive \(tar\)"),
+        ("utf16.jsonl", '{"id": 1, "text": "x"}\n'.encode("utf-16-le"), r"utf16.jsonl is no text: .* UTF-16 \(iconv"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:

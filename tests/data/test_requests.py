@@ -55,11 +55,12 @@ def test_queries_and_candidates_with_their_texts(requests: Any) -> None:
 
 def test_written_back_in_the_new_order_with_new_scores_and_all_else_kept(requests: Any, tmp_path: Path) -> None:
     found = requests(FIRST, SECOND)
-    results = {"7": [ScoredDoc("d3", 1.5, 1, -1.5), ScoredDoc("2", 0.25, 2, 2.0)], "q2": []}
+    results = {"7": [ScoredDoc("d3", 1.5, 1, -1.5), ScoredDoc("2", -10001.0, 2, 2.0, missing=True)], "q2": []}
     write_requests(tmp_path / "out.jsonl", found, results)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     _, second, third, _ = FIRST["candidates"]
-    assert lines == [FIRST | {"candidates": [third | {"score": 1.5}, second | {"score": 0.25}]}, SECOND]
+    unscored = second | {"score": -10001.0, "missing": True}
+    assert lines == [FIRST | {"candidates": [third | {"score": 1.5}, unscored]}, SECOND]
     assert HIT["score"] == 2.5  # the caller's objects are left as they were
     again = read_requests(tmp_path / "out.jsonl")
     assert [hit.docid for hit in again.candidates["7"]] == ["d3", "2"]
@@ -95,12 +96,14 @@ def with_hit(**changes: Any) -> dict[str, Any]:
         (with_hit(score=10**400), 'expected {"query"'),
         (with_hit(score=float("nan")), "a score is not finite"),
         (with_hit(docid="d1"), "a document occurs twice for query 'q2'"),
-        (with_hit(doc={"url": "x"}), r"no text \(expected one of the keys .*; found \['url'\]\)"),
-        (with_hit(doc={"text": 5}), "text and title must be strings, not int, str"),
+        (with_hit(doc={"url": "x"}), r"expected a text .* found url \(str\)"),
+        (with_hit(doc={"text": 5}), r"expected a text .* found text \(int\)"),
         (with_hit(doc=5), "doc must be a string or an object, not int"),
         (with_hit(doc=["text"]), "doc must be a string or an object, not list"),
-        ({"query": {"text": " ", "qid": "q2"}, "candidates": []}, "empty query for qid 'q2'"),
-        ({"query": {"text": 5, "qid": "q2"}, "candidates": []}, "empty query for qid 'q2'"),
+        ({"query": {"text": 5, "qid": "q2"}, "candidates": []}, 'expected {"query"'),
+        ({"query": {"text": "bread", "qid": None}, "candidates": []}, 'expected {"query"'),
+        (with_hit(docid=None), 'expected {"query": .*, ids as strings or integers'),
+        (with_hit(docid=2.0), 'expected {"query"'),
         (FIRST, "qid '7' occurs twice"),
     ],
     ids=lambda value: value if isinstance(value, str) else json.dumps(value)[:60],

@@ -49,9 +49,15 @@ def test_trec_candidates_are_ordered_by_score_not_by_rank_or_line(run: Callable)
     }
 
 
-def test_msmarco_candidates_are_ordered_by_rank(run: Callable) -> None:
-    found = run("q1\td2\t2\nq1\td1\t1\nq1\td4\t4\n")
-    assert found == {"q1": [Candidate("d1", 1.0), Candidate("d2", 0.5), Candidate("d4", 0.25)]}
+@pytest.mark.parametrize("ranks", [(1, 2, 4), (0, 1, 2), (-2, -1, 0)])
+def test_msmarco_candidates_are_ordered_by_rank(run: Callable, ranks: tuple[int, ...]) -> None:
+    """Wherever ranks begin (PyTerrier's at 0), no two documents tie."""
+    first, second, third = ranks
+    found = run(f"q1\td2\t{second}\nq1\td1\t{first}\nq1\td4\t{third}\nq2\td9\t7\n")
+    assert found == {
+        "q1": [Candidate("d1", 1.0), Candidate("d2", 1 / 2), Candidate("d4", 1 / 3)],
+        "q2": [Candidate("d9", 1.0)],
+    }
 
 
 @pytest.mark.parametrize(
@@ -124,18 +130,19 @@ def test_trec_eval_sees_the_order_of_tied_scores(tmp_path: Path, score: float) -
 
 @pytest.mark.parametrize("msmarco", [False, True])
 @pytest.mark.parametrize(
-    ("qid", "docid", "tag"), [("q 1", "d1", "x"), ("q1", "d\t1", "x"), ("q1", " d1", "x"), ("q1", "", "x")]
+    ("qid", "docid", "named"),
+    [("q 1", "d1", "qid 'q 1'"), ("q1", "d\t1", "docid 'd.*1'"), ("q1", " d1", "docid ' d1'"), ("q1", "", "docid ''")],
 )
 def test_ids_that_are_no_single_column_are_refused(
-    tmp_path: Path, qid: str, docid: str, tag: str, msmarco: bool
+    tmp_path: Path, qid: str, docid: str, named: str, msmarco: bool
 ) -> None:
-    with pytest.raises(InputError, match="white space or nothing in one of the columns"):
-        write_run(tmp_path / "run", {qid: [ScoredDoc(docid, 1.0, 1, 0.0)]}, tag=tag, msmarco=msmarco)
+    with pytest.raises(InputError, match=f"the {named} cannot stand in a run: it is empty or holds white space"):
+        write_run(tmp_path / "run", {qid: [ScoredDoc(docid, 1.0, 1, 0.0)]}, msmarco=msmarco)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_tag_with_white_space_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="white space or nothing in one of the columns .*'my tag'"):
+    with pytest.raises(InputError, match="the tag 'my tag' cannot stand in a run"):
         write_run(tmp_path / "run", {"q1": ranking([1.0])}, tag="my tag")
 
 

@@ -42,13 +42,13 @@ def test_topics_of_a_beir_folder(tmp_path: Path, name: str) -> None:
     [
         ("t.tsv", "q1\tdog\nq2 cat\n", "t.tsv, line 2: expected qid <tab> query"),
         ("t.tsv", "\tdog\n", "t.tsv, line 1: expected qid <tab> query"),
-        ("t.tsv", "q1\tdog\nq2\t \n", "t.tsv, line 2: empty query for qid 'q2'"),
         ("t.tsv", "q1\tdog\nq2\tcat\nq1\tdog\n", "t.tsv, line 3: qid 'q1' occurs twice"),
         ("t.tsv", "\n", "t.tsv holds no queries"),
-        ("t.jsonl", '{"_id": "q1", "text": ""}\n', "t.jsonl, line 1: empty query for qid 'q1'"),
         ("t.jsonl", '{"_id": 1, "text": "a"}\n{"_id": "1", "text": "b"}\n', "t.jsonl, line 2: qid '1' occurs twice"),
-        ("t.jsonl", '{"_id": "q1"}\n', r"t.jsonl, line 1: expected .* found the keys \['_id'\]"),
-        ("t.jsonl", '{"_id": null, "text": "a"}\n', "t.jsonl, line 1: expected"),
+        ("t.jsonl", '{"_id": "q1"}\n', r"t.jsonl, line 1: expected .* found _id \(str\)"),
+        ("t.jsonl", '{"_id": null, "text": "a"}\n', r"t.jsonl, line 1: expected .* found _id \(null\), text \(str\)"),
+        ("t.jsonl", '{"_id": 1.0, "text": null}\n', r"t.jsonl, line 1: expected .* _id \(float\), text \(null\)"),
+        ("t.jsonl", '{"_id": ' + 5000 * "1" + "}", r"t.jsonl, line 1: not valid JSON \(Exceeds the limit"),
         ("t.jsonl", "q1\tdog\n", "t.jsonl, line 1: not valid JSON"),
     ],
 )
@@ -56,6 +56,65 @@ def test_bad_topics(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         read_topics(tmp_path / name)
+
+
+def test_an_empty_query_is_kept_for_the_reranker_to_judge(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("q1\tdog\nq2\t \nq3\t\n")
+    assert read_topics(tmp_path / "t.tsv") == {"q1": "dog", "q2": " ", "q3": ""}
+
+
+WEB = """<?xml version="1.0"?>
+<webtrack2012>
+  <topic number="151" type="faceted">
+    <query>403b &amp; dogs</query>
+
+    <description>What is a 403b plan?</description>
+    <subtopic number="1" type="nav">Find it.</subtopic>
+  </topic>
+  <topic number="152" type="x"><query>
+    a
+    b</query></topic>
+</webtrack2012>
+"""
+COVID = """<topics task="COVIDSearch 2020" batch="5">
+  <topic number="1"><query>virus origin</query><question>what is it?</question><narrative>n</narrative></topic>
+</topics>"""
+MISINFORMATION = """<topics>
+  <topic><number>1</number><title>ibuprofen</title><description>d</description><answer>no</answer></topic>
+  <topic><number>101</number><query>ankle brace</query><description>d</description></topic>
+</topics>"""
+
+
+@pytest.mark.parametrize(
+    ("text", "topics"),
+    [
+        (WEB, {"151": "403b & dogs", "152": "a b"}),
+        (COVID, {"1": "virus origin"}),
+        (MISINFORMATION, {"1": "ibuprofen", "101": "ankle brace"}),
+    ],
+    ids=["web track", "TREC-COVID", "misinformation"],
+)
+def test_trec_topics_in_xml(tmp_path: Path, text: str, topics: dict[str, str]) -> None:
+    (tmp_path / "topics.xml").write_text(text)
+    assert read_topics(tmp_path / "topics.xml") == topics
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "\n<topics>\n\n<topic number='1'><query>a & b</query></topic></topics>",
+            " is not valid XML .*: line 4",
+        ),
+        ("<DOC><DOCNO>1</DOCNO></DOC>", " holds no topics but <DOC>; expected <topic number="),
+        (COVID.replace("query", "q"), ", topic 1 has <q>, <question>, <narrative>; expected .* a <query> or <title>"),
+        (COVID.replace("number", "n"), ", topic 1 has <query>, .*; expected <topic number="),
+    ],
+)
+def test_other_xml_is_told_what_is_read(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "topics.xml").write_text(text)
+    with pytest.raises(InputError, match=f"topics.xml{message}"):
+        read_topics(tmp_path / "topics.xml")
 
 
 def test_no_topics_there(tmp_path: Path) -> None:

@@ -226,10 +226,9 @@ def test_numbers_of_topics(tmp_path: Path, num: str, qid: str) -> None:
         ("<top>\n<num> 1\n</top>\n", "t, line 1: expected <num> and <title> in this <top>"),
         ("<top>\n<title> dogs\n</top>\n", "t, line 1: expected <num> and <title> in this <top>"),
         ("<top>\n<num> Number: \n<title> dogs\n</top>\n", "t, line 1: expected <num> and <title>"),
-        ("<top>\n<num> 1\n<title>\n<desc> x\n</top>\n", "t, line 1: empty query for qid '1'"),
         ("<top><num>1<title>a</top>\n<top><num>1<title>b</top>\n", "t, line 2: qid '1' occurs twice"),
         ("<top><num>1<title>a</top>\n<top><num>2<title>b\n", "t, line 2: this <top> is not closed"),
-        ("<topics><topic number='1'/></topics>\n", 't, line 1: expected <top>, found "<topics>'),
+        ("<top><num>1<title>a</top>\n<topic/>\n", "t, line 2: expected <top>, found '<topic/>'"),
     ],
 )
 def test_malformed_topics(tmp_path: Path, text: str, message: str) -> None:

@@ -46,6 +46,11 @@ def test_the_suffix_comes_before_the_content(tmp_path: Path) -> None:
     assert list(open_corpus(str(tmp_path / "c.tsv"))) == [Document('{"1"}', "dog"), Document("<DOC>", "cat")]
 
 
+def test_a_carriage_return_belongs_to_the_text(tmp_path: Path) -> None:
+    (tmp_path / "c.tsv").write_bytes(b"1\tA dog\rbarks.\r\n2\tCats.\r\n")
+    assert list(open_corpus(str(tmp_path / "c.tsv"))) == [Document("1", "A dog\rbarks."), Document("2", "Cats.")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

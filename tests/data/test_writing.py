@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,16 @@ def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
         file.write("new\n")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_text() == "new\n"
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """As a shell's ``<(zcat run.gz)``: what its first bytes told cannot be read again."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(pipe.write_bytes, gzip.compress(b"one\ntwo\n"))
+        assert list(lines(pipe)) == [(1, "one"), (2, "two")]
+        written.result()
 
 
 def test_lines_are_numbered_as_an_editor_numbers_them(tmp_path: Path) -> None:

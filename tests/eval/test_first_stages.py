@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import pytest
 import torch
 
 from mixlm_rerank import Candidate, Document
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, MissingDependency, install_command
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
 
@@ -174,7 +175,7 @@ def test_a_library_that_is_not_there(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
     for first_stage in made:
-        with pytest.raises(MissingDependency, match=rf'(?i){library}.*: pip install "mixlm-rerank\[pyserini\]"'):
+        with pytest.raises(MissingDependency, match=rf"(?i){library}.*: {re.escape(install_command('pyserini'))}"):
             first_stage.retrieve(collection, 10)
     assert list(tmp_path.iterdir()) == []
 

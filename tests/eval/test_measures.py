@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from math import log2
@@ -10,7 +11,7 @@ from math import log2
 import pytest
 
 from mixlm_rerank import Candidate, ScoredDoc
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, MissingDependency, install_command
 from mixlm_rerank.eval import DEFAULT_MEASURES, evaluate, evaluate_queries
 
 QRELS = {"q1": {"d1": 2, "d2": 1, "d3": 0}, "q2": {"d4": 1}}
@@ -93,6 +94,19 @@ def test_a_measure_that_cannot_be_computed_is_named(measure: str, told: str) -> 
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("ndcg_cut_10", "nDCG@10"), ("map", "AP"), ("ndcg@10", "nDCG@10"), ("recall@100", "Recall@100")]
+)
+def test_names_of_other_tools_are_translated(name: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"unknown measure '{name}' \(write {meant}\)"):
+        evaluate(QRELS, RUN, [name])
+
+
+def test_one_measure_alone_is_a_list_too() -> None:
+    with pytest.raises(InputError, match=r"measures must be a list of strings, not one string: \['nDCG@10'\]"):
+        evaluate(QRELS, RUN, "nDCG@10")
+
+
 def test_a_run_and_judgments_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(InputError, match=r"run: 7, 8 \.\.\.; judgments: q1, q2 \.\.\.\).*belong together"):
         evaluate(QRELS, {"7": [Candidate("d1", 1.0)], "8": []})
@@ -100,7 +114,7 @@ def test_a_run_and_judgments_that_do_not_belong_together_are_refused() -> None:
 
 def test_without_ir_measures_the_extra_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ir_measures", None)
-    with pytest.raises(MissingDependency, match=r'pip install "mixlm-rerank\[eval\]"'):
+    with pytest.raises(MissingDependency, match=re.escape(install_command("eval"))):
         evaluate(QRELS, RUN)
 
 

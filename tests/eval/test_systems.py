@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.errors import InputError
@@ -221,6 +222,15 @@ def test_a_cross_encoder_reads_at_least_one_token(cross_encoder: Callable[..., P
 def test_a_classifier_of_several_labels_is_no_reranker(cross_encoder: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="judge-3' gives a pair 3 scores: a reranker must give one"):
         CrossEncoder(str(cross_encoder(3)))
+
+
+def test_a_model_that_loads_and_cannot_score_is_no_reranker(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """T5: Transformers puts a random head on it, which then asks for an end of sentence that no pair has."""
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    T5ForConditionalGeneration(T5Config(vocab_size=400, decoder_start_token_id=0, **sizes)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(checkpoint("qwen3")).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is not a cross-encoder that can be read here: .*must contain .*<eos>"):
+        CrossEncoder(str(tmp_path))
 
 
 @pytest.mark.parametrize("system", [CrossEncoder, BiEncoder])

@@ -66,6 +66,17 @@ def test_documents_that_the_index_lacks_come_last_in_their_order(
     found = seam(Job(saved, tokens, QUERY, [unknown[0], *documents, unknown[1]]))
     check(found[: len(expected)], expected)
     assert [docid for docid, _ in found[len(expected) :]] == ["x", "y"]
+    assert all(score < -10_000 for _, score in found[len(expected) :])
+
+
+@pytest.mark.parametrize("seam", BY_DOCID)
+def test_an_empty_query_keeps_the_order_and_says_so(
+    seam: Seam, saved: MixLM, tokens: TokenIndex, documents: list[Document]
+) -> None:
+    with pytest.warns(UserWarning, match="an empty query keeps the first stage's order"):
+        found = seam(Job(saved, tokens, " ", documents[::-1]))
+    assert [docid for docid, _ in found] == [document.docid for document in documents[::-1]]
+    assert all(score < -10_000 for _, score in found)
 
 
 @pytest.mark.parametrize("seam", [seam for seam in BY_TEXT if seam.id != "cross_encoder"])

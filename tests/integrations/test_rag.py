@@ -7,6 +7,8 @@ import inspect
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from haystack import Document as HaystackDocument
 from haystack import Pipeline
@@ -62,8 +64,6 @@ def test_langchain_documents_without_ids_are_told(reranker: Reranker) -> None:
     documents = [LangChainDocument(page_content="a text")]
     with pytest.raises(InputError, match=r'document 0 has no docid, .* \(missing="last"\): name the docids'):
         MixLMCompressor(reranker=reranker).compress_documents(documents, QUERY)
-    with pytest.raises(InputError, match="the query is empty"):
-        MixLMCompressor(reranker=Reranker(reranker.model)).compress_documents(documents, " ")
 
 
 def test_chunks_of_one_document_share_its_score(reranker: Reranker) -> None:
@@ -73,8 +73,9 @@ def test_chunks_of_one_document_share_its_score(reranker: Reranker) -> None:
     assert first.metadata["relevance_score"] == second.metadata["relevance_score"]
 
 
-def test_llama_index_by_node_id_and_by_metadata(reranker: Reranker, order: list[str]) -> None:
-    nodes = [NodeWithScore(node=TextNode(text="not read", id_=docid), score=None) for docid in sorted(order)]
+@pytest.mark.parametrize("score", [None, float("nan")])
+def test_llama_index_by_node_id_and_by_metadata(reranker: Reranker, order: list[str], score: float | None) -> None:
+    nodes = [NodeWithScore(node=TextNode(text="not read", id_=docid), score=score) for docid in sorted(order)]
     best = MixLMRerank(reranker, top_n=3).postprocess_nodes(nodes, QueryBundle(QUERY))
     assert [node.node.node_id for node in best] == order[:3]
     nodes = [NodeWithScore(node=TextNode(text="", metadata={"key": docid}), score=1.0) for docid in sorted(order)]
@@ -115,6 +116,8 @@ def test_haystack_scales_and_cuts(ranker: MixLMRanker, order: list[str]) -> None
     assert ranker.run(QUERY, [])["documents"] == []
     with pytest.raises(InputError, match="top_k must be at least 1, not 0"):
         ranker.run(QUERY, given, top_k=0)
+    with pytest.raises(InputError, match="top_k must be a whole number, not 2.5"):
+        ranker.run(QUERY, given, top_k=2.5)
 
 
 def test_haystack_documents_that_hold_no_text(ranker: MixLMRanker) -> None:
@@ -156,15 +159,42 @@ def test_without_an_index_every_text_is_read(model: MixLM) -> None:
     assert docs[texts[0]] != docs[texts[1]]
 
 
-@pytest.mark.parametrize("nothing", [None, ""])
-def test_an_empty_docid_in_the_metadata_is_none(reranker: Reranker, order: list[str], nothing: str | None) -> None:
+@pytest.mark.parametrize("nothing", [None, "", float("nan"), np.float32("nan"), pd.NA, pd.NaT], ids=repr)
+def test_an_empty_docid_in_the_metadata_is_none(reranker: Reranker, order: list[str], nothing: object) -> None:
     given = [LangChainDocument(page_content="", id=docid, metadata={"docid": nothing}) for docid in sorted(order)]
     assert [doc.id for doc in MixLMCompressor(reranker=reranker).compress_documents(given, QUERY)] == order
 
 
+def test_what_was_not_scored_is_marked(reranker: Reranker, ranker: MixLMRanker) -> None:
+    """One mark, in each framework's metadata, of copies; and a score that nobody takes for log-odds."""
+    given = {"d1": {"name": "known"}, "x": {"name": "unknown"}}
+    marked = [{"name": "known"}, {"name": "unknown", "missing": True}]
+
+    lang = [LangChainDocument(page_content="", id=docid, metadata=own) for docid, own in given.items()]
+    first, last = [doc.metadata for doc in MixLMCompressor(reranker=reranker).compress_documents(lang, QUERY)]
+    assert first.pop("relevance_score") > -100 and last.pop("relevance_score") < -10_000
+    assert [first, last] == marked
+
+    nodes = [NodeWithScore(node=TextNode(text="", id_=docid, metadata=own)) for docid, own in given.items()]
+    found = MixLMRerank(reranker).postprocess_nodes(nodes, query_str=QUERY)
+    assert [node.node.metadata for node in found] == marked and found[1].score < -10_000
+
+    hay = [HaystackDocument(id=docid, content="", meta=own) for docid, own in given.items()]
+    assert [document.meta for document in ranker.run(QUERY, hay)["documents"]] == marked
+
+    plain = [RerankersDocument("", doc_id=docid, metadata=own) for docid, own in given.items()]
+    assert [result.document.metadata for result in RerankersRanker(reranker).rank(QUERY, plain)] == marked
+    assert given == {"d1": {"name": "known"}, "x": {"name": "unknown"}}  # the caller's own stay as they were
+
+
+def test_one_docid_in_the_place_of_several_is_refused(reranker: Reranker) -> None:
+    with pytest.raises(InputError, match=r"doc_ids must be a list of strings, not one string: \['d1'\]"):
+        RerankersRanker(reranker).rank(QUERY, ["one", "two"], doc_ids="d1")
+
+
 def test_ids_that_the_index_has_never_seen_are_warned_of(reranker: Reranker) -> None:
     nodes = [NodeWithScore(node=TextNode(text="a dog"))]  # its id is made up
-    with pytest.warns(UserWarning, match="none of 1 documents was scored: .* lacks"):
+    with pytest.warns(UserWarning, match="none of the candidates was scored: .* holds none of them"):
         MixLMRerank(reranker).postprocess_nodes(nodes, query_str=QUERY)
 
 

@@ -64,6 +64,26 @@ def test_pyterrier_missing_columns_and_documents_twice(reranker: Reranker) -> No
         MixLMReranker(reranker)(first_stage(QUERIES, ["d1", "d1"]))
 
 
+@pytest.mark.parametrize("nothing", [float("nan"), None, pd.NA], ids=repr)
+def test_pyterrier_rows_without_docno_or_query(reranker: Reranker, nothing: object) -> None:
+    """As a merge leaves them."""
+    frame = first_stage(QUERIES, ["d1", "d2"])
+    frame["query"] = frame["query"].astype(object)
+    frame.loc[frame["qid"] == "q2", "query"] = nothing
+    with pytest.warns(UserWarning, match="an empty query keeps the first stage's order: 'q2'"):
+        found = MixLMReranker(reranker)(frame)
+    assert found[found["qid"] == "q2"].sort_values("rank")["docno"].tolist() == ["d1", "d2"]
+    frame["docno"] = frame["docno"].astype(object)
+    frame.loc[1, "docno"] = nothing
+    with pytest.raises(InputError, match=rf"hit 1 has no docid \({nothing!r}\)"):
+        MixLMReranker(reranker)(frame)
+
+
+def test_pyterrier_says_that_nothing_was_scored(reranker: Reranker) -> None:
+    with pytest.warns(UserWarning, match="none of the candidates was scored"):
+        MixLMReranker(reranker)(first_stage(QUERIES, ["x", "y"]))
+
+
 def test_beir_cuts_before_it_reranks(reranker: Reranker, documents: list[Document]) -> None:
     first = {"q1": {document.docid: float(-place) for place, document in enumerate(documents)}, "q2": {}}
     found = MixLMRerank(reranker).rerank({}, QUERIES, first, top_k=3)
@@ -147,6 +167,42 @@ def test_mteb_queries_have_their_instruction(model: MixLM, reranker: Reranker, t
     for qid, query in (("q", "dogs that bark at the moon"), ("r", "dogs")):
         docs = reranker.rerank(query, ["d1", "d2", "d3"])
         assert found[qid] == pytest.approx({doc.docid: doc.score for doc in docs}, abs=1e-4)
+
+
+CONVERSATION = [{"role": "user", "content": "dogs"}, {"role": "assistant", "content": "which?"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "query"),
+    [
+        ({"text": ["dogs", "that bark"]}, "dogs; that bark"),
+        ({"text": CONVERSATION}, "user: dogs; assistant: which?"),
+        ({"text": CONVERSATION, "instruction": "find"}, "find user: dogs; assistant: which?"),
+    ],
+)
+def test_mteb_conversations_are_read_as_mteb_reads_them(
+    model: MixLM, reranker: Reranker, tmp_path: Path, row: dict[str, Any], query: str
+) -> None:
+    from datasets import Dataset
+    from mteb._create_dataloaders import _convert_conv_history_to_query
+
+    assert Dataset.from_list([row]).map(_convert_conv_history_to_query)["text"] == [query]
+    search = MixLMSearch(model, tmp_path)
+    search._index = reranker.index  # type: ignore[assignment]
+    found = search.search([{"id": "q", **row}], top_k=6, top_ranked={"q": ["d1", "d2", "d3"]})
+    docs = reranker.rerank(query, ["d1", "d2", "d3"])
+    assert found["q"] == pytest.approx({doc.docid: doc.score for doc in docs}, abs=1e-4)
+
+
+def test_an_empty_query_ends_no_task_of_mteb(model: MixLM, reranker: Reranker, tmp_path: Path) -> None:
+    search = MixLMSearch(model, tmp_path)
+    search._index = reranker.index  # type: ignore[assignment]
+    rows: list[dict[str, Any]] = [{"id": "q", "text": ""}, {"id": "r", "text": []}, {"id": "s", "text": "dogs"}]
+    with pytest.warns(UserWarning, match="an empty query keeps the first stage's order: 'q', 'r'"):
+        found = search.search(rows, top_k=2, top_ranked=dict.fromkeys("qrs", ["d3", "d1", "d2"]))
+    assert list(found["q"]) == list(found["r"]) == ["d3", "d1"]
+    with pytest.raises(InputError, match="hits must be a list of hits, not a string"):
+        search.search(rows[2:], top_k=2, top_ranked={"s": "d1"})  # type: ignore[dict-item]
 
 
 def test_texts_that_a_merge_or_a_corpus_left_empty(model: MixLM, documents: list[Document]) -> None:

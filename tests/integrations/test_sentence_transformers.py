@@ -66,6 +66,12 @@ def test_an_index_may_come_later(encoder: CrossEncoder, reranker: Reranker) -> N
     assert [hit["score"] for hit in mixed[2:]] == [0.0, 0.0]
 
 
+def test_an_empty_query_ends_nothing(encoder: CrossEncoder) -> None:
+    with pytest.warns(UserWarning, match="an empty query keeps the first stage's order"):
+        scores = encoder.predict([(QUERY, "A dog barks."), (" ", "A dog barks.")])
+    assert scores[0] > 0.0 and scores[1] == 0.0
+
+
 @pytest.mark.parametrize("pair", [("q",), ("q", None), ("q", 3), ("q", "d", "e")])
 def test_what_is_no_pair_is_refused(encoder: CrossEncoder, pair: tuple[Any, ...]) -> None:
     with pytest.raises((InputError, ValueError)):

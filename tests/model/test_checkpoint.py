@@ -78,9 +78,9 @@ def test_decoders_start_from_yes_minus_no(checkpoint: Callable[..., Path]) -> No
     model = fresh(checkpoint, "qwen3", residual="none")
     head = AutoModelForCausalLM.from_pretrained(checkpoint("qwen3"))
     ranker = model.ranker
-    prefix = ranker.prefixes([QUERY])[0]
+    (prefix,) = ranker.prefixes([QUERY])
     (document,) = ranker.documents(["a cat"], [len(prefix)])
-    sequence = torch.cat([prefix, document, ranker._embed([ranker._score_id])])[None]
+    sequence = torch.cat([prefix.states, document, prefix.tail])[None]
     vocabulary = ranker.tokenizer.get_vocab()
     with torch.inference_mode():
         logits = head(inputs_embeds=sequence).logits[0, -1]

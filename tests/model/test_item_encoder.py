@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.sampling import cluster_means, last_states, rarity
+from mixlm_rerank.scoring import FullTextScorer
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 TEXTS = ["a dog", "the moon is a rock", "bread is baked", "yes", "", "mail man " * 50]
@@ -155,6 +156,16 @@ def test_weights_that_give_nan_are_refused(checkpoint: Callable[..., Path]) -> N
         model.item_encoder.backbone.get_input_embeddings().weight.fill_(torch.nan)
     with pytest.raises(InputError, match="non-finite"):
         model.encode(["a dog"])
+
+
+def test_one_text_in_the_place_of_several_is_refused(tiny: Callable[..., MixLM]) -> None:
+    """Its letters would be encoded, one by one."""
+    model = tiny("bert")
+    for call in (model.encode, model.item_encoder.embed_queries, model.ranker.prefixes):
+        with pytest.raises(InputError, match=r"must be a list of strings, not one string: \['dog'\]"):
+            call("dog")
+    with pytest.raises(InputError, match=r"texts must be a list of strings, not one string: \['text'\]"):
+        FullTextScorer(model).score("dog", "text")
 
 
 def test_a_new_model_starts_as_the_bi_encoder_that_it_is_made_of() -> None:

@@ -22,10 +22,10 @@ def test_masks_and_positions_are_those_of_the_architecture(tiny: Callable[..., M
     ranker = tiny(architecture).ranker
     prefix = ranker.prefixes(["a dog barks at the moon and at the mail man, who fears it"])[0]
     assert len(prefix) > 10  # longer than ModernBERT's window here
-    nothing = prefix[:0]
+    nothing = prefix.states[:0]
     with torch.inference_mode():
-        ours = ranker([prefix, prefix], [nothing, prefix[:3]])[0]
-        sequence = torch.cat([prefix, ranker._embed([ranker._score_id])])[None]
+        ours = ranker([prefix, prefix], [nothing, prefix.states[:3]])[0]
+        sequence = torch.cat([prefix.states, prefix.tail])[None]
         segments = torch.tensor([[0] * len(prefix) + [1]])
         extra = {"token_type_ids": segments} if architecture == "bert" else {}
         if ranker.family.causal:

@@ -34,6 +34,18 @@ def test_cohere(url: str, documents: list[Document], expected: list[tuple[int, f
     check([(result.index, result.relevance_score) for result in answer.results], expected[:3])
 
 
+def test_cohere_by_docid(url: str, documents: list[Document], expected: list[tuple[int, float]]) -> None:
+    """As docs/server.md says: the client sends our fields beside its own."""
+    import cohere
+
+    ours = {"documents": None, "document_ids": [document.docid for document in documents], "index": "docs"}
+    client = cohere.ClientV2("no key", base_url=url)
+    answer = client.rerank(
+        model="tiny", query=QUERY, documents=[], request_options={"additional_body_parameters": ours}
+    )
+    check([(result.index, result.relevance_score) for result in answer.results], expected)
+
+
 def test_coheres_older_client(url: str, documents: list[Document], expected: list[tuple[int, float]]) -> None:
     import cohere
 

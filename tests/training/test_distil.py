@@ -160,6 +160,29 @@ def test_the_command(
         assert list(json.loads((tmp_path / "run" / part / "development.json").read_text()))[-1] != "0"
 
 
+def test_without_a_start_it_is_cut_out_of_the_teacher(
+    corpus: Path, judge: Callable[..., Path], cross_encoder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Whose upper layers it then has, moved by little training; what nothing can be cut out of is named."""
+    (tmp_path / "short.yaml").write_text(
+        "start: {mix_layer: 2, tokens: 4}\noptions: {queries: 40}\n"
+        "joint: {phases: [{listwise: 1}], budgets: [1, 4], learning_rates: [1.0e-5, 1.0e-5, 1.0e-5]}\n"
+    )
+    run, options = tmp_path / "run", ["--config", str(tmp_path / "short.yaml"), "--quiet"]
+    done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", str(judge()), "--output", str(run), *options])
+    assert done.exit_code == 0, done.output
+    fitted, cut = MixLM.from_pretrained(run / "model"), MixLM.from_cross_encoder(judge(), mix_layer=2, tokens=4)
+    assert fitted.config == cut.config
+    for own, before in zip(fitted.parameters(), cut.parameters(), strict=True):
+        torch.testing.assert_close(own, before, atol=1e-3, rtol=0)
+    assert list(json.loads((run / "fidelity.json").read_text())) == ["start k=1", "start k=4", "k=1", "k=4"]
+
+    teacher = str(judge("modernbert", classifier_pooling="mean"))
+    done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", teacher, "--output", str(tmp_path / "other")])
+    assert isinstance(done.exception, InputError)
+    assert "ModernBert" in str(done.exception) and "--model default" in str(done.exception)
+
+
 def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
     corpus: Path,
     fresh: Callable[..., MixLM],
@@ -284,7 +307,7 @@ def test_queries_of_another_corpus_are_refused(corpus: Path, fresh: Callable[...
         )
 
 
-def test_the_default_recipe_says_what_the_defaults_are() -> None:
+def test_the_recipe_for_a_mixlm_says_what_the_defaults_are() -> None:
     shipped = files("mixlm_rerank.training") / "recipes" / "distill" / "default.yaml"
     assert load_recipe(str(shipped), {}, DistilRecipe).options == DistilOptions()
 

@@ -220,7 +220,7 @@ def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
 def test_budgets_and_values_that_are_not_there_are_refused(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="tokens must lie between 1 and 4"):
+    with pytest.raises(InputError, match="between 1 and 4"):
         train_joint(fresh(), a_mix(source), tmp_path, JointOptions(budgets=(1, 8)), progress=False)
     with pytest.raises(InputError, match="'k=9' is not measured; there is k=4"):
         train_joint(

@@ -1,0 +1,142 @@
+"""A MixLM cut out of a cross-encoder: its lower layers read documents alone, its upper layers rank them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ..errors import InputError
+from .assembly import assemble, load_tokenizer, quiet
+from .config import Head, MixLMConfig
+from .families import Family, complete, family_of, position_offset
+from .mixlm import MixLM
+from .span import span
+
+__all__ = ["from_cross_encoder"]
+
+# Behind a query of usual length. Untrained, rank-biased overlap with the teacher .608 instead of .585 from position 0.
+DOCUMENT_POSITION = 12
+LONGEST = 512  # tokens of query and document together, unless the checkpoint takes fewer
+TOLERANCE = 1e-3  # log-odds, or this share of the larger answer
+PAIRS = [("why is the sky blue?", "Blue light is scattered more by air."), ("dogs", "Bread is made of flour and salt.")]
+
+# The layers of a classification head: what comes before the last one, and its name in MixLMConfig.head.
+HEADS: dict[str, tuple[Head, Callable[[Any], list[nn.Module]]]] = {
+    "Bert": ("tanh", lambda whole: [whole.bert.pooler.dense, whole.classifier]),
+    "Camembert": ("tanh", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
+    "DistilBert": ("relu", lambda whole: [whole.pre_classifier, whole.classifier]),
+    "Electra": ("gelu", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
+    "ModernBert": ("gelu+norm", lambda whole: [whole.head.dense, whole.head.norm, whole.classifier]),
+    "Roberta": ("tanh", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
+    "XLMRoberta": ("tanh", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
+}
+
+
+def from_cross_encoder(
+    source: str, *, mix_layer: int | None, tokens: int, prompt: str | None, local_files_only: bool
+) -> MixLM:
+    """See :meth:`MixLM.from_cross_encoder`."""
+    options: dict[str, Any] = {"local_files_only": local_files_only}
+    family, tokenizer = family_of(source, **options), load_tokenizer(source, **options)
+    with quiet():
+        whole, head, layers = _loaded(source, family, tokenizer, **options)
+    backbone = cast(PreTrainedModel, whole.base_model)
+    count = backbone.config.num_hidden_layers
+    mix_layer = count // 2 if mix_layer is None else mix_layer
+    if not 1 <= mix_layer < count:
+        raise InputError(f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}")
+    longest = min(
+        LONGEST, tokenizer.model_max_length, backbone.config.max_position_embeddings - position_offset(backbone)
+    )
+    config = MixLMConfig(
+        tokens=tokens,
+        pooling="mean",
+        prompt=family.pair_prompt(tokenizer) if prompt is None else prompt,
+        score_token="",
+        template=family.second_text(tokenizer),
+        residual="none",
+        mix_layer=mix_layer,
+        document_position=DOCUMENT_POSITION,
+        head=head,
+        max_query_tokens=longest // 2,
+        max_document_tokens=longest - DOCUMENT_POSITION,
+    )
+    answers = None if family.causal else _answers(whole, tokenizer)
+    setattr(backbone, "pooler", None)  # noqa: B010 (typed as a module)
+    model = assemble(config, copy.deepcopy(span(backbone, 0, mix_layer)), tokenizer, backbone, tokenizer, family)
+    with torch.no_grad():
+        for own, theirs in zip(_trained([*model.readout.head, model.readout.score]), layers, strict=True):
+            given = dict(theirs.named_parameters())
+            for name, weight in own.named_parameters():
+                weight.copy_(given[name] if name in given else torch.zeros_like(weight))  # some have no bias
+    if answers is not None:
+        _check(model, answers, source)
+    return model.eval()
+
+
+def _loaded(
+    source: str, family: Family, tokenizer: PreTrainedTokenizerBase, **options: Any
+) -> tuple[PreTrainedModel, Head, list[nn.Module]]:
+    """A cross-encoder, and of its head the name and the layers that have weights. Raises InputError if it is none."""
+    names = AutoConfig.from_pretrained(source, **options).architectures or [""]
+    kind, _, task = names[0].partition("For")
+    if task == "SequenceClassification":
+        whole = complete(AutoModelForSequenceClassification, source, **options)
+        labels = whole.config.num_labels
+        if labels != 1:
+            raise InputError(f"{source!r} is a classifier of {labels} labels; a cross-encoder has one")
+        if family.causal:
+            return whole, "linear", [cast(nn.Module, whole.score)]
+        pooled = getattr(whole.config, "classifier_pooling", "cls") == "cls"
+        if kind in HEADS and pooled:
+            head, layers = HEADS[kind]
+            return whole, head, layers(whole)
+    elif family.causal:
+        whole = complete(AutoModelForCausalLM, source, **options)
+        start = family.yes_minus_no(whole, tokenizer)
+        assert start is not None
+        linear = nn.Linear(len(start), 1, bias=False)
+        linear.weight.data = start[None]
+        return whole, "linear", [linear]
+    raise InputError(
+        f"{source!r} ({names[0] or 'no architecture named'}) is not a cross-encoder that MixLM can be cut out of. It "
+        f"takes {', '.join(sorted(HEADS))} with a classification head of one label that reads the first token, and "
+        "decoders that answer yes or no or have such a head"
+    )
+
+
+def _trained(layers: list[nn.Module]) -> list[nn.Module]:
+    return [layer for layer in layers if any(True for _ in layer.parameters())]
+
+
+@torch.inference_mode()
+def _answers(whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[float]:
+    """The checkpoint's own log-odds of two pairs."""
+    whole.float().eval()
+    found = [whole(**tokenizer(*pair, return_tensors="pt")).logits for pair in PAIRS]
+    return torch.cat(found).flatten().tolist()
+
+
+@torch.inference_mode()
+def _check(model: MixLM, answers: list[float], source: str) -> None:
+    """Full-text mode is the cross-encoder. Raises InputError if it is not: another head, or another template."""
+    ranker = model.eval().ranker
+    queries, texts = zip(*PAIRS, strict=True)
+    inputs = ranker.inputs(queries)
+    found = model.readout(ranker.forward_texts(inputs, ranker.documents(texts, [len(own) for own in inputs]))).tolist()
+    scale = max(1.0, *map(abs, answers))
+    if not max(abs(own - right) for own, right in zip(found, answers, strict=True)) <= TOLERANCE * scale:
+        raise InputError(
+            f"{source!r} reads pairs in a way of its own: it answers {answers}, its parts put together {found}"
+        )

@@ -1,0 +1,178 @@
+"""Embedding tokens that enter the ranker at a middle layer; a MixLM cut out of a cross-encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, MPNetConfig
+from transformers import MPNetForSequenceClassification as MPNetClassifier
+
+from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
+
+ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
+CLASSIFIERS = ("bert", "modernbert", "xlm-roberta", "distilbert", "electra")
+QUERY, TEXTS = "a dog barks at the moon", ["the moon is a rock", "a cat never barks at the mail man", "bread"]
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "distilbert", "electra"])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    query=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 4)),
+    mix_layer=st.integers(1, 2),
+    positions=st.integers(1, 300),
+)
+def test_shared_prefix_equals_reference(
+    mixed: Callable[..., MixLM], architecture: str, query: str, shape: tuple[int, int], mix_layer: int, positions: int
+) -> None:
+    model = mixed(architecture, mix_layer=mix_layer)
+    tokens = torch.randn(*shape, 64, generator=torch.Generator().manual_seed(sum(shape)))
+    expected = ReferenceScorer(model).score(query, tokens)
+    fast = SharedPrefixScorer(model, positions=positions)
+    torch.testing.assert_close(fast.score(query, tokens), expected, atol=1e-4, rtol=0)
+    several = fast.score_batch([QUERY, query], [tokens[:1], tokens])[1]
+    torch.testing.assert_close(several, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+@pytest.mark.parametrize("mix_layer", [1, 2])
+def test_full_text_mode_is_the_cross_encoder(
+    mixed: Callable[..., MixLM], judge: Callable[..., Path], architecture: str, mix_layer: int
+) -> None:
+    whole = AutoModelForSequenceClassification.from_pretrained(judge(architecture)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(judge(architecture))
+    longest = 127 if architecture == "xlm-roberta" else 128  # which counts positions from padding_idx + 1
+    texts = [*TEXTS, "a long text about the moon and the dog " * 20]  # is cut at the same place
+    pairs = tokenizer([QUERY] * 4, texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+    assert pairs["input_ids"].shape[1] == longest
+    with torch.inference_mode():
+        expected = whole(**pairs).logits[:, 0]
+    found = FullTextScorer(mixed(architecture, mix_layer=mix_layer)).score(QUERY, texts)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "mistral"])
+def test_full_text_mode_of_a_decoder_is_its_yes_and_no(
+    mixed: Callable[..., MixLM], judge: Callable[..., Path], architecture: str
+) -> None:
+    model, head = mixed(architecture), AutoModelForCausalLM.from_pretrained(judge(architecture))
+    tokenizer = model.ranker.tokenizer
+    before, after = model.config.prefix.replace("{text}", QUERY), model.config.suffix
+    vocabulary = tokenizer.get_vocab()
+    for text, found in zip(TEXTS, FullTextScorer(model).score(QUERY, TEXTS).tolist(), strict=True):
+        ids = [
+            tokenizer.encode(part, add_special_tokens=False)
+            for part in ("Query: ", QUERY, before.partition(QUERY)[2], text, after)
+        ]
+        with torch.inference_mode():
+            logits = head(torch.tensor([sum(ids, [])])).logits[0, -1]
+        assert found == pytest.approx(float(logits[vocabulary["yes"]] - logits[vocabulary["no"]]), abs=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "qwen3"])
+@pytest.mark.parametrize("mix_layer", [1, 2])
+def test_embedding_tokens_are_states_of_that_layer(
+    mixed: Callable[..., MixLM], judge: Callable[..., Path], architecture: str, mix_layer: int
+) -> None:
+    """Of a document that is read alone. A single token is the mean of all its states."""
+    model = mixed(architecture, mix_layer=mix_layer)
+    assert model.item_encoder.backbone.config.num_hidden_layers == mix_layer
+    backbone = AutoModelForSequenceClassification.from_pretrained(judge(architecture), num_labels=1).base_model.eval()
+    for text in TEXTS:
+        (ids,) = model.item_encoder.document_ids([text])
+        segments = {"token_type_ids": torch.ones(1, len(ids), dtype=torch.long)} if architecture == "bert" else {}
+        with torch.inference_mode():
+            places = torch.arange(len(ids))[None] + model.config.document_position
+            output = backbone(torch.tensor([ids]), position_ids=places, output_hidden_states=True, **segments)
+            states = output.hidden_states[mix_layer][0]
+        torch.testing.assert_close(torch.from_numpy(model.encode([text]))[0, -1], states.mean(dim=0), atol=1e-4, rtol=0)
+
+
+def test_the_packed_pass_has_the_gradients_of_the_backbones_own_layers(
+    mixed: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for architecture in ("bert", "qwen3"):
+        ranker = mixed(architecture, mix_layer=2).ranker
+        items = [torch.randn(count, 3, 64, generator=torch.Generator().manual_seed(count)) for count in (2, 17)]
+
+        def gradients(ranker: Any = ranker, items: Any = items) -> dict[str, torch.Tensor]:
+            ranker.zero_grad()
+            states = torch.cat(ranker.forward_packed(ranker.prefixes(["a dog", "the moon is a rock"]), items))
+            (states.sin() * torch.arange(64)).sum().backward()
+            return {name: p.grad.clone() for name, p in ranker.named_parameters() if p.grad is not None}
+
+        ours = gradients()
+        monkeypatch.setattr(ranker, "_packed", None)
+        theirs = gradients()
+        monkeypatch.undo()
+        assert any("0.attention" in name or "0.self_attn" in name for name in ours)  # the prefix, below the mix layer
+        largest = max(float(gradient.abs().max()) for gradient in theirs.values())
+        assert ours.keys() == theirs.keys()
+        for name, gradient in ours.items():
+            torch.testing.assert_close(gradient, theirs[name], atol=1e-4 * largest, rtol=1e-3)
+        ranker.zero_grad()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "xlm-roberta", "qwen3"])
+def test_a_saved_model_gives_the_same_scores(mixed: Callable[..., MixLM], architecture: str, tmp_path: Path) -> None:
+    model = mixed(architecture, mix_layer=2)
+    model.save_pretrained(tmp_path)
+    loaded = MixLM.from_pretrained(tmp_path)
+    assert loaded.config == model.config and loaded.fingerprint == model.fingerprint
+    tokens = torch.from_numpy(model.encode(TEXTS))
+    torch.testing.assert_close(torch.from_numpy(loaded.encode(TEXTS)), tokens, atol=0, rtol=0)
+    assert (
+        SharedPrefixScorer(loaded).score(QUERY, tokens).tolist()
+        == SharedPrefixScorer(model).score(QUERY, tokens).tolist()
+    )
+
+
+def test_the_fingerprint_knows_the_mix_layer(mixed: Callable[..., MixLM]) -> None:
+    assert len({mixed("bert", mix_layer=layer).fingerprint for layer in (1, 2)}) == 2
+
+
+def test_it_ranks_from_an_index_and_the_cross_encoder_verifies(
+    mixed: Callable[..., MixLM], judge: Callable[..., Path], documents: list[Document], tmp_path: Path
+) -> None:
+    model = mixed("bert", mix_layer=2)
+    index = TokenIndex.build(documents, model, tmp_path / "tokens", progress=False)
+    docids = [document.docid for document in documents]
+    scores = {doc.docid: doc.score for doc in Reranker(model, index).rerank(QUERY, docids)}
+    tokens = torch.from_numpy(np.stack([index.fetch([docid]).tokens[0] for docid in docids])).float()
+    expected = ReferenceScorer(model).score(QUERY, tokens)
+    assert [scores[docid] for docid in docids] == pytest.approx(expected.tolist(), abs=1e-4)
+    texts = {document.docid: document.content for document in documents}
+    top = Reranker(model, index, verify_top=2, texts=texts).rerank(QUERY, docids)[:2]
+    for doc in top:
+        (own,) = FullTextScorer(model).score(QUERY, [texts[doc.docid]]).tolist()
+        assert doc.score == pytest.approx(own, abs=1e-4)
+
+
+def test_what_is_no_cross_encoder_is_refused_by_name(
+    judge: Callable[..., Path], checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    def refused(source: Path, because: str, **options: Any) -> None:
+        with pytest.raises(InputError, match=because):
+            MixLM.from_cross_encoder(source, **options)
+
+    refused(judge("bert", num_labels=2), "classifier of 2 labels")
+    refused(checkpoint("bert"), r"BertModel\) is not a cross-encoder")
+    refused(judge("modernbert", classifier_pooling="mean"), "reads the first token")
+    for layer in (0, 3):
+        refused(judge("bert"), "mix_layer must lie between 1 and 2", mix_layer=layer)
+    config = MPNetConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=1)
+    MPNetClassifier(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(judge("bert")).save_pretrained(tmp_path)
+    refused(
+        tmp_path, "MPNetForSequenceClassification.* is not a cross-encoder that MixLM can be cut out of. It takes Bert"
+    )
