@@ -16,13 +16,13 @@ from torch import Tensor
 from .arguments import check_count, is_nothing
 from .candidates import as_candidates
 from .errors import InputError, MissingDocuments
-from .index import Quantiser, Reader, TokenStore, open_store
+from .index import TokenStore, open_store
 from .model import MixLM
 from .progress import progress_bar
 from .ranking import interpolated, ranked, verified
 from .scoring import FullTextScorer, Scorer, SharedPrefixScorer
 from .texts import NoIndex, OnTheFly, texts_of
-from .types import Candidate, Document, Missing, ScoredDoc, Texts
+from .types import Candidate, Missing, ScoredDoc, Texts
 
 __all__ = ["Reranker"]
 
@@ -86,9 +86,7 @@ class Reranker:
         self.verify_top = verify_top
         self._scorer = scorer or SharedPrefixScorer(model)
         self._full_text = FullTextScorer(model)
-        manifest = index.manifest
-        self._reader = Reader(model, passages=True) if manifest.passages else None
-        self._on_the_fly = OnTheFly(model, Quantiser(manifest.precision, manifest.tokens, manifest.dim))
+        self._on_the_fly = OnTheFly(model, index.manifest)
 
     def rerank(self, query: str, hits: Iterable[Any], top_k: int | None = None) -> list[ScoredDoc]:
         """Rank one query's candidates; ties keep their first-stage order.
@@ -160,7 +158,7 @@ class Reranker:
                         f"the ranker ({self.model.ranker.dtype}) gave a score that is not finite for the query "
                         f"{job.query!r}: use float32, or check the weights"
                     )
-                if self._reader is not None:
+                if self.index.manifest.passages:
                     best = _best(job.scores, job.counts[job.found])
                     job.scores, job.tokens = job.scores[best], job.tokens[best]
 
@@ -168,30 +166,23 @@ class Reranker:
         """Embedding tokens float [m, k, d], and how many of the m each candidate has, int64 [n]."""
         fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
         lacking = [hit for hit, found in zip(candidates, fetched.found, strict=True) if not found]
-        counts = fetched.passages
         if not lacking or self.missing == "last":
-            return torch.from_numpy(fetched.tokens), counts
+            return torch.from_numpy(fetched.tokens), fetched.counts
         texts = texts_of(lacking, self.texts) if self.missing == "encode" else [None] * len(lacking)
         without = [hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None]
         if without:
             raise MissingDocuments(list(dict.fromkeys(without)), textless=self.missing == "encode")
-        passages = [self._passages(text) if text and text.strip() else [] for text in texts]
+        passages = [self._on_the_fly.passages(text) if text and text.strip() else [] for text in texts]
         encoded = [text for own in passages for text in own]
         if not encoded:
-            return torch.from_numpy(fetched.tokens), counts
-        counts = counts.copy()
+            return torch.from_numpy(fetched.tokens), fetched.counts
+        counts = fetched.counts.copy()
         counts[~fetched.found] = [len(own) for own in passages]
         tokens = np.empty((int(counts.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
         from_index = np.repeat(fetched.found, counts)
         tokens[from_index] = fetched.tokens
         tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
         return torch.from_numpy(tokens), counts
-
-    def _passages(self, text: str) -> list[str]:
-        """What is read of a text; in an index of passages several, else the text as it is."""
-        if self._reader is None:
-            return [text]
-        return [passage for _, reading in self._reader.readings([Document("", text)]) for passage in reading.texts]
 
     def _rank(self, job: _Job) -> list[ScoredDoc]:
         scores = job.scores
@@ -215,10 +206,10 @@ class Reranker:
                     f"no text of {scored[row].docid!r}, which is to be read in full: give texts that have it"
                 )
             read.append(text)
-        passages = [self._passages(text) for text in read]
+        passages = [self._on_the_fly.passages(text) for text in read]
         counts = np.array([len(own) for own in passages])
-        texts, tokens = [text for own in passages for text in own], job.tokens[np.repeat(rows, counts)]
-        scores = self._full_text.score(job.query, texts, tokens).numpy().astype(np.float64)
+        tokens = job.tokens[np.repeat(rows, counts)]
+        scores = self._full_text.score(job.query, sum(passages, []), tokens).numpy().astype(np.float64)
         scores = scores[_best(scores, counts)]
         if self.first_stage_weight:
             first = np.array([scored[row].score for row in rows])
@@ -252,7 +243,8 @@ def _best(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.
     [1, 4]
     """
     order = np.lexsort((-scores, np.repeat(np.arange(len(counts)), counts)))
-    return order[counts.cumsum() - counts]
+    best: NDArray[np.int64] = order[counts.cumsum() - counts]
+    return best
 
 
 def _text(queries: Mapping[str, str], qid: str) -> str:

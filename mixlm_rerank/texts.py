@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .index import Fetched, Quantiser, content_hash
+from .index import Fetched, content_hash
 from .index.builder import new_manifest
+from .index.manifest import Manifest
+from .index.reading import Reader
 from .model import MixLM
 from .types import Candidate, Document, Texts
 
@@ -40,7 +42,7 @@ class NoIndex:
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`."""
         nothing = np.empty((0, self._quantiser.record_bytes), dtype=np.uint8)
-        return Fetched(self._quantiser.unpack(nothing, tokens), np.zeros(len(docids), dtype=bool))
+        return Fetched(self._quantiser.unpack(nothing, tokens), np.zeros(len(docids), dtype=np.int64))
 
 
 class OnTheFly:
@@ -49,10 +51,17 @@ class OnTheFly:
     Several threads may ask at once: what one has found, another may drop from the cache meanwhile.
     """
 
-    def __init__(self, model: MixLM, quantiser: Quantiser) -> None:
+    def __init__(self, model: MixLM, manifest: Manifest) -> None:
         self._model = model
-        self._quantiser = quantiser
+        self._quantiser = manifest.quantiser
+        self._reader = Reader(model, passages=True) if manifest.passages else None
         self._cache: OrderedDict[bytes, NDArray[np.uint8]] = OrderedDict()
+
+    def passages(self, text: str) -> list[str]:
+        """What is read of a text; in an index of passages several, else the text as it is."""
+        if self._reader is None:
+            return [text]
+        return [passage for _, reading in self._reader.readings([Document("", text)]) for passage in reading.texts]
 
     def encode(self, texts: Sequence[str], tokens: int) -> NDArray[np.float32]:
         """Texts -> float32 [n, tokens, d]."""

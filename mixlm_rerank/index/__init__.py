@@ -3,14 +3,12 @@
 from .entries import content_hash
 from .protocol import Fetched, TokenStore
 from .quantiser import Quantiser
-from .reading import Reader
 from .redis_store import RedisTokenStore
 from .token_index import TokenIndex, open_store
 
 __all__ = [
     "Fetched",
     "Quantiser",
-    "Reader",
     "RedisTokenStore",
     "TokenIndex",
     "TokenStore",

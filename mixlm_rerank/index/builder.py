@@ -19,7 +19,6 @@ from .lock import writer_lock
 from .manifest import Manifest
 from .plan import check_room, checked, is_stream, plan_build
 from .quantiser import Quantiser
-from .reading import Reader
 from .segments import Segments
 from .writer import refuse_strangers
 
@@ -41,12 +40,11 @@ def build(
 ) -> None:
     """See :meth:`TokenIndex.build`."""
     manifest = new_manifest(model, precision, corpus, passages=passages)
-    reader = Reader(model, passages=passages)
+    encoder = Encoder(model, manifest)
     _begun(folder, model, manifest)  # refuse before the long work
-    total = plan_ahead(documents, model, folder, manifest, reader, skip_empty=skip_empty, progress=progress)
+    total = plan_ahead(documents, encoder, folder, skip_empty=skip_empty, progress=progress)
     with writer_lock(folder):
         store = _begun(folder, model, manifest)
-        encoder = Encoder(model, manifest if store is None else store.manifest, reader)
         stream = checked(documents, skip_empty=skip_empty)
         done = 0 if store is None else _skip_committed(stream, store)
         with progress_bar(total, "index", "documents", enabled=progress, initial=done) as bar:
@@ -66,14 +64,7 @@ def build(
 
 
 def plan_ahead(
-    documents: Iterable[Document],
-    model: MixLM,
-    folder: Path,
-    manifest: Manifest,
-    reader: Reader,
-    *,
-    skip_empty: bool,
-    progress: bool,
+    documents: Iterable[Document], encoder: Encoder, folder: Path, *, skip_empty: bool, progress: bool
 ) -> int | None:
     """Look at the corpus before the long work, and say what it will take. Returns how many documents there are.
 
@@ -81,7 +72,7 @@ def plan_ahead(
     """
     if is_stream(documents):
         return None
-    plan = plan_build(documents, model, manifest, reader, skip_empty=skip_empty)
+    plan = plan_build(documents, encoder, skip_empty=skip_empty)
     check_room(plan.bytes - _held(folder), folder)
     if progress:
         tqdm.write(f"{folder}: {plan}", file=sys.stderr)

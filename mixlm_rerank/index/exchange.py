@@ -38,7 +38,7 @@ def export_index(folder: Path, url: str, *, progress: bool) -> None:
         with progress_bar(len(store), "export", "documents", enabled=progress) as bar:
             for keys, entries in store.scan(store.window(SHARD_BYTES // store.quantiser.record_bytes)):
                 names.append(f"part-{len(names):06d}.parquet")
-                shards.write(names[-1], store.packed(keys, entries), store.manifest, entries["crc"])
+                shards.write(names[-1], store.packed(keys, entries), store.manifest)
                 bar.update(len(keys))
         shards.clear(OWN, kept=names)  # of an export that was killed
         shards.finish(store.manifest, names, len(store))
@@ -58,12 +58,12 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
         with progress_bar(documents, "import", "documents", enabled=progress, initial=len(store)) as bar:
             for name in names:
                 for read in shards.read(name, manifest, window):
-                    committed = int(np.searchsorted(row + read.counts.cumsum(), done, "right"))
-                    _check_committed(store, read[:committed], row, url)
+                    committed = int(np.searchsorted(row + read.entries["row"], done))
+                    _check_committed(store, read, committed, row, url)
                     row += len(read.records)
                     if committed < len(read):
                         _refuse_known(store, read.keys[committed:], f"{url}/{name}")
-                        store.append(read[committed:])
+                        store.append(read.since(committed))
                         bar.update(len(read) - committed)
         if len(store) != documents:
             raise IndexDamaged(f"{url} holds {len(store)} documents, its {CATALOGUE} says {documents}: export it again")
@@ -82,10 +82,9 @@ def import_begun(folder: Path, exported: Manifest, documents: int) -> LocalStore
     return store
 
 
-def _check_committed(store: LocalStore, read: Packed, first_row: int, url: str) -> None:
-    entries = store.entries([docid_of(key) for key in read.keys])
-    same = (entries["row"] == first_row + read.counts.cumsum() - read.counts).all()
-    if not same or [content.tobytes() for content in entries["content"]] != list(read.contents):
+def _check_committed(store: LocalStore, read: Packed, committed: int, first_row: int, url: str) -> None:
+    entries, expected = store.entries([docid_of(key) for key in read.keys[:committed]]), read.entries[:committed]
+    if (entries["row"] != first_row + expected["row"]).any() or (entries["content"] != expected["content"]).any():
         raise InputError(f"{url} has changed since its import into {store.folder} was interrupted: delete the folder")
 
 

@@ -15,11 +15,12 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_strings
 from ..errors import IndexDamaged, InputError
 from ..types import Document
-from .entries import ABSENT, MAX_KEY_BYTES, STORED, Packed, check_docids, content_hash, key_of, moved, rows_of, unpacked
+from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Packed, content_hash, key_of, rows_of
 from .environment import Environment, Pairs, Stored, create_environment
-from .manifest import FORMAT_2, Manifest
+from .manifest import Manifest
 from .protocol import Fetched
 from .segments import Segments
 
@@ -85,7 +86,7 @@ class LocalStore:
     def counts(self, entries: NDArray[np.void]) -> NDArray[np.int64]:
         """How many records each document has: int64 [n]; 0 for one that is absent."""
         found = (entries["row"] >= 0).astype(np.int64)
-        return found + entries["more"] if self.manifest.passages else found
+        return found * (1 + entries["more"]) if self.manifest.passages else found
 
     def held_at(self, document: Document, row: int) -> int:
         """How many records from ``row`` on are of this very document, with this text."""
@@ -100,7 +101,7 @@ class LocalStore:
             counts = self.counts(entries)
             try:
                 records = segments.read(rows_of(entries["row"], counts))
-                return Fetched(self.quantiser.unpack(records, tokens), counts > 0, counts)
+                return Fetched(self.quantiser.unpack(records, tokens), counts)
             except IndexDamaged:
                 entries, now = self._look_up(docids)
                 if now is segments:
@@ -137,20 +138,24 @@ class LocalStore:
     def packed(self, keys: Sequence[bytes], entries: NDArray[np.void]) -> Packed:
         """Documents as they are stored. Raises IndexDamaged if a record is gone."""
         counts = self.counts(entries)
-        unread = np.zeros_like(counts) if self.manifest.passages else entries["more"]
-        contents = [content.tobytes() for content in entries["content"]]
-        return Packed(keys, contents, self.records(rows_of(entries["row"], counts)), counts, unread)
+        records = self.records(rows_of(entries["row"], counts))
+        entries = entries.copy()
+        entries["row"] = counts.cumsum() - counts
+        return Packed(keys, entries, records)
 
     def append(self, documents: Packed) -> None:
         """Write documents, new ones or new states of old ones, and commit them: all of them or, after a crash, none.
 
-        Raises InputError if the disk is full; what was committed before stays.
+        Raises InputError if the disk or the index is full; what was committed before stays.
         """
-        if self.manifest.format_version == FORMAT_2:
-            documents = replace(documents, unread=np.zeros_like(documents.unread))
         environment, segments = self._view
-        first = self.rows
-        pairs = documents.pairs(first)
+        first, entries = self.rows, documents.entries.copy()
+        if first + len(documents.records) > MAX_ROWS:
+            raise InputError(f"{self.folder} would have more than {MAX_ROWS:,} records: build several indexes")
+        entries["row"] += first
+        if not self.manifest.text_tokens:  # version 0.1 takes ``more`` for a part of the row
+            entries["more"] = 0
+        pairs = [(key, entry.tobytes()) for key, entry in zip(documents.keys, entries, strict=True)]
         with writing(self.folder, len(self)):
             segments.append(first, documents.records)
             with environment.transaction(write=True) as transaction:
@@ -196,7 +201,9 @@ class LocalStore:
         with writing(self.folder, len(self)), environment.transaction(write=True) as transaction:
             with transaction.cursor(environment.docs) as cursor:
                 for key, value in cursor:
-                    cursor.put(key, moved(bytes(value), rows))
+                    entry = np.frombuffer(value, dtype=ENTRY).copy()
+                    entry["row"] = np.searchsorted(rows, entry["row"])
+                    cursor.put(key, entry.tobytes())
             transaction.put(b"generation", str(segments.generation).encode(), db=environment.meta)
             transaction.put(b"rows", str(len(rows)).encode(), db=environment.meta)
         self._view = environment, segments
@@ -204,7 +211,7 @@ class LocalStore:
 
     def _look_up(self, docids: Sequence[str]) -> tuple[NDArray[np.void], Segments]:
         """Entries [n], and the segments that their rows are of."""
-        check_docids(docids)
+        check_strings("docids", docids)
         environment, segments = self._followed()
         with environment.transaction() as transaction:
             generation = int(transaction.get(b"generation", db=environment.meta) or 0)
@@ -241,7 +248,7 @@ def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[
     get = transaction.get
     try:
         return [get(docid.encode(), ABSENT, docs) for docid in docids]
-    except (lmdb.BadValsizeError, UnicodeEncodeError):
+    except (lmdb.BadValsizeError, UnicodeEncodeError, AttributeError):
         keys = map(key_of, docids)
         return [get(key, ABSENT, docs) if 0 < len(key) <= MAX_KEY_BYTES else ABSENT for key in keys]
 
@@ -265,9 +272,9 @@ def _number(environment: Environment, key: bytes) -> int:
 def _entries(values: Sequence[Stored], folder: Path) -> NDArray[np.void]:
     """Values of the docid map as entries [n]."""
     joined = b"".join(values)
-    if len(joined) != len(values) * STORED.itemsize:
+    if len(joined) != len(values) * ENTRY.itemsize:
         raise IndexDamaged(f"the docid map in {folder} is damaged: restore it, or rebuild the index")
-    return unpacked(joined)
+    return np.frombuffer(joined, dtype=ENTRY)
 
 
 def _first(cursor: lmdb.Cursor, count: int) -> Pairs:

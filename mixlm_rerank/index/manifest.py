@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Manifest"]
 
 # 2: checksums cover docid and content hash too; generations of segments.
-# 3: entries hold ``more`` (see ``entries``). An index of format 2 stays one, whatever is written to it.
-FORMAT_VERSION, FORMAT_2 = 3, 2
-SINCE_3 = ("passages", "text_tokens")
+# 3: ``passages``, ``text_tokens``, ``more`` in entries. An index of format 2 has none, and stays one.
+FORMAT_VERSIONS = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Manifest:
     rows_per_segment: records in a full segment file.
     complete: False while the first build is under way or was interrupted.
     passages: whether a long document is split into passages, with a record each; else it loses its end.
-    text_tokens: how many tokens of a text are read for one record.
+    text_tokens: how many tokens of a text are read for one record; 0: unknown (format 2).
     """
 
     fingerprint: str
@@ -43,7 +42,7 @@ class Manifest:
     corpus: str
     rows_per_segment: int
     complete: bool = False
-    format_version: int = FORMAT_VERSION
+    format_version: int = FORMAT_VERSIONS[-1]
     passages: bool = False
     text_tokens: int = 0
 
@@ -75,8 +74,11 @@ class Manifest:
         return tokens(self) == tokens(other)
 
     def dumps(self) -> bytes:
-        lacking = SINCE_3 if self.format_version == FORMAT_2 else ()
-        values = {name: value for name, value in asdict(self).items() if name not in lacking}
+        """Without what says nothing: version 0.1 knows neither ``passages`` nor ``text_tokens``."""
+        values = asdict(self)
+        for name in ("passages", "text_tokens"):
+            if not values[name]:
+                del values[name]
         return json.dumps(values, sort_keys=True).encode()
 
     @classmethod
@@ -87,17 +89,16 @@ class Manifest:
             version = values["format_version"]
         except (ValueError, TypeError, KeyError):
             raise IndexDamaged(f"{where} has an unreadable manifest") from None
-        if version not in (FORMAT_2, FORMAT_VERSION):
+        if version not in FORMAT_VERSIONS:
             raise IndexDamaged(
-                f"{where} has index format {version}; this release reads formats {FORMAT_2} and {FORMAT_VERSION}. "
-                "Rebuild the index, or use the release that built it"
+                f"{where} has index format {version}; this release reads formats "
+                f"{' and '.join(map(str, FORMAT_VERSIONS))}. Rebuild the index, or use the release that built it"
             )
-        names = {field.name for field in fields(cls)} - set(SINCE_3 if version == FORMAT_2 else ())
-        if set(values) != names:
-            raise IndexDamaged(f"{where} has a manifest with the wrong keys: {sorted(set(values) ^ names)}")
-        manifest = cls(**values)
+        try:
+            manifest = cls(**values)
+        except TypeError as error:
+            raise IndexDamaged(f"{where} has a manifest with the wrong keys: {error}") from None
         shape = (manifest.tokens, manifest.dim, manifest.rows_per_segment)
-        kinds = type(manifest.passages), type(manifest.text_tokens)
-        if not all(type(number) is int and number > 0 for number in shape) or kinds != (bool, int):
+        if not all(type(number) is int and number > 0 for number in shape):
             raise IndexDamaged(f"{where} has a manifest with impossible numbers: {shape}")
         return manifest

@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..model import MixLM
 from ..types import Document
+from .encoding import Encoder
 from .entries import MAX_KEY_BYTES, key_of
-from .manifest import Manifest
-from .reading import Reader
 
 __all__ = ["DOCID_MAP_BYTES", "BuildPlan", "check_room", "checked", "docid_hash", "is_stream", "plan_build"]
 
@@ -76,9 +74,7 @@ def checked(documents: Iterable[Document], *, skip_empty: bool) -> Iterator[Docu
             )
 
 
-def plan_build(
-    documents: Iterable[Document], model: MixLM, manifest: Manifest, reader: Reader, *, skip_empty: bool
-) -> BuildPlan:
+def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: bool) -> BuildPlan:
     """Read the whole corpus once: count, find duplicate docids (8 bytes of memory a document), time a sample.
 
     Raises InputError for a corpus without documents, a duplicate docid, or what :func:`checked` finds.
@@ -95,14 +91,16 @@ def plan_build(
     if not hashes:
         raise InputError("the corpus holds no documents")
     _refuse_duplicates(documents, np.frombuffer(hashes, dtype=np.uint64))
-    readings = [reading for _, reading in reader.readings(sample)]
-    texts = [text for reading in readings for text in reading.texts]
-    record_bytes = manifest.quantiser.record_bytes * len(texts) / len(sample)
+    read = list(encoder.reader.readings(sample))
+    encoder.packed(read[:1])  # warm-up
+    start = time.perf_counter()
+    records = encoder.packed(read).records
+    scale = len(hashes) / len(sample)
     return BuildPlan(
         len(hashes),
-        int(len(hashes) * (record_bytes + DOCID_MAP_BYTES)),
-        len(hashes) / len(sample) * _seconds(texts, model),
-        sum(reading.unread > 0 for reading in readings) / len(sample),
+        int(scale * records.nbytes) + len(hashes) * DOCID_MAP_BYTES,
+        scale * (time.perf_counter() - start),
+        sum(reading.unread > 0 for _, reading in read) / len(sample),
     )
 
 
@@ -131,13 +129,6 @@ def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]
 def docid_hash(docid: str) -> int:
     """64 bits of a docid."""
     return int.from_bytes(hashlib.blake2b(key_of(docid), digest_size=8).digest(), "little")
-
-
-def _seconds(texts: list[str], model: MixLM) -> float:
-    model.encode(texts[:1])  # warm-up
-    start = time.perf_counter()
-    model.encode(texts)
-    return time.perf_counter() - start
 
 
 def _duration(seconds: float) -> str:

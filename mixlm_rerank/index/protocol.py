@@ -21,18 +21,16 @@ class Fetched:
     Attributes:
         tokens: float32 [m, k, d], of the documents that were found, in the order asked for; those of a document's
             passages one after the other.
-        found: bool [n], one for each docid asked for.
-        counts: int64 [n], how many of the m belong to each docid. ``None``: one to each that was found.
+        counts: int64 [n], how many of the m belong to each docid asked for; 0: it was not found.
     """
 
     tokens: NDArray[np.float32]
-    found: NDArray[np.bool_]
-    counts: NDArray[np.int64] | None = None
+    counts: NDArray[np.int64]
 
     @property
-    def passages(self) -> NDArray[np.int64]:
-        """How many of the tokens' m belong to each docid: int64 [n]."""
-        return self.found.astype(np.int64) if self.counts is None else self.counts
+    def found(self) -> NDArray[np.bool_]:
+        """bool [n], one for each docid asked for."""
+        return self.counts > 0
 
 
 class TokenStore(Protocol):

@@ -25,11 +25,10 @@ from ..progress import progress_bar
 from ..types import Document
 from .builder import new_manifest, plan_ahead
 from .encoding import Encoder
-from .entries import Packed, content_hash, key_of
+from .entries import content_hash, key_of
 from .exchange import import_begun, import_index
 from .manifest import Manifest
 from .plan import checked, docid_hash
-from .reading import Reader
 from .shards import Shards
 
 __all__ = ["build_on_ray"]
@@ -55,8 +54,7 @@ def build_on_ray(
     ray = _ray()
     manifest = new_manifest(model, precision, corpus, passages=passages)
     import_begun(folder, manifest, 0)  # refuse before the long work
-    reader = Reader(model, passages=passages)
-    plan_ahead(documents, model, folder, manifest, reader, skip_empty=skip_empty, progress=progress)
+    plan_ahead(documents, Encoder(model, manifest), folder, skip_empty=skip_empty, progress=progress)
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
     shards.prepare(OWN)
     counts, waiting = _staged(documents, shards, f"{model.fingerprint} {manifest.build_options}".encode(), skip_empty)
@@ -137,7 +135,6 @@ class _Encoder:
 
         self.encoder = Encoder(ray.get(model).to("cuda" if torch.cuda.is_available() else "cpu"), manifest)
         self.shards = Shards(url)
-        self.manifest = manifest
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {**batch, "error": np.array([self._encode(name) for name in batch["name"].tolist()])}
@@ -148,7 +145,8 @@ class _Encoder:
             return ""  # a second try: only the answer was lost
         try:
             documents = self.shards.read_documents(f"{name}.documents")
-            self.shards.write(name, Packed.joined(list(self.encoder.parts(documents))), self.manifest)
+            read = list(self.encoder.reader.readings(documents))
+            self.shards.write(name, self.encoder.packed(read), self.encoder.manifest)
         except (MixLMError, OSError) as error:
             return str(error)
         return ""

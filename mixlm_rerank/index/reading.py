@@ -1,23 +1,22 @@
-"""What the item encoder reads of a document: its text, of which the end may be cut, or passages of it."""
+"""What the item encoder reads of a text: its beginning, or all of it in passages."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tokenizers import Encoding, Tokenizer
-
 from ..model import MixLM
-from ..model.template import without_lone_surrogates
+from ..model.template import text_ids, text_spans
 from ..types import Document
 
 __all__ = ["Reader", "Reading", "cut"]
 
-CHARACTERS = 1 << 20  # of the texts that are tokenised at once
-# A passage that is tokenised alone may have a token or two more than as part of its text.
-SLACK = 2
-SENTENCE_ENDS = ".!?。！？"
+AT_ONCE = 64  # texts; tokens with their places take some hundred bytes each
+SLACK = 2  # a passage that is tokenised alone may have a token or two more than as a part of its text
+SENTENCE_END, BLANK = re.compile(r"\n\s*|[.!?]+\s+|[。！？]+\s*"), re.compile(r"\s+")
 
 _log = logging.getLogger(__name__)
 
@@ -27,9 +26,9 @@ class Reading:
     """Of one document.
 
     Attributes:
-        texts: what is encoded, an embedding each: the document, or its passages.
-        tokens: how many there are in ``texts``, less what is cut.
-        unread: how many tokens are cut.
+        texts: what is encoded, a record each: the document, or its passages.
+        tokens: how many of its tokens are read.
+        unread: how many are cut off.
     """
 
     texts: list[str]
@@ -40,45 +39,34 @@ class Reading:
 class Reader:
     """Documents -> readings. Warns once if most of the tokens are the tokenizer's unknown token.
 
-    ``passages``: a text that is too long is split; its title is repeated before each passage. Otherwise it is cut.
+    ``passages``: a text that is too long is split. Otherwise it loses its end.
     """
 
     def __init__(self, model: MixLM, *, passages: bool) -> None:
-        encoder = model.item_encoder
         self._passages = passages
-        self._room = encoder.text_tokens
-        self._tokenizer = Tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str())  # of its own: no lock
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True  # they are plain characters in a text
-        self._model_name, self._unknown = model.name, encoder.tokenizer.unk_token_id
+        self._room = model.item_encoder.text_tokens
+        self._tokenizer = model.item_encoder.tokenizer
+        self._model_name, self._unknown = model.name, self._tokenizer.unk_token_id
         self._seen = self._not_known = 0
 
-    def readings(self, documents: Iterable[Document]) -> Iterator[tuple[Document, Reading]]:
-        for group in _groups(documents):
-            encodings = self._encodings([document.content for document in group])
-            self._look_for_unknown(encodings)
-            for document, encoding in zip(group, encodings, strict=True):
-                yield document, self._reading(document, len(encoding))
+    def readings(self, documents: Sequence[Document]) -> Iterator[tuple[Document, Reading]]:
+        for start in range(0, len(documents), AT_ONCE):
+            group = documents[start : start + AT_ONCE]
+            found = text_ids(self._tokenizer, [document.content for document in group])
+            self._look_for_unknown(found)
+            for document, ids in zip(group, found, strict=True):
+                yield document, self._reading(document.content, len(ids))
 
-    def _reading(self, document: Document, tokens: int) -> Reading:
+    def _reading(self, text: str, tokens: int) -> Reading:
         if tokens <= self._room or not self._passages:
-            return Reading([document.content], min(tokens, self._room), max(0, tokens - self._room))
-        head, text = f"{document.title}. " if document.title else "", document.text
-        size = self._room - len(self._encodings([head])[0])
-        if 2 * size < self._room:  # such a title is text
-            head, text, size = "", document.content, self._room
-        (encoding,) = self._encodings([text])
-        return Reading([head + piece for piece in cut(text, encoding.offsets, max(1, size - SLACK))], tokens, 0)
+            return Reading([text], min(tokens, self._room), max(0, tokens - self._room))
+        return Reading(cut(text, text_spans(self._tokenizer, text), max(1, self._room - SLACK)), tokens, 0)
 
-    def _encodings(self, texts: Sequence[str]) -> list[Encoding]:
-        return self._tokenizer.encode_batch(list(map(without_lone_surrogates, texts)), add_special_tokens=False)
-
-    def _look_for_unknown(self, encodings: Sequence[Encoding]) -> None:
+    def _look_for_unknown(self, found: Sequence[Sequence[int]]) -> None:
         if self._unknown is None:
             return
-        self._seen += sum(map(len, encodings))
-        self._not_known += sum(encoding.ids.count(self._unknown) for encoding in encodings)
+        self._seen += sum(map(len, found))
+        self._not_known += sum(ids.count(self._unknown) for ids in found)
         if 2 * self._not_known > self._seen:
             _log.warning(
                 "%.0f%% of the documents' tokens are unknown to the tokenizer of %s, which was made for another "
@@ -97,43 +85,21 @@ def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:
     >>> cut("It is. A dog barks. So", [(0, 2), (3, 5), (5, 6), (7, 8), (9, 12), (13, 18), (18, 19), (20, 22)], 5)
     ['It is.', 'A dog barks. So']
     """
-    pieces, start, begin = [], 0, 0
-    while begin < len(spans):
-        left = len(spans) - begin
-        end = begin + -(-left // -(-left // size))
-        if end < len(spans):
-            end = _boundary(text, spans, begin, end, min(begin + size, len(spans) - 1))
-        stop = spans[end][0] if end < len(spans) else len(text)
+    ends = [end for _, end in spans]
+    pieces, begin, start = [], 0, 0
+    while (left := len(spans) - begin) > size:
+        wanted = -(-left // -(-left // size))
+        low, stop, high = (spans[begin + tokens][0] for tokens in (wanted // 2, wanted, size))
+        stop = max(_stop(text, low, stop, high), ends[begin])  # a character of many tokens is not split
         pieces.append(text[start:stop].strip())
-        start, begin = stop, end
-    return [piece for piece in pieces if piece]
+        start, begin = stop, bisect_right(ends, stop)
+    pieces.append(text[start:].strip())
+    return [piece for piece in pieces if piece] or [text]
 
 
-def _boundary(text: str, spans: Sequence[tuple[int, int]], begin: int, wanted: int, last: int) -> int:
-    """The token up to ``last`` that begins a sentence, nearest to ``wanted``; else the word before it; else itself."""
-    sentences, words = [], []
-    for token in range(begin + (wanted - begin) // 2 + 1, last + 1):
-        before = text[spans[token - 1][1] - 1 : spans[token - 1][1]]
-        between = text[spans[token - 1][1] : spans[token][0] + 1]  # some tokens begin with their blank
-        blank = any(map(str.isspace, between))
-        if "\n" in between or (before in SENTENCE_ENDS and (blank or before > "\x7f")):
-            sentences.append(token)
-        elif blank and token <= wanted:
-            words.append(token)
-    if sentences:
-        return min(sentences, key=lambda token: abs(token - wanted))
-    return words[-1] if words else wanted
-
-
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Neighbours, together of few characters."""
-    group: list[Document] = []
-    characters = 0
-    for document in documents:
-        if group and characters + len(document.content) > CHARACTERS:
-            yield group
-            group, characters = [], 0
-        group.append(document)
-        characters += len(document.content)
-    if group:
-        yield group
+def _stop(text: str, low: int, wanted: int, high: int) -> int:
+    """Where a sentence or else a word ends, between ``low`` and ``high``, nearest to ``wanted``."""
+    for pattern in (SENTENCE_END, BLANK):
+        if places := [match.end() for match in pattern.finditer(text, low, high)]:
+            return min(places, key=lambda place: abs(place - wanted))
+    return wanted

@@ -19,8 +19,9 @@ from urllib.parse import urldefrag
 
 import numpy as np
 
+from ..arguments import check_strings
 from ..errors import IndexDamaged, IndexMismatch, InputError, MissingDependency, StoreUnavailable
-from .entries import check_docids, key_of
+from .entries import key_of
 from .manifest import Manifest
 from .protocol import Fetched
 
@@ -80,7 +81,7 @@ class RedisTokenStore:
 
         Raises StoreUnavailable under that policy, IndexMismatch if another encoder's index has been pushed since.
         """
-        check_docids(docids)
+        check_strings("docids", docids)
         try:
             with reaching(self.url):
                 values = self._values(docids)
@@ -89,16 +90,17 @@ class RedisTokenStore:
                 raise
             _log.warning("%s; its %d candidates count as missing", error, len(docids))
             values = [None] * len(docids)
-        held = [b"" if value is None else value[CONTENT_BYTES:] for value in values]
+        held = [value[CONTENT_BYTES:] for value in values if value is not None]
         size = self._quantiser.record_bytes
-        counts, rest = np.divmod(np.array([len(records) for records in held], dtype=np.int64), size)
-        found = np.array([value is not None for value in values], dtype=bool)
-        if rest.any() or (counts < found).any() or ((counts > found).any() and not self.manifest.passages):
+        sizes = np.array([len(records) for records in held], dtype=np.int64)
+        if ((sizes % size if self.manifest.passages else sizes - size).any()) or not sizes.all():
             raise IndexDamaged(
                 f"{self.url} holds a document of another size than {CONTENT_BYTES + size} bytes: push the index anew"
             )
+        counts = np.zeros(len(values), dtype=np.int64)
+        counts[[value is not None for value in values]] = sizes // size
         records = np.frombuffer(b"".join(held), dtype=np.uint8).reshape(-1, size)
-        return Fetched(self._quantiser.unpack(records, tokens), found, counts)
+        return Fetched(self._quantiser.unpack(records, tokens), counts)
 
     def _values(self, docids: Sequence[str]) -> list[bytes | None]:
         keys = [self._keys.document(key_of(docid)) for docid in docids]

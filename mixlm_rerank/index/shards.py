@@ -21,13 +21,12 @@ import numpy as np
 
 from ..errors import IndexDamaged, InputError, MissingDependency
 from ..types import Document
-from .entries import Packed, docid_of, key_of
-from .manifest import FORMAT_2, Manifest
+from .entries import ENTRY, Packed, docid_of, key_of
+from .manifest import Manifest
 
 __all__ = ["CATALOGUE", "Shards"]
 
 CATALOGUE = "index.json"
-FIELDS = ("docid", "text", "title")  # of documents that are to be encoded
 
 
 class Shards:
@@ -57,19 +56,19 @@ class Shards:
         except OSError as error:
             raise InputError(f"cannot write to {self.url}: {error}") from None
 
-    def write(self, name: str, documents: Packed, manifest: Manifest, crcs: Any = None) -> None:
+    def write(self, name: str, documents: Packed, manifest: Manifest) -> None:
         """One shard; written twice, it is the same."""
         arrow, schema = self._arrow, self._schema(manifest)
         buffers = [None, arrow.py_buffer(np.ascontiguousarray(documents.records))]
         if manifest.passages:
-            ends = np.concatenate([[0], documents.counts.cumsum()]) * documents.records.shape[1]
-            buffers.insert(1, arrow.py_buffer(ends.astype(np.int64)))
+            starts = np.append(documents.entries["row"], len(documents.records)).astype(np.int64)
+            buffers.insert(1, arrow.py_buffer(starts * documents.records.shape[1]))
         values = {
             "docid": [_text(key) for key in documents.keys],
-            "content": list(documents.contents),
-            "crc": documents.checksums() if crcs is None else crcs,
+            "content": documents.contents(),
+            "crc": documents.entries["crc"],
             "record": arrow.Array.from_buffers(schema.field("record").type, len(documents), buffers),
-            "unread": documents.unread,
+            "unread": documents.entries["more"],
         }
         table = arrow.table({column: values[column] for column in schema.names}, schema=schema)
         # Codes and hashes do not compress: what little there is to gain would cost the speed of the disk.
@@ -77,14 +76,14 @@ class Shards:
 
     def write_documents(self, name: str, documents: Sequence[Document]) -> None:
         """Documents that are to be encoded elsewhere."""
-        columns = {name: [key_of(getattr(one, name)) for one in documents] for name in FIELDS}  # half surrogates, too
-        self._put(name, self._arrow.table(columns))
+        columns = zip(*((key_of(document.docid), key_of(document.content)) for document in documents), strict=True)
+        self._put(name, self._arrow.table(dict(zip(("docid", "text"), columns, strict=True))))  # lone surrogates, too
 
     def read_documents(self, name: str) -> list[Document]:
-        """What :meth:`write_documents` wrote."""
+        """What :meth:`write_documents` wrote; titles are part of the texts."""
         with self._files.open(self._path(name), "rb") as file:
             columns = self._parquet.read_table(file).to_pydict()
-        return [Document(*map(docid_of, values)) for values in zip(*(columns[name] for name in FIELDS), strict=True)]
+        return [Document(*map(docid_of, row)) for row in zip(columns["docid"], columns["text"], strict=True)]
 
     def holds(self, name: str) -> bool:
         return bool(self._files.exists(self._path(name)))
@@ -132,8 +131,8 @@ class Shards:
                 for batch in whole.iter_batches(window):
                     if any(batch.column(place).null_count for place in range(batch.num_columns)):
                         raise IndexDamaged(f"{self.url}/{name} lacks values: export it again")
-                    documents = _packed(batch, manifest.quantiser.record_bytes)
-                    wrong = np.flatnonzero(documents.checksums() != batch.column("crc").to_numpy())
+                    documents = _packed(batch, manifest)
+                    wrong = np.flatnonzero(documents.checksums() != documents.entries["crc"])
                     if len(wrong):
                         raise IndexDamaged(
                             f"{self.url}/{name}: document {docid_of(documents.keys[wrong[0]])!r} is not what was "
@@ -147,8 +146,8 @@ class Shards:
         arrow = self._arrow
         record = arrow.large_binary() if manifest.passages else arrow.binary(manifest.quantiser.record_bytes)
         columns = {"docid": arrow.string(), "content": arrow.binary(16), "crc": arrow.uint32(), "record": record}
-        if manifest.format_version != FORMAT_2:
-            columns["unread"] = arrow.uint32()
+        if manifest.text_tokens and not manifest.passages:
+            columns["unread"] = arrow.int32()
         return arrow.schema(list(columns.items()))
 
     def _names(self) -> list[str]:
@@ -166,19 +165,19 @@ class Shards:
         return f"{self._root}/{name}"
 
 
-def _packed(batch: Any, record_bytes: int) -> Packed:
-    records = [np.frombuffer(value.as_buffer(), np.uint8) for value in batch.column("record")]
-    sizes = np.array([len(record) for record in records], dtype=np.int64)
-    if (sizes % record_bytes).any():
-        raise IndexDamaged(f"a shard holds a record of another size than {record_bytes} bytes: export it again")
-    unread = batch.column("unread").to_numpy() if "unread" in batch.schema.names else np.zeros(len(records))
-    return Packed(
-        [key_of(docid) for docid in batch.column("docid").to_pylist()],
-        batch.column("content").to_pylist(),
-        np.concatenate(records).reshape(-1, record_bytes),
-        sizes // record_bytes,
-        unread.astype(np.int64),
-    )
+def _packed(batch: Any, manifest: Manifest) -> Packed:
+    """Raises IndexDamaged for a part of a record."""
+    size, values = manifest.quantiser.record_bytes, batch.column("record").to_pylist()
+    counts, rest = np.divmod(np.array([len(value) for value in values], dtype=np.int64), size)
+    if rest.any() or not counts.all():
+        raise IndexDamaged(f"a shard holds a record of another size than {size} bytes: export it again")
+    entries = np.zeros(len(values), dtype=ENTRY)
+    entries["row"] = counts.cumsum() - counts
+    entries["more"] = batch.column("unread") if "unread" in batch.schema.names else counts - 1
+    entries["crc"] = batch.column("crc")
+    entries["content"] = batch.column("content").to_pylist()
+    records = np.frombuffer(b"".join(values), np.uint8).reshape(-1, size)
+    return Packed([key_of(docid) for docid in batch.column("docid").to_pylist()], entries, records)
 
 
 def _text(key: bytes) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from ..errors import IndexDamaged, InputError
 from ..model import MixLM
 from ..types import Document
@@ -17,7 +15,7 @@ from .builder import build
 from .compaction import compact, copy
 from .exchange import export_index, import_index
 from .local import LocalStore
-from .manifest import FORMAT_2, Manifest
+from .manifest import Manifest
 from .protocol import Fetched, TokenStore
 from .push import push
 from .ray_build import build_on_ray
@@ -259,11 +257,10 @@ class TokenIndex:
         store = self._store
         documents = records = cut = unread = 0
         for _, entries in store.scan(1 << 16):
-            lost = np.zeros(0) if self.manifest.passages else entries["more"]
+            lost = entries["more"] * (not self.manifest.passages)
             documents, records = documents + len(entries), records + int(store.counts(entries).sum())
             cut, unread = cut + int((lost > 0).sum()), unread + int(lost.sum())
-        known = cut if self.manifest.format_version != FORMAT_2 else None
-        dead = store.rows - records
+        known, dead = cut if self.manifest.text_tokens else None, store.rows - records
         return IndexInfo(str(self.path), documents, records, dead, store.disk, known, unread, self.manifest)
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arguments import check_strings
 from ..errors import InputError
 from ..model import MixLM
 from ..progress import progress_bar
 from ..types import Document
 from .encoding import Encoder
-from .entries import check_docids, content_hash, docid_of, key_of
+from .entries import content_hash, docid_of, key_of
 from .local import LocalStore
 from .lock import held_still
 from .plan import DOCID_MAP_BYTES, check_room, checked, is_stream
@@ -57,7 +58,7 @@ def replace(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_e
 def delete(folder: Path, docids: Sequence[str]) -> Changes:
     """See :meth:`TokenIndex.delete`."""
     with open_to_write(folder) as store:
-        check_docids(docids)
+        check_strings("docids", docids)
         wanted = list(dict.fromkeys(docids))
         absent = [docid for docid, row in zip(wanted, store.entries(wanted)["row"], strict=True) if row < 0]
         if absent:

@@ -47,10 +47,9 @@ def verify(folder: Path, *, drop: bool, progress: bool) -> Verification:
 
 def _damaged(store: LocalStore, keys: list[bytes], entries: NDArray[np.void]) -> dict[bytes, str]:
     counts = store.counts(entries)
-    here = (entries["row"] >= 0) & (entries["row"] + counts <= store.rows)
-    here[here] = np.logical_and.reduceat(
-        store.readable(rows_of(entries["row"][here], counts[here])), counts[here].cumsum() - counts[here]
-    )
+    here = (counts > 0) & (entries["row"] + counts <= store.rows)
+    readable = store.readable(rows_of(entries["row"][here], counts[here]))
+    here[np.repeat(np.flatnonzero(here), counts[here])[~readable]] = False
     found = {keys[place]: "its record is gone" for place in np.flatnonzero(~here)}
     places = np.flatnonzero(here)
     documents = store.packed([keys[place] for place in places], entries[places])

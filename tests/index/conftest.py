@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 
 from mixlm_rerank import Document
 from mixlm_rerank.index.local import LocalStore
@@ -36,7 +37,7 @@ class StubModel:
     ) -> None:
         words = Tokenizer(models.WordLevel({"any": 0}, unk_token="any"))
         words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        tokenizer = SimpleNamespace(backend_tokenizer=words, unk_token_id=None)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
         self.config = SimpleNamespace(tokens=tokens)
         self.item_encoder = SimpleNamespace(hidden_size=dim, tokenizer=tokenizer, text_tokens=text_tokens)
         self.fingerprint = fingerprint

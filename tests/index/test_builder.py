@@ -14,7 +14,8 @@ import pytest
 
 from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.index import Reader, builder
+from mixlm_rerank.index import builder
+from mixlm_rerank.index.reading import Reader
 
 WORDS = ["dog", "moon", "mail", "bread", "salt", "cats", "sleep", "earth"]
 
@@ -183,7 +184,7 @@ def test_a_build_of_mostly_unknown_words_gives_one_warning(
     tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], caplog: pytest.LogCaptureFixture
 ) -> None:
     model = stub(name="english")
-    model.item_encoder.tokenizer.unk_token_id = 0  # any word
+    model.item_encoder.tokenizer.unk_token = "any"  # word
     TokenIndex.build(corpus(50), model, tmp_path / "index", progress=False)
     (record,) = caplog.records
     assert record.getMessage().startswith("100% of the documents' tokens are unknown to the tokenizer of english")

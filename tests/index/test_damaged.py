@@ -63,7 +63,7 @@ def test_a_manifest_with_wrong_keys(folder: Path) -> None:
     fields = manifest(folder) | {"colour": "blue"}
     del fields["tokens"]
     write_manifest(folder, json.dumps(fields).encode())
-    with pytest.raises(IndexDamaged, match=r"a manifest with the wrong keys: \['colour', 'tokens'\]"):
+    with pytest.raises(IndexDamaged, match="a manifest with the wrong keys: .*'colour'"):
         TokenIndex(folder)
 
 

@@ -125,7 +125,6 @@ def test_a_second_try_of_a_worker_finds_its_work_done(
 def test_workers_read_passages_as_a_local_build_does(
     tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch, contents: Any
 ) -> None:
-    """Titles, which stand before every passage, travel apart from texts."""
     monkeypatch.setattr(ray, "get", lambda reference: reference)
     model = tiny("bert", tokens=4)
     documents = [Document(f"d{n}", f"text number {n}. " * n, "\ud800 title" * (n % 2)) for n in range(1, 13)]

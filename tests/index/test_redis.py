@@ -295,10 +295,10 @@ def test_passages_are_served_all_of_a_document_together(server: Server, tmp_path
     store = RedisTokenStore(server.url)
     there, here = store.fetch(["d2", "x", "d1", "d0"], 2), index.fetch(["d2", "x", "d1", "d0"], 2)
     np.testing.assert_array_equal(there.tokens, here.tokens)
-    assert there.passages.tolist() == here.passages.tolist() == [2, 0, 5, 1]
+    assert there.counts.tolist() == here.counts.tolist() == [2, 0, 5, 1]
     index.replace([Document("d1", "word " * 12)], model, progress=False)
     assert index.push(server.url, progress=False) == Changes(changed=1, unchanged=2)
-    assert store.fetch(["d1"]).passages.tolist() == [2]
+    assert store.fetch(["d1"]).counts.tolist() == [2]
     (key,) = server.client.keys("*:d0")
     server.client.setrange(key, server.client.strlen(key), "x")
     with pytest.raises(IndexDamaged, match="holds a document of another size"):

@@ -13,7 +13,7 @@ import pytest
 from mixlm_rerank import TokenIndex
 from mixlm_rerank.errors import IndexDamaged
 from mixlm_rerank.index import segments
-from mixlm_rerank.index.entries import STORED
+from mixlm_rerank.index.entries import ENTRY
 from mixlm_rerank.index.updates import Changes
 
 DOCIDS = [f"d{number}" for number in range(20)]
@@ -81,7 +81,7 @@ def test_a_torn_tail_is_none_of_the_index(folder: Path) -> None:
     assert TokenIndex(folder).fetch(DOCIDS).found.all()
 
 
-@pytest.mark.parametrize("part", ["place", "crc", "content", "docid"])
+@pytest.mark.parametrize("part", ["row", "crc", "content", "docid"])
 def test_a_flipped_byte_in_the_docid_map(folder: Path, part: str) -> None:
     with lmdb.open(str(folder), max_dbs=4) as env:
         docs = env.open_db(b"docs", create=False)
@@ -90,7 +90,7 @@ def test_a_flipped_byte_in_the_docid_map(folder: Path, part: str) -> None:
             if part == "docid":
                 transaction.delete(b"d5")
             else:
-                value[STORED.fields[part][1]] ^= 1
+                value[ENTRY.fields[part][1]] ^= 1
             transaction.put(b"D5" if part == "docid" else b"d5", bytes(value))
     assert list(damaged(folder)) == ["D5" if part == "docid" else "d5"]
     damaged(folder, drop=True)
@@ -101,8 +101,8 @@ def test_a_row_past_the_end_is_gone(folder: Path) -> None:
     with lmdb.open(str(folder), max_dbs=4) as env:
         docs = env.open_db(b"docs", create=False)
         with env.begin(write=True, db=docs) as transaction:
-            value = np.frombuffer(transaction.get(b"d5"), STORED).copy()
-            value["place"] = 1 << 39
+            value = np.frombuffer(transaction.get(b"d5"), ENTRY).copy()
+            value["row"] = 1 << 30
             transaction.put(b"d5", value.tobytes())
     assert damaged(folder) == {"d5": "its record is gone"}
 
