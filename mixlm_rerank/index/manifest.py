@@ -67,11 +67,8 @@ class Manifest:
 
     def same_tokens(self, other: Manifest) -> bool:
         """Whether documents of the one are like documents of the other: same encoder, shape, precision, passages."""
-
-        def tokens(manifest: Manifest) -> tuple[str, int, int, str, bool]:
-            return manifest.fingerprint, manifest.tokens, manifest.dim, manifest.precision, manifest.passages
-
-        return tokens(self) == tokens(other)
+        same = ("fingerprint", "tokens", "dim", "precision", "passages")
+        return all(getattr(self, name) == getattr(other, name) for name in same)
 
     def dumps(self) -> bytes:
         """Without what says nothing: version 0.1 knows neither ``passages`` nor ``text_tokens``."""

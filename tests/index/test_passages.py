@@ -42,7 +42,7 @@ def test_pieces_are_the_whole_text_and_none_is_too_long(text: str, size: int) ->
         end = start + len(word)
         spans.append((start, end))
     pieces = cut(text, spans, size)
-    assert " ".join(pieces).split() == words
+    assert "".join("".join(pieces).split()) == "".join(words)
     assert all(1 <= len(piece.split()) <= size for piece in pieces)
     assert len(pieces) <= 2 * -(-len(words) // size)
 
