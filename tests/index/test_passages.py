@@ -43,8 +43,8 @@ def test_pieces_are_the_whole_text_and_none_is_too_long(text: str, size: int) ->
         spans.append((start, end))
     pieces = cut(text, spans, size)
     assert "".join("".join(pieces).split()) == "".join(words)
-    assert all(1 <= len(piece.split()) <= size for piece in pieces)
-    assert len(pieces) <= 2 * -(-len(words) // size)
+    assert all(bool(words) <= len(piece.split()) <= size for piece in pieces)
+    assert len(pieces) <= max(1, 2 * -(-len(words) // size))
 
 
 @pytest.mark.parametrize(
