@@ -9,6 +9,7 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +96,8 @@ class Packed:
 
     def of_each(self) -> list[NDArray[np.uint8]]:
         """The records of each document."""
-        starts = self.entries["row"].tolist()
-        return [self.records[start:end] for start, end in zip(starts, [*starts[1:], len(self.records)], strict=True)]
+        ends = pairwise([*self.entries["row"].tolist(), len(self.records)])
+        return [self.records[start:end] for start, end in ends]
 
     def checksums(self) -> NDArray[np.uint32]:
         """CRC-32 over docid, content hash and records of each document: uint32 [n]."""

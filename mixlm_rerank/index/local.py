@@ -86,7 +86,7 @@ class LocalStore:
     def counts(self, entries: NDArray[np.void]) -> NDArray[np.int64]:
         """How many records each document has: int64 [n]; 0 for one that is absent."""
         found = (entries["row"] >= 0).astype(np.int64)
-        return found * (1 + entries["more"]) if self.manifest.passages else found
+        return found * np.maximum(1 + entries["more"], 0) if self.manifest.passages else found  # the map may be damaged
 
     def held_at(self, document: Document, row: int) -> int:
         """How many records from ``row`` on are of this very document, with this text."""
