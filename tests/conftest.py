@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
@@ -14,6 +15,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+
+# Tiny models: more threads only wait for each other. Processes that tests start inherit this, and threads wait asleep.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
 import torch
 
 if not torch.cuda.is_available():
@@ -51,7 +56,7 @@ from mixlm_rerank.model.families import DecoderFamily
 # A shell's background job is started with Ctrl-C ignored, and would pass that on to the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+torch.set_num_threads(1)  # where a plugin has imported torch before
 
 BIDIRECTIONAL = ("bert", "modernbert", "xlm-roberta", "distilbert", "electra")
 CLS, SEP, EOS, PAD, UNK = "[CLS]", "[SEP]", "<eos>", "<pad>", "<unk>"
@@ -83,6 +88,16 @@ JUDGMENTS = {
     "q6": {"d3": 1},
     "q7": {"d5": 1, "d1": 0},
 }
+
+
+def pytest_collection_finish() -> None:
+    """What the tests have imported stays: the collector need not look at all of it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @dataclass(frozen=True)
@@ -132,17 +147,21 @@ def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cross_encoder(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``cross_encoder(labels=1)``: the folder of a tiny random CrossEncoder of sentence-transformers."""
-    made: dict[int, Path] = {}
+    """``cross_encoder(labels=1)``: the folder of a tiny random CrossEncoder of sentence-transformers.
 
-    def make(labels: int = 1) -> Path:
-        if labels not in made:
+    Keywords go into the configuration of its BERT.
+    """
+    made: dict[str, Path] = {}
+
+    def make(labels: int = 1, **settings: object) -> Path:
+        key = f"{labels}-{sorted(settings.items())}"
+        if key not in made:
             from sentence_transformers import CrossEncoder
 
-            made[labels] = tmp_path_factory.mktemp("peers") / f"judge-{labels}"
+            made[key] = tmp_path_factory.mktemp("peers") / f"judge-{labels}"
             torch.manual_seed(2)
-            CrossEncoder(str(checkpoint("bert")), num_labels=labels).save_pretrained(str(made[labels]))
-        return made[labels]
+            CrossEncoder(str(checkpoint("bert", **settings)), num_labels=labels).save_pretrained(str(made[key]))
+        return made[key]
 
     return make
 
@@ -215,7 +234,10 @@ def mixed(judge: Callable[..., Path]) -> Callable[..., MixLM]:
 
 @pytest.fixture(scope="session")
 def tiny(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
-    """``tiny("bert", tokens=4)``: a MixLM of one architecture, with a readout that is not zero. Do not change it."""
+    """``tiny("bert", tokens=4)``: a MixLM of one architecture, with a readout that is not zero. Do not change it.
+
+    Log-odds lie within a few units, as those of real models do: what rounding does to them stays far below 1e-4.
+    """
     made: dict[str, MixLM] = {}
 
     def make(architecture: str = "bert", **options: object) -> MixLM:
@@ -225,14 +247,14 @@ def tiny(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
             options = {"max_query_tokens": 64, "max_document_tokens": 40} | options
             model = MixLM.from_backbones(folder, folder, **options)  # type: ignore[arg-type]
             torch.manual_seed(1)
-            torch.nn.init.normal_(model.readout.score.weight)
+            torch.nn.init.normal_(model.readout.score.weight, std=0.25)
             made[key] = model
         return made[key]
 
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fresh(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
     """``fresh("bert")``: a tiny MixLM of one's own, to be trained."""
 

@@ -8,9 +8,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from mixlm_rerank import MixLM
+from mixlm_rerank.scoring import SharedPrefixScorer
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,16 +86,37 @@ def test_imports_run_one_way(layer: str) -> None:
         assert imported(path, package) - {layer} <= LAYERS[layer], path
 
 
-def test_importing_the_core_brings_in_no_extra() -> None:
-    """No Java, no pandas, no optional library; nothing printed."""
-    program = (
-        "import sys, json, mixlm_rerank.cli; from mixlm_rerank import Reranker; print(json.dumps(sorted(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    loaded = set(json.loads(done.stdout))
-    extras = {"jnius", "pyserini", "pandas", "ir_measures", "ir_datasets", "sentence_transformers", "faiss", "datasets"}
-    assert not loaded & extras
+QUERY, TEXTS = "a dog barks", ["the moon is a rock", "a cat never barks", "bread"]
+PROGRAM = """
+import json, sys
+import mixlm_rerank.cli, mixlm_rerank.index
+from mixlm_rerank import MixLM, Reranker
+loaded = sorted(sys.modules)
+import torch
+from mixlm_rerank.scoring import SharedPrefixScorer
+model = MixLM.from_pretrained(sys.argv[1])
+scores = SharedPrefixScorer(model).score(sys.argv[2], torch.from_numpy(model.encode(sys.argv[3:])))
+print(json.dumps([loaded, scores.tolist(), model.fingerprint]))
+"""
+
+
+def test_the_core_in_a_fresh_process(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    """It brings in no Java, no pandas, no optional library, and prints nothing; a saved model is the same one there."""
+    model = tiny("bert")
+    model.save_pretrained(tmp_path)
+    program = [sys.executable, "-c", PROGRAM, str(tmp_path), QUERY, *TEXTS]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    loaded, scores, fingerprint = json.loads(done.stdout)
+    extras = {
+        *("jnius", "pyserini", "faiss", "pandas", "ir_measures", "ir_datasets", "datasets", "redis", "pyarrow", "ray"),
+        *("sentence_transformers", "langchain_core", "llama_index", "haystack", "rerankers", "pyterrier", "beir"),
+        *("mteb", "fastapi"),
+    }
+    assert not set(loaded) & extras
     assert done.stderr == ""
+    assert fingerprint == model.fingerprint
+    expected = SharedPrefixScorer(model).score(QUERY, torch.from_numpy(model.encode(TEXTS)))
+    assert scores == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_importing_the_parts_of_an_evaluation_starts_no_java() -> None:

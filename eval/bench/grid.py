@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -170,10 +170,14 @@ class _Bench:
         """Of a query with all its candidates; of full text for None."""
         if contender is None or contender.tokens is None:
             return whole_flops(self.shape, self.peers.plain.positions(task.query, task.texts[0]), cell.candidates)
-        prefix, item = len(self.model.ranker.prefixes([task.query])[0]), contender.tokens + 1
+        ranker = self.model.ranker
+        prefix = len(ranker.prefixes([task.query])[0])
+        shared, own = ranker.positions(prefix, contender.tokens)
+        below, above = (replace(self.shape, layers=n) for n in (ranker.mix_layer, ranker.layers - ranker.mix_layer))
+        flops = whole_flops(below, prefix, 1)
         if contender.kind == "reference":  # shares no prefix
-            return whole_flops(self.shape, prefix + item, cell.candidates)
-        return shared_prefix_flops(self.shape, prefix, item, cell.candidates)
+            return flops + whole_flops(above, shared + own, cell.candidates)
+        return flops + shared_prefix_flops(above, shared, own, cell.candidates)
 
     def _expected(self, cell: Cell, rate: float) -> float:
         """About the seconds that a cell takes; int8 is taken for half as fast again as float32."""

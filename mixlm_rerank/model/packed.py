@@ -19,10 +19,6 @@ from .products import product
 
 __all__ = ["DecoderPass", "PackedPass", "PlainPass", "packed_pass", "plain_pass"]
 
-# Input embeddings [b, length, d] and position ids [length] of texts of one length -> all their states, [b, length, d].
-# Texts are of the first segment.
-PlainPass = Callable[[Tensor, Tensor], Tensor]
-
 BERTS = ("BertModel", "RobertaModel", "XLMRobertaModel")
 
 
@@ -40,28 +36,45 @@ class PackedPass(Protocol):
         ...
 
 
+class PlainPass(Protocol):
+    """Texts of one length, without a mask."""
+
+    def __call__(self, embeds: Tensor, positions: Tensor, stop: int | None = None) -> Tensor:
+        """Texts of the first segment through layers 0 to ``stop - 1``; None: all.
+
+        Input embeddings [b, length, d], position ids [length] -> all states, [b, length, d].
+        """
+        ...
+
+    def firsts(self, states: Tensor, start: int) -> Tensor:
+        """States that enter layer ``start``, [b, length, d] -> the final state of the first of each text, [b, d]."""
+        ...
+
+
 def packed_pass(backbone: PreTrainedModel, first: int = 0) -> PackedPass | None:
-    """The packed pass of a backbone from layer ``first`` on, or None if its layers are none of those known here."""
+    """The packed pass of a backbone, or None if its layers are none of those known here.
+
+    ``first``: the layer that it begins with, of a decoder.
+    """
     kind = type(backbone).__name__
     if kind in BERTS:
-        return _Bert(backbone, first)
+        return _Bert(backbone)
     if kind in ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"):
         windows = {_window(layer, backbone.config) for layer in cast(Any, backbone.layers)}
         return DecoderPass(backbone, windows.pop(), first) if len(windows) == 1 else None
     return None
 
 
-def plain_pass(backbone: PreTrainedModel, stop: int | None = None) -> PlainPass | None:
-    """Without a mask, up to layer ``stop - 1``; None if the backbone's layers are none of those that gain by it."""
-    return _Bert(backbone, stop=stop).plain if type(backbone).__name__ in BERTS else None
+def plain_pass(backbone: PreTrainedModel) -> PlainPass | None:
+    """The plain pass of a backbone, or None if its layers are none of those that gain by it."""
+    return _PlainBert(backbone) if type(backbone).__name__ in BERTS else None
 
 
 class _Bert:
     """Layers that normalise after each part (BERT, 1810.04805)."""
 
-    def __init__(self, backbone: Any, first: int = 0, stop: int | None = None) -> None:
+    def __init__(self, backbone: Any) -> None:
         self._backbone = backbone
-        self._first, self._stop = first, stop
 
     def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
         config = self._backbone.config
@@ -70,43 +83,61 @@ class _Bert:
     def __call__(
         self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention
     ) -> Tensor:
-        backbone, states = self._backbone, embeds
-        if not self._first:
-            states = backbone.embeddings(
-                inputs_embeds=embeds[None], position_ids=positions[None], token_type_ids=token_types[None]
-            )[0]
-        *layers, last = backbone.encoder.layer[self._first :]
+        places = {"position_ids": positions[None], "token_type_ids": token_types[None]}
+        states = self._backbone.embeddings(inputs_embeds=embeds[None], **places)[0]
+        *layers, last = self._backbone.encoder.layer
         for layer in layers:
-            states = self._layer(layer, states, states, attention.attend)
-        return self._layer(last, states[score_rows], states, attention.attend_scores)
+            states = _bert_layer(layer, states, states, attention.attend)
+        return _bert_layer(last, states[score_rows], states, attention.attend_scores)
 
-    def plain(self, embeds: Tensor, positions: Tensor) -> Tensor:
-        batch, length, _ = embeds.shape
 
-        def attend(*parts: Tensor, scale: float) -> Tensor:
-            q, k, v = (part.unflatten(0, (batch, length)).transpose(1, 2) for part in parts)
-            return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
+class _PlainBert:
+    """The same layers."""
 
-        states = self._backbone.embeddings(inputs_embeds=embeds, position_ids=positions[None]).flatten(0, 1)
-        for layer in self._backbone.encoder.layer[: self._stop]:
-            states = self._layer(layer, states, states, attend)
-        every: Tensor = states.unflatten(0, (batch, length))
+    def __init__(self, backbone: Any) -> None:
+        self._backbone = backbone
+
+    def __call__(self, embeds: Tensor, positions: Tensor, stop: int | None = None) -> Tensor:
+        states = self._backbone.embeddings(inputs_embeds=embeds, position_ids=positions[None])
+        every: Tensor = self._through(self._backbone.encoder.layer[:stop], states)
         return every
 
+    def firsts(self, states: Tensor, start: int) -> Tensor:
+        *layers, last = self._backbone.encoder.layer[start:]
+        states = self._through(layers, states)
+        return _bert_layer(last, states[:, 0], states.flatten(0, 1), _attention_within(len(states)))
+
     @staticmethod
-    def _layer(layer: Any, rows: Tensor, states: Tensor, attend: Callable[..., Tensor]) -> Tensor:
-        """New states of ``rows``, which see ``states``."""
-        own, after, last = layer.attention.self, layer.attention.output, layer.output
-        heads = (-1, own.num_attention_heads, own.attention_head_size)
-        q, k, v = (
-            product(part, source).view(heads)
-            for part, source in ((own.query, rows), (own.key, states), (own.value, states))
-        )
-        attended = attend(q, k, v, scale=own.scaling).flatten(1)
-        rows = after.LayerNorm(after.dropout(product(after.dense, attended)) + rows)
-        inner = layer.intermediate.intermediate_act_fn(product(layer.intermediate.dense, rows))
-        new: Tensor = last.LayerNorm(last.dropout(product(last.dense, inner)) + rows)
-        return new
+    def _through(layers: Any, states: Tensor) -> Tensor:
+        flat, attend = states.flatten(0, 1), _attention_within(len(states))
+        for layer in layers:
+            flat = _bert_layer(layer, flat, flat, attend)
+        return flat.view(states.shape)
+
+
+def _attention_within(texts: int) -> Callable[..., Tensor]:
+    """Each text attends to itself. [texts * length, heads, d] each."""
+
+    def attend(*parts: Tensor, scale: float) -> Tensor:
+        q, k, v = (part.unflatten(0, (texts, -1)).transpose(1, 2) for part in parts)
+        return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
+
+    return attend
+
+
+def _bert_layer(layer: Any, rows: Tensor, states: Tensor, attend: Callable[..., Tensor]) -> Tensor:
+    """New states of ``rows``, which see ``states``."""
+    own, after, last = layer.attention.self, layer.attention.output, layer.output
+    heads = (-1, own.num_attention_heads, own.attention_head_size)
+    q, k, v = (
+        product(part, source).view(heads)
+        for part, source in ((own.query, rows), (own.key, states), (own.value, states))
+    )
+    attended = attend(q, k, v, scale=own.scaling).flatten(1)
+    rows = after.LayerNorm(after.dropout(product(after.dense, attended)) + rows)
+    inner = layer.intermediate.intermediate_act_fn(product(layer.intermediate.dense, rows))
+    new: Tensor = last.LayerNorm(last.dropout(product(last.dense, inner)) + rows)
+    return new
 
 
 class DecoderPass:

@@ -30,7 +30,8 @@ class Prefix:
 
     Attributes:
         states: of the prompt with the query, [length, d].
-        tail: of what follows the document, [s, d]. The last is the score token, whose final state is read out.
+        tail: of what follows the document, [s, d]. The last is the score token, whose final state is read out; without
+            a tail, the first of ``states`` is.
     """
 
     states: Tensor
@@ -46,6 +47,9 @@ class Ranker(nn.Module):
     Two ways that give the same states: :meth:`forward` takes whole sequences, each with its own prefix;
     :meth:`forward_packed` shares a query's prefix among all its documents. Documents enter at the mix layer, which the
     prefix has reached alone. In full-text mode, :meth:`forward_texts`, they are read as text from layer 0 on.
+
+    An encoder with a mix layer shares the prefix up to that layer alone. From there on query and document see each
+    other, as they do in the cross-encoder that it was cut out of, and the first token is the score token.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Ranker(nn.Module):
         self.family = family
         self.hidden_size: int = backbone.config.hidden_size
         self.mix_layer = config.mix_layer
+        self.mixes_both_ways = config.mix_layer > 0 and not family.causal
         self._prompt = Template(tokenizer, config.prefix, config.max_query_tokens)
         self._suffix = special_ids(tokenizer, config.suffix)
         self._max_document_tokens = config.max_document_tokens
@@ -73,8 +78,8 @@ class Ranker(nn.Module):
                 f"max_query_tokens={config.max_query_tokens} and {config.tokens} embedding tokens do not fit into the "
                 f"ranker's {self.max_positions} positions"
             )
-        self._packed = packed_pass(backbone, self.mix_layer)
-        self._plain = plain_pass(backbone, self.mix_layer) if self.mix_layer else None
+        self._packed = None if self.mixes_both_ways else packed_pass(backbone, self.mix_layer)
+        self._plain = plain_pass(backbone) if self.mixes_both_ways else None
         backbone.set_attn_implementation(SHARED_PREFIX)
         if backbone.config._attn_implementation != SHARED_PREFIX:
             raise InputError(f"{type(backbone).__name__} does not use the Transformers attention interface")
@@ -107,7 +112,11 @@ class Ranker(nn.Module):
         states = self._lower(inputs)
         if self.family.causal:
             return [Prefix(own[: -len(suffix)], own[-1:]) for own in states]
-        return [Prefix(own, own[:1]) for own in states]
+        return [Prefix(own, own[:0]) for own in states]
+
+    def positions(self, prefix_length: int, tokens: int) -> tuple[int, int]:
+        """What the layers above the mix layer compute: positions once a query, and positions of each of its items."""
+        return (0, prefix_length + tokens) if self.mixes_both_ways else (prefix_length, tokens + 1)
 
     def documents(self, texts: Sequence[str], prefix_lengths: Sequence[int]) -> list[Tensor]:
         """Input embeddings of document texts, for full-text mode: cut to the room after the prefix.
@@ -150,13 +159,16 @@ class Ranker(nn.Module):
             float [n, d]. Sequences are padded at the end and the padding is masked.
         """
         whole = [torch.cat([own.states, document, own.tail]) for own, document in zip(prefixes, documents, strict=True)]
+        if self.mixes_both_ways:
+            states = self.states(whole, [len(own) for own in prefixes], self.mix_layer, self.layers)
+            return torch.stack([own[0] for own in states])
         lengths = torch.tensor([len(sequence) for sequence in whole], device=self.device)
         prefix_lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self.device)
         embeds = pad_sequence(list(whole), batch_first=True)
         positions = torch.arange(embeds.shape[1], device=self.device)
         masks = {kind: self._mask(positions, prefix_lengths, lengths, kind) for kind in self._layer_types}
-        states = self._run(embeds, positions.expand(len(whole), -1), positions >= prefix_lengths[:, None], masks)
-        return states[torch.arange(len(whole), device=self.device), lengths - 1]
+        output = self._run(embeds, positions.expand(len(whole), -1), positions >= prefix_lengths[:, None], masks)
+        return output[torch.arange(len(whole), device=self.device), lengths - 1]
 
     def forward_packed(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states at the score token, a query's prefix shared by its items, several queries a forward pass.
@@ -168,6 +180,8 @@ class Ranker(nn.Module):
         Returns:
             float [n, d] for each query. Equal to :meth:`forward` up to rounding.
         """
+        if self.mixes_both_ways:
+            return self._pairs(prefixes, items)
         counts = tuple(len(tokens) for tokens in items)
         tails = torch.stack([prefix.tail for prefix in prefixes])
         item_length = items[0].shape[1] + tails.shape[1]
@@ -186,6 +200,23 @@ class Ranker(nn.Module):
         masks = dict.fromkeys(self._layer_types, unused)
         states = self._run(flat[None], positions[None], in_item[None], masks, layout)[0]
         return list(states[score_rows].split(list(counts)))
+
+    def _pairs(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
+        """Every item behind a copy of its query's prefix; prefixes of one length go through the layers together."""
+        found: list[Tensor] = [torch.empty(0)] * len(items)
+        for length in {len(prefix) for prefix in prefixes}:
+            rows = [row for row, prefix in enumerate(prefixes) if len(prefix) == length]
+            counts = [len(items[row]) for row in rows]
+            copies = [prefixes[row].states.expand(count, -1, -1) for row, count in zip(rows, counts, strict=True)]
+            pairs = torch.cat([torch.cat(copies), torch.cat([items[row] for row in rows])], dim=1)
+            if self._plain is None or self._checkpoints_activations:
+                states = self.states(list(pairs), [length] * len(pairs), self.mix_layer, self.layers)
+                first = torch.stack([own[0] for own in states])
+            else:
+                first = self._plain.firsts(pairs, self.mix_layer)
+            for row, own in zip(rows, first.split(counts), strict=True):
+                found[row] = own
+        return found
 
     def compile_packed(self) -> None:
         """Make :meth:`forward_packed` fast on a GPU, for a process that lives long: its first passes take a minute.
@@ -228,7 +259,8 @@ class Ranker(nn.Module):
         if self._plain is None or self.device.type != "cpu" or torch.is_grad_enabled():
             return self.states(inputs, [len(own) for own in inputs], 0, self.mix_layer)
         first = self._first_position
-        return [self._plain(own[None], torch.arange(first, first + len(own)))[0] for own in inputs]
+        places = [torch.arange(first, first + len(own)) for own in inputs]
+        return [self._plain(own[None], at, self.mix_layer)[0] for own, at in zip(inputs, places, strict=True)]
 
     def states(self, sequences: Sequence[Tensor], prefix_lengths: Sequence[int], start: int, stop: int) -> list[Tensor]:
         """Through layers ``start`` to ``stop - 1`` by the backbone's own ways: positions see what it lets them see.

@@ -60,17 +60,17 @@ class SharedPrefixScorer:
         spans: list[_Span] = []
         room = self._positions
         for query, (prefix_length, candidates) in enumerate(zip(prefix_lengths, tokens, strict=True)):
-            item_length = candidates.shape[1] + 1
+            shared, own = self._model.ranker.positions(prefix_length, candidates.shape[1])
             start = 0
             while start < len(candidates):
-                fits = (room - prefix_length) // item_length
+                fits = (room - shared) // own
                 if fits < 1 and spans:
                     yield spans
                     spans, room = [], self._positions
                     continue
                 stop = min(len(candidates), start + max(fits, 1))
                 spans.append(_Span(query, start, stop))
-                room -= prefix_length + (stop - start) * item_length
+                room -= shared + (stop - start) * own
                 start = stop
         if spans:
             yield spans

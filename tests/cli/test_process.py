@@ -15,40 +15,19 @@ def mixlm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([Path(sys.executable).with_name("mixlm-rerank"), *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("bm25 search lucene --topics gone.tsv --output run.trec", "error: no such file: gone.tsv\n"),
-        # the message of another library that has several lines
-        (
-            "model init new --item-encoder no/where --ranker no/where --offline",
-            "error: 'no/where' is not a Hugging Face",
-        ),
-    ],
-)
-def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, told: str
-) -> None:
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = mixlm(*line.split())
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(told)
-    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    done = mixlm(*"bm25 search lucene --topics gone.tsv --output run.trec".split())
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: no such file: gone.tsv\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bm25_from_a_fresh_process(gone: tuple[Path, object], tmp_path: Path) -> None:
+def test_a_run_from_a_fresh_process_can_be_piped_on(gone: tuple[Path, object]) -> None:
     """Java is started by the command itself, and writes nothing where results go."""
-    output = tmp_path / "run.trec"
-    done = mixlm("bm25", "search", f"{gone[0]}/lucene", "--topics", f"{gone[0]}/topics.tsv", "--output", str(output))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "" and f"{output}: 10 candidates of 4 queries\n" in done.stderr
-    assert output.read_text() == (gone[0] / "bm25.trec").read_text()
-
-
-def test_a_run_can_be_piped_on(gone: tuple[Path, object]) -> None:
     done = mixlm("bm25", "search", f"{gone[0]}/lucene", "--topics", f"{gone[0]}/topics.tsv", "--output", "/dev/stdout")
+    assert done.returncode == 0, done.stderr
     assert done.stdout == (gone[0] / "bm25.trec").read_text()
+    assert "/dev/stdout: 10 candidates of 4 queries\n" in done.stderr
 
 
 def test_it_tells_its_version() -> None:

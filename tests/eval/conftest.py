@@ -171,7 +171,7 @@ def _collection(
             for qid, value in first.items()
         }
     per_system["oracle"] = {qid: min(1.0, max(rows[qid] for rows in per_system.values()) + 0.05) for qid in qids}
-    compared = {row.system: row for row in compare(per_system, "BM25", permutations=5000)}
+    compared = {row.system: row for row in compare(per_system, "BM25", permutations=500)}
     systems = [_system(rng, row, per_system[row[0]], compared.get(row[0]), documents) for row in SYSTEMS]
     examples = [
         _example(rng, qid, per_system[system][qid], first[qid], system)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,9 +56,10 @@ def experiment(*figures: object, **changes: object) -> dict[str, object]:
     return {**EXPERIMENT, "figures": list(figures or [FIGURE]), **changes}
 
 
-def mixlm(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("mixlm-rerank")
-    return subprocess.run([program, "eval", "figures", *map(str, arguments)], capture_output=True, text=True)
+@pytest.fixture
+def figures(mixlm: Callable[[str], Any]) -> Callable[..., Any]:
+    """``figures(path, "--output", folder)``: the command."""
+    return lambda *arguments: mixlm(shlex.join(["eval", "figures", *map(str, arguments)]))
 
 
 # the pages
@@ -181,16 +180,16 @@ def test_the_tolerance_itself_is_within_it() -> None:
 # the command
 
 
-def test_figures_ok_off_failed_and_not_run(tmp_path: Path) -> None:
+def test_figures_ok_off_failed_and_not_run(tmp_path: Path, figures: Callable[..., Any]) -> None:
     path = written(
         tmp_path,
         experiment(FIGURE, {**FIGURE, "display": "1 MB", "value": 1}, {**FIGURE, "path": ["size"]}),
         experiment(name="with-data", command="true {data}/beir-x", needs=["data"]),
         experiment(name="failed", command="python -c \"import sys; print('one'); sys.exit('disk full')\""),
     )
-    done = mixlm(path, "--output", tmp_path / "out")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert [" ".join(line.split()) for line in done.stdout.splitlines() if line.startswith("  ")] == [
+    done = figures(path, "--output", tmp_path / "out")
+    assert (done.code, done.err) == (1, "")
+    assert [" ".join(line.split()) for line in done.out.splitlines() if line.startswith("  ")] == [
         "figure printed expected found",
         "speed, MixLM .25 0.25 ± 0.01 0.254 ok",
         "speed, MixLM 1 MB 1 ± 0.01 0.254 off",
@@ -198,16 +197,16 @@ def test_figures_ok_off_failed_and_not_run(tmp_path: Path) -> None:
         "not run: needs --data",
         f"off: exit code 1: disk full ({tmp_path}/out/failed.log)",
     ]
-    assert done.stdout.splitlines()[-1] == "1 ok, 3 off, 1 not run"
+    assert done.out.splitlines()[-1] == "1 ok, 3 off, 1 not run"
 
-    done = mixlm(path, "--output", tmp_path / "out", "--only", "with-data", "--data", tmp_path)
-    assert done.returncode == 0 and f"not run: {tmp_path} has no beir-x" in done.stdout
+    done = figures(path, "--output", tmp_path / "out", "--only", "with-data", "--data", tmp_path)
+    assert done.code == 0 and f"not run: {tmp_path} has no beir-x" in done.out
 
-    done = mixlm(path, "--output", tmp_path / "out", "--only", "tinny")
-    assert done.returncode == 2 and "There are: tiny, with-data, failed" in done.stderr and done.stderr.count("\n") == 1
+    done = figures(path, "--output", tmp_path / "out", "--only", "tinny")
+    assert done.code == 2 and "There are: tiny, with-data, failed" in done.err and done.err.count("\n") == 1
 
-    done = mixlm(path, "--output", tmp_path / "out", "--data", tmp_path / "gone")
-    assert done.returncode == 2 and "there is no folder" in done.stderr and done.stderr.count("\n") == 1
+    done = figures(path, "--output", tmp_path / "out", "--data", tmp_path / "gone")
+    assert done.code == 2 and "there is no folder" in done.err and done.err.count("\n") == 1
 
 
 def test_a_command_may_name_the_checkpoint_that_the_default_model_was_made_of(tmp_path: Path) -> None:
@@ -225,7 +224,7 @@ def test_commands_run_one_after_the_other_up_to_the_first_that_fails(tmp_path: P
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"a", "b"}
 
 
-def test_a_report_on_a_tiny_collection(tmp_path: Path, tiny: Callable[..., MixLM]) -> None:
+def test_a_report_on_a_tiny_collection(tmp_path: Path, tiny: Callable[..., MixLM], figures: Callable[..., Any]) -> None:
     folder = tmp_path / "some data" / "pets"  # a blank in a path is no end of a word
     (folder / "qrels").mkdir(parents=True)
     (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "a cat"}\n{"_id": "d2", "text": "a dog"}\n')
@@ -235,12 +234,12 @@ def test_a_report_on_a_tiny_collection(tmp_path: Path, tiny: Callable[..., MixLM
     tiny().save_pretrained(folder / "model")
     options = "--first-stage run:{data}/pets/run.trec --model {data}/pets/model --systems mixlm --offline --quiet"
     command = f"mixlm-rerank eval report {{data}}/pets --output {{out}} {options}"
-    figures = [
+    rows = [
         {**FIGURE, "path": None, "display": ".63", "value": 0.6309, "at": ["pets", "first stage", "nDCG@10"]},
         {**FIGURE, "path": None, "display": "1.0", "value": 1.0, "at": ["pets", "oracle", "nDCG@10"]},
     ]
-    path = written(tmp_path, experiment(*figures, command=command, needs=["data"]))
-    done = mixlm(path, "--output", tmp_path / "out", "--data", folder.parent)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.splitlines()[-1] == "2 ok, 0 off, 0 not run"
+    path = written(tmp_path, experiment(*rows, command=command, needs=["data"]))
+    done = figures(path, "--output", tmp_path / "out", "--data", folder.parent)
+    assert done.code == 0, done.out
+    assert done.out.splitlines()[-1] == "2 ok, 0 off, 0 not run"
     assert (tmp_path / "out" / "tiny" / "report.html").is_file()

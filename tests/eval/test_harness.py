@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,10 +40,10 @@ Evaluated = tuple[Path, CollectionResult]
 
 
 class Spy:
-    """Any system; keeps what it was asked for, and may take its time."""
+    """Any system; keeps what it was asked for, and may kill its process when it has been asked so often."""
 
-    def __init__(self, system: System, seconds: float = 0.0) -> None:
-        self.system, self.seconds = system, seconds
+    def __init__(self, system: System, dies_after: int | None = None) -> None:
+        self.system, self.dies_after = system, dies_after
         self.prepared = 0
         self.asked: list[str] = []
 
@@ -56,7 +55,8 @@ class Spy:
         return self.system.prepare(work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
-        time.sleep(self.seconds)
+        if len(self.asked) == self.dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)
         self.asked.append(query)
         return self.system.rank(query, candidates)
 
@@ -388,8 +388,9 @@ def test_killed_again_and_again_it_goes_on_where_it_stopped(
     """Real kills of a child process: what was recorded stays byte for byte, and is not ranked again."""
     model = tiny("bert")
 
-    def systems(seconds: float = 0.0) -> list[Spy]:
-        return [Spy(system, seconds) for system in (Cosine(model), FullTextMode(model))]
+    def systems(dying: int | None = None, after: int = 0) -> list[Spy]:
+        both = (Cosine(model), FullTextMode(model))
+        return [Spy(system, after if place == dying else None) for place, system in enumerate(both)]
 
     def recorded() -> list[bytes]:
         """Whole lines of both records."""
@@ -398,27 +399,22 @@ def test_killed_again_and_again_it_goes_on_where_it_stopped(
         return [line for text in texts for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
 
     kept: list[bytes] = []
-    for target in (1, 3, 5, 10, 11):
+    # the system that dies, after how many queries of its own, the warm-up among them; queries recorded then
+    for dying, after, done in ((0, 0, 0), (0, 3, 2), (0, 2, 3), (1, 1, 6), (1, 3, 8), (1, 3, 10)):
         child = os.fork()
         if not child:
             try:
-                evaluate_collection(work, stage, systems(0.08), measures=["AP"], depth=6)
+                evaluate_collection(work, stage, systems(dying, after), measures=["AP"], depth=6)
             finally:
                 os._exit(1)
-        deadline = time.monotonic() + 20
-        while len(recorded()) < target and time.monotonic() < deadline:
-            time.sleep(0.002)
-        os.kill(child, signal.SIGKILL)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it was done, or failed, before it was killed"
-        assert len(recorded()) >= target and recorded()[: len(kept)] == kept
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        assert recorded()[: len(kept)] == kept
         kept = recorded()
+        assert sum(line.startswith(b'{"qid"') for line in kept) == done
     last = systems()
     result = evaluate_collection(work, stage, last, measures=["AP"], depth=6)
     assert recorded()[: len(kept)] == kept
-    done = sum(line.startswith(b'{"qid"') for line in kept)
-    assert 8 <= done < 12
-    left = 12 - done
-    assert [len(spy.asked) for spy in last] == [0, left + 1]
+    assert [len(spy.asked) for spy in last] == [0, 1 + 2]
     assert last[1].asked[0] == last[1].asked[1]  # the warm-up is no finished query either
     for system in result.systems:
         assert ranking_of(work.folder, system.name) == ranking_of(evaluated[0], system.name)
@@ -431,7 +427,7 @@ def test_peak_memory_is_that_since_its_reset() -> None:
     before = peak_memory() or 0
     block = np.ones(100 * 2**20, dtype=np.uint8)
     peak = peak_memory() or 0
-    assert 90 * 2**20 < peak - before < 200 * 2**20
+    assert 50 * 2**20 < peak - before < 400 * 2**20  # 100 MB; the system may have taken other pages back
     del block
     assert (peak_memory() or 0) > peak - 2**22  # the system counts in batches
     reset_peak_memory()

@@ -136,7 +136,7 @@ def test_a_second_writer_is_told_who_holds_the_index(tmp_path: Path, stub: Any, 
     def hold() -> None:
         with writer_lock(folder):
             ready.touch()
-            time.sleep(60)
+            signal.pause()
 
     holder = forked(hold)
     while not ready.exists():

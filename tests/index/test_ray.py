@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
-from mixlm_rerank import Document, TokenIndex
+from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import ray_build
 from mixlm_rerank.index.builder import new_manifest
@@ -50,25 +47,21 @@ def local(tmp_path: Path, tiny: Any, contents: Any) -> dict[str, object]:
 def test_the_same_bytes_though_a_worker_is_killed(
     cluster: None, tmp_path: Path, tiny: Any, contents: Any, local: dict[str, object]
 ) -> None:
-    killed: list[int] = []
+    shards, killed = tmp_path / "index.shards", tmp_path / "killed"
 
-    def kill_one() -> None:
-        """As soon as a shard is done: one of the workers, whatever it does."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list(tmp_path.glob("index.shards/part-*.parquet")):
-            time.sleep(0.005)
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error, ProcessLookupError):
-                if "MapBatches" in " ".join(process.cmdline()) or "MapWorker" in " ".join(process.cmdline()):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    return
+    class Killed(MixLM):
+        """One worker is killed in the midst of its work, when a shard is done; another is started in its place."""
 
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    index = TokenIndex.build(DOCUMENTS, tiny("bert", tokens=4), tmp_path / "index", engine="ray", progress=False)
-    killer.join()
-    assert killed
+        def encode(self, texts: Any, **options: Any) -> Any:
+            if list(shards.glob("part-*.parquet")) and not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().encode(texts, **options)
+
+    model = copy.deepcopy(tiny("bert", tokens=4))
+    model.__class__ = Killed
+    index = TokenIndex.build(DOCUMENTS, model, tmp_path / "index", engine="ray", progress=False)
+    assert killed.exists()
     assert contents(index.path, DOCUMENTS) == local
     assert not (tmp_path / "index.shards").exists()
 

@@ -7,16 +7,23 @@ from types import ModuleType
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mixlm_rerank.model.attention import PackedLayout, attention_of, tiles_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HEADS, KEY_HEADS, HEAD = 4, 2, 16
 
-lengths = st.lists(st.tuples(st.integers(1, 140), st.integers(1, 12)), min_size=1, max_size=3)
-few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# (length of a prefix, items behind it) of each query; length of an item; causal? A block is 64 rows.
+LAYOUTS = [
+    ([(1, 1)], 1, True),
+    ([(64, 2), (5, 70), (65, 1)], 1, False),
+    ([(63, 12), (140, 1)], 9, True),
+    ([(63, 12), (140, 1)], 9, False),
+    ([(2, 3)], 64, False),
+    ([(66, 1), (1, 2)], 65, True),
+    ([(66, 1), (1, 2)], 65, False),
+    ([(3, 2)], 150, True),
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +32,14 @@ def fused() -> ModuleType:
     return importlib.import_module("mixlm_rerank.model.fused_attention")
 
 
-@few
-@given(sizes=lengths, item_length=st.sampled_from([1, 2, 9, 64, 65, 150]), causal=st.booleans(), seed=st.integers(0, 9))
+@pytest.mark.parametrize(("sizes", "item_length", "causal"), LAYOUTS, ids=str)
 def test_the_kernel_equals_the_tiles(
-    fused: ModuleType, sizes: list[tuple[int, int]], item_length: int, causal: bool, seed: int
+    fused: ModuleType, sizes: list[tuple[int, int]], item_length: int, causal: bool
 ) -> None:
     """Prefixes and items below, at and above a block; long items, which are full texts, too."""
     layout = PackedLayout(*zip(*sizes, strict=True), item_length, causal)  # type: ignore[arg-type]
     length = sum(prefix + count * item_length for prefix, count in sizes)
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(0)
     heads = (HEADS, KEY_HEADS, KEY_HEADS)
     query, key, value = (torch.randn(length, count, HEAD, generator=draw).to(DEVICE) for count in heads)
     parts = (layout.prefix_lengths, layout.item_counts, item_length, causal)

@@ -52,7 +52,7 @@ def test_the_last_token_is_the_document_embedding(tiny: Callable[..., MixLM], ar
         states = encoder.backbone(input_ids=torch.tensor([ids])).last_hidden_state[0]
     expected = states[-1] if model.config.pooling == "last" else states.mean(dim=0)
     embedding = torch.from_numpy(model.encode(["the moon is a rock"])[0, -1])
-    torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(embedding, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -192,4 +192,4 @@ def test_queries_have_the_states_of_the_backbones_own_pass(
     with torch.inference_mode():
         expected = encoder.token_states(encoder.query_ids(queries))
     for found, own in zip(encoder.query_states(queries), expected, strict=True):
-        torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)

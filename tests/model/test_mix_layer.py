@@ -16,6 +16,7 @@ from transformers import MPNetForSequenceClassification as MPNetClassifier
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
@@ -59,6 +60,27 @@ def test_full_text_mode_is_the_cross_encoder(
     found = FullTextScorer(mixed(architecture, mix_layer=mix_layer)).score(QUERY, texts)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+@pytest.mark.parametrize("mix_layer", [1, 2])
+def test_states_of_the_pair_itself_give_the_cross_encoders_answer(
+    mixed: Callable[..., MixLM], judge: Callable[..., Path], architecture: str, mix_layer: int
+) -> None:
+    """From the mix layer on query and document see each other: nothing is lost there."""
+    whole = AutoModelForSequenceClassification.from_pretrained(judge(architecture)).eval()
+    tokenizer, model = AutoTokenizer.from_pretrained(judge(architecture)), mixed(architecture, mix_layer=mix_layer)
+    (alone,) = model.ranker.prefixes([QUERY])
+    for text in TEXTS:
+        with torch.inference_mode():
+            output = whole(**tokenizer(QUERY, text, return_tensors="pt"), output_hidden_states=True)
+            states = output.hidden_states[mix_layer][0]
+            prefix = Prefix(states[: len(alone)], alone.tail)
+            for found in (
+                model.ranker([prefix], [states[len(alone) :]]),
+                *model.ranker.forward_packed([prefix], [states[None, len(alone) :]]),
+            ):
+                torch.testing.assert_close(model.readout(found), output.logits[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "mistral"])
@@ -112,7 +134,7 @@ def test_the_packed_pass_has_the_gradients_of_the_backbones_own_layers(
             return {name: p.grad.clone() for name, p in ranker.named_parameters() if p.grad is not None}
 
         ours = gradients()
-        monkeypatch.setattr(ranker, "_packed", None)
+        monkeypatch.setattr(ranker, "_packed" if architecture == "qwen3" else "_plain", None)
         theirs = gradients()
         monkeypatch.undo()
         assert any("0.attention" in name or "0.self_attn" in name for name in ours)  # the prefix, below the mix layer

@@ -32,7 +32,7 @@ def test_masks_and_positions_are_those_of_the_architecture(tiny: Callable[..., M
             theirs = ranker.backbone(inputs_embeds=sequence, **extra).last_hidden_state[0, -1]
         else:  # our prefix does not see the score token: take its keys away from the prefix by a second, shorter pass
             theirs = _bidirectional_reference(ranker, sequence, extra)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
 def _bidirectional_reference(ranker, sequence, extra):  # type: ignore[no-untyped-def]
@@ -67,8 +67,8 @@ def test_prefix_states_do_not_depend_on_the_document(tiny: Callable[..., MixLM],
             torch.manual_seed(seed)
             ranker([prefix], [torch.randn(3, ranker.hidden_size)])
     hook.remove()
-    torch.testing.assert_close(states[0][0, : len(prefix)], states[1][0, : len(prefix)], atol=1e-6, rtol=0)
-    assert not torch.allclose(states[0][0, -1], states[1][0, -1])
+    torch.testing.assert_close(states[0][0, : len(prefix)], states[1][0, : len(prefix)], atol=1e-5, rtol=0)
+    assert not torch.allclose(states[0][0, -1], states[1][0, -1], atol=1e-2)
 
 
 def test_gradients_reach_ranker_and_tokens_through_the_packed_way(tiny: Callable[..., MixLM]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import httpx
 import pytest
 import uvicorn
 
-from mixlm_rerank import Document, MixLM, TokenIndex
+from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.serving.app import Limits, create_app
 from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.search import FirstStage
@@ -35,8 +34,7 @@ def index(model: MixLM, documents: list[Document], tmp_path_factory: pytest.Temp
     return TokenIndex.build(documents, model, tmp_path_factory.mktemp("served") / "tokens", progress=False)
 
 
-@pytest.fixture
-def served() -> Iterator[Callable[..., str]]:
+def _serving() -> Iterator[Callable[..., str]]:
     """``served(catalogue, limits)``: the address of a running server."""
     servers = []
 
@@ -49,15 +47,14 @@ def served() -> Iterator[Callable[..., str]]:
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         servers.append((server, thread))
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+        while thread.is_alive():
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
                     return f"http://127.0.0.1:{port}"
             except httpx.TransportError:
                 pass
             time.sleep(0.02)
-        raise TimeoutError("the server did not start")
+        raise RuntimeError("the server did not start")
 
     yield serve
     for server, thread in servers:
@@ -65,13 +62,17 @@ def served() -> Iterator[Callable[..., str]]:
         thread.join(timeout=30)
 
 
-@pytest.fixture
-def url(served: Callable[..., str], model: MixLM, index: TokenIndex) -> str:
-    """A server with the model ``tiny`` and the index ``docs``."""
-    return served(Catalogue({"tiny": model}, {"docs": index}))
+served = pytest.fixture(name="served")(_serving)
+served_for_all = pytest.fixture(scope="session", name="served_for_all")(_serving)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def url(served_for_all: Callable[..., str], model: MixLM, index: TokenIndex) -> str:
+    """A server with the model ``tiny`` and the index ``docs``, which many tests share."""
+    return served_for_all(Catalogue({"tiny": model}, {"docs": index}))
+
+
+@pytest.fixture(scope="session")
 def post(url: str) -> Callable[..., httpx.Response]:
     """``post(query=..., documents=...)`` to /v2/rerank."""
     return lambda **body: httpx.post(f"{url}/v2/rerank", json=body, timeout=30)
@@ -91,9 +92,42 @@ def first_stage(documents: list[Document], tmp_path_factory: pytest.TempPathFact
     return FirstStage(folder)
 
 
+@pytest.fixture(scope="session")
+def searched(served_for_all: Callable[..., str], model: MixLM, index: TokenIndex, first_stage: FirstStage) -> str:
+    return served_for_all(Catalogue({"tiny": model}, {"docs": index}), first_stages={"docs": first_stage})
+
+
+class Held(Reranker):
+    """Waits for ``go`` before it ranks."""
+
+    go, begun = threading.Event(), threading.Event()
+
+    def rerank_batch(self, *arguments: Any, **options: Any) -> Any:
+        Held.begun.set()
+        Held.go.wait()
+        return super().rerank_batch(*arguments, **options)
+
+
 @pytest.fixture
-def searched(served: Callable[..., str], model: MixLM, index: TokenIndex, first_stage: FirstStage) -> str:
-    return served(Catalogue({"tiny": model}, {"docs": index}), first_stages={"docs": first_stage})
+def held(served: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Held]]:
+    """Servers that are started from now on wait for ``held.go`` before they rank."""
+    monkeypatch.setattr("mixlm_rerank.serving.catalogue.Reranker", Held)
+    Held.go.clear()
+    Held.begun.clear()
+    yield Held
+    Held.go.set()  # before the servers end
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Callable[[str, str], str]:
+    """``metrics(url, line)``: the page of metrics, as soon as it has this line."""
+
+    def ask(url: str, line: str) -> str:
+        while line not in (page := httpx.get(f"{url}/metrics").text):
+            time.sleep(0.01)
+        return page
+
+    return ask
 
 
 @dataclass(frozen=True)
@@ -106,33 +140,41 @@ class Served:
     err: Path
 
 
-@pytest.fixture
-def start(served_folder: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """``start(index, *options)``: ``mixlm-rerank serve`` with the model ``tiny`` and the index ``docs``."""
+def _starting(
+    served_folder: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Served]]:
+    """``start(index, *options)``: ``mixlm-rerank serve`` with the model ``tiny`` and the index ``docs``.
+
+    ``first``: Python that the process runs before.
+    """
     processes: list[subprocess.Popen[bytes]] = []
 
-    def begin(index: Path = served_folder[1], *options: str) -> Served:
+    def begin(index: Path = served_folder[1], *options: str, first: str = "") -> Served:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [sys.executable, "-c", "from mixlm_rerank.cli import main; main()", "serve", "--port", str(port)]
+        program = f"{first}\nfrom mixlm_rerank.cli import main; main()"
+        command = [sys.executable, "-c", program, "serve", "--port", str(port)]
         command += ["--model", f"tiny={served_folder[0]}", "--index", f"docs={index}", "--device", "cpu", *options]
-        out, err = (tmp_path / f"server-{len(processes)}.{stream}" for stream in ("out", "err"))
-        process = subprocess.Popen(
-            command, stdout=out.open("wb"), stderr=err.open("wb"), env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+        folder = tmp_path_factory.mktemp("server")
+        out, err = folder / "out", folder / "err"
+        process = subprocess.Popen(command, stdout=out.open("wb"), stderr=err.open("wb"))
         processes.append(process)
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
+        while process.poll() is None:
             try:
                 if httpx.get(f"{url}/ready").status_code == 200:
                     return Served(process, url, out, err)
             except httpx.TransportError:
-                time.sleep(0.05)
-        raise TimeoutError(err.read_text())
+                pass
+            time.sleep(0.05)
+        raise RuntimeError(err.read_text())
 
     yield begin
     for process in processes:
         process.kill()
         process.wait()
+
+
+start = pytest.fixture(name="start")(_starting)
+start_for_all = pytest.fixture(scope="module", name="start_for_all")(_starting)

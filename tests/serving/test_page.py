@@ -21,7 +21,7 @@ def browser() -> Iterator[Any]:
         options.add_argument(f"--{option}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options=options, service=ChromeService(shutil.which("chromedriver")))
-    driver.implicitly_wait(10)
+    driver.implicitly_wait(60)
     yield driver
     driver.quit()
 

@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
+from mixlm_rerank.serving.app import Limits
+from mixlm_rerank.serving.catalogue import Catalogue
 
 QUERY = "a dog barks at the moon"
 AS_JSON = {"Content-Type": "application/json"}
@@ -114,6 +116,33 @@ def test_budgets(post: Post, model: MixLM, index: TokenIndex, documents: list[Do
     docs = Reranker(model, index, tokens=tokens).rerank(QUERY, docids)
     found = ranking(post(query=QUERY, document_ids=docids, tokens=tokens, raw_scores=True))
     assert [docids[place] for place, _ in found] == [doc.docid for doc in docs]
+
+
+def test_concurrent_requests_are_scored_together(
+    served: Callable[..., str], held: Any, metrics: Callable[..., str], model: MixLM, index: TokenIndex
+) -> None:
+    """While one is scored the others wait, and are the next batch; each gets the answer that it gets alone."""
+    url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(seconds=60))
+    queries = [f"{'a dog ' * (number % 5)}{'barks ' * number}moon" for number in range(12)]
+    docids = ["d1", "d2", "d3", "d4"]
+
+    def scores(query: str) -> dict[int, float]:
+        body = {"query": query, "document_ids": docids, "raw_scores": True}
+        results = httpx.post(f"{url}/v2/rerank", json=body, timeout=60).json()["results"]
+        return {result["index"]: result["relevance_score"] for result in results}
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(scores, queries[0])]
+        assert held.begun.wait(60)
+        answers += [pool.submit(scores, query) for query in queries[1:]]
+        metrics(url, "mixlm_waiting_candidates 48.0")
+        held.go.set()
+        together = [answer.result() for answer in answers]
+    metrics(url, "mixlm_batch_requests_count 2.0")
+    alone = [scores(query) for query in queries]
+    for number, (found, expected) in enumerate(zip(together, alone, strict=True)):
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert found != pytest.approx(alone[number - 1], abs=1e-3)  # another's answer would be seen
 
 
 def test_cutting_texts_beside_ranking_changes_no_score(post: Post, documents: list[Document]) -> None:

@@ -25,6 +25,18 @@ def common_words(queries: Sequence[str], documents: Sequence[str]) -> Tensor:
 
 
 @pytest.fixture
+def pictures() -> None:
+    """For tests that look at the pictures of a training."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere none are drawn: each takes longer than the steps that it shows."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("mixlm_rerank.training.stage3.plot_history", lambda history, path: None)
+
+
+@pytest.fixture(scope="session")
 def source() -> Source:
     """24 queries of two words, 6 candidates each."""
     draw = np.random.default_rng(0)
@@ -67,7 +79,7 @@ def recipe(beir: Path, checkpoint: Callable[..., Path], tmp_path: Path) -> Calla
             },
             "collections": [{"source": "{data}", "split": "dev"}],
             "joint": {"budgets": [1, 4], "save_every": 2, "log_every": 1},
-            "steps": 4,
+            "steps": 2,
             "queries": 2,
             "candidates": 3,
         }

@@ -26,6 +26,7 @@ from mixlm_rerank.eval.loading import Loading, short_name
 from mixlm_rerank.eval.ranked import Candidates
 from mixlm_rerank.eval.systems.protocol import by_score
 from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, as_taught
@@ -54,27 +55,42 @@ class CommonWords:
         return by_score(candidates, self.score(query, [hit.text or "" for hit in candidates]))
 
 
+class OtherReadout(CommonWords):
+    """A teacher that the model can become: itself, with another readout."""
+
+    name = description = "other readout"
+
+    def __init__(self, model: MixLM) -> None:
+        torch.nn.init.normal_(model.readout.score.weight, generator=torch.Generator().manual_seed(0))
+        self._model = model
+
+    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float64]:
+        tokens = torch.from_numpy(self._model.encode(texts))
+        return SharedPrefixScorer(self._model).score(query, tokens).double().numpy()
+
+
 def fitted_to_words(corpus: Path, model: MixLM, folder: Path, **options: Any) -> dict[str, Fidelity]:
-    words = CommonWords()
+    return fitted(CommonWords(), corpus, model, folder, **options)
+
+
+def fitted(teacher: CommonWords, corpus: Path, model: MixLM, folder: Path, **options: Any) -> dict[str, Fidelity]:
     documents = open_corpus(str(corpus))
-    return distil(documents, words, words, model, folder, **{"progress": False, **options})  # type: ignore[arg-type]
+    return distil(documents, teacher, teacher, model, folder, **{"progress": False, **options})  # type: ignore[arg-type]
 
 
 def test_what_is_learned_holds_for_queries_held_out(
     corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And what it takes is said before it begins."""
-    joint = JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=1000)
+    """And what it takes is said before it begins.
+
+    The readout alone learns, of a teacher that differs in it alone: a convex problem with a solution, which is found
+    however the processor rounds.
+    """
+    joint = JointOptions(budgets=(2,), learning_rates=(0, 0, 0.1), save_every=1000)
     # no hard candidates: a start of random weights knows none
     options = DistilOptions(queries=60, held_out=0.1, rounds=8, ranker_rounds=8, depth=20, hard=0, group=8)
-    found = fitted_to_words(
-        corpus,
-        fresh("bert", tokens=2),
-        tmp_path,
-        options=options,
-        joint=joint,
-        progress=True,
-    )
+    teacher, start = (fresh("bert", tokens=2, residual="none") for _ in range(2))
+    found = fitted(OtherReadout(teacher), corpus, start, tmp_path, options=options, joint=joint, progress=True)
     plan = re.search(
         r"54 queries to learn from; the teacher reads ([\d,]+) pairs, about .* here, and 120 of queries held out; "
         r"then (.*)",
@@ -83,12 +99,11 @@ def test_what_is_learned_holds_for_queries_held_out(
     scores = np.load(tmp_path / "teacher.npy")
     assert plan is not None and plan[2] == "52 steps joint, 52 steps ranker"
     assert int(plan[1].replace(",", "")) == (~np.isnan(scores)).sum()
-    assert list(found) == ["start k=1", "start k=2", "k=1", "k=2"]
-    for budget in (1, 2):
-        assert found[f"k={budget}"].kendall_tau > found[f"start k={budget}"].kendall_tau + 0.15
+    assert list(found) == ["start k=2", "k=2"]
+    assert found["k=2"].kendall_tau > found["start k=2"].kendall_tau + 0.3
     read = {line["query"] for line in map(json.loads, (tmp_path / "pools.jsonl").read_text().splitlines())}
     assert len(read) == 54
-    assert len(list((tmp_path / "held-out").glob("*.jsonl"))) == 5  # the teacher, and two budgets before and after
+    assert len(list((tmp_path / "held-out").glob("*.jsonl"))) == 3  # the teacher, and the model before and after
 
 
 def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_left_out(
@@ -192,7 +207,8 @@ def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
 ) -> None:
     monkeypatch.setattr("mixlm_rerank.model.precision.bf16_pays", lambda device=None: True)
     fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
-    source, run = str(cross_encoder()), tmp_path / "run"
+    # small weights, which pass a rounding error on and do not magnify it
+    source, run = str(cross_encoder(initializer_range=0.1)), tmp_path / "run"
     (tmp_path / "short.yaml").write_text("options: {queries: 40, held_out: 0.1}\njoint: {budgets: [1], bf16: true}\n")
     command = ["distill", str(corpus), "--teacher", source, "--output", str(run), "--model", str(tmp_path / "start")]
     done = CliRunner().invoke(app, [*command, "--config", str(tmp_path / "short.yaml"), "--quiet"])

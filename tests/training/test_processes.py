@@ -23,7 +23,7 @@ from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.run import run_recipe
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def values(checkpoint: Callable[..., Path]) -> dict[str, Any]:
     """Of a recipe: what the tests have in common."""
     folder = str(checkpoint("bert", hidden_dropout_prob=0.0))
@@ -37,12 +37,25 @@ def values(checkpoint: Callable[..., Path]) -> dict[str, Any]:
     }
 
 
-def torchrun(*arguments: str) -> None:
-    """The command by two processes, on the CPU. Ends them both, whatever comes."""
+# The commands of the arguments, one after the other: two processes that need long to start do them all.
+PROGRAM = """
+import shlex, sys
+from mixlm_rerank.cli import main
+for line in sys.argv[1:]:
+    sys.argv = ["mixlm-rerank", *shlex.split(line)]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+
+
+def torchrun(*lines: str) -> None:
+    """These commands by two processes, on the CPU. Ends them both, whatever comes."""
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    ours = [sys.executable, "-c", "from mixlm_rerank.cli import main; main()"]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *several, *ours, *arguments]
+    alone = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *several, sys.executable, "-c", PROGRAM, *lines]
     process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=alone, start_new_session=True)
     try:
         _, errors = process.communicate()
@@ -52,10 +65,15 @@ def torchrun(*arguments: str) -> None:
     assert process.returncode == 0, errors
 
 
-@pytest.fixture
-def two_queries(tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def two_queries(place: Path) -> dict[str, Any]:
     """A collection of two queries, which have no candidate in common."""
-    folder, words = tmp_path / "two", "dog cat moon bread mail rock earth water salt yeast flour man".split()
+    folder, words = place / "two", "dog cat moon bread mail rock earth water salt yeast flour man".split()
     (folder / "qrels").mkdir(parents=True)
     documents = [{"_id": f"d{n}", "text": f"{word} sleeps {words[n - 3]}"} for n, word in enumerate(words)]
     queries = [{"_id": "q0", "text": "dog sleeps"}, {"_id": "q1", "text": "man barks"}]
@@ -67,28 +85,21 @@ def two_queries(tmp_path: Path) -> dict[str, Any]:
     return {"source": str(folder), "run": str(folder / "run.trec")}
 
 
-def test_two_processes_train_the_model_that_one_trains_with_twice_the_queries(
-    two_queries: dict[str, Any], values: dict[str, Any], tmp_path: Path
-) -> None:
-    """Each of them reads one of the two queries, and their gradients are averaged."""
-    values |= {"collections": [two_queries], "candidates": 100}
-    path, models = tmp_path / "recipe.yaml", []
-    for queries in (2, 1):
-        path.write_text(yaml.safe_dump(values | {"queries": queries, "steps": 6}))
-        models.append(run_recipe(load_recipe(path, {}), tmp_path / f"alone {queries}", progress=False))
-    path.write_text(yaml.safe_dump(values | {"queries": 1, "steps": 12}))
-    torchrun("train", str(path), "--output", str(tmp_path / "both"), "--quiet")
-    checkpoints = sorted(made.name for made in (tmp_path / "both" / "joint").glob("checkpoint-*"))
-    assert checkpoints == ["checkpoint-3", "checkpoint-6"]
-    one, half, two = (MixLM.from_pretrained(model).state_dict() for model in (*models, tmp_path / "both" / "model"))
-    compared = {name for name in one if one[name].ndim > 1 and not torch.equal(one[name], half[name])}
-    assert len(compared) > 20  # (some biases have no gradient but rounding errors)
-    for name in compared:
-        assert (one[name] - two[name]).norm() < 0.02 * (one[name] - half[name]).norm(), name
+@pytest.fixture(scope="module")
+def of_two_queries(two_queries: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    return values | {"collections": [two_queries], "candidates": 100}
 
 
-def test_two_processes_train_a_teacher_and_the_ranker_alone(beir: Path, values: dict[str, Any], tmp_path: Path) -> None:
-    values |= {
+@pytest.fixture(scope="module")
+def together(
+    of_two_queries: dict[str, Any],
+    beir: Path,
+    values: dict[str, Any],
+    cross_encoder: Callable[..., Path],
+    place: Path,
+) -> Path:
+    """A folder with the runs of two processes: ``both`` and ``stages``, two recipes, and ``distilled``."""
+    stages = {
         "collections": [{"source": str(beir), "split": "test"}],
         "development": [{"source": str(beir), "split": "dev"}],
         "cross_encoder": {"start": values["model"]["ranker"], "steps": 4, "queries": 1, "candidates": 3},
@@ -96,29 +107,57 @@ def test_two_processes_train_a_teacher_and_the_ranker_alone(beir: Path, values: 
         "steps": 4,
         "queries": 3,
         "candidates": 3,
+        # of three queries: in two passes, whose gradients the processes exchange once
+        "joint": {**values["joint"], "queries_at_once": 2},
         "ranker": {"steps": 4, "queries": 1, "candidates": 3, "save_every": 2},
     }
-    values["joint"] |= {"queries_at_once": 2}  # of three: in two passes, whose gradients the processes exchange once
-    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    path.write_text(yaml.safe_dump(values))
-    torchrun("train", str(path), "--output", str(run), "--quiet")
+    options = {"rounds": 2, "ranker_rounds": 1, "candidates": 4, "group": 2}
+    for name, recipe in {
+        "both": {**of_two_queries, "queries": 1, "steps": 12},
+        "stages": values | stages,
+        "distilled": {"options": options, "joint": {"budgets": [4]}},
+    }.items():
+        (place / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    model = values["model"]
+    MixLM.from_backbones(model["item_encoder"], model["ranker"], **model["options"]).save_pretrained(place / "start")
+    words = "dog cat moon bread mail rock earth water salt".split()
+    documents = [{"_id": str(n), "text": f"{words[n % 9]} and {words[n // 9]} sleep. Nobody barks."} for n in range(81)]
+    (place / "corpus.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    torchrun(
+        *(f"train {place}/{name}.yaml --output {place}/{name} --quiet" for name in ("both", "stages")),
+        f"distill {place}/corpus.jsonl --teacher {cross_encoder()} --model {place}/start "
+        f"--config {place}/distilled.yaml --output {place}/distilled --quiet",
+    )
+    return place
+
+
+def test_two_processes_train_the_model_that_one_trains_with_twice_the_queries(
+    together: Path, of_two_queries: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each of them reads one of the two queries, and their gradients are averaged."""
+    path, models = tmp_path / "recipe.yaml", []
+    for queries in (2, 1):
+        path.write_text(yaml.safe_dump(of_two_queries | {"queries": queries, "steps": 6}))
+        models.append(run_recipe(load_recipe(path, {}), tmp_path / f"alone {queries}", progress=False))
+    checkpoints = sorted(made.name for made in (together / "both" / "joint").glob("checkpoint-*"))
+    assert checkpoints == ["checkpoint-3", "checkpoint-6"]
+    one, half, two = (MixLM.from_pretrained(model).state_dict() for model in (*models, together / "both" / "model"))
+    compared = {name for name in one if one[name].ndim > 1 and not torch.equal(one[name], half[name])}
+    assert len(compared) > 20  # (some biases have no gradient but rounding errors)
+    for name in compared:
+        assert (one[name] - two[name]).norm() < 0.02 * (one[name] - half[name]).norm(), name
+
+
+def test_two_processes_train_a_teacher_and_the_ranker_alone(together: Path) -> None:
+    run = together / "stages"
     assert (run / "cross-encoder" / "model" / "config.json").is_file()
     for part in ("joint", "ranker"):
         assert list(json.loads((run / part / "development.json").read_text())) == ["0", "2"]
     assert MixLM.from_pretrained(run / "model").config.tokens == 4
 
 
-def test_two_processes_distil(values: dict[str, Any], cross_encoder: Callable[..., Path], tmp_path: Path) -> None:
-    model = values["model"]
-    MixLM.from_backbones(model["item_encoder"], model["ranker"], **model["options"]).save_pretrained(tmp_path / "start")
-    config, run = tmp_path / "distil.yaml", tmp_path / "run"
-    options = {"rounds": 2, "ranker_rounds": 1, "candidates": 4, "group": 2}
-    config.write_text(yaml.safe_dump({"options": options, "joint": {"budgets": [4]}}))
-    corpus, words = tmp_path / "corpus.jsonl", "dog cat moon bread mail rock earth water salt".split()
-    documents = [{"_id": str(n), "text": f"{words[n % 9]} and {words[n // 9]} sleep. Nobody barks."} for n in range(81)]
-    corpus.write_text("".join(json.dumps(document) + "\n" for document in documents))
-    torchrun("distill", str(corpus), "--teacher", str(cross_encoder()), "--model", str(tmp_path / "start"),
-             "--config", str(config), "--output", str(run), "--quiet")  # fmt: skip
+def test_two_processes_distil(together: Path) -> None:
+    run = together / "distilled"
     assert set(json.loads((run / "fidelity.json").read_text())) == {"start k=4", "k=4"}
     assert MixLM.from_pretrained(run / "model").config.tokens == 4
 
@@ -141,7 +180,7 @@ def test_whoever_comes_second_waits_and_a_killed_process_lets_go(tmp_path: Path)
     os.read(ready, 1)
     second = child(lambda: order.write_text("the second works"))
     try:
-        time.sleep(0.5)
+        time.sleep(0.2)
         assert not order.exists() and os.waitpid(second, os.WNOHANG) == (0, 0)
     finally:
         os.kill(first, signal.SIGKILL)

@@ -48,16 +48,25 @@ def test_it_learns_the_teachers_ranking_at_every_budget(
             return [JointObjective(model)(batch, LossWeights(listwise=1), [k])["loss"].item() for k in (1, 4)]
 
     before = losses()
-    train_joint(model, a_mix(source, 60), tmp_path, OPTIONS, progress=False)
-    assert all(after < 0.7 * start for start, after in zip(before, losses(), strict=True))
+    train_joint(model, a_mix(source, 60), tmp_path, replace(OPTIONS, save_every=1000), progress=False)
+    # .02 of it and less, also where the weights at the start are a thousandth off: far from what rounding can do
+    assert all(after < 0.5 * start for start, after in zip(before, losses(), strict=True))
 
 
-@pytest.mark.timeout(300)
+@pytest.fixture(scope="module")
+def whole(
+    fresh: Callable[..., MixLM], source: Source, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, torch.Tensor]:
+    """The weights that an uninterrupted run ends with."""
+    model = fresh()
+    options = replace(OPTIONS, save_every=1000)
+    train_joint(model, a_mix(source), tmp_path_factory.mktemp("whole"), options, progress=False)
+    return weights(model)
+
+
 def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(
-    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, whole: dict[str, torch.Tensor]
 ) -> None:
-    whole = fresh()
-    train_joint(whole, a_mix(source), tmp_path / "whole", OPTIONS, progress=False)
     child = os.fork()
     if not child:
         step = JointObjective.forward
@@ -78,21 +87,19 @@ def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(
     assert {path.name for path in (tmp_path / "killed").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
     resumed = fresh()
     train_joint(resumed, a_mix(source), tmp_path / "killed", OPTIONS, progress=False)
-    for name, weight in weights(whole).items():
+    for name, weight in whole.items():
         assert torch.equal(weight, weights(resumed)[name]), name
 
 
 def test_a_checkpoint_that_was_only_begun_is_passed_over(
-    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, whole: dict[str, torch.Tensor]
 ) -> None:
-    whole = fresh()
-    train_joint(whole, a_mix(source), tmp_path / "whole", OPTIONS, progress=False)
     train_joint(fresh(), a_mix(source), tmp_path / "torn", OPTIONS, progress=False)
     (tmp_path / "torn" / "checkpoint-12" / "trainer_state.json").unlink()
     (tmp_path / "torn" / "checkpoint-15").mkdir()
     again = fresh()
     train_joint(again, a_mix(source), tmp_path / "torn", OPTIONS, progress=False)
-    for name, weight in weights(whole).items():
+    for name, weight in whole.items():
         assert torch.equal(weight, weights(again)[name]), name
 
 
@@ -153,14 +160,13 @@ def losses_of(folder: Path) -> list[float]:
     return [row["listwise"] for row in history if "listwise" in row]
 
 
-@pytest.mark.parametrize("size", [3, 1])
-def test_a_step_in_several_passes_is_the_same_step(
-    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, size: int
-) -> None:
-    options = replace(OPTIONS, phases=(LossWeights(listwise=1.0, cosine=0.3),))
-    train_joint(fresh(), a_mix(source, 6), tmp_path / "whole", options, progress=False)
-    train_joint(fresh(), a_mix(source, 6), tmp_path / "pieces", replace(options, queries_at_once=size), progress=False)
-    assert losses_of(tmp_path / "pieces") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
+def test_a_step_in_several_passes_is_the_same_step(fresh: Callable[..., MixLM], source: Source, tmp_path: Path) -> None:
+    options = replace(OPTIONS, phases=(LossWeights(listwise=1.0, cosine=0.3),), save_every=4)
+    train_joint(fresh(), a_mix(source, 4), tmp_path / "whole", options, progress=False)
+    for size in (3, 1):
+        own = replace(options, queries_at_once=size)
+        train_joint(fresh(), a_mix(source, 4), tmp_path / str(size), own, progress=False)
+        assert losses_of(tmp_path / str(size)) == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
 
 
 def test_when_memory_runs_out_a_step_is_done_in_more_passes(
@@ -196,7 +202,7 @@ def test_one_query_that_does_not_fit_is_an_error(fresh: Callable[..., MixLM], so
 
 
 def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
-    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, pictures: None
 ) -> None:
     values = iter([0.1, 0.3, 0.5, 0.4, 0.2])
     kept = []

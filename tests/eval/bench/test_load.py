@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.eval.bench.load import open_loop, saturation
+from mixlm_rerank.eval.bench.load import Point, open_loop, saturation
 
 BODIES: list[dict[str, object]] = [{"n": 0}, {"n": 1}]
 
@@ -54,46 +55,57 @@ def served() -> Iterator[Callable[[float, list[int]], str]]:
         server.should_exit = True
 
 
-def test_below_saturation_all_is_answered(served: Any) -> None:
-    point = open_loop(served(0.001, [200]), BODIES, rate=20, seconds=1.5, deadline=1.0)
-    assert 10 < point.offered < 32 and point.answered == point.offered
+def requests(rate: float, process: int = 0) -> int:
+    """How many one process sends in a second: their moments are drawn by its number."""
+    draw, moment, count = random.Random(process), 0.0, -1
+    while moment < 1:
+        moment, count = moment + draw.expovariate(rate), count + 1
+    return count
+
+
+def test_what_is_answered_in_time_is_counted(served: Any) -> None:
+    point = open_loop(served(0.001, [200]), BODIES, rate=20, seconds=1.0, deadline=60)
+    assert point.offered == point.answered == requests(20) > 10
     assert (point.refused, point.late, point.failed) == (0, 0, 0)
-    assert 1 <= point.milliseconds[0] <= point.milliseconds[1] <= point.milliseconds[2] < 1000
+    assert 1 <= point.milliseconds[0] <= point.milliseconds[1] <= point.milliseconds[2]
 
 
 def test_several_processes_send_together(served: Any) -> None:
-    point = open_loop(served(0.001, [200, 429]), BODIES, rate=60, seconds=1.5, deadline=1.0, senders=2)
-    assert 40 < point.offered < 85 and point.refused == pytest.approx(0.5, abs=0.05)
+    point = open_loop(served(0.001, [200, 429]), BODIES, rate=40, seconds=1.0, deadline=60, senders=2)
+    assert point.offered == requests(20, 0) + requests(20, 1)
+    assert point.refused == pytest.approx(0.5, abs=0.51 / point.offered)
     assert (point.late, point.failed) == (0, 0)
 
 
 def test_what_is_refused_late_or_failed_is_counted(served: Any) -> None:
-    point = open_loop(served(0.0, [200, 429, 504, 500]), BODIES, rate=40, seconds=1.0, deadline=1.0)
+    point = open_loop(served(0.0, [200, 429, 504, 500]), BODIES, rate=40, seconds=1.0, deadline=60)
     for share in (point.refused, point.late, point.failed):
-        assert share == pytest.approx(0.25, abs=0.05)
+        assert share == pytest.approx(0.25, abs=1 / point.offered)
     gone = open_loop("http://127.0.0.1:1", BODIES, rate=5, seconds=1.0, deadline=1.0)
     assert gone.failed == 1 and gone.answered == 0
 
 
 def test_waiting_counts_from_the_moment_a_request_was_due(served: Any) -> None:
-    """Twice as many as can be served: the last one waits for about half the time."""
+    """Twice as many as can be served, at best: the last one waits for about half the time, or longer."""
     point = open_loop(served(0.05, [200]), BODIES, rate=40, seconds=1.0, deadline=0.2)
     assert point.late > 0.3 and point.milliseconds[2] > 400
 
 
-def test_saturation_is_found(served: Any) -> None:
-    url = served(0.02, [200])
-    best, points = saturation(lambda rate: open_loop(url, BODIES, rate=rate, seconds=0.7, deadline=0.1), start=20)
-    assert 5 < best < 60 and any(point.answered < 0.99 * point.offered for point in points)
-    grown, halved = points[:-2], points[-2:]
-    assert [point.offered for point in grown] == sorted(point.offered for point in grown)
-    assert all(grown[-1].offered > point.offered for point in halved)
+def up_to(most: float) -> Callable[[float], Point]:
+    """A server that answers so many requests a second."""
+    return lambda rate: Point(rate, min(rate, most), 0, 0, 0, (1, 1, 1))
 
 
-def test_a_server_that_serves_nothing_is_named(served: Any) -> None:
-    url = served(0.0, [500])
+def test_saturation_is_found_by_growing_and_halving() -> None:
+    best, points = saturation(up_to(33), start=20)
+    assert [point.offered for point in points] == [20, 30, 45, 37.5, 33.75]
+    assert best == 30
+    assert saturation(up_to(40), start=20)[0] == 37.5
+
+
+def test_a_server_that_serves_nothing_is_named() -> None:
     with pytest.raises(MixLMError, match="not even .* requests a second are answered in time"):
-        saturation(lambda rate: open_loop(url, BODIES, rate=rate, seconds=0.3, deadline=0.5), start=20)
+        saturation(up_to(0), start=20)
 
 
 @pytest.mark.slow

@@ -175,7 +175,8 @@ def test_ids_are_unique_and_references_lead_somewhere(realistic_page: Any) -> No
 
 def test_the_page_stays_small_and_the_same(realistic_page: Any, read: Read, realistic: Evaluation) -> None:
     assert len(realistic_page.html.encode()) < 1_000_000
-    assert realistic_page.html == read(realistic).html
+    one = replace(realistic, collections=realistic.collections[:1])
+    assert read(one).html == read(one).html
 
 
 def test_one_collection_one_system_and_nothing_else_make_a_page(
