@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from ..model import MixLM
 from ..model.item_encoder import Progress
 from ..types import Document
@@ -14,7 +16,7 @@ from .reading import Reader, Reading
 
 __all__ = ["Encoder"]
 
-RECORDS = 2048  # of a part at most: they are in memory together
+RECORDS = 2048  # of a part at most (but for a document that has more): their tokens are in memory together
 SECONDS = 30.0  # of a part, about: what an interruption costs
 FIRST_TOKENS = 1024  # of the first part, by which the next one is measured
 
@@ -46,10 +48,12 @@ class Encoder:
         documents, readings = zip(*part, strict=True)
         counts, unread = [len(reading.texts) for reading in readings], [reading.unread for reading in readings]
         texts = [text for reading in readings for text in reading.texts]
-        tokens = self.model.encode(texts, bar=None if self.manifest.passages else bar)
-        if bar is not None and self.manifest.passages:
+        by_text = None if self.manifest.passages else bar
+        groups = (texts[start : start + RECORDS] for start in range(0, len(texts), RECORDS))
+        records = [self.manifest.quantiser.pack(self.model.encode(group, bar=by_text)) for group in groups]
+        if bar is not by_text:
             bar.update(len(part))
-        return Packed.of(documents, self.manifest.quantiser.pack(tokens), counts, unread)
+        return Packed.of(documents, np.concatenate(records), counts, unread)
 
     def _timed(self, part: Sequence[tuple[Document, Reading]], tokens: int, bar: Progress | None) -> Packed:
         started = time.monotonic()

@@ -2,9 +2,9 @@
 
 A shard has the columns ``docid`` (string), ``content`` (16 bytes: hash of the text), ``crc`` (uint32: over docid,
 content and record), ``record`` (the document's tokens, packed as :class:`Quantiser` says; in an index of passages one
-record after the other) and, since format 3, ``unread`` (uint32: how many tokens of the text were not read).
-``index.json`` beside the shards holds the manifest and their names, in order; it is written last, so what it names is
-whole.
+record after the other) and, since format 3 and without passages, ``unread`` (int32: how many tokens of the text were
+not read). ``index.json`` beside the shards holds the manifest and their names, in order; it is written last, so what it
+names is whole.
 """
 
 from __future__ import annotations
