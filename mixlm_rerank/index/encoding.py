@@ -51,7 +51,7 @@ class Encoder:
         by_text = None if self.manifest.passages else bar
         groups = (texts[start : start + RECORDS] for start in range(0, len(texts), RECORDS))
         records = [self.manifest.quantiser.pack(self.model.encode(group, bar=by_text)) for group in groups]
-        if bar is not by_text:
+        if bar is not None and self.manifest.passages:
             bar.update(len(part))
         return Packed.of(documents, np.concatenate(records), counts, unread)
 
