@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from mixlm_rerank.data.identity import CorpusIdentity, identify
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.folders import replacing
 from mixlm_rerank.integrations.java import start_java
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.types import Candidate, Document
@@ -41,16 +41,10 @@ def build_lucene_index(
     if folder.exists():
         raise InputError(f"{folder} exists: delete it first, or choose another folder")
     start_java()
-    draft = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(folder) as draft:
         identity = _fill(draft, documents, fields, progress)
         with writing(draft / MANIFEST) as file:
             json.dump({"fields": fields, "documents": identity.documents, "digest": identity.digest}, file)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return identity.documents
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from .arguments import check_count, is_nothing
 from .candidates import as_candidates
 from .errors import InputError, MissingDocuments
-from .index import Quantiser, TokenStore
+from .index import TokenStore, open_store
 from .model import MixLM
 from .progress import progress_bar
 from .ranking import interpolated, ranked, verified
@@ -34,8 +35,9 @@ class Reranker:
 
     Args:
         model: the MixLM.
-        index: a token index that this model's item encoder built. ``None``: there is none, and every document's text is
-            encoded on the fly (the latest 4,096 are kept).
+        index: a token index that this model's item encoder built, or its folder or Redis URL. ``None``: there is none,
+            and every document's text is encoded on the fly (the latest 4,096 are kept). In an index of passages a
+            document has the score of its best one (MaxP), and texts are read in passages, too.
         missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``, the
             default with an index: keep them below all others, in first-stage order. ``"encode"``, the default without
             one: encode their text now (a candidate's own ``text``, or from ``texts``); a text without a word is last.
@@ -56,7 +58,7 @@ class Reranker:
     def __init__(
         self,
         model: MixLM,
-        index: TokenStore | None = None,
+        index: TokenStore | str | Path | None = None,
         *,
         missing: Missing | None = None,
         texts: Texts | None = None,
@@ -66,7 +68,7 @@ class Reranker:
         scorer: Scorer | None = None,
     ) -> None:
         missing = missing or ("encode" if index is None else "last")
-        index = NoIndex(model) if index is None else index  # an empty index is one too
+        index = NoIndex(model) if index is None else open_store(index)  # an empty index is one too
         if missing not in ("error", "encode", "last"):
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
         if not 0 <= first_stage_weight <= 1:
@@ -84,8 +86,7 @@ class Reranker:
         self.verify_top = verify_top
         self._scorer = scorer or SharedPrefixScorer(model)
         self._full_text = FullTextScorer(model)
-        manifest = index.manifest
-        self._on_the_fly = OnTheFly(model, Quantiser(manifest.precision, manifest.tokens, manifest.dim))
+        self._on_the_fly = OnTheFly(model, index.manifest)
 
     def rerank(self, query: str, hits: Iterable[Any], top_k: int | None = None) -> list[ScoredDoc]:
         """Rank one query's candidates; ties keep their first-stage order.
@@ -149,13 +150,13 @@ class Reranker:
         ]
 
     def _score(self, jobs: Sequence[_Job]) -> None:
-        """Fill in tokens, which candidates have any, and log-odds."""
+        """Fill in which candidates have tokens, log-odds, and the tokens of the best passages."""
         candidates = [hit for job in jobs for hit in job.candidates]
-        tokens, found = self._tokens(candidates)
+        tokens, counts = self._tokens(candidates)
         row = column = 0
         for job in jobs:
-            job.found = found[row : row + len(job.candidates)]
-            count = int(job.found.sum())
+            job.counts = counts[row : row + len(job.candidates)]
+            count = int(job.counts.sum())
             job.tokens = tokens[column : column + count]
             row, column = row + len(job.candidates), column + count
         scorable = [job for job in jobs if len(job.tokens)]
@@ -168,27 +169,31 @@ class Reranker:
                         f"the ranker ({self.model.ranker.dtype}) gave a score that is not finite for the query "
                         f"{job.query!r}: use float32, or check the weights"
                     )
+                if self.index.manifest.passages:
+                    best = _best(job.scores, job.counts[job.found])
+                    job.scores, job.tokens = job.scores[best], job.tokens[best]
 
-    def _tokens(self, candidates: Sequence[Candidate]) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Embedding tokens float [m, k, d] of the candidates that have any, and which those are, bool [n]."""
+    def _tokens(self, candidates: Sequence[Candidate]) -> tuple[Tensor, NDArray[np.int64]]:
+        """Embedding tokens float [m, k, d], and how many of the m each candidate has, int64 [n]."""
         fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
         lacking = [hit for hit, found in zip(candidates, fetched.found, strict=True) if not found]
         if not lacking or self.missing == "last":
-            return torch.from_numpy(fetched.tokens), fetched.found
+            return torch.from_numpy(fetched.tokens), fetched.counts
         texts = texts_of(lacking, self.texts) if self.missing == "encode" else [None] * len(lacking)
         without = [hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None]
         if without:
             raise MissingDocuments(list(dict.fromkeys(without)), textless=self.missing == "encode")
-        encoded = [text for text in texts if text and text.strip()]
+        passages = [self._on_the_fly.passages(text) if text and text.strip() else [] for text in texts]
+        encoded = [text for own in passages for text in own]
         if not encoded:
-            return torch.from_numpy(fetched.tokens), fetched.found
-        found = fetched.found.copy()
-        found[~fetched.found] = [bool(text and text.strip()) for text in texts]
-        tokens = np.empty((int(found.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
-        from_index = fetched.found[found]
+            return torch.from_numpy(fetched.tokens), fetched.counts
+        counts = fetched.counts.copy()
+        counts[~fetched.found] = [len(own) for own in passages]
+        tokens = np.empty((int(counts.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
+        from_index = np.repeat(fetched.found, counts)
         tokens[from_index] = fetched.tokens
         tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
-        return torch.from_numpy(tokens), found
+        return torch.from_numpy(tokens), counts
 
     def _rank(self, job: _Job) -> list[ScoredDoc]:
         scores = job.scores
@@ -213,7 +218,11 @@ class Reranker:
                     f"no text of {scored[row].docid!r}, which is to be read in full: give texts that have it"
                 )
             read.append(text)
-        scores = self._full_text.score(job.query, read, job.tokens[rows]).numpy().astype(np.float64)
+        passages = [self._on_the_fly.passages(text) for text in read]
+        counts = np.array([len(own) for own in passages])
+        tokens = job.tokens[np.repeat(rows, counts)]
+        scores = self._full_text.score(job.query, sum(passages, []), tokens).numpy().astype(np.float64)
+        scores = scores[_best(scores, counts)]
         if self.first_stage_weight:
             first = np.array([scored[row].score for row in rows])
             scores = interpolated(scores, first, self.first_stage_weight)
@@ -227,12 +236,27 @@ class _Job:
     qid: str
     query: str
     candidates: list[Candidate]
+    counts: NDArray[np.int64] = field(init=False)
     tokens: Tensor = field(default_factory=lambda: torch.empty(0))
     scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    found: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.found = np.zeros(len(self.candidates), dtype=bool)
+        self.counts = np.zeros(len(self.candidates), dtype=np.int64)
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        return self.counts > 0
+
+
+def _best(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The best of each document's passages. Scores [m], and how many of them are each document's, [n] -> rows [n].
+
+    >>> _best(np.array([1.0, 3.0, 2.0, 0.0, 5.0]), np.array([3, 2])).tolist()
+    [1, 4]
+    """
+    order = np.lexsort((-scores, np.repeat(np.arange(len(counts)), counts)))
+    best: NDArray[np.int64] = order[counts.cumsum() - counts]
+    return best
 
 
 def _text(queries: Mapping[str, str], qid: str) -> str:

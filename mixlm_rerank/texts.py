@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .index import Fetched, Quantiser, content_hash
+from .index import Fetched, content_hash
 from .index.builder import new_manifest
+from .index.manifest import Manifest
+from .index.reading import Reader
 from .model import MixLM
 from .types import Candidate, Document, Texts
 
@@ -31,8 +33,8 @@ class NoIndex:
     """A token store that holds nothing; what is encoded beside it is quantised as in an index by default."""
 
     def __init__(self, model: MixLM) -> None:
-        self._quantiser = Quantiser("int8", model.config.tokens, model.item_encoder.hidden_size)
-        self.manifest = new_manifest(model, self._quantiser, "none")
+        self.manifest = new_manifest(model, "int8", "none")
+        self._quantiser = self.manifest.quantiser
 
     def __str__(self) -> str:
         return "no index"
@@ -40,7 +42,7 @@ class NoIndex:
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`."""
         nothing = np.empty((0, self._quantiser.record_bytes), dtype=np.uint8)
-        return Fetched(self._quantiser.unpack(nothing, tokens), np.zeros(len(docids), dtype=bool))
+        return Fetched(self._quantiser.unpack(nothing, tokens), np.zeros(len(docids), dtype=np.int64))
 
 
 class OnTheFly:
@@ -49,13 +51,20 @@ class OnTheFly:
     Several threads may ask at once: what one has found, another may drop from the cache meanwhile.
     """
 
-    def __init__(self, model: MixLM, quantiser: Quantiser) -> None:
+    def __init__(self, model: MixLM, manifest: Manifest) -> None:
         self._model = model
-        self._quantiser = quantiser
+        self._quantiser = manifest.quantiser
+        self._reader = Reader(model, passages=True) if manifest.passages else None
         self._cache: OrderedDict[bytes, NDArray[np.uint8]] = OrderedDict()
 
     def __contains__(self, text: str) -> bool:
         return content_hash(Document("", text)) in self._cache
+
+    def passages(self, text: str) -> list[str]:
+        """What is read of a text; in an index of passages several, else the text as it is."""
+        if self._reader is None:
+            return [text]
+        return [passage for _, reading in self._reader.readings([Document("", text)]) for passage in reading.texts]
 
     def encode(self, texts: Sequence[str], tokens: int) -> NDArray[np.float32]:
         """Texts -> float32 [n, tokens, d]."""
@@ -63,7 +72,8 @@ class OnTheFly:
         held = {key: record for key in keys if (record := self._cache.pop(key, None)) is not None}
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
         if new:
-            held.update(zip(new, self._quantiser.pack(self._model.encode(list(new.values()))), strict=True))
+            packed = self._quantiser.pack(self._model.encode(list(new.values())))
+            held.update(zip(new, map(np.copy, packed), strict=True))  # a row alone would keep its whole batch in memory
         self._cache.update(held)
         while len(self._cache) > CACHED_DOCUMENTS:
             self._cache.popitem(last=False)

@@ -23,12 +23,13 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "errors": set(),
     "arguments": {"errors"},
+    "folders": {"errors"},
     "types": {"errors"},
     "progress": set(),
-    "model": {"arguments", "errors", "types", "progress"},
+    "model": {"arguments", "errors", "types", "progress", "folders"},
     "data": {"errors", "types"},
     "scoring": {"model", "errors", "types", "progress"},
-    "index": {"model", "errors", "types", "progress"},
+    "index": {"model", "arguments", "errors", "types", "progress", "folders"},
     "candidates": {"arguments", "errors", "types"},
     "minilm": set(),
     "ranking": {"types"},
@@ -41,11 +42,11 @@ LAYERS = {
         *("eval", "integrations", "reranker", "ranking", "scoring", "index", "model"),
         *("data", "arguments", "errors", "minilm", "types", "progress"),
     },
-    "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress"},
+    "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress", "folders"},
     "serving": {"integrations", "reranker", "scoring", "ranking", "index", "model", "errors", "types"},
     "integrations": {
         *("integrations", "data", "reranker", "ranking", "texts", "index", "model"),
-        *("arguments", "errors", "types", "progress"),
+        *("arguments", "errors", "types", "progress", "folders"),
     },
 }
 

@@ -339,6 +339,18 @@ def test_without_an_index_texts_are_encoded_as_they_would_lie_in_one(
         Reranker(model).rerank("a dog", ["d1"])
 
 
+def test_what_is_kept_of_a_text_is_its_own_record_alone(
+    tiny: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view would keep the records of all texts that were encoded with it."""
+    monkeypatch.setattr("mixlm_rerank.texts.CACHED_DOCUMENTS", 3)
+    reranker = Reranker(tiny("bert"))
+    for turn in range(3):
+        reranker.rerank(QUERY, [Candidate(f"{turn}-{n}", 1.0, f"text {turn} {n}") for n in range(20)])
+    kept = list(reranker._on_the_fly._cache.values())
+    assert len(kept) == 3 and all(record.base is None for record in kept)
+
+
 @pytest.mark.parametrize("blanks", [["x"], ["x", "y"], ["x", "y", "d1"]])
 def test_texts_without_a_word_are_last(tiny: Callable[..., MixLM], blanks: list[str]) -> None:
     """In two queries at once; also where there is nothing else."""

@@ -19,7 +19,7 @@ from mixlm_rerank.eval.bench.plots import draw_bars
 from mixlm_rerank.eval.bench.sameness import check_same
 from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.bench.timing import Entrant, Spread, fastest, interleaved, spread, steady, turns_bar
-from mixlm_rerank.index import Quantiser, TokenIndex
+from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.types import Document
 
@@ -93,8 +93,7 @@ def _measured(
 
 def _check_sameness(model: MixLM, index: TokenIndex, documents: list[Document]) -> float:
     """Largest difference between what the index holds and the encoder's tokens after quantisation."""
-    manifest = index.manifest
-    quantiser = Quantiser(manifest.precision, manifest.tokens, manifest.dim)
+    quantiser = index.manifest.quantiser
     expected = quantiser.unpack(quantiser.pack(model.encode([document.content for document in documents])))
     held = index.fetch([document.docid for document in documents]).tokens
     return check_same(float(np.abs(held - expected).max()), 0.0, "tokens in the index and the encoder's")

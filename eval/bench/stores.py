@@ -8,8 +8,9 @@ from random import Random
 
 import numpy as np
 
-from mixlm_rerank.index import Quantiser, TokenIndex
+from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.builder import new_manifest
+from mixlm_rerank.index.entries import Packed
 from mixlm_rerank.index.local import LocalStore
 from mixlm_rerank.index.lock import writer_lock
 from mixlm_rerank.index.manifest import Manifest
@@ -35,13 +36,12 @@ def random_docids(count: int, documents: int, draw: Random) -> list[str]:
 
 def index_bytes(manifest: Manifest, documents: int) -> int:
     """About what an index of so many documents takes on disk."""
-    return documents * (_quantiser(manifest).record_bytes + DOCID_MAP_BYTES)
+    return documents * (manifest.quantiser.record_bytes + DOCID_MAP_BYTES)
 
 
 def manifest_for(model: MixLM) -> Manifest:
     """Of an index of random tokens that ``model`` can read."""
-    quantiser = Quantiser(PRECISION, model.config.tokens, model.item_encoder.hidden_size)
-    return new_manifest(model, quantiser, "random tokens")
+    return new_manifest(model, PRECISION, "random tokens")
 
 
 def random_index(folder: Path, manifest: Manifest, documents: int, *, bar: Progress | None = None) -> TokenIndex:
@@ -58,7 +58,7 @@ def random_index(folder: Path, manifest: Manifest, documents: int, *, bar: Progr
             tokens = np.random.default_rng(start).standard_normal(
                 (count, store.manifest.tokens, store.manifest.dim), dtype=np.float32
             )
-            store.append(_documents(range(start, start + count)), tokens)
+            store.append(Packed.of(_documents(range(start, start + count)), store.quantiser.pack(tokens)))
             if bar is not None:
                 bar.update(count)
         if not store.manifest.complete:
@@ -74,7 +74,3 @@ def _chunks(done: int, documents: int) -> Iterator[tuple[int, int]]:
 
 def _documents(rows: Sequence[int]) -> list[Document]:
     return [Document(docid(row), "") for row in rows]
-
-
-def _quantiser(manifest: Manifest) -> Quantiser:
-    return Quantiser(manifest.precision, manifest.tokens, manifest.dim)

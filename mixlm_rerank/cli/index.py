@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError, masked
-from ..types import Document
+from ..errors import InputError, MixLMError, masked
 from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
 
 if TYPE_CHECKING:
-    from ..index import TokenIndex
+    from ..index.token_index import IndexInfo
     from ..index.updates import Changes
 
 __all__ = ["app"]
@@ -37,6 +36,9 @@ def build(
     model: Model = "default",
     precision: Annotated[str, typer.Option(help="Of the stored tokens: int8, float16 or float32.")] = "int8",
     skip_empty: SkipEmpty = False,
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Split long documents; each is ranked by its best passage.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: on many cores, GPUs, machines.")] = "local",
     shards: Annotated[str | None, typer.Option(help="Ray: folder or URL that all workers reach.")] = None,
     workers: Annotated[int | None, typer.Option(help="Ray: how many; by default all GPUs or cores.", min=1)] = None,
@@ -56,12 +58,16 @@ def build(
             precision=precision,
             corpus=corpus,
             skip_empty=skip_empty,
+            passages=passages,
             progress=not quiet,
             engine=engine,  # type: ignore[arg-type]  # checked there
             shards=shards,
             workers=workers,
         )
-    _say(f"{folder}: {len(index):,} documents, {index.info().bytes / 1e6:,.1f} MB")
+    found = index.info()
+    _say(f"{folder}: {found.documents:,} documents{_passages(found)}, {found.bytes / 1e6:,.1f} MB")
+    if found.cut:
+        _say(f"{_cut(found)}. To read all of them: index build --passages")
 
 
 @app.command("info")
@@ -76,7 +82,8 @@ def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="F
     manifest = found.manifest
     dead = f"; {found.dead:,} dead records (index compact)" if found.dead else ""
     rows = {
-        "documents": f"{found.documents:,}{dead}",
+        "documents": f"{found.documents:,}{_passages(found)}{dead}",
+        "read": "unknown: an earlier version built it" if found.cut is None else _cut(found),
         "size": f"{found.bytes / 1e6:,.1f} MB, {found.bytes_per_document:,.0f} bytes a document",
         "tokens": f"{manifest.tokens} a document, {manifest.dim} dimensions, {manifest.precision}",
         "item encoder": f"{manifest.fingerprint} ({manifest.model})",
@@ -99,8 +106,7 @@ def add(
     """Add documents. One that is there already with another text is refused."""
     from ..index import TokenIndex
 
-    index = TokenIndex(folder)
-    _write(index.add, index, open_documents(corpus), model, device, offline, skip_empty, quiet)
+    _write(TokenIndex.add, folder, corpus, model, device, offline, skip_empty, quiet)
 
 
 @app.command("replace")
@@ -116,8 +122,7 @@ def replace(
     """Write documents whether they are there or not. Only new and changed texts are encoded."""
     from ..index import TokenIndex
 
-    index = TokenIndex(folder)
-    _write(index.replace, index, open_documents(corpus), model, device, offline, skip_empty, quiet)
+    _write(TokenIndex.replace, folder, corpus, model, device, offline, skip_empty, quiet)
 
 
 @app.command("delete")
@@ -151,14 +156,14 @@ def sync(
     """Make the index hold this corpus: encode what is new or changed, delete what is gone."""
     from ..index import TokenIndex
 
-    index, documents = TokenIndex(folder), open_documents(corpus)
-    changes = index.compare(documents, skip_empty=skip_empty)
+    index = TokenIndex(folder)
+    changes = index.compare(open_documents(corpus), skip_empty=skip_empty)
     if dry_run:
         typer.echo(f"{folder}: {changes}")
         return
     if 2 * changes.deleted > len(index) and not yes:
         raise InputError(f"most of {folder} would be deleted ({changes}): if {corpus} is the right corpus, add --yes")
-    _write(index.sync, index, documents, model, device, offline, skip_empty, quiet)
+    _write(TokenIndex.sync, folder, corpus, model, device, offline, skip_empty, quiet)
 
 
 @app.command("compact")
@@ -242,10 +247,23 @@ def push(
         _say(f"{masked(url)}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
 
 
+def _passages(found: IndexInfo) -> str:
+    return f" in {found.records:,} passages" if found.manifest.passages else ""
+
+
+def _cut(found: IndexInfo) -> str:
+    if not found.cut:
+        return "all of every document"
+    return (
+        f"{found.cut:,} of {found.documents:,} documents were cut to {found.manifest.text_tokens} tokens: "
+        f"{found.share_read:.0%} of their tokens were read"
+    )
+
+
 def _write(
     update: Callable[..., Changes],
-    index: TokenIndex,
-    documents: Iterable[Document],
+    folder: Path,
+    corpus: str,
     model: str | None,
     device: str | None,
     offline: bool,
@@ -253,9 +271,12 @@ def _write(
     quiet: bool,
 ) -> None:
     """Add, replace or sync, with the model that built the index unless another is named."""
-    with _interruptible(index.path):
+    from ..index import TokenIndex
+
+    index, documents = TokenIndex(folder), open_documents(corpus)
+    with _interruptible(folder):
         encoder = load_model(model or index.manifest.model, device, offline=offline)
-        _say(f"{index.path}: {update(documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+        _say(f"{folder}: {update(index, documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
 
 
 def _say(text: str) -> None:
@@ -263,9 +284,20 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _interruptible(folder: Path | str) -> Iterator[None]:
+def _interruptible(place: Path | str) -> Iterator[None]:
+    """``place``: a folder, or a URL."""
     try:
         yield
     except KeyboardInterrupt:
-        _say(f"interrupted: run the same command again to go on; what {folder} holds is safe")
+        safe = f"what {place} holds is safe" if isinstance(place, str) else f"{_committed(place):,} documents are safe"
+        _say(f"interrupted: {safe}; run the same command again to go on")
         raise typer.Exit(130) from None
+
+
+def _committed(folder: Path) -> int:
+    from ..index.local import LocalStore
+
+    try:
+        return len(LocalStore(folder))
+    except MixLMError:
+        return 0

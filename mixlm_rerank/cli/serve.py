@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError, MissingDependency, masked
 from .options import Device, Dtype, Offline, load_model
-
-if TYPE_CHECKING:
-    from ..index import TokenStore
 
 __all__ = ["serve"]
 
@@ -45,6 +42,8 @@ def serve(
     offline: Offline = False,
 ) -> None:
     """Serve Cohere's rerank contract: POST /v2/rerank. Ctrl-C answers accepted requests, then exits; twice: exits."""
+    from ..index import open_store
+
     try:
         from ..serving.app import Limits, create_app
         from ..serving.catalogue import Catalogue
@@ -65,7 +64,7 @@ def serve(
             typer.echo(f"{name}: compiling for the GPU, which takes a minute", err=True)
             warm_up(loaded)
     stores = _by_name([_named(each, None) for each in index or []], "--index")
-    indexes = {name: _opened(where) for name, where in stores.items()}
+    indexes = {name: open_store(where) for name, where in stores.items()}
     stages = _by_name([_named(each, None, "--lucene") for each in lucene or []], "--lucene")
     for name in stages:
         if name not in indexes:
@@ -99,14 +98,6 @@ def _by_name(named: list[tuple[str, str]], option: str) -> dict[str, str]:
             raise InputError(f"{option} {masked(name)} is given twice, {both}: name them apart")
         found[name] = value
     return found
-
-
-def _opened(where: str) -> TokenStore:
-    from ..index import RedisTokenStore, TokenIndex
-
-    if where.startswith(("redis://", "rediss://", "unix://")):
-        return RedisTokenStore(where)
-    return TokenIndex(where)
 
 
 def _logging() -> dict[str, Any]:

@@ -4,6 +4,14 @@ from .entries import content_hash
 from .protocol import Fetched, TokenStore
 from .quantiser import Quantiser
 from .redis_store import RedisTokenStore
-from .token_index import TokenIndex
+from .token_index import TokenIndex, open_store
 
-__all__ = ["Fetched", "Quantiser", "RedisTokenStore", "TokenIndex", "TokenStore", "content_hash"]
+__all__ = [
+    "Fetched",
+    "Quantiser",
+    "RedisTokenStore",
+    "TokenIndex",
+    "TokenStore",
+    "content_hash",
+    "open_store",
+]

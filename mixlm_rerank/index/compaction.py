@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..folders import replacing
 from ..progress import progress_bar
+from .entries import rows_of
 from .local import LocalStore, writing
 from .lock import held_still
 from .plan import DOCID_MAP_BYTES, check_room
-from .writer import open_complete, open_to_write, refuse_strangers
+from .writer import open_complete, open_to_write
 
 __all__ = ["compact", "copy"]
 
@@ -42,28 +43,22 @@ def copy(folder: Path, target: Path, *, progress: bool) -> None:
     """See :meth:`TokenIndex.copy`."""
     if target.exists():
         raise InputError(f"{target} exists already: choose a new folder for the copy")
-    draft = target.with_name(f"{target.name}.copying")
-    with held_still(folder):
+    with writing(target, 0), held_still(folder), replacing(target) as draft:
         store = open_complete(folder)
-        check_room(_size(store, len(store)), target)
-        if draft.exists():  # of a copy that was killed
-            refuse_strangers(draft, index=True)
-            shutil.rmtree(draft)
+        check_room(_size(store, len(_live_rows(store))), target)
         there = LocalStore.create(draft, replace(store.manifest, complete=False))
         with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
-            for keys, entries in store.scan(WINDOW):
-                contents = [content.tobytes() for content in entries["content"]]
-                there.append_records(keys, contents, store.records(entries["row"]))
+            for keys, entries in store.scan(store.window(WINDOW)):
+                there.append(store.packed(keys, entries))
                 bar.update(len(keys))
         there.finish()
-    draft.rename(target)
 
 
 def _live_rows(store: LocalStore) -> NDArray[np.int64]:
-    """Rows that documents lie in, int64 [n], ascending."""
-    rows = [entries["row"] for _, entries in store.scan(1 << 16)]
+    """Rows of all documents' records, int64 [n], ascending."""
+    rows = [rows_of(entries["row"], store.counts(entries)) for _, entries in store.scan(1 << 16)]
     return np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
 
 
-def _size(store: LocalStore, documents: int) -> int:
-    return documents * (store.quantiser.record_bytes + DOCID_MAP_BYTES)
+def _size(store: LocalStore, records: int) -> int:
+    return records * (store.quantiser.record_bytes + DOCID_MAP_BYTES)

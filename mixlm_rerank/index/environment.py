@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import lmdb
 
-from ..errors import IndexDamaged
+from ..errors import IndexDamaged, InputError
 
 __all__ = ["Environment", "create_environment"]
 
-MAP_SIZE = 1 << 38  # an upper bound of address space, not of disk or memory
+# Upper bounds of address space, not of disk or memory. The second one is for processes whose address space is limited
+# (ulimit -v): three million documents, or four times of what is there.
+MAP_SIZE, LEAST_MAP_SIZE = 1 << 38, 1 << 28
 DRAFT = "draft.mdb"
 
 Stored = bytes | memoryview  # LMDB's keys and values
@@ -44,7 +47,7 @@ class Environment:
         """Keep it short: a transaction held makes the file grow, and others of this process wait."""
         with _guard:
             try:
-                with self._handle.open().begin(write=write) as transaction:
+                with self._handle.begin(write) as transaction:
                     yield transaction
             except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
                 raise IndexDamaged(f"the docid map in {self._handle.folder} is damaged: {error}; rebuild") from None
@@ -103,21 +106,36 @@ class _Handle:
         """Open it, unless it is."""
         if self.env is not None:
             return self.env
-        writable = os.access(self.folder, os.W_OK)
+        data, locks = self.folder / "data.mdb", self.folder / "lock.mdb"
+        # All of it: a lock file of ours would keep out the owner of the map
+        writable = os.access(self.folder, os.W_OK) and os.access(data, os.W_OK)
+        writable = writable and (os.access(locks, os.W_OK) or not locks.exists())
+        options = {"readonly": not writable, "lock": writable or os.access(locks, os.W_OK)}
         try:
             with _between_switches(self.folder, fcntl.LOCK_SH):
-                if not (self.folder / "data.mdb").exists() or _identity(self.folder) != self.identity:
+                if not data.exists() or _identity(self.folder) != self.identity:
                     raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
-                env = lmdb.open(str(self.folder), map_size=MAP_SIZE, max_dbs=4, readonly=not writable, lock=writable)
+                env = lmdb.open(str(self.folder), map_size=_map_size(data), max_dbs=4, **options)
                 self.meta = env.open_db(b"meta", create=False)
                 self.docs = env.open_db(b"docs", create=False)
                 env.reader_check()  # forget readers that died
+        except lmdb.MemoryError:
+            raise InputError(
+                f"no address space for the docid map in {self.folder}: raise its limit (ulimit -v)"
+            ) from None
         except lmdb.NotFoundError:
             raise IndexDamaged(f"{self.folder} is not a token index: data.mdb holds something else") from None
         except lmdb.Error as error:
             raise IndexDamaged(f"the docid map in {self.folder} cannot be opened: {error}") from None
         self.env = env
         return env
+
+    def begin(self, write: bool) -> lmdb.Transaction:
+        try:
+            return self.open().begin(write=write)
+        except lmdb.MapResizedError:  # another process has let the file grow past our map of it
+            self.close()
+            return self.open().begin(write=write)
 
     def close(self) -> None:
         if self.env is not None:
@@ -142,7 +160,7 @@ def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Pairs) -> Path:
     """A map of these entries, ``docs`` in the order of their keys, on the disk under the name of a draft."""
     draft = folder / DRAFT
     draft.unlink(missing_ok=True)
-    with lmdb.open(str(draft), subdir=False, lock=False, map_size=MAP_SIZE, max_dbs=4) as env:
+    with lmdb.open(str(draft), subdir=False, lock=False, map_size=_map_size(folder / "data.mdb"), max_dbs=4) as env:
         with env.begin(write=True) as transaction:
             for name, pairs in ((b"docs", docs), (b"meta", sorted(meta.items()))):
                 with transaction.cursor(env.open_db(name, transaction)) as cursor:
@@ -170,6 +188,12 @@ def _between_switches(folder: Path, kind: int) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _map_size(data: Path) -> int:
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return MAP_SIZE
+    return max(LEAST_MAP_SIZE, 4 * data.stat().st_size if data.exists() else 0)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -11,12 +11,11 @@ import numpy as np
 
 from ..errors import IndexDamaged, InputError
 from ..progress import progress_bar
-from .entries import MAX_KEY_BYTES, docid_of, key_of
+from .entries import MAX_KEY_BYTES, Packed, docid_of, key_of
 from .local import LocalStore
 from .lock import held_still, writer_lock
 from .manifest import Manifest
 from .plan import DOCID_MAP_BYTES, check_room
-from .quantiser import Quantiser
 from .shards import CATALOGUE, Shards
 from .writer import open_complete, refuse_strangers
 
@@ -24,7 +23,7 @@ __all__ = ["export_index", "import_begun", "import_index"]
 
 SHARD_BYTES = 1 << 28
 OWN = re.compile(r"part-\d{6}\.parquet(\.\w+\.part)?|index\.json(\.\w+\.part)?")
-WINDOW = 16384  # documents a commit of an import
+WINDOW = 16384  # records a commit of an import, about
 
 
 def export_index(folder: Path, url: str, *, progress: bool) -> None:
@@ -37,10 +36,9 @@ def export_index(folder: Path, url: str, *, progress: bool) -> None:
         store = open_complete(folder)
         names: list[str] = []
         with progress_bar(len(store), "export", "documents", enabled=progress) as bar:
-            for keys, entries in store.scan(max(1, SHARD_BYTES // store.quantiser.record_bytes)):
+            for keys, entries in store.scan(store.window(SHARD_BYTES // store.quantiser.record_bytes)):
                 names.append(f"part-{len(names):06d}.parquet")
-                contents = [content.tobytes() for content in entries["content"]]
-                shards.write(names[-1], keys, contents, store.records(entries["row"]), entries["crc"])
+                shards.write(names[-1], store.packed(keys, entries), store.manifest)
                 bar.update(len(keys))
         shards.clear(OWN, kept=names)  # of an export that was killed
         shards.finish(store.manifest, names, len(store))
@@ -56,27 +54,27 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
         store = import_begun(folder, manifest, documents) or LocalStore.create(folder, manifest)
         done = store.rows
         row = 0
-        with progress_bar(documents, "import", "documents", enabled=progress, initial=done) as bar:
+        window = max(1, WINDOW // 16) if manifest.passages else WINDOW
+        with progress_bar(documents, "import", "documents", enabled=progress, initial=len(store)) as bar:
             for name in names:
-                for keys, contents, records in shards.read(name, store.quantiser.record_bytes, WINDOW):
-                    committed = min(max(done - row, 0), len(keys))
-                    _check_committed(store, keys[:committed], contents[:committed], row, url)
-                    row += len(keys)
-                    if committed < len(keys):
-                        _refuse_known(store, keys[committed:], f"{url}/{name}")
-                        store.append_records(keys[committed:], contents[committed:], records[committed:])
-                        bar.update(len(keys) - committed)
-        if row != documents:
-            raise IndexDamaged(f"{url} holds {row} documents, its {CATALOGUE} says {documents}: export it again")
+                for read in shards.read(name, manifest, window):
+                    committed = int(np.searchsorted(row + read.entries["row"], done))
+                    _check_committed(store, read, committed, row, url)
+                    row += len(read.records)
+                    if committed < len(read):
+                        _refuse_known(store, read.keys[committed:], f"{url}/{name}")
+                        store.append(read.since(committed))
+                        bar.update(len(read) - committed)
+        if len(store) != documents:
+            raise IndexDamaged(f"{url} holds {len(store)} documents, its {CATALOGUE} says {documents}: export it again")
         store.finish()
 
 
 def import_begun(folder: Path, exported: Manifest, documents: int) -> LocalStore | None:
     """The store of an interrupted import; ``None`` where one starts anew."""
-    record_bytes = Quantiser(exported.precision, exported.tokens, exported.dim).record_bytes
     if not (folder / "data.mdb").exists():
         refuse_strangers(folder)
-        check_room(documents * (record_bytes + DOCID_MAP_BYTES), folder)
+        check_room(documents * (exported.quantiser.record_bytes + DOCID_MAP_BYTES), folder)
         return None
     store = LocalStore(folder)
     if store.manifest != exported:
@@ -84,12 +82,9 @@ def import_begun(folder: Path, exported: Manifest, documents: int) -> LocalStore
     return store
 
 
-def _check_committed(
-    store: LocalStore, keys: Sequence[bytes], contents: Sequence[bytes], first_row: int, url: str
-) -> None:
-    entries = store.entries([docid_of(key) for key in keys])
-    same = (entries["row"] == np.arange(first_row, first_row + len(keys))).all()
-    if not same or [content.tobytes() for content in entries["content"]] != list(contents):
+def _check_committed(store: LocalStore, read: Packed, committed: int, first_row: int, url: str) -> None:
+    entries, expected = store.entries([docid_of(key) for key in read.keys[:committed]]), read.entries[:committed]
+    if (entries["row"] != first_row + expected["row"]).any() or (entries["content"] != expected["content"]).any():
         raise InputError(f"{url} has changed since its import into {store.folder} was interrupted: delete the folder")
 
 

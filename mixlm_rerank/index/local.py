@@ -15,13 +15,13 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_strings
 from ..errors import IndexDamaged, InputError, masked
 from ..types import Document
-from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, content_hash, entries_of, key_of
+from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Packed, content_hash, key_of, rows_of
 from .environment import Environment, Pairs, Stored, create_environment
 from .manifest import Manifest
 from .protocol import Fetched
-from .quantiser import Quantiser
 from .segments import Segments
 
 __all__ = ["LocalStore", "check_there", "writing"]
@@ -38,10 +38,10 @@ class LocalStore:
 
     def __init__(self, folder: Path, *, whole: bool = True) -> None:
         check_there(folder)
-        self.folder = folder
+        self.folder = folder = folder.absolute()  # it outlives a change of the working directory
         environment = Environment(folder)
         self.manifest = _manifest(environment, folder)
-        self.quantiser = Quantiser(self.manifest.precision, self.manifest.tokens, self.manifest.dim)
+        self.quantiser = self.manifest.quantiser
         self._view = environment, self._segments(environment, _number(environment, b"generation"))
         while whole:
             try:
@@ -63,7 +63,7 @@ class LocalStore:
 
     @property
     def rows(self) -> int:
-        """Committed rows: documents ever written since the last compaction."""
+        """Committed rows: records ever written since the last compaction."""
         return _number(self._view[0], b"rows")
 
     def __len__(self) -> int:
@@ -77,26 +77,40 @@ class LocalStore:
         return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir() if path.is_file())
 
     def entries(self, docids: Sequence[str]) -> NDArray[np.void]:
-        """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there."""
+        """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there.
+
+        Raises InputError for what is no list of strings.
+        """
         return self._look_up(docids)[0]
 
-    def holds(self, document: Document, row: int) -> bool:
-        """Whether this very document, with this text, is the one in ``row``."""
-        entry = self.entries([document.docid])[0]
-        return bool(entry["row"] == row and entry["content"].tobytes() == content_hash(document))
+    def counts(self, entries: NDArray[np.void]) -> NDArray[np.int64]:
+        """How many records each document has: int64 [n]; 0 for one that is absent."""
+        found = (entries["row"] >= 0).astype(np.int64)
+        return found * np.maximum(1 + entries["more"], 0) if self.manifest.passages else found  # the map may be damaged
+
+    def held_at(self, document: Document, row: int) -> int:
+        """How many records from ``row`` on are of this very document, with this text."""
+        entries = self.entries([document.docid])
+        same = entries["row"][0] == row and entries["content"][0].tobytes() == content_hash(document)
+        return int(self.counts(entries)[0]) if same else 0
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`."""
         entries, segments = self._look_up(docids)
         while True:
-            found = entries["row"] >= 0
+            counts = self.counts(entries)
             try:
-                return Fetched(self.quantiser.unpack(segments.read(entries["row"][found]), tokens), found)
+                records = segments.read(rows_of(entries["row"], counts))
+                return Fetched(self.quantiser.unpack(records, tokens), counts)
             except IndexDamaged:
                 entries, now = self._look_up(docids)
                 if now is segments:
                     raise
                 segments = now  # a compaction deleted what was not mapped yet
+
+    def window(self, records: int) -> int:
+        """How many documents have about so many records."""
+        return max(1, records * len(self) // max(1, self.rows))
 
     def scan(self, window: int) -> Iterator[tuple[list[bytes], NDArray[np.void]]]:
         """All keys and entries, in the order of keys, in windows. Only under the writer's lock is it one state."""
@@ -121,26 +135,33 @@ class LocalStore:
         """Which of these rows lie within the files: int64 [n] -> bool [n]."""
         return self._view[1].held(rows)
 
-    def append(self, documents: Sequence[Document], tokens: NDArray[np.float32]) -> None:
+    def packed(self, keys: Sequence[bytes], entries: NDArray[np.void]) -> Packed:
+        """Documents as they are stored. Raises IndexDamaged if a record is gone."""
+        counts = self.counts(entries)
+        records = self.records(rows_of(entries["row"], counts))
+        entries = entries.copy()
+        entries["row"] = counts.cumsum() - counts
+        return Packed(keys, entries, records)
+
+    def append(self, documents: Packed) -> None:
         """Write documents, new ones or new states of old ones, and commit them: all of them or, after a crash, none.
 
-        Raises InputError if the disk is full; what was committed before stays.
+        Raises InputError if the disk or the index is full; what was committed before stays.
         """
-        keys = [key_of(document.docid) for document in documents]
-        self.append_records(keys, [content_hash(document) for document in documents], self.quantiser.pack(tokens))
-
-    def append_records(self, keys: Sequence[bytes], contents: Sequence[bytes], records: NDArray[np.uint8]) -> None:
-        """:meth:`append` of what is packed already."""
         environment, segments = self._view
-        first = self.rows
-        entries = entries_of(keys, contents, records, first)
-        pairs = [(key, entry.tobytes()) for key, entry in zip(keys, entries, strict=True)]
+        first, entries = self.rows, documents.entries.copy()
+        if first + len(documents.records) > MAX_ROWS:
+            raise InputError(f"{self.folder} would have more than {MAX_ROWS:,} records: build several indexes")
+        entries["row"] += first
+        if not self.manifest.text_tokens:  # version 0.1 takes ``more`` for a part of the row
+            entries["more"] = 0
+        pairs = [(key, entry.tobytes()) for key, entry in zip(documents.keys, entries, strict=True)]
         with writing(self.folder, len(self)):
-            segments.append(first, records)
+            segments.append(first, documents.records)
             with environment.transaction(write=True) as transaction:
                 with transaction.cursor(environment.docs) as cursor:
                     cursor.putmulti(sorted(pairs))
-                transaction.put(b"rows", str(first + len(keys)).encode(), db=environment.meta)
+                transaction.put(b"rows", str(first + len(documents.records)).encode(), db=environment.meta)
 
     def remove(self, keys: Sequence[bytes]) -> None:
         """Forget these documents, all at once. Their records stay on disk until the next compaction."""
@@ -190,6 +211,7 @@ class LocalStore:
 
     def _look_up(self, docids: Sequence[str]) -> tuple[NDArray[np.void], Segments]:
         """Entries [n], and the segments that their rows are of."""
+        check_strings("docids", docids)
         environment, segments = self._followed()
         with environment.transaction() as transaction:
             generation = int(transaction.get(b"generation", db=environment.meta) or 0)
@@ -227,7 +249,7 @@ def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[
     get = transaction.get
     try:
         return [get(docid.encode(), ABSENT, docs) for docid in docids]
-    except (lmdb.BadValsizeError, UnicodeEncodeError):
+    except (lmdb.BadValsizeError, UnicodeEncodeError, AttributeError):
         keys = map(key_of, docids)
         return [get(key, ABSENT, docs) if 0 < len(key) <= MAX_KEY_BYTES else ABSENT for key in keys]
 
@@ -270,7 +292,9 @@ def writing(folder: Path, safe: int) -> Iterator[None]:
     try:
         yield
     except (OSError, lmdb.Error) as error:
+        cramped = isinstance(error, lmdb.MapFullError | lmdb.MemoryError)
+        why = "address space limited (ulimit -v)?" if cramped else "disk full?"
         raise InputError(
-            f"cannot write to {folder} ({error}): disk full? {safe} documents are safe in it; make room and "
+            f"cannot write to {folder} ({error}): {why} {safe} documents are safe in it; make room and "
             "run the same command again to go on"
         ) from None

@@ -25,6 +25,9 @@ def writer_lock(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder / "data.mdb", folder / "lock.mdb", *folder.glob("tokens-*.bin")):
+            if path.exists() and not os.access(path, os.W_OK):  # better now than after the work
+                raise InputError(f"cannot write to {folder}: this user may not write to its file {path.name}")
         file = (folder / "writer.lock").open("a+")
     except OSError as error:
         raise InputError(f"cannot write a token index to {folder}: {error.strerror}") from None
@@ -45,12 +48,12 @@ def writer_lock(folder: Path) -> Iterator[None]:
 def held_still(folder: Path) -> Iterator[None]:
     """Keep writers out while a whole index is read; others may read it so, too.
 
-    An index without a lock file, in a folder that this process cannot write to, is taken for one that nobody writes.
+    An index without a lock file that this process cannot write to is taken for one that nobody writes.
 
     Raises InputError if another process writes it.
     """
     path = folder / "writer.lock"
-    if not path.exists() and not os.access(folder, os.W_OK):
+    if not path.exists() and not all(os.access(own, os.W_OK) for own in (folder, folder / "data.mdb")):
         yield
         return
     with path.open("r" if path.exists() else "a+") as file:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import IndexDamaged, IndexMismatch
+from .quantiser import Quantiser
 
 if TYPE_CHECKING:
     from ..model import MixLM
 
 __all__ = ["Manifest"]
 
-FORMAT_VERSION = 2  # 2: checksums cover docid and content hash too; generations of segments
+# 2: checksums cover docid and content hash too; generations of segments.
+# 3: ``passages``, ``text_tokens``, ``more`` in entries. An index of format 2 has none, and stays one.
+FORMAT_VERSIONS = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Manifest:
     corpus: where the documents came from, for messages.
     rows_per_segment: records in a full segment file.
     complete: False while the first build is under way or was interrupted.
+    passages: whether a long document is split into passages, with a record each; else it loses its end.
+    text_tokens: how many tokens of a text are read for one record; 0: unknown (format 2).
     """
 
     fingerprint: str
@@ -37,7 +42,19 @@ class Manifest:
     corpus: str
     rows_per_segment: int
     complete: bool = False
-    format_version: int = FORMAT_VERSION
+    format_version: int = FORMAT_VERSIONS[-1]
+    passages: bool = False
+    text_tokens: int = 0
+
+    @property
+    def quantiser(self) -> Quantiser:
+        """Of its records."""
+        return Quantiser(self.precision, self.tokens, self.dim)
+
+    @property
+    def build_options(self) -> str:
+        """What the command ``index build`` needs besides corpus, folder and model."""
+        return f"--precision {self.precision}" + " --passages" * self.passages
 
     def check_model(self, model: MixLM, where: Path | str) -> None:
         """Raises IndexMismatch unless ``model`` has the item encoder that built this index."""
@@ -45,19 +62,21 @@ class Manifest:
             raise IndexMismatch(
                 f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item "
                 f"encoder is {model.fingerprint} ({model.name}). Rebuild it: "
-                f"mixlm-rerank index build {self.corpus} NEW_INDEX --model {model.name}"
+                f"mixlm-rerank index build {self.corpus} NEW_INDEX --model {model.name} {self.build_options}"
             )
 
     def same_tokens(self, other: Manifest) -> bool:
-        """Whether documents of the one are like documents of the other: same encoder, shape and precision."""
-
-        def tokens(manifest: Manifest) -> tuple[str, int, int, str]:
-            return manifest.fingerprint, manifest.tokens, manifest.dim, manifest.precision
-
-        return tokens(self) == tokens(other)
+        """Whether documents of the one are like documents of the other: same encoder, shape, precision, passages."""
+        same = ("fingerprint", "tokens", "dim", "precision", "passages")
+        return all(getattr(self, name) == getattr(other, name) for name in same)
 
     def dumps(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        """Without what says nothing: version 0.1 knows neither ``passages`` nor ``text_tokens``."""
+        values = asdict(self)
+        for name in ("passages", "text_tokens"):
+            if not values[name]:
+                del values[name]
+        return json.dumps(values, sort_keys=True).encode()
 
     @classmethod
     def loads(cls, data: bytes | str, where: Path | str) -> Manifest:
@@ -67,15 +86,15 @@ class Manifest:
             version = values["format_version"]
         except (ValueError, TypeError, KeyError):
             raise IndexDamaged(f"{where} has an unreadable manifest") from None
-        if version != FORMAT_VERSION:
+        if version not in FORMAT_VERSIONS:
             raise IndexDamaged(
-                f"{where} has index format {version}; this release reads format {FORMAT_VERSION}. Rebuild the index, "
-                "or use the release that built it"
+                f"{where} has index format {version}; this release reads formats "
+                f"{' and '.join(map(str, FORMAT_VERSIONS))}. Rebuild the index, or use the release that built it"
             )
-        names = {field.name for field in fields(cls)}
-        if set(values) != names:
-            raise IndexDamaged(f"{where} has a manifest with the wrong keys: {sorted(set(values) ^ names)}")
-        manifest = cls(**values)
+        try:
+            manifest = cls(**values)
+        except TypeError as error:
+            raise IndexDamaged(f"{where} has a manifest with the wrong keys: {error}") from None
         shape = (manifest.tokens, manifest.dim, manifest.rows_per_segment)
         if not all(type(number) is int and number > 0 for number in shape):
             raise IndexDamaged(f"{where} has a manifest with impossible numbers: {shape}")

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..model import MixLM
 from ..types import Document
+from .encoding import Encoder
 from .entries import MAX_KEY_BYTES, key_of
 
-__all__ = ["DOCID_MAP_BYTES", "BuildPlan", "check_room", "checked", "docid_hash", "plan_build"]
+__all__ = ["DOCID_MAP_BYTES", "BuildPlan", "check_room", "checked", "docid_hash", "is_stream", "plan_build"]
 
 SAMPLE = 64
 # LMDB bytes a document, measured with docids of 8 characters in random order: 84 while building, then 46 of the map
@@ -29,23 +29,40 @@ DOCID_MAP_BYTES = 150
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """How many documents, how many bytes on disk, and about how many seconds of encoding."""
+    """How many documents, how many bytes on disk, about how many seconds of encoding, which share will be cut."""
 
     documents: int
     bytes: int
     seconds: float
+    cut: float
 
     def __str__(self) -> str:
+        cut = f"; about {self.cut:.0%} of the documents are too long and lose their end (--passages reads all of them)"
         return (
             f"{self.documents:,} documents, about {self.bytes / 1e6:,.1f} MB on disk "
             f"({self.bytes / self.documents:,.0f} bytes a document), "
-            f"about {_duration(self.seconds)} of encoding"
+            f"about {_duration(self.seconds)} of encoding{cut if self.cut else ''}"
         )
+
+
+def is_stream(documents: Iterable[Document]) -> bool:
+    """Whether they can be iterated once only. Raises InputError for what is no documents at all."""
+    if isinstance(documents, str | Path):
+        raise InputError(
+            f"documents must be a list or another iterable of Document, not {str(documents)!r}: for a corpus file or "
+            f"folder give mixlm_rerank.data.open_corpus({str(documents)!r})"
+        )
+    return iter(documents) is documents
 
 
 def checked(documents: Iterable[Document], *, skip_empty: bool) -> Iterator[Document]:
     """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text."""
+    is_stream(documents)  # refuses a path
     for number, document in enumerate(documents, 1):
+        if not isinstance(document, Document):
+            raise InputError(
+                f"document {number} is a {type(document).__name__}: expected mixlm_rerank.Document(docid, text, title)"
+            )
         size = len(key_of(document.docid))
         if not 0 < size <= MAX_KEY_BYTES:
             raise InputError(f"document {number}: docid of {size} bytes (1 to {MAX_KEY_BYTES} are possible)")
@@ -57,7 +74,7 @@ def checked(documents: Iterable[Document], *, skip_empty: bool) -> Iterator[Docu
             )
 
 
-def plan_build(documents: Iterable[Document], model: MixLM, record_bytes: int, *, skip_empty: bool) -> BuildPlan:
+def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: bool) -> BuildPlan:
     """Read the whole corpus once: count, find duplicate docids (8 bytes of memory a document), time a sample.
 
     Raises InputError for a corpus without documents, a duplicate docid, or what :func:`checked` finds.
@@ -74,8 +91,16 @@ def plan_build(documents: Iterable[Document], model: MixLM, record_bytes: int, *
     if not hashes:
         raise InputError("the corpus holds no documents")
     _refuse_duplicates(documents, np.frombuffer(hashes, dtype=np.uint64))
+    read = list(encoder.reader.readings(sample))
+    encoder.packed(read[:1])  # warm-up
+    start = time.perf_counter()
+    records = encoder.packed(read).records
+    scale = len(hashes) / len(sample)
     return BuildPlan(
-        len(hashes), len(hashes) * (record_bytes + DOCID_MAP_BYTES), len(hashes) * _seconds_a_document(sample, model)
+        len(hashes),
+        int(scale * records.nbytes) + len(hashes) * DOCID_MAP_BYTES,
+        scale * (time.perf_counter() - start),
+        sum(reading.unread > 0 for _, reading in read) / len(sample),
     )
 
 
@@ -104,13 +129,6 @@ def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]
 def docid_hash(docid: str) -> int:
     """64 bits of a docid."""
     return int.from_bytes(hashlib.blake2b(key_of(docid), digest_size=8).digest(), "little")
-
-
-def _seconds_a_document(sample: list[Document], model: MixLM) -> float:
-    model.encode([sample[0].content])  # warm-up
-    start = time.perf_counter()
-    model.encode([document.content for document in sample])
-    return (time.perf_counter() - start) / len(sample)
 
 
 def _duration(seconds: float) -> str:

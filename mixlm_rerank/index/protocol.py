@@ -19,12 +19,18 @@ class Fetched:
     """Embedding tokens of some docids.
 
     Attributes:
-        tokens: float32 [m, k, d], of the documents that were found, in the order asked for.
-        found: bool [n], one for each docid asked for; ``found.sum() == m``.
+        tokens: float32 [m, k, d], of the documents that were found, in the order asked for; those of a document's
+            passages one after the other.
+        counts: int64 [n], how many of the m belong to each docid asked for; 0: it was not found.
     """
 
     tokens: NDArray[np.float32]
-    found: NDArray[np.bool_]
+    counts: NDArray[np.int64]
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """bool [n], one for each docid asked for."""
+        return self.counts > 0
 
 
 class TokenStore(Protocol):

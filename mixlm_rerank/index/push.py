@@ -96,20 +96,22 @@ def _written(
         for name in names:
             pipeline.getrange(name, 0, CONTENT_BYTES - 1)
             pipeline.strlen(name)
-        held = pipeline.execute()
-    size = CONTENT_BYTES + store.quantiser.record_bytes
+        answers = pipeline.execute()
+    held = list(zip(answers[::2], answers[1::2], strict=True))
+    sizes = (CONTENT_BYTES + store.counts(entries) * store.quantiser.record_bytes).tolist()
     contents = [content.tobytes() for content in entries["content"]]
-    places = [place for place, content in enumerate(contents) if held[2 * place : 2 * place + 2] != [content, size]]
+    places = [place for place, known in enumerate(zip(contents, sizes, strict=True)) if held[place] != known]
+    documents = store.packed([docids[place] for place in places], entries[places])
     with redis.pipeline(transaction=False) as pipeline:
-        for place, record in zip(places, store.records(entries["row"][places]), strict=True):
-            pipeline.set(names[place], contents[place] + record.tobytes())
+        for place, records in zip(places, documents.of_each(), strict=True):
+            pipeline.set(names[place], contents[place] + records.tobytes())
         for name in names:
             if deadline is None:
                 pipeline.persist(name)
             else:
                 pipeline.expireat(name, deadline)
         pipeline.execute()
-    lacking = sum(not held[2 * place] for place in places)
+    lacking = sum(not held[place][0] for place in places)
     return lacking, len(places) - lacking
 
 
@@ -129,7 +131,7 @@ def _deleted(redis: Redis, store: LocalStore, keys: RedisKeys) -> Iterator[int]:
 def _check_memory(redis: Redis, store: LocalStore, url: str) -> None:
     """Raises InputError if Redis has a limit that is too small."""
     info = redis.info("memory")
-    needed = len(store) * (store.quantiser.record_bytes + CONTENT_BYTES + OVERHEAD_BYTES)
+    needed = len(store) * (CONTENT_BYTES + OVERHEAD_BYTES) + store.rows * store.quantiser.record_bytes
     free = int(info["maxmemory"]) - int(info["used_memory"])
     if info["maxmemory"] and free < needed:
         raise InputError(

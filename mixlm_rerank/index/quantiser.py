@@ -7,6 +7,7 @@ component within half a step of ``max|component| / 127`` of its vector, a quarte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class Quantiser:
         Raises InputError for a budget that the records do not hold.
         """
         n, k = len(records), self.tokens if tokens is None else tokens
-        if not 1 <= k <= self.tokens:
+        if not isinstance(k, Integral) or not 1 <= k <= self.tokens:
             raise InputError(f"a budget of {k} tokens is not possible: the index holds {self.tokens} a document")
         skip = self.tokens - k
         if self.precision != "int8":

@@ -24,15 +24,16 @@ from ..model import MixLM
 from ..progress import progress_bar
 from ..types import Document
 from .builder import new_manifest, plan_ahead
+from .encoding import Encoder
 from .entries import content_hash, key_of
 from .exchange import import_begun, import_index
+from .manifest import Manifest
 from .plan import checked, docid_hash
-from .quantiser import Quantiser
 from .shards import Shards
 
 __all__ = ["build_on_ray"]
 
-SHARD_DOCUMENTS = 4096
+SHARD_DOCUMENTS = 1024  # what an interruption may cost each worker
 OWN = re.compile(r"part-\d{6}-[0-9a-f]{16}\.parquet(\.documents)?(\.\w+\.part)?|index\.json(\.\w+\.part)?")
 
 
@@ -44,22 +45,22 @@ def build_on_ray(
     precision: str,
     corpus: str,
     skip_empty: bool,
+    passages: bool,
     progress: bool,
     shards_url: str | None,
     workers: int | None,
 ) -> None:
     """See :meth:`TokenIndex.build`."""
     ray = _ray()
-    quantiser = Quantiser(precision, model.config.tokens, model.item_encoder.hidden_size)
-    manifest = new_manifest(model, quantiser, corpus)
+    manifest = new_manifest(model, precision, corpus, passages=passages)
     import_begun(folder, manifest, 0)  # refuse before the long work
-    plan_ahead(documents, model, folder, quantiser, skip_empty=skip_empty, progress=progress)
+    plan_ahead(documents, Encoder(model, manifest), folder, skip_empty=skip_empty, progress=progress)
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
     shards.prepare(OWN)
-    counts, waiting = _staged(documents, shards, f"{model.fingerprint} {precision}".encode(), skip_empty)
+    counts, waiting = _staged(documents, shards, f"{model.fingerprint} {manifest.build_options}".encode(), skip_empty)
     with progress_bar(sum(counts.values()), "encode", "documents", enabled=progress) as bar:
         bar.update(sum(count for name, count in counts.items() if name not in waiting))
-        for name in _encoded(ray, model, shards, waiting, quantiser, workers):
+        for name in _encoded(ray, model, shards, waiting, manifest, workers):
             bar.update(counts[name])
     shards.clear(OWN, kept=counts)  # of builds that were killed, or of what was another corpus then
     shards.finish(replace(manifest, complete=True), list(counts), sum(counts.values()))
@@ -95,7 +96,7 @@ def _staged(
 
 
 def _encoded(
-    ray: Any, model: MixLM, shards: Shards, names: list[str], quantiser: Quantiser, workers: int | None
+    ray: Any, model: MixLM, shards: Shards, names: list[str], manifest: Manifest, workers: int | None
 ) -> Iterator[str]:
     """Names of shards as they are done. Raises InputError if a worker could not do its work."""
     if not names:
@@ -109,7 +110,7 @@ def _encoded(
         ray.data.DataContext.get_current().enable_progress_bars = False
         encoded = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names)).map_batches(
             _Encoder,
-            fn_constructor_args=(ray.put(model), shards.url, quantiser),
+            fn_constructor_args=(ray.put(model), shards.url, manifest),
             compute=ray.data.ActorPoolStrategy(size=min(len(names), workers or gpus or int(resources["CPU"]))),
             batch_size=1,
             num_gpus=1 if gpus else None,
@@ -128,15 +129,12 @@ def _encoded(
 class _Encoder:
     """One worker: documents of a shard -> tokens of a shard."""
 
-    def __init__(self, model: Any, url: str, quantiser: Quantiser) -> None:
+    def __init__(self, model: Any, url: str, manifest: Manifest) -> None:
         import ray
         import torch
 
-        self.model = ray.get(model)
-        if torch.cuda.is_available():
-            self.model = self.model.to("cuda")
+        self.encoder = Encoder(ray.get(model).to("cuda" if torch.cuda.is_available() else "cpu"), manifest)
         self.shards = Shards(url)
-        self.quantiser = quantiser
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {**batch, "error": np.array([self._encode(name) for name in batch["name"].tolist()])}
@@ -147,10 +145,8 @@ class _Encoder:
             return ""  # a second try: only the answer was lost
         try:
             documents = self.shards.read_documents(f"{name}.documents")
-            tokens = self.model.encode([document.content for document in documents])
-            keys = [key_of(document.docid) for document in documents]
-            contents = [content_hash(document) for document in documents]
-            self.shards.write(name, keys, contents, self.quantiser.pack(tokens))
+            read = list(self.encoder.reader.readings(documents))
+            self.shards.write(name, self.encoder.packed(read), self.encoder.manifest)
         except (MixLMError, OSError) as error:
             return str(error)
         return ""

@@ -4,7 +4,7 @@ Keys of an index called NAME:
 
 - ``mixlm:NAME:manifest`` holds the manifest (JSON);
 - ``mixlm:NAME:FINGERPRINT-PRECISION:DOCID`` holds a document: 16 bytes hash of its text, then its record (as
-  :class:`Quantiser` says);
+  :class:`Quantiser` says); in an index of passages it is ``FINGERPRINT-PRECISION-passages``, and a record for each;
 - ``mixlm:NAME:lock`` belongs to a push that is under way.
 """
 
@@ -19,17 +19,18 @@ from urllib.parse import urldefrag
 
 import numpy as np
 
+from ..arguments import check_strings
 from ..errors import IndexDamaged, IndexMismatch, InputError, MissingDependency, StoreUnavailable, masked
 from .entries import key_of
 from .manifest import Manifest
 from .protocol import Fetched
-from .quantiser import Quantiser
 
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["CONTENT_BYTES", "RedisKeys", "RedisTokenStore", "connect"]
+__all__ = ["CONTENT_BYTES", "REDIS_SCHEMES", "RedisKeys", "RedisTokenStore", "connect"]
 
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CONTENT_BYTES = 16
 MGET_KEYS = 256  # a command; several go out in one round trip
 
@@ -67,7 +68,7 @@ class RedisTokenStore:
         if not self.manifest.complete:
             raise IndexDamaged(f"{self} is half pushed: finish it (mixlm-rerank index push)")
         self._keys = RedisKeys(name, self.manifest)
-        self._quantiser = Quantiser(self.manifest.precision, self.manifest.tokens, self.manifest.dim)
+        self._quantiser = self.manifest.quantiser
 
     def __str__(self) -> str:
         return self.url
@@ -80,6 +81,7 @@ class RedisTokenStore:
 
         Raises StoreUnavailable under that policy, IndexMismatch if another encoder's index has been pushed since.
         """
+        check_strings("docids", docids)
         try:
             with reaching(self.url):
                 values = self._values(docids)
@@ -88,13 +90,17 @@ class RedisTokenStore:
                 raise
             _log.warning("%s; its %d candidates count as missing", error, len(docids))
             values = [None] * len(docids)
-        found = np.array([value is not None for value in values], dtype=bool)
-        held = b"".join(value for value in values if value is not None)
-        size = CONTENT_BYTES + self._quantiser.record_bytes
-        if len(held) != size * int(found.sum()):
-            raise IndexDamaged(f"{self.url} holds a document of another size than {size} bytes: push the index anew")
-        records = np.frombuffer(held, dtype=np.uint8).reshape(-1, size)[:, CONTENT_BYTES:]
-        return Fetched(self._quantiser.unpack(records, tokens), found)
+        held = [value[CONTENT_BYTES:] for value in values if value is not None]
+        size = self._quantiser.record_bytes
+        sizes = np.array([len(records) for records in held], dtype=np.int64)
+        if ((sizes % size if self.manifest.passages else sizes - size).any()) or not sizes.all():
+            raise IndexDamaged(
+                f"{self.url} holds a document of another size than {CONTENT_BYTES + size} bytes: push the index anew"
+            )
+        counts = np.zeros(len(values), dtype=np.int64)
+        counts[[value is not None for value in values]] = sizes // size
+        records = np.frombuffer(b"".join(held), dtype=np.uint8).reshape(-1, size)
+        return Fetched(self._quantiser.unpack(records, tokens), counts)
 
     def _values(self, docids: Sequence[str]) -> list[bytes | None]:
         keys = [self._keys.document(key_of(docid)) for docid in docids]
@@ -123,7 +129,8 @@ class RedisKeys:
         self.manifest = self.manifest_of(name)
         self.lock = f"mixlm:{name}:lock"
         self.name_prefix = f"mixlm:{name}:".encode()
-        self.prefix = self.name_prefix + f"{manifest.fingerprint}-{manifest.precision}:".encode()
+        kind = "-passages" * manifest.passages
+        self.prefix = self.name_prefix + f"{manifest.fingerprint}-{manifest.precision}{kind}:".encode()
 
     @staticmethod
     def manifest_of(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexDamaged
+from ..errors import IndexDamaged, InputError
 
 __all__ = ["FILE", "Segments"]
 
@@ -111,6 +111,11 @@ class Segments:
                     f"{self._path(segment)} holds {held} documents, {rows} were committed: restore it, or forget those "
                     f"that are lost (mixlm-rerank index verify {self.folder} --drop) and encode them anew "
                     f"(mixlm-rerank index sync {self.folder} CORPUS)"
+                ) from None
+            except OSError as error:
+                raise InputError(
+                    f"cannot read {self._path(segment)} ({error.strerror}): may this user read it? Is address space "
+                    "limited (ulimit -v)?"
                 ) from None
             if self._moved():
                 raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")

@@ -1,8 +1,10 @@
 """Parquet shards of an index, at any place that fsspec can write to.
 
 A shard has the columns ``docid`` (string), ``content`` (16 bytes: hash of the text), ``crc`` (uint32: over docid,
-content and record) and ``record`` (the document's tokens, packed as :class:`Quantiser` says). ``index.json`` beside the
-shards holds the manifest and their names, in order; it is written last, so what it names is whole.
+content and record), ``record`` (the document's tokens, packed as :class:`Quantiser` says; in an index of passages one
+record after the other) and, since format 3 and without passages, ``unread`` (int32: how many tokens of the text were
+not read). ``index.json`` beside the shards holds the manifest and their names, in order; it is written last, so what it
+names is whole.
 """
 
 from __future__ import annotations
@@ -16,17 +18,15 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import IndexDamaged, InputError, MissingDependency
 from ..types import Document
-from .entries import checksums, docid_of, key_of
+from .entries import ENTRY, Packed, docid_of, key_of
 from .manifest import Manifest
 
 __all__ = ["CATALOGUE", "Shards"]
 
 CATALOGUE = "index.json"
-COLUMNS = ("docid", "content", "crc", "record")
 
 
 class Shards:
@@ -56,39 +56,34 @@ class Shards:
         except OSError as error:
             raise InputError(f"cannot write to {self.url}: {error}") from None
 
-    def write(
-        self, name: str, keys: Sequence[bytes], contents: Sequence[bytes], records: NDArray[np.uint8], crcs: Any = None
-    ) -> None:
+    def write(self, name: str, documents: Packed, manifest: Manifest) -> None:
         """One shard; written twice, it is the same."""
-        arrow, size = self._arrow, records.shape[1]
-        packed = [None, arrow.py_buffer(np.ascontiguousarray(records))]
-        columns = [
-            arrow.array([_text(key) for key in keys], arrow.string()),
-            arrow.array(list(contents), arrow.binary(16)),
-            arrow.array(checksums(keys, contents, records) if crcs is None else crcs, arrow.uint32()),
-            arrow.FixedSizeBinaryArray.from_buffers(arrow.binary(size), len(records), packed),
-        ]
-        table = arrow.table(columns, schema=self._schema(size))
+        arrow, schema = self._arrow, self._schema(manifest)
+        buffers = [None, arrow.py_buffer(np.ascontiguousarray(documents.records))]
+        if manifest.passages:
+            starts = np.append(documents.entries["row"], len(documents.records)).astype(np.int64)
+            buffers.insert(1, arrow.py_buffer(starts * documents.records.shape[1]))
+        values = {
+            "docid": [_text(key) for key in documents.keys],
+            "content": documents.contents(),
+            "crc": documents.entries["crc"],
+            "record": arrow.Array.from_buffers(schema.field("record").type, len(documents), buffers),
+            "unread": documents.entries["more"],
+        }
+        table = arrow.table({column: values[column] for column in schema.names}, schema=schema)
         # Codes and hashes do not compress: what little there is to gain would cost the speed of the disk.
         self._put(name, table, compression="none", use_dictionary=False)
 
     def write_documents(self, name: str, documents: Sequence[Document]) -> None:
         """Documents that are to be encoded elsewhere."""
-        keys = [key_of(document.docid) for document in documents]
-        texts = [document.content.encode("utf-8", "surrogatepass") for document in documents]
-        binary = self._arrow.binary()
-        self._put(
-            name, self._arrow.table({"key": self._arrow.array(keys, binary), "text": self._arrow.array(texts, binary)})
-        )
+        columns = zip(*((key_of(document.docid), key_of(document.content)) for document in documents), strict=True)
+        self._put(name, self._arrow.table(dict(zip(("docid", "text"), columns, strict=True))))  # lone surrogates, too
 
     def read_documents(self, name: str) -> list[Document]:
         """What :meth:`write_documents` wrote; titles are part of the texts."""
         with self._files.open(self._path(name), "rb") as file:
             columns = self._parquet.read_table(file).to_pydict()
-        return [
-            Document(docid_of(key), text.decode("utf-8", "surrogatepass"))
-            for key, text in zip(columns["key"], columns["text"], strict=True)
-        ]
+        return [Document(*map(docid_of, row)) for row in zip(columns["docid"], columns["text"], strict=True)]
 
     def holds(self, name: str) -> bool:
         return bool(self._files.exists(self._path(name)))
@@ -126,37 +121,34 @@ class Shards:
                 f"{self.url} holds no exported index ({CATALOGUE}: {error}): is the export finished?"
             ) from None
 
-    def read(
-        self, name: str, record_bytes: int, window: int
-    ) -> Iterator[tuple[list[bytes], list[bytes], NDArray[np.uint8]]]:
-        """Keys, content hashes and records of a shard. Raises IndexDamaged if it is not what was written."""
+    def read(self, name: str, manifest: Manifest, window: int) -> Iterator[Packed]:
+        """The documents of a shard. Raises IndexDamaged if it is not what was written."""
         try:
             with self._files.open(self._path(name), "rb") as file:
                 whole = self._parquet.ParquetFile(file)
-                if whole.schema_arrow.remove_metadata() != self._schema(record_bytes):
+                if whole.schema_arrow.remove_metadata() != self._schema(manifest):
                     raise IndexDamaged(f"{self.url}/{name} has other columns than a shard of this index")
                 for batch in whole.iter_batches(window):
                     if any(batch.column(place).null_count for place in range(batch.num_columns)):
                         raise IndexDamaged(f"{self.url}/{name} lacks values: export it again")
-                    keys = [key_of(docid) for docid in batch.column("docid").to_pylist()]
-                    contents = batch.column("content").to_pylist()
-                    column = batch.column("record")
-                    count, offset = len(column) * record_bytes, column.offset * record_bytes
-                    records = np.frombuffer(column.buffers()[1], np.uint8, count, offset).reshape(-1, record_bytes)
-                    wrong = np.flatnonzero(checksums(keys, contents, records) != batch.column("crc").to_numpy())
+                    documents = _packed(batch, manifest)
+                    wrong = np.flatnonzero(documents.checksums() != documents.entries["crc"])
                     if len(wrong):
                         raise IndexDamaged(
-                            f"{self.url}/{name}: document {docid_of(keys[wrong[0]])!r} is not what was written; "
-                            "export it again"
+                            f"{self.url}/{name}: document {docid_of(documents.keys[wrong[0]])!r} is not what was "
+                            "written; export it again"
                         )
-                    yield keys, contents, records
+                    yield documents
         except (OSError, KeyError, self._arrow.ArrowException) as error:
             raise IndexDamaged(f"{self.url}/{name} cannot be read ({error}): export it again") from None
 
-    def _schema(self, record_bytes: int) -> Any:
+    def _schema(self, manifest: Manifest) -> Any:
         arrow = self._arrow
-        types = [arrow.string(), arrow.binary(16), arrow.uint32(), arrow.binary(record_bytes)]
-        return arrow.schema(list(zip(COLUMNS, types, strict=True)))
+        record = arrow.large_binary() if manifest.passages else arrow.binary(manifest.quantiser.record_bytes)
+        columns = {"docid": arrow.string(), "content": arrow.binary(16), "crc": arrow.uint32(), "record": record}
+        if manifest.text_tokens and not manifest.passages:
+            columns["unread"] = arrow.int32()
+        return arrow.schema(list(columns.items()))
 
     def _names(self) -> list[str]:
         """Names of all files there."""
@@ -171,6 +163,21 @@ class Shards:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+def _packed(batch: Any, manifest: Manifest) -> Packed:
+    """Raises IndexDamaged for a part of a record."""
+    size, values = manifest.quantiser.record_bytes, batch.column("record").to_pylist()
+    counts, rest = np.divmod(np.array([len(value) for value in values], dtype=np.int64), size)
+    if rest.any() or not counts.all():
+        raise IndexDamaged(f"a shard holds a record of another size than {size} bytes: export it again")
+    entries = np.zeros(len(values), dtype=ENTRY)
+    entries["row"] = counts.cumsum() - counts
+    entries["more"] = batch.column("unread") if "unread" in batch.schema.names else counts - 1
+    entries["crc"] = batch.column("crc")
+    entries["content"] = batch.column("content").to_pylist()
+    records = np.frombuffer(b"".join(values), np.uint8).reshape(-1, size)
+    return Packed([key_of(docid) for docid in batch.column("docid").to_pylist()], entries, records)
 
 
 def _text(key: bytes) -> str:

@@ -16,32 +16,47 @@ from .compaction import compact, copy
 from .exchange import export_index, import_index
 from .local import LocalStore
 from .manifest import Manifest
-from .protocol import Fetched
+from .protocol import Fetched, TokenStore
 from .push import push
 from .ray_build import build_on_ray
+from .redis_store import REDIS_SCHEMES, RedisTokenStore
 from .updates import Changes
 from .verification import Verification, verify
 
-__all__ = ["IndexInfo", "TokenIndex"]
+__all__ = ["IndexInfo", "TokenIndex", "open_store"]
 
 
 @dataclass(frozen=True)
 class IndexInfo:
     """Size and identity of an index.
 
-    ``dead`` records are of documents that were deleted or replaced since the last compaction; ``bytes`` is disk space,
-    all files together.
+    Attributes:
+        records: of the documents; more of them than documents in an index of passages.
+        dead: records of documents that were deleted or replaced since the last compaction.
+        bytes: disk space, all files together.
+        cut: documents that are longer than the item encoder reads, and lost their end. ``None``: unknown, in an index
+            that an earlier version built.
+        unread: tokens of theirs that were not read.
     """
 
     path: str
     documents: int
+    records: int
     dead: int
     bytes: int
+    cut: int | None
+    unread: int
     manifest: Manifest
 
     @property
     def bytes_per_document(self) -> float:
         return self.bytes / max(self.documents, 1)
+
+    @property
+    def share_read(self) -> float:
+        """Of the tokens of the documents that were cut."""
+        read = (self.cut or 0) * self.manifest.text_tokens
+        return read / (read + self.unread) if self.unread else 1.0
 
 
 class TokenIndex:
@@ -56,13 +71,13 @@ class TokenIndex:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._store = LocalStore(self.path)
+        self._store = LocalStore(Path(path))
+        self.path = self._store.folder
         if not self._store.manifest.complete:
             raise IndexDamaged(
-                f"{self.path} is half built ({self._store.rows} documents). Finish it with the command that began it: "
+                f"{self.path} is half built ({len(self._store)} documents). Finish it with the command that began it: "
                 f"mixlm-rerank index import, or index build {self.manifest.corpus} {self.path} --model "
-                f"{self.manifest.model} --precision {self.manifest.precision}"
+                f"{self.manifest.model} {self.manifest.build_options}"
             )
 
     @classmethod
@@ -75,6 +90,7 @@ class TokenIndex:
         precision: str = "int8",
         corpus: str = "CORPUS",
         skip_empty: bool = False,
+        passages: bool = False,
         progress: bool = True,
         engine: Literal["local", "ray"] = "local",
         shards: str | None = None,
@@ -93,6 +109,8 @@ class TokenIndex:
             precision: of the stored tokens: ``"int8"`` (with a scale for each vector), ``"float16"`` or ``"float32"``.
             corpus: where the documents come from, for later messages.
             skip_empty: leave out documents without text instead of refusing them.
+            passages: split documents that are longer than the item encoder reads, and keep embedding tokens of each
+                passage: a reranker scores a document by its best one (MaxP). By default they lose their end.
             progress: estimate and progress bar on stderr.
             engine: ``"local"``: in this process. ``"ray"``: on the workers of a Ray cluster (``RAY_ADDRESS``), or of
                 one started here; the same bytes.
@@ -108,6 +126,7 @@ class TokenIndex:
             "precision": precision,
             "corpus": corpus,
             "skip_empty": skip_empty,
+            "passages": passages,
             "progress": progress,
         }
         if engine == "ray":
@@ -129,7 +148,7 @@ class TokenIndex:
 
     def __reduce__(self) -> tuple[type[TokenIndex], tuple[Path]]:
         """Pickled as its path: another process opens it anew."""
-        return TokenIndex, (self.path.absolute(),)
+        return TokenIndex, (self.path,)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -234,4 +253,19 @@ class TokenIndex:
         return push(self.path, url, ttl=ttl, progress=progress)
 
     def info(self) -> IndexInfo:
-        return IndexInfo(str(self.path), len(self), self._store.rows - len(self), self._store.disk, self.manifest)
+        """Reads the whole docid map."""
+        store = self._store
+        documents = records = cut = unread = 0
+        for _, entries in store.scan(1 << 16):
+            lost = entries["more"] * (not self.manifest.passages)
+            documents, records = documents + len(entries), records + int(store.counts(entries).sum())
+            cut, unread = cut + int((lost > 0).sum()), unread + int(lost.sum())
+        known, dead = cut if self.manifest.text_tokens else None, store.rows - records
+        return IndexInfo(str(self.path), documents, records, dead, store.disk, known, unread, self.manifest)
+
+
+def open_store(where: TokenStore | str | Path) -> TokenStore:
+    """A token index by its folder or its URL in Redis; a store that is open already is returned as it is."""
+    if isinstance(where, str | Path):
+        return RedisTokenStore(str(where)) if str(where).startswith(REDIS_SCHEMES) else TokenIndex(where)
+    return where

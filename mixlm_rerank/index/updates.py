@@ -1,4 +1,4 @@
-"""Changing an index in place: add, replace, delete, sync. Committed in windows; run again, each goes on.
+"""Changing an index in place: add, replace, delete, sync. Committed in parts; run again, each goes on.
 
 After any of these the tokens of every document are those of a fresh build, bit for bit.
 """
@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arguments import check_strings
 from ..errors import InputError
 from ..model import MixLM
 from ..progress import progress_bar
 from ..types import Document
+from .encoding import Encoder
 from .entries import content_hash, docid_of, key_of
 from .local import LocalStore
 from .lock import held_still
-from .plan import DOCID_MAP_BYTES, check_room, checked
+from .plan import DOCID_MAP_BYTES, check_room, checked, is_stream
 from .writer import open_complete, open_to_write
 
 __all__ = ["Changes", "add", "compare", "delete", "replace", "sync"]
@@ -56,6 +58,7 @@ def replace(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_e
 def delete(folder: Path, docids: Sequence[str]) -> Changes:
     """See :meth:`TokenIndex.delete`."""
     with open_to_write(folder) as store:
+        check_strings("docids", docids)
         wanted = list(dict.fromkeys(docids))
         absent = [docid for docid, row in zip(wanted, store.entries(wanted)["row"], strict=True) if row < 0]
         if absent:
@@ -107,20 +110,21 @@ class _Update:
     def run(self, model: MixLM, task: str, progress: bool) -> Changes:
         """Encode and write what is new or changed."""
         total = None
-        if iter(self.documents) is not self.documents:  # not a one-way stream: refuse before the long work
+        if not is_stream(self.documents):  # refuse before the long work
             found = self.survey()
             room = (found.new + found.changed) * (self.store.quantiser.record_bytes + DOCID_MAP_BYTES)
             check_room(room, self.store.folder)
             total = found.new + found.changed
             self._begin()
+        encoder = Encoder(model, self.store.manifest)
         new = changed = unchanged = 0
         with progress_bar(total, task, "documents", enabled=progress) as bar:
             for window in self._windows():
                 lacking, outdated = self._sorted_out(window)
-                if writes := [*lacking, *outdated]:
-                    self.store.append(writes, model.encode([document.content for document in writes], bar=bar))
+                for part in encoder.parts([*lacking, *outdated], bar):
+                    self.store.append(part)
                 new, changed = new + len(lacking), changed + len(outdated)
-                unchanged += len(window) - len(writes)
+                unchanged += len(window) - len(lacking) - len(outdated)
         return Changes(new, changed, unchanged)
 
     def survey(self) -> Changes:

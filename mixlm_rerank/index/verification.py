@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..progress import progress_bar
-from .entries import checksums, docid_of
+from .entries import docid_of, rows_of
 from .local import LocalStore, check_there
 from .lock import held_still, writer_lock
 
@@ -36,7 +36,7 @@ def verify(folder: Path, *, drop: bool, progress: bool) -> Verification:
         store = LocalStore(folder, whole=False)
         bad: dict[bytes, str] = {}
         with progress_bar(len(store), "verify", "documents", enabled=progress) as bar:
-            for keys, entries in store.scan(WINDOW):
+            for keys, entries in store.scan(store.window(WINDOW)):
                 bad.update(_damaged(store, keys, entries))
                 bar.update(len(keys))
         found = Verification(len(store), {docid_of(key): why for key, why in bad.items()})
@@ -46,10 +46,12 @@ def verify(folder: Path, *, drop: bool, progress: bool) -> Verification:
 
 
 def _damaged(store: LocalStore, keys: list[bytes], entries: NDArray[np.void]) -> dict[bytes, str]:
-    here = store.readable(entries["row"]) & (entries["row"] < store.rows)
+    counts = store.counts(entries)
+    here = (counts > 0) & (entries["row"] + counts <= store.rows)
+    readable = store.readable(rows_of(entries["row"][here], counts[here]))
+    here[np.repeat(np.flatnonzero(here), counts[here])[~readable]] = False
     found = {keys[place]: "its record is gone" for place in np.flatnonzero(~here)}
     places = np.flatnonzero(here)
-    contents = [content.tobytes() for content in entries["content"][places]]
-    sums = checksums([keys[place] for place in places], contents, store.records(entries["row"][places]))
-    wrong = places[sums != entries["crc"][places]]
+    documents = store.packed([keys[place] for place in places], entries[places])
+    wrong = places[documents.checksums() != entries["crc"][places]]
     return found | {keys[place]: "its checksum is another" for place in wrong}

@@ -11,7 +11,6 @@ from ..model import MixLM
 from .environment import DRAFT
 from .local import LocalStore, check_there
 from .lock import writer_lock
-from .segments import FILE
 
 __all__ = ["open_complete", "open_to_write", "refuse_strangers"]
 
@@ -35,15 +34,12 @@ def open_complete(folder: Path) -> LocalStore:
     """Raises InputError if it is half built."""
     store = LocalStore(folder)
     if not store.manifest.complete:
-        raise InputError(f"{folder} is half built ({store.rows} documents): finish it with the command that began it")
+        raise InputError(f"{folder} is half built ({len(store)} documents): finish it with the command that began it")
     return store
 
 
-def refuse_strangers(folder: Path, *, index: bool = False) -> None:
-    """Raises InputError if a new index is to be made where other files lie than (with ``index``) those of one."""
-    own = {"writer.lock", DRAFT, *(("data.mdb", "lock.mdb") if index else ())}
-    strangers = [
-        path.name for path in folder.glob("*") if path.name not in own and not (index and FILE.fullmatch(path.name))
-    ]
+def refuse_strangers(folder: Path) -> None:
+    """Raises InputError if a new index is to be made where other files lie."""
+    strangers = [path.name for path in folder.glob("*") if path.name not in ("writer.lock", DRAFT)]
     if strangers:
         raise InputError(f"{folder} is not empty and not a token index (it holds {strangers[0]!r}): choose another")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
+from ..folders import replacing, settle
 from .assembly import assemble, load_tokenizer, quiet
 from .card import model_card
 from .config import MixLMConfig
@@ -30,27 +30,20 @@ DEFAULT = Path(__file__).with_name("default")  # comes with the package; its car
 
 
 def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
-    """See :meth:`MixLM.save_pretrained`. All is written beside its place and read back: a full disk harms nothing."""
+    """See :meth:`MixLM.save_pretrained`. All is written to a draft and read back before it replaces anything."""
     if is_int8(model):
         raise InputError("a model in int8 cannot be written: load it in float32")
-    draft = folder / ".saving"
     try:
-        draft.mkdir(parents=True, exist_ok=True)
-        with quiet():
-            _save_backbones(model, draft, torch.float16 if half else torch.float32)
-        save_file(_head_state(model), draft / HEAD)
-        model.config.save(draft / CONFIG)
-        written = _read(draft)
-        write_known_answer(written, draft / KNOWN_ANSWER)
-        (draft / CARD).write_text(model_card(written), encoding="utf-8")
-        for name in (ITEM_ENCODER, RANKER, HEAD, KNOWN_ANSWER, CARD, CONFIG):
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-            (draft / name).replace(folder / name)
+        with replacing(folder) as draft:
+            with quiet():
+                _save_backbones(model, draft, torch.float16 if half else torch.float32)
+            save_file(_head_state(model), draft / HEAD)
+            model.config.save(draft / CONFIG)
+            written = _read(draft)
+            write_known_answer(written, draft / KNOWN_ANSWER)
+            (draft / CARD).write_text(model_card(written), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write the model to {folder}: {error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     model.name = str(folder)
 
 
@@ -66,6 +59,7 @@ def load(
         else parameter_dtype(dtype) or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     )
     folder = DEFAULT if str(name) == "default" else _folder(str(name), local_files_only)
+    settle(folder)
     model = _read(folder)
     check_known_answer(model, folder / KNOWN_ANSWER)
     model.name = str(name)

@@ -20,7 +20,7 @@ from .packed import plain_pass
 from .positions import positions_per_forward
 from .sampling import cluster_means, last_states, rarity
 from .span import without_final_norm
-from .template import Template
+from .template import Template, text_ids
 from .transfer import moved
 
 __all__ = ["ItemEncoder", "Progress"]
@@ -69,6 +69,11 @@ class ItemEncoder(nn.Module):
             )
         self._document = Template(tokenizer, config.template, config.max_document_tokens)
         self._query = Template(tokenizer, config.template, min(config.max_query_tokens, positions))
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of a document are read, besides template and prompt."""
+        return self._document.room - len(text_ids(self.tokenizer, [self.config.document_prompt])[0])
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""

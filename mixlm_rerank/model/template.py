@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Lock
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..arguments import check_strings
 from ..errors import InputError
 
-__all__ = ["Template", "around_texts", "special_ids", "text_ids", "without_lone_surrogates"]
+__all__ = ["Template", "around_texts", "special_ids", "text_ids", "text_spans", "without_lone_surrogates"]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
 
@@ -26,18 +27,18 @@ class Template:
         self._tokenizer = tokenizer
         before, after = template.split("{text}")
         self._before, self._after = special_ids(tokenizer, before), special_ids(tokenizer, after)
-        self._room = max_tokens - len(self._before) - len(self._after)
-        if self._room < 1:
+        self.room = max_tokens - len(self._before) - len(self._after)  # tokens of a text that are read
+        if self.room < 1:
             raise InputError(f"max_tokens={max_tokens} leaves no room for text in the template {template!r}")
 
     @property
     def max_tokens(self) -> int:
         """Longest sequence that :meth:`ids` returns."""
-        return len(self._before) + self._room + len(self._after)
+        return len(self._before) + self.room + len(self._after)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text in its template; a text that is too long loses its end."""
-        return [self._before + ids[: self._room] + self._after for ids in text_ids(self._tokenizer, texts)]
+        return [self._before + ids[: self.room] + self._after for ids in text_ids(self._tokenizer, texts)]
 
 
 def around_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:
@@ -60,19 +61,27 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of plain texts, without template; special tokens in them count as plain characters."""
     check_strings("texts", texts)
-    if not texts:
-        return []
+    ids: list[list[int]] = _tokenised(tokenizer, texts)["input_ids"] if texts else []
+    return ids
+
+
+def text_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, int]]:
+    """Where the tokens of :func:`text_ids` lie: the first character of each, and the one after its last."""
+    spans: list[tuple[int, int]] = _tokenised(tokenizer, [text], return_offsets_mapping=True)["offset_mapping"][0]
+    return spans
+
+
+def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: bool) -> Any:
     with _TOKENISING:
-        encoded = tokenizer(
+        return tokenizer(
             [without_lone_surrogates(text) for text in texts],
             add_special_tokens=False,
             split_special_tokens=True,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
+            **options,
         )
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
 
 
 def without_lone_surrogates(text: str) -> str:

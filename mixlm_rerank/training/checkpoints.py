@@ -15,6 +15,7 @@ import torch
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.folders import replacing
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.processes import once, processes
 
@@ -62,10 +63,8 @@ def keep_model(folder: Path, write: Callable[[Path], object], parts: Sequence[st
     """
 
     def keep() -> None:
-        draft = folder / f"{MODEL}.new"
-        shutil.rmtree(draft, ignore_errors=True)
-        write(draft)
-        draft.replace(folder / MODEL)
+        with replacing(folder / MODEL) as draft:
+            write(draft)
         for spent in [folder / part / MODEL for part in parts] or [*folder.glob("checkpoint-*"), folder / BEST]:
             shutil.rmtree(spent, ignore_errors=True)
 

@@ -171,7 +171,7 @@ def train_joint(
     trainer.accelerator.wait_for_everyone()  # for the best model, which the first process writes
     model.eval()
     best = folder / BEST
-    keep_model(folder, partial(shutil.copytree, best) if best.is_dir() else model.save_pretrained)
+    keep_model(folder, partial(shutil.copytree, best, dirs_exist_ok=True) if best.is_dir() else model.save_pretrained)
     return finished()
 
 
@@ -198,9 +198,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Measure the start. After a kill: forget what came after the checkpoint, and measure that if it was not."""
-        path, draft, best = self._folder / DEVELOPMENT, self._folder / f"{BEST}.new", self._folder / BEST
-        if state.is_world_process_zero and draft.is_dir() and not best.is_dir():  # killed while replacing it
-            draft.rename(best)
+        path = self._folder / DEVELOPMENT
         if state.global_step and path.is_file():
             rows = json.loads(path.read_text(encoding="utf-8"))
             self._measured = {int(step): row for step, row in rows.items() if int(step) <= state.global_step}
@@ -235,12 +233,9 @@ class _Watch(TrainerCallback):
         values = {at: row[self._choose_by] for at, row in self._measured.items()}
         if values[step] < max(values.values()):
             return
-        draft, best = self._folder / f"{BEST}.new", self._folder / BEST
         name = self._model.name
-        self._model.save_pretrained(draft)
+        self._model.save_pretrained(self._folder / BEST)
         self._model.name = name
-        shutil.rmtree(best, ignore_errors=True)
-        draft.rename(best)
 
 
 def _prepare(model: MixLM, options: JointOptions) -> None:

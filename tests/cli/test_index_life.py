@@ -78,6 +78,27 @@ def test_docids_out_of_a_file(folder: Path, mixlm: Any) -> None:
     assert json.loads(mixlm("index info tokens --json").out)["dead"] == 3
 
 
+def test_how_much_was_read_is_said(folder: Path, mixlm: Any) -> None:
+    """Bytes are the tokens of this model; 38 of a text are read."""
+    write("long.jsonl", {"short": "#" * 38, "long": "#" * 76, "longer": "#" * 114})
+    done = mixlm("index build long.jsonl cut --model model")
+    said = "2 of 3 documents were cut to 38 tokens: 40% of their tokens were read"
+    assert done.code == 0
+    assert "about 67% of the documents are too long and lose their end (--passages reads all of them)" in done.err
+    assert done.err.endswith(f"{said}. To read all of them: index build --passages\n")
+    assert f"read          {said}\n" in mixlm("index info cut").out
+    assert json.loads(mixlm("index info cut --json").out)["unread"] == 38 + 76
+    assert mixlm("index delete cut long").code == 0
+    assert "1 of 2 documents were cut to 38 tokens: 33%" in mixlm("index info cut").out
+
+    done = mixlm("index build long.jsonl whole --model model --passages")
+    assert done.code == 0 and "3 documents in 8 passages" in done.err and "cut" not in done.err
+    assert "read          all of every document\n" in mixlm("index info whole").out
+    assert "documents     3 in 8 passages\n" in mixlm("index info whole").out
+    done = mixlm("index sync whole corpus.jsonl --yes --quiet")
+    assert "10 new, 0 changed, 0 unchanged, 3 deleted" in done.err
+
+
 def test_damage_is_listed_with_exit_code_1_and_can_be_forgotten(folder: Path, mixlm: Any) -> None:
     path = folder / "tokens" / "tokens-000000.bin"
     content = bytearray(path.read_bytes())

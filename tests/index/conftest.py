@@ -15,7 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 
 from mixlm_rerank import Document
 from mixlm_rerank.index.local import LocalStore
@@ -23,13 +25,21 @@ from mixlm_rerank.model.item_encoder import Progress
 
 
 class StubModel:
-    """What building an index needs of a MixLM: the tokens of a text follow from its checksum."""
+    """What building an index needs of a MixLM: the tokens of a text follow from its checksum; words are its tokens."""
 
     def __init__(
-        self, tokens: int = 3, dim: int = 8, fingerprint: str = "0123456789abcdef", name: str = "stub"
+        self,
+        tokens: int = 3,
+        dim: int = 8,
+        fingerprint: str = "0123456789abcdef",
+        name: str = "stub",
+        text_tokens: int = 100,
     ) -> None:
+        words = Tokenizer(models.WordLevel({"any": 0}, unk_token="any"))
+        words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
         self.config = SimpleNamespace(tokens=tokens)
-        self.item_encoder = SimpleNamespace(hidden_size=dim)
+        self.item_encoder = SimpleNamespace(hidden_size=dim, tokenizer=tokenizer, text_tokens=text_tokens)
         self.fingerprint = fingerprint
         self.name = name
 

@@ -82,7 +82,7 @@ def test_interrupted_by_ctrl_c_it_exits_with_130_and_goes_on_later(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocalStore, "append", append_until_interrupted)
         done = mixlm(job.command(folder))
-    told = f"interrupted: run the same command again to go on; what {folder} holds is safe\n"
+    told = f"interrupted: {3 * WINDOW} documents are safe; run the same command again to go on\n"
     assert (done.code, done.out, done.err) == (130, "", told)
     assert LocalStore(folder).rows == 3 * WINDOW
     job.resume(folder)

@@ -15,6 +15,7 @@ import pytest
 from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import builder
+from mixlm_rerank.index.reading import Reader
 
 WORDS = ["dog", "moon", "mail", "bread", "salt", "cats", "sleep", "earth"]
 
@@ -177,3 +178,27 @@ def test_tokens_that_the_precision_cannot_hold_are_refused(
         TokenIndex.build(corpus(3), model, tmp_path / "index", precision="float16", progress=False)
     with pytest.raises(InputError, match="precision of a token index must be one of int8, float16, float32"):
         TokenIndex.build(corpus(3), model, tmp_path / "other", precision="float64", progress=False)
+
+
+def test_a_build_of_mostly_unknown_words_gives_one_warning(
+    tmp_path: Path, stub: Any, corpus: Callable[[int], list[Document]], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = stub(name="english")
+    model.item_encoder.tokenizer.unk_token = "any"  # word
+    TokenIndex.build(corpus(50), model, tmp_path / "index", progress=False)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("100% of the documents' tokens are unknown to the tokenizer of english")
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("A dog barks at the moon.", False),
+        ("狗对着月亮叫，猫整天都在睡觉，面包是用面粉烤成的。", True),
+        ("Собака лает на луну", False),
+    ],
+)
+def test_the_default_model_warns_of_chinese(text: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    reader = Reader(MixLM.from_pretrained("default", device="cpu"), passages=False)
+    list(reader.readings([Document("d", text)]))
+    assert bool(caplog.records) == warned

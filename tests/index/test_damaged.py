@@ -52,10 +52,10 @@ def manifest(folder: Path) -> dict[str, Any]:
     return json.loads(TokenIndex(folder).manifest.dumps())
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 4])
 def test_a_manifest_of_another_format_version(folder: Path, version: int) -> None:
     write_manifest(folder, json.dumps(manifest(folder) | {"format_version": version}).encode())
-    with pytest.raises(IndexDamaged, match=f"has index format {version}; this release reads format 2. Rebuild the"):
+    with pytest.raises(IndexDamaged, match=f"has index format {version}; this release reads formats 2 and 3. Rebuild"):
         TokenIndex(folder)
 
 
@@ -63,7 +63,7 @@ def test_a_manifest_with_wrong_keys(folder: Path) -> None:
     fields = manifest(folder) | {"colour": "blue"}
     del fields["tokens"]
     write_manifest(folder, json.dumps(fields).encode())
-    with pytest.raises(IndexDamaged, match=r"a manifest with the wrong keys: \['colour', 'tokens'\]"):
+    with pytest.raises(IndexDamaged, match="a manifest with the wrong keys: .*'colour'"):
         TokenIndex(folder)
 
 

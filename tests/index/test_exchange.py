@@ -59,7 +59,7 @@ def test_any_url_of_fsspec_will_do(index: TokenIndex, tmp_path: Path) -> None:
 def test_the_shards_can_be_read_without_us(shards: Path, stub: Any) -> None:
     """As the docstring of the module says: codes, then a scale for each vector."""
     table = pq.read_table(shards / "part-000000.parquet")
-    assert table.schema.names == ["docid", "content", "crc", "record"]
+    assert table.schema.names == ["docid", "content", "crc", "record", "unread"]
     record = table["record"][0].as_py()
     codes = np.frombuffer(record, np.int8, 24).reshape(3, 8)
     scales = np.frombuffer(record, np.float16, offset=24)
@@ -70,7 +70,7 @@ def test_the_shards_can_be_read_without_us(shards: Path, stub: Any) -> None:
 def test_an_interrupted_import_goes_on(
     index: TokenIndex, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = LocalStore.append_records
+    whole = LocalStore.append
     left = 3
 
     def append(*arguments: Any) -> None:
@@ -80,10 +80,10 @@ def test_an_interrupted_import_goes_on(
             raise KeyboardInterrupt
         whole(*arguments)
 
-    monkeypatch.setattr(LocalStore, "append_records", append)
+    monkeypatch.setattr(LocalStore, "append", append)
     with pytest.raises(KeyboardInterrupt):
         TokenIndex.import_from(str(shards), tmp_path / "imported", progress=False)
-    monkeypatch.setattr(LocalStore, "append_records", whole)
+    monkeypatch.setattr(LocalStore, "append", whole)
     monkeypatch.setattr(exchange, "WINDOW", 5)  # windows need not fall where they fell
     with pytest.raises(IndexDamaged, match=r"half built \(8 documents\).*index import"):
         TokenIndex(tmp_path / "imported")

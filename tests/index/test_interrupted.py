@@ -289,7 +289,7 @@ def test_another_model_is_refused_by_both_fingerprints(half_built: Path, stub: A
 
 
 def test_another_precision_is_refused(half_built: Path, stub: Any, corpus: Any) -> None:
-    with pytest.raises(InputError, match="was begun with precision int8, not float16"):
+    with pytest.raises(InputError, match="was begun with --precision int8, not --precision float16"):
         TokenIndex.build(corpus(20), stub(), half_built, precision="float16", progress=False)
 
 

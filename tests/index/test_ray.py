@@ -15,7 +15,8 @@ import torch
 
 from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.index import Quantiser, ray_build
+from mixlm_rerank.index import ray_build
+from mixlm_rerank.index.builder import new_manifest
 from mixlm_rerank.index.shards import Shards
 
 ray = pytest.importorskip("ray")
@@ -106,12 +107,30 @@ def test_a_second_try_of_a_worker_finds_its_work_done(
     shards.prepare(ray_build.OWN)
     counts, waiting = ray_build._staged(DOCUMENTS, shards, b"", False)
     assert (len(counts), waiting) == (8, list(counts))
-    worker = ray_build._Encoder(model, shards.url, Quantiser("int8", 4, 64))
+    worker = ray_build._Encoder(model, shards.url, new_manifest(model, "int8", "CORPUS"))
     batch = {"name": np.array(waiting[:1])}
     for _ in range(2):
         assert worker(batch)["name"].tolist() == waiting[:1]
         shards.remove(f"{waiting[0]}.documents")
     assert ray_build._staged(DOCUMENTS, shards, b"", False)[1] == waiting[1:]
+
+
+def test_workers_read_passages_as_a_local_build_does(
+    tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch, contents: Any
+) -> None:
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
+    model = tiny("bert", tokens=4)
+    documents = [Document(f"d{n}", f"text number {n}. " * n, "\ud800 title" * (n % 2)) for n in range(1, 13)]
+    index = TokenIndex.build(documents, model, tmp_path / "local", passages=True, progress=False)
+    shards = Shards(str(tmp_path / "shards"))
+    shards.prepare(ray_build.OWN)
+    counts, waiting = ray_build._staged(documents, shards, b"", False)
+    worker = ray_build._Encoder(model, shards.url, index.manifest)
+    assert worker({"name": np.array(waiting)})["error"].tolist() == [""] * 3
+    shards.finish(index.manifest, list(counts), 12)
+    TokenIndex.import_from(shards.url, tmp_path / "there", progress=False)
+    assert contents(tmp_path / "there", documents) == contents(tmp_path / "local", documents)
+    assert index.info().records > 20
 
 
 def test_files_of_others_are_neither_mixed_with_nor_deleted(tmp_path: Path, tiny: Any) -> None:

@@ -310,3 +310,23 @@ def test_the_password_stands_in_no_message(
     finally:
         server.stop()
     assert len(said) == 12 and all(said) and not [text for text in said if "hun" in text], said
+
+
+def test_passages_are_served_all_of_a_document_together(server: Server, tmp_path: Path, stub: Any) -> None:
+    """Beside an index without them, under the same name, and in its place."""
+    texts = {docid: "word " * words for docid, words in (("d0", 3), ("d1", 30), ("d2", 12))}
+    documents, model = [Document(docid, text) for docid, text in texts.items()], stub(text_tokens=8)
+    TokenIndex.build(documents, model, tmp_path / "plain", progress=False).push(server.url, progress=False)
+    index = TokenIndex.build(documents, model, tmp_path / "index", passages=True, progress=False)
+    assert index.push(server.url, progress=False) == Changes(new=3, deleted=3)
+    store = RedisTokenStore(server.url)
+    there, here = store.fetch(["d2", "x", "d1", "d0"], 2), index.fetch(["d2", "x", "d1", "d0"], 2)
+    np.testing.assert_array_equal(there.tokens, here.tokens)
+    assert there.counts.tolist() == here.counts.tolist() == [2, 0, 5, 1]
+    index.replace([Document("d1", "word " * 12)], model, progress=False)
+    assert index.push(server.url, progress=False) == Changes(changed=1, unchanged=2)
+    assert store.fetch(["d1"]).counts.tolist() == [2]
+    (key,) = server.client.keys("*:d0")
+    server.client.setrange(key, server.client.strlen(key), "x")
+    with pytest.raises(IndexDamaged, match="holds a document of another size"):
+        store.fetch(["d0"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +124,32 @@ def test_a_full_disk_leaves_the_model_that_was_there(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert_same(MixLM.from_pretrained(tmp_path), model)
     assert not (tmp_path / ".saving").exists()
+
+
+def test_killed_while_it_replaces_another_the_new_model_loads(
+    checkpoint: Callable[..., Path], tiny: Callable[..., MixLM], tmp_path: Path
+) -> None:
+    """Between two renames; a file of the user's own stays."""
+    new = fresh(checkpoint, tokens=2)
+    tiny("bert").save_pretrained(tmp_path / "model")
+    new.save_pretrained(tmp_path / "new")
+    (tmp_path / "model" / "notes.txt").touch()
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from mixlm_rerank import MixLM\n"
+        "replace, done = Path.replace, []\n"
+        "def replace_two(self, target):\n"
+        "    done.append(replace(self, target))\n"
+        "    if len(done) == 2:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Path.replace = replace_two\n"
+        "MixLM.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "new", tmp_path / "model"], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert scores(MixLM.from_pretrained(tmp_path / "model")) == scores(new)
+    assert (tmp_path / "model" / "notes.txt").exists()
 
 
 @pytest.mark.parametrize(
