@@ -121,7 +121,7 @@ def test_what_is_finished_is_loaded_and_leaves_no_checkpoint(
 
 
 def test_the_plot_has_labels_and_no_line_twice(
-    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: None
 ) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
