@@ -38,7 +38,8 @@ class Reranker:
             encoded on the fly (the latest 4,096 are kept).
         missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``, the
             default with an index: keep them below all others, in first-stage order. ``"encode"``, the default without
-            one: encode their text now (a candidate's own ``text``, or from ``texts``); a text without a word is last.
+            one: encode their text now (a candidate's own ``text``, or from ``texts``); a text in which the model
+            finds nothing to read is last.
             If not one candidate of a call is scored, it warns.
         texts: docid -> text, for ``missing="encode"`` and ``verify_top``.
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
@@ -114,7 +115,7 @@ class Reranker:
         ``queries`` and ``hits`` are keyed by qid; the result has the keys of ``hits``, in its order.
         """
         check_count("top_k", top_k)
-        jobs = [_Job(qid, _text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
+        jobs = [_Job(qid, self._text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
         results: dict[str, list[ScoredDoc]] = {}
         with progress_bar(len(jobs), "rerank", "queries", enabled=progress) as bar:
             for group in _groups(jobs):
@@ -136,6 +137,17 @@ class Reranker:
         if len(jobs) > len(empty) and not any(job.found.any() for job in jobs):
             lack = "their texts are empty" if self.missing == "encode" else f"{self.index} holds none of them"
             warnings.warn(f"none of the candidates was scored: {lack}", stacklevel=3)
+
+    def _text(self, queries: Mapping[str, str], qid: str) -> str:
+        """The query; "" if there is nothing to read in it."""
+        if qid not in queries:
+            raise InputError(f"there are hits for query {qid!r}, but no query of that qid")
+        query = queries[qid]
+        if is_nothing(query):
+            return ""
+        if not isinstance(query, str):
+            raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
+        return query if self.model.ranker.readable([query])[0] else ""
 
     def _score(self, jobs: Sequence[_Job]) -> None:
         """Fill in tokens, which candidates have any, and log-odds."""
@@ -168,11 +180,12 @@ class Reranker:
         without = [hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None]
         if without:
             raise MissingDocuments(list(dict.fromkeys(without)), textless=self.missing == "encode")
-        encoded = [text for text in texts if text and text.strip()]
+        readable = self.model.item_encoder.readable([text or "" for text in texts])
+        encoded = [text for text, has_words in zip(texts, readable, strict=True) if text and has_words]
         if not encoded:
             return torch.from_numpy(fetched.tokens), fetched.found
         found = fetched.found.copy()
-        found[~fetched.found] = [bool(text and text.strip()) for text in texts]
+        found[~fetched.found] = readable
         tokens = np.empty((int(found.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
         from_index = fetched.found[found]
         tokens[from_index] = fetched.tokens
@@ -221,18 +234,6 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.found = np.zeros(len(self.candidates), dtype=bool)
-
-
-def _text(queries: Mapping[str, str], qid: str) -> str:
-    """The query; "" if there is nothing to read in it."""
-    if qid not in queries:
-        raise InputError(f"there are hits for query {qid!r}, but no query of that qid")
-    query = queries[qid]
-    if is_nothing(query):
-        return ""
-    if not isinstance(query, str):
-        raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
-    return query if query.strip() else ""
 
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:

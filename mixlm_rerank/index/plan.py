@@ -43,17 +43,21 @@ class BuildPlan:
         )
 
 
-def checked(documents: Iterable[Document], *, skip_empty: bool) -> Iterator[Document]:
-    """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text."""
+def checked(documents: Iterable[Document], model: MixLM | None, *, skip_empty: bool) -> Iterator[Document]:
+    """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text.
+
+    Without a ``model`` a text is taken for empty only if it holds white space alone.
+    """
     for number, document in enumerate(documents, 1):
         size = len(key_of(document.docid))
         if not 0 < size <= MAX_KEY_BYTES:
             raise InputError(f"document {number}: docid of {size} bytes (1 to {MAX_KEY_BYTES} are possible)")
-        if document.content.strip():
+        if _readable(document, model):
             yield document
         elif not skip_empty:
             raise InputError(
-                f"document {number} ({document.docid!r}) has no text: remove it, or skip such documents (--skip-empty)"
+                f"document {number} ({document.docid!r}) has no text that the model can read: remove it, or skip such "
+                "documents (--skip-empty)"
             )
 
 
@@ -65,7 +69,7 @@ def plan_build(documents: Iterable[Document], model: MixLM, record_bytes: int, *
     hashes = array("Q")
     sample: list[Document] = []
     draw = random.Random(0)
-    for number, document in enumerate(checked(documents, skip_empty=skip_empty)):
+    for number, document in enumerate(checked(documents, model, skip_empty=skip_empty)):
         hashes.append(docid_hash(document.docid))
         if number < SAMPLE:
             sample.append(document)
@@ -73,7 +77,7 @@ def plan_build(documents: Iterable[Document], model: MixLM, record_bytes: int, *
             sample[slot] = document
     if not hashes:
         raise InputError("the corpus holds no documents")
-    _refuse_duplicates(documents, np.frombuffer(hashes, dtype=np.uint64))
+    _refuse_duplicates(documents, model, np.frombuffer(hashes, dtype=np.uint64))
     return BuildPlan(
         len(hashes), len(hashes) * (record_bytes + DOCID_MAP_BYTES), len(hashes) * _seconds_a_document(sample, model)
     )
@@ -87,18 +91,22 @@ def check_room(needed: int, folder: Path) -> None:
         raise InputError(f"the index needs about {needed / 1e6:,.0f} MB; {existing} has {free / 1e6:,.0f} MB free")
 
 
-def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]) -> None:
+def _refuse_duplicates(documents: Iterable[Document], model: MixLM, hashes: NDArray[np.uint64]) -> None:
     values, counts = np.unique(hashes, return_counts=True)
     suspects = set(values[counts > 1].tolist())
     seen: dict[str, int] = {}
     if suspects:  # equal hashes, or equal docids: a second look tells
         for number, document in enumerate(documents, 1):
-            if document.content.strip() and docid_hash(document.docid) in suspects:
+            if docid_hash(document.docid) in suspects and _readable(document, model):
                 if document.docid in seen:
                     raise InputError(
                         f"duplicate docid {document.docid!r}: documents {seen[document.docid]} and {number}"
                     )
                 seen[document.docid] = number
+
+
+def _readable(document: Document, model: MixLM | None) -> bool:
+    return model.item_encoder.readable([document.content])[0] if model else bool(document.content.strip())
 
 
 def docid_hash(docid: str) -> int:

@@ -32,7 +32,7 @@ def assemble(
     """A MixLM in float32; its ranker has passed the probe. Raises InputError if the parts do not make one."""
     item_encoder = ItemEncoder(encoder.float(), encoder_tokenizer, config)
     ranker = Ranker(backbone.float(), ranker_tokenizer, config, family)
-    check_ranker(ranker.eval(), config.tokens)
+    check_ranker(ranker, config.tokens)
     projector = None
     if item_encoder.hidden_size != ranker.hidden_size:
         projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size)

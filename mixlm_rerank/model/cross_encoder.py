@@ -20,6 +20,7 @@ from ..errors import InputError
 from .assembly import assemble, load_tokenizer, quiet
 from .config import Head, MixLMConfig
 from .families import Family, complete, family_of, position_offset
+from .inference import scoring
 from .mixlm import MixLM
 from .span import span
 
@@ -120,18 +121,18 @@ def _trained(layers: list[nn.Module]) -> list[nn.Module]:
     return [layer for layer in layers if any(True for _ in layer.parameters())]
 
 
-@torch.inference_mode()
+@scoring
 def _answers(whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[float]:
     """The checkpoint's own log-odds of two pairs."""
-    whole.float().eval()
+    whole.float()
     found = [whole(**tokenizer(*pair, return_tensors="pt")).logits for pair in PAIRS]
     return torch.cat(found).flatten().tolist()
 
 
-@torch.inference_mode()
+@scoring
 def _check(model: MixLM, answers: list[float], source: str) -> None:
     """Full-text mode is the cross-encoder. Raises InputError if it is not: another head, or another template."""
-    ranker = model.eval().ranker
+    ranker = model.ranker
     queries, texts = zip(*PAIRS, strict=True)
     inputs = ranker.inputs(queries)
     found = model.readout(ranker.forward_texts(inputs, ranker.documents(texts, [len(own) for own in inputs]))).tolist()

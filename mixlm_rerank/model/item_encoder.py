@@ -16,11 +16,12 @@ from ..arguments import check_strings
 from ..errors import InputError
 from .config import MixLMConfig
 from .families import has_segments, position_offset
+from .inference import scoring
 from .packed import plain_pass
 from .positions import positions_per_forward
 from .sampling import cluster_means, last_states, rarity
 from .span import without_final_norm
-from .template import Template
+from .template import Template, readable
 from .transfer import moved
 
 __all__ = ["ItemEncoder", "Progress"]
@@ -174,7 +175,11 @@ class ItemEncoder(nn.Module):
         check_strings("texts", texts)
         return self._document.ids([self.config.document_prompt + text for text in texts])
 
-    @torch.inference_mode()
+    def readable(self, texts: Sequence[str]) -> list[bool]:
+        """Whether there is anything to read in each text, see :func:`.template.readable`."""
+        return readable(self.tokenizer, texts)
+
+    @scoring
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         """Embedding tokens of documents. Returns float32 [n, tokens, d].
 
@@ -183,7 +188,7 @@ class ItemEncoder(nn.Module):
         """
         return self._encode(self.document_ids(texts), bar)
 
-    @torch.inference_mode()
+    @scoring
     def query_states(self, queries: Sequence[str]) -> list[Tensor]:
         """Final hidden states of queries, memory tokens included, for the residual. float32 [length, d] each."""
         states: dict[int, Tensor] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
+from .inference import scoring
 from .ranker import Ranker
 
 __all__ = ["check_ranker"]
@@ -13,7 +14,7 @@ TESTED = "MixLM is tested with BERT, ModernBERT, XLM-RoBERTa, Qwen3, Llama and M
 TOLERANCE = 1e-3  # of the largest state; float32 rounding stays below 1e-5, a wrong mask shows at 1e-1
 
 
-@torch.inference_mode()
+@scoring
 def check_ranker(ranker: Ranker, tokens: int) -> None:
     """Two queries with three documents each, scored alone and packed behind a shared prefix, must get the same states.
 

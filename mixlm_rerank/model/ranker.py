@@ -18,7 +18,7 @@ from .config import MixLMConfig
 from .families import Family, has_segments, position_offset
 from .packed import DecoderPass, packed_pass, plain_pass
 from .span import span
-from .template import Template, special_ids, text_ids
+from .template import Template, readable, special_ids, text_ids
 from .transfer import moved
 
 __all__ = ["Prefix", "Ranker"]
@@ -92,6 +92,10 @@ class Ranker(nn.Module):
         """Whether the backbone's own layers have to run, which know how."""
         modules = self.backbone.modules() if self.training else []
         return any(getattr(module, "gradient_checkpointing", False) for module in modules)
+
+    def readable(self, queries: Sequence[str]) -> list[bool]:
+        """Whether there is anything to read in each query, see :func:`.template.readable`."""
+        return readable(self.tokenizer, queries)
 
     def inputs(self, queries: Sequence[str]) -> list[Tensor]:
         """Input embeddings of the prompt with each query. float [length, d] each."""

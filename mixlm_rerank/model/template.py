@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from threading import Lock
 
@@ -10,9 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from ..arguments import check_strings
 from ..errors import InputError
 
-__all__ = ["Template", "around_texts", "special_ids", "text_ids", "without_lone_surrogates"]
+__all__ = ["Template", "around_texts", "readable", "special_ids", "text_ids", "without_lone_surrogates"]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
+_ASCII_WORD = re.compile("[0-9A-Za-z]")
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # blank, though Unicode calls them letters or symbols
 
 
 class Template:
@@ -73,6 +77,26 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
         )
     ids: list[list[int]] = encoded["input_ids"]
     return ids
+
+
+def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[bool]:
+    """Whether each text gives the model anything to read: a visible character and a token that is not special.
+
+    Otherwise it is read like all such texts (``[CLS][SEP]``, or unknown tokens alone), and its score means nothing.
+    ASCII letters and digits count without being tokenised.
+    """
+    check_strings("texts", texts)
+    found = [_ASCII_WORD.search(text) is not None for text in texts]
+    doubtful = [place for place, text in enumerate(texts) if not found[place] and any(map(_visible, text))]
+    special = set(tokenizer.all_special_ids)
+    for place, ids in zip(doubtful, text_ids(tokenizer, [texts[place] for place in doubtful]), strict=True):
+        found[place] = not special.issuperset(ids)
+    return found
+
+
+def _visible(character: str) -> bool:
+    """Not white space, a control or format character, unassigned, or a mark that stands on another character."""
+    return unicodedata.category(character)[0] not in "CMZ" and character not in _FILLERS
 
 
 def without_lone_surrogates(text: str) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
+from ..model.inference import scoring
 from ..model.positions import positions_per_forward
 from .residual import add_residual
 
@@ -26,7 +27,7 @@ class FullTextScorer:
     def __init__(self, model: MixLM) -> None:
         self._model = model
 
-    @torch.inference_mode()
+    @scoring
     def score(self, query: str, texts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
         """Document texts (and their embedding tokens, float [n, k, d]) -> log-odds, float32 [n]."""
         model = self._model

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
+from ..model.inference import scoring
 
 __all__ = ["ReferenceScorer"]
 
@@ -18,7 +19,7 @@ class ReferenceScorer:
     def __init__(self, model: MixLM) -> None:
         self._model = model
 
-    @torch.inference_mode()
+    @scoring
     def score(self, query: str, tokens: Tensor) -> Tensor:
         """Embedding tokens, float [n, k, d] -> log-odds, float32 [n]."""
         model = self._model

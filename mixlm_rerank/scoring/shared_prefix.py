@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
+from ..model.inference import scoring
 from ..model.positions import positions_per_forward
 from ..model.transfer import joined
 from .residual import add_residual
@@ -35,7 +36,7 @@ class SharedPrefixScorer:
         """Embedding tokens, float [n, k, d] -> log-odds, float32 [n]."""
         return self.score_batch([query], [tokens])[0]
 
-    @torch.inference_mode()
+    @scoring
     def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
         """One float [n, k, d] a query (the same k for all) -> one float32 [n] a query."""
         model = self._model

@@ -185,12 +185,12 @@ def _add_page(
             raise RequestFailed(
                 404, f"no index {name!r} with known texts; there are: {', '.join(first_stages) or 'none'}"
             )
-        if not q.strip():
+        reranker = catalogue.reranker(catalogue.model_name(None, name), name, "last", None)
+        if not reranker.model.ranker.readable([q])[0]:
             raise RequestFailed(400, "q is empty")
         started = time.perf_counter()
         candidates = await first_stages[name].search(q, hits)
         found = time.perf_counter()
-        reranker = catalogue.reranker(catalogue.model_name(None, name), name, "last", None)
         docs: list[ScoredDoc] = []
         if candidates:
             docs = await unless_gone(request.receive, state["batcher"].rerank(reranker, q, candidates, limits.seconds))

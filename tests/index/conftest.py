@@ -29,7 +29,9 @@ class StubModel:
         self, tokens: int = 3, dim: int = 8, fingerprint: str = "0123456789abcdef", name: str = "stub"
     ) -> None:
         self.config = SimpleNamespace(tokens=tokens)
-        self.item_encoder = SimpleNamespace(hidden_size=dim)
+        self.item_encoder = SimpleNamespace(
+            hidden_size=dim, readable=lambda texts: [bool(text.strip("\u200b ")) for text in texts]
+        )
         self.fingerprint = fingerprint
         self.name = name
 
