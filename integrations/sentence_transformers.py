@@ -78,14 +78,14 @@ class MixLMModule(InputModule):
     def forward(self, features: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Adds ``scores``: float32 [n, 1]."""
         pairs = features["pairs"]
-        scores = torch.empty(len(pairs), 1)
+        scores = torch.empty(len(pairs), 1, dtype=torch.float32)
         for by_docid, reranker in ((False, self._by_text), (True, self._by_docid)):
             places = [place for place, (_, document) in enumerate(pairs) if isinstance(document, Docid) is by_docid]
             if places and reranker is None:
                 raise InputError("a Docid was given, and there is no index: MixLMModule(model, TokenIndex(...))")
             if places and reranker is not None:
                 found = score_pairs(reranker, [pairs[place] for place in places], by_docid=by_docid)
-                scores[places, 0] = torch.tensor(found)
+                scores[places, 0] = torch.tensor(found, dtype=torch.float32)
         return {**features, "scores": scores.to(self.model.ranker.device)}
 
     def save(self, output_path: str, *arguments: Any, safe_serialization: bool = True, **options: Any) -> None:

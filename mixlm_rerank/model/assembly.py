@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -15,7 +16,7 @@ from .config import MixLMConfig
 from .families import Family
 from .item_encoder import ItemEncoder
 from .mixlm import MixLM
-from .probe import check_ranker
+from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
 from .ranker import Ranker
 
 __all__ = ["assemble", "load_tokenizer", "quiet"]
@@ -29,14 +30,31 @@ def assemble(
     ranker_tokenizer: PreTrainedTokenizerBase,
     family: Family,
 ) -> MixLM:
-    """A MixLM in float32; its ranker has passed the probe. Raises InputError if the parts do not make one."""
-    item_encoder = ItemEncoder(encoder.float(), encoder_tokenizer, config)
-    ranker = Ranker(backbone.float(), ranker_tokenizer, config, family)
-    check_ranker(ranker, config.tokens)
+    """A MixLM in float32; its parts have passed the probe. Raises InputError if they do not make one."""
+    with _usable_as("an item encoder", encoder):
+        check_vocabulary(encoder, encoder_tokenizer, config.template)
+        item_encoder = ItemEncoder(encoder.float(), encoder_tokenizer, config)
+        check_item_encoder(item_encoder)
+    with _usable_as("a ranker", backbone):
+        check_vocabulary(backbone, ranker_tokenizer, config.prompt, config.suffix)
+        ranker = Ranker(backbone.float(), ranker_tokenizer, config, family)
+        check_ranker(ranker, config.tokens)
     projector = None
     if item_encoder.hidden_size != ranker.hidden_size:
-        projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size)
+        projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size, dtype=torch.float32)
     return MixLM(config, item_encoder, ranker, projector)
+
+
+@contextmanager
+def _usable_as(part: str, backbone: PreTrainedModel) -> Iterator[None]:
+    """Raises InputError for whatever goes wrong: architectures differ in more ways than can be asked for."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{type(backbone).__name__} cannot be {part}: {error}") from None
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{type(backbone).__name__} cannot be {part} ({reason}); {TESTED}") from None
 
 
 def load_tokenizer(source: str, **options: Any) -> PreTrainedTokenizerBase:

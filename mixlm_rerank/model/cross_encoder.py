@@ -19,7 +19,7 @@ from transformers import (
 from ..errors import InputError
 from .assembly import assemble, load_tokenizer, quiet
 from .config import Head, MixLMConfig
-from .families import Family, complete, family_of, position_offset
+from .families import Family, complete, family_of, longest_sequence
 from .inference import scoring
 from .mixlm import MixLM
 from .span import span
@@ -57,9 +57,7 @@ def from_cross_encoder(
     mix_layer = count // 2 if mix_layer is None else mix_layer
     if not 1 <= mix_layer < count:
         raise InputError(f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}")
-    longest = min(
-        LONGEST, tokenizer.model_max_length, backbone.config.max_position_embeddings - position_offset(backbone)
-    )
+    longest = min(LONGEST, tokenizer.model_max_length, longest_sequence(backbone))
     config = MixLMConfig(
         tokens=tokens,
         pooling="mean",

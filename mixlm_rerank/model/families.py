@@ -21,11 +21,13 @@ __all__ = [
     "BidirectionalFamily",
     "DecoderFamily",
     "Family",
+    "check_width",
     "complete",
     "family_of",
     "family_of_config",
     "has_segments",
     "load_backbone",
+    "longest_sequence",
     "position_offset",
 ]
 
@@ -191,6 +193,26 @@ def position_offset(backbone: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return int(module.padding_idx) + 1
     return 0
+
+
+def longest_sequence(backbone: PreTrainedModel) -> int:
+    """Positions that a sequence may have. Raises InputError for a backbone that does not say."""
+    config = backbone.config
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        raise InputError(f"{type(backbone).__name__} does not say how many positions it has (max_position_embeddings)")
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # of all layers, or of each layer type
+    # beyond this length longrope turns all positions of a batch differently: scores would depend on their neighbours
+    short = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    return min([positions, *short]) - position_offset(backbone)
+
+
+def check_width(backbone: PreTrainedModel) -> None:
+    """Raises InputError unless other vectors of the size of its states can stand among its input embeddings."""
+    width, size = backbone.get_input_embeddings().weight.shape[1], backbone.config.hidden_size
+    if width != size:
+        raise InputError(f"its input embeddings have {width} dimensions, and embedding or memory tokens {size}")
 
 
 def has_segments(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> bool:

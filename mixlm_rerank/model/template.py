@@ -80,17 +80,16 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 
 
 def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[bool]:
-    """Whether each text gives the model anything to read: a visible character and a token that is not special.
+    """Whether each text gives the model anything to read: a visible character, and a token that is not the unknown one.
 
-    Otherwise it is read like all such texts (``[CLS][SEP]``, or unknown tokens alone), and its score means nothing.
-    ASCII letters and digits count without being tokenised.
+    All other texts look alike to it (``[CLS][SEP]``, or unknown tokens alone), and their scores mean nothing. ASCII
+    letters and digits count without being tokenised.
     """
     check_strings("texts", texts)
     found = [_ASCII_WORD.search(text) is not None for text in texts]
     doubtful = [place for place, text in enumerate(texts) if not found[place] and any(map(_visible, text))]
-    special = set(tokenizer.all_special_ids)
     for place, ids in zip(doubtful, text_ids(tokenizer, [texts[place] for place in doubtful]), strict=True):
-        found[place] = not special.issuperset(ids)
+        found[place] = any(token != tokenizer.unk_token_id for token in ids)
     return found
 
 

@@ -33,7 +33,7 @@ class FullTextScorer:
         model = self._model
         (prefix,) = model.ranker.inputs([query])
         documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
-        scores = torch.empty(len(texts), device=model.device)
+        scores = torch.empty(len(texts), dtype=torch.float32, device=model.device)
         order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
         positions = positions_per_forward(model.device, POSITIONS_PER_FORWARD)
         while order:

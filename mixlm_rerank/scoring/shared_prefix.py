@@ -41,7 +41,7 @@ class SharedPrefixScorer:
         """One float [n, k, d] a query (the same k for all) -> one float32 [n] a query."""
         model = self._model
         prefixes = model.ranker.prefixes(queries)
-        found = [torch.empty(0, device=model.device)]
+        found = [torch.empty(0, dtype=torch.float32, device=model.device)]
         for spans in self._forwards([len(prefix) for prefix in prefixes], tokens):
             states = model.ranker.forward_packed([prefixes[span.query] for span in spans], self._items(spans, tokens))
             found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone
