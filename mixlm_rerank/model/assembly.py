@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import InputError
 from .config import MixLMConfig
-from .families import Family
+from .families import Family, reason
 from .item_encoder import ItemEncoder
 from .mixlm import MixLM
 from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
@@ -53,15 +53,14 @@ def _usable_as(part: str, backbone: PreTrainedModel) -> Iterator[None]:
     except InputError as error:
         raise InputError(f"{type(backbone).__name__} cannot be {part}: {error}") from None
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(f"{type(backbone).__name__} cannot be {part} ({reason}); {TESTED}") from None
+        raise InputError(f"{type(backbone).__name__} cannot be {part} ({reason(error)}); {TESTED}") from None
 
 
 def load_tokenizer(source: str, **options: Any) -> PreTrainedTokenizerBase:
     """Raises InputError if there is none, or no fast one."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a torn tokenizer.json raises a plain one
         raise InputError(f"{source!r} has no tokenizer that can be read here: {error}") from None
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer of {source!r} has no fast version (tokenizer.json)")

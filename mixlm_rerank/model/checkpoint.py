@@ -125,18 +125,15 @@ def _read(folder: Path) -> MixLM:
 def _saved_part(
     source: Path, word_embeddings: torch.Tensor | None = None, *, final_norm: bool = True
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    try:
-        with quiet():
-            # float32 whatever was saved: fp16 files are for size, and widening them is exact
-            backbone = load_backbone(
-                str(source),
-                word_embeddings=word_embeddings,
-                final_norm=final_norm,
-                local_files_only=True,
-                dtype=torch.float32,
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{source} cannot be loaded: {error}") from None
+    with quiet():
+        # float32 whatever was saved: fp16 files are for size, and widening them is exact
+        backbone = load_backbone(
+            str(source),
+            word_embeddings=word_embeddings,
+            final_norm=final_norm,
+            local_files_only=True,
+            dtype=torch.float32,
+        )
     return backbone, load_tokenizer(str(source), local_files_only=True)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "load_backbone",
     "longest_sequence",
     "position_offset",
+    "reason",
 ]
 
 
@@ -167,9 +168,12 @@ def complete(
 ) -> PreTrainedModel:
     """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on.
 
-    ``without``: children of the model that may be.
+    ``without``: children of the model that may be. Raises InputError if something is, or a file cannot be read.
     """
-    model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
+    try:
+        model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
+    except Exception as error:  # of Transformers, safetensors, pickle, or the code of an architecture
+        raise InputError(f"{source} cannot be loaded: {reason(error)}") from None
     missing = [name for name in report["missing_keys"] if name.partition(".")[0] not in ("pooler", *without)]
     lacking = missing + list(report["mismatched_keys"])
     if word_embeddings is not None:
@@ -222,17 +226,24 @@ def has_segments(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase |
     return known and getattr(backbone.config, "type_vocab_size", 0) > 1 and used
 
 
+def reason(error: Exception) -> str:
+    """The first line of what a library says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def family_of(source: str, **options: Any) -> Family:
     """The family of a checkpoint, from its configuration alone. Raises InputError for other architectures."""
     try:
         config = AutoConfig.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a configuration may hold anything
         raise InputError(f"{source!r} is not a Hugging Face checkpoint that can be read here: {error}") from None
     return family_of_config(config, source)
 
 
 def family_of_config(config: Any, source: str = "this model") -> Family:
     kind = config.model_type
+    if getattr(config, "quantization_config", None):
+        raise InputError(f"the weights of {source!r} are quantised: take the checkpoint that they were made from")
     if not config.is_encoder_decoder:
         if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
             return BidirectionalFamily()

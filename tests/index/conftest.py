@@ -35,6 +35,9 @@ class StubModel:
         self.fingerprint = fingerprint
         self.name = name
 
+    def made(self, mark: str) -> bool:
+        return mark == self.fingerprint
+
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         if bar is not None:
             bar.update(len(texts))

@@ -7,16 +7,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mixlm_rerank import MixLM
-from mixlm_rerank.errors import InputError
+from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
+from mixlm_rerank.errors import IndexMismatch, InputError
+from mixlm_rerank.model.fingerprint import fingerprint
 from mixlm_rerank.model.int8 import is_int8
 from mixlm_rerank.scoring import SharedPrefixScorer
+from mixlm_rerank.serving.catalogue import Catalogue
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 QUERY, TEXTS = "a dog barks", ["the moon is a rock", "a cat never barks", "bread"]
@@ -101,6 +105,44 @@ def test_the_fingerprint_follows_the_item_encoder_alone(checkpoint: Callable[...
     assert len({fresh(checkpoint, max_document_tokens=length).fingerprint for length in (32, 64)}) == 2
 
 
+def test_the_fingerprint_survives_other_keys_in_a_configuration(checkpoint: Callable[..., Path]) -> None:
+    """Which Transformers adds from release to release."""
+    model, other = fresh(checkpoint), fresh(checkpoint)
+    other.item_encoder.backbone.config.a_key_of_next_year = True
+    assert fingerprint(other.item_encoder, other.config) == model.fingerprint
+
+
+def test_an_index_with_the_fingerprint_of_release_0_1_is_accepted(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = fresh(checkpoint)
+    index = TokenIndex.build([Document("d", "a dog")], model, tmp_path / "index", progress=False)
+    old = replace(index.manifest, fingerprint=fingerprint(model.item_encoder, model.config, former=True))
+    assert old.fingerprint != model.fingerprint
+    old.check_model(model, "index")
+    server = Catalogue({"other": fresh(checkpoint, tokens=2), "ours": model}, {"docs": SimpleNamespace(manifest=old)})  # type: ignore[dict-item]
+    assert server.model_name(None, "docs") == "ours"
+    with torch.no_grad():
+        next(model.item_encoder.backbone.parameters())[0, 0] += 1e-3
+    with pytest.raises(IndexMismatch):
+        old.check_model(model, "index")
+
+
+def test_the_fingerprint_is_computed_once_for_the_same_weights(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, counted = fresh(checkpoint), []
+    monkeypatch.setattr(
+        "mixlm_rerank.model.mixlm.fingerprint",
+        lambda *given, **named: counted.append(1) or fingerprint(*given, **named),
+    )
+    first = [Reranker(model).index.manifest.fingerprint for _ in range(2)]
+    assert len(counted) == 1
+    with torch.no_grad():
+        next(model.item_encoder.backbone.parameters()).mul_(2)
+    assert model.fingerprint not in first and len(counted) == 2
+
+
 def test_the_fingerprint_does_not_depend_on_the_dtype_loaded(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
     model = tiny("bert")
     model.save_pretrained(tmp_path)
@@ -164,6 +206,10 @@ def test_broken_folders_are_refused(tiny: Callable[..., MixLM], tmp_path: Path) 
     for change, message in (
         ({"tokens": 3}, "does not give its known answer"),
         ({"format_version": 99}, "format version 99"),
+        ({"format_version": "1"}, "format version '1'"),
+        ({"prompt": None}, "prompt must be a string, not None"),
+        ({"tokens": "4"}, "tokens must be a whole number, not '4'"),
+        ({"score_token": ""}, "cannot be a ranker"),
         ({"surprise": 1}, "surprise"),
         ({"memory_tokens": 3}, "does not fit"),
         ({"prompt": "no place for a query"}, "text"),
@@ -176,6 +222,29 @@ def test_broken_folders_are_refused(tiny: Callable[..., MixLM], tmp_path: Path) 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="ranker"):
         MixLM.from_pretrained(tmp_path)
+
+
+def test_checkpoints_that_cannot_be_read_are_refused(
+    checkpoint: Callable[..., Path], judge: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Whatever a library raises there."""
+
+    def refused(folder: Path, message: str) -> None:
+        for make in (lambda: MixLM.from_backbones(folder, folder), lambda: MixLM.from_cross_encoder(folder)):
+            with pytest.raises(InputError, match=f"{folder}.*{message}"):
+                make()
+
+    for name in ("torn", "none", "quantised", "words"):
+        shutil.copytree(judge("bert"), tmp_path / name)
+    weights, config = tmp_path / "torn" / "model.safetensors", tmp_path / "quantised" / "config.json"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    refused(tmp_path / "torn", "cannot be loaded: SafetensorError")
+    (tmp_path / "none" / "model.safetensors").unlink()
+    refused(tmp_path / "none", "cannot be loaded: OSError")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))
+    refused(tmp_path / "quantised", "are quantised")
+    (tmp_path / "words" / "tokenizer.json").write_text("{")
+    refused(tmp_path / "words", "has no tokenizer that can be read")
 
 
 @pytest.mark.parametrize("part", ["item_encoder", "ranker"])
