@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ def assemble(
     family: Family,
 ) -> MixLM:
     """A MixLM in float32; its parts have passed the probe. Raises InputError if they do not make one."""
+    _survive_forks()
     with _usable_as("an item encoder", encoder):
         check_vocabulary(encoder, encoder_tokenizer, config.template)
         item_encoder = ItemEncoder(encoder.float(), encoder_tokenizer, config)
@@ -43,6 +46,16 @@ def assemble(
     if item_encoder.hidden_size != ranker.hidden_size:
         projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size, dtype=torch.float32)
     return MixLM(config, item_encoder, ranker, projector)
+
+
+@cache
+def _survive_forks() -> None:
+    """Children that are forked from now on compute with one thread each.
+
+    OpenMP's other threads are not forked, and a child would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -233,6 +234,11 @@ def reason(error: Exception) -> str:
 
 def family_of(source: str, **options: Any) -> Family:
     """The family of a checkpoint, from its configuration alone. Raises InputError for other architectures."""
+    if Path(source, "adapter_config.json").is_file() and not Path(source, "config.json").is_file():
+        raise InputError(
+            f"{source!r} holds an adapter (LoRA) without its base model: merge both with PEFT's merge_and_unload() and "
+            "save_pretrained(FOLDER), and give that folder"
+        )
     try:
         config = AutoConfig.from_pretrained(source, **options)
     except Exception as error:  # a configuration may hold anything

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -61,6 +62,20 @@ class MixLM(nn.Module):
             value = fingerprint(self.item_encoder, self.config, former=former)
             self._fingerprints[former] = weights, value
         return value
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """``half()``, ``to(dtype)`` and the like, of what holds this too, change the weights that ``dtype=`` does.
+
+        Item encoder and readout stay float32, and so do buffers: rotary frequencies, rounded, are other positions.
+        """
+        parts = [self.ranker] if self.projector is None else [self.ranker, self.projector]
+        changed = {id(held) for part in parts for weight in part.parameters() for held in (weight, weight.grad)}
+
+        def applied(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if id(tensor) in changed or found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(applied, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         """Embedding tokens of documents: float32 [n, tokens, d]. See :meth:`ItemEncoder.encode`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from ..errors import InputError
 __all__ = ["Template", "around_texts", "readable", "special_ids", "text_ids", "without_lone_surrogates"]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
+if hasattr(os, "register_at_fork"):  # nobody would release it in a child that was forked while it was held
+    os.register_at_fork(
+        before=_TOKENISING.acquire, after_in_parent=_TOKENISING.release, after_in_child=_TOKENISING.release
+    )
 _ASCII_WORD = re.compile("[0-9A-Za-z]")
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # blank, though Unicode calls them letters or symbols
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,27 @@ def test_a_saved_model_gives_the_same_scores_in_another_process(tiny: Callable[.
     theirs, fingerprint = json.loads(output.stdout)
     assert fingerprint == model.fingerprint
     assert theirs == pytest.approx(scores(model), abs=1e-4)  # small products round by where memory happens to lie
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_scores_too(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    """Of a process that has computed with two threads: the child would wait for the second one for ever."""
+    tiny("bert").save_pretrained(tmp_path)
+    program = (
+        "import os, signal, sys, torch\n"
+        "from mixlm_rerank import MixLM\n"
+        "from mixlm_rerank.scoring import SharedPrefixScorer\n"
+        "torch.set_num_threads(2)\n"
+        "scorer, tokens = SharedPrefixScorer(MixLM.from_pretrained(sys.argv[1])), torch.rand(500, 4, 64)\n"
+        "expected = scorer.score('a dog', tokens)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    signal.alarm(60)\n"
+        "    os._exit(not torch.allclose(scorer.score('a dog', tokens), expected, atol=1e-3))\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    output = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert output.stdout == "0\n"
 
 
 def test_a_projector_bridges_hidden_sizes_and_families(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -234,6 +256,9 @@ def test_checkpoints_that_cannot_be_read_are_refused(
             with pytest.raises(InputError, match=f"{folder}.*{message}"):
                 make()
 
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    refused(tmp_path / "adapter", "merge_and_unload")
     for name in ("torn", "none", "quantised", "words"):
         shutil.copytree(judge("bert"), tmp_path / name)
     weights, config = tmp_path / "torn" / "model.safetensors", tmp_path / "quantised" / "config.json"
