@@ -85,6 +85,25 @@ def test_a_forked_child_scores_too(tiny: Callable[..., MixLM], tmp_path: Path) -
     assert output.stdout == "0\n"
 
 
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_adapters_are_merged_when_it_is_saved(
+    checkpoint: Callable[..., Path], architecture: str, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    model = fresh(checkpoint, architecture, residual="late")
+    torch.nn.init.normal_(model.readout.score.weight)
+    plain, targets = scores(model), ["query", "value"] if architecture == "bert" else ["q_proj", "v_proj"]
+    for part in (model.item_encoder, model.ranker):
+        part.backbone = peft.get_peft_model(
+            part.backbone, peft.LoraConfig(target_modules=targets, init_lora_weights=False)
+        )
+    adapted = scores(model)
+    assert adapted != pytest.approx(plain, abs=0.1)
+    model.save_pretrained(tmp_path)
+    assert scores(MixLM.from_pretrained(tmp_path)) == pytest.approx(adapted, abs=1e-3)
+    assert scores(model) == adapted  # which still has its adapters
+
+
 def test_a_projector_bridges_hidden_sizes_and_families(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     model = MixLM.from_backbones(
         checkpoint("bert", hidden=32), checkpoint("qwen3"), max_query_tokens=64, max_document_tokens=64
