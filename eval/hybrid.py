@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.model.inference import inference
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.positions import positions_per_forward
 
@@ -106,7 +107,8 @@ class HybridTeacher:
         while order:
             size = max(1, positions // len(ids[order[0]]))
             rows, order = order[:size], order[size:]
-            found = self._encoder.token_states([ids[row] for row in rows])
+            with inference(self._encoder):
+                found = self._encoder.token_states([ids[row] for row in rows])
             states |= {row: own.to(dtype, copy=True) for row, own in zip(rows, found, strict=True)}
         return [states[row] for row in range(len(ids))]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..model import MixLM
+from ..model.template import visible
 from ..types import Document
 from .entries import MAX_KEY_BYTES, key_of
 
@@ -46,7 +47,7 @@ class BuildPlan:
 def checked(documents: Iterable[Document], model: MixLM | None, *, skip_empty: bool) -> Iterator[Document]:
     """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text.
 
-    Without a ``model`` a text is taken for empty only if it holds white space alone.
+    Without a ``model`` a text is taken for empty only if nothing in it is visible.
     """
     for number, document in enumerate(documents, 1):
         size = len(key_of(document.docid))
@@ -106,7 +107,7 @@ def _refuse_duplicates(documents: Iterable[Document], model: MixLM, hashes: NDAr
 
 
 def _readable(document: Document, model: MixLM | None) -> bool:
-    return model.item_encoder.readable([document.content])[0] if model else bool(document.content.strip())
+    return model.item_encoder.readable([document.content])[0] if model else visible(document.content)
 
 
 def docid_hash(docid: str) -> int:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..arguments import check_strings
 from ..errors import InputError
 
-__all__ = ["Template", "around_texts", "readable", "special_ids", "text_ids", "without_lone_surrogates"]
+__all__ = ["Template", "around_texts", "readable", "special_ids", "text_ids", "visible", "without_lone_surrogates"]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
 if hasattr(os, "register_at_fork"):  # nobody would release it in a child that was forked while it was held
@@ -92,15 +92,15 @@ def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[b
     """
     check_strings("texts", texts)
     found = [_ASCII_WORD.search(text) is not None for text in texts]
-    doubtful = [place for place, text in enumerate(texts) if not found[place] and any(map(_visible, text))]
+    doubtful = [place for place, text in enumerate(texts) if not found[place] and visible(text)]
     for place, ids in zip(doubtful, text_ids(tokenizer, [texts[place] for place in doubtful]), strict=True):
         found[place] = any(token != tokenizer.unk_token_id for token in ids)
     return found
 
 
-def _visible(character: str) -> bool:
-    """Not white space, a control or format character, unassigned, or a mark that stands on another character."""
-    return unicodedata.category(character)[0] not in "CMZ" and character not in _FILLERS
+def visible(text: str) -> bool:
+    """Whether a text holds more than white space, control and format characters, marks, and code points without one."""
+    return any(unicodedata.category(one)[0] not in "CMZ" and one not in _FILLERS for one in text)
 
 
 def without_lone_surrogates(text: str) -> str:

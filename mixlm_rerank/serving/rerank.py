@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixlm_rerank.integrations.documents import Documents
+from mixlm_rerank.model.template import visible
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
@@ -29,6 +30,8 @@ class Plan:
 
 def plan(request: RerankRequest, catalogue: Catalogue) -> Plan:
     """Raises RequestFailed, or what the library raises, for what cannot be answered."""
+    if not visible(request.query):
+        raise RequestFailed(400, "query is empty: the ranker reads its text")
     given, docids = request.documents, request.document_ids
     if not given and not docids:
         raise RequestFailed(400, "no documents: give documents (texts), document_ids (of an index), or both")
@@ -45,8 +48,6 @@ def plan(request: RerankRequest, catalogue: Catalogue) -> Plan:
     if docids is None:
         index, missing = None, "encode"  # texts alone: no index knows them
     reranker = catalogue.reranker(model, index, missing, request.tokens)
-    if not reranker.model.ranker.readable([request.query])[0]:
-        raise RequestFailed(400, "query is empty: the ranker finds no text to read in it")
     cut = [catalogue.cut(model, text, request.max_tokens_per_doc) for text in texts]
     return Plan(model, reranker, Documents(reranker, cut, docids), texts)
 
