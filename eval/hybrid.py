@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval.on_disk import OnDisk
+from mixlm_rerank.model.inference import inference
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.positions import positions_per_forward
 
@@ -113,7 +114,9 @@ class HybridTeacher:
         while order:
             size = max(1, positions // len(ids[order[0]]))
             rows, order = order[:size], order[size:]
-            yield from zip(rows, self._encoder.token_states([ids[row] for row in rows]), strict=True)
+            with inference(self._encoder):
+                found = self._encoder.token_states([ids[row] for row in rows])
+            yield from zip(rows, found, strict=True)
 
 
 class BM25Scores:

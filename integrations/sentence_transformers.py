@@ -39,6 +39,12 @@ except ImportError:
 __all__ = ["Docid", "MixLMModule"]
 
 
+NO_LENGTH = (
+    "a MixLM has no max_length: max_query_tokens and max_document_tokens are part of the model (in its config.json), "
+    "since a token index depends on them"
+)
+
+
 class Docid(str):
     """In the place of a document's text: look it up in the index."""
 
@@ -70,6 +76,15 @@ class MixLMModule(InputModule):
         self._by_text = Reranker(self.model)
         self._by_docid = None if index is None else Reranker(self.model, index, missing=self.missing)
 
+    @property
+    def max_seq_length(self) -> None:
+        """None: a MixLM has a length for queries and one for documents. Setting it raises InputError."""
+        return None
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: object) -> None:
+        raise InputError(NO_LENGTH)
+
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **options: Any) -> dict[str, Any]:
         """Pairs -> features; nothing is tokenised yet. Raises InputError for what is no pair of query and document."""
         check_pairs(inputs)
@@ -78,14 +93,14 @@ class MixLMModule(InputModule):
     def forward(self, features: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Adds ``scores``: float32 [n, 1]."""
         pairs = features["pairs"]
-        scores = torch.empty(len(pairs), 1)
+        scores = torch.empty(len(pairs), 1, dtype=torch.float32)
         for by_docid, reranker in ((False, self._by_text), (True, self._by_docid)):
             places = [place for place, (_, document) in enumerate(pairs) if isinstance(document, Docid) is by_docid]
             if places and reranker is None:
                 raise InputError("a Docid was given, and there is no index: MixLMModule(model, TokenIndex(...))")
             if places and reranker is not None:
                 found = score_pairs(reranker, [pairs[place] for place in places], by_docid=by_docid)
-                scores[places, 0] = torch.tensor(found)
+                scores[places, 0] = torch.tensor(found, dtype=torch.float32)
         return {**features, "scores": scores.to(self.model.ranker.device)}
 
     def save(self, output_path: str, *arguments: Any, safe_serialization: bool = True, **options: Any) -> None:
@@ -96,7 +111,11 @@ class MixLMModule(InputModule):
     def load(  # type: ignore[override]  # their own arguments are among the options
         cls, model_name_or_path: str, subfolder: str = "", **options: Any
     ) -> MixLMModule:
-        local = bool(options.get("local_files_only"))
+        local, given = bool(options.get("local_files_only")), options.get("model_kwargs") or {}
+        dtype = given.get("dtype", given.get("torch_dtype"))
+        if "model_max_length" in (options.get("processor_kwargs") or {}):
+            raise InputError(NO_LENGTH)
         where = {name: options.get(name) for name in ("token", "cache_folder", "revision")}
         folder = load_dir_path(model_name_or_path, subfolder, local_files_only=local, **where)
-        return cls(MixLM.from_pretrained(folder or model_name_or_path, device="cpu", local_files_only=local))
+        name, dtype = folder or model_name_or_path, None if dtype == "auto" else dtype
+        return cls(MixLM.from_pretrained(name, device="cpu", dtype=dtype, local_files_only=local))

@@ -40,7 +40,8 @@ class Reranker:
             document has the score of its best one (MaxP), and texts are read in passages, too.
         missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``, the
             default with an index: keep them below all others, in first-stage order. ``"encode"``, the default without
-            one: encode their text now (a candidate's own ``text``, or from ``texts``); a text without a word is last.
+            one: encode their text now (a candidate's own ``text``, or from ``texts``); a text in which the model
+            finds nothing to read is last.
             If not one candidate of a call is scored, it warns.
         texts: docid -> text, for ``missing="encode"`` and ``verify_top``.
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
@@ -115,7 +116,7 @@ class Reranker:
         ``queries`` and ``hits`` are keyed by qid; the result has the keys of ``hits``, in its order.
         """
         check_count("top_k", top_k)
-        jobs = [_Job(qid, _text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
+        jobs = [_Job(qid, self._text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
         results: dict[str, list[ScoredDoc]] = {}
         with progress_bar(len(jobs), "rerank", "queries", enabled=progress) as bar:
             for group in _groups(jobs):
@@ -148,6 +149,17 @@ class Reranker:
             for place, hit in enumerate(candidates)
             if not found[place] and hit.text is not None and hit.text not in self._on_the_fly
         ]
+
+    def _text(self, queries: Mapping[str, str], qid: str) -> str:
+        """The query; "" if there is nothing to read in it."""
+        if qid not in queries:
+            raise InputError(f"there are hits for query {qid!r}, but no query of that qid")
+        query = queries[qid]
+        if is_nothing(query):
+            return ""
+        if not isinstance(query, str):
+            raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
+        return query if self.model.ranker.readable([query])[0] else ""
 
     def _score(self, jobs: Sequence[_Job]) -> None:
         """Fill in which candidates have tokens, log-odds, and the tokens of the best passages."""
@@ -183,7 +195,11 @@ class Reranker:
         without = [hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None]
         if without:
             raise MissingDocuments(list(dict.fromkeys(without)), textless=self.missing == "encode")
-        passages = [self._on_the_fly.passages(text) if text and text.strip() else [] for text in texts]
+        readable = self.model.item_encoder.readable([text or "" for text in texts])
+        passages = [
+            self._on_the_fly.passages(text) if text and has_words else []
+            for text, has_words in zip(texts, readable, strict=True)
+        ]
         encoded = [text for own in passages for text in own]
         if not encoded:
             return torch.from_numpy(fetched.tokens), fetched.counts
@@ -257,18 +273,6 @@ def _best(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.
     order = np.lexsort((-scores, np.repeat(np.arange(len(counts)), counts)))
     best: NDArray[np.int64] = order[counts.cumsum() - counts]
     return best
-
-
-def _text(queries: Mapping[str, str], qid: str) -> str:
-    """The query; "" if there is nothing to read in it."""
-    if qid not in queries:
-        raise InputError(f"there are hits for query {qid!r}, but no query of that qid")
-    query = queries[qid]
-    if is_nothing(query):
-        return ""
-    if not isinstance(query, str):
-        raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
-    return query if query.strip() else ""
 
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:

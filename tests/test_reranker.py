@@ -221,7 +221,7 @@ def test_no_hits_give_no_documents(model: MixLM, index: TokenIndex) -> None:
     assert Reranker(model, index).rerank_batch({}, {}) == {}
 
 
-@pytest.mark.parametrize("query", ["", "  \n", None, float("nan")])
+@pytest.mark.parametrize("query", ["", "  \n", "\u200b\ufeff\0", None, float("nan")])
 @pytest.mark.parametrize("options", [{}, {"missing": "error"}, {"first_stage_weight": 0.5, "verify_top": 2}], ids=str)
 def test_an_empty_query_keeps_the_first_stages_order(
     model: MixLM, index: TokenIndex, texts: dict[str, str], query: Any, options: dict[str, Any]
@@ -354,7 +354,7 @@ def test_what_is_kept_of_a_text_is_its_own_record_alone(
 @pytest.mark.parametrize("blanks", [["x"], ["x", "y"], ["x", "y", "d1"]])
 def test_texts_without_a_word_are_last(tiny: Callable[..., MixLM], blanks: list[str]) -> None:
     """In two queries at once; also where there is nothing else."""
-    texts = {"x": " ", "y": "\n", "d1": "a dog barks"}
+    texts = {"x": " ", "y": "\u200b\ufe0f", "d1": "a dog barks"}
     hits = [Candidate(docid, 0.0, texts[docid]) for docid in blanks]
     both = Reranker(tiny("bert")).rerank_batch({"a": "a dog", "b": "a cat"}, {"a": hits, "b": hits[::-1]})
     for docs, asked in ((both["a"], blanks), (both["b"], blanks[::-1])):

@@ -45,7 +45,7 @@ def build(
     total = plan_ahead(documents, encoder, folder, skip_empty=skip_empty, progress=progress)
     with writer_lock(folder):
         store = _begun(folder, model, manifest)
-        stream = checked(documents, skip_empty=skip_empty)
+        stream = checked(documents, model, skip_empty=skip_empty)
         done = 0 if store is None else _skip_committed(stream, store)
         with progress_bar(total, "index", "documents", enabled=progress, initial=done) as bar:
             for window in _windows(stream):

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..model import MixLM
+from ..model.template import visible
 from ..types import Document
 from .encoding import Encoder
 from .entries import MAX_KEY_BYTES, key_of
@@ -55,8 +57,11 @@ def is_stream(documents: Iterable[Document]) -> bool:
     return iter(documents) is documents
 
 
-def checked(documents: Iterable[Document], *, skip_empty: bool) -> Iterator[Document]:
-    """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text."""
+def checked(documents: Iterable[Document], model: MixLM | None, *, skip_empty: bool) -> Iterator[Document]:
+    """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text.
+
+    Without a ``model`` a text is taken for empty only if nothing in it is visible.
+    """
     is_stream(documents)  # refuses a path
     for number, document in enumerate(documents, 1):
         if not isinstance(document, Document):
@@ -66,11 +71,12 @@ def checked(documents: Iterable[Document], *, skip_empty: bool) -> Iterator[Docu
         size = len(key_of(document.docid))
         if not 0 < size <= MAX_KEY_BYTES:
             raise InputError(f"document {number}: docid of {size} bytes (1 to {MAX_KEY_BYTES} are possible)")
-        if document.content.strip():
+        if _readable(document, model):
             yield document
         elif not skip_empty:
             raise InputError(
-                f"document {number} ({document.docid!r}) has no text: remove it, or skip such documents (--skip-empty)"
+                f"document {number} ({document.docid!r}) has no text that the model can read: remove it, or skip such "
+                "documents (--skip-empty)"
             )
 
 
@@ -82,7 +88,7 @@ def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: b
     hashes = array("Q")
     sample: list[Document] = []
     draw = random.Random(0)
-    for number, document in enumerate(checked(documents, skip_empty=skip_empty)):
+    for number, document in enumerate(checked(documents, encoder.model, skip_empty=skip_empty)):
         hashes.append(docid_hash(document.docid))
         if number < SAMPLE:
             sample.append(document)
@@ -90,7 +96,7 @@ def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: b
             sample[slot] = document
     if not hashes:
         raise InputError("the corpus holds no documents")
-    _refuse_duplicates(documents, np.frombuffer(hashes, dtype=np.uint64))
+    _refuse_duplicates(documents, encoder.model, np.frombuffer(hashes, dtype=np.uint64))
     read = list(encoder.reader.readings(sample))
     encoder.packed(read[:1])  # warm-up
     start = time.perf_counter()
@@ -112,18 +118,22 @@ def check_room(needed: int, folder: Path) -> None:
         raise InputError(f"the index needs about {needed / 1e6:,.0f} MB; {existing} has {free / 1e6:,.0f} MB free")
 
 
-def _refuse_duplicates(documents: Iterable[Document], hashes: NDArray[np.uint64]) -> None:
+def _refuse_duplicates(documents: Iterable[Document], model: MixLM, hashes: NDArray[np.uint64]) -> None:
     values, counts = np.unique(hashes, return_counts=True)
     suspects = set(values[counts > 1].tolist())
     seen: dict[str, int] = {}
     if suspects:  # equal hashes, or equal docids: a second look tells
         for number, document in enumerate(documents, 1):
-            if document.content.strip() and docid_hash(document.docid) in suspects:
+            if docid_hash(document.docid) in suspects and _readable(document, model):
                 if document.docid in seen:
                     raise InputError(
                         f"duplicate docid {document.docid!r}: documents {seen[document.docid]} and {number}"
                     )
                 seen[document.docid] = number
+
+
+def _readable(document: Document, model: MixLM | None) -> bool:
+    return model.item_encoder.readable([document.content])[0] if model else visible(document.content)
 
 
 def docid_hash(docid: str) -> int:

@@ -57,7 +57,8 @@ def build_on_ray(
     plan_ahead(documents, Encoder(model, manifest), folder, skip_empty=skip_empty, progress=progress)
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
     shards.prepare(OWN)
-    counts, waiting = _staged(documents, shards, f"{model.fingerprint} {manifest.build_options}".encode(), skip_empty)
+    stream = checked(documents, model, skip_empty=skip_empty)
+    counts, waiting = _staged(stream, shards, f"{model.fingerprint} {manifest.build_options}".encode())
     with progress_bar(sum(counts.values()), "encode", "documents", enabled=progress) as bar:
         bar.update(sum(count for name, count in counts.items() if name not in waiting))
         for name in _encoded(ray, model, shards, waiting, manifest, workers):
@@ -69,9 +70,7 @@ def build_on_ray(
         shards.clear(OWN)
 
 
-def _staged(
-    documents: Iterable[Document], shards: Shards, salt: bytes, skip_empty: bool
-) -> tuple[dict[str, int], list[str]]:
+def _staged(stream: Iterator[Document], shards: Shards, salt: bytes) -> tuple[dict[str, int], list[str]]:
     """Put the documents where the workers find them. Returns how many each shard has, in order; those to be encoded.
 
     Raises InputError for a docid that occurs twice, or no documents.
@@ -79,7 +78,6 @@ def _staged(
     counts: dict[str, int] = {}
     waiting: list[str] = []
     seen: set[int] = set()  # hashes: 64 bits a document
-    stream = checked(documents, skip_empty=skip_empty)
     while window := list(islice(stream, SHARD_DOCUMENTS)):
         for document in window:
             if (mark := docid_hash(document.docid)) in seen:

@@ -92,6 +92,8 @@ def compare(folder: Path, documents: Iterable[Document], *, skip_empty: bool) ->
 class _Update:
     """One pass over documents that are to be in the index as they are."""
 
+    model: MixLM | None = None  # of a run; a comparison has none
+
     def __init__(
         self, store: LocalStore, documents: Iterable[Document], skip_empty: bool, *, only_new: bool = False
     ) -> None:
@@ -109,7 +111,7 @@ class _Update:
 
     def run(self, model: MixLM, task: str, progress: bool) -> Changes:
         """Encode and write what is new or changed."""
-        total = None
+        self.model, total = model, None
         if not is_stream(self.documents):  # refuse before the long work
             found = self.survey()
             room = (found.new + found.changed) * (self.store.quantiser.record_bytes + DOCID_MAP_BYTES)
@@ -148,7 +150,7 @@ class _Update:
         return gone
 
     def _windows(self) -> Iterator[list[Document]]:
-        stream = checked(self.documents, skip_empty=self.skip_empty)
+        stream = checked(self.documents, self.model, skip_empty=self.skip_empty)
         while window := list(islice(stream, WINDOW)):
             self.documents_seen += len(window)
             yield window

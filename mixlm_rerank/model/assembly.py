@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ..errors import InputError
 from .config import MixLMConfig
-from .families import Family
+from .families import Family, reason
 from .item_encoder import ItemEncoder
 from .mixlm import MixLM
-from .probe import check_ranker
+from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
 from .ranker import Ranker
 
 __all__ = ["assemble", "load_tokenizer", "quiet"]
@@ -29,21 +32,48 @@ def assemble(
     ranker_tokenizer: PreTrainedTokenizerBase,
     family: Family,
 ) -> MixLM:
-    """A MixLM in float32; its ranker has passed the probe. Raises InputError if the parts do not make one."""
-    item_encoder = ItemEncoder(encoder.float(), encoder_tokenizer, config)
-    ranker = Ranker(backbone.float(), ranker_tokenizer, config, family)
-    check_ranker(ranker.eval(), config.tokens)
+    """A MixLM in float32; its parts have passed the probe. Raises InputError if they do not make one."""
+    _survive_forks()
+    with _usable_as("an item encoder", encoder):
+        check_vocabulary(encoder, encoder_tokenizer, config.template)
+        item_encoder = ItemEncoder(encoder.float(), encoder_tokenizer, config)
+        check_item_encoder(item_encoder)
+    with _usable_as("a ranker", backbone):
+        check_vocabulary(backbone, ranker_tokenizer, config.prompt, config.suffix)
+        ranker = Ranker(backbone.float(), ranker_tokenizer, config, family)
+        check_ranker(ranker, config.tokens)
     projector = None
     if item_encoder.hidden_size != ranker.hidden_size:
-        projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size)
+        projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size, dtype=torch.float32)
     return MixLM(config, item_encoder, ranker, projector)
+
+
+@cache
+def _survive_forks() -> None:
+    """Children that are forked from now on compute with one thread each.
+
+    OpenMP's other threads are not forked, and a child would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
+
+@contextmanager
+def _usable_as(part: str, backbone: PreTrainedModel) -> Iterator[None]:
+    """Raises InputError for whatever goes wrong: architectures differ in more ways than can be asked for."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{type(backbone).__name__} cannot be {part}: {error}") from None
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        raise InputError(f"{type(backbone).__name__} cannot be {part} ({reason(error)}); {TESTED}") from None
 
 
 def load_tokenizer(source: str, **options: Any) -> PreTrainedTokenizerBase:
     """Raises InputError if there is none, or no fast one."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a torn tokenizer.json raises a plain one
         raise InputError(f"{source!r} has no tokenizer that can be read here: {error}") from None
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer of {source!r} has no fast version (tokenizer.json)")

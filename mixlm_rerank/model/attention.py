@@ -171,7 +171,7 @@ def tiles_of(layout: PackedLayout, window: int | None, device: torch.device) -> 
 
 
 def _tiles(rows: Tensor, keys: Tensor, mask: Tensor, wanted: Tensor, device: torch.device) -> Tiles:
-    added = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)[:, None]
+    added = torch.zeros(mask.shape, dtype=torch.float32).masked_fill(~mask, -torch.inf)[:, None]
     places = wanted.flatten().nonzero().squeeze(1)
     return Tiles(rows.to(device), keys.to(device), added.to(device), places.to(device))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -94,15 +95,22 @@ def _folder(name: str, local_files_only: bool) -> Path:
 
 def _save_backbones(model: MixLM, folder: Path, dtype: torch.dtype) -> None:
     """Word embeddings that both have, because they were kept in training, are written once: half of a small model."""
-    encoder, ranker = model.item_encoder.backbone, model.ranker.backbone
-    tables = [cast(torch.Tensor, backbone.get_input_embeddings().weight) for backbone in (encoder, ranker)]
+    backbones = [_merged(part.backbone) for part in (model.item_encoder, model.ranker)]
+    tables = [cast(torch.Tensor, backbone.get_input_embeddings().weight) for backbone in backbones]
     shared = tables[0].shape == tables[1].shape and torch.equal(tables[0].cpu(), tables[1].cpu())
-    for name, part in ((ITEM_ENCODER, model.item_encoder), (RANKER, model.ranker)):
+    tokenizers = [model.item_encoder.tokenizer, model.ranker.tokenizer]
+    for name, backbone, tokenizer in zip((ITEM_ENCODER, RANKER), backbones, tokenizers, strict=True):
         left_out = tables[1].data_ptr() if shared and name == RANKER else None
-        state = {key: weight for key, weight in part.backbone.state_dict().items() if weight.data_ptr() != left_out}
+        state = {key: weight for key, weight in backbone.state_dict().items() if weight.data_ptr() != left_out}
         kept = {key: weight.to(dtype) if weight.is_floating_point() else weight for key, weight in state.items()}
-        part.backbone.save_pretrained(folder / name, state_dict=kept)
-        part.tokenizer.save_pretrained(folder / name)
+        backbone.save_pretrained(folder / name, state_dict=kept)
+        tokenizer.save_pretrained(folder / name)
+
+
+def _merged(backbone: Any) -> PreTrainedModel:
+    """A copy with PEFT's adapters merged in, if it has any: saved by themselves they would lack the base model."""
+    adapted = hasattr(backbone, "merge_and_unload")
+    return cast(PreTrainedModel, copy.deepcopy(backbone).merge_and_unload() if adapted else backbone)
 
 
 def _read(folder: Path) -> MixLM:
@@ -119,18 +127,15 @@ def _read(folder: Path) -> MixLM:
 def _saved_part(
     source: Path, word_embeddings: torch.Tensor | None = None, *, final_norm: bool = True
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    try:
-        with quiet():
-            # float32 whatever was saved: fp16 files are for size, and widening them is exact
-            backbone = load_backbone(
-                str(source),
-                word_embeddings=word_embeddings,
-                final_norm=final_norm,
-                local_files_only=True,
-                dtype=torch.float32,
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{source} cannot be loaded: {error}") from None
+    with quiet():
+        # float32 whatever was saved: fp16 files are for size, and widening them is exact
+        backbone = load_backbone(
+            str(source),
+            word_embeddings=word_embeddings,
+            final_norm=final_norm,
+            local_files_only=True,
+            dtype=torch.float32,
+        )
     return backbone, load_tokenizer(str(source), local_files_only=True)
 
 

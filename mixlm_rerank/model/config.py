@@ -67,6 +67,12 @@ class MixLMConfig:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), (Integral if field.type == "int" else str)
+            if not isinstance(value, kind):
+                raise InputError(
+                    f"{field.name} must be {'a whole number' if kind is Integral else 'a string'}, not {value!r}"
+                )
         if self.tokens < 1:
             raise InputError(f"tokens must be at least 1, not {self.tokens}")
         if self.pooling not in get_args(Pooling):
@@ -120,7 +126,7 @@ class MixLMConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{path.parent} is not a saved MixLM: it has no {path.name}") from None
-        except json.JSONDecodeError as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{path} is not valid JSON: {error}") from None
         version = values.get("format_version") if isinstance(values, dict) else None
         if version is None:
@@ -129,13 +135,15 @@ class MixLMConfig:
                 f"distill CORPUS --teacher {path.parent} --output FOLDER. For an untrained MixLM from language models: "
                 "mixlm-rerank model init FOLDER --item-encoder CHECKPOINT --ranker CHECKPOINT"
             )
-        if version > FORMAT_VERSION:
-            raise InputError(f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise InputError(
+                f"{path} has format version {version!r}; this release reads up to {FORMAT_VERSION}: upgrade"
+            )
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"{path} has unknown keys {unknown}")
         try:
             return cls(**values | {"format_version": FORMAT_VERSION})
-        except TypeError as error:
+        except (TypeError, InputError) as error:
             raise InputError(f"{path} is not a whole MixLM configuration: {error}") from None

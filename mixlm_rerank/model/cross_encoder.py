@@ -19,7 +19,8 @@ from transformers import (
 from ..errors import InputError
 from .assembly import assemble, load_tokenizer, quiet
 from .config import Head, MixLMConfig
-from .families import Family, complete, family_of, position_offset
+from .families import Family, complete, family_of, longest_sequence
+from .inference import scoring
 from .mixlm import MixLM
 from .span import span
 
@@ -56,9 +57,7 @@ def from_cross_encoder(
     mix_layer = count // 2 if mix_layer is None else mix_layer
     if not 1 <= mix_layer < count:
         raise InputError(f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}")
-    longest = min(
-        LONGEST, tokenizer.model_max_length, backbone.config.max_position_embeddings - position_offset(backbone)
-    )
+    longest = min(LONGEST, tokenizer.model_max_length, longest_sequence(backbone))
     config = MixLMConfig(
         tokens=tokens,
         pooling="mean",
@@ -120,18 +119,18 @@ def _trained(layers: list[nn.Module]) -> list[nn.Module]:
     return [layer for layer in layers if any(True for _ in layer.parameters())]
 
 
-@torch.inference_mode()
+@scoring
 def _answers(whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[float]:
     """The checkpoint's own log-odds of two pairs."""
-    whole.float().eval()
+    whole.float()
     found = [whole(**tokenizer(*pair, return_tensors="pt")).logits for pair in PAIRS]
     return torch.cat(found).flatten().tolist()
 
 
-@torch.inference_mode()
+@scoring
 def _check(model: MixLM, answers: list[float], source: str) -> None:
     """Full-text mode is the cross-encoder. Raises InputError if it is not: another head, or another template."""
-    ranker = model.eval().ranker
+    ranker = model.ranker
     queries, texts = zip(*PAIRS, strict=True)
     inputs = ranker.inputs(queries)
     found = model.readout(ranker.forward_texts(inputs, ranker.documents(texts, [len(own) for own in inputs]))).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -21,12 +22,15 @@ __all__ = [
     "BidirectionalFamily",
     "DecoderFamily",
     "Family",
+    "check_width",
     "complete",
     "family_of",
     "family_of_config",
     "has_segments",
     "load_backbone",
+    "longest_sequence",
     "position_offset",
+    "reason",
 ]
 
 
@@ -165,9 +169,12 @@ def complete(
 ) -> PreTrainedModel:
     """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on.
 
-    ``without``: children of the model that may be.
+    ``without``: children of the model that may be. Raises InputError if something is, or a file cannot be read.
     """
-    model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
+    try:
+        model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
+    except Exception as error:  # of Transformers, safetensors, pickle, or the code of an architecture
+        raise InputError(f"{source} cannot be loaded: {reason(error)}") from None
     missing = [name for name in report["missing_keys"] if name.partition(".")[0] not in ("pooler", *without)]
     lacking = missing + list(report["mismatched_keys"])
     if word_embeddings is not None:
@@ -193,6 +200,26 @@ def position_offset(backbone: PreTrainedModel) -> int:
     return 0
 
 
+def longest_sequence(backbone: PreTrainedModel) -> int:
+    """Positions that a sequence may have. Raises InputError for a backbone that does not say."""
+    config = backbone.config
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        raise InputError(f"{type(backbone).__name__} does not say how many positions it has (max_position_embeddings)")
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # of all layers, or of each layer type
+    # beyond this length longrope turns all positions of a batch differently: scores would depend on their neighbours
+    short = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    return min([positions, *short]) - position_offset(backbone)
+
+
+def check_width(backbone: PreTrainedModel) -> None:
+    """Raises InputError unless other vectors of the size of its states can stand among its input embeddings."""
+    width, size = backbone.get_input_embeddings().weight.shape[1], backbone.config.hidden_size
+    if width != size:
+        raise InputError(f"its input embeddings have {width} dimensions, and embedding or memory tokens {size}")
+
+
 def has_segments(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> bool:
     """Whether a backbone can mark tokens of a second text; with a ``tokenizer``, whether that does so for a pair."""
     known = "token_type_ids" in inspect.signature(backbone.forward).parameters
@@ -200,17 +227,29 @@ def has_segments(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase |
     return known and getattr(backbone.config, "type_vocab_size", 0) > 1 and used
 
 
+def reason(error: Exception) -> str:
+    """The first line of what a library says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def family_of(source: str, **options: Any) -> Family:
     """The family of a checkpoint, from its configuration alone. Raises InputError for other architectures."""
+    if Path(source, "adapter_config.json").is_file() and not Path(source, "config.json").is_file():
+        raise InputError(
+            f"{source!r} holds an adapter (LoRA) without its base model: merge both with PEFT's merge_and_unload() and "
+            "save_pretrained(FOLDER), and give that folder"
+        )
     try:
         config = AutoConfig.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a configuration may hold anything
         raise InputError(f"{source!r} is not a Hugging Face checkpoint that can be read here: {error}") from None
     return family_of_config(config, source)
 
 
 def family_of_config(config: Any, source: str = "this model") -> Family:
     kind = config.model_type
+    if getattr(config, "quantization_config", None):
+        raise InputError(f"the weights of {source!r} are quantised: take the checkpoint that they were made from")
     if not config.is_encoder_decoder:
         if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
             return BidirectionalFamily()

@@ -17,16 +17,21 @@ __all__ = ["fingerprint", "weights_hash"]
 ENCODING_VERSION = 3
 
 
-def fingerprint(encoder: ItemEncoder, config: MixLMConfig) -> str:
+# Settings of a backbone that change its states and no weight. They are named here, and the tokenizer is known by what
+# it does, because other releases of Transformers and Tokenizers write more or other keys for the same model.
+SETTINGS = ("hidden_act", "hidden_activation", "activation", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps")
+SETTINGS += ("norm_eps", "num_attention_heads", "num_key_value_heads")
+TEXTS = ["Why IS the sky blue?\tNaïve Café, 3,141.59 km; don't  re-read https://example.org/a_b#1 (東京, Ωmega) 😀"]
+
+
+def fingerprint(encoder: ItemEncoder, config: MixLMConfig, *, former: bool = False) -> str:
     """Hash of the item encoder's weights (as float32), tokenizer, template, pooling and budget.
 
-    The ranker is left out on purpose: training it further keeps a token index valid.
+    The ranker is left out on purpose: training it further keeps a token index valid. ``former``: as it was computed
+    by release 0.1, from all that the installed Transformers writes of backbone and tokenizer.
     """
     digest = hashlib.sha256()
-    tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
-    for state in ("padding", "truncation"):  # call state, not identity
-        tokenizer.pop(state, None)
-    settings = {
+    settings: dict[str, object] = {
         "encoding": ENCODING_VERSION,
         "tokens": config.tokens,
         "pooling": config.pooling,
@@ -34,9 +39,12 @@ def fingerprint(encoder: ItemEncoder, config: MixLMConfig) -> str:
         "template": config.template,
         "document_prompt": config.document_prompt,
         "max_document_tokens": config.max_document_tokens,
-        "tokenizer": tokenizer,
-        "backbone": _architecture(encoder),
     }
+    if former:
+        settings |= {"tokenizer": _written_tokenizer(encoder), "backbone": _written_backbone(encoder)}
+    else:
+        vocabulary = sorted(encoder.tokenizer.get_vocab().items())
+        settings |= {"vocabulary": vocabulary, "ids": encoder.document_ids(TEXTS), "backbone": _backbone(encoder)}
     if config.mix_layer:  # indexes of models without are as old as the format
         settings |= {"mix_layer": config.mix_layer, "document_position": config.document_position}
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
@@ -60,7 +68,20 @@ def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
                 digest.update(plain.detach().to("cpu", torch.float32).contiguous().numpy().data)
 
 
-def _architecture(encoder: ItemEncoder) -> dict[str, object]:
-    """The backbone's configuration (heads, rotary base, epsilon ...) less what does not change a state."""
+def _backbone(encoder: ItemEncoder) -> dict[str, object]:
+    config = encoder.backbone.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
+    bases = {float(kind["rope_theta"]) for kind in kinds if "rope_theta" in kind}
+    known = {name: getattr(config, name, None) for name in SETTINGS}
+    return {"model_type": config.model_type, "rope_theta": sorted(bases), **known}
+
+
+def _written_tokenizer(encoder: ItemEncoder) -> dict[str, object]:
+    tokenizer: dict[str, object] = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    return {key: value for key, value in tokenizer.items() if key not in ("padding", "truncation")}  # call state
+
+
+def _written_backbone(encoder: ItemEncoder) -> dict[str, object]:
     names = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
     return {key: value for key, value in encoder.backbone.config.to_dict().items() if key not in names}

@@ -15,12 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..arguments import check_strings
 from ..errors import InputError
 from .config import MixLMConfig
-from .families import has_segments, position_offset
+from .families import check_width, has_segments, longest_sequence, position_offset
+from .inference import scoring
 from .packed import plain_pass
 from .positions import positions_per_forward
 from .sampling import cluster_means, last_states, rarity
 from .span import without_final_norm
-from .template import Template, text_ids
+from .template import Template, readable, text_ids
 from .transfer import moved
 
 __all__ = ["ItemEncoder", "Progress"]
@@ -55,13 +56,15 @@ class ItemEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.config = config
         self.hidden_size: int = backbone.config.hidden_size
-        self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size))
+        if config.memory_tokens:
+            check_width(backbone)
+        self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size, dtype=torch.float32))
         special = tokenizer.all_special_ids
         self.register_buffer("rarity", rarity(backbone.config.vocab_size, special), persistent=False)
         # as the second of two texts, which a document is to a cross-encoder
         self._segment = int(config.mix_layer > 0 and has_segments(backbone, tokenizer))
         self._plain, self._first_position = plain_pass(backbone), position_offset(backbone) + config.document_position
-        positions: int = backbone.config.max_position_embeddings - self._first_position
+        positions = longest_sequence(backbone) - config.document_position
         if config.max_document_tokens + config.memory_tokens > positions:
             raise InputError(
                 f"max_document_tokens={config.max_document_tokens} and {config.memory_tokens} memory tokens do not fit "
@@ -77,9 +80,9 @@ class ItemEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""
-        return self._sampled(self._states(input_ids), input_ids)
+        return self._sampled(self.states(input_ids), input_ids)
 
-    def _states(self, input_ids: Tensor) -> Tensor:
+    def states(self, input_ids: Tensor) -> Tensor:
         """Final hidden states, memory tokens included. [b, length] -> [b, length + memory, d]."""
         embeds = self._embeds(input_ids)
         return self.backbone(inputs_embeds=embeds, use_cache=False, **self._placed(embeds)).last_hidden_state  # type: ignore[no-any-return]
@@ -95,9 +98,9 @@ class ItemEncoder(nn.Module):
         return placed
 
     def _states_by_lean_pass(self, input_ids: Tensor) -> Tensor:
-        """:meth:`_states` up to rounding, sooner for few positions."""
+        """:meth:`states` up to rounding, sooner for few positions."""
         if self._plain is None or self._segment:
-            return self._states(input_ids)
+            return self.states(input_ids)
         embeds = self._embeds(input_ids)
         return self._plain(embeds, torch.arange(embeds.shape[1], device=embeds.device) + self._first_position)
 
@@ -179,7 +182,11 @@ class ItemEncoder(nn.Module):
         check_strings("texts", texts)
         return self._document.ids([self.config.document_prompt + text for text in texts])
 
-    @torch.inference_mode()
+    def readable(self, texts: Sequence[str]) -> list[bool]:
+        """Whether there is anything to read in each text, see :func:`.template.readable`."""
+        return readable(self.tokenizer, texts)
+
+    @scoring
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         """Embedding tokens of documents. Returns float32 [n, tokens, d].
 
@@ -188,7 +195,7 @@ class ItemEncoder(nn.Module):
         """
         return self._encode(self.document_ids(texts), bar)
 
-    @torch.inference_mode()
+    @scoring
     def query_states(self, queries: Sequence[str]) -> list[Tensor]:
         """Final hidden states of queries, memory tokens included, for the residual. float32 [length, d] each."""
         states: dict[int, Tensor] = {}
@@ -205,13 +212,13 @@ class ItemEncoder(nn.Module):
     def embed_queries(self, queries: Sequence[str]) -> Tensor:
         """The bi-encoder's query embeddings. Returns float32 [n, d] on the CPU."""
         found = [self.embedding_of(states) for states in self.query_states(queries)]
-        return torch.stack(found).cpu() if found else torch.empty(0, self.hidden_size)
+        return torch.stack(found).cpu() if found else torch.empty(0, self.hidden_size, dtype=torch.float32)
 
     def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
         out = np.empty((len(ids), self.config.tokens, self.hidden_size), dtype=np.float32)
         for rows, batch in self._batches(ids):
             copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
-            states = self._states(batch.repeat(copies, 1))[: len(rows)]
+            states = self.states(batch.repeat(copies, 1))[: len(rows)]
             out[rows] = self._sampled(states, batch).float().cpu().numpy()
             if bar is not None:
                 bar.update(len(rows))

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
+from .inference import scoring
 from .mixlm import MixLM
 
 __all__ = ["check_known_answer", "known_answers", "write_known_answer"]
@@ -42,7 +43,7 @@ def check_known_answer(model: MixLM, path: Path) -> None:
         )
 
 
-@torch.inference_mode()
+@scoring
 def known_answers(model: MixLM) -> list[float]:
     """Log-odds of the texts, at the largest token budget, each text alone."""
     prefix = model.ranker.prefixes([QUERY])[0]

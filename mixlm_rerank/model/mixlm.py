@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class MixLM(nn.Module):
         self.projector = projector
         self.readout = Readout(ranker.hidden_size, config.residual, config.head)
         self.name = "unsaved"
+        self._fingerprints: dict[bool, tuple[object, str]] = {}  # each with the weights that it is of
 
     @property
     def device(self) -> torch.device:
@@ -43,7 +45,37 @@ class MixLM(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Ties a token index to this item encoder: hash of its weights, tokenizer, template and budget."""
-        return fingerprint(self.item_encoder, self.config)
+        return self._fingerprint(former=False)
+
+    def made(self, mark: str) -> bool:
+        """Whether an index of that fingerprint holds tokens of this item encoder; release 0.1 computed others."""
+        return mark == self.fingerprint or mark == self._fingerprint(former=True)
+
+    def _fingerprint(self, *, former: bool) -> str:
+        """Hashing takes a second; in-place changes of a weight raise its version, others give it another address."""
+        weights = [
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+            for weight in self.item_encoder.state_dict().values()
+        ]
+        held, value = self._fingerprints.get(former, (None, ""))
+        if held != weights:
+            value = fingerprint(self.item_encoder, self.config, former=former)
+            self._fingerprints[former] = weights, value
+        return value
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """``half()``, ``to(dtype)`` and the like, of what holds this too, change the weights that ``dtype=`` does.
+
+        Item encoder and readout stay float32, and so do buffers: rotary frequencies, rounded, are other positions.
+        """
+        parts = [self.ranker] if self.projector is None else [self.ranker, self.projector]
+        changed = {id(held) for part in parts for weight in part.parameters() for held in (weight, weight.grad)}
+
+        def applied(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if id(tensor) in changed or found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(applied, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         """Embedding tokens of documents: float32 [n, tokens, d]. See :meth:`ItemEncoder.encode`."""

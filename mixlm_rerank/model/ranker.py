@@ -15,10 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
-from .families import Family, has_segments, position_offset
+from .families import Family, check_width, has_segments, longest_sequence, position_offset
 from .packed import DecoderPass, packed_pass, plain_pass
 from .span import span
-from .template import Template, special_ids, text_ids
+from .template import Template, readable, special_ids, text_ids
 from .transfer import moved
 
 __all__ = ["Prefix", "Ranker"]
@@ -67,12 +67,14 @@ class Ranker(nn.Module):
         self._max_document_tokens = config.max_document_tokens
         self._max_pair_tokens = config.document_position + config.max_document_tokens  # with a mix layer
         self._layer_types = set(getattr(backbone.config, "layer_types", None) or ["full_attention"])
-        self._segments = has_segments(backbone, tokenizer if self.mix_layer else None)
+        self.segments = has_segments(backbone, tokenizer if self.mix_layer else None)
         self.layers: int = backbone.config.num_hidden_layers
+        if not self.mix_layer:
+            check_width(backbone)
         if self.mix_layer >= self.layers:
             raise InputError(f"mix_layer={self.mix_layer}, but the ranker's layers are 0 to {self.layers - 1}")
         self._first_position = position_offset(backbone)
-        self.max_positions: int = backbone.config.max_position_embeddings - self._first_position
+        self.max_positions = longest_sequence(backbone)
         if self._prompt.max_tokens + config.tokens + len(self._suffix) > self.max_positions:
             raise InputError(
                 f"max_query_tokens={config.max_query_tokens} and {config.tokens} embedding tokens do not fit into the "
@@ -97,6 +99,10 @@ class Ranker(nn.Module):
         """Whether the backbone's own layers have to run, which know how."""
         modules = self.backbone.modules() if self.training else []
         return any(getattr(module, "gradient_checkpointing", False) for module in modules)
+
+    def readable(self, queries: Sequence[str]) -> list[bool]:
+        """Whether there is anything to read in each query, see :func:`.template.readable`."""
+        return readable(self.tokenizer, queries)
 
     def inputs(self, queries: Sequence[str]) -> list[Tensor]:
         """Input embeddings of the prompt with each query. float [length, d] each."""
@@ -192,7 +198,7 @@ class Ranker(nn.Module):
         in_item = torch.arange(len(flat), device=self.device) >= sum(layout.prefix_lengths)
         positions, score_rows = layout.position_ids(self.device), layout.score_rows(self.device)
         if self._packed is not None and not self._checkpoints_activations:
-            types = (in_item & self._segments).long()
+            types = (in_item & self.segments).long()
             attention = self._packed.attention(layout, self.device)
             states = self._packed(flat, positions + self._first_position, types, score_rows, attention)
             return list(states.split(list(counts)))
@@ -241,7 +247,7 @@ class Ranker(nn.Module):
         masks: dict[str, Tensor],
         layout: PackedLayout | None = None,
     ) -> Tensor:
-        extra: dict[str, Any] = {"token_type_ids": in_document.long()} if self._segments else {}
+        extra: dict[str, Any] = {"token_type_ids": in_document.long()} if self.segments else {}
         if layout is not None:
             extra["layout"] = layout
         backbone = span(self.backbone, self.mix_layer, self.layers) if self.mix_layer else self.backbone
@@ -276,7 +282,7 @@ class Ranker(nn.Module):
         embeds = pad_sequence(list(sequences), batch_first=True)
         positions = torch.arange(embeds.shape[1])
         real, in_prefix = (positions < torch.tensor(own)[:, None] for own in (lengths, prefix_lengths))
-        extra = {"token_type_ids": moved((~in_prefix).long(), self.device)} if self._segments else {}
+        extra = {"token_type_ids": moved((~in_prefix).long(), self.device)} if self.segments else {}
         output = span(self.backbone, start, stop)(
             inputs_embeds=embeds,
             position_ids=moved(positions + self._first_position, self.device).expand(len(embeds), -1),
@@ -300,7 +306,9 @@ class Ranker(nn.Module):
         every_layer = getattr(config, "layer_types", None) is None and getattr(config, "use_sliding_window", True)
         if layer_type == "full_attention" and not (every_layer and getattr(config, "sliding_window", None)):
             return None  # Mistral and the like name no layer types: a window, if there is one, holds for all
-        window = int(config.sliding_window)
+        window: int | None = getattr(config, "sliding_window", None)
+        if window is None:
+            raise InputError(f"MixLM does not know what positions see in layers of type {layer_type!r}")
         return window if self.family.causal else window + 1  # Transformers: causal exclusive, bidirectional inclusive
 
     def _embed_each(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -36,7 +36,8 @@ class Readout(nn.Module):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
         parts = {"none": 0, "cosine": 1, "late": 2}[residual]
-        weights = [nn.Parameter(torch.tensor(BI_ENCODER_SCALE / parts)) if part < parts else None for part in range(2)]
+        start = torch.tensor(BI_ENCODER_SCALE / max(parts, 1), dtype=torch.float32)
+        weights = [nn.Parameter(start.clone()) if part < parts else None for part in range(2)]
         self.cosine_weight, self.late_weight = weights
 
     def forward(self, states: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class Readout(nn.Module):
         Returns:
             float32 [q, n]; 0 without a residual.
         """
-        scores = torch.zeros(len(queries), len(tokens), device=tokens.device)
+        scores = torch.zeros(len(queries), len(tokens), dtype=torch.float32, device=tokens.device)
         with torch.autocast(tokens.device.type, enabled=False):  # times 20 they are log-odds
             if self.cosine_weight is not None:
                 cosines = F.normalize(queries.float(), dim=-1) @ F.normalize(tokens[:, -1].float(), dim=-1).T

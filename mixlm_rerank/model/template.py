@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import unicodedata
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
@@ -11,9 +14,24 @@ from transformers import PreTrainedTokenizerBase
 from ..arguments import check_strings
 from ..errors import InputError
 
-__all__ = ["Template", "around_texts", "special_ids", "text_ids", "text_spans", "without_lone_surrogates"]
+__all__ = [
+    "Template",
+    "around_texts",
+    "readable",
+    "special_ids",
+    "text_ids",
+    "text_spans",
+    "visible",
+    "without_lone_surrogates",
+]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
+if hasattr(os, "register_at_fork"):  # nobody would release it in a child that was forked while it was held
+    os.register_at_fork(
+        before=_TOKENISING.acquire, after_in_parent=_TOKENISING.release, after_in_child=_TOKENISING.release
+    )
+_ASCII_WORD = re.compile("[0-9A-Za-z]")
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # blank, though Unicode calls them letters or symbols
 
 
 class Template:
@@ -82,6 +100,25 @@ def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **optio
             verbose=False,
             **options,
         )
+
+
+def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[bool]:
+    """Whether each text gives the model anything to read: a visible character, and a token that is not the unknown one.
+
+    All other texts look alike to it (``[CLS][SEP]``, or unknown tokens alone), and their scores mean nothing. ASCII
+    letters and digits count without being tokenised.
+    """
+    check_strings("texts", texts)
+    found = [_ASCII_WORD.search(text) is not None for text in texts]
+    doubtful = [place for place, text in enumerate(texts) if not found[place] and visible(text)]
+    for place, ids in zip(doubtful, text_ids(tokenizer, [texts[place] for place in doubtful]), strict=True):
+        found[place] = any(token != tokenizer.unk_token_id for token in ids)
+    return found
+
+
+def visible(text: str) -> bool:
+    """Whether a text holds more than white space, control and format characters, marks, and code points without one."""
+    return any(unicodedata.category(one)[0] not in "CMZ" and one not in _FILLERS for one in text)
 
 
 def without_lone_surrogates(text: str) -> str:

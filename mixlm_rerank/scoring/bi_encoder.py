@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..model import MixLM
+from ..model.inference import scoring
 
 __all__ = ["BiEncoderScorer"]
 
@@ -23,7 +23,7 @@ class BiEncoderScorer:
         """Embedding tokens, float [n, k, d], of which only the last is read -> cosines, float32 [n]."""
         return self.score_batch([query], [tokens])[0]
 
-    @torch.inference_mode()
+    @scoring
     def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
         embeddings = self._model.item_encoder.embed_queries(queries)
         return [

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
+from ..model.inference import scoring
 from ..model.positions import positions_per_forward
 from .residual import add_residual
 
@@ -26,13 +27,13 @@ class FullTextScorer:
     def __init__(self, model: MixLM) -> None:
         self._model = model
 
-    @torch.inference_mode()
+    @scoring
     def score(self, query: str, texts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
         """Document texts (and their embedding tokens, float [n, k, d]) -> log-odds, float32 [n]."""
         model = self._model
         (prefix,) = model.ranker.inputs([query])
         documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
-        scores = torch.empty(len(texts), device=model.device)
+        scores = torch.empty(len(texts), dtype=torch.float32, device=model.device)
         order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
         positions = positions_per_forward(model.device, POSITIONS_PER_FORWARD)
         while order:

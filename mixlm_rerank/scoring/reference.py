@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
+from ..model.inference import scoring
 
 __all__ = ["ReferenceScorer"]
 
@@ -18,12 +19,12 @@ class ReferenceScorer:
     def __init__(self, model: MixLM) -> None:
         self._model = model
 
-    @torch.inference_mode()
+    @scoring
     def score(self, query: str, tokens: Tensor) -> Tensor:
         """Embedding tokens, float [n, k, d] -> log-odds, float32 [n]."""
         model = self._model
         prefix = model.ranker.prefixes([query])[0]
-        scores = torch.empty(len(tokens))
+        scores = torch.empty(len(tokens), dtype=torch.float32)
         for row, document in enumerate(model.project(tokens)):
             scores[row] = model.readout(model.ranker([prefix], [document])[0])
         return scores + self._residual(query, tokens.float())
@@ -31,7 +32,7 @@ class ReferenceScorer:
     def _residual(self, query: str, tokens: Tensor) -> Tensor:
         """Spelled out, and not by the readout's own code."""
         model, readout = self._model, self._model.readout
-        scores = torch.zeros(len(tokens))
+        scores = torch.zeros(len(tokens), dtype=torch.float32)
         if model.config.residual == "none":
             return scores
         states = model.item_encoder.query_states([query])[0].cpu()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
+from ..model.inference import scoring
 from ..model.positions import positions_per_forward
 from ..model.transfer import joined
 from .residual import add_residual
@@ -35,12 +36,12 @@ class SharedPrefixScorer:
         """Embedding tokens, float [n, k, d] -> log-odds, float32 [n]."""
         return self.score_batch([query], [tokens])[0]
 
-    @torch.inference_mode()
+    @scoring
     def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
         """One float [n, k, d] a query (the same k for all) -> one float32 [n] a query."""
         model = self._model
         prefixes = model.ranker.prefixes(queries)
-        found = [torch.empty(0, device=model.device)]
+        found = [torch.empty(0, dtype=torch.float32, device=model.device)]
         for spans in self._forwards([len(prefix) for prefix in prefixes], tokens):
             states = model.ranker.forward_packed([prefixes[span.query] for span in spans], self._items(spans, tokens))
             found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone

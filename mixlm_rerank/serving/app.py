@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.known_answer import known_answers
+from mixlm_rerank.model.template import visible
 from mixlm_rerank.serving.batching import Batcher
 from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.failures import STATUS, RequestFailed, status_of
@@ -194,7 +195,7 @@ def _add_page(
             raise RequestFailed(
                 404, f"no index {name!r} with known texts; there are: {', '.join(first_stages) or 'none'}"
             )
-        if not q.strip():
+        if not visible(q):
             raise RequestFailed(400, "q is empty")
         started = time.perf_counter()
         candidates = await first_stages[name].search(q, hits)

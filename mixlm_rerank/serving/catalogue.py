@@ -30,11 +30,12 @@ class Catalogue:
     def __init__(self, models: Mapping[str, MixLM], indexes: Mapping[str, TokenStore]) -> None:
         self.models = dict(models)
         self.indexes = dict(indexes)
-        self._fingerprints = {name: model.fingerprint for name, model in self.models.items()}  # hashes all weights
-        first = next(iter(self.models.values()))
-        for store in self.indexes.values():
-            if store.manifest.fingerprint not in self._fingerprints.values():
-                store.manifest.check_model(first, str(store))
+        self._model_of: dict[str, str] = {}  # index -> the model that built it
+        for name, store in self.indexes.items():
+            fitting = [model for model, own in self.models.items() if own.made(store.manifest.fingerprint)]
+            if not fitting:
+                store.manifest.check_model(next(iter(self.models.values())), str(store))
+            self._model_of[name] = fitting[0]
         self._reranker = lru_cache(maxsize=64)(self._made)
         self._cutters = {name: _cutter(model) for name, model in self.models.items()}
 
@@ -60,8 +61,7 @@ class Catalogue:
                 raise RequestFailed(404, f"no model {asked!r} on this server; there are: {_listed(self.models)}")
             return asked
         if index is not None:
-            fingerprint = self.indexes[index].manifest.fingerprint
-            return next(name for name, own in self._fingerprints.items() if own == fingerprint)
+            return self._model_of[index]
         return next(iter(self.models))
 
     def reranker(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixlm_rerank.integrations.documents import Documents
+from mixlm_rerank.model.template import visible
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
@@ -33,7 +34,7 @@ class Plan:
 
 def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
     """Raises RequestFailed, or what the library raises. ``tokens``: limit for the texts that must be encoded."""
-    if not request.query.strip():
+    if not visible(request.query):
         raise RequestFailed(400, "query is empty: the ranker reads its text")
     given, docids = request.documents, request.document_ids
     if not given and not docids:

@@ -64,7 +64,7 @@ TABLE = {
     "empty text": Bad(
         BUILD.replace("corpus.jsonl", "blank.jsonl"),
         ["document 2 ('b')", "no text", "--skip-empty"],
-        {"blank.jsonl": TWO + '{"_id": "b", "text": " "}\n'},
+        {"blank.jsonl": TWO + '{"_id": "b", "text": "\\u200b "}\n'},
     ),
     "no documents": Bad(BUILD.replace("corpus.jsonl", "none.jsonl"), ["no documents"], {"none.jsonl": ""}),
     # topics
@@ -171,7 +171,7 @@ def test_one_line_and_exit_code_2(place: Path, mixlm: Command, name: str) -> Non
 
 
 def test_skip_empty_mends_empty_text(work: Path, mixlm: Command) -> None:
-    (work / "blank.jsonl").write_text(TWO + '{"_id": "b", "text": " "}\n')
+    (work / "blank.jsonl").write_text(TWO + '{"_id": "b", "text": "\\u200b "}\n')
     done = mixlm("index build blank.jsonl new --model model --quiet --skip-empty")
     assert done.code == 0 and "new: 1 documents" in done.err
 

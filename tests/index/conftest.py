@@ -39,9 +39,17 @@ class StubModel:
         words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
         self.config = SimpleNamespace(tokens=tokens)
-        self.item_encoder = SimpleNamespace(hidden_size=dim, tokenizer=tokenizer, text_tokens=text_tokens)
+        self.item_encoder = SimpleNamespace(
+            hidden_size=dim,
+            tokenizer=tokenizer,
+            text_tokens=text_tokens,
+            readable=lambda texts: [bool(text.strip("\u200b ")) for text in texts],
+        )
         self.fingerprint = fingerprint
         self.name = name
+
+    def made(self, mark: str) -> bool:
+        return mark == self.fingerprint
 
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         if bar is not None:

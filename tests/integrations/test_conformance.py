@@ -74,7 +74,7 @@ def test_an_empty_query_keeps_the_order_and_says_so(
     seam: Seam, saved: MixLM, tokens: TokenIndex, documents: list[Document]
 ) -> None:
     with pytest.warns(UserWarning, match="an empty query keeps the first stage's order"):
-        found = seam(Job(saved, tokens, " ", documents[::-1]))
+        found = seam(Job(saved, tokens, "\u200b ", documents[::-1]))
     assert [docid for docid, _ in found] == [document.docid for document in documents[::-1]]
     assert all(score < -10_000 for _, score in found)
 
@@ -88,7 +88,7 @@ def test_an_empty_list_stays_one(seam: Seam, saved: MixLM) -> None:
 def test_a_document_without_a_word_is_last(
     seam: Seam, saved: MixLM, documents: list[Document], expected: Ranked
 ) -> None:
-    found = seam(Job(saved, None, QUERY, [*documents[:2], Document("blank", " "), *documents[2:]]))
+    found = seam(Job(saved, None, QUERY, [*documents[:2], Document("blank", "\u200b "), *documents[2:]]))
     check(found[:-1], expected)
     assert found[-1][0] == "blank"
 

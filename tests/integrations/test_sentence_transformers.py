@@ -76,3 +76,25 @@ def test_an_empty_query_ends_nothing(encoder: CrossEncoder) -> None:
 def test_what_is_no_pair_is_refused(encoder: CrossEncoder, pair: tuple[Any, ...]) -> None:
     with pytest.raises((InputError, ValueError)):
         encoder.predict([pair])
+
+
+def test_its_number_format_is_chosen_as_that_of_other_cross_encoders(encoder: CrossEncoder, tmp_path: Path) -> None:
+    pairs = [(QUERY, "A dog barks."), ("cats", "A cat sleeps.")]
+    encoder.save_pretrained(str(tmp_path))
+    options: dict[str, Any] = {"trust_remote_code": True, "local_files_only": True, "device": "cpu"}
+    halves = [
+        CrossEncoder(str(tmp_path), model_kwargs={"torch_dtype": "bfloat16"}, **options),
+        CrossEncoder(str(tmp_path), **options).bfloat16(),
+    ]
+    for half in halves:
+        assert half[0].model.ranker.dtype == torch.bfloat16
+        np.testing.assert_array_equal(half.predict(pairs), halves[0].predict(pairs))
+        np.testing.assert_allclose(half.predict(pairs), encoder.predict(pairs), atol=0.1)
+
+
+def test_lengths_are_those_of_the_model(encoder: CrossEncoder, tmp_path: Path) -> None:
+    encoder.save_pretrained(str(tmp_path))
+    with pytest.raises(InputError, match="a MixLM has no max_length"):
+        CrossEncoder(str(tmp_path), trust_remote_code=True, local_files_only=True, max_length=64)
+    with pytest.raises(InputError, match="a MixLM has no max_length"):
+        encoder.max_seq_length = 64

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mixlm_rerank import MixLM
-from mixlm_rerank.errors import InputError
+from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
+from mixlm_rerank.errors import IndexMismatch, InputError
+from mixlm_rerank.model.fingerprint import fingerprint
 from mixlm_rerank.model.int8 import is_int8
 from mixlm_rerank.scoring import SharedPrefixScorer
+from mixlm_rerank.serving.catalogue import Catalogue
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
 QUERY, TEXTS = "a dog barks", ["the moon is a rock", "a cat never barks", "bread"]
@@ -49,6 +54,46 @@ def test_a_saved_model_gives_the_same_scores(tiny: Callable[..., MixLM], archite
     assert loaded.fingerprint == model.fingerprint and loaded.config == model.config
     assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pkl"))
     assert model.fingerprint in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_scores_too(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    """Of a process that has computed with two threads: the child would wait for the second one for ever."""
+    tiny("bert").save_pretrained(tmp_path)
+    program = (
+        "import os, signal, sys, torch\n"
+        "from mixlm_rerank import MixLM\n"
+        "from mixlm_rerank.scoring import SharedPrefixScorer\n"
+        "torch.set_num_threads(2)\n"
+        "scorer, tokens = SharedPrefixScorer(MixLM.from_pretrained(sys.argv[1])), torch.rand(500, 4, 64)\n"
+        "expected = scorer.score('a dog', tokens)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    signal.alarm(60)\n"
+        "    os._exit(not torch.allclose(scorer.score('a dog', tokens), expected, atol=1e-3))\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    output = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert output.stdout == "0\n"
+
+
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_adapters_are_merged_when_it_is_saved(
+    checkpoint: Callable[..., Path], architecture: str, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    model = fresh(checkpoint, architecture, residual="late")
+    torch.nn.init.normal_(model.readout.score.weight)
+    plain, targets = scores(model), ["query", "value"] if architecture == "bert" else ["q_proj", "v_proj"]
+    for part in (model.item_encoder, model.ranker):
+        part.backbone = peft.get_peft_model(
+            part.backbone, peft.LoraConfig(target_modules=targets, init_lora_weights=False)
+        )
+    adapted = scores(model)
+    assert adapted != pytest.approx(plain, abs=0.1)
+    model.save_pretrained(tmp_path)
+    assert scores(MixLM.from_pretrained(tmp_path)) == pytest.approx(adapted, abs=1e-3)
+    assert scores(model) == adapted  # which still has its adapters
 
 
 def test_a_projector_bridges_hidden_sizes_and_families(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -91,6 +136,44 @@ def test_the_fingerprint_follows_the_item_encoder_alone(checkpoint: Callable[...
     assert model.fingerprint != start
     assert len({fresh(checkpoint, tokens=tokens).fingerprint for tokens in (2, 3)}) == 2
     assert len({fresh(checkpoint, max_document_tokens=length).fingerprint for length in (32, 64)}) == 2
+
+
+def test_the_fingerprint_survives_other_keys_in_a_configuration(checkpoint: Callable[..., Path]) -> None:
+    """Which Transformers adds from release to release."""
+    model, other = fresh(checkpoint), fresh(checkpoint)
+    other.item_encoder.backbone.config.a_key_of_next_year = True
+    assert fingerprint(other.item_encoder, other.config) == model.fingerprint
+
+
+def test_an_index_with_the_fingerprint_of_release_0_1_is_accepted(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = fresh(checkpoint)
+    index = TokenIndex.build([Document("d", "a dog")], model, tmp_path / "index", progress=False)
+    old = replace(index.manifest, fingerprint=fingerprint(model.item_encoder, model.config, former=True))
+    assert old.fingerprint != model.fingerprint
+    old.check_model(model, "index")
+    server = Catalogue({"other": fresh(checkpoint, tokens=2), "ours": model}, {"docs": SimpleNamespace(manifest=old)})  # type: ignore[dict-item]
+    assert server.model_name(None, "docs") == "ours"
+    with torch.no_grad():
+        next(model.item_encoder.backbone.parameters())[0, 0] += 1e-3
+    with pytest.raises(IndexMismatch):
+        old.check_model(model, "index")
+
+
+def test_the_fingerprint_is_computed_once_for_the_same_weights(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, counted = fresh(checkpoint), []
+    monkeypatch.setattr(
+        "mixlm_rerank.model.mixlm.fingerprint",
+        lambda *given, **named: counted.append(1) or fingerprint(*given, **named),
+    )
+    first = [Reranker(model).index.manifest.fingerprint for _ in range(2)]
+    assert len(counted) == 1
+    with torch.no_grad():
+        next(model.item_encoder.backbone.parameters()).mul_(2)
+    assert model.fingerprint not in first and len(counted) == 2
 
 
 def test_the_fingerprint_does_not_depend_on_the_dtype_loaded(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
@@ -176,6 +259,10 @@ def test_broken_folders_are_refused(tiny: Callable[..., MixLM], tmp_path: Path) 
     for change, message in (
         ({"tokens": 3}, "does not give its known answer"),
         ({"format_version": 99}, "format version 99"),
+        ({"format_version": "1"}, "format version '1'"),
+        ({"prompt": None}, "prompt must be a string, not None"),
+        ({"tokens": "4"}, "tokens must be a whole number, not '4'"),
+        ({"score_token": ""}, "does not give its known answer"),
         ({"surprise": 1}, "surprise"),
         ({"memory_tokens": 3}, "does not fit"),
         ({"prompt": "no place for a query"}, "text"),
@@ -188,6 +275,32 @@ def test_broken_folders_are_refused(tiny: Callable[..., MixLM], tmp_path: Path) 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="ranker"):
         MixLM.from_pretrained(tmp_path)
+
+
+def test_checkpoints_that_cannot_be_read_are_refused(
+    checkpoint: Callable[..., Path], judge: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Whatever a library raises there."""
+
+    def refused(folder: Path, message: str) -> None:
+        for make in (lambda: MixLM.from_backbones(folder, folder), lambda: MixLM.from_cross_encoder(folder)):
+            with pytest.raises(InputError, match=f"{folder}.*{message}"):
+                make()
+
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    refused(tmp_path / "adapter", "merge_and_unload")
+    for name in ("torn", "none", "quantised", "words"):
+        shutil.copytree(judge("bert"), tmp_path / name)
+    weights, config = tmp_path / "torn" / "model.safetensors", tmp_path / "quantised" / "config.json"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    refused(tmp_path / "torn", "cannot be loaded: SafetensorError")
+    (tmp_path / "none" / "model.safetensors").unlink()
+    refused(tmp_path / "none", "cannot be loaded: OSError")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))
+    refused(tmp_path / "quantised", "are quantised")
+    (tmp_path / "words" / "tokenizer.json").write_text("{")
+    refused(tmp_path / "words", "has no tokenizer that can be read")
 
 
 @pytest.mark.parametrize("part", ["item_encoder", "ranker"])

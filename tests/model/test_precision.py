@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays, parameter_dtype
+from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.training.checkpoints import training_arguments
 
 
@@ -48,3 +49,18 @@ def test_rotary_frequencies_are_never_rounded(tiny: Callable[..., MixLM], tmp_pa
     assert half.ranker.dtype == torch.bfloat16
     (exact,), (kept,) = ([b for b in m.ranker.backbone.rotary_emb.buffers()][:1] for m in (model, half))
     assert torch.equal(kept, exact) and not torch.equal(exact, exact.bfloat16().float())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_a_model_that_is_made_half_is_as_one_loaded_so(
+    tiny: Callable[..., MixLM], tmp_path: Path, architecture: str, dtype: str
+) -> None:
+    """Also inside another module: item encoder, readout and buffers stay float32."""
+    tiny(architecture).save_pretrained(tmp_path)
+    model, loaded = MixLM.from_pretrained(tmp_path), MixLM.from_pretrained(tmp_path, dtype=dtype)
+    torch.nn.Sequential(model).to(getattr(torch, dtype))
+    assert model.fingerprint == loaded.fingerprint
+    tokens = torch.from_numpy(model.encode(["a dog", "bread"]))
+    found, expected = (SharedPrefixScorer(one).score("a dog", tokens) for one in (model, loaded))
+    assert torch.equal(found, expected)

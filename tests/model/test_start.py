@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from transformers import (
 
 from mixlm_rerank import Document, MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.scoring import BiEncoderScorer
+from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 QUERIES = ["a dog barks", "what is bread made of?"]
 LENGTHS = {"max_query_tokens": 64, "max_document_tokens": 64}
@@ -153,13 +155,93 @@ def unusual(kind: str) -> PreTrainedModel:
     return ElectraModel(ElectraConfig(**sizes | factorised, max_position_embeddings=128))
 
 
-@pytest.mark.parametrize("kind", ["FNet", "Mamba", "Electra"])
+@pytest.mark.parametrize(
+    ("kind", "because"),
+    [
+        ("FNet", "its states are off by"),
+        ("Mamba", "MambaModel cannot be a ranker"),
+        ("Electra", "ElectraModel cannot be a ranker: its input embeddings have 16 dimensions"),
+    ],
+)
 def test_an_architecture_that_cannot_rank_is_refused_at_once(
-    checkpoint: Callable[..., Path], tmp_path: Path, kind: str
+    checkpoint: Callable[..., Path], tmp_path: Path, kind: str, because: str
 ) -> None:
     """They would run, and rank wrongly, or fail at the first query."""
     bert, decoder = checkpoint("bert"), checkpoint("llama")
     AutoTokenizer.from_pretrained(decoder if kind == "Mamba" else bert).save_pretrained(tmp_path)
     unusual(kind).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=kind):
+    with pytest.raises(InputError, match=because):
         MixLM.from_backbones(bert, tmp_path, **LENGTHS)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("FNet", {}), ("Electra", {"memory_tokens": 4})])
+def test_an_architecture_that_cannot_encode_is_refused_at_once(
+    checkpoint: Callable[..., Path], tmp_path: Path, kind: str, options: dict[str, Any]
+) -> None:
+    """What such an item encoder is trained on, padded, is not what it stores."""
+    bert = checkpoint("bert")
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    unusual(kind).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"{kind}Model cannot be an item encoder: (beside|its input embeddings)"):
+        MixLM.from_backbones(tmp_path, bert, **options, **LENGTHS)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "llama"])
+def test_a_decoder_that_is_not_causal_is_refused_as_a_ranker(
+    checkpoint: Callable[..., Path], architecture: str
+) -> None:
+    """Its own forward pass, and not MixLM's code for its family, is what it must equal."""
+    folder = checkpoint(architecture, is_causal=False)
+    with pytest.raises(InputError, match="its attention is not causal"):
+        MixLM.from_backbones(checkpoint("bert"), folder, **LENGTHS)
+    MixLM.from_backbones(folder, checkpoint(architecture), **LENGTHS)  # documents are read as it reads them
+
+
+@pytest.mark.parametrize("part", ["item encoder", "ranker"])
+def test_a_tokenizer_with_more_tokens_than_its_model_is_refused(
+    checkpoint: Callable[..., Path], tmp_path: Path, part: str
+) -> None:
+    good = checkpoint("bert")
+    tokenizer = AutoTokenizer.from_pretrained(good)
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
+    unused = [f"<unused {number}>" for number in range(401 - len(tokenizer))]
+    tokenizer.add_tokens(unused, special_tokens=True)
+    tokenizer.save_pretrained(tmp_path)
+    MixLM.from_backbones(tmp_path, tmp_path, **LENGTHS)  # read as plain characters
+    tokenizer.add_tokens(["covid"])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"{part}: its tokenizer gives ids up to 401, .* ids below 400: after adding"):
+        MixLM.from_backbones(*((tmp_path, good) if part == "item encoder" else (good, tmp_path)), **LENGTHS)
+
+
+def test_beyond_the_original_length_of_longrope_no_text_is_read(checkpoint: Callable[..., Path]) -> None:
+    """One long text would turn the positions of all others in its batch."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [9.0] * 8}
+    folder = checkpoint("llama", rope_parameters=rope | {"original_max_position_embeddings": 40})
+    lengths = {"max_query_tokens": 32, "max_document_tokens": 40}
+    model = MixLM.from_backbones(folder, folder, **lengths)
+    texts = [*QUERIES, "the moon " * 40]
+    tokens = torch.from_numpy(model.encode(texts))
+    alone = [SharedPrefixScorer(model).score(query, tokens) for query in texts]
+    torch.testing.assert_close(SharedPrefixScorer(model).score_batch(texts, [tokens] * 3), alone, atol=1e-4, rtol=0)
+    for name in lengths:
+        with pytest.raises(InputError, match="40 positions"):
+            MixLM.from_backbones(folder, folder, **lengths | {name: 41})
+
+
+def test_nothing_hangs_on_the_default_dtype(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    def scores(model: MixLM) -> list[torch.Tensor]:
+        tokens = torch.from_numpy(model.encode(QUERIES))
+        kinds = (SharedPrefixScorer, ReferenceScorer, BiEncoderScorer)
+        return [*(kind(model).score(QUERIES[0], tokens) for kind in kinds), FullTextScorer(model).score("a", QUERIES)]
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = MixLM.from_backbones(checkpoint("bert", hidden=32), checkpoint("qwen3"), residual="late", **LENGTHS)
+        model.save_pretrained(tmp_path)
+        found = [scores(model), scores(MixLM.from_pretrained(tmp_path))]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
+    expected = scores(MixLM.from_pretrained(tmp_path))
+    torch.testing.assert_close(found, [expected, expected], atol=1e-5, rtol=0)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.template import Template, text_ids
+from mixlm_rerank.model.template import Template, readable, text_ids
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,23 @@ def test_a_template_without_room_is_refused(tokenizer: PreTrainedTokenizerBase) 
 def test_half_a_surrogate_pair_is_read_as_a_question_mark(tokenizer: PreTrainedTokenizerBase) -> None:
     template = Template(tokenizer, "[CLS]{text}[SEP]", 40)
     assert template.ids(["a\ud83db"]) == template.ids(["a?b"])
+
+
+BLANK = ["", " \n", "\0", "\u00ad", "\u200b", "\ufeff", "\ufe0f\u0301", "\ud83d", "\U000e0041", "\u3164\u2800"]
+
+
+@pytest.mark.parametrize("word", ["a", "7", "é", "永", "?", "\u200b."])
+def test_texts_without_a_visible_character_are_not_read(tokenizer: PreTrainedTokenizerBase, word: str) -> None:
+    """Though a tokenizer of bytes has tokens for them."""
+    assert readable(tokenizer, [*BLANK, word, "".join(BLANK) + word]) == [False] * len(BLANK) + [True, True]
+
+
+def test_texts_of_unknown_tokens_alone_are_not_read() -> None:
+    tokenizer = MixLM.from_pretrained("default").ranker.tokenizer
+    assert readable(tokenizer, [*BLANK, "🔥", "🔥 \ue000", "🔥 fire", "永"]) == [False] * (len(BLANK) + 2) + [
+        True,
+        True,
+    ]
 
 
 def test_no_texts_give_no_sequences(tokenizer: PreTrainedTokenizerBase) -> None:

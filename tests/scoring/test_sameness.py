@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -57,6 +60,23 @@ def test_sameness_holds_with_every_residual_and_with_memory_tokens(
     tokens = torch.from_numpy(model.encode(["a dog", "the moon is a rock", "bread"]))
     fast = SharedPrefixScorer(model).score(QUERY, tokens)
     torch.testing.assert_close(fast, ReferenceScorer(model).score(QUERY, tokens), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", [ReferenceScorer, SharedPrefixScorer, FullTextScorer, BiEncoderScorer])
+def test_scores_and_tokens_do_not_depend_on_the_callers_mode(
+    tiny: Callable[..., MixLM], kind: Callable[..., Any], autocast: bool
+) -> None:
+    """Training mode (dropout) and mixed precision; the model stays in the mode in which it was."""
+    model = copy.deepcopy(tiny("bert", residual="late"))
+    given = ["bread", "a dog"] if kind is FullTextScorer else random_tokens(2, 3)
+    scores, tokens = kind(model).score(QUERY, given), model.encode(["a dog"])
+    model.train()
+    model.readout.eval()
+    with torch.autocast("cpu", enabled=autocast):
+        assert torch.equal(kind(model).score(QUERY, given), scores)
+        assert np.array_equal(model.encode(["a dog"]), tokens)
+    assert model.training and model.ranker.backbone.training and not model.readout.training
 
 
 @pytest.mark.parametrize("architecture", ["bert", "xlm-roberta"])

@@ -29,6 +29,7 @@ Post = Callable[..., httpx.Response]
     ("body", "status", "message"),
     [
         ({"query": " ", "documents": ["a"]}, 400, "query is empty"),
+        ({"query": "\u200b\0", "documents": ["a"]}, 400, "query is empty"),
         ({"query": "q"}, 400, "no documents: give documents"),
         ({"query": "q", "documents": []}, 400, "no documents"),
         ({"query": "q", "documents": ["a"], "document_ids": ["d1", "d2"]}, 400, "1 documents and 2 document_ids"),
