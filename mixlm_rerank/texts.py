@@ -58,7 +58,7 @@ class OnTheFly:
         self._cache: OrderedDict[bytes, NDArray[np.uint8]] = OrderedDict()
 
     def __contains__(self, text: str) -> bool:
-        return content_hash(Document("", text)) in self._cache
+        return all(content_hash(Document("", passage)) in self._cache for passage in self.passages(text))
 
     def passages(self, text: str) -> list[str]:
         """What is read of a text; in an index of passages several, else the text as it is."""
