@@ -76,8 +76,11 @@ def evaluate_runs(
         _table("run", ["difference", "wins", "losses", "t-test", "randomisation"], rows)
     if teacher is not None:
         typer.echo(f"\nfidelity to {teacher}")
-        rows = {path: [f"{value:.3f}" for value in row.values()] for path, row in found["fidelity"].items()}
-        _table("run", ["RBO(p=.9)", "overlap@10", "Kendall tau", "same first"], rows)
+        rows = {
+            path: [f"{value:.3f}" if isinstance(value, float) else f"{value:,}" for value in row.values()]
+            for path, row in found["fidelity"].items()
+        }
+        _table("run", ["RBO(p=.9)", "overlap@10", "Kendall tau", "same first", "queries"], rows)
 
 
 def _comparison_cells(row: dict[str, Any]) -> list[str]:
