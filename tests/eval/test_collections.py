@@ -248,11 +248,11 @@ def test_an_ir_datasets_id_that_lacks_something(
         open_collection(source)
 
 
-def test_a_judged_query_of_ir_datasets_without_text_is_kept(tmp_path: Path) -> None:
-    """Rerankers keep its candidates' order; it counts in every mean."""
+def test_a_judged_query_of_ir_datasets_without_text(tmp_path: Path) -> None:
     source = registered(tmp_path, "mixlm-textless", qrels=TREC_QRELS + "q4 0 d1 1\n")
     write(tmp_path / "queries.txt", TSV_TOPICS + "q4\t \n")
-    assert open_collection(source).queries["q4"].strip() == ""
+    with pytest.raises(InputError, match=r"mixlm-textless: 1 of 3 judged queries have no text \(q4\)"):
+        open_collection(source)
 
 
 @pytest.mark.parametrize("given", [{}, {"topics": "topics"}, {"qrels": "qrels"}])
