@@ -98,6 +98,8 @@ def _packed(ranker: Ranker, prefixes: Sequence[Prefix], tokens: int) -> float:
 
 def _masked(ranker: Ranker, prefix: Prefix) -> float:
     """A document without a query, under MixLM's mask and under the backbone's own."""
+    if ranker.mixes_both_ways:  # under the backbone's own
+        return 0.0
     document, nothing = prefix.states, prefix.states[:0]
     whole = torch.cat([document, prefix.tail])
     if ranker.mix_layer:

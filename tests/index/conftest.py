@@ -43,7 +43,7 @@ class StubModel:
             hidden_size=dim,
             tokenizer=tokenizer,
             text_tokens=text_tokens,
-            readable=lambda texts: [bool(text.strip("\u200b ")) for text in texts],
+            readable=lambda texts: [bool(text.replace("\u200b", "").strip()) for text in texts],
         )
         self.fingerprint = fingerprint
         self.name = name

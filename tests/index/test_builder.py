@@ -115,7 +115,7 @@ def test_a_document_without_text_is_refused_by_name_and_number(
     tmp_path: Path, stub: Any, text: str, stream: bool
 ) -> None:
     documents = [Document("d1", "text"), Document("d2", text)]
-    with pytest.raises(InputError, match=r"document 2 \('d2'\) has no text: .*--skip-empty"):
+    with pytest.raises(InputError, match=r"document 2 \('d2'\) has no text that the model can read: .*--skip-empty"):
         TokenIndex.build(iter(documents) if stream else documents, stub(), tmp_path / "index", progress=False)
 
 

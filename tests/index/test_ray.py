@@ -105,14 +105,14 @@ def test_a_second_try_of_a_worker_finds_its_work_done(
     monkeypatch.setattr(ray, "get", lambda reference: reference)
     shards = Shards(str(tmp_path / "shards"))
     shards.prepare(ray_build.OWN)
-    counts, waiting = ray_build._staged(DOCUMENTS, shards, b"", False)
+    counts, waiting = ray_build._staged(iter(DOCUMENTS), shards, b"")
     assert (len(counts), waiting) == (8, list(counts))
     worker = ray_build._Encoder(model, shards.url, new_manifest(model, "int8", "CORPUS"))
     batch = {"name": np.array(waiting[:1])}
     for _ in range(2):
         assert worker(batch)["name"].tolist() == waiting[:1]
         shards.remove(f"{waiting[0]}.documents")
-    assert ray_build._staged(DOCUMENTS, shards, b"", False)[1] == waiting[1:]
+    assert ray_build._staged(iter(DOCUMENTS), shards, b"")[1] == waiting[1:]
 
 
 def test_workers_read_passages_as_a_local_build_does(
@@ -124,7 +124,7 @@ def test_workers_read_passages_as_a_local_build_does(
     index = TokenIndex.build(documents, model, tmp_path / "local", passages=True, progress=False)
     shards = Shards(str(tmp_path / "shards"))
     shards.prepare(ray_build.OWN)
-    counts, waiting = ray_build._staged(documents, shards, b"", False)
+    counts, waiting = ray_build._staged(iter(documents), shards, b"")
     worker = ray_build._Encoder(model, shards.url, index.manifest)
     assert worker({"name": np.array(waiting)})["error"].tolist() == [""] * 3
     shards.finish(index.manifest, list(counts), 12)
