@@ -209,13 +209,13 @@ def longest_sequence(backbone: PreTrainedModel) -> int:
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # of all layers, or of each layer type
     # beyond this length longrope turns all positions of a batch differently: scores would depend on their neighbours
-    short = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    short: list[int] = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
     return min([positions, *short]) - position_offset(backbone)
 
 
 def check_width(backbone: PreTrainedModel) -> None:
     """Raises InputError unless other vectors of the size of its states can stand among its input embeddings."""
-    width, size = backbone.get_input_embeddings().weight.shape[1], backbone.config.hidden_size
+    width, size = cast(Tensor, backbone.get_input_embeddings().weight).shape[1], backbone.config.hidden_size
     if width != size:
         raise InputError(f"its input embeddings have {width} dimensions, and embedding or memory tokens {size}")
 

@@ -16,11 +16,12 @@ __all__ = ["fingerprint", "weights_hash"]
 # Raise when the code comes to give other tokens for the same weights (a change of pooling, say).
 ENCODING_VERSION = 3
 
-
 # Settings of a backbone that change its states and no weight. They are named here, and the tokenizer is known by what
 # it does, because other releases of Transformers and Tokenizers write more or other keys for the same model.
-SETTINGS = ("hidden_act", "hidden_activation", "activation", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps")
-SETTINGS += ("norm_eps", "num_attention_heads", "num_key_value_heads")
+SETTINGS = (
+    *("hidden_act", "hidden_activation", "activation", "num_attention_heads", "num_key_value_heads"),
+    *("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps"),
+)
 TEXTS = ["Why IS the sky blue?\tNaïve Café, 3,141.59 km; don't  re-read https://example.org/a_b#1 (東京, Ωmega) 😀"]
 
 

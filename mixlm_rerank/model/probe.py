@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def check_vocabulary(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
     Special tokens may lack one: in texts they are read as plain characters.
     """
-    rows = backbone.get_input_embeddings().weight.shape[0]
+    rows = cast(Tensor, backbone.get_input_embeddings().weight).shape[0]
     never = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     ids = set(tokenizer.get_vocab().values()) - never
     ids.update([tokenizer.unk_token_id or 0], *(special_ids(tokenizer, template) for template in templates))
