@@ -209,7 +209,8 @@ def longest_sequence(backbone: PreTrainedModel) -> int:
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # of all layers, or of each layer type
     # beyond this length longrope turns all positions of a batch differently: scores would depend on their neighbours
-    short: list[int] = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    longropes = [kind for kind in kinds if kind.get("rope_type") == "longrope"]
+    short: list[int] = [kind["original_max_position_embeddings"] for kind in longropes]
     return min([positions, *short]) - position_offset(backbone)
 
 
