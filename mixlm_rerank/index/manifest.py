@@ -58,7 +58,7 @@ class Manifest:
 
     def check_model(self, model: MixLM, where: Path | str) -> None:
         """Raises IndexMismatch unless ``model`` has the item encoder that built this index."""
-        if not model.made(self.fingerprint):
+        if not model.accepts(self.fingerprint):
             raise IndexMismatch(
                 f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item "
                 f"encoder is {model.fingerprint} ({model.name}). Rebuild it: "

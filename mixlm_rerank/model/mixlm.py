@@ -47,9 +47,9 @@ class MixLM(nn.Module):
         """Ties a token index to this item encoder: hash of its weights, tokenizer, template and budget."""
         return self._fingerprint(former=False)
 
-    def made(self, mark: str) -> bool:
+    def accepts(self, fingerprint: str) -> bool:
         """Whether an index of that fingerprint holds tokens of this item encoder; release 0.1 computed others."""
-        return mark == self.fingerprint or mark == self._fingerprint(former=True)
+        return fingerprint == self.fingerprint or fingerprint == self._fingerprint(former=True)
 
     def _fingerprint(self, *, former: bool) -> str:
         """Hashing takes a second; in-place changes of a weight raise its version, others give it another address."""

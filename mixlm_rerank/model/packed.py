@@ -1,7 +1,8 @@
 """Lean forward passes of the commonest backbones, through their own modules.
 
 Packed: only the score token's state is read. Everything else that the last layer would compute (the queries, the
-feed-forward part of embedding tokens and prefix) has no reader: one sixth of a small model. Other backbones run whole.
+feed-forward part of embedding tokens and prefix) has no reader: one sixth of a small model. Plain: texts of one length,
+without a mask. Other backbones run whole.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class PlainPass(Protocol):
         """
         ...
 
-    def firsts(self, states: Tensor, start: int) -> Tensor:
+    def first_states(self, states: Tensor, start: int) -> Tensor:
         """States that enter layer ``start``, [b, length, d] -> the final state of the first of each text, [b, d]."""
         ...
 
@@ -92,7 +93,7 @@ class _Bert:
 
 
 class _PlainBert:
-    """The same layers."""
+    """The same layers, over texts of one length."""
 
     def __init__(self, backbone: Any) -> None:
         self._backbone = backbone
@@ -102,7 +103,7 @@ class _PlainBert:
         every: Tensor = self._through(self._backbone.encoder.layer[:stop], states)
         return every
 
-    def firsts(self, states: Tensor, start: int) -> Tensor:
+    def first_states(self, states: Tensor, start: int) -> Tensor:
         *layers, last = self._backbone.encoder.layer[start:]
         states = self._through(layers, states)
         return _bert_layer(last, states[:, 0], states.flatten(0, 1), _attention_within(len(states)))

@@ -177,7 +177,9 @@ class Ranker(nn.Module):
         return output[torch.arange(len(whole), device=self.device), lengths - 1]
 
     def forward_packed(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
-        """Hidden states at the score token, a query's prefix shared by its items, several queries a forward pass.
+        """Hidden states at the score token, several queries a forward pass.
+
+        A query's prefix is shared by its items or, in an encoder with a mix layer, copied for each of them.
 
         Args:
             prefixes: of each query.
@@ -219,7 +221,7 @@ class Ranker(nn.Module):
                 states = self.states(list(pairs), [length] * len(pairs), self.mix_layer, self.layers)
                 first = torch.stack([own[0] for own in states])
             else:
-                first = self._plain.firsts(pairs, self.mix_layer)
+                first = self._plain.first_states(pairs, self.mix_layer)
             for row, own in zip(rows, first.split(counts), strict=True):
                 found[row] = own
         return found

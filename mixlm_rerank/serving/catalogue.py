@@ -32,7 +32,7 @@ class Catalogue:
         self.indexes = dict(indexes)
         self._model_of: dict[str, str] = {}  # index -> the model that built it
         for name, store in self.indexes.items():
-            fitting = [model for model, own in self.models.items() if own.made(store.manifest.fingerprint)]
+            fitting = [model for model, own in self.models.items() if own.accepts(store.manifest.fingerprint)]
             if not fitting:
                 store.manifest.check_model(next(iter(self.models.values())), str(store))
             self._model_of[name] = fitting[0]

@@ -15,9 +15,9 @@ READ, SKIPPED = 4, 400
 
 
 def costs_of(reranker: Reranker, query: str, candidates: Sequence[Candidate], limit: int) -> list[int]:
-    """Estimated token positions of each candidate: its embedding tokens, and its text if that must be encoded.
+    """Estimated token positions of each candidate: what the ranker reads of it, and its text if that must be encoded.
 
-    The first one bears the query too. Raises RequestFailed if the texts take more than ``limit``.
+    The query, which is read once, is added to the first. Raises RequestFailed if the texts take more than ``limit``.
     """
     costs = [0] * len(candidates)
     config = reranker.model.config
@@ -26,8 +26,10 @@ def costs_of(reranker: Reranker, query: str, candidates: Sequence[Candidate], li
     if sum(costs) > limit:
         size = f"about {sum(costs):,} tokens, over the limit of {limit:,} a request"
         raise RequestFailed(413, f"the texts have {size}: send fewer or shorter ones, or document_ids of an index")
-    costs[0] += _positions(query, config.max_query_tokens)
-    return [cost + reranker.tokens + 1 for cost in costs]
+    prefix = _positions(query, config.max_query_tokens)
+    costs[0] += prefix
+    _, own = reranker.model.ranker.positions(prefix, reranker.tokens)
+    return [cost + own for cost in costs]
 
 
 def _positions(text: str, most: int) -> int:

@@ -48,7 +48,7 @@ class StubModel:
         self.fingerprint = fingerprint
         self.name = name
 
-    def made(self, mark: str) -> bool:
+    def accepts(self, mark: str) -> bool:
         return mark == self.fingerprint
 
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:

@@ -40,8 +40,10 @@ def test_shared_prefix_equals_reference(
     expected = ReferenceScorer(model).score(query, tokens)
     fast = SharedPrefixScorer(model, positions=positions)
     torch.testing.assert_close(fast.score(query, tokens), expected, atol=1e-4, rtol=0)
-    several = fast.score_batch([QUERY, query], [tokens[:1], tokens])[1]
-    torch.testing.assert_close(several, expected, atol=1e-4, rtol=0)
+    # prefixes of different lengths, and two of the same one, in the company of each other
+    first, _, last = fast.score_batch([query, QUERY, query], [tokens[:1], tokens[:2], tokens])
+    torch.testing.assert_close(first, expected[:1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(last, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", CLASSIFIERS)
