@@ -40,8 +40,8 @@ def build(
 ) -> None:
     """See :meth:`TokenIndex.build`."""
     manifest = new_manifest(model, precision, corpus, passages=passages)
-    encoder = Encoder(model, manifest)
-    _begun(folder, model, manifest)  # refuse before the long work
+    begun = _begun(folder, model, manifest)  # refuse before the long work
+    encoder = Encoder(model, manifest if begun is None else begun.manifest)  # its format may be an older one
     total = plan_ahead(documents, encoder, folder, skip_empty=skip_empty, progress=progress)
     with writer_lock(folder):
         store = _begun(folder, model, manifest)

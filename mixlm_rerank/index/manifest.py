@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Manifest"]
 
 # 2: checksums cover docid and content hash too; generations of segments.
-# 3: ``passages``, ``text_tokens``, ``more`` in entries. An index of format 2 has none, and stays one.
+# 3: ``passages``, ``text_tokens``, ``more`` in entries, int8 in blocks. An index of format 2 has none, and stays one.
 FORMAT_VERSIONS = (2, 3)
 
 
@@ -49,7 +49,13 @@ class Manifest:
     @property
     def quantiser(self) -> Quantiser:
         """Of its records."""
-        return Quantiser(self.precision, self.tokens, self.dim)
+        return Quantiser(self.precision, self.tokens, self.dim, whole_vectors=self.format_version < 3)
+
+    @property
+    def kind(self) -> str:
+        """Documents of two indexes are alike if this is the same: encoder, precision, passages."""
+        blocks = "-blocks" * (self.precision == "int8" and not self.quantiser.whole_vectors)
+        return f"{self.fingerprint}-{self.precision}{blocks}" + "-passages" * self.passages
 
     @property
     def build_options(self) -> str:
@@ -66,9 +72,8 @@ class Manifest:
             )
 
     def same_tokens(self, other: Manifest) -> bool:
-        """Whether documents of the one are like documents of the other: same encoder, shape, precision, passages."""
-        same = ("fingerprint", "tokens", "dim", "precision", "passages")
-        return all(getattr(self, name) == getattr(other, name) for name in same)
+        """Whether documents of the one are like documents of the other."""
+        return (self.kind, self.tokens, self.dim) == (other.kind, other.tokens, other.dim)
 
     def dumps(self) -> bytes:
         """Without what says nothing: version 0.1 knows neither ``passages`` nor ``text_tokens``."""

@@ -58,7 +58,7 @@ def build_on_ray(
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
     shards.prepare(OWN)
     stream = checked(documents, model, skip_empty=skip_empty)
-    counts, waiting = _staged(stream, shards, f"{model.fingerprint} {manifest.build_options}".encode())
+    counts, waiting = _staged(stream, shards, manifest.kind.encode())
     with progress_bar(sum(counts.values()), "encode", "documents", enabled=progress) as bar:
         bar.update(sum(count for name, count in counts.items() if name not in waiting))
         for name in _encoded(ray, model, shards, waiting, manifest, workers):

@@ -3,8 +3,8 @@
 Keys of an index called NAME:
 
 - ``mixlm:NAME:manifest`` holds the manifest (JSON);
-- ``mixlm:NAME:FINGERPRINT-PRECISION:DOCID`` holds a document: 16 bytes hash of its text, then its record (as
-  :class:`Quantiser` says); in an index of passages it is ``FINGERPRINT-PRECISION-passages``, and a record for each;
+- ``mixlm:NAME:KIND:DOCID`` holds a document: 16 bytes hash of its text, then its record (as :class:`Quantiser` says),
+  or the records of its passages; KIND is that of the manifest;
 - ``mixlm:NAME:lock`` belongs to a push that is under way.
 """
 
@@ -129,8 +129,7 @@ class RedisKeys:
         self.manifest = self.manifest_of(name)
         self.lock = f"mixlm:{name}:lock"
         self.name_prefix = f"mixlm:{name}:".encode()
-        kind = "-passages" * manifest.passages
-        self.prefix = self.name_prefix + f"{manifest.fingerprint}-{manifest.precision}{kind}:".encode()
+        self.prefix = self.name_prefix + f"{manifest.kind}:".encode()
 
     @staticmethod
     def manifest_of(name: str) -> str:

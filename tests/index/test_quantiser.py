@@ -26,13 +26,34 @@ def quantiser_for(precision: str, tokens: NDArray[np.float32]) -> Quantiser:
     return Quantiser(precision, tokens.shape[1], tokens.shape[2])
 
 
-@given(tokens_up_to(8e6) | tokens_up_to(1.0) | tokens_up_to(1e-3))
-def test_int8_keeps_every_component_within_half_a_step_of_its_vector(tokens: NDArray[np.float32]) -> None:
-    """A step is max|component| / 127. The scale is fp16: relative error 2**-11, absolute error 2**-25 near zero."""
+@given(tokens_up_to(3e38) | tokens_up_to(1.0) | tokens_up_to(1e-30))
+def test_int8_keeps_every_component_within_half_a_step_of_its_block(tokens: NDArray[np.float32]) -> None:
+    """A step is max|component| / 127, rounded up to 8 binary digits."""
+    tokens = np.repeat(tokens, 25, axis=2) * np.linspace(0.5, 1, 25 * tokens.shape[2], dtype=np.float32)
     quantiser = quantiser_for("int8", tokens)
+    back = quantiser.unpack(quantiser.pack(tokens)).astype(np.float64)
+    for start in range(0, tokens.shape[2], 64):
+        block = tokens[:, :, start : start + 64].astype(np.float64)
+        step = np.abs(block).max(axis=2, keepdims=True) / 127
+        assert (np.abs(back[:, :, start : start + 64] - block) <= step / 2 * (1 + 2**-7) + 2.0**-132).all()
+
+
+@given(tokens_up_to(8e6) | tokens_up_to(1.0) | tokens_up_to(1e-3))
+def test_int8_of_format_2_keeps_every_component_within_half_a_step_of_its_vector(tokens: NDArray[np.float32]) -> None:
+    """The scale is fp16: relative error 2**-11, absolute error 2**-25 near zero."""
+    quantiser = Quantiser("int8", tokens.shape[1], tokens.shape[2], whole_vectors=True)
     back = quantiser.unpack(quantiser.pack(tokens)).astype(np.float64)
     step = np.abs(tokens).max(axis=2, keepdims=True).astype(np.float64) / 127
     assert (np.abs(back - tokens) <= step / 2 * (1 + 2**-10) + 127 * 2.0**-25).all()
+
+
+def test_one_large_component_takes_nothing_from_the_other_blocks() -> None:
+    tokens = np.random.default_rng(0).normal(size=(20, 4, 640)).astype(np.float32)
+    tokens[:, :, 77] = 500  # as in the middle of a large language model
+    quantiser = quantiser_for("int8", tokens)
+    wrong = np.abs(quantiser.unpack(quantiser.pack(tokens)) - tokens)
+    wrong[:, :, 64:128] = 0
+    assert wrong.max() < 0.02
 
 
 @given(tokens_up_to(65504))
@@ -68,7 +89,7 @@ def test_a_record_depends_on_its_document_alone(tokens: NDArray[np.float32], pre
 
 
 @pytest.mark.parametrize(
-    ("precision", "expected"), [("int8", 4 * 384 + 2 * 4), ("float16", 8 * 384), ("float32", 16 * 384)]
+    ("precision", "expected"), [("int8", 4 * (384 + 2 * 6)), ("float16", 8 * 384), ("float32", 16 * 384)]
 )
 def test_record_bytes(precision: str, expected: int) -> None:
     assert Quantiser(precision, tokens=4, dim=384).record_bytes == expected
@@ -79,7 +100,7 @@ def test_zero_vectors_stay_zero(precision: str) -> None:
     quantiser = Quantiser(precision, tokens=2, dim=4)
     tokens = np.zeros((3, 2, 4), dtype=np.float32)
     tokens[1, 1] = 5.0  # a zero vector beside one that is not
-    np.testing.assert_allclose(quantiser.unpack(quantiser.pack(tokens)), tokens, rtol=1e-3)
+    np.testing.assert_allclose(quantiser.unpack(quantiser.pack(tokens)), tokens, rtol=1e-2)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -94,7 +115,6 @@ def test_no_documents_make_no_records(precision: str) -> None:
 @pytest.mark.parametrize(
     ("precision", "value"),
     [
-        ("int8", 1e7),
         ("float16", 7e4),
         *((name, value) for name in PRECISIONS for value in (np.nan, np.inf, -np.inf)),
     ],
