@@ -28,7 +28,7 @@ class SharedPrefixScorer:
     """
 
     def __init__(self, model: MixLM, *, positions: int | None = None) -> None:
-        """``positions``: of a forward pass, at most."""
+        """``positions``: of a forward pass, about; a prefix that is longer has as many of its candidates beside it."""
         self._model = model
         self._positions = positions or positions_per_forward(model.device, POSITIONS_PER_FORWARD)
 
@@ -57,7 +57,7 @@ class SharedPrefixScorer:
         return list(items.split([len(part) for part in parts]))
 
     def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor]) -> Iterator[list[_Span]]:
-        """Cut all candidates into forward passes of at most so many positions."""
+        """Cut all candidates into forward passes of at most so many positions, or as many as a long prefix has twice."""
         spans: list[_Span] = []
         room = self._positions
         for query, (prefix_length, candidates) in enumerate(zip(prefix_lengths, tokens, strict=True)):
@@ -65,11 +65,12 @@ class SharedPrefixScorer:
             start = 0
             while start < len(candidates):
                 fits = (room - shared) // own
-                if fits < 1 and spans:
+                least = min(len(candidates) - start, max(shared // own, 1))  # a prefix is not computed for less
+                if fits < least and spans:
                     yield spans
                     spans, room = [], self._positions
                     continue
-                stop = min(len(candidates), start + max(fits, 1))
+                stop = min(len(candidates), start + max(fits, least))
                 spans.append(_Span(query, start, stop))
                 room -= shared + (stop - start) * own
                 start = stop

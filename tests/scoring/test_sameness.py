@@ -132,6 +132,19 @@ def test_many_queries_a_forward_pass_equal_one_by_one(
         torch.testing.assert_close(scores, ReferenceScorer(model).score(text, candidates), atol=TOLERANCE, rtol=0)
 
 
+def test_a_prefix_longer_than_a_forward_pass_is_not_computed_for_every_candidate(
+    tiny: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama")
+    tokens, read = random_tokens(60, 3), []
+    forward = model.ranker.forward_packed
+    monkeypatch.setattr(model.ranker, "forward_packed", lambda *given: read.append(len(given[1][0])) or forward(*given))
+    scores = SharedPrefixScorer(model, positions=8).score(QUERY, tokens)
+    length = len(model.ranker.prefixes([QUERY])[0])
+    assert length > 8 and sum(read) == 60 and len(read) <= -(-60 // (length // 4))
+    torch.testing.assert_close(scores, ReferenceScorer(model).score(QUERY, tokens), atol=TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_score_depends_on_query_and_every_token(tiny: Callable[..., MixLM], architecture: str) -> None:
     """Guards the tests above: a scorer that ignores its input would pass them all."""
