@@ -57,7 +57,7 @@ class SharedPrefixScorer:
         return list(items.split([len(part) for part in parts]))
 
     def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor]) -> Iterator[list[_Span]]:
-        """Cut all candidates into forward passes of at most so many positions, or as many as a long prefix has twice."""
+        """Cut all candidates into forward passes of so many positions, or of twice a prefix that is longer."""
         spans: list[_Span] = []
         room = self._positions
         for query, (prefix_length, candidates) in enumerate(zip(prefix_lengths, tokens, strict=True)):
