@@ -81,7 +81,7 @@ def plan_ahead(
 
 def new_manifest(model: MixLM, precision: str, corpus: str, *, passages: bool = False) -> Manifest:
     """Of an index that is yet to be filled. Raises InputError for an unknown precision."""
-    quantiser = Quantiser(precision, model.config.tokens, model.item_encoder.hidden_size)
+    quantiser = Quantiser(precision, model.config.tokens, model.item_encoder.token_size)
     return Manifest(
         fingerprint=model.fingerprint,
         model=model.name,

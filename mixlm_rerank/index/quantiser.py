@@ -76,7 +76,7 @@ class Quantiser:
             self._refuse_infinite(packed)
             return packed.view(np.uint8).reshape(n, self.record_bytes)
         largest = np.maximum.reduceat(np.abs(tokens), range(0, self.dim, self._block), axis=2)
-        stored = self._stored(largest / np.float32(127))
+        stored = self._stored((largest / 127).astype(np.float32))
         scales = self._scales(stored)
         self._refuse_infinite(scales)
         codes = np.clip(np.rint(tokens / self._of_components(np.where(scales > 0, scales, 1))), -127, 127)

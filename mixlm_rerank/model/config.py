@@ -12,7 +12,7 @@ from ..errors import InputError
 
 __all__ = ["Head", "MixLMConfig", "Pooling", "Residual"]
 
-Pooling = Literal["last", "mean", "cls"]
+Pooling = Literal["last", "mean", "cls", "clusters"]
 Residual = Literal["none", "cosine", "late"]
 Head = Literal["linear", "tanh", "relu", "gelu", "gelu+norm"]
 FORMAT_VERSION = 2  # 1: without mix layer
@@ -29,7 +29,8 @@ class MixLMConfig:
             last-N sampling). ``"mean"``: means of clusters of like states, which start at the rarest words, the
             heaviest last; the first position; the mean of all. ``"cls"``: the same with the last two exchanged. The
             last embedding token is always the document embedding of the bi-encoder that the item encoder was started
-            from.
+            from. ``"clusters"``, of encoders with a mix layer: means of clusters alone, each with the logarithm of its
+            size, by which the ranker attends more to it.
         memory_tokens: learned tokens appended to every document, whose states take the place of all but the last
             (``"mean"``, ``"cls"``) or of the last text positions (``"last"``). 0: none.
         residual: what of the item encoder's own knowledge is added to the ranker's log-odds. ``"cosine"``: ``w *
@@ -43,9 +44,10 @@ class MixLMConfig:
         mix_layer: the layer of the ranker that embedding tokens enter. 0: the input, as in the paper. m > 0: the prefix
             goes through layers 0 to m - 1 alone, and embedding tokens are states of the item encoder before any final
             norm: those of layer m, if it is the ranker's own lower layers.
-        document_position: where the item encoder's positions begin (absolute ones, of BERT and its kin).
+        document_position: of a document's first token in the item encoder, where what is before it begins at 0.
         head: what the readout does before its linear layer: a dense layer and this activation.
-        template: what the item encoder reads, with ``{text}`` where the query or document goes.
+        template: what the item encoder reads, with ``{text}`` where the query or document goes. With a mix layer, what
+            is before it stands for the query, and its states are no part of the document.
         query_prompt, document_prompt: put before each text that the item encoder reads ("query: ").
         max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
     """
@@ -76,7 +78,9 @@ class MixLMConfig:
         if self.tokens < 1:
             raise InputError(f"tokens must be at least 1, not {self.tokens}")
         if self.pooling not in get_args(Pooling):
-            raise InputError(f'pooling must be "last", "mean" or "cls", not {self.pooling!r}')
+            raise InputError(f"pooling must be one of {', '.join(get_args(Pooling))}, not {self.pooling!r}")
+        if self.pooling == "clusters" and (not self.mix_layer or self.memory_tokens or self.residual != "none"):
+            raise InputError("pooling 'clusters' needs a mix layer, and neither memory tokens nor a residual")
         if self.residual not in get_args(Residual):
             raise InputError(f'residual must be "none", "cosine" or "late", not {self.residual!r}')
         if self.head not in get_args(Head):

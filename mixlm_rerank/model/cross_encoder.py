@@ -60,7 +60,7 @@ def from_cross_encoder(
     longest = min(LONGEST, tokenizer.model_max_length, longest_sequence(backbone))
     config = MixLMConfig(
         tokens=tokens,
-        pooling="mean",
+        pooling="mean" if family.causal else "clusters",
         prompt=family.pair_prompt(tokenizer) if prompt is None else prompt,
         score_token="",
         template=family.second_text(tokenizer),

@@ -140,7 +140,8 @@ class BidirectionalFamily(Family):
         return f"{before}{{text}}{between}{{document}}{after}"
 
     def second_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        return f"{{text}}{around_texts(tokenizer, 2)[-1]}"
+        before, between, after = around_texts(tokenizer, 2)  # as behind an empty query
+        return f"{before}{between}{{text}}{after}"
 
     def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
         return None

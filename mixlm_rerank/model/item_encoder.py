@@ -19,7 +19,7 @@ from .families import check_width, has_segments, longest_sequence, position_offs
 from .inference import scoring
 from .packed import plain_pass
 from .positions import positions_per_forward
-from .sampling import cluster_means, last_states, rarity
+from .sampling import clusters, last_states, rarity
 from .span import without_final_norm
 from .template import Template, readable, text_ids
 from .transfer import moved
@@ -31,6 +31,7 @@ POSITIONS_PER_FORWARD = 2048
 # Below about 16 positions matrix products take another kernel, which rounds differently; batches of documents are
 # filled up to this. Not those of queries, which also take another pass: nothing stored depends on their last bits.
 FEWEST_POSITIONS = 64
+NOTHING = -20.0  # in the place of the logarithm of 0
 
 
 class Progress(Protocol):
@@ -62,8 +63,8 @@ class ItemEncoder(nn.Module):
         special = tokenizer.all_special_ids
         self.register_buffer("rarity", rarity(backbone.config.vocab_size, special), persistent=False)
         # as the second of two texts, which a document is to a cross-encoder
-        self._segment = int(config.mix_layer > 0 and has_segments(backbone, tokenizer))
-        self._plain, self._first_position = plain_pass(backbone), position_offset(backbone) + config.document_position
+        self._segments = config.mix_layer > 0 and has_segments(backbone, tokenizer)
+        self._plain, self._first_position = plain_pass(backbone), position_offset(backbone)
         positions = longest_sequence(backbone) - config.document_position
         if config.max_document_tokens + config.memory_tokens > positions:
             raise InputError(
@@ -71,7 +72,14 @@ class ItemEncoder(nn.Module):
                 f"into the item encoder's {positions} positions"
             )
         self._document = Template(tokenizer, config.template, config.max_document_tokens)
+        # what stands where a query would: it is read, and no part of the document
+        self._lead = self._document.before if config.mix_layer else 0
         self._query = Template(tokenizer, config.template, min(config.max_query_tokens, positions))
+
+    @property
+    def token_size(self) -> int:
+        """Components of an embedding token: those of a state and, with pooling "clusters", a logarithm."""
+        return self.hidden_size + (self.config.pooling == "clusters")
 
     @property
     def text_tokens(self) -> int:
@@ -89,17 +97,17 @@ class ItemEncoder(nn.Module):
 
     def _placed(self, embeds: Tensor) -> dict[str, Tensor]:
         """Positions and segment, where they are others than the backbone takes by itself."""
-        placed = {}
+        placed, places = {}, torch.arange(embeds.shape[1], device=embeds.device)
         if self.config.document_position:
-            positions = torch.arange(embeds.shape[1], device=embeds.device) + self._first_position
-            placed["position_ids"] = positions.expand(len(embeds), -1)
-        if self._segment:
-            placed["token_type_ids"] = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+            own = places + (self.config.document_position - self._lead) * (places >= self._lead)
+            placed["position_ids"] = (own + self._first_position).expand(len(embeds), -1)
+        if self._segments:
+            placed["token_type_ids"] = (places >= self._lead).long().expand(len(embeds), -1)
         return placed
 
     def _states_by_lean_pass(self, input_ids: Tensor) -> Tensor:
         """:meth:`states` up to rounding, sooner for few positions."""
-        if self._plain is None or self._segment:
+        if self._plain is None or self.config.mix_layer:
             return self.states(input_ids)
         embeds = self._embeds(input_ids)
         return self._plain(embeds, torch.arange(embeds.shape[1], device=embeds.device) + self._first_position)
@@ -154,6 +162,13 @@ class ItemEncoder(nn.Module):
 
         ``lengths``: of the texts without memory tokens, [b], where they are padded; None: all the same.
         """
+        lead = min(self._lead, ids.shape[1] - 1)
+        states, ids = states[:, lead:], ids[:, lead:]
+        lengths = None if lengths is None else (lengths - lead).clamp(min=1)
+        if self.config.pooling == "clusters":
+            means, sizes = clusters(states, ids, self.rarity[ids].float(), self.config.tokens, lengths)
+            logarithms = sizes.log().clamp(min=NOTHING)[:, :, None].to(means.dtype)
+            return torch.cat([means, logarithms], dim=2)
         count, memory = self.config.tokens, len(self.memory)
         whole_lengths = None if lengths is None else lengths + memory
         if self.config.pooling == "last":
@@ -164,7 +179,7 @@ class ItemEncoder(nn.Module):
             return torch.cat([last_states(states, count - 1, whole_lengths), whole[:, 1:]], dim=1)
         parts = [whole[:, -count:]]
         if count > 2:
-            parts.insert(0, cluster_means(text, ids, self.rarity[ids].float(), count - 2, lengths))
+            parts.insert(0, clusters(text, ids, self.rarity[ids].float(), count - 2, lengths)[0])
         return torch.cat(parts, dim=1)
 
     def _whole(self, text: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -215,7 +230,7 @@ class ItemEncoder(nn.Module):
         return torch.stack(found).cpu() if found else torch.empty(0, self.hidden_size, dtype=torch.float32)
 
     def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
-        out = np.empty((len(ids), self.config.tokens, self.hidden_size), dtype=np.float32)
+        out = np.empty((len(ids), self.config.tokens, self.token_size), dtype=np.float32)
         for rows, batch in self._batches(ids):
             copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
             states = self.states(batch.repeat(copies, 1))[: len(rows)]

@@ -47,8 +47,11 @@ class PlainPass(Protocol):
         """
         ...
 
-    def first_states(self, states: Tensor, start: int) -> Tensor:
-        """States that enter layer ``start``, [b, length, d] -> the final state of the first of each text, [b, d]."""
+    def first_states(self, states: Tensor, start: int, added: Tensor | None) -> Tensor:
+        """States that enter layer ``start``, [b, length, d] -> the final state of the first of each text, [b, d].
+
+        ``added``: to the logits of all attention to each of them, [b, length].
+        """
         ...
 
 
@@ -103,25 +106,26 @@ class _PlainBert:
         every: Tensor = self._through(self._backbone.encoder.layer[:stop], states)
         return every
 
-    def first_states(self, states: Tensor, start: int) -> Tensor:
+    def first_states(self, states: Tensor, start: int, added: Tensor | None) -> Tensor:
         *layers, last = self._backbone.encoder.layer[start:]
-        states = self._through(layers, states)
-        return _bert_layer(last, states[:, 0], states.flatten(0, 1), _attention_within(len(states)))
+        states = self._through(layers, states, added)
+        return _bert_layer(last, states[:, 0], states.flatten(0, 1), _attention_within(len(states), added))
 
     @staticmethod
-    def _through(layers: Any, states: Tensor) -> Tensor:
-        flat, attend = states.flatten(0, 1), _attention_within(len(states))
+    def _through(layers: Any, states: Tensor, added: Tensor | None = None) -> Tensor:
+        flat, attend = states.flatten(0, 1), _attention_within(len(states), added)
         for layer in layers:
             flat = _bert_layer(layer, flat, flat, attend)
         return flat.view(states.shape)
 
 
-def _attention_within(texts: int) -> Callable[..., Tensor]:
-    """Each text attends to itself. [texts * length, heads, d] each."""
+def _attention_within(texts: int, added: Tensor | None) -> Callable[..., Tensor]:
+    """Each text attends to itself. [texts * length, heads, d] each. ``added``: to logits of keys, [texts, length]."""
+    mask = None if added is None else added[:, None, None]
 
     def attend(*parts: Tensor, scale: float) -> Tensor:
         q, k, v = (part.unflatten(0, (texts, -1)).transpose(1, 2) for part in parts)
-        return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2).flatten(0, 1)
 
     return attend
 

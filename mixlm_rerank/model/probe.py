@@ -99,8 +99,6 @@ def _packed(ranker: Ranker, prefixes: Sequence[Prefix], tokens: int) -> float:
 
 def _masked(ranker: Ranker, prefix: Prefix) -> float:
     """A document without a query, under MixLM's mask and under the backbone's own."""
-    if ranker.mixes_both_ways:  # under the backbone's own
-        return 0.0
     document, nothing = prefix.states, prefix.states[:0]
     whole = torch.cat([document, prefix.tail])
     if ranker.mix_layer:
@@ -109,7 +107,8 @@ def _masked(ranker: Ranker, prefix: Prefix) -> float:
         types = torch.ones(1, len(whole), dtype=torch.long, device=ranker.device)
         extra = {"token_type_ids": types} if ranker.segments else {}
         own = ranker.backbone(inputs_embeds=whole[None], use_cache=False, **extra).last_hidden_state[0]
-    return _difference([own[-1:]], [ranker([Prefix(nothing, prefix.tail)], [document])])
+    read = own[:1] if ranker.mixes_both_ways else own[-1:]
+    return _difference([read], [ranker([Prefix(nothing, prefix.tail)], [document])])
 
 
 def _in_parts(ranker: Ranker) -> float:

@@ -159,22 +159,26 @@ class Ranker(nn.Module):
 
         Args:
             prefixes: of each document's query.
-            documents: embedding tokens (projected), or at layer 0 text embeddings, float [length, d] each.
+            documents: embedding tokens (projected), or at layer 0 text embeddings, float [length, d] each. What they
+                have beyond the d-th component is added to the logits of all attention to them: the logarithm of how
+                many states a token stands for (ToMe's proportional attention, 2210.09461).
 
         Returns:
             float [n, d]. Sequences are padded at the end and the padding is masked.
         """
-        whole = [torch.cat([own.states, document, own.tail]) for own, document in zip(prefixes, documents, strict=True)]
-        if self.mixes_both_ways:
-            states = self.states(whole, [len(own) for own in prefixes], self.mix_layer, self.layers)
-            return torch.stack([own[0] for own in states])
+        tokens = [document[:, : self.hidden_size] for document in documents]
+        whole = [torch.cat([own.states, document, own.tail]) for own, document in zip(prefixes, tokens, strict=True)]
         lengths = torch.tensor([len(sequence) for sequence in whole], device=self.device)
         prefix_lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self.device)
         embeds = pad_sequence(list(whole), batch_first=True)
         positions = torch.arange(embeds.shape[1], device=self.device)
         masks = {kind: self._mask(positions, prefix_lengths, lengths, kind) for kind in self._layer_types}
+        if any(document.shape[1] > self.hidden_size for document in documents):
+            sizes = [self._log_sizes(len(own), document) for own, document in zip(prefixes, documents, strict=True)]
+            added = pad_sequence(sizes, batch_first=True)[:, None, None]
+            masks = {kind: added.masked_fill(~mask, -torch.inf) for kind, mask in masks.items()}
         output = self._run(embeds, positions.expand(len(whole), -1), positions >= prefix_lengths[:, None], masks)
-        return output[torch.arange(len(whole), device=self.device), lengths - 1]
+        return output[torch.arange(len(whole), device=self.device), 0 if self.mixes_both_ways else lengths - 1]
 
     def forward_packed(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states at the score token, several queries a forward pass.
@@ -211,20 +215,26 @@ class Ranker(nn.Module):
 
     def _pairs(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
         """Every item behind a copy of its query's prefix; prefixes of one length go through the layers together."""
+        if self._plain is None or self._checkpoints_activations:
+            counts = [len(tokens) for tokens in items]
+            own = [prefix for prefix, count in zip(prefixes, counts, strict=True) for _ in range(count)]
+            return list(self(own, [item for tokens in items for item in tokens]).split(counts))
         found: list[Tensor] = [torch.empty(0)] * len(items)
         for length in {len(prefix) for prefix in prefixes}:
             rows = [row for row, prefix in enumerate(prefixes) if len(prefix) == length]
             counts = [len(items[row]) for row in rows]
+            tokens = torch.cat([items[row] for row in rows])
             copies = [prefixes[row].states.expand(count, -1, -1) for row, count in zip(rows, counts, strict=True)]
-            pairs = torch.cat([torch.cat(copies), torch.cat([items[row] for row in rows])], dim=1)
-            if self._plain is None or self._checkpoints_activations:
-                states = self.states(list(pairs), [length] * len(pairs), self.mix_layer, self.layers)
-                first = torch.stack([own[0] for own in states])
-            else:
-                first = self._plain.first_states(pairs, self.mix_layer)
+            pairs = torch.cat([torch.cat(copies), tokens[:, :, : self.hidden_size]], dim=1)
+            added = self._log_sizes(length, tokens) if tokens.shape[2] > self.hidden_size else None
+            first = self._plain.first_states(pairs, self.mix_layer, added)
             for row, own in zip(rows, first.split(counts), strict=True):
                 found[row] = own
         return found
+
+    def _log_sizes(self, prefix_length: int, tokens: Tensor) -> Tensor:
+        """What is added to attention logits: 0 for the prefix. [..., k, d + 1] -> [..., prefix_length + k]"""
+        return nn.functional.pad(tokens[..., self.hidden_size], (prefix_length, 0))
 
     def compile_packed(self) -> None:
         """Make :meth:`forward_packed` fast on a GPU, for a process that lives long: its first passes take a minute.
@@ -295,10 +305,10 @@ class Ranker(nn.Module):
         return [own[:length] for own, length in zip(output.last_hidden_state, lengths, strict=True)]
 
     def _mask(self, positions: Tensor, prefix_lengths: Tensor, lengths: Tensor, layer_type: str) -> Tensor:
-        """bool [n, 1, length, length], True = may see. Prefix positions never see the document."""
+        """bool [n, 1, length, length], True = may see. Unless they mix, prefix positions never see the document."""
         mask = visible(positions, positions, causal=self.family.causal, window=self._window(layer_type))
         in_prefix = positions < prefix_lengths[:, None]
-        blind = in_prefix[:, :, None] & ~in_prefix[:, None, :]
+        blind = in_prefix[:, :, None] & ~in_prefix[:, None, :] & (not self.mixes_both_ways)
         real = (positions < lengths[:, None])[:, None, :]
         padding = (positions >= lengths[:, None])[:, :, None] & in_prefix[:, None, :]  # its rows must see something
         return ((mask & ~blind & real) | padding)[:, None]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["cluster_means", "last_states", "rarity"]
+__all__ = ["clusters", "last_states", "rarity"]
 
 ROUNDS = 3  # of k-means; ten are no better
 
@@ -34,46 +34,61 @@ def rarity(vocabulary: int, special: Sequence[int]) -> Tensor:
     return weights
 
 
-def cluster_means(states: Tensor, ids: Tensor, weights: Tensor, count: int, lengths: Tensor | None = None) -> Tensor:
-    """Means of ``count`` clusters of like states, the heaviest last. [b, length, d] -> [b, count, d].
+def clusters(
+    states: Tensor, ids: Tensor, weights: Tensor, count: int, lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Means of ``count`` clusters of like states, the heaviest last, and how many states each has.
 
     Spherical k-means that starts at the heaviest distinct tokens: names and technical terms get a cluster of their own,
     where equal segments would bury them. Gradients flow into the means, not into the choice of clusters.
 
     Args:
+        states: [b, length, d].
         ids: of the tokens, [b, length].
         weights: of the states, float32 [b, length], none negative.
         lengths: positions of each text, int [b], where they are padded at the end; None: all.
+
+    Returns:
+        [b, count, d], float32 [b, count]. A text of few tokens has clusters of no states; these are where they
+        started.
     """
     if lengths is None and states.device.type == "cpu" and len(states) > 1:
         # how a batch is rounded depends on its size, and what is stored must not: one by one
         texts = zip(states.split(1), ids.split(1), weights.split(1), strict=True)
-        return torch.cat([cluster_means(*text, count) for text in texts])
+        found = [clusters(*text, count) for text in texts]
+        return torch.cat([means for means, _ in found]), torch.cat([sizes for _, sizes in found])
     with torch.no_grad(), torch.autocast(states.device.type, enabled=False):
         own = _lengths(states, lengths)
         beyond = torch.arange(states.shape[1], device=states.device) >= own[:, None]
         directions = F.normalize(states.float(), dim=-1)
-        share = _clusters(directions, weights.masked_fill(beyond, 0.0), _repeated(ids) | beyond, own, count)
-    return share.to(states.dtype) @ states
+        share, sizes = _clusters(directions, weights, beyond, _repeated(ids) | beyond, own, count)
+    return share.to(states.dtype) @ states, sizes
 
 
-def _clusters(directions: Tensor, weights: Tensor, others: Tensor, lengths: Tensor, count: int) -> Tensor:
-    """Each state's share in each mean. Unit vectors [b, length, d] -> float32 [b, count, length], rows sum to 1.
+def _clusters(
+    directions: Tensor, weights: Tensor, beyond: Tensor, others: Tensor, lengths: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Each state's share in each mean, and states of each cluster.
 
-    ``others``, bool [b, length]: states that are no cluster's start unless there are too few of the rest.
+    Unit vectors [b, length, d] -> float32 [b, count, length], rows sum to 1, and float32 [b, count].
+
+    ``beyond``, bool [b, length]: padding. ``others``, alike: states that are no cluster's start unless there are too
+    few of the rest.
     """
     length = directions.shape[1]
+    weights = weights.masked_fill(beyond, 0.0)
     seeds = weights.masked_fill(others, -1.0).argsort(dim=1, descending=True, stable=True)
     # a text of few tokens starts at some twice
     seeds = seeds.gather(1, torch.arange(count, device=seeds.device) % lengths[:, None])
     share = F.one_hot(seeds, length).float()
     for _ in range(ROUNDS):
         nearest = (F.normalize(share @ directions, dim=-1) @ directions.transpose(1, 2)).argmax(dim=1)
-        members = F.one_hot(nearest, count).transpose(1, 2) * weights[:, None]
+        within = F.one_hot(nearest, count).transpose(1, 2) * ~beyond[:, None]
+        members = within * weights[:, None]
         total = members.sum(dim=2, keepdim=True)
         share = torch.where(total > 0, members / total.clamp(min=1e-9), share)  # an empty cluster stays where it was
     order = total.squeeze(2).argsort(dim=1, stable=True)
-    return share.gather(1, order[:, :, None].expand(-1, -1, length))
+    return share.gather(1, order[:, :, None].expand(-1, -1, length)), within.sum(dim=2).float().gather(1, order)
 
 
 def _lengths(states: Tensor, lengths: Tensor | None) -> Tensor:

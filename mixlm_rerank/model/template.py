@@ -50,6 +50,11 @@ class Template:
             raise InputError(f"max_tokens={max_tokens} leaves no room for text in the template {template!r}")
 
     @property
+    def before(self) -> int:
+        """How many tokens stand before the text."""
+        return len(self._before)
+
+    @property
     def max_tokens(self) -> int:
         """Longest sequence that :meth:`ids` returns."""
         return len(self._before) + self.room + len(self._after)

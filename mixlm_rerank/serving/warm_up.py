@@ -15,7 +15,7 @@ CANDIDATES = (1, 10, 100, 1000)
 def warm_up(model: MixLM) -> None:
     """On a GPU, compile and record the forward passes of a few sizes; others are recorded when they first come."""
     model.ranker.compile_packed()
-    scorer, width = SharedPrefixScorer(model), model.item_encoder.hidden_size
+    scorer, width = SharedPrefixScorer(model), model.item_encoder.token_size
     for budget in {1, model.config.tokens}:
         for count in CANDIDATES:
             scorer.score("a query of a few words", torch.zeros(count, budget, width))

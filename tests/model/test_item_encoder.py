@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.sampling import cluster_means, last_states, rarity
+from mixlm_rerank.model.sampling import clusters, last_states, rarity
 from mixlm_rerank.scoring import FullTextScorer
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
@@ -98,17 +98,20 @@ def test_only_the_text_is_truncated(tiny: Callable[..., MixLM], architecture: st
 def test_clusters_start_at_the_rarest_words_and_the_heaviest_is_last() -> None:
     states = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.8, 0.1], [0.1, 0.9], [3.0, 0.0]]])
     ids, weights = torch.tensor([[5, 9, 6, 7, 9]]), torch.tensor([[2.0, 4.0, 1.0, 2.0, 5.0]])
-    found = cluster_means(states, ids, weights, 2)
+    found, sizes = clusters(states, ids, weights, 2)
     right = (2 * states[0, 0] + states[0, 2] + 5 * states[0, 4]) / 8  # seeds: the first 9, and 5
     up = (4 * states[0, 1] + 2 * states[0, 3]) / 6
     torch.testing.assert_close(found[0], torch.stack([up, right]))
+    assert sizes.tolist() == [[2, 3]]
 
 
 def test_a_short_text_has_as_many_clusters_and_equal_words_share_one() -> None:
     states = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-    found = cluster_means(states, torch.tensor([[4, 4]]), torch.zeros(1, 2), 5)
+    found, sizes = clusters(states, torch.tensor([[4, 4]]), torch.zeros(1, 2), 5)
     assert found.isfinite().all() and set(map(tuple, found[0].tolist())) == {(1.0, 0.0), (0.0, 1.0)}
-    assert cluster_means(states[:, :1], torch.tensor([[4]]), torch.ones(1, 1), 3).tolist() == [[[1.0, 0.0]] * 3]
+    assert sorted(sizes[0].tolist()) == [0, 0, 0, 1, 1]
+    found, sizes = clusters(states[:, :1], torch.tensor([[4]]), torch.ones(1, 1), 3)
+    assert found.tolist() == [[[1.0, 0.0]] * 3] and sizes.tolist() == [[0, 0, 1]]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 8))
@@ -118,9 +121,10 @@ def test_clusters_of_a_text_do_not_depend_on_its_neighbours(seed: int, length: i
     states = torch.randn(5, length, 16, generator=draw)
     ids = torch.randint(0, 20, (5, length), generator=draw)
     weights = rarity(20, [0, 1])[ids]
-    together = cluster_means(states, ids, weights, count)
-    alone = torch.cat([cluster_means(*(part[[row]] for part in (states, ids, weights)), count) for row in range(5)])
-    assert together.equal(alone)
+    together, sizes = clusters(states, ids, weights, count)
+    alone = [clusters(*(part[[row]] for part in (states, ids, weights)), count) for row in range(5)]
+    assert together.equal(torch.cat([means for means, _ in alone]))
+    assert sizes.equal(torch.cat([own for _, own in alone])) and (sizes.sum(dim=1) == length).all()
     assert together.norm(dim=2).le(states.norm(dim=2).amax(dim=1)[:, None] + 1e-5).all()  # means of the text's states
 
 
@@ -132,8 +136,8 @@ def test_padded_texts_have_the_clusters_and_last_states_that_they_have_alone(cou
     ids = torch.randint(0, 50, (6, 30), generator=draw)
     weights = rarity(50, [0])[ids]
     texts = [tuple(part[[row], :length] for part in (states, ids, weights)) for row, length in enumerate(lengths)]
-    alone = torch.cat([cluster_means(*text, count) for text in texts])
-    torch.testing.assert_close(cluster_means(states, ids, weights, count, lengths), alone)
+    alone = [torch.cat(each) for each in zip(*(clusters(*text, count) for text in texts), strict=True)]
+    torch.testing.assert_close(list(clusters(states, ids, weights, count, lengths)), alone)
     last = torch.cat([last_states(text[0], count) for text in texts])
     assert last_states(states, count, lengths).equal(last)
 

@@ -36,7 +36,9 @@ def test_shared_prefix_equals_reference(
     mixed: Callable[..., MixLM], architecture: str, query: str, shape: tuple[int, int], mix_layer: int, positions: int
 ) -> None:
     model = mixed(architecture, mix_layer=mix_layer)
-    tokens = torch.randn(*shape, 64, generator=torch.Generator().manual_seed(sum(shape)))
+    width = model.item_encoder.token_size
+    assert width == (64 if architecture in ("qwen3", "llama", "mistral") else 65)  # the last for attention logits
+    tokens = torch.randn(*shape, width, generator=torch.Generator().manual_seed(sum(shape)))
     expected = ReferenceScorer(model).score(query, tokens)
     fast = SharedPrefixScorer(model, positions=positions)
     torch.testing.assert_close(fast.score(query, tokens), expected, atol=1e-4, rtol=0)
@@ -108,18 +110,48 @@ def test_full_text_mode_of_a_decoder_is_its_yes_and_no(
 def test_embedding_tokens_are_states_of_that_layer(
     mixed: Callable[..., MixLM], judge: Callable[..., Path], architecture: str, mix_layer: int
 ) -> None:
-    """Of a document that is read alone. A single token is the mean of all its states."""
-    model = mixed(architecture, mix_layer=mix_layer)
+    """Of a document that is read alone. A cluster for each state has that state, and none has no size."""
+    model = mixed(architecture, mix_layer=mix_layer, tokens=40)
     assert model.item_encoder.backbone.config.num_hidden_layers == mix_layer
     backbone = AutoModelForSequenceClassification.from_pretrained(judge(architecture), num_labels=1).base_model.eval()
     for text in TEXTS:
         (ids,) = model.item_encoder.document_ids([text])
-        segments = {"token_type_ids": torch.ones(1, len(ids), dtype=torch.long)} if architecture == "bert" else {}
+        lead = 0 if architecture == "qwen3" else 2  # what stands where a query would is read, and no part of it
+        places = torch.arange(len(ids))[None]
+        in_document = places >= lead
+        segments = {"token_type_ids": in_document.long()} if architecture == "bert" else {}
+        places = places + (model.config.document_position - lead) * in_document
         with torch.inference_mode():
-            places = torch.arange(len(ids))[None] + model.config.document_position
             output = backbone(torch.tensor([ids]), position_ids=places, output_hidden_states=True, **segments)
-            states = output.hidden_states[mix_layer][0]
-        torch.testing.assert_close(torch.from_numpy(model.encode([text]))[0, -1], states.mean(dim=0), atol=1e-4, rtol=0)
+            states = output.hidden_states[mix_layer][0, lead:]
+        tokens = torch.from_numpy(model.encode([text]))[0]
+        if architecture == "qwen3":
+            torch.testing.assert_close(tokens[-1], states.mean(dim=0), atol=1e-4, rtol=0)
+        else:
+            real = tokens[tokens[:, -1] > -1]
+            assert len(real) == len(states) and not real[:, -1].any()
+            assert torch.cdist(states, real[:, :-1]).min(dim=1).values.max() < 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["bert", "xlm-roberta", "distilbert", "electra"])
+def test_a_token_of_two_states_counts_as_two(mixed: Callable[..., MixLM], architecture: str) -> None:
+    states = torch.randn(3, 65, generator=torch.Generator().manual_seed(0))
+    states[:, -1] = 0
+    twice, nothing = states[:2].clone(), states[:1].clone()
+    twice[0, -1], nothing[0, -1] = np.log(2), -20
+    scorer = SharedPrefixScorer(mixed(architecture))
+    expected, found, other, without = (
+        scorer.score(QUERY, tokens[None])
+        for tokens in (
+            torch.cat([states[:1], states[:2]]),
+            twice,
+            states[:2],
+            torch.cat([states[2:] * 0 + nothing, states[:2]]),
+        )
+    )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(without, other, atol=1e-5, rtol=0)
+    assert abs(found - other) > 1e-4
 
 
 def test_the_packed_pass_has_the_gradients_of_the_backbones_own_layers(
