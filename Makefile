@@ -11,7 +11,7 @@ test: .venv/installed        ## the fast tests, on all cores
 	$(BIN)/pytest -n auto --dist loadfile
 
 test-all: .venv/installed    ## all tests, the slow ones too
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest -m "slow or processes or not slow"
 
 eval: .venv/installed        ## are the figures in README and docs still true? DATA=folder of the collections
 	$(BIN)/mixlm-rerank eval figures docs/figures.yaml --output build/figures $(if $(DATA),--data $(DATA))

@@ -14,7 +14,10 @@ __all__ = ["BiEncoderScorer"]
 
 
 class BiEncoderScorer:
-    """Scores are cosines in [-1, 1], not log-odds."""
+    """Scores are cosines in [-1, 1], not log-odds.
+
+    A poor baseline in a model that was cut out of a cross-encoder: its item encoder was never a bi-encoder.
+    """
 
     def __init__(self, model: MixLM) -> None:
         self._model = model
@@ -27,6 +30,6 @@ class BiEncoderScorer:
     def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
         embeddings = self._model.item_encoder.embed_queries(queries)
         return [
-            F.cosine_similarity(embedding[None], candidates[:, -1].float(), dim=-1)
+            F.cosine_similarity(embedding[None], candidates[:, -1, : len(embedding)].float(), dim=-1)
             for embedding, candidates in zip(embeddings, tokens, strict=True)
         ]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 
 def mixlm(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The installed ``mixlm-rerank`` script."""

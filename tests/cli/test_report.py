@@ -198,6 +198,7 @@ main()
 """
 
 
+@pytest.mark.processes
 def test_interrupted_it_says_how_to_go_on_and_does(place: Path, mixlm: Command) -> None:
     """Ctrl-C on a real process with a Java machine in it: exit code 130, and the same command goes on."""
     judged = [f"q{number}" for number in range(12)]

@@ -40,7 +40,7 @@ class StubModel:
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
         self.config = SimpleNamespace(tokens=tokens)
         self.item_encoder = SimpleNamespace(
-            hidden_size=dim,
+            token_size=dim,
             tokenizer=tokenizer,
             text_tokens=text_tokens,
             readable=lambda texts: [bool(text.replace("\u200b", "").strip()) for text in texts],
@@ -54,7 +54,7 @@ class StubModel:
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         if bar is not None:
             bar.update(len(texts))
-        shape = (self.config.tokens, self.item_encoder.hidden_size)
+        shape = (self.config.tokens, self.item_encoder.token_size)
         seeds = [zlib.crc32(text.encode("utf-8", "surrogatepass")) for text in texts]
         return np.stack([np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in seeds])
 

@@ -44,6 +44,7 @@ def local(tmp_path: Path, tiny: Any, contents: Any) -> dict[str, object]:
     return contents(tmp_path / "local", DOCUMENTS)
 
 
+@pytest.mark.processes
 def test_the_same_bytes_though_a_worker_is_killed(
     cluster: None, tmp_path: Path, tiny: Any, contents: Any, local: dict[str, object]
 ) -> None:
@@ -66,7 +67,7 @@ def test_the_same_bytes_though_a_worker_is_killed(
     assert not (tmp_path / "index.shards").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_what_is_encoded_already_is_not_encoded_again(
     cluster: None, tmp_path: Path, tiny: Any, contents: Any, local: dict[str, object]
 ) -> None:
@@ -88,6 +89,7 @@ def mtime(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
+@pytest.mark.processes
 def test_what_a_worker_cannot_do_is_said_and_the_rest_is_kept(cluster: None, tmp_path: Path, fresh: Any) -> None:
     model = fresh("bert", tokens=4)
     with torch.no_grad():

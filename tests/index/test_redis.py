@@ -255,7 +255,7 @@ def test_too_little_memory_is_told_before_or_when_it_is_met(
 
 
 def test_a_value_of_another_size_is_damage(server: Server, store: RedisTokenStore, index: TokenIndex) -> None:
-    server.client.set("mixlm:corpus:0123456789abcdef-int8:d3", b"short")
+    server.client.set("mixlm:corpus:0123456789abcdef-int8-blocks:d3", b"short")
     with pytest.raises(IndexDamaged, match="holds a document of another size than 46 bytes: push the index anew"):
         store.fetch(DOCIDS)
     assert index.push(server.url, progress=False).changed == 1

@@ -57,6 +57,7 @@ def test_a_saved_model_gives_the_same_scores(tiny: Callable[..., MixLM], archite
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.processes
 def test_a_forked_child_scores_too(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
     """Of a process that has computed with two threads: the child would wait for the second one for ever."""
     tiny("bert").save_pretrained(tmp_path)
@@ -209,6 +210,7 @@ def test_a_full_disk_leaves_the_model_that_was_there(
     assert not (tmp_path / ".saving").exists()
 
 
+@pytest.mark.processes
 def test_killed_while_it_replaces_another_the_new_model_loads(
     checkpoint: Callable[..., Path], tiny: Callable[..., MixLM], tmp_path: Path
 ) -> None:

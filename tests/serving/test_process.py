@@ -16,6 +16,8 @@ import pytest
 
 from mixlm_rerank import Document, MixLM, TokenIndex
 
+pytestmark = pytest.mark.processes
+
 
 def ask(url: str, docids: list[str]) -> httpx.Response:
     return httpx.post(f"{url}/v2/rerank", json={"query": "a dog", "document_ids": docids}, timeout=60)

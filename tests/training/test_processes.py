@@ -22,6 +22,8 @@ from mixlm_rerank.training.processes import one_at_a_time
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.run import run_recipe
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def values(checkpoint: Callable[..., Path]) -> dict[str, Any]:
