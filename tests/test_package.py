@@ -100,6 +100,7 @@ print(json.dumps([loaded, scores.tolist(), model.fingerprint]))
 """
 
 
+@pytest.mark.processes
 def test_the_core_in_a_fresh_process(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
     """It brings in no Java, no pandas, no optional library, and prints nothing; a saved model is the same one there."""
     model = tiny("bert")

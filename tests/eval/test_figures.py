@@ -224,6 +224,7 @@ def test_commands_run_one_after_the_other_up_to_the_first_that_fails(tmp_path: P
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"a", "b"}
 
 
+@pytest.mark.processes
 def test_a_report_on_a_tiny_collection(tmp_path: Path, tiny: Callable[..., MixLM], figures: Callable[..., Any]) -> None:
     folder = tmp_path / "some data" / "pets"  # a blank in a path is no end of a word
     (folder / "qrels").mkdir(parents=True)

@@ -133,6 +133,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
     assert contents(folder, documents) == whole
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("whole", [13 * RECORD_BYTES], indirect=True, ids=["segments"])
 def test_killed_at_any_line_of_finishing_it_opens_or_resumes(
     tmp_path: Path, stub: Any, corpus: Any, contents: Any, whole: dict[str, object], forked: Any

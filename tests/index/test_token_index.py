@@ -117,6 +117,7 @@ def test_other_docids_are_refused(tmp_path: Path, stub: Any, docid: str, size: i
         TokenIndex.build(documents, stub(), tmp_path / "index", progress=False)
 
 
+@pytest.mark.processes
 def test_handed_to_another_process_it_is_opened_there(
     index: TokenIndex, stub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+pytestmark = pytest.mark.processes
+
 VALID: list[dict[str, Any]] = [
     {"query": "a dog", "documents": ["a dog barks", {"text": "cats sleep"}]},
     {"query": "a dog", "document_ids": ["d1", "d2", "d3"], "index": "docs", "top_n": 2},
