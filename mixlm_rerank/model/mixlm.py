@@ -186,9 +186,9 @@ class MixLM(nn.Module):
     ) -> MixLM:
         """A new MixLM cut out of a cross-encoder: documents are read alone by its layers below ``mix_layer``.
 
-        Nothing but the query's blindness and the pooling to a few embedding tokens separates it from the checkpoint, so
-        little training brings it near (``mixlm-rerank distill``). Untrained, its ranking is poor. In full-text mode it
-        is the cross-encoder itself.
+        Only two things separate it from the checkpoint: up to that layer documents know nothing of the query, and they
+        are pooled to a few embedding tokens. Untrained, its ranking is poor; train it by ``mixlm-rerank distill``. In
+        full-text mode it is the cross-encoder itself.
 
         Args:
             name: a folder or hub id; with a classification head of one label, or a decoder that answers yes or no.
