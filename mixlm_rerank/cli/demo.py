@@ -13,7 +13,7 @@ __all__ = ["demo"]
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for indexes, runs and results.")] = Path("mixlm-demo"),
 ) -> None:
-    """Ask Python's standard library 66 questions: BM25 against MixLM, quality and speed. Two to three minutes."""
+    """Ask Python's standard library 66 questions: BM25 against MixLM, quality and speed. About three minutes."""
     from ..demo.run import run_demo
 
     run_demo(output, typer.echo)
