@@ -110,7 +110,7 @@ def test_full_text_mode_of_a_decoder_is_its_yes_and_no(
 def test_embedding_tokens_are_states_of_that_layer(
     mixed: Callable[..., MixLM], judge: Callable[..., Path], architecture: str, mix_layer: int
 ) -> None:
-    """Of a document that is read alone. A cluster for each state has that state, and none has no size."""
+    """Of a document that is read alone. Of more clusters than states, each state is one, and the others are empty."""
     model = mixed(architecture, mix_layer=mix_layer, tokens=40)
     assert model.item_encoder.backbone.config.num_hidden_layers == mix_layer
     backbone = AutoModelForSequenceClassification.from_pretrained(judge(architecture), num_labels=1).base_model.eval()
@@ -146,7 +146,7 @@ def test_a_token_of_two_states_counts_as_two(mixed: Callable[..., MixLM], archit
             torch.cat([states[:1], states[:2]]),
             twice,
             states[:2],
-            torch.cat([states[2:] * 0 + nothing, states[:2]]),
+            torch.cat([nothing, states[:2]]),
         )
     )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
