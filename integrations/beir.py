@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mixlm_rerank.arguments import check_count
-from mixlm_rerank.integrations.documents import check_pairs, score_pairs
+from mixlm_rerank.documents import check_pairs, score_pairs
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Candidate, Document

@@ -19,9 +19,9 @@ from dataclasses import replace
 from typing import Any
 
 from mixlm_rerank.arguments import check_count
+from mixlm_rerank.documents import docid_in, marked, rank_documents
 from mixlm_rerank.errors import MissingDependency
 from mixlm_rerank.index import TokenIndex
-from mixlm_rerank.integrations.documents import docid_in, marked, rank_documents
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
@@ -45,8 +45,8 @@ class MixLMRanker:
         missing: see :class:`Reranker`.
         top_k: how many to keep; all for ``None``.
         scale_score: scores in [0, 1] instead of log-odds; 0 for missing documents.
-        score_threshold: keep only documents with at least this score. Find it on queries of your own: scores are not
-            calibrated, and most unrelated documents can be above a sigmoid of .5.
+        score_threshold: keep only documents with at least this score. Calibrate the model first (docs/thresholds.md):
+            else most unrelated documents can be above a sigmoid of .5.
         docid_key: where ``meta`` holds the docid.
         device: cpu, cuda ...; by default a GPU if there is one.
     """

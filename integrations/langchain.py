@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mixlm_rerank.documents import docid_in, marked, rank_documents
 from mixlm_rerank.errors import MissingDependency
-from mixlm_rerank.integrations.documents import docid_in, marked, rank_documents
 from mixlm_rerank.reranker import Reranker
 
 try:
@@ -36,8 +36,8 @@ class MixLMCompressor(BaseDocumentCompressor):
     Attributes:
         reranker: with an index, to look docids up; without, to encode texts.
         top_n: how many to keep; all for ``None``.
-        score_threshold: keep only documents with at least these log-odds. Find it on queries of your own: log-odds are
-            not calibrated, and most unrelated documents can be above 0.
+        score_threshold: keep only documents with at least these log-odds. Calibrate the model first
+            (docs/thresholds.md): else most unrelated documents can be above 0.
         docid_key: where the metadata holds the docid.
     """
 

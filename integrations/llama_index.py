@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mixlm_rerank.documents import Placed, docid_in, marked, rank_documents
 from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.integrations.documents import Placed, docid_in, marked, rank_documents
 from mixlm_rerank.reranker import Reranker
 
 try:

@@ -16,8 +16,8 @@ from copy import copy
 from typing import Any
 
 from mixlm_rerank.arguments import check_strings
+from mixlm_rerank.documents import marked, rank_documents
 from mixlm_rerank.errors import MissingDependency
-from mixlm_rerank.integrations.documents import marked, rank_documents
 from mixlm_rerank.reranker import Reranker
 
 try:

@@ -10,7 +10,7 @@ encoder[0].index = TokenIndex("tokens")
 encoder.rank("what do dogs bark at?", [Docid("d1"), Docid("d2")])  # out of the index
 
 ``predict`` maps scores to [0, 1] by a sigmoid, as CrossEncoder does by default; ``activation_fn=torch.nn.Identity()``
-gives log-odds. Neither is calibrated: an unrelated text can be above .5. ``save_pretrained`` makes a folder that is a
+gives log-odds. Neither is a probability before ``mixlm-rerank calibrate``. ``save_pretrained`` makes a folder that is a
 MixLM and a CrossEncoder. sentence-transformers loads modules that are not its own only under ``CrossEncoder(folder,
 trust_remote_code=True)`` (the folder holds no code); a CrossEncoder of ``MixLMModule(MixLM.from_pretrained(folder))``
 needs no such trust. Training goes by ``mixlm-rerank train``, not by CrossEncoderTrainer.
@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
+from mixlm_rerank.documents import check_pairs, score_pairs
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.index import TokenStore
-from mixlm_rerank.integrations.documents import check_pairs, score_pairs
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Missing

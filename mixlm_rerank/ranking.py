@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .types import Candidate, ScoredDoc
 
-__all__ = ["interpolated", "merged", "probability", "ranked", "unranked", "verified"]
+__all__ = ["UNSCORED", "interpolated", "merged", "probability", "ranked", "unranked", "verified"]
 
 # Scores of documents that were not scored begin below this: no log-odds come near it, and its sigmoid is 0.
 UNSCORED = -1e4
@@ -47,7 +47,7 @@ def unranked(candidates: Sequence[Candidate]) -> list[ScoredDoc]:
 
 
 def probability(log_odds: float, *, missing: bool = False) -> float:
-    """The sigmoid of log-odds; 0 for a missing document. Not calibrated: an unrelated document can be above .5.
+    """The sigmoid of log-odds; 0 for a missing document. Before calibration an unrelated document can be above .5.
 
     >>> probability(0.0), probability(-1000.0), probability(5.0, missing=True)
     (0.5, 0.0, 0.0)

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .arguments import check_count, is_nothing
+from .arguments import check_count, check_strings, is_nothing
 from .candidates import as_candidates
+from .documents import rank_documents
 from .errors import InputError, MissingDocuments
 from .index import TokenStore, open_store
 from .model import MixLM
@@ -49,6 +50,8 @@ class Reranker:
             alone, and scores are log-odds. Fit it on development queries.
         verify_top: read the text of the best m candidates in full and reorder them (full-text mode; slow). With a
             ``first_stage_weight`` the full-text scores are mixed alike, scaled within these m.
+        score_threshold: return only documents with at least these log-odds. ``mixlm-rerank calibrate`` makes a model
+            whose log-odds can be read as probabilities, and tells whether any threshold separates them.
         scorer: how to score; the shared-prefix scorer by default.
 
     Raises:
@@ -66,6 +69,7 @@ class Reranker:
         tokens: int | None = None,
         first_stage_weight: float = 0.0,
         verify_top: int = 0,
+        score_threshold: float | None = None,
         scorer: Scorer | None = None,
     ) -> None:
         missing = missing or ("encode" if index is None else "last")
@@ -77,6 +81,8 @@ class Reranker:
         if not (texts is None or callable(texts) or isinstance(texts, Mapping)):
             raise InputError(f"texts must be a mapping docid -> text or a function, not {texts!r:.80}")
         check_count("verify_top", verify_top, least=0)
+        if score_threshold is not None and first_stage_weight:
+            raise InputError("score_threshold is in log-odds, and with a first_stage_weight scores are none: give one")
         index.manifest.check_model(model, str(index))
         self.model = model
         self.index = index
@@ -85,9 +91,26 @@ class Reranker:
         self.tokens = model.config.check_budget(tokens)
         self.first_stage_weight = first_stage_weight
         self.verify_top = verify_top
+        self.score_threshold = score_threshold
         self._scorer = scorer or SharedPrefixScorer(model)
         self._full_text = FullTextScorer(model)
         self._on_the_fly = OnTheFly(model, index.manifest)
+
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[ScoredDoc]:
+        """Rank texts that have no docids: each is encoded now, unless it is among the latest ones.
+
+        Returns:
+            Ranked documents of which ``docid`` is the place in ``documents``: "0", "1" ...
+
+        Raises:
+            InputError: not a list of strings; a reranker that encodes no texts (``missing`` is not ``"encode"``).
+        """
+        check_strings("documents", documents)
+        check_count("top_k", top_k)
+        return [
+            ScoredDoc(str(each.place), each.score, rank, float(-each.place), each.missing, documents[each.place])
+            for rank, each in enumerate(rank_documents(self, query, documents)[:top_k], 1)
+        ]
 
     def rerank(self, query: str, hits: Iterable[Any], top_k: int | None = None) -> list[ScoredDoc]:
         """Rank one query's candidates; ties keep their first-stage order.
@@ -217,7 +240,9 @@ class Reranker:
             first = np.array([hit.score for hit in job.candidates])[job.found]
             scores = interpolated(scores, first, self.first_stage_weight)
         docs = ranked(job.candidates, job.found, scores)
-        return self._verify(job, docs) if self.verify_top else docs
+        docs = self._verify(job, docs) if self.verify_top else docs
+        least = self.score_threshold
+        return docs if least is None else [doc for doc in docs if doc.score >= least and not doc.missing]
 
     def _verify(self, job: _Job, docs: list[ScoredDoc]) -> list[ScoredDoc]:
         """Full-text scores for the best ``verify_top``."""

@@ -34,8 +34,9 @@ LAYERS = {
     "minilm": set(),
     "ranking": {"types"},
     "texts": {"index", "model", "types"},
+    "documents": {"arguments", "errors", "ranking", "texts", "types"},
     "reranker": {
-        *("candidates", "ranking", "texts", "scoring", "index", "model"),
+        *("candidates", "documents", "ranking", "texts", "scoring", "index", "model"),
         *("arguments", "errors", "types", "progress"),
     },
     "eval": {
@@ -43,9 +44,9 @@ LAYERS = {
         *("data", "arguments", "errors", "minilm", "types", "progress"),
     },
     "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress", "folders"},
-    "serving": {"integrations", "reranker", "scoring", "ranking", "index", "model", "errors", "types"},
+    "serving": {"integrations", "documents", "reranker", "scoring", "ranking", "index", "model", "errors", "types"},
     "integrations": {
-        *("integrations", "data", "reranker", "ranking", "texts", "index", "model"),
+        *("integrations", "data", "documents", "reranker", "ranking", "texts", "index", "model"),
         *("arguments", "errors", "types", "progress", "folders"),
     },
 }

@@ -425,3 +425,44 @@ def test_passages_of_a_new_docid_are_each_read(
     assert {doc.text: doc.score for doc in verified} == pytest.approx(full, abs=1e-4)
     with pytest.raises(InputError, match="'new' occurs twice"):
         Reranker(model).rerank("a dog", [*passages, passages[0]])
+
+
+def test_plain_texts_are_ranked_by_their_places(model: MixLM, texts: dict[str, str]) -> None:
+    given = [texts["d3"], texts["d1"], "", texts["d1"], texts["d2"]]
+    docs = Reranker(model).rank(QUERY, given)
+    hits = [Candidate(text, 0, text) for text in set(given) if text]
+    by_text = {doc.text: doc.score for doc in Reranker(model).rerank(QUERY, hits)}
+    assert sorted(doc.docid for doc in docs) == ["0", "1", "2", "3", "4"]
+    assert [doc.rank for doc in docs] == [1, 2, 3, 4, 5]
+    assert all(doc.text == given[int(doc.docid)] for doc in docs)
+    assert [doc.score for doc in docs[:4]] == sorted((doc.score for doc in docs[:4]), reverse=True)
+    assert all(doc.score == pytest.approx(by_text[doc.text or ""], abs=1e-4) for doc in docs[:4])
+    assert docs[4].docid == "2" and docs[4].missing
+    assert Reranker(model).rank(QUERY, given, top_k=2) == docs[:2]
+    assert Reranker(model).rank(QUERY, []) == []
+
+
+def test_plain_texts_are_not_taken_for_docids(model: MixLM, index: TokenIndex) -> None:
+    (doc,) = Reranker(model, index, missing="encode").rank(QUERY, ["d1"])
+    assert doc.score == pytest.approx(Reranker(model).rank(QUERY, ["d1"])[0].score, abs=0.1)  # the index is float32
+    assert doc.score != Reranker(model, index).rerank(QUERY, ["d1"])[0].score
+
+
+def test_what_is_no_list_of_texts_is_refused(model: MixLM, index: TokenIndex) -> None:
+    with pytest.raises(InputError, match="must be a list of strings"):
+        Reranker(model).rank(QUERY, "a dog")
+    with pytest.raises(InputError, match="document 1: its text is a int"):
+        Reranker(model).rank(QUERY, ["a dog", 7])  # type: ignore[list-item]
+    with pytest.raises(InputError, match='missing="last"'):
+        Reranker(model, index).rank(QUERY, ["a dog"])
+
+
+def test_a_threshold_leaves_out_what_is_below_and_what_was_not_scored(model: MixLM, index: TokenIndex) -> None:
+    whole = Reranker(model, index).rerank(QUERY, [*HITS, STRANGER])
+    least = whole[2].score
+    reranker = Reranker(model, index, score_threshold=least)
+    assert reranker.rerank(QUERY, [*HITS, STRANGER]) == whole[:3]
+    assert reranker.rerank(QUERY, [*HITS, STRANGER], top_k=1) == whole[:1]
+    assert Reranker(model, index, score_threshold=-1e9).rerank(QUERY, [*HITS, STRANGER]) == whole[:5]
+    with pytest.raises(InputError, match="score_threshold is in log-odds"):
+        Reranker(model, index, score_threshold=0.0, first_stage_weight=0.5)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import MixLMError
-from . import bench, bm25, demo, evaluate, index, model, rerank, search, serve, train
+from . import bench, bm25, calibrate, demo, evaluate, index, model, rerank, search, serve, train
 
 __all__ = ["app", "main"]
 
@@ -53,6 +53,7 @@ app.add_typer(bench.app, name="bench")
 app.command("train")(train.train)
 app.command("distill")(train.distill)
 app.command("ablate")(train.ablate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("demo")(demo.demo)
 
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mixlm_rerank.integrations.documents import Documents
+from mixlm_rerank.documents import Documents
 from mixlm_rerank.model.template import visible
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
@@ -75,9 +75,12 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
     """``relevance_score`` is the sigmoid of the log-odds, 0 for missing documents; or the log-odds."""
     results = []
     everything = made.documents.placed(docs)
+    least = request.score_threshold
     for placed in everything[: request.top_n]:
         text = made.texts[placed.place]
         score = placed.score if request.raw_scores else probability(placed.score, missing=placed.missing)
+        if least is not None and (placed.missing or score < least):
+            break
         results.append(
             Result(
                 index=placed.place,

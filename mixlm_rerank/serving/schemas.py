@@ -70,7 +70,12 @@ class RerankRequest(BaseModel):
         default=None,
         description="document_ids that the index lacks: by default encoded where there is a text, else last.",
     )
-    raw_scores: Flag = Field(default=False, description="Log-odds instead of their sigmoid; neither is calibrated.")
+    raw_scores: Flag = Field(default=False, description="Log-odds instead of their sigmoid.")
+    score_threshold: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="Leave out results whose relevance_score is lower, and documents that were not scored.",
+    )
     tokens: Count | None = Field(default=None, description="Token budget; by default all of the model's.")
 
 

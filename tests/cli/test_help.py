@@ -31,6 +31,7 @@ def test_these_are_the_commands() -> None:
         "train",
         "distill",
         "ablate",
+        "calibrate",
         "demo",
         "model init",
         "index build",

@@ -54,6 +54,16 @@ def test_by_docid_by_text_and_by_both(post: Post, documents: list[Document], exp
         check(ranking(post(query=QUERY, raw_scores=True, top_n=2, **given)), expected[:2])
 
 
+def test_a_threshold_is_on_the_scores_that_are_asked_for(post: Post, documents: list[Document]) -> None:
+    given = {"query": QUERY, "document_ids": [*(document.docid for document in documents), "x"]}
+    for raw in (False, True):
+        whole = ranking(post(raw_scores=raw, **given))
+        for kept in (0, 2, len(documents)):
+            least = whole[kept - 1][1] if kept else whole[0][1] + 1
+            assert ranking(post(raw_scores=raw, score_threshold=least, **given)) == whole[:kept]
+    assert post(score_threshold="high", **given).status_code == 422
+
+
 def test_the_paths_of_older_clients(url: str, documents: list[Document]) -> None:
     body = {"query": QUERY, "document_ids": [document.docid for document in documents]}
     answers = [httpx.post(f"{url}{path}", json=body).json() for path in ("/v2/rerank", "/v1/rerank", "/rerank")]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mixlm_rerank.arguments import docid_of, is_nothing
-from mixlm_rerank.errors import InputError
-from mixlm_rerank.reranker import Reranker
-from mixlm_rerank.texts import NoIndex
-from mixlm_rerank.types import Candidate, Missing, ScoredDoc
+from .arguments import docid_of, is_nothing
+from .errors import InputError
+from .ranking import UNSCORED
+from .texts import NoIndex
+from .types import Candidate, Missing, ScoredDoc
+
+if TYPE_CHECKING:
+    from .reranker import Reranker
 
 __all__ = ["Documents", "Placed", "check_pairs", "docid_in", "marked", "rank_documents", "score_pairs"]
 
@@ -112,7 +115,7 @@ def score_pairs(reranker: Reranker, pairs: Sequence[tuple[str, str]], *, by_doci
         held[query] = Documents(reranker, [None] * len(given), given) if by_docid else Documents(reranker, given)
     hits = {query: documents.candidates for query, documents in held.items()}
     ranked = reranker.rerank_batch({query: query for query in hits}, hits)
-    scores = [0.0] * len(pairs)
+    scores = [UNSCORED] * len(pairs)  # below a score_threshold
     for query, documents in held.items():
         for each in documents.placed(ranked[query]):
             scores[places[query][each.place]] = each.score

@@ -1,0 +1,234 @@
+"""Log-odds that can be read as probabilities, and whether any threshold separates relevant documents from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.eval import numbers
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.types import ScoredDoc
+
+__all__ = ["Calibration", "Kept", "Pairs", "calibrate", "calibrated", "draw", "pairs_of"]
+
+FOLDS = 5
+SAMPLES = 2000  # of queries, for the interval
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Scored pairs of query and document, arrays of one length.
+
+    Attributes:
+        scores: log-odds.
+        targets: the probability that the document is relevant: 0 or 1, or a teacher's.
+        queries: number of the query.
+        ranks: of the document among its query's, 1 for the best.
+    """
+
+    scores: Floats
+    targets: Floats
+    queries: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+    @property
+    def relevant(self) -> Bools:
+        return self.targets >= 0.5
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Precision, recall (of the relevant candidates) and F1 of the documents that one way of cutting keeps."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted, and how well it does on queries that it was not fitted on.
+
+    Attributes:
+        slope, intercept: calibrated log-odds = slope * log-odds + intercept (Platt scaling).
+        threshold: calibrated log-odds; keeping what reaches them has the best F1.
+        kept: everything, the best cut by rank, the best cut by score; cross-validated by query.
+        gain: F1 of the cut by score over the cut by rank, and its 95% interval over queries.
+        above_half: share of irrelevant documents with a probability above .5, before and after.
+    """
+
+    slope: float
+    intercept: float
+    threshold: float
+    kept: tuple[Kept, ...]
+    gain: tuple[float, float, float]
+    above_half: tuple[float, float]
+    pairs: int
+    queries: int
+    relevant: int
+
+    @property
+    def separates(self) -> bool:
+        """Whether a threshold is better than a cut by rank, beyond chance."""
+        return self.gain[1] > 0
+
+    def __str__(self) -> str:
+        difference, low, high = map(numbers.difference, self.gain)
+        rows = [f"  {own.name:<34}{own.precision:>10.3f}{own.recall:>8.3f}{own.f1:>8.3f}" for own in self.kept]
+        threshold = f"log-odds of {self.threshold:.2f} (probability {1 / (1 + np.exp(-self.threshold)):.3f})"
+        verdict = (
+            f"{threshold} separate relevant documents from others better than a cut by rank"
+            if self.separates
+            else "no threshold separates relevant documents from others better than a cut by rank does"
+        )
+        return "\n".join(
+            [
+                f"fitted on {self.pairs:,} documents of {self.queries:,} queries, {self.relevant:,} of them relevant: "
+                f"log-odds = {self.slope:.3g} * log-odds before {self.intercept:+.3g}",
+                "irrelevant documents with a probability above .5: {:.0%} before, {:.0%} now".format(*self.above_half),
+                f"  {f'kept ({FOLDS}-fold, by query)':<34} precision  recall      F1",
+                *rows,
+                f"{verdict} (F1 {difference}, 95% interval {low} to {high})",
+            ]
+        )
+
+
+def pairs_of(ranked: Mapping[str, Sequence[ScoredDoc]], targets: Mapping[str, Mapping[str, float]]) -> Pairs:
+    """Scored documents of the queries in ``targets`` (qid -> docid -> probability of relevance, 0 where none is given).
+
+    Raises InputError if these are too few queries, or all relevant, or none.
+    """
+    rows = [
+        (doc.score, targets[qid].get(doc.docid, 0.0), number, doc.rank)
+        for number, qid in enumerate(qid for qid in ranked if qid in targets)
+        for doc in ranked[qid]
+        if not doc.missing
+    ]
+    scores, probabilities, queries, ranks = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+    pairs = Pairs(scores, probabilities, queries.astype(np.int64), ranks.astype(np.int64))
+    count = len(np.unique(pairs.queries))
+    if count < 2 * FOLDS or not 0 < pairs.relevant.sum() < len(rows):
+        raise InputError(
+            f"{count} judged queries with {pairs.relevant.sum():,} relevant documents among {len(rows):,} scored ones: "
+            f"calibration needs {2 * FOLDS} queries, relevant documents and others"
+        )
+    return pairs
+
+
+def calibrate(pairs: Pairs, seed: int = 0) -> Calibration:
+    """Fit slope and intercept, and measure by cross-validation over queries what a threshold is worth.
+
+    Raises InputError if higher scores do not mean more relevant documents.
+    """
+    slope, intercept = _platt(pairs.scores, pairs.targets)
+    if not slope > 0:
+        raise InputError("higher scores do not go with relevance here: nothing can be calibrated")
+    relevant = pairs.relevant
+    by_rank, by_score = _cross_validated(pairs, lambda own: -own.ranks), _cross_validated(pairs, lambda own: own.scores)
+    before, after = (pairs.scores[~relevant] > 0).mean(), (slope * pairs.scores[~relevant] + intercept > 0).mean()
+    everything = np.ones_like(relevant)
+    cut = -_best_cut(-pairs.ranks, relevant)
+    threshold = slope * _best_cut(pairs.scores, relevant) + intercept
+    names = ("everything", f"the first {cut:.0f} of each query", f"log-odds of at least {threshold:.2f}")
+    found = zip(names, (everything, by_rank, by_score), strict=True)
+    return Calibration(
+        slope,
+        intercept,
+        float(threshold),
+        tuple(Kept(name, *_quality(own, relevant)) for name, own in found),
+        _gain(pairs, by_score, by_rank, seed),
+        (float(before), float(after)),
+        len(relevant),
+        len(np.unique(pairs.queries)),
+        int(relevant.sum()),
+    )
+
+
+def calibrated(model: MixLM, slope: float, intercept: float) -> None:
+    """In place: all log-odds of the model become ``slope * log-odds + intercept``. Rankings and fingerprint stay."""
+    readout = model.readout
+    weights = [readout.score.weight, readout.score.bias, readout.cosine_weight, readout.late_weight]
+    with torch.no_grad():
+        for weight in weights:
+            if weight is not None:
+                weight.mul_(slope)
+        readout.score.bias.add_(intercept)
+
+
+def draw(pairs: Pairs, found: Calibration, path: Path) -> None:
+    """Both kinds of documents by calibrated log-odds, and the threshold. A PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    log_odds = found.slope * pairs.scores + found.intercept
+    bins = np.linspace(log_odds.min(), log_odds.max(), 60).tolist()
+    for name, own in (("relevant", pairs.relevant), ("others", ~pairs.relevant)):
+        axes.hist(log_odds[own], bins, weights=np.full(own.sum(), 1 / own.sum()), alpha=0.6, label=name)
+    axes.axvline(found.threshold, color="black", linewidth=1, label=f"best threshold, {found.threshold:.2f}")
+    axes.set_xlabel("calibrated log-odds")
+    axes.set_ylabel("share of its kind")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def _platt(scores: Floats, targets: Floats) -> tuple[float, float]:
+    """Logistic regression of probabilities: each pair counts as relevant and as irrelevant, by its target."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        raise MissingDependency("calibration needs scikit-learn", "eval") from None
+    count = len(scores)
+    features, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], count)
+    fitted = LogisticRegression(C=np.inf).fit(features, labels, np.concatenate([targets, 1 - targets]))
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def _best_cut(values: NDArray[np.float64] | NDArray[np.int64], relevant: Bools) -> float:
+    """Of all values, the one from which on F1 is best."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, cuts = precision_recall_curve(relevant, values)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return float(cuts[f1[:-1].argmax()])
+
+
+def _cross_validated(pairs: Pairs, values_of: Callable[[Pairs], NDArray[np.float64] | NDArray[np.int64]]) -> Bools:
+    """What is kept where each query's cut was chosen on the queries of other folds. bool [pairs]"""
+    from sklearn.model_selection import GroupKFold
+
+    values, kept = values_of(pairs), np.zeros(len(pairs.scores), dtype=bool)
+    for train, test in GroupKFold(FOLDS).split(values, groups=pairs.queries):
+        kept[test] = values[test] >= _best_cut(values[train], pairs.relevant[train])
+    return kept
+
+
+def _quality(kept: Bools, relevant: Bools) -> tuple[float, float, float]:
+    hits = (kept & relevant).sum()
+    return hits / max(kept.sum(), 1), hits / relevant.sum(), 2 * hits / (kept.sum() + relevant.sum())
+
+
+def _gain(pairs: Pairs, kept: Bools, other: Bools, seed: int) -> tuple[float, float, float]:
+    """F1 of ``kept`` minus that of ``other``, and the 95% interval if queries are drawn anew (bootstrap)."""
+    rows = [np.bincount(pairs.queries, own) for own in (kept & pairs.relevant, kept, other & pairs.relevant, other)]
+    sums = np.stack([*rows, np.bincount(pairs.queries, pairs.relevant)], axis=1)
+    count = len(sums)
+    drawn = np.random.default_rng(seed).integers(0, count, (SAMPLES, count))
+
+    def gain(totals: Floats) -> Floats:
+        hits, size, other_hits, other_size, relevant = totals.T
+        found: Floats = 2 * hits / (size + relevant) - 2 * other_hits / (other_size + relevant)
+        return found
+
+    low, high = np.quantile(gain(sums[drawn].sum(axis=1)), [0.025, 0.975])
+    return float(gain(sums.sum(axis=0)[None])[0]), float(low), float(high)
