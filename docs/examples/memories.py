@@ -26,14 +26,15 @@ class Memories:
         self.model = model
         self.texts = sqlite3.connect(folder / "texts.db")
         self.texts.execute("CREATE VIRTUAL TABLE IF NOT EXISTS memories USING fts5(text, tokenize='porter')")
-        tokens = folder / "tokens"
-        self.index = TokenIndex(tokens) if tokens.exists() else TokenIndex.build([], model, tokens, progress=False)
-        self.reranker = Reranker(model, self.index)
+        self.tokens = folder / "tokens"
 
     def add(self, texts: Sequence[str]) -> None:
         rows = [self.texts.execute("INSERT INTO memories VALUES (?)", (text,)).lastrowid for text in texts]
         documents = [Document(str(row), text) for row, text in zip(rows, texts, strict=True)]
-        self.index.add(documents, self.model, progress=False)
+        if self.tokens.exists():
+            TokenIndex(self.tokens).add(documents, self.model, progress=False)
+        else:
+            TokenIndex.build(documents, self.model, self.tokens, progress=False)
         self.texts.commit()
 
     def find(self, question: str, count: int = 300) -> list[tuple[str, float]]:
@@ -44,7 +45,7 @@ class Memories:
 
     def recall(self, question: str, count: int = 5) -> list[ScoredDoc]:
         """The memories that say most about the question."""
-        return self.reranker.rerank(question, self.find(question), top_k=count)
+        return Reranker(self.model, self.tokens).rerank(question, self.find(question), top_k=count)
 
     def text(self, memory: ScoredDoc) -> str:
         (text,) = self.texts.execute("SELECT text FROM memories WHERE rowid = ?", (memory.docid,)).fetchone()
@@ -55,14 +56,15 @@ def main(folder: str, question: str, count: int = 300) -> None:
     from mixlm_rerank.demo.corpus import stdlib_documents
 
     memories = Memories(Path(folder), MixLM.from_pretrained("default", device="cpu"))
-    if not len(memories.index):
+    if not memories.tokens.exists():
         longest = sorted(stdlib_documents(), key=lambda document: -len(document.text))[:count]
         start = time.perf_counter()
         memories.add([document.text for document in longest])
         print(f"{count} memories added in {time.perf_counter() - start:.1f} s")
-    everything = [(str(row), 0.0) for row in range(1, len(memories.index) + 1)]
+    index = TokenIndex(memories.tokens)
+    everything = [(str(row), 0.0) for row in range(1, len(index) + 1)]
     for budget in (memories.model.config.tokens, 1):
-        reranker = Reranker(memories.model, memories.index, tokens=budget)
+        reranker = Reranker(memories.model, index, tokens=budget)
         reranker.rerank(question, everything)  # warm
         start = time.perf_counter()
         for _ in range(10):
