@@ -31,7 +31,17 @@ from mixlm_rerank.serving.failures import STATUS, RequestFailed, status_of
 from mixlm_rerank.serving.guard import ASSETS, Guard, Limits, unless_gone
 from mixlm_rerank.serving.metrics import Metrics
 from mixlm_rerank.serving.rerank import Plan, plan, respond
-from mixlm_rerank.serving.schemas import Failure, RerankRequest, RerankResponse
+from mixlm_rerank.serving.schemas import (
+    CONTRACTS,
+    AnyRequest,
+    BatchRequest,
+    BatchResponse,
+    Failure,
+    RerankRequest,
+    RerankResponse,
+    TeiRequest,
+    TeiResult,
+)
 from mixlm_rerank.serving.search import FirstStage, SearchResponse, side_by_side
 from mixlm_rerank.types import ScoredDoc
 
@@ -39,7 +49,8 @@ __all__ = ["Limits", "create_app"]
 
 Ranked = Callable[[Request, Plan], Awaitable[list[ScoredDoc]]]
 
-RERANK_PATHS = ("/v2/rerank", "/v1/rerank", "/rerank")
+RERANK_PATHS = ("/v2/rerank", "/v1/rerank")
+TEI_PATH, BATCH_PATH = "/rerank", "/v2/rerank/batch"
 # The page needs nothing from elsewhere, and may ask nothing elsewhere.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -91,7 +102,9 @@ def create_app(
         strict_content_type=False,  # JSON is all that is read
         dependencies=[Depends(HTTPBearer(auto_error=False))] if api_key else None,  # /docs then asks for it
     )
-    paths = frozenset((*RERANK_PATHS, "/health", "/ready", "/metrics", "/", "/search", "/searchable"))
+    paths = frozenset(
+        (*RERANK_PATHS, TEI_PATH, BATCH_PATH, "/health", "/ready", "/metrics", "/", "/search", "/searchable")
+    )
     app.add_middleware(Guard, metrics=metrics, limits=limits, key=api_key, paths=paths)
     _answer_failures(app)
 
@@ -115,16 +128,41 @@ def create_app(
         timings = {"prepare": 1e3 * (planned - started), "rank": 1e3 * (time.perf_counter() - planned)}
         return respond(body, made, docs, {name: round(value, 3) for name, value in timings.items()})
 
+    async def rerank_texts(body: AnyRequest, request: Request) -> RerankResponse | list[TeiResult]:
+        """As the request asks: Cohere's contract, or with ``texts`` that of Text Embeddings Inference."""
+        if not isinstance(body, TeiRequest):
+            return await rerank(body, request)
+        return [TeiResult.of(result) for result in (await rerank(body.as_ours(), request)).results]
+
+    async def rerank_batch(body: BatchRequest, request: Request) -> BatchResponse:
+        """Rank the documents of many queries. If one request fails, the call does."""
+        answers = await asyncio.gather(*(rerank(one, request) for one in body.requests), return_exceptions=True)
+        responses = []
+        for place, answer in enumerate(answers):
+            if isinstance(answer, MixLMError):
+                raise RequestFailed(status_of(answer), f"requests.{place}: {answer}")
+            if isinstance(answer, RequestFailed):
+                answer.message = f"requests.{place}: {answer.message}"
+            if isinstance(answer, BaseException):
+                raise answer
+            responses.append(answer)
+        return BatchResponse(responses=responses)
+
     failures = {status: {"model": Failure, "description": text} for status, text in STATUS.items()}
-    for place, path in enumerate(RERANK_PATHS):
+    handlers: dict[str, Callable[..., Awaitable[object]]] = {
+        RERANK_PATHS[0]: rerank,
+        BATCH_PATH: rerank_batch,
+        RERANK_PATHS[1]: rerank,
+        TEI_PATH: rerank_texts,
+    }
+    for place, (path, handler) in enumerate(handlers.items()):
         app.post(
             path,
-            response_model=RerankResponse,
             response_class=_Json,
             response_model_exclude_none=True,
             responses=failures,  # type: ignore[arg-type]
-            include_in_schema=place == 0,
-        )(rerank)
+            include_in_schema=place < 2,
+        )(handler)
 
     looking = asyncio.Lock()
 
@@ -221,7 +259,7 @@ def _answer_failures(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        where = ".".join(str(part) for part in first["loc"] if part not in ("body", *CONTRACTS)) or "body"
         kind = request.headers.get("content-type", "application/json")
         if where == "body" and "json" not in kind:
             return _failure(400, f"the body came as {kind}: send JSON, with Content-Type: application/json")

@@ -1,15 +1,28 @@
-"""Requests and responses of the rerank endpoint: Cohere's names, and ours beside them."""
+"""Requests and responses of the rerank endpoint: Cohere's names, and ours beside them; and TEI's."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Failure", "RerankRequest", "RerankResponse", "Result", "TextDocument"]
+__all__ = [
+    "AnyRequest",
+    "BatchRequest",
+    "BatchResponse",
+    "CONTRACTS",
+    "Failure",
+    "RerankRequest",
+    "RerankResponse",
+    "Result",
+    "TeiRequest",
+    "TeiResult",
+    "TextDocument",
+]
 
 MAX_DOCUMENTS = 10_000
+MAX_REQUESTS = 1_000  # in one batch
 
 # Strict: "3" is no number, and 0 is not false.
 Text = Annotated[str, StringConstraints(strict=True)]
@@ -97,6 +110,52 @@ class RerankResponse(BaseModel):
     results: list[Result]
     meta: dict[str, Any]
     usage: dict[str, Any]
+
+
+class BatchRequest(BaseModel):
+    """Many requests in one call; their documents are scored together."""
+
+    requests: list[RerankRequest] = Field(min_length=1, max_length=MAX_REQUESTS)
+
+
+class BatchResponse(BaseModel):
+    """One response a request, in their order."""
+
+    responses: list[RerankResponse]
+
+
+class TeiRequest(BaseModel):
+    """What Hugging Face's Text Embeddings Inference takes at /rerank. Texts that are too long are always cut."""
+
+    query: Text
+    texts: list[Text] = Field(max_length=MAX_DOCUMENTS)
+    raw_scores: Flag = False
+    return_text: Flag = False
+
+    def as_ours(self) -> RerankRequest:
+        return RerankRequest(
+            query=self.query, documents=[*self.texts], raw_scores=self.raw_scores, return_documents=self.return_text
+        )
+
+
+class TeiResult(BaseModel):
+    """One of the list that Text Embeddings Inference answers, best first."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+    @classmethod
+    def of(cls, result: Result) -> TeiResult:
+        text = None if result.document is None else result.document.text
+        return cls(index=result.index, score=result.relevance_score, text=text)
+
+
+CONTRACTS = ("cohere", "tei")  # stand in the places of validation errors
+AnyRequest = Annotated[
+    Annotated[RerankRequest, Tag("cohere")] | Annotated[TeiRequest, Tag("tei")],
+    Discriminator(lambda body: "tei" if isinstance(body, dict) and "texts" in body else "cohere"),
+]
 
 
 class Failure(BaseModel):

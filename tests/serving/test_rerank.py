@@ -64,6 +64,49 @@ def test_a_threshold_is_on_the_scores_that_are_asked_for(post: Post, documents: 
     assert post(score_threshold="high", **given).status_code == 422
 
 
+def test_many_queries_in_one_call(url: str, post: Post) -> None:
+    asked = [
+        {"query": QUERY, "document_ids": ["d1", "d2", "d3"]},
+        {"query": "cats", "documents": ["a dog", "a cat"], "top_n": 1, "raw_scores": True},
+    ]
+    answer = httpx.post(f"{url}/v2/rerank/batch", json={"requests": asked})
+    assert answer.status_code == 200, answer.text
+    for found, one in zip(answer.json()["responses"], asked, strict=True):
+        alone = post(**one)
+        places, scores = zip(*ranking(alone), strict=True)
+        assert tuple(result["index"] for result in found["results"]) == places
+        assert [result["relevance_score"] for result in found["results"]] == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "message"),
+    [
+        ({"query": QUERY, "document_ids": ["x"], "missing": "error"}, 404, "requests.1: "),
+        ({"query": " ", "documents": ["a"]}, 400, "requests.1: query is empty"),
+        ({"query": QUERY, "documents": 7}, 422, "requests.1.documents"),
+    ],
+)
+def test_a_batch_says_which_request_is_wrong(url: str, wrong: dict[str, object], status: int, message: str) -> None:
+    asked = [{"query": QUERY, "document_ids": ["d1"]}, wrong]
+    answer = httpx.post(f"{url}/v2/rerank/batch", json={"requests": asked})
+    assert answer.status_code == status and answer.json()["message"].startswith(message), answer.text
+    assert httpx.post(f"{url}/v2/rerank/batch", json={"requests": []}).status_code == 422
+
+
+def test_the_contract_of_text_embeddings_inference(url: str, post: Post, documents: list[Document]) -> None:
+    texts = [document.content for document in documents]
+    expected = ranking(post(query=QUERY, documents=texts))
+    body = {"query": QUERY, "texts": texts, "truncate": True}
+    answer = httpx.post(f"{url}/rerank", json=body).json()
+    assert [(result["index"], result["score"]) for result in answer] == expected and "text" not in answer[0]
+    answer = httpx.post(f"{url}/rerank", json={**body, "return_text": True, "raw_scores": True}).json()
+    assert answer[0]["text"] == texts[answer[0]["index"]]
+    assert 1 / (1 + math.exp(-answer[0]["score"])) == pytest.approx(expected[0][1], abs=1e-6)
+    for wrong, said in (({"texts": ["a"]}, "query: "), ({"query": "q", "texts": "a"}, "texts: ")):
+        refused = httpx.post(f"{url}/rerank", json=wrong)
+        assert refused.status_code in (400, 422) and refused.json()["message"].startswith(said), refused.text
+
+
 def test_the_paths_of_older_clients(url: str, documents: list[Document]) -> None:
     body = {"query": QUERY, "document_ids": [document.docid for document in documents]}
     answers = [httpx.post(f"{url}{path}", json=body).json() for path in ("/v2/rerank", "/v1/rerank", "/rerank")]
