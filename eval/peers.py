@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -60,8 +61,7 @@ def load_cross_encoder(source: str, max_length: int | None = None, loading: Load
         # T5, and models without padding, load and cannot score
         model.predict([("a query", "a text"), ("a query", "a longer text")], show_progress_bar=False)
     except Exception as error:  # each architecture has its own
-        reason = " ".join(str(error).split())
-        raise InputError(f"{source!r} is not a cross-encoder that can be read here: {reason}") from None
+        raise InputError(f"{source!r} is not a cross-encoder that can be read here: {_why(source, error)}") from None
     if lacking:
         raise InputError(
             f"{source!r} is not a trained cross-encoder: {', '.join(lacking)} would be random numbers, the checkpoint "
@@ -70,6 +70,22 @@ def load_cross_encoder(source: str, max_length: int | None = None, loading: Load
     if model.num_labels != 1:
         raise InputError(f"{source!r} gives a pair {model.num_labels} scores: a reranker must give one")
     return model
+
+
+def _why(source: str, error: Exception) -> str:
+    """What a library says of it, after what it is."""
+    from transformers import AutoConfig
+
+    from mixlm_rerank.model.checkpoint import ITEM_ENCODER
+
+    if Path(source, ITEM_ENCODER).is_dir():
+        return "it is a MixLM. Its own ranker on text is the teacher 'full-text', with --model"
+    reason = " ".join(str(error).split())
+    try:
+        kind = AutoConfig.from_pretrained(source, local_files_only=True).model_type
+    except Exception:  # of anything that a configuration may hold
+        return reason
+    return f"it is a {kind} model ({reason})"
 
 
 def _lacking(model: Any, source: str, offline: bool) -> list[str]:

@@ -45,6 +45,9 @@ NO_LENGTH = (
 )
 
 
+ALLOWED = (("backend", "torch"), ("num_labels", 1))
+
+
 class Docid(str):
     """In the place of a document's text: look it up in the index."""
 
@@ -113,8 +116,13 @@ class MixLMModule(InputModule):
     ) -> MixLMModule:
         local, given = bool(options.get("local_files_only")), options.get("model_kwargs") or {}
         dtype = given.get("dtype", given.get("torch_dtype"))
-        if "model_max_length" in (options.get("processor_kwargs") or {}):
+        of_processor, settings = options.get("processor_kwargs") or {}, options.get("config_kwargs") or {}
+        if "model_max_length" in of_processor:
             raise InputError(NO_LENGTH)
+        others = {"backend": options.get("backend", "torch")} | of_processor | settings
+        refused = {name: value for name, value in others.items() if (name, value) not in ALLOWED}
+        if refused:
+            raise InputError(f"a MixLM is loaded as it was saved, by torch, and gives one score: it takes no {refused}")
         where = {name: options.get(name) for name in ("token", "cache_folder", "revision")}
         folder = load_dir_path(model_name_or_path, subfolder, local_files_only=local, **where)
         name, dtype = folder or model_name_or_path, None if dtype == "auto" else dtype

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .arguments import docid_of
+from .arguments import docid_of, is_nothing
 from .errors import InputError
 from .types import Candidate
 
@@ -26,8 +26,8 @@ def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
     Raises InputError for anything else, for a score that is not finite, no docid, or one that occurs twice with one
     text (or without). With different texts these are passages of a document, each a candidate of its own.
     """
-    if isinstance(hits, str):
-        raise InputError("hits must be a list of hits, not a string")
+    if isinstance(hits, str) or not isinstance(hits, Iterable):
+        raise InputError(f"hits must be a list of hits, not {hits!r:.80}")
     rows = hits.items() if isinstance(hits, Mapping) else hits
     candidates = [_candidate(hit, position) for position, hit in enumerate(rows)]
     if isinstance(hits, Mapping):  # docid -> score, as BEIR and mteb have it: in no order
@@ -47,6 +47,10 @@ def _candidate(hit: Any, position: int) -> Candidate:
         docid, score = hit
     elif hasattr(hit, "docid") and hasattr(hit, "score"):
         docid, score, text = hit.docid, hit.score, getattr(hit, "text", None)
+        if not isinstance(text, str | None):
+            if not is_nothing(text):
+                raise InputError(f"hit {position} ({docid!r}): its text must be a string, not {text!r:.80}")
+            text = None
     else:
         raise InputError(
             f"hit {position} is a {type(hit).__name__}; expected docid and score, (docid, score) or a docid"

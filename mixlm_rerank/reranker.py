@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .arguments import check_count, check_strings, is_nothing
+from .arguments import check_count, check_kind, check_model, check_texts, is_nothing
 from .candidates import as_candidates
 from .documents import rank_documents
 from .errors import InputError, MissingDocuments
@@ -72,10 +73,12 @@ class Reranker:
         score_threshold: float | None = None,
         scorer: Scorer | None = None,
     ) -> None:
+        check_model(model)
         missing = missing or ("encode" if index is None else "last")
         index = NoIndex(model) if index is None else open_store(index)  # an empty index is one too
         if missing not in ("error", "encode", "last"):
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
+        check_kind("first_stage_weight", first_stage_weight, Real, "a number between 0 and 1")
         if not 0 <= first_stage_weight <= 1:
             raise InputError(f"first_stage_weight must lie between 0 and 1, not {first_stage_weight}")
         if not (texts is None or callable(texts) or isinstance(texts, Mapping)):
@@ -105,7 +108,7 @@ class Reranker:
         Raises:
             InputError: not a list of strings; a reranker that encodes no texts (``missing`` is not ``"encode"``).
         """
-        check_strings("documents", documents)
+        check_texts("documents", documents)
         check_count("top_k", top_k)
         return [
             ScoredDoc(str(each.place), each.score, rank, float(-each.place), each.missing, documents[each.place])
@@ -139,6 +142,8 @@ class Reranker:
         ``queries`` and ``hits`` are keyed by qid; the result has the keys of ``hits``, in its order.
         """
         check_count("top_k", top_k)
+        for name, given in (("queries", queries), ("hits", hits)):
+            check_kind(name, given, Mapping, "a mapping by qid")
         jobs = [_Job(qid, self._text(queries, qid), as_candidates(found)) for qid, found in hits.items()]
         results: dict[str, list[ScoredDoc]] = {}
         with progress_bar(len(jobs), "rerank", "queries", enabled=progress) as bar:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InputError
 from .index import Fetched, content_hash
 from .index.builder import new_manifest
 from .index.manifest import Manifest
@@ -26,6 +27,8 @@ def texts_of(candidates: Sequence[Candidate], source: Texts | None) -> list[str 
     held: Mapping[str, str] = {}
     if wanted and source is not None:
         held = source(wanted) if callable(source) else {docid: source[docid] for docid in wanted if docid in source}
+        if not isinstance(held, Mapping) or not all(isinstance(text, str) for text in held.values()):
+            raise InputError(f"texts must give a text by docid, not {held!r:.80}")
     return [held.get(hit.docid) if hit.text is None else hit.text for hit in candidates]
 
 

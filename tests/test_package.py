@@ -33,7 +33,7 @@ LAYERS = {
     "candidates": {"arguments", "errors", "types"},
     "minilm": set(),
     "ranking": {"types"},
-    "texts": {"index", "model", "types"},
+    "texts": {"errors", "index", "model", "types"},
     "documents": {"arguments", "errors", "ranking", "texts", "types"},
     "reranker": {
         *("candidates", "documents", "ranking", "texts", "scoring", "index", "model"),

@@ -277,7 +277,7 @@ def test_tokens_of_one_group_of_queries_are_held_at_a_time(
 @pytest.mark.parametrize(
     ("hits", "message"),
     [
-        ("d1", "not a string"),
+        ("d1", "a list of hits, not 'd1'"),
         ([("d1", float("nan"))], "not finite"),
         ([("d1", float("inf"))], "not finite"),
         ([("d1", "high")], "not a number"),
@@ -451,7 +451,7 @@ def test_plain_texts_are_not_taken_for_docids(model: MixLM, index: TokenIndex) -
 def test_what_is_no_list_of_texts_is_refused(model: MixLM, index: TokenIndex) -> None:
     with pytest.raises(InputError, match="must be a list of strings"):
         Reranker(model).rank(QUERY, "a dog")
-    with pytest.raises(InputError, match="document 1: its text is a int"):
+    with pytest.raises(InputError, match="documents must be strings, not 7"):
         Reranker(model).rank(QUERY, ["a dog", 7])  # type: ignore[list-item]
     with pytest.raises(InputError, match='missing="last"'):
         Reranker(model, index).rank(QUERY, ["a dog"])
@@ -466,3 +466,34 @@ def test_a_threshold_leaves_out_what_is_below_and_what_was_not_scored(model: Mix
     assert Reranker(model, index, score_threshold=-1e9).rerank(QUERY, [*HITS, STRANGER]) == whole[:5]
     with pytest.raises(InputError, match="score_threshold is in log-odds"):
         Reranker(model, index, score_threshold=0.0, first_stage_weight=0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda model, index: Reranker("default", index), "model must be a MixLM"),
+        (lambda model, index: Reranker(index, model), "model must be a MixLM"),
+        (lambda model, index: Reranker(model, {"d": 1}), "index must be a token index"),
+        (lambda model, index: Reranker(model, index, first_stage_weight="0.1"), "first_stage_weight must be a number"),
+        (lambda model, index: Reranker(model, index, tokens=True), "tokens must be a whole number"),
+        (lambda model, index: Reranker(model, index).rerank(QUERY, None), "hits must be a list of hits"),
+        (lambda model, index: Reranker(model, index).rerank_batch(["q"], ["d1"]), "queries must be a mapping by qid"),
+        (lambda model, index: Reranker(model).rerank(QUERY, [Candidate("d1", 1, 7)]), "its text must be a string"),
+        (
+            lambda model, index: Reranker(model, texts={"d1": 7}).rerank(QUERY, ["d1"]),
+            "texts must give a text by docid",
+        ),
+        (lambda model, index: Reranker(model, texts=lambda _: ["a"]).rerank(QUERY, ["d1"]), "texts must give a text"),
+        (lambda model, index: model.encode(None), "texts must be a list of strings"),
+        (lambda model, index: model.encode([None]), "texts must be strings, not None"),
+        (lambda model, index: index.fetch(None), "docids must be a list of strings"),
+    ],
+)
+def test_what_was_not_meant_is_said(model: MixLM, index: TokenIndex, wrong: Callable[..., Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        wrong(model, index)
+
+
+def test_a_text_that_is_nan_is_none(model: MixLM, index: TokenIndex) -> None:
+    docs = Reranker(model, index).rerank(QUERY, [Candidate("d1", 1, float("nan"))])  # type: ignore[arg-type]
+    assert not docs[0].missing and docs[0].text is None

@@ -65,6 +65,7 @@ def init(
     model.save_pretrained(folder)
     typer.echo(
         f"{folder}: untrained; item encoder {model.fingerprint}, up to {tokens} embedding tokens a document; ranker "
-        f"{ranker}{head}. To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --model {folder}",
+        f"{ranker}{head}. To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --model {folder} "
+        "--output RUN",
         err=True,
     )

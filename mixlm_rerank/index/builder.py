@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..arguments import check_model
 from ..errors import InputError
 from ..model import MixLM
 from ..progress import progress_bar
@@ -81,6 +82,7 @@ def plan_ahead(
 
 def new_manifest(model: MixLM, precision: str, corpus: str, *, passages: bool = False) -> Manifest:
     """Of an index that is yet to be filled. Raises InputError for an unknown precision."""
+    check_model(model)
     quantiser = Quantiser(precision, model.config.tokens, model.item_encoder.token_size)
     return Manifest(
         fingerprint=model.fingerprint,

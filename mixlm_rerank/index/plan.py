@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_kind
 from ..errors import InputError
 from ..model import MixLM
 from ..model.template import visible
@@ -54,6 +55,7 @@ def is_stream(documents: Iterable[Document]) -> bool:
             f"documents must be a list or another iterable of Document, not {str(documents)!r}: for a corpus file or "
             f"folder give mixlm_rerank.data.open_corpus({str(documents)!r})"
         )
+    check_kind("documents", documents, Iterable, "a list or another iterable of Document")
     return iter(documents) is documents
 
 
@@ -133,7 +135,8 @@ def _refuse_duplicates(documents: Iterable[Document], model: MixLM, hashes: NDAr
 
 
 def _readable(document: Document, model: MixLM | None) -> bool:
-    return model.item_encoder.readable([document.content])[0] if model else visible(document.content)
+    parts = [document.title, document.text]  # what joins them would be readable
+    return any(model.item_encoder.readable(parts) if model else map(visible, parts))
 
 
 def docid_hash(docid: str) -> int:

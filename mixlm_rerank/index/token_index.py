@@ -268,4 +268,6 @@ def open_store(where: TokenStore | str | Path) -> TokenStore:
     """A token index by its folder or its URL in Redis; a store that is open already is returned as it is."""
     if isinstance(where, str | Path):
         return RedisTokenStore(str(where)) if str(where).startswith(REDIS_SCHEMES) else TokenIndex(where)
+    if not hasattr(where, "fetch"):
+        raise InputError(f"index must be a token index, its folder or its Redis URL, not {where!r:.80}")
     return where

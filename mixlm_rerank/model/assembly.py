@@ -20,6 +20,7 @@ from .item_encoder import ItemEncoder
 from .mixlm import MixLM
 from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
 from .ranker import Ranker
+from .template import special_ids
 
 __all__ = ["assemble", "load_tokenizer", "quiet"]
 
@@ -40,6 +41,8 @@ def assemble(
         check_item_encoder(item_encoder)
     with _usable_as("a ranker", backbone):
         check_vocabulary(backbone, ranker_tokenizer, config.prompt, config.suffix)
+        if "{document}" not in config.prompt and len(special_ids(ranker_tokenizer, config.score_token)) != 1:
+            raise InputError(f"its tokenizer has no token {config.score_token!r}, the score_token: name one of its own")
         ranker = Ranker(backbone.float(), ranker_tokenizer, config, family)
         check_ranker(ranker, config.tokens)
     projector = None

@@ -199,6 +199,8 @@ def shared_prefix_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention over a flattened sequence. query [1, heads, length, d], key/value [1, kv_heads, length, d]."""
+    if layout is None and attention_mask is not None and attention_mask.shape[-1] < key.shape[2]:
+        raise InputError("its layers do not hand keyword arguments on to their attention")  # the layout went astray
     if layout is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs

@@ -16,7 +16,7 @@ from ..folders import replacing, settle
 from .assembly import assemble, load_tokenizer, quiet
 from .card import model_card
 from .config import MixLMConfig
-from .families import family_of_config, load_backbone
+from .families import family_of, family_of_config, load_backbone
 from .int8 import in_int8, is_int8
 from .known_answer import check_known_answer, write_known_answer
 from .mixlm import MixLM
@@ -127,6 +127,7 @@ def _read(folder: Path) -> MixLM:
 def _saved_part(
     source: Path, word_embeddings: torch.Tensor | None = None, *, final_norm: bool = True
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    family_of(str(source), local_files_only=True)  # says what cannot be loaded, and why
     with quiet():
         # float32 whatever was saved: fp16 files are for size, and widening them is exact
         backbone = load_backbone(
@@ -153,6 +154,7 @@ def _load_head(model: MixLM, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     expected = _head_state(model)
-    if {name: weight.shape for name, weight in state.items()} != {n: w.shape for n, w in expected.items()}:
-        raise InputError(f"{path} does not fit config.json: it holds {sorted(state)}, expected {sorted(expected)}")
+    held, wanted = ({name: list(weight.shape) for name, weight in part.items()} for part in (state, expected))
+    if held != wanted:
+        raise InputError(f"{path} does not fit config.json: it holds {held}, expected {wanted}")
     model.load_state_dict(state, strict=False)

@@ -114,7 +114,7 @@ class MixLMConfig:
         """The budget to use: ``tokens``, or the largest one for ``None``. Raises InputError if it is out of range."""
         if tokens is None:
             return self.tokens
-        if not isinstance(tokens, Integral) or not 1 <= tokens <= self.tokens:
+        if not isinstance(tokens, Integral) or isinstance(tokens, bool) or not 1 <= tokens <= self.tokens:
             raise InputError(
                 f"tokens must be a whole number between 1 and {self.tokens} (this model's largest budget), not {tokens}"
             )
@@ -130,7 +130,7 @@ class MixLMConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{path.parent} is not a saved MixLM: it has no {path.name}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} is not valid JSON: {error}") from None
         version = values.get("format_version") if isinstance(values, dict) else None
         if version is None:
@@ -139,10 +139,10 @@ class MixLMConfig:
                 f"distill CORPUS --teacher {path.parent} --output FOLDER. For an untrained MixLM from language models: "
                 "mixlm-rerank model init FOLDER --item-encoder CHECKPOINT --ranker CHECKPOINT"
             )
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise InputError(
-                f"{path} has format version {version!r}; this release reads up to {FORMAT_VERSION}: upgrade"
-            )
+        if type(version) is not int or version < 1:
+            raise InputError(f"{path} is damaged: its format_version must be a whole number from 1 on, not {version!r}")
+        if version > FORMAT_VERSION:
+            raise InputError(f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade")
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

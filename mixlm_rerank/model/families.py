@@ -241,6 +241,8 @@ def family_of(source: str, **options: Any) -> Family:
             f"{source!r} holds an adapter (LoRA) without its base model: merge both with PEFT's merge_and_unload() and "
             "save_pretrained(FOLDER), and give that folder"
         )
+    if not Path(source).is_dir() and (Path(source).is_absolute() or source.startswith(".")):
+        raise InputError(f"there is no folder {source!r}")
     try:
         config = AutoConfig.from_pretrained(source, **options)
     except Exception as error:  # a configuration may hold anything

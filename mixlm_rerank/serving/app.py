@@ -263,7 +263,9 @@ def _answer_failures(app: FastAPI) -> None:
         kind = request.headers.get("content-type", "application/json")
         if where == "body" and "json" not in kind:
             return _failure(400, f"the body came as {kind}: send JSON, with Content-Type: application/json")
-        return _failure(400 if first["type"] in ("json_invalid", "missing") else 422, f"{where}: {first['msg']}")
+        if first["type"] == "json_invalid":
+            return _failure(400, f"the body is no valid JSON: {first['ctx']['error']}")
+        return _failure(400 if first["type"] == "missing" else 422, f"{where}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -64,11 +64,11 @@ def _text(document: str | TextDocument, fields: Sequence[str] | None, place: int
     if isinstance(document, str):
         return document
     held = document.model_dump(exclude_unset=True)
-    values = [str(held[name]) for name in fields or ["text"] if held.get(name) is not None]
-    if not values:
+    given = [str(held[name]) for name in fields or ["text"] if held.get(name) is not None]
+    if not given:
         wanted = f"one of rank_fields ({', '.join(fields)})" if fields else '"text" (name other fields in rank_fields)'
         raise RequestFailed(422, f"documents.{place} has no text: give a string, or an object with {wanted}")
-    return ". ".join(values)  # as Document.content joins title and text
+    return ". ".join(filter(visible, given))  # as Document.content joins title and text
 
 
 def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timings: dict[str, float]) -> RerankResponse:

@@ -49,7 +49,8 @@ def distil_plan(
     then = ", ".join(f"{count:,} steps {name}{about.get(name, '')}" for name, count in steps.items())
     return (
         f"{len(pools):,} queries to learn from; the teacher reads {pairs:,} pairs, and {held_out:,} of queries held "
-        f"out (about {numbers.duration((pairs + held_out) * _pace(teacher, pools, texts))}); then {then}"
+        f"out (about {numbers.duration((pairs + held_out) * _pace(teacher, pools, texts))}); then {then}; "
+        "encoding and measuring come on top"
     )
 
 

@@ -9,6 +9,8 @@ from mixlm_rerank.eval.fidelity import Fidelity
 
 __all__ = ["verdict"]
 
+FEW = 20  # queries: the standard error of a mean overlap is then about .04
+
 
 def verdict(found: Mapping[str, Fidelity]) -> str:
     """Is the fitted model nearer to its teacher than the start was? By mean rank-biased overlap, at every token budget.
@@ -28,5 +30,8 @@ def verdict(found: Mapping[str, Fidelity]) -> str:
         where = f"better than the start at {', '.join(by[True])}, not at {', '.join(by[False])} ({told})"
     else:
         where = f"not better than the start at any token budget ({told})"
+    count = next(iter(found.values())).queries
+    if count < FEW:
+        return f"{where}, on {count} held-out queries: too few to tell"
     advice = "; try more queries (--queries, or options.queries in --config) or rounds" if by[False] else ""
-    return f"{where}, on {next(iter(found.values())).queries:,} held-out queries{advice}"
+    return f"{where}, on {count:,} held-out queries{advice}"

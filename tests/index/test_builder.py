@@ -119,6 +119,24 @@ def test_a_document_without_text_is_refused_by_name_and_number(
         TokenIndex.build(iter(documents) if stream else documents, stub(), tmp_path / "index", progress=False)
 
 
+def test_a_title_and_a_text_that_are_both_blank_are_no_text(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    """What joins them would be readable."""
+    for blank in (" ", "\u200b"):
+        with pytest.raises(InputError, match="has no text that the model can read"):
+            TokenIndex.build([Document("d1", blank, title=blank)], tiny("bert"), tmp_path / "none", progress=False)
+
+
+@pytest.mark.parametrize("documents", [None, 7, Document("d1", "a dog")])
+def test_what_is_no_list_of_documents_is_refused(tiny: Callable[..., MixLM], tmp_path: Path, documents: Any) -> None:
+    with pytest.raises(InputError, match="documents must be a list or another iterable of Document, not"):
+        TokenIndex.build(documents, tiny("bert"), tmp_path / "none", progress=False)
+
+
+def test_a_models_name_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model must be a MixLM .*, not 'default'"):
+        TokenIndex.build([Document("d1", "a dog")], "default", tmp_path / "none", progress=False)  # type: ignore[arg-type]
+
+
 def test_documents_without_text_can_be_skipped(tmp_path: Path, stub: Any) -> None:
     documents = [Document("d1", ""), Document("d2", "text"), Document("d3", " "), Document("d4", "", title="title")]
     index = TokenIndex.build(documents, stub(), tmp_path / "index", skip_empty=True, progress=False)

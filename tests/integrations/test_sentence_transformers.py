@@ -94,6 +94,10 @@ def test_its_number_format_is_chosen_as_that_of_other_cross_encoders(encoder: Cr
 
 def test_lengths_are_those_of_the_model(encoder: CrossEncoder, tmp_path: Path) -> None:
     encoder.save_pretrained(str(tmp_path))
+    for wrong in ({"num_labels": 2}, {"backend": "onnx"}, {"processor_kwargs": {"x": 1}}, {"config_kwargs": {"x": 1}}):
+        with pytest.raises(InputError, match="it takes no {"):
+            CrossEncoder(str(tmp_path), trust_remote_code=True, local_files_only=True, **wrong)
+    CrossEncoder(str(tmp_path), trust_remote_code=True, local_files_only=True, num_labels=1)
     with pytest.raises(InputError, match="a MixLM has no max_length"):
         CrossEncoder(str(tmp_path), trust_remote_code=True, local_files_only=True, max_length=64)
     with pytest.raises(InputError, match="a MixLM has no max_length"):

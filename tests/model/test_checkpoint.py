@@ -261,18 +261,29 @@ def test_broken_folders_are_refused(tiny: Callable[..., MixLM], tmp_path: Path) 
     for change, message in (
         ({"tokens": 3}, "does not give its known answer"),
         ({"format_version": 99}, "format version 99"),
-        ({"format_version": "1"}, "format version '1'"),
+        ({"format_version": "1"}, "format_version must be a whole number from 1 on, not '1'"),
+        ({"format_version": True}, "format_version must be a whole number from 1 on, not True"),
         ({"prompt": None}, "prompt must be a string, not None"),
         ({"tokens": "4"}, "tokens must be a whole number, not '4'"),
-        ({"score_token": ""}, "does not give its known answer"),
+        ({"score_token": ""}, "no token '', the score_token"),
+        ({"score_token": "[NOPE]"}, r"no token '\[NOPE\]', the score_token"),
         ({"surprise": 1}, "surprise"),
-        ({"memory_tokens": 3}, "does not fit"),
+        ({"memory_tokens": 3}, r"does not fit .*'item_encoder.memory': \[0, 64\].*'item_encoder.memory': \[3, 64\]"),
         ({"prompt": "no place for a query"}, "text"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match=message):
             MixLM.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not valid JSON"):
+        MixLM.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
+    of_ranker = tmp_path / "ranker" / "config.json"
+    held = json.loads(of_ranker.read_text())
+    of_ranker.write_text(json.dumps(held | {"quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    with pytest.raises(InputError, match="are quantised"):
+        MixLM.from_pretrained(tmp_path)
+    of_ranker.write_text(json.dumps(held))
     weights = tmp_path / "ranker" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="ranker"):

@@ -22,6 +22,8 @@ from transformers import (
     MambaConfig,
     MambaForCausalLM,
     PreTrainedModel,
+    StableLmConfig,
+    StableLmForCausalLM,
 )
 
 from mixlm_rerank import Document, MixLM
@@ -151,6 +153,9 @@ def unusual(kind: str) -> PreTrainedModel:
         return FNetModel(FNetConfig(**sizes, intermediate_size=64, max_position_embeddings=128))
     if kind == "Mamba":  # a state space model
         return MambaForCausalLM(MambaConfig(**sizes, max_position_embeddings=128))
+    if kind == "StableLm":  # its layers drop keyword arguments
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+        return StableLmForCausalLM(StableLmConfig(**sizes, **heads, max_position_embeddings=128))
     factorised = {"embedding_size": 16, "num_attention_heads": 2, "intermediate_size": 64}
     return ElectraModel(ElectraConfig(**sizes | factorised, max_position_embeddings=128))
 
@@ -160,6 +165,7 @@ def unusual(kind: str) -> PreTrainedModel:
     [
         ("FNet", "its states are off by"),
         ("Mamba", "MambaModel cannot be a ranker"),
+        ("StableLm", "StableLmModel cannot be a ranker: its layers do not hand keyword arguments on"),
         ("Electra", "ElectraModel cannot be a ranker: its input embeddings have 16 dimensions"),
     ],
 )
@@ -168,7 +174,7 @@ def test_an_architecture_that_cannot_rank_is_refused_at_once(
 ) -> None:
     """They would run, and rank wrongly, or fail at the first query."""
     bert, decoder = checkpoint("bert"), checkpoint("llama")
-    AutoTokenizer.from_pretrained(decoder if kind == "Mamba" else bert).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(decoder if kind in ("Mamba", "StableLm") else bert).save_pretrained(tmp_path)
     unusual(kind).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=because):
         MixLM.from_backbones(bert, tmp_path, **LENGTHS)

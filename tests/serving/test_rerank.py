@@ -93,6 +93,13 @@ def test_a_batch_says_which_request_is_wrong(url: str, wrong: dict[str, object],
     assert httpx.post(f"{url}/v2/rerank/batch", json={"requests": []}).status_code == 422
 
 
+def test_fields_that_are_blank_are_no_text(post: Post) -> None:
+    """What joins them would be read."""
+    blank = {"a": "\u200b", "b": " "}
+    found = post(query=QUERY, documents=[blank, {"a": "a dog", "b": ""}], rank_fields=["a", "b"]).json()["results"]
+    assert [(result["index"], result.get("missing")) for result in found] == [(1, None), (0, True)]
+
+
 def test_the_contract_of_text_embeddings_inference(url: str, post: Post, documents: list[Document]) -> None:
     texts = [document.content for document in documents]
     expected = ranking(post(query=QUERY, documents=texts))

@@ -110,7 +110,7 @@ def test_a_teacher_whose_head_is_random_or_cannot_score_is_refused(
     AutoTokenizer.from_pretrained(bare).save_pretrained(tmp_path / "t5")
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"_id": "1", "text": "a dog"}\n')
-    for teacher, told in ((tmp_path / "t5", "t5' is not a "), (Path(bare), "is not a trained cross-encoder")):
+    for teacher, told in ((tmp_path / "t5", "it is a t5 model ("), (Path(bare), "is not a trained cross-encoder")):
         for model in ([], ["--model", "default"]):
             options = ["--teacher", str(teacher), "--output", str(tmp_path / "run"), *model]
             done = CliRunner().invoke(app, ["distill", str(corpus), *options])
