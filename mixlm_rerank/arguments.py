@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from numbers import Integral
 
 from .errors import InputError
 
-__all__ = ["check_count", "check_kind", "check_model", "check_strings", "check_texts", "docid_of", "is_nothing"]
+__all__ = [
+    "check_count",
+    "check_kind",
+    "check_model",
+    "check_list_of_strings",
+    "check_strings",
+    "docid_of",
+    "is_nothing",
+]
 
 NOTHING = ("None", "nan", "<NA>", "NaT")
 
 
 def check_strings(name: str, values: object) -> None:
-    """Raises InputError for what cannot be a list of strings: for one string, whose letters would be taken for them."""
+    """Raises InputError for one string in the place of several: its letters would be taken for them."""
     if isinstance(values, str | bytes):
         raise InputError(f"{name} must be a list of strings, not one string: [{values!r}]")
-    if not isinstance(values, Iterable):
-        raise InputError(f"{name} must be a list of strings, not {values!r:.80}")
 
 
-def check_texts(name: str, values: Sequence[str]) -> None:
+def check_list_of_strings(name: str, values: object) -> None:
     """Raises InputError for what is no list of strings, or has something else among them."""
     check_strings(name, values)
-    other = [value for value in values if not isinstance(value, str)]
+    if not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list of strings, not {values!r:.80}")
+    other = [] if isinstance(values, Iterator) else [value for value in values if not isinstance(value, str)]
     if other:
         raise InputError(f"{name} must be strings, not {other[0]!r:.80}")
 

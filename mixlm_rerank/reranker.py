@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .arguments import check_count, check_kind, check_model, check_texts, is_nothing
+from .arguments import check_count, check_kind, check_list_of_strings, check_model, is_nothing
 from .candidates import as_candidates
 from .documents import rank_documents
 from .errors import InputError, MissingDocuments
@@ -108,7 +108,7 @@ class Reranker:
         Raises:
             InputError: not a list of strings; a reranker that encodes no texts (``missing`` is not ``"encode"``).
         """
-        check_texts("documents", documents)
+        check_list_of_strings("documents", documents)
         check_count("top_k", top_k)
         return [
             ScoredDoc(str(each.place), each.score, rank, float(-each.place), each.missing, documents[each.place])

@@ -15,7 +15,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import check_strings
+from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, InputError, masked
 from ..types import Document
 from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Packed, content_hash, key_of, rows_of
@@ -211,7 +211,7 @@ class LocalStore:
 
     def _look_up(self, docids: Sequence[str]) -> tuple[NDArray[np.void], Segments]:
         """Entries [n], and the segments that their rows are of."""
-        check_strings("docids", docids)
+        check_list_of_strings("docids", docids)
         environment, segments = self._followed()
         with environment.transaction() as transaction:
             generation = int(transaction.get(b"generation", db=environment.meta) or 0)

@@ -19,7 +19,7 @@ from urllib.parse import urldefrag
 
 import numpy as np
 
-from ..arguments import check_strings
+from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, IndexMismatch, InputError, MissingDependency, StoreUnavailable, masked
 from .entries import key_of
 from .manifest import Manifest
@@ -81,7 +81,7 @@ class RedisTokenStore:
 
         Raises StoreUnavailable under that policy, IndexMismatch if another encoder's index has been pushed since.
         """
-        check_strings("docids", docids)
+        check_list_of_strings("docids", docids)
         try:
             with reaching(self.url):
                 values = self._values(docids)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arguments import check_strings
+from ..arguments import check_list_of_strings
 from ..errors import InputError
 from ..model import MixLM
 from ..progress import progress_bar
@@ -58,7 +58,7 @@ def replace(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_e
 def delete(folder: Path, docids: Sequence[str]) -> Changes:
     """See :meth:`TokenIndex.delete`."""
     with open_to_write(folder) as store:
-        check_strings("docids", docids)
+        check_list_of_strings("docids", docids)
         wanted = list(dict.fromkeys(docids))
         absent = [docid for docid, row in zip(wanted, store.entries(wanted)["row"], strict=True) if row < 0]
         if absent:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..arguments import check_texts
+from ..arguments import check_list_of_strings
 from ..errors import InputError
 from .config import MixLMConfig
 from .families import check_width, has_segments, longest_sequence, position_offset
@@ -154,7 +154,7 @@ class ItemEncoder(nn.Module):
 
     def query_ids(self, queries: Sequence[str]) -> list[list[int]]:
         """Token ids of queries in the template."""
-        check_texts("queries", queries)
+        check_list_of_strings("queries", queries)
         return self._query.ids([self.config.query_prompt + query for query in queries])
 
     def _sampled(self, states: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -194,7 +194,7 @@ class ItemEncoder(nn.Module):
 
     def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of documents in their template, truncated to ``max_document_tokens``."""
-        check_texts("texts", texts)
+        check_list_of_strings("texts", texts)
         return self._document.ids([self.config.document_prompt + text for text in texts])
 
     def readable(self, texts: Sequence[str]) -> list[bool]:

@@ -205,7 +205,7 @@ def test_an_empty_query_ends_no_task_of_mteb(model: MixLM, reranker: Reranker, t
     with pytest.warns(UserWarning, match="an empty query keeps the first stage's order: 'q', 'r'"):
         found = search.search(rows, top_k=2, top_ranked=dict.fromkeys("qrs", ["d3", "d1", "d2"]))
     assert list(found["q"]) == list(found["r"]) == ["d3", "d1"]
-    with pytest.raises(InputError, match="hits must be a list of hits, not a string"):
+    with pytest.raises(InputError, match="hits must be a list of hits, not 'd1'"):
         search.search(rows[2:], top_k=2, top_ranked={"s": "d1"})  # type: ignore[dict-item]
 
 
