@@ -32,7 +32,8 @@ class Memories:
         rows = [self.texts.execute("INSERT INTO memories VALUES (?)", (text,)).lastrowid for text in texts]
         documents = [Document(str(row), text) for row, text in zip(rows, texts, strict=True)]
         if self.tokens.exists():
-            TokenIndex(self.tokens).add(documents, self.model, progress=False)
+            # replace, not add: SQLite gives the ids of an interrupted call once more
+            TokenIndex(self.tokens).replace(documents, self.model, progress=False)
         else:
             TokenIndex.build(documents, self.model, self.tokens, progress=False)
         self.texts.commit()
@@ -40,6 +41,8 @@ class Memories:
     def find(self, question: str, count: int = 300) -> list[tuple[str, float]]:
         """Memories that share a word with the question: id and BM25's score, best first."""
         words = " OR ".join(f'"{word}"' for word in re.findall(r"\w+", question))
+        if not words:
+            return []
         found = "SELECT rowid, -bm25(memories) FROM memories WHERE memories MATCH ? ORDER BY rank LIMIT ?"
         return [(str(row), score) for row, score in self.texts.execute(found, (words, count))]
 

@@ -14,10 +14,9 @@ from mixlm_rerank import MixLM, Reranker
 from mixlm_rerank.data import write_run
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.calibration import Pairs, calibrate, calibrated, pairs_of
-from mixlm_rerank.types import Candidate, ScoredDoc
+from mixlm_rerank.types import ScoredDoc
 
 TEXTS = ["a dog barks at the moon", "bread", "cats and the mail man"]
-Run = dict[str, list[Candidate]]
 
 
 def drawn(offset: float, queries: int = 200, depth: int = 20) -> Pairs:
