@@ -49,8 +49,8 @@ __all__ = ["Limits", "create_app"]
 
 Ranked = Callable[[Request, Plan], Awaitable[list[ScoredDoc]]]
 
-RERANK_PATHS = ("/v2/rerank", "/v1/rerank")
-TEI_PATH, BATCH_PATH = "/rerank", "/v2/rerank/batch"
+DOCUMENTED = ("/v2/rerank", "/v2/rerank/batch")
+RERANK_PATHS = (*DOCUMENTED, "/v1/rerank", "/rerank")  # with those of older clients and other servers
 # The page needs nothing from elsewhere, and may ask nothing elsewhere.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -102,9 +102,7 @@ def create_app(
         strict_content_type=False,  # JSON is all that is read
         dependencies=[Depends(HTTPBearer(auto_error=False))] if api_key else None,  # /docs then asks for it
     )
-    paths = frozenset(
-        (*RERANK_PATHS, TEI_PATH, BATCH_PATH, "/health", "/ready", "/metrics", "/", "/search", "/searchable")
-    )
+    paths = frozenset((*RERANK_PATHS, "/health", "/ready", "/metrics", "/", "/search", "/searchable"))
     app.add_middleware(Guard, metrics=metrics, limits=limits, key=api_key, paths=paths)
     _answer_failures(app)
 
@@ -149,19 +147,14 @@ def create_app(
         return BatchResponse(responses=responses)
 
     failures = {status: {"model": Failure, "description": text} for status, text in STATUS.items()}
-    handlers: dict[str, Callable[..., Awaitable[object]]] = {
-        RERANK_PATHS[0]: rerank,
-        BATCH_PATH: rerank_batch,
-        RERANK_PATHS[1]: rerank,
-        TEI_PATH: rerank_texts,
-    }
-    for place, (path, handler) in enumerate(handlers.items()):
+    handlers: list[Callable[..., Awaitable[object]]] = [rerank, rerank_batch, rerank, rerank_texts]
+    for path, handler in zip(RERANK_PATHS, handlers, strict=True):
         app.post(
             path,
             response_class=_Json,
             response_model_exclude_none=True,
             responses=failures,  # type: ignore[arg-type]
-            include_in_schema=place < 2,
+            include_in_schema=path in DOCUMENTED,
         )(handler)
 
     looking = asyncio.Lock()
