@@ -13,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,16 +33,24 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     ModernBertConfig,
     ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -58,7 +67,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # where a plugin has imported torch before
 
-BIDIRECTIONAL = ("bert", "modernbert", "xlm-roberta", "distilbert", "electra")
+BIDIRECTIONAL = ("bert", "modernbert", "xlm-roberta", "distilbert", "electra", "mpnet", "deberta-v2")
 CLS, SEP, EOS, PAD, UNK = "[CLS]", "[SEP]", "<eos>", "<pad>", "<unk>"
 
 DOCUMENTS = [
@@ -195,9 +204,9 @@ def judge(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     """
     made: dict[str, Path] = {}
 
-    def make(architecture: str = "bert", **settings: object) -> Path:
+    def make(architecture: str = "bert", **settings: Any) -> Path:
         if architecture not in BIDIRECTIONAL:
-            return checkpoint(architecture)
+            return checkpoint(architecture, **settings)
         key = f"{architecture}-{sorted(settings.items())}"
         if key not in made:
             made[key] = tmp_path_factory.mktemp(f"judge-{architecture}")
@@ -314,6 +323,12 @@ def _model(architecture: str, hidden: int, settings: dict[str, object]) -> torch
         return XLMRobertaModel(XLMRobertaConfig(**shared | {"type_vocab_size": 1} | settings))
     if architecture == "electra":
         return ElectraModel(ElectraConfig(**shared | {"embedding_size": hidden} | settings))
+    if architecture == "mpnet":
+        return MPNetModel(MPNetConfig(**shared | settings))
+    if architecture == "deberta-v2":  # as of version 3
+        relative = {"relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"}
+        terms = {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+        return DebertaV2Model(DebertaV2Config(**shared | {"type_vocab_size": 0} | relative | terms | settings))
     if architecture == "distilbert":
         sizes = {"dim": hidden, "hidden_dim": 2 * hidden, "n_layers": 3, "n_heads": 4}
         kept = {name: shared[name] for name in ("vocab_size", "max_position_embeddings", "initializer_range")}
@@ -328,4 +343,12 @@ def _model(architecture: str, hidden: int, settings: dict[str, object]) -> torch
         return Qwen3ForCausalLM(Qwen3Config(**shared | {"head_dim": hidden // 4} | settings))
     if architecture == "mistral":  # a window in every layer, and no layer types
         return MistralForCausalLM(MistralConfig(**shared | {"sliding_window": 8} | settings))
+    if architecture == "gemma2":
+        bounded = {"attn_logit_softcapping": 2.0, "query_pre_attn_scalar": hidden // 4, "head_dim": hidden // 4}
+        bounded |= {"final_logit_softcapping": None, "sliding_window": 8}
+        return Gemma2ForCausalLM(Gemma2Config(**shared | bounded | settings))
+    if architecture == "gpt-oss":
+        experts = {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": hidden // 4, "sliding_window": 8}
+        plain = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+        return GptOssForCausalLM(GptOssConfig(**shared | experts | plain | settings))
     return LlamaForCausalLM(LlamaConfig(**shared | settings))

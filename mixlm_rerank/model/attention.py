@@ -79,15 +79,10 @@ class Tiles:
     mask: Tensor
     places: Tensor
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, **extra: Any) -> Tensor:
         """query [length, heads, d], key/value [length, kv_heads, d] -> the wanted rows, [n, heads, d]."""
-        groups = query.shape[1] // key.shape[1]
         q, k, v = query[self.rows].transpose(1, 2), key[self.keys].transpose(1, 2), value[self.keys].transpose(1, 2)
-        if groups > 1:
-            k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        mask = self.mask.to(q.dtype)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-        return attended.transpose(1, 2).flatten(0, 1)[self.places]
+        return _attended(q, k, v, self.mask, scale, **extra).transpose(1, 2).flatten(0, 1)[self.places]
 
 
 @dataclass(frozen=True)
@@ -104,9 +99,12 @@ class PackedTiles:
     items: Tiles
     scores: Tiles
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
-        return torch.cat([tiles.attend(query, key, value, scale) for tiles in (self.prefixes, self.items)])
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, **extra: Any) -> Tensor:
+        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d].
+
+        ``extra``: see :func:`_attended`.
+        """
+        return torch.cat([tiles.attend(query, key, value, scale, **extra) for tiles in (self.prefixes, self.items)])
 
     def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
@@ -201,15 +199,52 @@ def shared_prefix_attention(
     """Attention over a flattened sequence. query [1, heads, length, d], key/value [1, kv_heads, length, d]."""
     if layout is None and attention_mask is not None and attention_mask.shape[-1] < key.shape[2]:
         raise InputError("its layers do not hand keyword arguments on to their attention")  # the layout went astray
+    extra = {name: kwargs[name] for name in ("softcap", "s_aux") if kwargs.get(name) is not None}
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if layout is None and extra:
+        if attention_mask is None:  # Transformers leaves it to the attention to be causal
+            places = torch.arange(query.shape[2], device=query.device)
+            attention_mask = visible(places, places, causal=module.is_causal, window=sliding_window)[None, None]
+        return _attended(query, key, value, attention_mask, scale, **extra).transpose(1, 2), None
     if layout is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise InputError("backbones with soft-capped attention or attention sinks (Gemma 2, GPT-OSS) are not supported")
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
-    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    return tiles_of(layout, sliding_window, q.device).attend(q, k, v, scale)[None], None
+    return tiles_of(layout, sliding_window, q.device).attend(q, k, v, scale, **extra)[None], None
+
+
+def _attended(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scale: float,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+) -> Tensor:
+    """query [b, heads, r, d], key/value [b, kv_heads, s, d], mask bool or added [b, 1, r, s] -> [b, heads, r, d].
+
+    Args:
+        softcap: bound of the logits (Gemma 2, 2408.00118).
+        s_aux: [heads], the logit of a key without a value, an attention sink (GPT-OSS, 2508.10925).
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)
+    mask = mask.to(query.dtype)
+    if softcap is None and s_aux is None:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    logits = query @ key.transpose(2, 3) * scale
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    logits = logits + mask
+    if s_aux is not None:
+        logits = torch.cat([logits, s_aux.view(1, -1, 1, 1).expand(*logits.shape[:3], 1).to(logits)], dim=3)
+    weights = logits.softmax(dim=3, dtype=torch.float32)[..., : key.shape[2]]
+    return weights.to(value.dtype) @ value
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

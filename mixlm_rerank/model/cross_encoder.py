@@ -36,8 +36,10 @@ PAIRS = [("why is the sky blue?", "Blue light is scattered more by air."), ("dog
 HEADS: dict[str, tuple[Head, Callable[[Any], list[nn.Module]]]] = {
     "Bert": ("tanh", lambda whole: [whole.bert.pooler.dense, whole.classifier]),
     "Camembert": ("tanh", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
+    "DebertaV2": ("gelu", lambda whole: [whole.pooler.dense, whole.classifier]),
     "DistilBert": ("relu", lambda whole: [whole.pre_classifier, whole.classifier]),
     "Electra": ("gelu", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
+    "MPNet": ("tanh", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
     "ModernBert": ("gelu+norm", lambda whole: [whole.head.dense, whole.head.norm, whole.classifier]),
     "Roberta": ("tanh", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
     "XLMRoberta": ("tanh", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
@@ -103,6 +105,10 @@ def _loaded(
             return whole, head, layers(whole)
     elif family.causal:
         whole = complete(AutoModelForCausalLM, source, **options)
+        if getattr(whole.config, "final_logit_softcapping", None):
+            raise InputError(
+                f"{source!r} bounds its logits (final_logit_softcapping): yes and no are not linear in its states"
+            )
         start = family.yes_minus_no(whole, tokenizer)
         assert start is not None
         linear = nn.Linear(len(start), 1, bias=False)

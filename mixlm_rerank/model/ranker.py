@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
+from .disentangled import take_added_logits
 from .families import Family, check_width, has_segments, longest_sequence, position_offset
 from .packed import DecoderPass, packed_pass, plain_pass
 from .span import span
@@ -82,9 +83,15 @@ class Ranker(nn.Module):
             )
         self._packed = None if self.mixes_both_ways else packed_pass(backbone, self.mix_layer)
         self._plain = plain_pass(backbone) if self.mixes_both_ways else None
+        if self.mixes_both_ways:
+            take_added_logits(backbone)
+            return
         backbone.set_attn_implementation(SHARED_PREFIX)
         if backbone.config._attn_implementation != SHARED_PREFIX:
-            raise InputError(f"{type(backbone).__name__} does not use the Transformers attention interface")
+            raise InputError(
+                "it does not use the Transformers attention interface, by which candidates share a prefix; a "
+                "cross-encoder of its kind can be cut (MixLM.from_cross_encoder)"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -173,7 +180,7 @@ class Ranker(nn.Module):
         embeds = pad_sequence(list(whole), batch_first=True)
         positions = torch.arange(embeds.shape[1], device=self.device)
         masks = {kind: self._mask(positions, prefix_lengths, lengths, kind) for kind in self._layer_types}
-        if any(document.shape[1] > self.hidden_size for document in documents):
+        if self.mixes_both_ways:
             sizes = [self._log_sizes(len(own), document) for own, document in zip(prefixes, documents, strict=True)]
             added = pad_sequence(sizes, batch_first=True)[:, None, None]
             masks = {kind: added.masked_fill(~mask, -torch.inf) for kind, mask in masks.items()}
@@ -233,8 +240,9 @@ class Ranker(nn.Module):
         return found
 
     def _log_sizes(self, prefix_length: int, tokens: Tensor) -> Tensor:
-        """What is added to attention logits: 0 for the prefix. [..., k, d + 1] -> [..., prefix_length + k]"""
-        return nn.functional.pad(tokens[..., self.hidden_size], (prefix_length, 0))
+        """What is added to attention logits: 0 for the prefix. [..., k, d or d + 1] -> [..., prefix_length + k]"""
+        sizes = tokens[..., self.hidden_size :].sum(dim=-1)  # 0 without one
+        return nn.functional.pad(sizes, (prefix_length, 0))
 
     def compile_packed(self) -> None:
         """Make :meth:`forward_packed` fast on a GPU, for a process that lives long: its first passes take a minute.

@@ -58,8 +58,10 @@ def without_final_norm(backbone: PreTrainedModel) -> PreTrainedModel:
 class _States(nn.Module):
     """In the place of input embeddings: states of a layer take no positions or types any more."""
 
-    def forward(self, *given: Tensor | None, **named: Tensor | None) -> Tensor:
-        return next(one for one in (*given, *named.values()) if isinstance(one, Tensor) and one.is_floating_point())
+    def forward(self, *given: Tensor | None, inputs_embeds: Tensor | None = None, **_: Tensor | None) -> Tensor:
+        if inputs_embeds is not None:
+            return inputs_embeds
+        return next(one for one in given if one is not None and one.is_floating_point())
 
 
 def _shallow(module: Kind) -> Kind:

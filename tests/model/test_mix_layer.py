@@ -11,20 +11,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, MPNetConfig
-from transformers import MPNetForSequenceClassification as MPNetClassifier
+from transformers import AlbertConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AlbertForSequenceClassification as AlbertClassifier
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
-ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
-CLASSIFIERS = ("bert", "modernbert", "xlm-roberta", "distilbert", "electra")
+DECODERS = ("qwen3", "llama", "mistral", "gemma2", "gpt-oss")
+CLASSIFIERS = ("bert", "modernbert", "xlm-roberta", "distilbert", "electra", "mpnet", "deberta-v2")
 QUERY, TEXTS = "a dog barks at the moon", ["the moon is a rock", "a cat never barks at the mail man", "bread"]
 
 
-@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "distilbert", "electra"])
+@pytest.mark.parametrize("architecture", [*CLASSIFIERS, *DECODERS])
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     query=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40),
@@ -37,7 +37,7 @@ def test_shared_prefix_equals_reference(
 ) -> None:
     model = mixed(architecture, mix_layer=mix_layer)
     width = model.item_encoder.token_size
-    assert width == (64 if architecture in ("qwen3", "llama", "mistral") else 65)  # the last for attention logits
+    assert width == (64 if architecture in DECODERS else 65)  # the last for attention logits
     tokens = torch.randn(*shape, width, generator=torch.Generator().manual_seed(sum(shape)))
     expected = ReferenceScorer(model).score(query, tokens)
     fast = SharedPrefixScorer(model, positions=positions)
@@ -55,7 +55,7 @@ def test_full_text_mode_is_the_cross_encoder(
 ) -> None:
     whole = AutoModelForSequenceClassification.from_pretrained(judge(architecture)).eval()
     tokenizer = AutoTokenizer.from_pretrained(judge(architecture))
-    longest = 127 if architecture == "xlm-roberta" else 128  # which counts positions from padding_idx + 1
+    longest = {"xlm-roberta": 127, "mpnet": 126}.get(architecture, 128)  # these count positions from padding_idx + 1
     texts = [*TEXTS, "a long text about the moon and the dog " * 20]  # is cut at the same place
     pairs = tokenizer([QUERY] * 4, texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
     assert pairs["input_ids"].shape[1] == longest
@@ -87,11 +87,12 @@ def test_states_of_the_pair_itself_give_the_cross_encoders_answer(
                 torch.testing.assert_close(model.readout(found), output.logits[0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "mistral"])
+@pytest.mark.parametrize("architecture", ["qwen3", "mistral", "gemma2", "gpt-oss"])
 def test_full_text_mode_of_a_decoder_is_its_yes_and_no(
     mixed: Callable[..., MixLM], judge: Callable[..., Path], architecture: str
 ) -> None:
     model, head = mixed(architecture), AutoModelForCausalLM.from_pretrained(judge(architecture))
+    assert architecture not in ("gemma2", "gpt-oss") or head.config._attn_implementation == "eager"  # with all terms
     tokenizer = model.ranker.tokenizer
     before, after = model.config.prefix.replace("{text}", QUERY), model.config.suffix
     vocabulary = tokenizer.get_vocab()
@@ -179,7 +180,7 @@ def test_the_packed_pass_has_the_gradients_of_the_backbones_own_layers(
         ranker.zero_grad()
 
 
-@pytest.mark.parametrize("architecture", ["bert", "modernbert", "xlm-roberta", "qwen3"])
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "xlm-roberta", "mpnet", "deberta-v2", "qwen3"])
 def test_a_saved_model_gives_the_same_scores(mixed: Callable[..., MixLM], architecture: str, tmp_path: Path) -> None:
     model = mixed(architecture, mix_layer=2)
     model.save_pretrained(tmp_path)
@@ -226,9 +227,10 @@ def test_what_is_no_cross_encoder_is_refused_by_name(
     refused(judge("modernbert", classifier_pooling="mean"), "reads the first token")
     for layer in (0, 3):
         refused(judge("bert"), "mix_layer must lie between 1 and 2", mix_layer=layer)
-    config = MPNetConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=1)
-    MPNetClassifier(config).save_pretrained(tmp_path)
+    refused(judge("gemma2", final_logit_softcapping=30.0), "bounds its logits")
+    config = AlbertConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=1)
+    AlbertClassifier(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(judge("bert")).save_pretrained(tmp_path)
     refused(
-        tmp_path, "MPNetForSequenceClassification.* is not a cross-encoder that MixLM can be cut out of. It takes Bert"
+        tmp_path, "AlbertForSequenceClassification.* is not a cross-encoder that MixLM can be cut out of. It takes Bert"
     )

@@ -13,7 +13,7 @@ from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.packed import DecoderPass
 
-ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
+ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral", "gemma2", "gpt-oss")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -19,7 +19,7 @@ from mixlm_rerank.model.readout import late_interaction
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 TOLERANCE = 1e-4  # log-odds, float32: the promise of SharedPrefixScorer
-ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral")
+ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral", "gemma2", "gpt-oss")
 QUERY = "a dog barks at the moon man and the cat sleeps"
 
 many = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
