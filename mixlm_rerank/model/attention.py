@@ -204,7 +204,7 @@ def shared_prefix_attention(
     if layout is None and extra:
         if attention_mask is None:  # Transformers leaves it to the attention to be causal
             places = torch.arange(query.shape[2], device=query.device)
-            attention_mask = visible(places, places, causal=module.is_causal, window=sliding_window)[None, None]
+            attention_mask = visible(places, places, causal=bool(module.is_causal), window=sliding_window)[None, None]
         return _attended(query, key, value, attention_mask, scale, **extra).transpose(1, 2), None
     if layout is None:
         return sdpa_attention_forward(

@@ -49,7 +49,7 @@ def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
 
 
 def load(
-    name: str | Path, *, device: str | torch.device | None, dtype: str | torch.dtype | None, local_files_only: bool
+    name: str | Path, *, device: str | torch.device | None, dtype: str | torch.dtype | None, hub: dict[str, Any]
 ) -> MixLM:
     """See :meth:`MixLM.from_pretrained`."""
     int8 = str(dtype).removeprefix("torch.") == "int8"
@@ -59,7 +59,7 @@ def load(
         if int8
         else parameter_dtype(dtype) or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     )
-    folder = DEFAULT if str(name) == "default" else _folder(str(name), local_files_only)
+    folder = DEFAULT if str(name) == "default" else _folder(str(name), hub)
     settle(folder)
     model = _read(folder)
     check_known_answer(model, folder / KNOWN_ANSWER)
@@ -76,7 +76,7 @@ def load(
     return in_int8(model) if int8 else model
 
 
-def _folder(name: str, local_files_only: bool) -> Path:
+def _folder(name: str, hub: dict[str, Any]) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
@@ -85,9 +85,10 @@ def _folder(name: str, local_files_only: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, local_files_only=local_files_only))
+        return Path(snapshot_download(name, **hub))
     except Exception as error:  # the hub client raises many kinds; all mean "not available from here"
-        reason = "offline, and it is not in the local cache" if local_files_only else str(error).partition("\n")[0]
+        local = hub.get("local_files_only")
+        reason = "offline, and it is not in the local cache" if local else str(error).partition("\n")[0]
         raise InputError(
             f"no folder {name!r}, and the Hugging Face hub did not give a model of that name ({reason})"
         ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -23,6 +23,7 @@ from .families import Family, complete, family_of, longest_sequence
 from .inference import scoring
 from .mixlm import MixLM
 from .span import span
+from .template import Template
 
 __all__ = ["from_cross_encoder"]
 
@@ -47,33 +48,42 @@ HEADS: dict[str, tuple[Head, Callable[[Any], list[nn.Module]]]] = {
 
 
 def from_cross_encoder(
-    source: str, *, mix_layer: int | None, tokens: int, prompt: str | None, local_files_only: bool
+    source: str,
+    *,
+    mix_layer: int | None,
+    tokens: int,
+    prompt: str | None,
+    answers: Sequence[str],
+    hub: dict[str, Any],
 ) -> MixLM:
     """See :meth:`MixLM.from_cross_encoder`."""
-    options: dict[str, Any] = {"local_files_only": local_files_only}
-    family, tokenizer = family_of(source, **options), load_tokenizer(source, **options)
+    family, tokenizer = family_of(source, **hub), load_tokenizer(source, **hub)
     with quiet():
-        whole, head, layers = _loaded(source, family, tokenizer, **options)
+        whole, head, layers = _loaded(source, family, tokenizer, answers, **hub)
     backbone = cast(PreTrainedModel, whole.base_model)
     count = backbone.config.num_hidden_layers
     mix_layer = count // 2 if mix_layer is None else mix_layer
     if not 1 <= mix_layer < count:
         raise InputError(f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}")
+    prompt = family.pair_prompt(tokenizer) if prompt is None else prompt
+    template = family.second_text(tokenizer, prompt.partition("{document}")[0].partition("{text}")[2])
+    # a decoder's positions are relative: right behind what stands before it
+    position = Template(tokenizer, template, LONGEST, joined=True).before if family.causal else DOCUMENT_POSITION
     longest = min(LONGEST, tokenizer.model_max_length, longest_sequence(backbone))
     config = MixLMConfig(
         tokens=tokens,
         pooling="mean" if family.causal else "clusters",
-        prompt=family.pair_prompt(tokenizer) if prompt is None else prompt,
+        prompt=prompt,
         score_token="",
-        template=family.second_text(tokenizer),
+        template=template,
         residual="none",
         mix_layer=mix_layer,
-        document_position=DOCUMENT_POSITION,
+        document_position=position,
         head=head,
         max_query_tokens=longest // 2,
-        max_document_tokens=longest - DOCUMENT_POSITION,
+        max_document_tokens=longest - position,
     )
-    answers = None if family.causal else _answers(whole, tokenizer)
+    own_answers = None if family.causal else _answers(whole, tokenizer)
     setattr(backbone, "pooler", None)  # noqa: B010 (typed as a module)
     model = assemble(config, copy.deepcopy(span(backbone, 0, mix_layer)), tokenizer, backbone, tokenizer, family)
     with torch.no_grad():
@@ -81,13 +91,13 @@ def from_cross_encoder(
             given = dict(theirs.named_parameters())
             for name, weight in own.named_parameters():
                 weight.copy_(given[name] if name in given else torch.zeros_like(weight))  # some have no bias
-    if answers is not None:
-        _check(model, answers, source)
+    if own_answers is not None:
+        _check(model, own_answers, source)
     return model.eval()
 
 
 def _loaded(
-    source: str, family: Family, tokenizer: PreTrainedTokenizerBase, **options: Any
+    source: str, family: Family, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], **options: Any
 ) -> tuple[PreTrainedModel, Head, list[nn.Module]]:
     """A cross-encoder, and of its head the name and the layers that have weights. Raises InputError if it is none."""
     names = AutoConfig.from_pretrained(source, **options).architectures or [""]
@@ -109,7 +119,7 @@ def _loaded(
             raise InputError(
                 f"{source!r} bounds its logits (final_logit_softcapping): yes and no are not linear in its states"
             )
-        start = family.yes_minus_no(whole, tokenizer)
+        start = family.answer(whole, tokenizer, answers)
         assert start is not None
         linear = nn.Linear(len(start), 1, bias=False)
         linear.weight.data = start[None]

@@ -23,7 +23,7 @@ def take_added_logits(backbone: PreTrainedModel) -> None:
 class _AddingAttention(DisentangledSelfAttention):
     """The same weights and logits. The mask is bool, or added to the logits, [b, 1, length, length]."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         hidden_states: Tensor,
         attention_mask: Tensor,
@@ -41,7 +41,8 @@ class _AddingAttention(DisentangledSelfAttention):
             # finite, for rows of padding that see nothing
             added = torch.zeros_like(added, dtype=q.dtype).masked_fill(~added.bool(), torch.finfo(q.dtype).min)
         if self.relative_attention:
-            bias = self.disentangled_attention_bias(q, k, relative_pos, self.pos_dropout(rel_embeddings), terms)
+            of_positions: Any = self.disentangled_attention_bias
+            bias = of_positions(q, k, relative_pos, self.pos_dropout(rel_embeddings), terms)
             added = added + bias.unflatten(0, (-1, heads))
         q, k, v = (part.unflatten(0, (-1, heads)) for part in (q, k, v))
         dropout = self.dropout.p if self.training else 0.0

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from ..errors import InputError
 from .config import Pooling
 from .span import FINAL_NORMS
-from .template import around_texts
+from .template import around_texts, plain_end
 
 __all__ = [
     "BidirectionalFamily",
@@ -70,12 +70,20 @@ class Family(ABC):
         """What a cross-encoder reads, with ``{text}`` where the query goes and ``{document}``."""
 
     @abstractmethod
-    def second_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The template of a document that is read alone by a cross-encoder's lower layers."""
+    def second_text(self, tokenizer: PreTrainedTokenizerBase, before: str) -> str:
+        """The template of a document that is read alone by a cross-encoder's lower layers.
+
+        ``before``: the part of the pair prompt between query and document.
+        """
 
     @abstractmethod
-    def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
-        """Where to start the readout: float32 [hidden_size], or None for zero."""
+    def answer(
+        self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ("yes", "no")
+    ) -> Tensor | None:
+        """Where to start the readout: float32 [hidden_size], or None for zero.
+
+        ``words``: the answer that counts for a document, and perhaps the one that counts against it.
+        """
 
 
 class DecoderFamily(Family):
@@ -103,18 +111,21 @@ class DecoderFamily(Family):
         start = tokenizer.bos_token or ""
         return f"{start}Query: {{text}}\nDocument: {{document}}\nDoes the document answer the query? yes or no:"
 
-    def second_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        return f"{tokenizer.bos_token or ''}{{text}}"
+    def second_text(self, tokenizer: PreTrainedTokenizerBase, before: str) -> str:
+        return f"{tokenizer.bos_token or ''}{plain_end(tokenizer, before)}{{text}}"
 
-    def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
+    def answer(
+        self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ("yes", "no")
+    ) -> Tensor | None:
         assert head is not None
         rows: Tensor = head.get_output_embeddings().weight.detach().float()
-        ids = [tokenizer.encode(word, add_special_tokens=False) for word in ("yes", "no")]
-        if any(len(pieces) != 1 for pieces in ids):
+        ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
+        if not 1 <= len(words) <= 2 or any(len(pieces) != 1 for pieces in ids):
             raise InputError(
-                f'"yes" and "no" must be one token each in the ranker\'s tokenizer, not {ids}: choose another ranker'
+                f"the answers must be one or two words, each one token of the ranker's tokenizer: {list(words)} are "
+                f"{ids}"
             )
-        return rows[ids[0][0]] - rows[ids[1][0]]
+        return rows[ids[0][0]] - rows[ids[1][0]] if len(ids) == 2 else rows[ids[0][0]]
 
 
 class BidirectionalFamily(Family):
@@ -139,11 +150,13 @@ class BidirectionalFamily(Family):
         before, between, after = around_texts(tokenizer, 2)
         return f"{before}{{text}}{between}{{document}}{after}"
 
-    def second_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
+    def second_text(self, tokenizer: PreTrainedTokenizerBase, before: str) -> str:
         before, between, after = around_texts(tokenizer, 2)  # as behind an empty query
         return f"{before}{between}{{text}}{after}"
 
-    def yes_minus_no(self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
+    def answer(
+        self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ("yes", "no")
+    ) -> Tensor | None:
         return None
 
 

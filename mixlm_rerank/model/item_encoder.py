@@ -71,7 +71,8 @@ class ItemEncoder(nn.Module):
                 f"max_document_tokens={config.max_document_tokens} and {config.memory_tokens} memory tokens do not fit "
                 f"into the item encoder's {positions} positions"
             )
-        self._document = Template(tokenizer, config.template, config.max_document_tokens)
+        joined = config.mix_layer > 0
+        self._document = Template(tokenizer, config.template, config.max_document_tokens, joined=joined)
         # what stands where a query would: it is read, and no part of the document
         self._lead = self._document.before if config.mix_layer else 0
         self._query = Template(tokenizer, config.template, min(config.max_query_tokens, positions))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .config import MixLMConfig, Pooling, Residual
 from .fingerprint import fingerprint
+from .hub import HubOptions, checked
 from .item_encoder import ItemEncoder, Progress
 from .ranker import Ranker
 from .readout import Readout
@@ -103,7 +104,7 @@ class MixLM(nn.Module):
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        local_files_only: bool = False,
+        **hub: Unpack[HubOptions],
     ) -> MixLM:
         """Load a saved MixLM.
 
@@ -112,14 +113,14 @@ class MixLM(nn.Module):
             device: where to put it; a GPU if there is one, by default.
             dtype: of the ranker, ``"float32"``, ``"bfloat16"``, ``"float16"``, or (on a CPU)
                 ``"int8"``; float32 by default, bfloat16 on a GPU. Item encoder and readout are always float32.
-            local_files_only: never touch the network (folders and ``"default"`` never do).
+            hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``: see :class:`.hub.HubOptions`.
 
         Raises:
             InputError: no such model, not a MixLM, or one that does not give its known answer.
         """
         from .checkpoint import load
 
-        return load(name, device=device, dtype=dtype, local_files_only=local_files_only)
+        return load(name, device=device, dtype=dtype, hub=checked(hub))
 
     @classmethod
     def from_backbones(
@@ -136,7 +137,7 @@ class MixLM(nn.Module):
         residual: Residual = "cosine",
         max_query_tokens: int = 256,
         max_document_tokens: int = 256,
-        local_files_only: bool = False,
+        **hub: Unpack[HubOptions],
     ) -> MixLM:
         """A new, untrained MixLM from two checkpoints of plain language models (folders or hub ids).
 
@@ -153,6 +154,7 @@ class MixLM(nn.Module):
             query_prompt, document_prompt: put before a text by the item encoder ("query: " and "passage: " of the e5
                 models); by default what the checkpoint says.
             prompt: the ranker's prefix, with ``{text}`` where the query goes.
+            hub: of both checkpoints, as in :meth:`from_pretrained`.
 
         Raises:
             InputError: not a checkpoint, an architecture that MixLM cannot use, or lengths that do not fit.
@@ -171,7 +173,7 @@ class MixLM(nn.Module):
             residual=residual,
             max_query_tokens=max_query_tokens,
             max_document_tokens=max_document_tokens,
-            local_files_only=local_files_only,
+            hub=checked(hub),
         )
 
     @classmethod
@@ -182,7 +184,8 @@ class MixLM(nn.Module):
         mix_layer: int | None = None,
         tokens: int = 8,
         prompt: str | None = None,
-        local_files_only: bool = False,
+        answers: Sequence[str] = ("yes", "no"),
+        **hub: Unpack[HubOptions],
     ) -> MixLM:
         """A new MixLM cut out of a cross-encoder: documents are read alone by its layers below ``mix_layer``.
 
@@ -197,6 +200,9 @@ class MixLM(nn.Module):
             tokens: the largest token budget.
             prompt: of a decoder: ``{text}`` stands for the query, ``{document}`` for the document; by default that of
                 Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
+            answers: of a decoder: the word whose logit counts for a document, and perhaps the one that counts against
+                it. One token each.
+            hub: as in :meth:`from_pretrained`.
 
         Raises:
             InputError: not a cross-encoder, or one of a kind that MixLM does not know.
@@ -204,5 +210,10 @@ class MixLM(nn.Module):
         from .cross_encoder import from_cross_encoder
 
         return from_cross_encoder(
-            str(name), mix_layer=mix_layer, tokens=tokens, prompt=prompt, local_files_only=local_files_only
+            str(name),
+            mix_layer=mix_layer,
+            tokens=tokens,
+            prompt=prompt,
+            answers=answers,
+            hub=checked(hub),
         )

@@ -19,7 +19,7 @@ from .disentangled import take_added_logits
 from .families import Family, check_width, has_segments, longest_sequence, position_offset
 from .packed import DecoderPass, packed_pass, plain_pass
 from .span import span
-from .template import Template, readable, special_ids, text_ids
+from .template import Template, following_ids, plain_end, readable, special_ids
 from .transfer import moved
 
 __all__ = ["Prefix", "Ranker"]
@@ -63,7 +63,10 @@ class Ranker(nn.Module):
         self.hidden_size: int = backbone.config.hidden_size
         self.mix_layer = config.mix_layer
         self.mixes_both_ways = config.mix_layer > 0 and not family.causal
-        self._prompt = Template(tokenizer, config.prefix, config.max_query_tokens)
+        joined = "{document}" in config.prompt
+        prefix = config.prefix.rstrip(" ") if joined else config.prefix  # a space goes with the document
+        self._prompt = Template(tokenizer, prefix, config.max_query_tokens, joined=joined)
+        self._before_document = plain_end(tokenizer, config.prefix.partition("{text}")[2]) if joined else ""
         self._suffix = special_ids(tokenizer, config.suffix)
         self._max_document_tokens = config.max_document_tokens
         self._max_pair_tokens = config.document_position + config.max_document_tokens  # with a mix layer
@@ -143,7 +146,8 @@ class Ranker(nn.Module):
         else:
             most = self.max_positions - len(self._suffix)
             room = [min(self._max_document_tokens, most - length) for length in prefix_lengths]
-        return self._embed_each([ids[:most] for ids, most in zip(text_ids(self.tokenizer, texts), room, strict=True)])
+        found = following_ids(self.tokenizer, texts, self._before_document)
+        return self._embed_each([ids[:most] for ids, most in zip(found, room, strict=True)])
 
     def forward_texts(self, inputs: Sequence[Tensor], documents: Sequence[Tensor]) -> Tensor:
         """Full-text mode: hidden states at the score token, [n, d].

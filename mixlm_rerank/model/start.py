@@ -24,15 +24,14 @@ def from_backbones(
     query_prompt: str | None,
     document_prompt: str | None,
     prompt: str | None,
-    local_files_only: bool,
+    hub: dict[str, Any],
     **sizes: Any,
 ) -> MixLM:
     """See :meth:`MixLM.from_backbones`. ``sizes`` go into MixLMConfig as they are."""
-    options: dict[str, Any] = {"local_files_only": local_files_only}
-    encoder_family, ranker_family = family_of(encoder_source, **options), family_of(ranker_source, **options)
-    encoder_tokenizer = load_tokenizer(encoder_source, **options)
-    ranker_tokenizer = load_tokenizer(ranker_source, **options)
-    convention = None if pooling else convention_of(encoder_source, **options)
+    encoder_family, ranker_family = family_of(encoder_source, **hub), family_of(ranker_source, **hub)
+    encoder_tokenizer = load_tokenizer(encoder_source, **hub)
+    ranker_tokenizer = load_tokenizer(ranker_source, **hub)
+    convention = None if pooling else convention_of(encoder_source, **hub)
     if convention is None:
         template = encoder_family.text_template(encoder_tokenizer)
         pooling = pooling or encoder_family.pooling
@@ -53,10 +52,10 @@ def from_backbones(
         **sizes,
     )
     with quiet():
-        encoder = load_backbone(encoder_source, **options)
-        backbone, head = ranker_family.load(ranker_source, **options)
+        encoder = load_backbone(encoder_source, **hub)
+        backbone, head = ranker_family.load(ranker_source, **hub)
     model = assemble(config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, ranker_family)
-    start = ranker_family.yes_minus_no(head, ranker_tokenizer)
+    start = ranker_family.answer(head, ranker_tokenizer)
     if start is not None:
         with torch.no_grad():
             model.readout.score.weight.copy_(start[None])

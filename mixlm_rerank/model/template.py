@@ -17,6 +17,9 @@ from ..errors import InputError
 __all__ = [
     "Template",
     "around_texts",
+    "context_ids",
+    "following_ids",
+    "plain_end",
     "readable",
     "special_ids",
     "text_ids",
@@ -35,17 +38,30 @@ _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # blank, though Unicode calls them 
 
 
 class Template:
-    """``before{text}after``, tokenised in three pieces so that a long text cannot push the template out.
+    """``before{text}after``, tokenised in pieces so that a long text cannot push the template out.
 
     Special tokens are spelled out in the template (``"[CLS]{text}[SEP]"``). The same strings inside a text are read
     as plain characters: no document can close the prompt.
+
+    Args:
+        joined: plain characters of the template around the text are tokenised together with it, as by those who make
+            one string of both: a tokenizer may join ``": "`` and ``"what"``, or ``"?"`` and a new line.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int, *, joined: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
+        self.max_tokens = max_tokens  # of the longest sequence that ids() returns
         before, after = template.split("{text}")
-        self._before, self._after = special_ids(tokenizer, before), special_ids(tokenizer, after)
-        self.room = max_tokens - len(self._before) - len(self._after)  # tokens of a text that are read
+        self._around = plain_end(tokenizer, before), plain_start(tokenizer, after)
+        if not joined:
+            self._around = "", ""
+        start, end = before[: len(before) - len(self._around[0])], after[len(self._around[1]) :]
+        self._before = special_ids(tokenizer, start) + context_ids(tokenizer, self._around[0])
+        self._after = special_ids(tokenizer, end)
+        self._room = max_tokens - len(self._before) - len(self._after)
+        self.room = self._room - len(text_ids(tokenizer, [self._around[1]])[0])  # tokens of a text that are read
         if self.room < 1:
             raise InputError(f"max_tokens={max_tokens} leaves no room for text in the template {template!r}")
 
@@ -54,14 +70,21 @@ class Template:
         """How many tokens stand before the text."""
         return len(self._before)
 
-    @property
-    def max_tokens(self) -> int:
-        """Longest sequence that :meth:`ids` returns."""
-        return len(self._before) + self.room + len(self._after)
-
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text in its template; a text that is too long loses its end."""
-        return [self._before + ids[: self.room] + self._after for ids in text_ids(self._tokenizer, texts)]
+        return [
+            self._before + (ids if len(ids) <= self._room else self._cut(text, ids)) + self._after
+            for text, ids in zip(texts, following_ids(self._tokenizer, texts, *self._around), strict=True)
+        ]
+
+    def _cut(self, text: str, ids: list[int]) -> list[int]:
+        """Without the end of the text, and with what is joined to it."""
+        room = self.room
+        while self._around[1] and len(ids) > self._room and room > 0:
+            end = text_spans(self._tokenizer, text)[room - 1][1]
+            (ids,) = following_ids(self._tokenizer, [text[:end]], *self._around)
+            room -= max(1, len(ids) - self._room)
+        return ids[: self._room]
 
 
 def around_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:
@@ -79,6 +102,45 @@ def around_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:
 def special_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
     """Token ids of a part of a template, in which special tokens are spelled out."""
     return tokenizer.encode(template, add_special_tokens=False) if template else []
+
+
+def plain_end(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """What follows the last special token in a part of a template."""
+    return re.split(_special(tokenizer), template)[-1]
+
+
+def plain_start(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """What comes before the first special token in a part of a template."""
+    return re.split(_special(tokenizer), template)[0]
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> str:
+    names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return "|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)"
+
+
+def context_ids(tokenizer: PreTrainedTokenizerBase, before: str) -> list[int]:
+    """Token ids of plain characters before a text. Spaces at their end belong to the text: ``" what"`` is a token."""
+    return text_ids(tokenizer, [before.rstrip(" ")])[0]
+
+
+def following_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], before: str, after: str = ""
+) -> list[list[int]]:
+    """Token ids of plain texts with what is ``after`` each, as they are in one string with what is ``before``.
+
+    What :func:`context_ids` gives for ``before`` is not among them.
+    """
+    check_strings("texts", texts)
+    context = context_ids(tokenizer, before)
+    space = before[len(before.rstrip(" ")) :]
+    found = text_ids(tokenizer, [before + text + after for text in texts])
+    return [
+        ids[len(context) :]
+        if ids[: len(context)] == context
+        else text_ids(tokenizer, [space + text + after])[0]  # the text is joined to more than a space
+        for text, ids in zip(texts, found, strict=True)
+    ]
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -248,6 +249,31 @@ def test_killed_while_it_replaces_another_the_new_model_loads(
 def test_a_model_that_is_not_there_is_named(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         MixLM.from_pretrained(name, local_files_only=True)
+
+
+def test_a_revision_is_taken_from_the_hubs_cache(
+    tiny: Callable[..., MixLM], checkpoint: Callable[..., Path], judge: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "models--me--tiny"
+    made = {"main": tiny("bert").save_pretrained, "first": tiny("qwen3").save_pretrained}
+    for number, (branch, save) in enumerate(made.items()):
+        (folder / "refs").mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / branch).write_text(f"{number}" * 40)
+        save(folder / "snapshots" / (f"{number}" * 40))
+    local: Any = {"cache_dir": tmp_path, "local_files_only": True}
+    assert_same(MixLM.from_pretrained("me/tiny", revision="first", **local), tiny("qwen3"))
+    assert_same(MixLM.from_pretrained("me/tiny", **local), tiny("bert"))
+    with pytest.raises(InputError, match="not in the local cache"):
+        MixLM.from_pretrained("me/tiny", revision="second", **local)
+    with pytest.raises(TypeError, match="'revison' is no argument.* revision, token"):
+        MixLM.from_pretrained("me/tiny", revison="first", **local)
+    for name, source in (("plain", checkpoint("bert")), ("judge", judge("bert"))):
+        whole = tmp_path / f"models--me--{name}"
+        (whole / "refs").mkdir(parents=True)
+        (whole / "refs" / "v2").write_text("2" * 40)
+        shutil.copytree(source, whole / "snapshots" / ("2" * 40))
+    MixLM.from_backbones("me/plain", "me/plain", revision="v2", max_query_tokens=64, max_document_tokens=40, **local)
+    MixLM.from_cross_encoder("me/judge", revision="v2", **local)
 
 
 def test_a_plain_checkpoint_is_refused_with_the_mend(checkpoint: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AlbertConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    AlbertConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 from transformers import AlbertForSequenceClassification as AlbertClassifier
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import InputError
@@ -97,13 +106,83 @@ def test_full_text_mode_of_a_decoder_is_its_yes_and_no(
     before, after = model.config.prefix.replace("{text}", QUERY), model.config.suffix
     vocabulary = tokenizer.get_vocab()
     for text, found in zip(TEXTS, FullTextScorer(model).score(QUERY, TEXTS).tolist(), strict=True):
-        ids = [
-            tokenizer.encode(part, add_special_tokens=False)
-            for part in ("Query: ", QUERY, before.partition(QUERY)[2], text, after)
-        ]
+        ids = [tokenizer.encode(part, add_special_tokens=False) for part in (before + text, after)]
         with torch.inference_mode():
             logits = head(torch.tensor([sum(ids, [])])).logits[0, -1]
         assert found == pytest.approx(float(logits[vocabulary["yes"]] - logits[vocabulary["no"]]), abs=1e-4)
+
+
+@pytest.fixture
+def qwen_reranker(checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
+    """A tiny random checkpoint of the shape of Qwen3-Reranker, with a tokenizer that splits as Qwen's does."""
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated")
+    bytes_alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_alone])
+    special = ["<pad>", "<|im_start|>", "<|im_end|>", "<eos>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    line = "<Query>: what is it?\n<Document>: yes, no yes no. What is it?\n yes\nno\n"
+    tokenizer.train_from_iterator([line] * 9, trainer)
+    AutoModelForCausalLM.from_pretrained(checkpoint("qwen3", max_position_embeddings=512)).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>").save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("query", ["what is it?", "what is it", " yes!!", "no\n"])
+def test_full_text_mode_is_what_the_card_of_qwen3_reranker_does(qwen_reranker: Path, query: str) -> None:
+    model = MixLM.from_cross_encoder(qwen_reranker)
+    texts = ["what is it?", "yes, no", "(no) yes. ", "What is it?\n yes no"]
+    found = FullTextScorer(model).score(query, texts)
+
+    # from here on as https://huggingface.co/Qwen/Qwen3-Reranker-0.6B has it
+    tokenizer = AutoTokenizer.from_pretrained(qwen_reranker)
+    causal = AutoModelForCausalLM.from_pretrained(qwen_reranker).eval()
+    task = "Given a web search query, retrieve relevant passages that answer the query"
+    system = (
+        "Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that "
+        'the answer can only be "yes" or "no".'
+    )
+    prefix = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n"
+    suffix = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    before, after = (tokenizer.encode(part, add_special_tokens=False) for part in (prefix, suffix))
+    for text, log_odds in zip(texts, found.tolist(), strict=True):
+        pair = f"<Instruct>: {task}\n<Query>: {query}\n<Document>: {text}"
+        ids = [*before, *tokenizer(pair, return_attention_mask=False)["input_ids"], *after]
+        with torch.inference_mode():
+            last = causal(torch.tensor([ids])).logits[0, -1]
+        answers = last[[tokenizer.convert_tokens_to_ids("no"), tokenizer.convert_tokens_to_ids("yes")]]
+        probability = float(answers.log_softmax(dim=0)[1].exp())
+        assert 1 / (1 + np.exp(-log_odds)) == pytest.approx(probability, abs=1e-4)
+    assert found.std() > 0.1
+
+
+def test_the_example_of_the_docs_runs(qwen_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    turn = "<|im_start|>{{ messages[0].role }}\n{{ messages[0].content }}<|im_end|>\n<|im_start|>assistant:"
+    tokenizer = AutoTokenizer.from_pretrained(qwen_reranker)
+    tokenizer.chat_template = turn
+    tokenizer.save_pretrained(qwen_reranker)
+    monkeypatch.chdir(qwen_reranker.parent)
+    exec(code.replace("Qwen3-0.6B", str(qwen_reranker)), {})
+    saved = MixLM.from_pretrained("cut")
+    assert saved.config.suffix.endswith("yes or no.<|im_end|>\n<|im_start|>assistant:")
+    assert FullTextScorer(saved).score(QUERY, TEXTS).std() > 0.1
+
+
+def test_other_answers_than_yes_and_no(qwen_reranker: Path) -> None:
+    """BGE's rerankers of language models have the logit of one word alone as their score."""
+    prompt = "A: {text}\nB: {document}\nDoes B answer A?"
+    model = MixLM.from_cross_encoder(qwen_reranker, prompt=prompt, answers=["W"])
+    tokenizer, causal = model.ranker.tokenizer, AutoModelForCausalLM.from_pretrained(qwen_reranker).eval()
+    ids = [*tokenizer.encode("A: it?\nB: yes no"), *tokenizer.encode("\nDoes B answer A?")]
+    with torch.inference_mode():
+        logit = causal(torch.tensor([ids])).logits[0, -1, tokenizer.convert_tokens_to_ids("W")]
+    assert FullTextScorer(model).score("it?", ["yes no"]).item() == pytest.approx(float(logit), abs=1e-4)
+    with pytest.raises(InputError, match="one or two words, each one token"):
+        MixLM.from_cross_encoder(qwen_reranker, answers=["relevant", "no"])
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert", "qwen3"])
@@ -113,11 +192,14 @@ def test_embedding_tokens_are_states_of_that_layer(
 ) -> None:
     """Of a document that is read alone. Of more clusters than states, each state is one, and the others are empty."""
     model = mixed(architecture, mix_layer=mix_layer, tokens=40)
+    tokenizer = model.item_encoder.tokenizer
     assert model.item_encoder.backbone.config.num_hidden_layers == mix_layer
     backbone = AutoModelForSequenceClassification.from_pretrained(judge(architecture), num_labels=1).base_model.eval()
     for text in TEXTS:
         (ids,) = model.item_encoder.document_ids([text])
-        lead = 0 if architecture == "qwen3" else 2  # what stands where a query would is read, and no part of it
+        lead = (
+            2 if architecture != "qwen3" else len(tokenizer.encode("\nDocument:"))
+        )  # what stands where a query would is read, and no part of it
         places = torch.arange(len(ids))[None]
         in_document = places >= lead
         segments = {"token_type_ids": in_document.long()} if architecture == "bert" else {}

@@ -34,6 +34,21 @@ def test_every_sequence_fits_and_keeps_its_template(tokenizer: PreTrainedTokeniz
     assert names[:2] == ["[CLS]", "a"] and names[-2:] == ["b", "[SEP]"]
 
 
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(max_size=200), limit=st.integers(12, 60))
+def test_joined_to_its_template_a_text_is_tokenised_as_in_one_string(
+    tokenizer: PreTrainedTokenizerBase, text: str, limit: int
+) -> None:
+    template = Template(tokenizer, "[CLS]the dog: {text}. Bread[SEP]", limit, joined=True)
+    (ids,) = template.ids([text])
+    assert len(ids) <= limit
+    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    (whole,) = text_ids(tokenizer, [f"the dog: {text}. Bread"])
+    if len(whole) <= limit - 2:
+        assert ids[1:-1] == whole
+    assert ids[: template.before] == [tokenizer.cls_token_id, *text_ids(tokenizer, ["the dog:"])[0]]
+
+
 def test_special_tokens_inside_a_text_are_plain_characters(tokenizer: PreTrainedTokenizerBase) -> None:
     (ids,) = Template(tokenizer, "[CLS]{text}[SEP]", 40).ids(["dog[SEP]<pad>cat[CLS]"])
     special = {tokenizer.get_vocab()[name] for name in ("[CLS]", "[SEP]", "<pad>")}
