@@ -17,11 +17,13 @@ from mixlm_rerank.eval.systems import (
     FullTextMode,
     Hybrid,
     Interpolated,
+    RankedElsewhere,
     TokenReranker,
 )
 from mixlm_rerank.eval.systems.protocol import System
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.int8 import in_int8
+from mixlm_rerank.ranking import Weight
 
 __all__ = ["FIRST_STAGES", "SYSTEMS", "make_first_stage", "make_systems"]
 
@@ -29,7 +31,8 @@ SYSTEMS = (
     "mixlm or mixlm:K (token budget K) or mixlm:K@int8 (ranker in int8); verify:M (MixLM, then the best M read in "
     "full); full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
     "cross-encoder:NAME@LENGTH; bi-encoder:NAME; hybrid:NAME (a teacher: late interaction over a bi-encoder's token "
-    "states, and BM25); any of them with +W, mixed with the first stage at weight W"
+    "states, and BM25); run:FILE (a TREC run of other software); any of them with +W, mixed with the first stage at "
+    "weight W, or with +rrf (reciprocal rank fusion)"
 )
 FIRST_STAGES = (
     "bm25 or bm25-multifield (Pyserini); run:FILE, with {collection} and {split} filled in; dense:NAME (any "
@@ -46,7 +49,7 @@ OF_MIXLM: dict[str, Make] = {
     "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
 }
-WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "hybrid"}
+WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "hybrid", "run"}
 WITHOUT_VALUE = {"full-text", "cosine"}
 
 
@@ -71,7 +74,7 @@ def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]], loading:
 def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Callable[[], System]]:
     """What makes each system of one word."""
     whole, plus, last = spec.rpartition("+")
-    weight = _number(last) if plus else None
+    weight = _weight(last) if plus else None
     if weight is not None and whole.startswith("verify"):
         raise InputError(f"{spec!r}: what is read in full cannot be mixed afterwards; mix another system")
     if weight is not None:
@@ -84,6 +87,8 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
         raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS}")
     if word in ("bi-encoder", "hybrid"):
         return [partial(BiEncoder if word == "bi-encoder" else Hybrid, value, loading)]
+    if word == "run":
+        return [partial(RankedElsewhere, Path(value))]
     if word == "cross-encoder":
         source, _, length = value.rpartition("@")
         if source and length.isdecimal() and not Path(value).exists():
@@ -94,7 +99,7 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     return [partial(_of_mixlm, word, value, load, name if len(models) > 1 else None) for name, load in models.items()]
 
 
-def _interpolated(make: Callable[[], System], weight: float) -> System:
+def _interpolated(make: Callable[[], System], weight: Weight) -> System:
     return Interpolated(make(), weight)
 
 
@@ -129,8 +134,8 @@ def make_first_stage(
     raise InputError(f"no such first stage: {spec!r}. There are: {FIRST_STAGES}")
 
 
-def _number(text: str) -> float | None:
+def _weight(text: str) -> Weight | None:
     try:
-        return float(text)
+        return "rrf" if text == "rrf" else float(text)
     except ValueError:
         return None

@@ -5,16 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InputError
 from .types import Candidate, ScoredDoc
 
-__all__ = ["UNSCORED", "interpolated", "merged", "probability", "ranked", "unranked", "verified"]
+__all__ = [
+    "UNSCORED",
+    "Weight",
+    "check_weight",
+    "interpolated",
+    "merged",
+    "probability",
+    "ranked",
+    "unranked",
+    "verified",
+]
 
 # Scores of documents that were not scored begin below this: no log-odds come near it, and its sigmoid is 0.
 UNSCORED = -1e4
+RRF_CONSTANT = 60  # of the paper
+
+Weight = float | Literal["rrf"]
 
 
 def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: NDArray[np.float64]) -> list[ScoredDoc]:
@@ -58,8 +74,23 @@ def probability(log_odds: float, *, missing: bool = False) -> float:
     return 1 / (1 + odds) if log_odds >= 0 else odds / (1 + odds)
 
 
-def interpolated(scores: NDArray[np.float64], first_stage: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
-    """``(1 - weight) * scores + weight * first_stage``, each scaled to [0, 1] within the query. [n], [n] -> [n]."""
+def check_weight(weight: object) -> None:
+    """Raises InputError for what is no weight of the first stage."""
+    if weight == "rrf":
+        return
+    if not isinstance(weight, Real) or isinstance(weight, bool):
+        raise InputError(f'first_stage_weight must be a number between 0 and 1, or "rrf", not {weight!r}')
+    if not 0 <= weight <= 1:
+        raise InputError(f'first_stage_weight must lie between 0 and 1, not {weight}; or be "rrf"')
+
+
+def interpolated(scores: NDArray[np.float64], first_stage: NDArray[np.float64], weight: Weight) -> NDArray[np.float64]:
+    """``(1 - weight) * scores + weight * first_stage``, each scaled to [0, 1] within the query. [n], [n] -> [n].
+
+    ``"rrf"``: reciprocal rank fusion instead (Cormack et al., SIGIR 2009), ``1 / (60 + rank)`` of both added up.
+    """
+    if weight == "rrf":
+        return _reciprocal_ranks(scores) + _reciprocal_ranks(first_stage)
     return (1 - weight) * _scaled(scores) + weight * _scaled(first_stage)
 
 
@@ -74,6 +105,12 @@ def verified(docs: Sequence[ScoredDoc], scores: Mapping[ScoredDoc, float]) -> li
     moved = [replace(doc, score=scores[doc]) for doc in top]
     moved += [replace(doc, score=doc.score - shift) for doc in rest]
     return [replace(doc, rank=rank) for rank, doc in enumerate(moved, 1)]
+
+
+def _reciprocal_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    ranks = np.empty(len(values))
+    ranks[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
+    return 1 / (RRF_CONSTANT + ranks)
 
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from .errors import InputError, MissingDocuments
 from .index import TokenStore, open_store
 from .model import MixLM
 from .progress import progress_bar
-from .ranking import interpolated, ranked, verified
+from .ranking import Weight, check_weight, interpolated, ranked, verified
 from .scoring import FullTextScorer, Scorer, SharedPrefixScorer
 from .texts import NoIndex, OnTheFly, texts_of
 from .types import Candidate, Missing, ScoredDoc, Texts
@@ -68,7 +67,7 @@ class Reranker:
         missing: Missing | None = None,
         texts: Texts | None = None,
         tokens: int | None = None,
-        first_stage_weight: float = 0.0,
+        first_stage_weight: Weight = 0.0,
         verify_top: int = 0,
         score_threshold: float | None = None,
         scorer: Scorer | None = None,
@@ -78,9 +77,7 @@ class Reranker:
         index = NoIndex(model) if index is None else open_store(index)  # an empty index is one too
         if missing not in ("error", "encode", "last"):
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
-        check_kind("first_stage_weight", first_stage_weight, Real, "a number between 0 and 1")
-        if not 0 <= first_stage_weight <= 1:
-            raise InputError(f"first_stage_weight must lie between 0 and 1, not {first_stage_weight}")
+        check_weight(first_stage_weight)
         if not (texts is None or callable(texts) or isinstance(texts, Mapping)):
             raise InputError(f"texts must be a mapping docid -> text or a function, not {texts!r:.80}")
         check_count("verify_top", verify_top, least=0)

@@ -32,7 +32,7 @@ LAYERS = {
     "index": {"model", "arguments", "errors", "types", "progress", "folders"},
     "candidates": {"arguments", "errors", "types"},
     "minilm": set(),
-    "ranking": {"types"},
+    "ranking": {"errors", "types"},
     "texts": {"errors", "index", "model", "types"},
     "documents": {"arguments", "errors", "ranking", "texts", "types"},
     "reranker": {

@@ -158,6 +158,15 @@ def test_interpolation_mixes_scaled_scores(model: MixLM, index: TokenIndex) -> N
     assert [doc.docid for doc in first_stage] == [docid for docid, _ in HITS]
 
 
+def test_reciprocal_rank_fusion_adds_up_the_reciprocals_of_ranks(model: MixLM, index: TokenIndex) -> None:
+    alone = [doc.docid for doc in Reranker(model, index).rerank(QUERY, HITS)]
+    first = [docid for docid, _ in HITS]
+    docs = Reranker(model, index, first_stage_weight="rrf").rerank(QUERY, HITS)
+    expected = {docid: 1 / (61 + alone.index(docid)) + 1 / (61 + first.index(docid)) for docid in first}
+    assert {doc.docid: doc.score for doc in docs} == pytest.approx(expected)
+    assert [doc.docid for doc in docs] == sorted(first, key=lambda docid: (-expected[docid], first.index(docid)))
+
+
 def test_verify_top_reorders_the_best_by_full_text(model: MixLM, index: TokenIndex, texts: dict[str, str]) -> None:
     before = Reranker(model, index).rerank(QUERY, HITS)
     docs = Reranker(model, index, verify_top=3, texts=texts).rerank(QUERY, HITS)

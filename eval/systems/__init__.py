@@ -1,5 +1,6 @@
 """The systems that an evaluation compares. Each ranks the candidates of one query; a new one is one small class."""
 
+from mixlm_rerank.eval.systems.elsewhere import RankedElsewhere
 from mixlm_rerank.eval.systems.hybrid import Hybrid
 from mixlm_rerank.eval.systems.interpolated import Interpolated
 from mixlm_rerank.eval.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
@@ -15,6 +16,7 @@ __all__ = [
     "FullTextMode",
     "Hybrid",
     "Interpolated",
+    "RankedElsewhere",
     "System",
     "TokenReranker",
 ]

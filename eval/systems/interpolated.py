@@ -6,33 +6,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.systems.protocol import Footprint, System
 from mixlm_rerank.eval.workplace import Workplace
-from mixlm_rerank.ranking import interpolated, ranked
+from mixlm_rerank.ranking import Weight, check_weight, interpolated, ranked
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Interpolated", "mixed"]
 
 
 class Interpolated:
-    """``(1 - weight) * system + weight * first stage``, both scaled to [0, 1] within the query."""
+    """The system and the first stage in one ranking: see :func:`mixlm_rerank.ranking.interpolated`."""
 
     kind: Kind = "combination"
     pointwise = False
 
-    def __init__(self, system: System, weight: float) -> None:
-        if not 0 <= weight <= 1:
-            raise InputError(f"the first stage's weight must lie between 0 and 1, not {weight}")
+    def __init__(self, system: System, weight: Weight) -> None:
+        check_weight(weight)
         self.system, self.weight = system, weight
+        self._weight = weight if isinstance(weight, str) else f"{weight:g}"
         self.name = self._named(system.name)
         self.seed_group = None if system.seed_group is None else self._named(system.seed_group)
         self.tokens = system.tokens
 
     @property
     def description(self) -> str:
-        return f"{self.system.description}; first-stage weight {self.weight:g}"
+        return f"{self.system.description}; first-stage weight {self._weight}"
 
     def prepare(self, work: Workplace) -> Footprint | None:
         return self.system.prepare(work)
@@ -41,10 +40,10 @@ class Interpolated:
         return mixed(candidates, self.system.rank(query, candidates), self.weight)
 
     def _named(self, name: str) -> str:
-        return f"{name} + {self.weight:g} first stage"
+        return f"{name} + {self._weight} first stage"
 
 
-def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: float) -> list[ScoredDoc]:
+def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: Weight) -> list[ScoredDoc]:
     """Candidates by their scores in ``docs``, mixed with their own (of the first stage); those without a score last."""
     scores = {doc.docid: doc.score for doc in docs if not doc.missing}
     found = np.array([hit.docid in scores for hit in candidates])

@@ -15,6 +15,7 @@ from ..types import ScoredDoc
 
 if TYPE_CHECKING:
     from ..model import MixLM
+    from ..ranking import Weight
 
 __all__ = [
     "CORPUS_HELP",
@@ -26,6 +27,7 @@ __all__ = [
     "check_scored",
     "load_model",
     "open_documents",
+    "parsed_weight",
 ]
 
 CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored documents)."
@@ -67,6 +69,14 @@ def check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | Pa
             f"none of the {len(docs):,} candidates of {candidates} was scored ({docs[0].docid!r}, for one): check that "
             f"{index} holds them, and that the queries have text"
         )
+
+
+def parsed_weight(text: str) -> Weight:
+    """Raises InputError for what is neither a number nor ``rrf``."""
+    try:
+        return "rrf" if text == "rrf" else float(text)
+    except ValueError:
+        raise InputError(f"--first-stage-weight must be a number between 0 and 1, or rrf, not {text!r}") from None
 
 
 def open_documents(source: str) -> Corpus:

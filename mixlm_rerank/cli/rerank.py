@@ -11,7 +11,18 @@ import typer
 from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
 from ..errors import InputError
 from ..types import Candidate, Missing, Texts
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, check_output, check_scored, load_model, open_documents
+from .options import (
+    CORPUS_HELP,
+    Device,
+    Dtype,
+    Model,
+    Offline,
+    check_output,
+    check_scored,
+    load_model,
+    open_documents,
+    parsed_weight,
+)
 
 __all__ = ["rerank"]
 
@@ -32,7 +43,9 @@ def rerank(
     tokens: Annotated[int | None, typer.Option(help="Token budget; by default all that the index holds.")] = None,
     missing: Annotated[Missing, typer.Option(help="Candidates that the index lacks.")] = "last",
     texts: Annotated[str | None, typer.Option(help=f"For encode and verify: {CORPUS_HELP}")] = None,
-    first_stage_weight: Annotated[float, typer.Option(help="Share of the first-stage score, 0 to 1.")] = 0.0,
+    first_stage_weight: Annotated[
+        str, typer.Option(help="Share of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+    ] = "0",
     verify_top: Annotated[int, typer.Option(help="Read the text of the best m candidates in full.")] = 0,
     format: Annotated[
         Literal["trec", "msmarco"] | None, typer.Option(help="Format of the run to write; trec by default.")
@@ -64,7 +77,7 @@ def rerank(
         missing=missing,
         texts=None if texts is None else _texts(texts, list(candidates.values())),
         tokens=tokens,
-        first_stage_weight=first_stage_weight,
+        first_stage_weight=parsed_weight(first_stage_weight),
         verify_top=verify_top,
     )
     results = reranker.rerank_batch(asked.queries, candidates, top_k, progress=not quiet)

@@ -11,7 +11,7 @@ from ..data import read_topics, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..types import Missing
-from .options import Device, Dtype, Model, Offline, check_output, check_scored, load_model
+from .options import Device, Dtype, Model, Offline, check_output, check_scored, load_model, parsed_weight
 
 __all__ = ["search"]
 
@@ -33,7 +33,9 @@ def search(
     threads: Annotated[int, typer.Option(min=1, help="Queries searched at the same time.")] = 1,
     tokens: Annotated[int | None, typer.Option(help="Token budget; by default all that the index holds.")] = None,
     missing: Annotated[Missing, typer.Option(help="Candidates that the token index lacks.")] = "last",
-    first_stage_weight: Annotated[float, typer.Option(help="Share of BM25's score, 0 to 1.")] = 0.0,
+    first_stage_weight: Annotated[
+        str, typer.Option(help="Share of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+    ] = "0",
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
@@ -58,7 +60,7 @@ def search(
         missing=missing,
         texts=LuceneTexts(searcher, threads) if missing == "encode" else None,
         tokens=tokens,
-        first_stage_weight=first_stage_weight,
+        first_stage_weight=parsed_weight(first_stage_weight),
     )
     ranked = {}
     qids = list(queries)

@@ -29,6 +29,7 @@ OWN = {
     "cosine": (Cosine, "cosine"),
     "mixlm:2+0.25": (Interpolated, "MixLM k=2 + 0.25 first stage"),
     "cosine+1e-1": (Interpolated, "cosine + 0.1 first stage"),
+    "cosine+rrf": (Interpolated, "cosine + rrf first stage"),
     "full-text+0": (Interpolated, "full-text mode + 0 first stage"),
 }
 

@@ -20,11 +20,13 @@ from mixlm_rerank.eval.systems import (
     CrossEncoder,
     FullTextMode,
     Interpolated,
+    RankedElsewhere,
     System,
     TokenReranker,
 )
 from mixlm_rerank.eval.systems.interpolated import mixed
 from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.ranking import Weight
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
 
 QUERY = "who fears the dog"
@@ -174,15 +176,15 @@ def test_interpolation_by_hand() -> None:
     assert [doc.score for doc in found] == pytest.approx([0.7, 0.4, 0.3])
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.35, 1.0])
+@pytest.mark.parametrize("weight", [0.0, 0.35, 1.0, "rrf"])
 def test_an_interpolated_system_is_the_reranker_with_that_weight(
-    work: Workplace, tiny: Callable[..., MixLM], candidates: list[Candidate], weight: float
+    work: Workplace, tiny: Callable[..., MixLM], candidates: list[Candidate], weight: Weight
 ) -> None:
     model = tiny("bert")
     system = Interpolated(TokenReranker(model, 2, seed="a"), weight)
     assert (system.name, system.seed_group, system.tokens, system.kind) == (
-        f"MixLM k=2 [a] + {weight:g} first stage",
-        f"MixLM k=2 + {weight:g} first stage",
+        f"MixLM k=2 [a] + {weight if weight == 'rrf' else f'{weight:g}'} first stage",
+        f"MixLM k=2 + {weight if weight == 'rrf' else f'{weight:g}'} first stage",
         2,
         "combination",
     )
@@ -191,6 +193,25 @@ def test_an_interpolated_system_is_the_reranker_with_that_weight(
     assert [doc.docid for doc in system.rank(QUERY, candidates)] == [doc.docid for doc in docs]
     if weight == 1:
         assert [doc.docid for doc in docs] == [hit.docid for hit in candidates]
+
+
+def test_a_run_of_other_software_is_a_system(work: Workplace, tmp_path: Path) -> None:
+    run = tmp_path / "theirs.trec"
+    qid, query = next(iter(work.collection.queries.items()))
+    run.write_text(f"{qid} Q0 c 1 3.5 x\n{qid} Q0 elsewhere 2 3 x\n{qid} Q0 a 3 2 x\n")
+    system = RankedElsewhere(run)
+    system.prepare(work)
+    docs = system.rank(query, [Candidate("a", 9.0), Candidate("b", 3.0), Candidate("c", 1.0)])
+    assert [(doc.docid, doc.missing) for doc in docs] == [("c", False), ("a", False), ("b", True)]
+    assert [doc.score for doc in docs[:2]] == [3.5, 2.0]
+    before = system.description
+    run.write_text(f"{qid} Q0 a 1 3.5 x\n")
+    assert RankedElsewhere(run).description != before
+    run.write_text("nobody Q0 a 1 3.5 x\n")
+    with pytest.raises(InputError, match="do they belong together"):
+        RankedElsewhere(run).prepare(work)
+    with pytest.raises(InputError, match="no such file|cannot|not"):
+        RankedElsewhere(tmp_path / "none.trec")
 
 
 def test_what_it_depends_on_is_in_the_description(

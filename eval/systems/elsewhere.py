@@ -1,0 +1,57 @@
+"""What other software has ranked, out of its run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mixlm_rerank.data import read_run
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.collections import some_ids
+from mixlm_rerank.eval.results import Kind
+from mixlm_rerank.eval.systems.protocol import Footprint
+from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.ranking import ranked
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["RankedElsewhere"]
+
+
+class RankedElsewhere:
+    """The candidates in the order of a TREC or MS MARCO run; those that it lacks come last.
+
+    Raises InputError for a run that cannot be read and, in a collection, for one that has none of its queries.
+    """
+
+    kind: Kind = "other"
+    tokens = None
+    pointwise = False  # nobody knows
+    seed_group = None
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"run {path.stem}"
+        self._path, self._run = path, read_run(path)
+        self.description = f"run {path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+        self._scores: dict[str, dict[str, float]] = {}
+
+    def prepare(self, work: Workplace) -> Footprint | None:
+        queries = work.collection.queries
+        if queries.keys().isdisjoint(self._run):
+            raise InputError(
+                f"no query of {self._path} is judged in {work.collection.name} (run: {some_ids(self._run)}; judged: "
+                f"{some_ids(queries)}): do they belong together?"
+            )
+        self._scores = {}
+        for qid, query in queries.items():
+            own = {hit.docid: hit.score for hit in self._run.get(qid, [])}
+            if self._scores.setdefault(query, own) != own:
+                raise InputError(f"{self._path} ranks two queries of the same words otherwise: {query!r}")
+        return None
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        own = self._scores[query]
+        found = np.array([hit.docid in own for hit in candidates], dtype=bool)
+        return ranked(candidates, found, np.array([own[hit.docid] for hit in candidates if hit.docid in own]))
