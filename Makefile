@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all eval bench check docs format clean
+.PHONY: demo test test-all eval bench check docs dist format clean
 
 demo: .venv/installed        ## BM25 against MixLM on Python's own documentation, no download
 	$(BIN)/mixlm-rerank demo
@@ -29,6 +29,9 @@ check: .venv/installed       ## style, types, examples in docstrings
 
 docs: .venv/installed        ## the generated pages
 	$(BIN)/typer mixlm_rerank.cli utils docs --name mixlm-rerank --output docs/cli.md
+
+dist: .venv/installed        ## sdist and wheel, in dist/
+	$(BIN)/python -m build
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

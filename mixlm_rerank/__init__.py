@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .errors import MixLMError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Document", "MixLM", "MixLMError", "Reranker", "ScoredDoc", "TokenIndex"]
 
+__version__ = version("mixlm-rerank")
+
 # Imported when they are first used: they bring in torch and transformers, seconds that --help need not wait for.
 _LAZY = {"MixLM": ".model", "Reranker": ".reranker", "TokenIndex": ".index"}
 
@@ -23,3 +26,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *globals()])

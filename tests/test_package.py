@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+import mixlm_rerank
 from mixlm_rerank import MixLM
 from mixlm_rerank.scoring import SharedPrefixScorer
 
@@ -165,3 +167,25 @@ def test_pages_install_extras_that_there_are_in_a_form_that_works_before_a_relea
         form = re.fullmatch(r'"mixlm-rerank\[([\w-]+)\] @ \$MIXLM"', command)
         assert form is not None and form[1] in extras, (page, command)
     assert 'MIXLM="git+https://' in pages[ROOT / "README.md"] and 'MIXLM="file://$PWD"' in pages[ROOT / "README.md"]
+
+
+def test_there_is_one_version() -> None:
+    (version,) = re.findall(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert mixlm_rerank.__version__ == version
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert set(mixlm_rerank.__all__) <= set(dir(mixlm_rerank))
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_all_that_is_needed(tmp_path: Path) -> None:
+    """Beside the libraries that are installed here."""
+    run = partial(subprocess.run, check=True, capture_output=True, text=True)
+    run([sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT])  # the wheel out of the sdist
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    run([sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path / "there", wheel])
+    ranking = "m.Reranker(m.MixLM.from_pretrained('default')).rank('dog', ['a dog'])"
+    program = f"import mixlm_rerank as m; print(m.__file__, {ranking})"
+    done = run([sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path / "there"), "PATH": ""}, cwd=tmp_path)
+    assert str(tmp_path / "there") in done.stdout and "ScoredDoc" in done.stdout
+    for name in ("py.typed", "training/recipes/train/default.yaml", "serving/page.html", "eval/report/templates"):
+        assert (tmp_path / "there" / "mixlm_rerank" / name).exists(), name
