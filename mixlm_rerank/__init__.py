@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .errors import MixLMError
@@ -16,17 +15,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Document", "MixLM", "MixLMError", "Reranker", "ScoredDoc", "TokenIndex"]
 
-__version__ = version("mixlm-rerank")
-
 # Imported when they are first used: they bring in torch and transformers, seconds that --help need not wait for.
 _LAZY = {"MixLM": ".model", "Reranker": ".reranker", "TokenIndex": ".index"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mixlm-rerank")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name], __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *globals()])
+    return sorted({*__all__, *globals(), "__version__"})

@@ -47,7 +47,7 @@ class Reranker:
         texts: docid -> text, for ``missing="encode"`` and ``verify_top``.
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
         first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: MixLM
-            alone, and scores are log-odds. Fit it on development queries.
+            alone, and scores are log-odds. Fit it on development queries. ``"rrf"``: reciprocal rank fusion.
         verify_top: read the text of the best m candidates in full and reorder them (full-text mode; slow). With a
             ``first_stage_weight`` the full-text scores are mixed alike, scaled within these m.
         score_threshold: return only documents with at least these log-odds. ``mixlm-rerank calibrate`` makes a model

@@ -23,7 +23,8 @@ __all__ = ["RankedElsewhere"]
 class RankedElsewhere:
     """The candidates in the order of a TREC or MS MARCO run; those that it lacks come last.
 
-    Raises InputError for a run that cannot be read and, in a collection, for one that has none of its queries.
+    Raises InputError for a run that cannot be read, and when it ranks for a query that is not in the run, or of which
+    the run has none of the candidates: the first stage's order would pass for a ranking.
     """
 
     kind: Kind = "other"
@@ -38,14 +39,8 @@ class RankedElsewhere:
         self._scores: dict[str, dict[str, float]] = {}
 
     def prepare(self, work: Workplace) -> Footprint | None:
-        queries = work.collection.queries
-        if queries.keys().isdisjoint(self._run):
-            raise InputError(
-                f"no query of {self._path} is judged in {work.collection.name} (run: {some_ids(self._run)}; judged: "
-                f"{some_ids(queries)}): do they belong together?"
-            )
         self._scores = {}
-        for qid, query in queries.items():
+        for qid, query in work.collection.queries.items():
             own = {hit.docid: hit.score for hit in self._run.get(qid, [])}
             if self._scores.setdefault(query, own) != own:
                 raise InputError(f"{self._path} ranks two queries of the same words otherwise: {query!r}")
@@ -54,4 +49,9 @@ class RankedElsewhere:
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         own = self._scores[query]
         found = np.array([hit.docid in own for hit in candidates], dtype=bool)
+        if len(found) and not found.any():
+            held = "does not have it" if not own else f"has other documents of it ({some_ids(own)})"
+            raise InputError(
+                f"{self._path} ranks no candidate of the query {query!r}: it {held}. Is it of this collection?"
+            )
         return ranked(candidates, found, np.array([own[hit.docid] for hit in candidates if hit.docid in own]))

@@ -233,7 +233,8 @@ def _attended(
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)
+        # finite, for rows of padding that see nothing
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
     mask = mask.to(query.dtype)
     if softcap is None and s_aux is None:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)

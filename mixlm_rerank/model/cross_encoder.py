@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..arguments import check_list_of_strings
 from ..errors import InputError
 from .assembly import assemble, load_tokenizer, quiet
 from .config import Head, MixLMConfig
@@ -57,6 +59,7 @@ def from_cross_encoder(
     hub: dict[str, Any],
 ) -> MixLM:
     """See :meth:`MixLM.from_cross_encoder`."""
+    check_list_of_strings("answers", answers)
     family, tokenizer = family_of(source, **hub), load_tokenizer(source, **hub)
     with quiet():
         whole, head, layers = _loaded(source, family, tokenizer, answers, **hub)
@@ -66,6 +69,8 @@ def from_cross_encoder(
     if not 1 <= mix_layer < count:
         raise InputError(f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}")
     prompt = family.pair_prompt(tokenizer) if prompt is None else prompt
+    if [*re.findall("{text}|{document}", prompt)] != ["{text}", "{document}"]:
+        raise InputError(f"the prompt must have {{text}} and then {{document}}, each once: {prompt!r}")
     template = family.second_text(tokenizer, prompt.partition("{document}")[0].partition("{text}")[2])
     # a decoder's positions are relative: right behind what stands before it
     position = Template(tokenizer, template, LONGEST, joined=True).before if family.causal else DOCUMENT_POSITION

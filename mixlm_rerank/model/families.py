@@ -120,10 +120,10 @@ class DecoderFamily(Family):
         assert head is not None
         rows: Tensor = head.get_output_embeddings().weight.detach().float()
         ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
-        if not 1 <= len(words) <= 2 or any(len(pieces) != 1 for pieces in ids):
+        if not 1 <= len(set(words)) == len(words) <= 2 or any(len(pieces) != 1 for pieces in ids):
             raise InputError(
-                f"the answers must be one or two words, each one token of the ranker's tokenizer: {list(words)} are "
-                f"{ids}"
+                f"a decoder's answers must be one word or two, each one token of its tokenizer: {list(words)} are "
+                f"{ids}. Choose others, or another ranker"
             )
         return rows[ids[0][0]] - rows[ids[1][0]] if len(ids) == 2 else rows[ids[0][0]]
 

@@ -154,7 +154,7 @@ class MixLM(nn.Module):
             query_prompt, document_prompt: put before a text by the item encoder ("query: " and "passage: " of the e5
                 models); by default what the checkpoint says.
             prompt: the ranker's prefix, with ``{text}`` where the query goes.
-            hub: of both checkpoints, as in :meth:`from_pretrained`.
+            hub: as in :meth:`from_pretrained`; a ``revision`` must exist in both places.
 
         Raises:
             InputError: not a checkpoint, an architecture that MixLM cannot use, or lengths that do not fit.

@@ -92,8 +92,8 @@ class Ranker(nn.Module):
         backbone.set_attn_implementation(SHARED_PREFIX)
         if backbone.config._attn_implementation != SHARED_PREFIX:
             raise InputError(
-                "it does not use the Transformers attention interface, by which candidates share a prefix; a "
-                "cross-encoder of its kind can be cut (MixLM.from_cross_encoder)"
+                "it does not use the Transformers attention interface, by which candidates share a prefix "
+                "(docs/models.md: what can be done with each kind)"
             )
 
     @property

@@ -17,7 +17,6 @@ from ..errors import InputError
 __all__ = [
     "Template",
     "around_texts",
-    "context_ids",
     "following_ids",
     "plain_end",
     "readable",
@@ -79,12 +78,12 @@ class Template:
 
     def _cut(self, text: str, ids: list[int]) -> list[int]:
         """Without the end of the text, and with what is joined to it."""
-        room = self.room
-        while self._around[1] and len(ids) > self._room and room > 0:
-            end = text_spans(self._tokenizer, text)[room - 1][1]
-            (ids,) = following_ids(self._tokenizer, [text[:end]], *self._around)
-            room -= max(1, len(ids) - self._room)
-        return ids[: self._room]
+        if not self._around[1]:
+            return ids[: self._room]
+        ends = [end for _, end in text_spans(self._tokenizer, text)[: self.room]]
+        while len(ids) > self._room and ends:
+            (ids,) = following_ids(self._tokenizer, [text[: ends.pop()]], *self._around)
+        return ids if len(ids) <= self._room else text_ids(self._tokenizer, [self._around[1]])[0]
 
 
 def around_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:

@@ -207,10 +207,13 @@ def test_a_run_of_other_software_is_a_system(work: Workplace, tmp_path: Path) ->
     before = system.description
     run.write_text(f"{qid} Q0 a 1 3.5 x\n")
     assert RankedElsewhere(run).description != before
-    run.write_text("nobody Q0 a 1 3.5 x\n")
-    with pytest.raises(InputError, match="do they belong together"):
-        RankedElsewhere(run).prepare(work)
-    with pytest.raises(InputError, match="no such file|cannot|not"):
+    for line, because in (("nobody Q0 a", "does not have it"), (f"{qid} Q0 z", r"has other documents of it \(z\)")):
+        run.write_text(f"{line} 1 3.5 x\n")
+        other = RankedElsewhere(run)
+        other.prepare(work)
+        with pytest.raises(InputError, match=f"ranks no candidate of the query .*: it {because}"):
+            other.rank(query, [Candidate("a", 9.0)])
+    with pytest.raises(InputError, match="none.trec"):
         RankedElsewhere(tmp_path / "none.trec")
 
 

@@ -112,7 +112,8 @@ def _cause(message: str) -> str:
         return "its head is not known"
     if "MixLM needs a decoder" in cause:
         return "neither a decoder nor an encoder"
-    return re.split(r"[;,]|: take|, by which| \d+ dimensions", re.sub(r"/\S+ bounds", "it bounds", cause))[0].strip()
+    cause = re.sub(r"/\S+ bounds", "it bounds", re.sub(r"have \d+ dimensions", "are narrower than its states", cause))
+    return re.split(r"[;,]|: take| \(docs|, by which", cause)[0].strip()
 
 
 def test_the_table_of_the_docs_is_what_the_models_do(table: str) -> None:

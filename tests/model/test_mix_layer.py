@@ -166,7 +166,7 @@ def test_the_example_of_the_docs_runs(qwen_reranker: Path, tmp_path: Path, monke
     tokenizer.chat_template = turn
     tokenizer.save_pretrained(qwen_reranker)
     monkeypatch.chdir(qwen_reranker.parent)
-    exec(code.replace("Qwen3-0.6B", str(qwen_reranker)), {})
+    exec(code.replace("Qwen/Qwen3-0.6B", str(qwen_reranker)), {})
     saved = MixLM.from_pretrained("cut")
     assert saved.config.suffix.endswith("yes or no.<|im_end|>\n<|im_start|>assistant:")
     assert FullTextScorer(saved).score(QUERY, TEXTS).std() > 0.1
@@ -181,8 +181,35 @@ def test_other_answers_than_yes_and_no(qwen_reranker: Path) -> None:
     with torch.inference_mode():
         logit = causal(torch.tensor([ids])).logits[0, -1, tokenizer.convert_tokens_to_ids("W")]
     assert FullTextScorer(model).score("it?", ["yes no"]).item() == pytest.approx(float(logit), abs=1e-4)
-    with pytest.raises(InputError, match="one or two words, each one token"):
-        MixLM.from_cross_encoder(qwen_reranker, answers=["relevant", "no"])
+    for answers in (["relevant", "no"], ["yes", "yes"], [], ["yes", "no", "yes"]):
+        with pytest.raises(InputError, match="one word or two, each one token"):
+            MixLM.from_cross_encoder(qwen_reranker, answers=answers)
+    with pytest.raises(InputError, match="answers must be a list of strings"):
+        MixLM.from_cross_encoder(qwen_reranker, answers="no")
+    for prompt in ("{text} {text} {document}", "{document} {text}", "{text}"):
+        with pytest.raises(InputError, match="must have {text} and then {document}"):
+            MixLM.from_cross_encoder(qwen_reranker, prompt=prompt)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt-oss"])
+def test_padding_beyond_a_window_does_no_harm(mixed: Callable[..., MixLM], architecture: str) -> None:
+    scorer = FullTextScorer(mixed(architecture))
+    texts = ["bread", "a cat never barks at the moon " * 8]
+    alone = torch.cat([scorer.score(QUERY, [text]) for text in texts])
+    torch.testing.assert_close(scorer.score(QUERY, texts), alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ["mpnet", "deberta-v2"])
+def test_sizes_are_added_where_positions_are_relative(mixed: Callable[..., MixLM], architecture: str) -> None:
+    states = torch.randn(3, 65, generator=torch.Generator().manual_seed(0))
+    states[:, -1] = 0
+    scorer = ReferenceScorer(mixed(architecture))
+    without, larger = states.clone(), states.clone()
+    without[2, -1], larger[1, -1] = -20, np.log(5)
+    torch.testing.assert_close(
+        scorer.score(QUERY, without[None]), scorer.score(QUERY, states[None, :2]), atol=1e-4, rtol=0
+    )
+    assert abs(scorer.score(QUERY, larger[None]) - scorer.score(QUERY, states[None])) > 1e-3
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert", "qwen3"])

@@ -49,6 +49,14 @@ def test_joined_to_its_template_a_text_is_tokenised_as_in_one_string(
     assert ids[: template.before] == [tokenizer.cls_token_id, *text_ids(tokenizer, ["the dog:"])[0]]
 
 
+def test_a_text_with_more_tokens_behind_a_space_is_cut_too(tokenizer: PreTrainedTokenizerBase) -> None:
+    for limit in range(9, 14):
+        template = Template(tokenizer, "[CLS]the dog: {text}\nof the moon[SEP]", limit, joined=True)
+        for text in ("yes", "yesyes", "no yes", "barks barks"):
+            (ids,) = template.ids([text * 3])
+            assert len(ids) <= limit and tokenizer.decode(ids).endswith("of the moon[SEP]")
+
+
 def test_special_tokens_inside_a_text_are_plain_characters(tokenizer: PreTrainedTokenizerBase) -> None:
     (ids,) = Template(tokenizer, "[CLS]{text}[SEP]", 40).ids(["dog[SEP]<pad>cat[CLS]"])
     special = {tokenizer.get_vocab()[name] for name in ("[CLS]", "[SEP]", "<pad>")}
