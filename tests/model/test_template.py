@@ -50,7 +50,7 @@ def test_joined_to_its_template_a_text_is_tokenised_as_in_one_string(
 
 
 def test_a_text_with_more_tokens_behind_a_space_is_cut_too(tokenizer: PreTrainedTokenizerBase) -> None:
-    for limit in range(9, 14):
+    for limit in range(12, 19):
         template = Template(tokenizer, "[CLS]the dog: {text}\nof the moon[SEP]", limit, joined=True)
         for text in ("yes", "yesyes", "no yes", "barks barks"):
             (ids,) = template.ids([text * 3])
