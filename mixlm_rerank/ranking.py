@@ -80,7 +80,7 @@ def check_weight(weight: object) -> None:
         return
     if not isinstance(weight, Real) or isinstance(weight, bool):
         raise InputError(f'first_stage_weight must be a number between 0 and 1, or "rrf", not {weight!r}')
-    if not 0 <= weight <= 1:
+    if not 0 <= float(weight) <= 1:
         raise InputError(f'first_stage_weight must lie between 0 and 1, not {weight}; or be "rrf"')
 
 
