@@ -43,7 +43,7 @@ class RankedElsewhere:
         for qid, query in work.collection.queries.items():
             own = {hit.docid: hit.score for hit in self._run.get(qid, [])}
             if self._scores.setdefault(query, own) != own:
-                raise InputError(f"{self._path} ranks two queries of the same words otherwise: {query!r}")
+                raise InputError(f"{self._path} has two different rankings for the query {query!r}, which occurs twice")
         return None
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:

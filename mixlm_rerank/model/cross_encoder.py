@@ -55,11 +55,12 @@ def from_cross_encoder(
     mix_layer: int | None,
     tokens: int,
     prompt: str | None,
-    answers: Sequence[str],
+    answers: Sequence[str] | None,
     hub: dict[str, Any],
 ) -> MixLM:
     """See :meth:`MixLM.from_cross_encoder`."""
-    check_list_of_strings("answers", answers)
+    if answers is not None:
+        check_list_of_strings("answers", answers)
     family, tokenizer = family_of(source, **hub), load_tokenizer(source, **hub)
     with quiet():
         whole, head, layers = _loaded(source, family, tokenizer, answers, **hub)
@@ -102,12 +103,14 @@ def from_cross_encoder(
 
 
 def _loaded(
-    source: str, family: Family, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], **options: Any
+    source: str, family: Family, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str] | None, **options: Any
 ) -> tuple[PreTrainedModel, Head, list[nn.Module]]:
     """A cross-encoder, and of its head the name and the layers that have weights. Raises InputError if it is none."""
     names = AutoConfig.from_pretrained(source, **options).architectures or [""]
     kind, _, task = names[0].partition("For")
     if task == "SequenceClassification":
+        if answers is not None:
+            raise InputError(f"{source!r} has a classification head, which gives its score: answers are not read")
         whole = complete(AutoModelForSequenceClassification, source, **options)
         labels = whole.config.num_labels
         if labels != 1:
@@ -124,7 +127,7 @@ def _loaded(
             raise InputError(
                 f"{source!r} bounds its logits (final_logit_softcapping): yes and no are not linear in its states"
             )
-        start = family.answer(whole, tokenizer, answers)
+        start = family.answer(whole, tokenizer, ("yes", "no") if answers is None else answers)
         assert start is not None
         linear = nn.Linear(len(start), 1, bias=False)
         linear.weight.data = start[None]

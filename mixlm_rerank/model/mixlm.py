@@ -184,7 +184,7 @@ class MixLM(nn.Module):
         mix_layer: int | None = None,
         tokens: int = 8,
         prompt: str | None = None,
-        answers: Sequence[str] = ("yes", "no"),
+        answers: Sequence[str] | None = None,
         **hub: Unpack[HubOptions],
     ) -> MixLM:
         """A new MixLM cut out of a cross-encoder: documents are read alone by its layers below ``mix_layer``.
@@ -200,8 +200,8 @@ class MixLM(nn.Module):
             tokens: the largest token budget.
             prompt: of a decoder: ``{text}`` stands for the query, ``{document}`` for the document; by default that of
                 Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
-            answers: of a decoder: the word whose logit counts for a document, and perhaps the one that counts against
-                it. One token each.
+            answers: of a decoder without a classification head: the word whose logit counts for a document, and perhaps
+                the one that counts against it, one token each; "yes" and "no" by default.
             hub: as in :meth:`from_pretrained`.
 
         Raises:

@@ -336,6 +336,7 @@ def test_what_is_no_cross_encoder_is_refused_by_name(
     refused(judge("modernbert", classifier_pooling="mean"), "reads the first token")
     for layer in (0, 3):
         refused(judge("bert"), "mix_layer must lie between 1 and 2", mix_layer=layer)
+    refused(judge("bert"), "has a classification head.*answers are not read", answers=["yes"])
     refused(judge("gemma2", final_logit_softcapping=30.0), "bounds its logits")
     config = AlbertConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=1)
     AlbertClassifier(config).save_pretrained(tmp_path)
