@@ -113,6 +113,7 @@ def distill(
         str | None,
         typer.Option(help="Train this MixLM (a folder, hub id, or 'default'). [one that is cut out of the teacher]"),
     ] = None,
+    seed: Annotated[int, typer.Option(help="Of queries that are made, batches and budgets.")] = 0,
     device: Device = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -153,6 +154,7 @@ def distill(
             first_stage=None if run is None else RunFile(run),
             options=found_recipe.options,
             joint=replace(found_recipe.joint, budgets=budgets),
+            seed=seed,
             progress=not quiet,
         )
     except KeyboardInterrupt:

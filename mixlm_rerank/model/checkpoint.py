@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,8 +111,18 @@ def _save_backbones(model: MixLM, folder: Path, dtype: torch.dtype) -> None:
 
 def _merged(backbone: Any) -> PreTrainedModel:
     """A copy with PEFT's adapters merged in, if it has any: saved by themselves they would lack the base model."""
-    adapted = hasattr(backbone, "merge_and_unload")
-    return cast(PreTrainedModel, copy.deepcopy(backbone).merge_and_unload() if adapted else backbone)
+    if "peft" not in sys.modules:
+        return cast(PreTrainedModel, backbone)
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not any(isinstance(module, BaseTunerLayer) for module in backbone.modules()):
+        return cast(PreTrainedModel, backbone)
+    plain = copy.deepcopy(backbone)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            plain.set_submodule(name, module.get_base_layer())
+    return cast(PreTrainedModel, plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
 
 
 def _read(folder: Path) -> MixLM:

@@ -16,7 +16,9 @@ from .template import around_texts
 
 __all__ = ["Convention", "convention_of", "own_template"]
 
+READ = ("Transformer", "Pooling", "Normalize")  # the modules of an embedding model that MixLM reads as they do
 POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+OWN_POOLING = 'choose pooling="mean", "cls" or "last" yourself (the document embedding it starts from is then another)'
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,19 @@ class Convention:
 def convention_of(source: str, **options: Any) -> Convention | None:
     """From ``modules.json`` and what it names; ``None`` for a checkpoint that is no sentence-transformers model.
 
-    Raises InputError for a pooling that MixLM does not have.
+    Raises InputError for a pooling, or a module after it, that MixLM does not have.
     """
     modules = _json(source, "modules.json", **options)
     pooling = next((module["path"] for module in modules or [] if module["type"].endswith(".Pooling")), None)
     if pooling is None:
         return None
+    other = next((module["type"].rpartition(".")[2] for module in modules if not module["type"].endswith(READ)), None)
+    if other is not None:
+        raise InputError(f"{source!r} has a module {other} after its pooling, which MixLM does not have: {OWN_POOLING}")
     settings = _json(source, f"{pooling}/config.json", **options) or {}
     mode = settings.get("pooling_mode") or _older_mode(settings)
     if mode not in POOLINGS:
-        raise InputError(
-            f'{source!r} pools by {mode!r}, which MixLM does not have: choose "mean", "cls" or "last" yourself '
-            "(it then starts from another document embedding than that model's)"
-        )
+        raise InputError(f"{source!r} pools by {mode!r}, which MixLM does not have: {OWN_POOLING}")
     prompts = (_json(source, "config_sentence_transformers.json", **options) or {}).get("prompts") or {}
     document = prompts.get("document") or prompts.get("passage") or ""
     return Convention(POOLINGS[mode], prompts.get("query") or "", document)

@@ -76,7 +76,7 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
 
     Raises InputError for one of the user's that the Trainer does not have, or that is ours.
     """
-    bf16 = bool(users.get("bf16")) and bf16_pays()
+    bf16 = bool(users.get("bf16")) and bf16_pays("cpu" if own.get("use_cpu") else None)
     usual = {
         "report_to": "none",
         "save_total_limit": 1,

@@ -17,7 +17,7 @@ from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.model.transfer import moved
 from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.losses import hidden_alignment, listwise, pointwise
+from mixlm_rerank.training.losses import OVER_CANDIDATES, hidden_alignment, listwise, pointwise
 
 __all__ = ["JointObjective", "LossWeights", "weights_at"]
 
@@ -32,8 +32,8 @@ class LossWeights:
     Attributes:
         sft, distil: pointwise, against labels and teacher.
         pred, hidden: self-alignment with the ranker's own full-text pass.
-        listwise: against the teacher, over the candidates of each query.
-        residual: the same of the residual alone, so that the item encoder does not leave the work to the ranker.
+        listwise, margin_mse, ranknet, lambdarank, adr_mse: against the teacher, over the candidates of each query.
+        residual: ``listwise`` of the residual alone, so that the item encoder does not leave the work to the ranker.
         cosine: the same of the bi-encoder inside: keeps document and query embeddings good.
         text: the same of the full-text pass: keeps full-text mode good.
     """
@@ -43,6 +43,10 @@ class LossWeights:
     pred: float = 0.0
     hidden: float = 0.0
     listwise: float = 0.0
+    margin_mse: float = 0.0
+    ranknet: float = 0.0
+    lambdarank: float = 0.0
+    adr_mse: float = 0.0
     residual: float = 0.0
     cosine: float = 0.0
     text: float = 0.0
@@ -58,7 +62,8 @@ class LossWeights:
     @property
     def teacher_is_asked(self) -> bool:
         """Whether a loss has its target from the teacher."""
-        return any((self.distil, self.listwise, self.residual, self.cosine, self.text))
+        over_candidates = (getattr(self, name) for name in OVER_CANDIDATES)
+        return any((self.distil, *over_candidates, self.residual, self.cosine, self.text))
 
     @property
     def read_text(self) -> bool:
@@ -212,8 +217,9 @@ class JointObjective(nn.Module):
             if weight:
                 own = targets[mixed.queries, mixed.documents]
                 losses[name] = pointwise(own[~own.isnan()], mixed.scores[~own.isnan()])
-        if weights.listwise:
-            losses["listwise"] = listwise(teacher, mixed.table(), ~teacher.isnan(), self.temperature)
+        for name, loss in OVER_CANDIDATES.items():
+            if getattr(weights, name):
+                losses[name] = loss(teacher, mixed.table(), ~teacher.isnan(), self.temperature)
         if weights.residual:
             losses["residual"] = listwise(teacher, mixed.residual, ~teacher.isnan(), self.temperature)
         return losses

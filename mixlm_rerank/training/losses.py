@@ -1,4 +1,6 @@
-"""What stage III minimises: the paper's pointwise losses, and a listwise one. Each is a mean over what it is given.
+"""What stage III minimises: the paper's pointwise losses, and those over all candidates of a query.
+
+Each is a mean over what it is given.
 
 With p = sigmoid(score), the probability of yes, and KL between two-valued distributions (p, 1 - p)::
 
@@ -6,7 +8,14 @@ With p = sigmoid(score), the probability of yes, and KL between two-valued distr
     distil    KL(P_teacher || P)
     pred      KL(P_text    || P)        the ranker's own full-text pass
     hidden    1 - cos(h_mixed, h_text)  final hidden states at the score token
-    listwise  KL(softmax(teacher / t) || softmax(scores / t)) over a query's candidates
+
+Over a query's candidates i, j, with teacher scores t and scores s, both divided by the temperature::
+
+    listwise    KL(softmax(t) || softmax(s))
+    margin_mse  mean of ((t_i - t_j) - (s_i - s_j))^2           MarginMSE (2010.02666), over all pairs
+    ranknet     mean of log(1 + exp(s_j - s_i)) where t_i > t_j  RankNet; for rerankers: Rank-DistiLLM (2405.07920)
+    lambdarank  the same, each pair weighted by what its exchange would change of nDCG with gains sigmoid(t)
+    adr_mse     mean of (rank of t - soft rank of s)^2 / log2(1 + rank of t)   ADR-MSE (2405.07920)
 """
 
 from __future__ import annotations
@@ -15,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["hidden_alignment", "listwise", "pointwise"]
+__all__ = ["OVER_CANDIDATES", "hidden_alignment", "listwise", "pointwise"]
 
 
 def pointwise(targets: Tensor, scores: Tensor) -> Tensor:
@@ -49,6 +58,68 @@ def listwise(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float =
 def hidden_alignment(mixed: Tensor, text: Tensor) -> Tensor:
     """Mean of ``1 - cos(h_mixed, h_text)``. [n, d], [n, d] -> scalar. No gradient to the full-text states."""
     return (1 - F.cosine_similarity(mixed.float(), text.detach().float(), dim=-1)).mean()
+
+
+def margin_mse(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Arguments as for :func:`listwise`."""
+    apart = ((teacher.detach().float() - scores.float()) / temperature).masked_fill(~mask, 0.0)
+    count = mask.sum(dim=1).clamp(min=1)
+    mean = apart.sum(dim=1) / count
+    variance = (apart - mean[:, None]).masked_fill(~mask, 0.0).square().sum(dim=1) / count
+    return 2 * variance.mean()  # the mean square of differences of pairs, i = j among them
+
+
+def ranknet(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Arguments as for :func:`listwise`."""
+    ordered, losses = _pairs(teacher, scores, mask, temperature)
+    return _mean(losses, ordered)
+
+
+def lambdarank(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Arguments as for :func:`listwise`."""
+    ordered, losses = _pairs(teacher, scores, mask, temperature)
+    gains = (teacher.detach().float() / temperature).sigmoid().masked_fill(~mask, 0.0)
+    discounts = 1 / torch.log2(1 + _ranks(scores.detach().float(), mask))
+    places = torch.arange(1, scores.shape[1] + 1, device=scores.device)
+    ideal = (gains.sort(dim=1, descending=True).values / torch.log2(1 + places)).sum(dim=1)
+    changes = ((gains[:, :, None] - gains[:, None]) * (discounts[:, :, None] - discounts[:, None])).abs()
+    return _mean(losses * changes / ideal.clamp(min=1e-9)[:, None, None], ordered)
+
+
+def adr_mse(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Arguments as for :func:`listwise`."""
+    both = mask[:, :, None] & mask[:, None]
+    scaled = scores.float() / temperature
+    soft = 0.5 + (scaled[:, None] - scaled[:, :, None]).sigmoid().masked_fill(~both, 0.0).sum(dim=2)  # itself: a half
+    ranks = _ranks(teacher.detach().float(), mask)
+    return _mean((ranks - soft).square() / torch.log2(1 + ranks), mask)
+
+
+OVER_CANDIDATES = {
+    loss.__name__: loss for loss in (listwise, margin_mse, ranknet, lambdarank, adr_mse)
+}  # by the name of their weight
+
+
+def _pairs(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Which pairs the teacher orders, bool [q, i, j], the better one first; and the logistic loss of each pair."""
+    known = teacher.detach().masked_fill(~mask, 0.0)
+    ordered = (known[:, :, None] > known[:, None]) & mask[:, :, None] & mask[:, None]
+    scaled = scores.float() / temperature
+    return ordered, F.softplus(scaled[:, None] - scaled[:, :, None])
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Over what is set of each query, then over queries; 0 for a query without any."""
+    kept = values.masked_fill(~mask, 0.0).flatten(1).sum(dim=1)
+    return (kept / mask.flatten(1).sum(dim=1).clamp(min=1)).mean()
+
+
+def _ranks(values: Tensor, mask: Tensor) -> Tensor:
+    """From 1, best first, float32 [q, candidates]; what is equal shares the mean of its ranks; 1 for what is masked."""
+    known = values.masked_fill(~mask, -torch.inf)
+    better = (known[:, None] > known[:, :, None]).sum(dim=2)
+    equal = ((known[:, None] == known[:, :, None]) & mask[:, None]).sum(dim=2)
+    return (better + (equal + 1) / 2).masked_fill(~mask, 1.0)
 
 
 def _log_softmax(values: Tensor, mask: Tensor, temperature: float) -> Tensor:

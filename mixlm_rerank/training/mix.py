@@ -6,6 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +19,9 @@ from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.checkpoints import digest_of
 from mixlm_rerank.training.pools import Pool, digest
 
-__all__ = ["Source", "TrainingMix"]
+__all__ = ["Draw", "Source", "TrainingMix"]
+
+Draw = Literal["random", "stratified"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,24 @@ class TrainingMix(Dataset[Batch]):
     A query is compared with its own candidates alone: those of others are too easy. (Where two queries of a batch have
     a candidate in common, both are compared with it.)
 
-    What is where depends on ``seed`` and the position alone: a resumed run goes on with the same, and a longer run
-    begins with a shorter one's. Raises InputError without sources, for one without pools, or for a candidate that has
-    no text.
+    ``draw``: a query's candidates, after a relevant one, at random among its pool; or ``"stratified"``: one of each of
+    as many sections of the teacher's order.
+
+    What is where depends on ``seed`` and the position alone (stratified, on the teacher, too): a resumed run goes on
+    with the same, and a longer run begins with a shorter one's. Raises InputError without sources, for one without
+    pools, or for a candidate that has no text.
     """
 
-    def __init__(self, sources: Sequence[Source], count: int, *, queries: int, candidates: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        count: int,
+        *,
+        queries: int,
+        candidates: int,
+        draw: Draw = "random",
+        seed: int = 0,
+    ) -> None:
         if not sources:
             raise InputError("there is nothing to train on: no collection is named")
         for source in sources:
@@ -63,15 +79,16 @@ class TrainingMix(Dataset[Batch]):
         shares = np.array([source.weight for source in sources])
         self.sources = sources
         self._candidates = candidates
+        self._stratified = draw == "stratified"
         self._seed = seed
         self._source_of = np.random.default_rng([seed, 0]).choice(len(sources), size=count, p=shares / shares.sum())
         self._pools_of: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * count
         for number, source in enumerate(sources):
-            draw = np.random.default_rng([seed, 1 + number])
+            shuffled = np.random.default_rng([seed, 1 + number])
             left: list[NDArray[np.int64]] = []
             for place in np.flatnonzero(self._source_of == number):
                 if not left:  # all queries were seen: another round, in other company
-                    order = draw.permutation(len(source.pools))
+                    order = shuffled.permutation(len(source.pools))
                     left = [order[start : start + queries] for start in range(0, len(order), queries)]
                 self._pools_of[place] = left.pop()
 
@@ -100,7 +117,13 @@ class TrainingMix(Dataset[Batch]):
     @property
     def digest(self) -> str:
         """Of all that is learned from: what was trained on other batches is not gone on with."""
-        drawn = (self._source_of.tolist(), [rows.tolist() for rows in self._pools_of], self._candidates, self._seed)
+        drawn = (
+            self._source_of.tolist(),
+            [rows.tolist() for rows in self._pools_of],
+            self._candidates,
+            self._stratified,
+            self._seed,
+        )
         learned = []
         for one in self.sources:
             counted = ([pool.judged for pool in one.pools], one.weight, one.highest_grade, one.label_scale)
@@ -115,6 +138,8 @@ class TrainingMix(Dataset[Batch]):
 
     def wanted(self) -> list[NDArray[np.bool_]]:
         """Of each source's scores, bool [pools, most candidates]: those that some batch reads."""
+        if self._stratified:  # what is drawn depends on all of them
+            return [_candidates(source) for source in self.sources]
         masks = [np.zeros(source.scores.shape, dtype=bool) for source in self.sources]
         for position in range(len(self)):
             number = self._source_of[position]
@@ -126,16 +151,28 @@ class TrainingMix(Dataset[Batch]):
 
     def _drawn(self, position: int) -> tuple[list[list[str]], dict[str, int]]:
         """Each query's own candidates, and all of them with their rows in the batch."""
-        pools = self.sources[self._source_of[position]].pools
+        source = self.sources[self._source_of[position]]
         draw = random.Random(f"{self._seed} {position}")
-        chosen = [self._chosen(pools[row], draw) for row in self._pools_of[position]]
+        chosen = [self._chosen(source.pools[row], source.scores[row], draw) for row in self._pools_of[position]]
         return chosen, {docid: row for row, docid in enumerate(dict.fromkeys(sum(chosen, [])))}
 
-    def _chosen(self, pool: Pool, draw: random.Random) -> list[str]:
-        """A relevant document first, then others at random."""
+    def _chosen(self, pool: Pool, scores: NDArray[np.floating], draw: random.Random) -> list[str]:
+        """A relevant document first, then others."""
         first = draw.choice(pool.relevant or pool.docids)
         others = [docid for docid in pool.docids if docid != first]
-        return [first, *draw.sample(others, min(self._candidates - 1, len(others)))]
+        count = min(self._candidates - 1, len(others))
+        if not self._stratified:
+            return [first, *draw.sample(others, count)]
+        order = [pool.docids[place] for place in np.argsort(-scores[: len(pool.docids)], kind="stable")]
+        order.remove(first)
+        bounds = [len(order) * section // count for section in range(count + 1)]
+        return [first, *(draw.choice(order[start:end]) for start, end in pairwise(bounds))]
+
+
+def _candidates(source: Source) -> NDArray[np.bool_]:
+    """Which places of ``source.scores`` are a pool's candidates, bool [pools, most candidates]."""
+    sizes = np.array([len(pool.docids) for pool in source.pools])
+    return np.arange(source.scores.shape[1]) < sizes[:, None]
 
 
 def _check(source: Source) -> None:

@@ -43,8 +43,8 @@ def distil_plan(
         held_out: pairs of queries held out that the teacher reads, too, to be measured against.
         model, mixes, options: what is trained, the batches of each part of the training, and how.
     """
-    steps = {name: max(1, len(mix) // processes()) for name, mix in mixes.items()}
-    seconds = steps["joint"] * _step(model, mixes["joint"], options)
+    steps = {name: options.steps_of(mix) for name, mix in mixes.items()}
+    seconds = max(1, len(mixes["joint"]) // processes()) * _step(model, mixes["joint"], options)
     about = {"joint": f" (about {numbers.duration(seconds)})" if math.isfinite(seconds) else ""}
     then = ", ".join(f"{count:,} steps {name}{about.get(name, '')}" for name, count in steps.items())
     return (

@@ -12,6 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from mixlm_rerank.errors import InputError, MissingDependency, install_command
 from mixlm_rerank.eval.hybrid import HybridWeights
+from mixlm_rerank.training.mix import Draw
+from mixlm_rerank.training.stage2 import CandidateLoss
 from mixlm_rerank.training.stage3 import JointOptions
 
 __all__ = [
@@ -44,7 +46,8 @@ class CollectionPart:
     split: of its judgments.
     weight: share of the training batches, against the other collections' weights.
     queries: at most so many, drawn at random; None: all.
-    run: a first-stage run; None: BM25 by Pyserini.
+    first_stages: where candidates come from, the best of each in turn; words of ``eval report --first-stage`` (bm25,
+        run:FILE, dense:NAME ...). One for a development set.
     labels: log-odds that a label of 1 adds to the teacher's score; None: as :class:`TeacherPart` says. 0 where labels
         tell more of how documents were gathered than of what they say.
     judged_only: candidates come from the documents that some query of the split has judged: where these can be told
@@ -55,7 +58,7 @@ class CollectionPart:
     split: str = "train"
     weight: float = Field(default=1.0, gt=0)
     queries: int | None = Field(default=None, ge=1)
-    run: str | None = None
+    first_stages: list[str] = field(default_factory=lambda: ["bm25"])
     labels: float | None = None
     judged_only: bool = False
 
@@ -93,6 +96,7 @@ class CrossEncoderPart:
         start: a checkpoint.
         hybrid, labels: what it learns from, as in :class:`TeacherPart`; labels alone by default.
         steps: groups of ``queries`` queries with ``candidates`` documents each.
+        loss: see :func:`train_cross_encoder`.
         arguments: of CrossEncoderTrainingArguments.
     """
 
@@ -104,6 +108,7 @@ class CrossEncoderPart:
     candidates: int = Field(default=6, ge=2)
     learning_rate: float = 5e-5
     max_length: int = Field(default=256, ge=2)
+    loss: CandidateLoss = "ListNet"
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -154,6 +159,8 @@ class Recipe:
         0 steps: the run ends with the cross-encoder of stage II.
     ranker: what follows, where it is wanted.
     depth: candidates of a query that documents are drawn from.
+    draw: ``random``, or ``stratified``: a query's candidates are as many sections of the teacher's order, and one is
+        drawn of each; the teacher then reads all ``depth``.
     half: the model that comes out is saved in float16.
     """
 
@@ -170,6 +177,7 @@ class Recipe:
     queries: int = Field(default=10, ge=1)
     candidates: int = Field(default=4, ge=2)
     depth: int = Field(default=100, ge=2)
+    draw: Draw = "random"
     half: bool = False
     seed: int = 0
 

@@ -27,7 +27,7 @@ from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.processes import join, once, one_at_a_time
 from mixlm_rerank.training.reasoning import read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
-from mixlm_rerank.training.sources import Pooled, Scoring, first_stage, pooled, source, taught
+from mixlm_rerank.training.sources import Pooled, Scoring, first_stages, pooled, source, taught
 from mixlm_rerank.training.stage1 import train_reasoning
 from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
@@ -100,7 +100,7 @@ class _Run:
         few = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
         folder = self.shared / f"pools-{depth}"
         with one_at_a_time(folder):
-            return pooled(few, part, depth, folder, progress=self.progress)
+            return pooled(few, part, depth, folder, Loading(offline=self.offline), progress=self.progress)
 
     def _stage_one(self, part: ReasoningPart, forbidden: Forbidden) -> None:
         folder = self.folder / "reasoning"
@@ -120,7 +120,8 @@ class _Run:
         folder = self.folder / "cross-encoder"
         sources = [source(own, part.labels) for own in pools]
         seed, model = self.recipe.seed, self.recipe.model
-        mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, seed=seed)
+        draw = self.recipe.draw
+        mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
         encoders = [self.recipe.teacher.encoder, model.start, model.item_encoder] if any(astuple(part.hybrid)) else []
         teachers = " ".join(content(name) for name in encoders if name is not None)
         made_by = {"checkpoint": content(part.start), "teacher": teachers, "set of training data": mix.digest}
@@ -131,6 +132,7 @@ class _Run:
             "batch_size": part.queries,
             "learning_rate": part.learning_rate,
             "max_length": part.max_length,
+            "loss": part.loss,
             "seed": seed,
             "local_files_only": self.offline,
         }
@@ -152,7 +154,7 @@ class _Run:
     def _development(self, whole: Collection, part: CollectionPart) -> DevelopmentSet:
         collection, folder = sampled(whole, part.queries), self.shared / "development"
         indexes = folder / slug(whole.name)
-        stage = first_stage(part, indexes / "lucene", progress=False)
+        (stage,) = first_stages(part, indexes, Loading(offline=self.offline), progress=False)
         work = Workplace(replace(collection, name=whole.name), folder / slug(collection.name), indexes, progress=False)
         with one_at_a_time(folder):
             candidates = find_candidates(work, stage, self.recipe.depth)
@@ -166,7 +168,8 @@ class _Run:
             reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, dtype, self.offline))
             readers.append(Scoring(reader, teacher.cross_encoder_weight, self.folder / "teacher", reader.fingerprint))
         sources = [source(own, teacher.labels) for own in pools]
-        mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, seed=self.recipe.seed)
+        seed, draw = self.recipe.seed, self.recipe.draw
+        mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, draw=draw, seed=seed)
         return self._taught(mix, pools, teacher.hybrid, readers)
 
     def _taught(

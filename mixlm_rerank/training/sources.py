@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from mixlm_rerank.data.identity import identify
 from mixlm_rerank.eval.collections import Collection
-from mixlm_rerank.eval.first_stages import BM25, FirstStage, RunFile
+from mixlm_rerank.eval.first_stages import FirstStage, RunFile
 from mixlm_rerank.eval.hybrid import HybridTeacher, HybridWeights
+from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.ranked import slug
+from mixlm_rerank.eval.specs import make_first_stage
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.training.checkpoints import content, digest_of
 from mixlm_rerank.training.mix import Source
@@ -22,7 +24,7 @@ from mixlm_rerank.training.processes import one_at_a_time
 from mixlm_rerank.training.recipe import CollectionPart
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
-__all__ = ["Pooled", "Scoring", "first_stage", "pooled", "source", "taught"]
+__all__ = ["Pooled", "Scoring", "first_stages", "pooled", "source", "taught"]
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,23 @@ class Scoring:
     made_by: str
 
 
-def pooled(collection: Collection, part: CollectionPart, depth: int, folder: Path, *, progress: bool = True) -> Pooled:
-    """Pools by the first stage, made once of these documents, queries and judgments, and kept in ``folder``."""
+def pooled(
+    collection: Collection,
+    part: CollectionPart,
+    depth: int,
+    folder: Path,
+    loading: Loading = Loading(),
+    *,
+    progress: bool = True,
+) -> Pooled:
+    """Pools by the part's first stages, made once of these documents, queries and judgments, and kept in ``folder``."""
     corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
-    asked = (collection.queries, collection.qrels, part.run and content(part.run))
-    path = folder / f"{name}-{digest_of(corpus, asked)}.jsonl"
+    stages = first_stages(part, folder / f"{name}-{corpus}", loading, progress=progress)
+    found_by = [content(stage.path) if isinstance(stage, RunFile) else stage.name for stage in stages]
+    path = folder / f"{name}-{digest_of(corpus, collection.queries, collection.qrels, found_by)}.jsonl"
     if not path.exists():
-        stage = first_stage(part, folder / f"{name}-{corpus}.lucene", progress=progress)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_pools(path, make_pools(collection, [stage], depth=depth, size=depth))
+        write_pools(path, make_pools(collection, stages, depth=depth, size=depth))
     pools = read_pools(path)
     wanted = {docid for pool in pools for docid in pool.docids}
     texts = {document.docid: document.content for document in collection.corpus or () if document.docid in wanted}
@@ -95,6 +105,9 @@ def taught(source: Source, teachers: Sequence[Scoring], wanted: NDArray[np.bool_
     return replace(source, scores=scores)
 
 
-def first_stage(part: CollectionPart, index: Path, *, progress: bool = True) -> FirstStage:
-    """The run that the recipe names, or BM25."""
-    return BM25(index, progress=progress) if part.run is None else RunFile(part.run)
+def first_stages(part: CollectionPart, folder: Path, loading: Loading, *, progress: bool = True) -> list[FirstStage]:
+    """Those that the recipe names; what they build goes into ``folder``."""
+    return [
+        make_first_stage(word, part.source, part.split, folder, loading=loading, progress=progress)
+        for word in part.first_stages
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +18,9 @@ from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.processes import among
 from mixlm_rerank.training.stage_trainer import StageTrainer
 
-__all__ = ["Example", "examples_of", "train_cross_encoder"]
+__all__ = ["CandidateLoss", "Example", "examples_of", "train_cross_encoder"]
+
+CandidateLoss = Literal["ListNet", "RankNet", "Lambda", "ListMLE", "PListMLE", "ADRMSE"]  # each with Loss: its class
 
 
 @dataclass(frozen=True)
@@ -53,29 +55,30 @@ def train_cross_encoder(
     batch_size: int = 8,
     learning_rate: float = 5e-5,
     max_length: int = 256,
+    loss: CandidateLoss = "ListNet",
     seed: int = 0,
     local_files_only: bool = False,
     **arguments: Any,
 ) -> Path:
-    """Train on queries with their candidates, listwise (ListNet), and save the model; resumable.
-
-    The target is ``softmax(targets)`` over a query's candidates.
+    """Train on queries with their candidates, and save the model; resumable.
 
     Args:
         start: a checkpoint; a new head is put on it unless it has one.
         folder: of checkpoints; the model itself is put into ``model`` under it.
         batch_size: queries a step.
+        loss: over a query's candidates, of sentence-transformers. ListNet: KL of the softmax; RankNet and ADRMSE learn
+            the order of the targets; for Lambda they are gains, negative ones 0.
         arguments: of CrossEncoderTrainingArguments (``bf16=True``, ``save_steps=200`` ...).
 
     Returns:
         The folder of the model.
 
     Raises:
-        InputError: the checkpoint cannot be read, an argument is unknown, or there are no examples.
+        InputError: the checkpoint cannot be read, an argument is unknown, there are no examples, or this
+            sentence-transformers has not the loss.
     """
     from sentence_transformers import CrossEncoder
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-    from sentence_transformers.cross_encoder.losses import ListNetLoss
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
 
     folder = Path(folder)
     torch.manual_seed(seed)  # for a new head
@@ -93,6 +96,9 @@ def train_cross_encoder(
         def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *others: Any, **more: Any) -> Any:
             return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
+    kind = getattr(losses, f"{loss}Loss", None)
+    if kind is None:
+        raise InputError(f"this sentence-transformers has no {loss}Loss: install a later one, or take another loss")
     few = model.device.type == "cpu" and not among()  # DDP knows one pass a step
     pairs_at_once = 2 * batch_size if few else -1  # all
     trainer = SafeTrainer(
@@ -108,7 +114,7 @@ def train_cross_encoder(
             ddp_find_unused_parameters=False,  # DDP looks into no mapping, where scores are: all would be unused
         ),
         train_dataset=_dataset(examples),
-        loss=ListNetLoss(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
+        loss=kind(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     trainer.save_state()

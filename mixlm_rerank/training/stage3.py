@@ -5,26 +5,33 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.batches import only
-from mixlm_rerank.training.checkpoints import BEST, MODEL, keep_model, last_checkpoint, same_inputs
+from mixlm_rerank.training.checkpoints import (
+    BEST,
+    MODEL,
+    besides,
+    keep_model,
+    last_checkpoint,
+    same_inputs,
+    training_arguments,
+)
 from mixlm_rerank.training.history import plot_history
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 from mixlm_rerank.training.mix import TrainingMix
+from mixlm_rerank.training.prepare import prepare
 from mixlm_rerank.training.processes import processes
 from mixlm_rerank.training.trainer import JointTrainer
 
@@ -54,6 +61,10 @@ class JointOptions:
             fewer once memory has run out.
         log_every, save_every: steps; development queries are ranked when it saves.
         measure_start: rank them before the first step, too.
+        lora: train adapters of both backbones instead of their weights (LoRA, 2106.09685): what peft.LoraConfig takes;
+            of all linear layers, unless ``target_modules`` says which. What is saved has them merged in.
+        arguments: of Transformers' TrainingArguments, what is not said above: ``report_to``, ``lr_scheduler_type``,
+            ``gradient_accumulation_steps`` (batches of the mix that make one step) ...
     """
 
     phases: Sequence[LossWeights] = (LossWeights(listwise=1.0, cosine=0.3),)
@@ -69,6 +80,8 @@ class JointOptions:
     log_every: Positive = 50
     save_every: Positive = 500
     measure_start: bool = True
+    lora: dict[str, Any] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.budgets or not self.phases:
@@ -77,11 +90,19 @@ class JointOptions:
             raise InputError(f"learning rates must not be negative, nor all 0: {self.learning_rates}")
         if not all(min(astuple(phase)) >= 0 and any(astuple(phase)) for phase in self.phases):
             raise InputError("the weights of a phase's losses must not be negative, nor all 0")
+        accumulated = self.arguments.get("gradient_accumulation_steps", 1)
+        if not isinstance(accumulated, int) or accumulated < 1:
+            raise InputError(f"gradient_accumulation_steps is a whole number from 1 on: {accumulated!r}")
 
     @property
     def decisive(self) -> JointOptions:
         """What the result depends on: a run may go on with other values of the rest."""
         return replace(self, queries_at_once=None, checkpoint_activations=False)
+
+    def steps_of(self, mix: TrainingMix) -> int:
+        """Optimizer steps in which a mix is gone through once."""
+        together = self.arguments.get("gradient_accumulation_steps", 1) * processes()
+        return max(1, len(mix) // together)
 
     def ranker_alone(self, ranker: float, readout: float) -> JointOptions:
         """With the item encoder frozen: the losses as they were at the end, but for those of the item encoder.
@@ -129,28 +150,23 @@ def train_joint(
     same_inputs(folder, {"model to start from": weights_hash(model), "set of training data": mix.digest})
     if (folder / MODEL).is_dir():
         return finished()
-    _prepare(model, options)
+    prepare(model, options, seed)
     objective = JointObjective(
         model, temperature=options.temperature, texts_per_query=options.texts_per_query, folder=folder
     )
     watch = _Watch(model, folder, development, choose_by, options.measure_start)
-    arguments = TrainingArguments(
+    arguments = training_arguments(
+        TrainingArguments,
+        {"lr_scheduler_type": "linear", "weight_decay": 0.01, **besides(options.arguments, {"bf16": options.bf16})},
         output_dir=str(folder),
-        max_steps=max(1, len(mix) // processes()),
+        max_steps=options.steps_of(mix),
         per_device_train_batch_size=1,
         warmup_steps=options.warmup,
-        lr_scheduler_type="linear",
-        weight_decay=0.01,
-        bf16=options.bf16 and bf16_pays(model.device),
         use_cpu=model.device.type == "cpu",
         logging_steps=options.log_every,
-        logging_nan_inf_filter=False,  # it waits for a GPU at every step
         save_steps=options.save_every,
-        save_total_limit=1,
         remove_unused_columns=False,
-        dataloader_num_workers=0,
         ddp_find_unused_parameters=True,
-        report_to="none",
         disable_tqdm=not progress,
         seed=seed,
     )
@@ -236,23 +252,3 @@ class _Watch(TrainerCallback):
         name = self._model.name
         self._model.save_pretrained(self._folder / BEST)
         self._model.name = name
-
-
-def _prepare(model: MixLM, options: JointOptions) -> None:
-    """No dropout: the teacher regularises, and a resumed run needs no state of a random generator. float32 weights: in
-    half precision small steps round away (``bf16`` is for the arithmetic alone).
-    """
-    model.float()
-    for part, rate in zip((model.item_encoder, model.ranker, model.readout), options.learning_rates, strict=True):
-        part.requires_grad_(rate > 0)
-    for backbone in (model.item_encoder.backbone, model.ranker.backbone):
-        for module in backbone.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            for name, value in vars(module).items():  # of attention, in decoders: a number
-                if "drop" in name and isinstance(value, float):
-                    setattr(module, name, 0.0)
-        if options.freeze_embeddings:
-            backbone.get_input_embeddings().weight.requires_grad_(False)
-        if options.checkpoint_activations:
-            backbone.gradient_checkpointing_enable()

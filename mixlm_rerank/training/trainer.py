@@ -75,7 +75,8 @@ class JointTrainer(StageTrainer):
             self._queries_at_once = self._fewer(size)
 
     def _fewer(self, size: int) -> int:
-        if size == 1 or self.args.world_size > 1:  # several processes must stay in step
+        # several processes must stay in step, and what was accumulated before is lost
+        if size == 1 or self.args.world_size > 1 or self.args.gradient_accumulation_steps > 1:
             raise InputError(
                 f"out of memory with {size} {'query' if size == 1 else 'queries'} at once: set the recipe's "
                 "joint.queries_at_once lower, or candidates, or model.options.max_document_tokens; the last checkpoint "

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -127,6 +128,18 @@ def test_a_pooling_that_we_lack_is_named(embedder: Callable[..., SentenceTransfo
     embedder("max", "bert", None)
     folder = tmp_path / "embedder"
     with pytest.raises(InputError, match="pools by 'max'.*choose"):
+        MixLM.from_backbones(folder, folder, **LENGTHS)
+    assert MixLM.from_backbones(folder, folder, pooling="mean", **LENGTHS).config.pooling == "mean"
+
+
+def test_a_layer_after_the_pooling_is_named(embedder: Callable[..., SentenceTransformer], tmp_path: Path) -> None:
+    """As EmbeddingGemma has."""
+    folder = tmp_path / "dense"
+    model = embedder("mean", "bert", None)
+    size = model.get_embedding_dimension()
+    model.append(Dense(size, size))
+    model.save_pretrained(str(folder))
+    with pytest.raises(InputError, match="a module Dense after its pooling.*choose"):
         MixLM.from_backbones(folder, folder, **LENGTHS)
     assert MixLM.from_backbones(folder, folder, pooling="mean", **LENGTHS).config.pooling == "mean"
 

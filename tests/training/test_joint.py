@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import pytest
 import torch
@@ -97,7 +98,7 @@ def test_pairs_of_which_nothing_is_known_are_not_scored(fresh: Callable[..., Mix
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["sft", "distil", "pred", "hidden", "listwise", "residual", "cosine", "text"])
+@pytest.mark.parametrize("name", [field.name for field in fields(LossWeights)])
 def test_gradients_of_every_loss_reach_what_it_trains(fresh: Callable[..., MixLM], batch: Batch, name: str) -> None:
     model = fresh()
     torch.nn.init.normal_(model.readout.score.weight)

@@ -51,6 +51,25 @@ def test_each_round_sees_every_query_once(source: Source) -> None:
     assert rounds[0] == rounds[1] == Counter(pool.query for pool in source.pools)
 
 
+def test_candidates_may_be_drawn_from_all_of_the_teachers_order(source: Source) -> None:
+    """Five others in order, two sections: one of the best two, one of the other three."""
+    mix = TrainingMix([source], 12, queries=4, candidates=3, draw="stratified")
+    assert all((mask == ~np.isnan(source.scores)).all() for mask in mix.wanted())
+    pools = {pool.query: (pool, scores) for pool, scores in zip(source.pools, source.scores, strict=True)}
+    drawn = Counter()
+    for position in range(12):
+        batch = mix[position]
+        for query, own in zip(batch.queries, batch.own, strict=True):
+            pool, scores = pools[query]
+            order = [source.texts[pool.docids[place]] for place in np.argsort(-scores, kind="stable")]
+            first, *others = [batch.documents[column] for column in own]
+            order.remove(first)
+            assert first == source.texts[pool.docids[0]]
+            assert [others[0] in order[:2], others[1] in order[2:]] == [True, True]
+            drawn.update(order.index(other) for other in others)
+    assert set(drawn) == {0, 1, 2, 3, 4}
+
+
 def test_only_the_wanted_scores_are_read(source: Source) -> None:
     other = replace(source, name="other", scores=source.scores + 1)
     mix = TrainingMix([source, other], 5, queries=3, candidates=3)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from mixlm_rerank.training.recipe import CollectionPart, ModelPart, load_recipe
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.sources import pooled, source
 from mixlm_rerank.training.stage1 import train_reasoning
-from mixlm_rerank.training.stage2 import Example, train_cross_encoder
+from mixlm_rerank.training.stage2 import CandidateLoss, Example, train_cross_encoder
 from mixlm_rerank.training.start import start
 
 
@@ -119,12 +120,37 @@ def test_every_first_stage_has_pools_and_teacher_scores_of_its_own(
     path.write_text("".join(f"q{q} Q0 {docid} 1 {n} x\n" for q in (1, 2, 3) for n, docid in enumerate(docids)))
     part = {"source": str(beir), "split": "dev"}
     run = tmp_path / "run"
-    run_recipe(load_recipe(recipe(collections=[part, {**part, "run": str(path)}])), run, progress=False)
+    run_recipe(load_recipe(recipe(collections=[part, {**part, "first_stages": [f"run:{path}"]}])), run, progress=False)
     of_run, of_bm25 = map(read_pools, sorted((run / "pools-100").glob("tiny-dev-*.jsonl"), key=_size))
     relevant = {docid for pool in of_run for docid in pool.relevant}
     assert {docid for pool in of_run for docid in pool.docids} == {*docids, *relevant}
     assert of_bm25 != of_run
     assert len(list(run.glob("hybrid-*/tiny-dev-*.npy"))) == 2
+
+
+def test_candidates_of_several_first_stages_come_in_turn(
+    beir: Path, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Dense retrieval finds what has no word in common with the query."""
+    dense = f"dense:{checkpoint('bert')}"
+    pools = {}
+    for words in (["bm25"], [dense], ["bm25", dense]):
+        part = CollectionPart(str(beir), split="dev", first_stages=words)
+        own = pooled(open_collection(part.source, part.split), part, 4, tmp_path / "pools", progress=False)
+        pools[" ".join(words)] = {pool.qid: pool.docids for pool in own.pools}
+    sparse, near, both = pools.values()
+    for qid, docids in both.items():
+        assert len(docids) == 4 and {*docids} <= {*sparse.get(qid, ()), *near[qid]}
+    assert any({*docids} - {*sparse.get(qid, ())} for qid, docids in both.items())
+
+
+@pytest.mark.parametrize("loss", get_args(CandidateLoss))
+def test_a_cross_encoder_learns_by_every_loss(checkpoint: Callable[..., Path], tmp_path: Path, loss: Any) -> None:
+    """Of two documents, the one that is to come first."""
+    examples = [Example("dogs", ["a dog barks", "bread is salt"], [3.0, 0.0])] * 40
+    folder = train_cross_encoder(checkpoint("bert"), examples, tmp_path, learning_rate=1e-2, loss=loss)
+    better, worse = CrossEncoder(str(folder)).predict([("dogs", text) for text in examples[0].texts])
+    assert better > worse + 0.1
 
 
 def test_candidates_can_be_drawn_from_judged_documents_alone(
@@ -337,3 +363,14 @@ def test_what_is_made_of_other_data_is_made_anew_or_refused(
 
 def _size(path: Path) -> int:
     return path.stat().st_size
+
+
+def test_the_pages_example_trains(
+    cross_encoder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "training.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(cross_encoder(hidden_dropout_prob=0.0), "MY_CROSS_ENCODER")
+    exec(code, {})
+    assert MixLM.from_pretrained("mine").config.mix_layer

@@ -7,13 +7,14 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from matplotlib.figure import Figure
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
@@ -208,7 +209,7 @@ def test_pieces_of_a_step_have_the_losses_of_the_whole(fresh: Callable[..., MixL
     labels[0, batch.own[0][1:]] = torch.nan
     teacher[1, batch.own[1][2:]] = torch.nan
     batch = replace(batch, labels=labels, teacher=teacher)
-    objective, every = JointObjective(model, texts_per_query=3), LossWeights(*[1.0] * 8)
+    objective, every = JointObjective(model, texts_per_query=3), LossWeights(*[1.0] * len(fields(LossWeights)))
 
     def gradients(losses: list[dict[str, torch.Tensor]]) -> torch.Tensor:
         model.zero_grad()
@@ -287,6 +288,77 @@ def test_one_query_that_does_not_fit_is_an_error(fresh: Callable[..., MixLM], so
     model.ranker.forward_packed = packed  # type: ignore[method-assign]
     with pytest.raises(InputError, match=r"with 1 query at once: .* joint\.queries_at_once lower, or candidates"):
         train_joint(model, a_mix(source, 3), tmp_path, OPTIONS, progress=False)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_adapters_alone_are_trained_and_merged_in(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, architecture: str
+) -> None:
+    """Killed after three steps and gone on with: the same adapters."""
+    before, options = weights(fresh(architecture)), replace(OPTIONS, lora={"r": 2})
+    whole = train_joint(fresh(architecture), a_mix(source, 6), tmp_path / "whole", options, progress=False)
+    measured = iter([{"k=4": 0.1}])  # of the start: at step 3 it fails
+    with pytest.raises(StopIteration):
+        train_joint(
+            fresh(architecture),
+            a_mix(source, 6),
+            tmp_path / "killed",
+            options,
+            development=lambda _: next(measured),
+            progress=False,
+        )
+    trained = train_joint(fresh(architecture), a_mix(source, 6), tmp_path / "killed", options, progress=False)
+    for name, weight in weights(trained).items():
+        assert torch.equal(weight, weights(whole)[name]), name
+        if ".backbone." in name:
+            changed = weight.ndim == 2 and "embed" not in name
+            assert torch.equal(weight, before[name]) != changed, name
+            assert not changed or torch.linalg.matrix_rank(weight - before[name], atol=1e-5) <= 2
+
+
+def test_gradients_of_accumulated_batches_are_averaged(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    mix, weights = a_mix(source, 2), LossWeights(listwise=1.0)
+    options = replace(
+        OPTIONS, phases=(weights,), budgets=(4,), arguments={"gradient_accumulation_steps": 2, "max_grad_norm": 0.0}
+    )
+    model, expected, seen = fresh(), fresh(), []
+    for one in (model, expected):
+        torch.nn.init.constant_(one.readout.score.weight, 0.1)
+
+    def noted(*_: object) -> None:
+        seen.append({name: own.grad.clone() for name, own in model.named_parameters() if own.grad is not None})
+
+    handle = register_optimizer_step_pre_hook(noted)
+    try:
+        train_joint(model, mix, tmp_path, options, progress=False)
+    finally:
+        handle.remove()
+    for number in range(2):
+        (JointObjective(expected)(mix[number], weights, [4])["loss"] / 2).backward()
+    (found,) = seen
+    assert found
+    for name, own in expected.named_parameters():
+        if name in found:
+            assert own.grad is not None and torch.allclose(found[name], own.grad, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"arguments": {"bf16": True}}, "bf16 is not to be set there"),
+        ({"arguments": {"max_steps": 3}}, "max_steps is not to be set there"),
+        ({"arguments": {"lr_scheduler_kind": "cosine"}}, "lr_scheduler_kind"),
+        ({"lora": {"rank": 4}}, "lora: .*rank"),
+        ({"lora": {"target_modules": ["wombat"]}}, "lora: .*wombat"),
+    ],
+)
+def test_options_of_the_libraries_are_checked(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        train_joint(fresh(), a_mix(source, 2), tmp_path, replace(OPTIONS, **changes), progress=False)
 
 
 def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(

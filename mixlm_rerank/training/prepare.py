@@ -1,0 +1,55 @@
+"""What of a model is trained, and how it is made ready for that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.model import MixLM
+
+if TYPE_CHECKING:
+    from mixlm_rerank.training.stage3 import JointOptions
+
+__all__ = ["prepare"]
+
+
+def prepare(model: MixLM, options: JointOptions, seed: int) -> None:
+    """Raises InputError for adapters that PEFT refuses.
+
+    No dropout: the teacher regularises, and a resumed run needs no state of a random generator. float32 weights: in
+    half precision small steps round away (``bf16`` is for the arithmetic alone).
+    """
+    model.float()
+    for part, rate in zip((model.item_encoder, model.ranker, model.readout), options.learning_rates, strict=True):
+        part.requires_grad_(rate > 0)
+    if options.lora is not None:
+        torch.manual_seed(seed)
+        for part, rate in zip((model.item_encoder, model.ranker), options.learning_rates[:2], strict=True):
+            if rate:
+                _adapt(part.backbone, options.lora)
+    for backbone in (model.item_encoder.backbone, model.ranker.backbone):
+        for module in backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            for name, value in vars(module).items():  # of attention, in decoders: a number
+                if "drop" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)
+        if options.freeze_embeddings:
+            backbone.get_input_embeddings().weight.requires_grad_(False)
+        if options.checkpoint_activations:
+            backbone.gradient_checkpointing_enable()
+
+
+def _adapt(backbone: nn.Module, lora: dict[str, Any]) -> None:
+    """Put adapters into its layers; nothing else of it is trained. Raises InputError for options that PEFT refuses."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise MissingDependency("LoRA needs PEFT", "train") from None
+    try:
+        inject_adapter_in_model(LoraConfig(**{"target_modules": "all-linear", **lora}), backbone)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"lora: {' '.join(str(error).split())}") from None
