@@ -8,14 +8,15 @@ from pathlib import Path
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
-from mixlm_rerank.eval.loading import Loading
+from mixlm_rerank.eval.loading import Loading, short_name
+from mixlm_rerank.eval.members import DEFAULT_WEIGHTS, read_members
 from mixlm_rerank.eval.systems import (
     BiEncoder,
     Cascade,
     Cosine,
     CrossEncoder,
+    Ensemble,
     FullTextMode,
-    Hybrid,
     Interpolated,
     RankedElsewhere,
     TokenReranker,
@@ -30,9 +31,10 @@ __all__ = ["FIRST_STAGES", "SYSTEMS", "make_first_stage", "make_systems"]
 SYSTEMS = (
     "mixlm or mixlm:K (token budget K) or mixlm:K@int8 (ranker in int8); verify:M (MixLM, then the best M read in "
     "full); full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
-    "cross-encoder:NAME@LENGTH; bi-encoder:NAME; hybrid:NAME (a teacher: late interaction over a bi-encoder's token "
-    "states, and BM25); run:FILE (a TREC run of other software); any of them with +W, mixed with the first stage at "
-    "weight W, or with +rrf (reciprocal rank fusion)"
+    "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME (late interaction over a bi-encoder's token states); "
+    "hybrid:NAME (that and BM25); ensemble:FILE (a teacher whose weights `eval teacher` has fitted); run:FILE (a TREC "
+    "run of other software); any of them with +W, mixed with the first stage at weight W, or with +rrf (reciprocal "
+    "rank fusion)"
 )
 FIRST_STAGES = (
     "bm25 or bm25-multifield (Pyserini); run:FILE, with {collection} and {split} filled in; dense:NAME (any "
@@ -49,7 +51,7 @@ OF_MIXLM: dict[str, Make] = {
     "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
 }
-WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "hybrid", "run"}
+WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "max-sim", "hybrid", "ensemble", "run"}
 WITHOUT_VALUE = {"full-text", "cosine"}
 
 
@@ -85,8 +87,10 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     known = word in OF_MIXLM or word in WITH_VALUE
     if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
         raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS}")
-    if word in ("bi-encoder", "hybrid"):
-        return [partial(BiEncoder if word == "bi-encoder" else Hybrid, value, loading)]
+    if word == "bi-encoder":
+        return [partial(BiEncoder, value, loading)]
+    if word in ("max-sim", "hybrid", "ensemble"):
+        return [partial(Ensemble, *_ensemble(word, value), loading)]
     if word == "run":
         return [partial(RankedElsewhere, Path(value))]
     if word == "cross-encoder":
@@ -97,6 +101,17 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     if colon and not value.isdecimal():
         raise InputError(f"the system {spec!r} needs a whole number after its colon")
     return [partial(_of_mixlm, word, value, load, name if len(models) > 1 else None) for name, load in models.items()]
+
+
+def _ensemble(word: str, value: str) -> tuple[str, dict[str, float]]:
+    """The name and the weights of a weighted sum."""
+    if word == "ensemble":
+        return Path(value).stem, read_members(Path(value))
+    if word == "max-sim":
+        return f"MaxSim {short_name(value)}", {f"max-sim:{value}": 1.0}
+    return "hybrid teacher", {
+        f"{kind}:{value}" if kind == "max-sim" else kind: weight for kind, weight in DEFAULT_WEIGHTS.items()
+    }
 
 
 def _interpolated(make: Callable[[], System], weight: Weight) -> System:

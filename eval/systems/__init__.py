@@ -1,7 +1,7 @@
 """The systems that an evaluation compares. Each ranks the candidates of one query; a new one is one small class."""
 
 from mixlm_rerank.eval.systems.elsewhere import RankedElsewhere
-from mixlm_rerank.eval.systems.hybrid import Hybrid
+from mixlm_rerank.eval.systems.ensemble import Ensemble
 from mixlm_rerank.eval.systems.interpolated import Interpolated
 from mixlm_rerank.eval.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.eval.systems.protocol import Footprint, System
@@ -12,9 +12,9 @@ __all__ = [
     "Cascade",
     "Cosine",
     "CrossEncoder",
+    "Ensemble",
     "Footprint",
     "FullTextMode",
-    "Hybrid",
     "Interpolated",
     "RankedElsewhere",
     "System",

@@ -15,12 +15,14 @@ from ..errors import InputError
 from ..types import Candidate
 from .figures import figures
 from .report import compare, fit, report
+from .teacher import teacher
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Measure runs; compare systems in a report.", no_args_is_help=True)
 app.command("report")(report)
 app.command("fit")(fit)
+app.command("teacher")(teacher)
 app.command("compare")(compare)
 app.command("figures")(figures)
 

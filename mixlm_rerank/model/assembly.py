@@ -22,7 +22,7 @@ from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
 from .ranker import Ranker
 from .template import special_ids
 
-__all__ = ["assemble", "load_tokenizer", "quiet"]
+__all__ = ["assemble", "assemble_encoder", "load_tokenizer", "quiet"]
 
 
 def assemble(
@@ -35,10 +35,7 @@ def assemble(
 ) -> MixLM:
     """A MixLM in float32; its parts have passed the probe. Raises InputError if they do not make one."""
     _survive_forks()
-    with _usable_as("an item encoder", encoder):
-        check_vocabulary(encoder, encoder_tokenizer, config.template)
-        item_encoder = ItemEncoder(encoder.float(), encoder_tokenizer, config)
-        check_item_encoder(item_encoder)
+    item_encoder = assemble_encoder(config, encoder, encoder_tokenizer)
     with _usable_as("a ranker", backbone):
         check_vocabulary(backbone, ranker_tokenizer, config.prompt, config.suffix)
         if "{document}" not in config.prompt and len(special_ids(ranker_tokenizer, config.score_token)) != 1:
@@ -49,6 +46,15 @@ def assemble(
     if item_encoder.hidden_size != ranker.hidden_size:
         projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size, dtype=torch.float32)
     return MixLM(config, item_encoder, ranker, projector)
+
+
+def assemble_encoder(config: MixLMConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ItemEncoder:
+    """The item encoder alone, likewise."""
+    with _usable_as("an item encoder", backbone):
+        check_vocabulary(backbone, tokenizer, config.template)
+        encoder = ItemEncoder(backbone.float(), tokenizer, config)
+        check_item_encoder(encoder)
+    return encoder
 
 
 @cache

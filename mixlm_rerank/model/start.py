@@ -1,19 +1,23 @@
-"""A new, untrained MixLM from two Hugging Face checkpoints."""
+"""A new, untrained MixLM from two Hugging Face checkpoints, and an embedding model by itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError
-from .assembly import assemble, load_tokenizer, quiet
+from .assembly import assemble, assemble_encoder, load_tokenizer, quiet
 from .config import MixLMConfig, Pooling
 from .convention import convention_of, own_template
-from .families import family_of, load_backbone
+from .families import family_of, load_backbone, longest_sequence
+from .item_encoder import ItemEncoder
 from .mixlm import MixLM
 
-__all__ = ["from_backbones"]
+__all__ = ["bi_encoder", "from_backbones"]
+
+LONGEST = 256  # tokens of a text
 
 
 def from_backbones(
@@ -28,27 +32,13 @@ def from_backbones(
     **sizes: Any,
 ) -> MixLM:
     """See :meth:`MixLM.from_backbones`. ``sizes`` go into MixLMConfig as they are."""
-    encoder_family, ranker_family = family_of(encoder_source, **hub), family_of(ranker_source, **hub)
+    ranker_family = family_of(ranker_source, **hub)
     encoder_tokenizer = load_tokenizer(encoder_source, **hub)
     ranker_tokenizer = load_tokenizer(ranker_source, **hub)
-    convention = None if pooling else convention_of(encoder_source, **hub)
-    if convention is None:
-        template = encoder_family.text_template(encoder_tokenizer)
-        pooling = pooling or encoder_family.pooling
-    else:
-        template = own_template(encoder_tokenizer)
-        pooling = convention.pooling
-        query_prompt = convention.query_prompt if query_prompt is None else query_prompt
-        document_prompt = convention.document_prompt if document_prompt is None else document_prompt
-    if encoder_family.causal and pooling == "cls":
-        raise InputError(f"{encoder_source!r} is a decoder: its first position sees no text, so pooling cannot be cls")
     config = MixLMConfig(
-        pooling=pooling,
         prompt=ranker_family.prompt(ranker_tokenizer) if prompt is None else prompt,
         score_token=ranker_family.score_token(ranker_tokenizer),
-        template=template,
-        query_prompt=query_prompt or "",
-        document_prompt=document_prompt or "",
+        **_read_as(encoder_source, encoder_tokenizer, pooling, query_prompt, document_prompt, **hub),
         **sizes,
     )
     with quiet():
@@ -60,3 +50,46 @@ def from_backbones(
         with torch.no_grad():
             model.readout.score.weight.copy_(start[None])
     return model.eval()
+
+
+def bi_encoder(source: str, *, hub: dict[str, Any]) -> ItemEncoder:
+    """An embedding model with its own pooling and prompts, one embedding token a document, in float32.
+
+    It reads 256 tokens of a text, or as many as it can. Raises InputError for a checkpoint that cannot be read.
+    """
+    tokenizer = load_tokenizer(source, **hub)
+    settings = _read_as(source, tokenizer, None, None, None, **hub)
+    with quiet():
+        backbone = load_backbone(source, **hub)
+    longest = min(LONGEST, longest_sequence(backbone))
+    config = MixLMConfig(tokens=1, prompt="{text}", score_token="", max_document_tokens=longest, **settings)
+    return assemble_encoder(config, backbone, tokenizer).eval()
+
+
+def _read_as(
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    pooling: Pooling | None,
+    query_prompt: str | None,
+    document_prompt: str | None,
+    **hub: Any,
+) -> dict[str, Any]:
+    """How an item encoder reads texts: as is said, else as its checkpoint says. Keywords of MixLMConfig."""
+    family = family_of(source, **hub)
+    convention = None if pooling else convention_of(source, **hub)
+    if convention is None:
+        template = family.text_template(tokenizer)
+        pooling = pooling or family.pooling
+    else:
+        template = own_template(tokenizer)
+        pooling = convention.pooling
+        query_prompt = convention.query_prompt if query_prompt is None else query_prompt
+        document_prompt = convention.document_prompt if document_prompt is None else document_prompt
+    if family.causal and pooling == "cls":
+        raise InputError(f"{source!r} is a decoder: its first position sees no text, so pooling cannot be cls")
+    return {
+        "pooling": pooling,
+        "template": template,
+        "query_prompt": query_prompt or "",
+        "document_prompt": document_prompt or "",
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mixlm_rerank.errors import InputError, MissingDependency, install_command
-from mixlm_rerank.eval.hybrid import HybridWeights
+from mixlm_rerank.eval.members import DEFAULT_WEIGHTS, check_members
 from mixlm_rerank.training.mix import Draw
 from mixlm_rerank.training.stage2 import CandidateLoss
 from mixlm_rerank.training.stage3 import JointOptions
@@ -94,14 +94,14 @@ class CrossEncoderPart:
 
     Attributes:
         start: a checkpoint.
-        hybrid, labels: what it learns from, as in :class:`TeacherPart`; labels alone by default.
+        members, labels: what it learns from, as in :class:`TeacherPart`; labels alone by default.
         steps: groups of ``queries`` queries with ``candidates`` documents each.
         loss: see :func:`train_cross_encoder`.
         arguments: of CrossEncoderTrainingArguments.
     """
 
     start: str
-    hybrid: HybridWeights = field(default_factory=lambda: HybridWeights(0.0, 0.0, 0.0))
+    members: dict[str, float] = field(default_factory=dict)
     labels: float = 10.0
     steps: int = Field(default=1000, ge=1)
     queries: int = Field(default=8, ge=1)
@@ -117,18 +117,13 @@ class TeacherPart:
     """The teacher of stage III: a sum of log-odds.
 
     Attributes:
-        encoder: a checkpoint for the late-interaction teacher; None: the item encoder as it is at the start.
-        hybrid: weights of its parts.
+        members: rankers, each by a word, and what their scores count: see :mod:`mixlm_rerank.eval.members`. Without a
+            name ``max-sim`` and ``bi-encoder`` are of the item encoder as it is at the start.
         labels: log-odds added for a label of 1.
-        cross_encoder: any sentence-transformers CrossEncoder; it scores every query's own candidates once.
-        cross_encoder_weight: what its scores count.
     """
 
-    encoder: str | None = None
-    hybrid: HybridWeights = field(default_factory=HybridWeights)
+    members: dict[str, float] = field(default_factory=DEFAULT_WEIGHTS.copy)
     labels: float = 3.0
-    cross_encoder: str | None = None
-    cross_encoder_weight: float = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -187,13 +182,14 @@ class Recipe:
         if self.ranker is not None:
             self.joint.ranker_alone(*self.ranker.learning_rates)  # refuses what leaves it nothing to learn
         if self.cross_encoder is not None:
-            self._check_taught(any(astuple(self.cross_encoder.hybrid)), self.cross_encoder.labels)
+            self._check_taught(self.cross_encoder.members, self.cross_encoder.labels)
         if self.steps and any(phase.teacher_is_asked for phase in self.joint.phases):
-            own = self.teacher
-            self._check_taught(own.cross_encoder is not None or any(astuple(own.hybrid)), own.labels)
+            self._check_taught(self.teacher.members, self.teacher.labels)
 
-    def _check_taught(self, teacher: bool, labels: float) -> None:
+    def _check_taught(self, members: Mapping[str, float], labels: float) -> None:
         """Without either, all candidates would be taught to be alike."""
+        check_members(members, nameless=True)
+        teacher = any(members.values())
         for part in self.collections:
             if not teacher and not (labels if part.labels is None else part.labels):
                 raise ValueError(
@@ -263,7 +259,7 @@ def checked(values: Any, name: str, kind: type[Kind]) -> Kind:
 
 def _filled(value: Any, places: Mapping[str, str], name: str) -> Any:
     if isinstance(value, dict):
-        return {key: _filled(inner, places, name) for key, inner in value.items()}
+        return {_filled(key, places, name): _filled(inner, places, name) for key, inner in value.items()}
     if isinstance(value, list):
         return [_filled(inner, places, name) for inner in value]
     if not isinstance(value, str):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,19 @@ from pydantic import TypeAdapter
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.eval.collections import Collection, judged_documents, sampled
-from mixlm_rerank.eval.hybrid import HybridWeights
 from mixlm_rerank.eval.loading import Loading
+from mixlm_rerank.eval.members import Members
 from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
-from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.checkpoints import MODEL, besides, content, digest_of, same_inputs
-from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.guard import Forbidden, divided, left_out
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.processes import join, once, one_at_a_time
 from mixlm_rerank.training.reasoning import read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
-from mixlm_rerank.training.sources import Pooled, Scoring, first_stages, pooled, source, taught
+from mixlm_rerank.training.sources import Pooled, first_stages, pooled, source, taught
 from mixlm_rerank.training.stage1 import train_reasoning
 from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
@@ -50,8 +48,8 @@ def run_recipe(
     Called again after an interruption it goes on: candidate pools, teacher scores and stages that are there are not
     made again, and a stage that was begun goes on from its last checkpoint.
 
-    ``shared``: where candidate pools, the hybrid teacher's scores and development candidates are kept, for several runs
-    on the same collections; by default ``folder``.
+    ``shared``: where candidate pools, teacher scores and development candidates are kept, for several runs on the same
+    collections; by default ``folder``.
 
     Raises InputError for what the recipe cannot be carried out with: see its parts.
     """
@@ -122,8 +120,9 @@ class _Run:
         seed, model = self.recipe.seed, self.recipe.model
         draw = self.recipe.draw
         mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
-        encoders = [self.recipe.teacher.encoder, model.start, model.item_encoder] if any(astuple(part.hybrid)) else []
-        teachers = " ".join(content(name) for name in encoders if name is not None)
+        named = [word.partition(":")[2] for word in part.members]
+        encoders = [name or model.start or model.item_encoder or "" for name in named]
+        teachers = " ".join(content(name) for name in encoders)
         made_by = {"checkpoint": content(part.start), "teacher": teachers, "set of training data": mix.digest}
         same_inputs(folder, made_by)
         if (folder / MODEL).is_dir():
@@ -137,7 +136,7 @@ class _Run:
             "local_files_only": self.offline,
         }
         options = besides(part.arguments, own)
-        train_cross_encoder(part.start, examples_of(self._taught(mix, pools, part.hybrid, [])), folder, **options)
+        train_cross_encoder(part.start, examples_of(self._taught(mix, pools, part.members)), folder, **options)
 
     def _watch(self, held_out: Sequence[Collection]) -> dict[str, Any]:
         """What a joint training is watched by."""
@@ -162,30 +161,21 @@ class _Run:
 
     def _mix(self, pools: Sequence[Pooled], steps: int, queries: int, candidates: int) -> TrainingMix:
         """Batches under the teacher of stage III."""
-        teacher, readers = self.recipe.teacher, []
-        if teacher.cross_encoder is not None:
-            dtype = "bfloat16" if self.recipe.joint.bf16 and bf16_pays() else "float32"
-            reader = CrossEncoderTeacher(teacher.cross_encoder, Loading(None, dtype, self.offline))
-            readers.append(Scoring(reader, teacher.cross_encoder_weight, self.folder / "teacher", reader.fingerprint))
+        teacher, seed, draw = self.recipe.teacher, self.recipe.seed, self.recipe.draw
         sources = [source(own, teacher.labels) for own in pools]
-        seed, draw = self.recipe.seed, self.recipe.draw
         mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, draw=draw, seed=seed)
-        return self._taught(mix, pools, teacher.hybrid, readers)
+        return self._taught(mix, pools, teacher.members)
 
-    def _taught(
-        self, mix: TrainingMix, pools: Sequence[Pooled], weights: HybridWeights, others: Sequence[Scoring]
-    ) -> TrainingMix:
-        """The same batches under the hybrid teacher, if any of its weights is not 0, and ``others``."""
-        recipe, encoder, place = self.recipe, None, self.shared
-        if any(astuple(weights)):
-            encoder = frozen_encoder(recipe, self.offline)
-            parts = [*(f"{weight:g}" for weight in astuple(weights)), str(recipe.depth), weights_hash(encoder)]
-            place = self.shared / "-".join(["hybrid", *parts])
+    def _taught(self, mix: TrainingMix, pools: Sequence[Pooled], weights: Mapping[str, float]) -> TrainingMix:
+        """The same batches under the members of a teacher."""
+        recipe = self.recipe
+        weights = {word: weight for word, weight in weights.items() if weight}
+        own = frozen_encoder(recipe, self.offline) if {"max-sim", "bi-encoder"} & weights.keys() else None
+        dtype = "bfloat16" if recipe.joint.bf16 and bf16_pays() else "float32"
+        models = Members(weights, Loading(None, dtype, self.offline), own)
         sources = []
-        for own, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
-            # made here, one after the other: each keeps all it read in memory
-            hybrid = (
-                [] if encoder is None else [Scoring(own.hybrid(encoder, weights, self.shared), 1.0, place, own.corpus)]
-            )
-            sources.append(taught(plain, [*hybrid, *others], wanted, progress=self.progress))
+        for pool, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
+            found = models.of(pool.documents(), pool.corpus, self.shared)
+            members = list(zip(found, weights.values(), strict=True))
+            sources.append(taught(plain, members, wanted, self.shared / "teachers", progress=self.progress))
         return mix.with_sources(sources)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.lines import writing
 from mixlm_rerank.eval.collections import Collection
 from mixlm_rerank.eval.first_stages import FirstStage, RunFile
-from mixlm_rerank.eval.hybrid import HybridTeacher, HybridWeights
 from mixlm_rerank.eval.loading import Loading
+from mixlm_rerank.eval.members import Member
 from mixlm_rerank.eval.ranked import slug
 from mixlm_rerank.eval.specs import make_first_stage
-from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.training.checkpoints import content, digest_of
 from mixlm_rerank.training.mix import Source
 from mixlm_rerank.training.pools import Pool, digest, make_pools, read_pools, write_pools
 from mixlm_rerank.training.processes import one_at_a_time
 from mixlm_rerank.training.recipe import CollectionPart
-from mixlm_rerank.training.teacher import Teacher, teacher_scores
+from mixlm_rerank.training.teacher import teacher_scores
 
-__all__ = ["Pooled", "Scoring", "first_stages", "pooled", "source", "taught"]
+__all__ = ["Pooled", "first_stages", "pooled", "source", "taught"]
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,10 @@ class Pooled:
     texts: Mapping[str, str]
     corpus: str
 
-    def hybrid(self, encoder: ItemEncoder, weights: HybridWeights, folder: Path) -> HybridTeacher:
-        """The untrained teacher, with the statistics of the whole corpus. ``folder``: of what it reads meanwhile."""
+    def documents(self) -> Iterator[str]:
+        """Texts of the whole corpus that have any."""
         texts = (document.content for document in self.collection.corpus or ())
-        return HybridTeacher(
-            encoder, (text for text in texts if text.strip()), weights, folder
-        )  # read where BM25 counts
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """A teacher, what its scores count, and the folder that keeps them: one file a collection.
-
-    ``made_by``: hash of all that the scores depend on, besides queries and candidates.
-    """
-
-    teacher: Teacher
-    weight: float
-    folder: Path
-    made_by: str
+        return (text for text in texts if text.strip())
 
 
 def pooled(
@@ -94,14 +80,27 @@ def source(own: Pooled, label_scale: float) -> Source:
     return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, scale)
 
 
-def taught(source: Source, teachers: Sequence[Scoring], wanted: NDArray[np.bool_], *, progress: bool = True) -> Source:
-    """The source under the weighted sum of ``teachers`` besides; only ``wanted`` scores are computed, and once."""
+def taught(
+    source: Source,
+    members: Sequence[tuple[Member, float]],
+    wanted: NDArray[np.bool_],
+    folder: Path,
+    *,
+    progress: bool = True,
+) -> Source:
+    """The source under the weighted sum of ``members`` besides. Only ``wanted`` scores are computed, each once: they
+    are kept in ``folder``, with what made them beside.
+    """
     scores = source.scores.copy()
-    for one in teachers:
-        path = one.folder / f"{slug(source.name)}-{digest(source.pools, source.texts, one.made_by)}.npy"
-        with one_at_a_time(one.folder):
-            own = teacher_scores(path, one.teacher, source.pools, source.texts, wanted=wanted, progress=progress)
-        scores += one.weight * own
+    for member, weight in members:
+        candidates = digest(source.pools, source.texts)
+        place = folder / slug(member.name)
+        path = place / f"{slug(source.name)}-{digest_of(candidates, member.made_by)}.npy"
+        with one_at_a_time(place):
+            with writing(path.with_suffix(".json")) as file:
+                json.dump({"member": member.name, "made by": member.made_by, "candidates": candidates}, file, indent=1)
+            own = teacher_scores(path, member, source.pools, source.texts, wanted=wanted, progress=progress)
+        scores += weight * own
     return replace(source, scores=scores)
 
 

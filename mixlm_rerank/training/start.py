@@ -29,13 +29,8 @@ def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
 
 
 def frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
-    """The late-interaction teacher's own copy: what is trained must not teach itself."""
-    chosen = recipe.teacher.encoder or (recipe.model.item_encoder if recipe.model.start is None else None)
-    if chosen is None:
-        encoder = start(recipe.model, offline, recipe.seed).item_encoder.eval()
-    else:
-        options = {**recipe.model.options, "tokens": 1, "memory_tokens": 0}
-        encoder = _new(chosen, chosen, options, offline, recipe.seed).item_encoder
+    """The item encoder as it is at the start, a copy of its own: what is trained must not teach itself."""
+    encoder = start(recipe.model, offline, recipe.seed).item_encoder.eval()
     on_cpu = encoder.backbone.device.type == "cpu"
     if on_cpu and recipe.joint.bf16 and bf16_pays("cpu"):
         weights_to(encoder, torch.bfloat16)

@@ -50,6 +50,7 @@ def test_these_are_the_commands() -> None:
         "bm25 search",
         "eval report",
         "eval fit",
+        "eval teacher",
         "eval compare",
         "eval figures",
         "eval runs",

@@ -25,10 +25,10 @@ from mixlm_rerank.eval.first_stages import RunFile
 from mixlm_rerank.eval.loading import Loading, short_name
 from mixlm_rerank.eval.ranked import Candidates
 from mixlm_rerank.eval.systems.protocol import by_score
+from mixlm_rerank.eval.teachers import CrossEncoderTeacher
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.training.corpus_pools import corpus_pools
-from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
 from mixlm_rerank.training.development import DevelopmentSet, as_taught
 from mixlm_rerank.training.distil import DistilOptions, DistilRecipe, distil
 from mixlm_rerank.training.pools import Pool, read_pools

@@ -34,7 +34,7 @@ def test_shipped_recipes_can_be_read() -> None:
         ({"collections": [{"source": "{nothing"}]}, "nothing"),
         ({"joint": {"queries_at_once": -1}}, "joint.queries_at_once: Input should be greater than or equal to 1"),
         ({"joint": {"phases": [{"listwise": 0}]}}, "weights of a phase's losses must not be negative, nor all 0"),
-        ({"teacher": {"hybrid": {"max_sim": 0, "bm25": 0}, "labels": 0}}, "nothing says which candidates are better"),
+        ({"teacher": {"members": {"bm25": 0}, "labels": 0}}, "nothing says which candidates are better"),
         (
             {"joint": {"phases": [{"cosine": 1}]}, "ranker": {}},
             "is not a recipe: .*the ranker has no loss to train alone by",

@@ -21,7 +21,7 @@ from mixlm_rerank import MixLM
 from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import open_collection
-from mixlm_rerank.training.cross_encoder import CrossEncoderTeacher
+from mixlm_rerank.eval.teachers import CrossEncoderTeacher
 from mixlm_rerank.training.development import development_values
 from mixlm_rerank.training.pools import read_pools
 from mixlm_rerank.training.reasoning import Judgement
@@ -45,7 +45,7 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     assert MixLM.from_pretrained(run / "model").fingerprint != start.fingerprint
     history = json.loads((run / "joint" / "history.json").read_text())
     assert [row["step"] for row in history if "listwise" in row] == [1, 2, 3, 4]
-    made = [*run.glob("pools-100/*.jsonl"), *run.glob("hybrid-*/*.npy"), *run.glob("joint/model/*")]
+    made = [*run.glob("pools-100/*.jsonl"), *run.glob("teachers/*/*.npy"), *run.glob("joint/model/*")]
     before = [path.stat().st_mtime_ns for path in made]
     run_recipe(load_recipe(path, {"data": str(beir)}), run, progress=False)  # again: nothing is left to do
     assert len(made) > 5 and [path.stat().st_mtime_ns for path in made] == before
@@ -103,7 +103,7 @@ def test_runs_of_several_seeds_share_candidates_and_teacher_scores(
         ]
         prints.add(MixLM.from_pretrained(tmp_path / str(seed) / "model").fingerprint)
     assert len(prints) == 2 and len(list(shared.glob("pools-100/*.jsonl"))) == 1
-    assert len(list(shared.glob("hybrid-*/*.npy"))) == 1
+    assert len(list(shared.glob("teachers/max-sim/*.npy"))) == 1
 
 
 def test_a_collection_may_count_its_labels_otherwise(beir: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_every_first_stage_has_pools_and_teacher_scores_of_its_own(
     relevant = {docid for pool in of_run for docid in pool.relevant}
     assert {docid for pool in of_run for docid in pool.docids} == {*docids, *relevant}
     assert of_bm25 != of_run
-    assert len(list(run.glob("hybrid-*/tiny-dev-*.npy"))) == 2
+    assert len(list(run.glob("teachers/max-sim/tiny-dev-*.npy"))) == 2
 
 
 def test_candidates_of_several_first_stages_come_in_turn(
@@ -178,19 +178,14 @@ def test_a_cross_encoder_is_trained_and_teaches(
             "candidates": 3,
             "arguments": {"save_steps": 1, "bf16": True},
         },
-        teacher={
-            "hybrid": {"cosine": 0, "max_sim": 0, "bm25": 0},
-            "labels": 0,
-            "cross_encoder": "{run}/cross-encoder/model",
-            "cross_encoder_weight": 2.0,
-        },
+        teacher={"members": {"cross-encoder:{run}/cross-encoder/model": 2.0}, "labels": 0},
     )
     run = tmp_path / "run"
     done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
     assert done.exit_code == 0, done.output
     (path,) = run.glob("pools-100/tiny-dev-*.jsonl")
     pools = read_pools(path)
-    (kept,) = (run / "teacher").glob("tiny-dev-*.npy")
+    (kept,) = (run / "teachers" / "cross-encoder-cross-encoder").glob("tiny-dev-*.npy")
     scores = np.load(kept)
     texts = {document.docid: document.content for document in open_collection(str(beir), "dev").corpus or ()}
     judge = CrossEncoderTeacher(str(run / "cross-encoder" / "model"))
@@ -214,7 +209,7 @@ def test_the_papers_shape_goes_through_all_three_stages(
     short = {"save_steps": 1, "max_steps": 2}
     values["reasoning"] |= {"checkpoint": tiny, "max_length": 500, "arguments": short}
     values["cross_encoder"] |= {"steps": 2, "queries": 2, "candidates": 2, "max_length": 64, "arguments": short}
-    values["teacher"]["encoder"] = values["model"]["item_encoder"] = tiny
+    values["model"]["item_encoder"] = tiny
     values["model"]["options"] |= {"max_query_tokens": 64, "max_document_tokens": 40}
     values["collections"] = [{"source": "{data}/tiny", "split": "test"}]
     values["development"] = [{"source": "{data}/tiny", "split": "dev"}]
@@ -319,7 +314,8 @@ def test_what_is_made_of_other_data_is_made_anew_or_refused(
     data, judge, shared = tmp_path / "tiny", tmp_path / "judge", tmp_path / "shared"
     shutil.copytree(beir, data)
     shutil.copytree(cross_encoder(), judge)
-    path = recipe(collections=[{"source": str(data), "split": "dev"}], teacher={"cross_encoder": str(judge)}, steps=2)
+    members = {"max-sim": 27, "bm25": 1.5, f"cross-encoder:{judge}": 1}
+    path = recipe(collections=[{"source": str(data), "split": "dev"}], teacher={"members": members}, steps=2)
 
     def run(name: str) -> None:
         run_recipe(load_recipe(path), tmp_path / name, shared=shared, progress=False)
@@ -327,8 +323,9 @@ def test_what_is_made_of_other_data_is_made_anew_or_refused(
     def made() -> dict[str, int]:
         kinds = {
             "pools": "shared/pools-100/*.jsonl",
-            "hybrid": "shared/hybrid-*/*.npy",
-            "teacher": "first/teacher/*.npy",
+            "max-sim": "shared/teachers/max-sim/*.npy",
+            "bm25": "shared/teachers/bm25/*.npy",
+            "judge": "shared/teachers/cross-encoder-judge/*.npy",
         }
         return {kind: len(list(tmp_path.glob(pattern))) for kind, pattern in kinds.items()}
 
@@ -345,11 +342,11 @@ def test_what_is_made_of_other_data_is_made_anew_or_refused(
 
     run("first")
     before = made()
-    assert before == {"pools": 1, "hybrid": 1, "teacher": 1}
+    assert before == {"pools": 1, "max-sim": 1, "bm25": 1, "judge": 1}
     for change, remade in (
-        (retrained, {"teacher"}),
+        (retrained, {"judge"}),
         (lambda: edited("qrels/dev.tsv", "q1\td1\t2", "q1\td1\t1"), {"pools"}),  # the same candidates
-        (lambda: edited("corpus.jsonl", "A dog barks", "A wolf barks"), {"pools", "hybrid", "teacher"}),
+        (lambda: edited("corpus.jsonl", "A dog barks", "A wolf barks"), {"pools", "max-sim", "bm25", "judge"}),
     ):
         change()
         with pytest.raises(InputError, match="first/joint was begun with another set of training data: choose another"):
@@ -358,7 +355,7 @@ def test_what_is_made_of_other_data_is_made_anew_or_refused(
         assert {kind for kind in after if after[kind] == before[kind] + 1} == remade
         before = after
     run("second")
-    assert made() == before  # nothing is left to make but a teacher's scores in the new folder
+    assert made() == before  # nothing is left to make
 
 
 def _size(path: Path) -> int:
