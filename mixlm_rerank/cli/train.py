@@ -186,7 +186,11 @@ def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> 
 
     try:
         model = MixLM.from_cross_encoder(
-            teacher, mix_layer=part.mix_layer, tokens=part.tokens, local_files_only=offline
+            teacher,
+            mix_layer=part.mix_layer,
+            tokens=part.tokens,
+            fixed_documents=part.fixed_documents,
+            local_files_only=offline,
         )
     except InputError as error:
         raise InputError(f"{error}. Any teacher can train a MixLM that is there already: --model default") from None

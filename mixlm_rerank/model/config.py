@@ -16,6 +16,7 @@ Pooling = Literal["last", "mean", "cls", "clusters"]
 Residual = Literal["none", "cosine", "late"]
 Head = Literal["linear", "tanh", "relu", "gelu", "gelu+norm"]
 FORMAT_VERSION = 2  # 1: without mix layer
+KINDS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "bool": (bool, "true or false")}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class MixLMConfig:
         mix_layer: the layer of the ranker that embedding tokens enter. 0: the input, as in the paper. m > 0: the prefix
             goes through layers 0 to m - 1 alone, and embedding tokens are states of the item encoder before any final
             norm: those of layer m, if it is the ranker's own lower layers.
+        fixed_documents: of encoders with a mix layer: above it a document's states stay as they enter, and the query's
+            alone change, which see both (MICE's cross-attention, 2602.16299). A candidate costs half or two thirds.
         document_position: of a document's first token in the item encoder, where what is before it begins at 0.
         head: what the readout does before its linear layer: a dense layer and this activation.
         template: what the item encoder reads, with ``{text}`` where the query or document goes. With a mix layer, what
@@ -62,6 +65,7 @@ class MixLMConfig:
     memory_tokens: int = 0
     residual: Residual = "cosine"
     mix_layer: int = 0
+    fixed_documents: bool = False
     document_position: int = 0
     head: Head = "linear"
     max_query_tokens: int = 256
@@ -70,11 +74,10 @@ class MixLMConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, kind = getattr(self, field.name), (Integral if field.type == "int" else str)
+            value = getattr(self, field.name)
+            kind, told = KINDS.get(str(field.type), (str, "a string"))
             if not isinstance(value, kind):
-                raise InputError(
-                    f"{field.name} must be {'a whole number' if kind is Integral else 'a string'}, not {value!r}"
-                )
+                raise InputError(f"{field.name} must be {told}, not {value!r}")
         if self.tokens < 1:
             raise InputError(f"tokens must be at least 1, not {self.tokens}")
         if self.pooling not in get_args(Pooling):
@@ -87,6 +90,8 @@ class MixLMConfig:
             raise InputError(f"head must be one of {', '.join(get_args(Head))}, not {self.head!r}")
         if min(self.mix_layer, self.document_position) < 0:
             raise InputError("mix_layer and document_position must not be negative")
+        if self.fixed_documents and not self.mix_layer:
+            raise InputError("fixed_documents needs a mix layer")
         if self.mix_layer and "{document}" not in self.prompt:
             raise InputError(f"with a mix layer the prompt must say where the {{document}} goes: {self.prompt!r}")
         needed = self.tokens if self.pooling == "last" else self.tokens - 1

@@ -183,6 +183,7 @@ class MixLM(nn.Module):
         *,
         mix_layer: int | None = None,
         tokens: int = 8,
+        fixed_documents: bool = False,
         prompt: str | None = None,
         answers: Sequence[str] | None = None,
         **hub: Unpack[HubOptions],
@@ -198,6 +199,8 @@ class MixLM(nn.Module):
             mix_layer: 1 to the last layer, half of the layers by default. The higher, the less a candidate costs and
                 the more a document's tokens depend on itself alone.
             tokens: the largest token budget.
+            fixed_documents: of an encoder: above the mix layer only the query's states change, which see both. A
+                candidate costs half or two thirds.
             prompt: of a decoder: ``{text}`` stands for the query, ``{document}`` for the document; by default that of
                 Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
             answers: of a decoder without a classification head: the word whose logit counts for a document, and perhaps
@@ -213,6 +216,7 @@ class MixLM(nn.Module):
             str(name),
             mix_layer=mix_layer,
             tokens=tokens,
+            fixed_documents=fixed_documents,
             prompt=prompt,
             answers=answers,
             hub=checked(hub),

@@ -47,10 +47,12 @@ class PlainPass(Protocol):
         """
         ...
 
-    def first_states(self, states: Tensor, start: int, added: Tensor | None) -> Tensor:
+    def first_states(self, states: Tensor, start: int, added: Tensor | None, changing: int | None = None) -> Tensor:
         """States that enter layer ``start``, [b, length, d] -> the final state of the first of each text, [b, d].
 
-        ``added``: to the logits of all attention to each of them, [b, length].
+        Args:
+            added: to the logits of all attention to each of them, [b, length].
+            changing: only so many of them, the first, change from layer to layer; None: all.
         """
         ...
 
@@ -106,17 +108,25 @@ class _PlainBert:
         every: Tensor = self._through(self._backbone.encoder.layer[:stop], states)
         return every
 
-    def first_states(self, states: Tensor, start: int, added: Tensor | None) -> Tensor:
+    def first_states(self, states: Tensor, start: int, added: Tensor | None, changing: int | None = None) -> Tensor:
         *layers, last = self._backbone.encoder.layer[start:]
-        states = self._through(layers, states, added)
-        return _bert_layer(last, states[:, 0], states.flatten(0, 1), _attention_within(len(states), added))
+        attend, fixed = _attention_within(len(states), added), states[:, changing:] if changing else states[:, :0]
+        states = states[:, :changing]
+        for layer in layers:
+            states = _bert_layer(layer, states.flatten(0, 1), _behind(states, fixed), attend).view(states.shape)
+        return _bert_layer(last, states[:, 0], _behind(states, fixed), attend)
 
     @staticmethod
-    def _through(layers: Any, states: Tensor, added: Tensor | None = None) -> Tensor:
-        flat, attend = states.flatten(0, 1), _attention_within(len(states), added)
+    def _through(layers: Any, states: Tensor) -> Tensor:
+        flat, attend = states.flatten(0, 1), _attention_within(len(states), None)
         for layer in layers:
             flat = _bert_layer(layer, flat, flat, attend)
         return flat.view(states.shape)
+
+
+def _behind(states: Tensor, fixed: Tensor) -> Tensor:
+    """[b, n, d], [b, m, d] -> [b * (n + m), d]."""
+    return torch.cat([states, fixed], dim=1).flatten(0, 1) if fixed.shape[1] else states.flatten(0, 1)
 
 
 def _attention_within(texts: int, added: Tensor | None) -> Callable[..., Tensor]:

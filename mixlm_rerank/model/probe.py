@@ -107,8 +107,9 @@ def _masked(ranker: Ranker, prefix: Prefix) -> float:
         types = torch.ones(1, len(whole), dtype=torch.long, device=ranker.device)
         extra = {"token_type_ids": types} if ranker.segments else {}
         own = ranker.backbone(inputs_embeds=whole[None], use_cache=False, **extra).last_hidden_state[0]
-    read = own[:1] if ranker.mixes_both_ways else own[-1:]
-    return _difference([read], [ranker([Prefix(nothing, prefix.tail)], [document])])
+    if ranker.mixes_both_ways:  # as a query without a document
+        return _difference([own[:1]], [ranker([Prefix(whole, nothing)], [nothing])])
+    return _difference([own[-1:]], [ranker([Prefix(nothing, prefix.tail)], [document])])
 
 
 def _in_parts(ranker: Ranker) -> float:

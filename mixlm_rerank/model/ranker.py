@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -18,7 +19,7 @@ from .config import MixLMConfig
 from .disentangled import take_added_logits
 from .families import Family, check_width, has_segments, longest_sequence, position_offset
 from .packed import DecoderPass, packed_pass, plain_pass
-from .span import span
+from .span import fixed, span
 from .template import Template, following_ids, plain_end, readable, special_ids
 from .transfer import moved
 
@@ -50,7 +51,8 @@ class Ranker(nn.Module):
     prefix has reached alone. In full-text mode, :meth:`forward_texts`, they are read as text from layer 0 on.
 
     An encoder with a mix layer shares the prefix up to that layer alone. From there on query and document see each
-    other, as they do in the cross-encoder that it was cut out of, and the first token is the score token.
+    other, as they do in the cross-encoder that it was cut out of, and the first token is the score token. With fixed
+    documents the query sees the document, whose states stay as they enter.
     """
 
     def __init__(
@@ -63,6 +65,9 @@ class Ranker(nn.Module):
         self.hidden_size: int = backbone.config.hidden_size
         self.mix_layer = config.mix_layer
         self.mixes_both_ways = config.mix_layer > 0 and not family.causal
+        self.fixed_documents = config.fixed_documents
+        if config.fixed_documents and family.causal:
+            raise InputError("fixed_documents is for encoders: in a decoder the document comes after the query")
         joined = "{document}" in config.prompt
         prefix = config.prefix.rstrip(" ") if joined else config.prefix  # a space goes with the document
         self._prompt = Template(tokenizer, prefix, config.max_query_tokens, joined=joined)
@@ -132,7 +137,9 @@ class Ranker(nn.Module):
 
     def positions(self, prefix_length: int, tokens: int) -> tuple[int, int]:
         """What the layers above the mix layer compute: positions once a query, and positions of each of its items."""
-        return (0, prefix_length + tokens) if self.mixes_both_ways else (prefix_length, tokens + 1)
+        if not self.mixes_both_ways:
+            return prefix_length, tokens + 1
+        return 0, prefix_length + (0 if self.fixed_documents else tokens)
 
     def documents(self, texts: Sequence[str], prefix_lengths: Sequence[int]) -> list[Tensor]:
         """Input embeddings of document texts, for full-text mode: cut to the room after the prefix.
@@ -188,7 +195,9 @@ class Ranker(nn.Module):
             sizes = [self._log_sizes(len(own), document) for own, document in zip(prefixes, documents, strict=True)]
             added = pad_sequence(sizes, batch_first=True)[:, None, None]
             masks = {kind: added.masked_fill(~mask, -torch.inf) for kind, mask in masks.items()}
-        output = self._run(embeds, positions.expand(len(whole), -1), positions >= prefix_lengths[:, None], masks)
+        in_document = positions >= prefix_lengths[:, None]
+        with fixed(self.backbone, embeds, in_document) if self.fixed_documents else nullcontext():
+            output = self._run(embeds, positions.expand(len(whole), -1), in_document, masks)
         return output[torch.arange(len(whole), device=self.device), 0 if self.mixes_both_ways else lengths - 1]
 
     def forward_packed(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
@@ -238,7 +247,8 @@ class Ranker(nn.Module):
             copies = [prefixes[row].states.expand(count, -1, -1) for row, count in zip(rows, counts, strict=True)]
             pairs = torch.cat([torch.cat(copies), tokens[:, :, : self.hidden_size]], dim=1)
             added = self._log_sizes(length, tokens) if tokens.shape[2] > self.hidden_size else None
-            first = self._plain.first_states(pairs, self.mix_layer, added)
+            changing = length if self.fixed_documents else None
+            first = self._plain.first_states(pairs, self.mix_layer, added, changing)
             for row, own in zip(rows, first.split(counts), strict=True):
                 found[row] = own
         return found

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import InputError
 
-__all__ = ["FINAL_NORMS", "layers_of", "span", "without_final_norm"]
+__all__ = ["FINAL_NORMS", "fixed", "layers_of", "span", "without_final_norm"]
 
 FINAL_NORMS = ("norm", "final_norm")
 Kind = TypeVar("Kind", bound=nn.Module)
@@ -45,6 +48,23 @@ def span(backbone: PreTrainedModel, start: int, stop: int) -> PreTrainedModel:
     if start and "embeddings" in part._modules:
         part._modules["embeddings"] = _States()
     return part if stop == len(layers) else without_final_norm(part)
+
+
+@contextmanager
+def fixed(backbone: PreTrainedModel, states: Tensor, where: Tensor) -> Iterator[None]:
+    """Every layer finds ``states`` [n, length, d] again in the places ``where``, bool [n, length], whatever the one
+    before has made of them.
+    """
+
+    def put_back(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return torch.where(where[:, :, None], states, given[0]), *given[1:]
+
+    hooks = [layer.register_forward_pre_hook(put_back) for layer in layers_of(backbone)[1]]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def without_final_norm(backbone: PreTrainedModel) -> PreTrainedModel:

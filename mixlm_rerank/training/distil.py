@@ -79,6 +79,7 @@ class CutPart:
 
     mix_layer: int | None = Field(default=None, ge=1)
     tokens: int = Field(default=8, ge=1)
+    fixed_documents: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -17,11 +17,13 @@ __all__ = ["prepare"]
 
 
 def prepare(model: MixLM, options: JointOptions, seed: int) -> None:
-    """Raises InputError for adapters that PEFT refuses.
+    """Raises InputError for adapters that PEFT refuses, and for what does not go together.
 
     No dropout: the teacher regularises, and a resumed run needs no state of a random generator. float32 weights: in
     half precision small steps round away (``bf16`` is for the arithmetic alone).
     """
+    if options.checkpoint_activations and model.config.fixed_documents:
+        raise InputError("checkpoint_activations is not possible with fixed_documents: leave one of them out")
     model.float()
     for part, rate in zip((model.item_encoder, model.ranker, model.readout), options.learning_rates, strict=True):
         part.requires_grad_(rate > 0)

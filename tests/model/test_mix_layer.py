@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ CLASSIFIERS = ("bert", "modernbert", "xlm-roberta", "distilbert", "electra", "mp
 QUERY, TEXTS = "a dog barks at the moon", ["the moon is a rock", "a cat never barks at the mail man", "bread"]
 
 
-@pytest.mark.parametrize("architecture", [*CLASSIFIERS, *DECODERS])
+@pytest.mark.parametrize(
+    ("architecture", "fixed"),
+    [*((name, False) for name in (*CLASSIFIERS, *DECODERS)), *((name, True) for name in CLASSIFIERS)],
+)
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     query=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40),
@@ -42,9 +46,15 @@ QUERY, TEXTS = "a dog barks at the moon", ["the moon is a rock", "a cat never ba
     positions=st.integers(1, 300),
 )
 def test_shared_prefix_equals_reference(
-    mixed: Callable[..., MixLM], architecture: str, query: str, shape: tuple[int, int], mix_layer: int, positions: int
+    mixed: Callable[..., MixLM],
+    architecture: str,
+    fixed: bool,
+    query: str,
+    shape: tuple[int, int],
+    mix_layer: int,
+    positions: int,
 ) -> None:
-    model = mixed(architecture, mix_layer=mix_layer)
+    model = mixed(architecture, mix_layer=mix_layer, fixed_documents=fixed)
     width = model.item_encoder.token_size
     assert width == (64 if architecture in DECODERS else 65)  # the last for attention logits
     tokens = torch.randn(*shape, width, generator=torch.Generator().manual_seed(sum(shape)))
@@ -267,8 +277,8 @@ def test_a_token_of_two_states_counts_as_two(mixed: Callable[..., MixLM], archit
 def test_the_packed_pass_has_the_gradients_of_the_backbones_own_layers(
     mixed: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for architecture in ("bert", "qwen3"):
-        ranker = mixed(architecture, mix_layer=2).ranker
+    for architecture, fixed in (("bert", False), ("bert", True), ("qwen3", False)):
+        ranker = mixed(architecture, mix_layer=1 if fixed else 2, fixed_documents=fixed).ranker
         items = [torch.randn(count, 3, 64, generator=torch.Generator().manual_seed(count)) for count in (2, 17)]
 
         def gradients(ranker: Any = ranker, items: Any = items) -> dict[str, torch.Tensor]:
@@ -287,6 +297,29 @@ def test_the_packed_pass_has_the_gradients_of_the_backbones_own_layers(
         for name, gradient in ours.items():
             torch.testing.assert_close(gradient, theirs[name], atol=1e-4 * largest, rtol=1e-3)
         ranker.zero_grad()
+
+
+def test_fixed_documents_by_hand(mixed: Callable[..., MixLM], judge: Callable[..., Path]) -> None:
+    """The layers one by one: each takes what the one before made of the query, and the document as it entered."""
+    model = mixed("bert", mix_layer=1, fixed_documents=True)
+    whole = AutoModelForSequenceClassification.from_pretrained(judge("bert")).eval()
+    document = torch.randn(3, 64, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        (prefix,) = model.ranker.prefixes([QUERY])
+        query = prefix.states
+        for layer in whole.bert.encoder.layer[1:]:
+            query = layer(torch.cat([query, document])[None])[0][: len(query)]
+        found = model.ranker([prefix], [document])[0]
+    torch.testing.assert_close(found, query[0], atol=1e-5, rtol=0)
+
+
+def test_fixed_documents_need_an_encoder_with_a_mix_layer(
+    judge: Callable[..., Path], tiny: Callable[..., MixLM]
+) -> None:
+    with pytest.raises(InputError, match="fixed_documents is for encoders"):
+        MixLM.from_cross_encoder(judge("qwen3"), fixed_documents=True)
+    with pytest.raises(InputError, match="fixed_documents needs a mix layer"):
+        replace(tiny("bert").config, fixed_documents=True)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert", "xlm-roberta", "mpnet", "deberta-v2", "qwen3"])
