@@ -17,12 +17,19 @@ README = Path(__file__).parent.parent / "README.md"
 LIBRARY = README.parent / "docs" / "library.md"
 
 
+def test_the_first_example_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = README.read_text(encoding="utf-8")
+    code, output = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", page, flags=re.DOTALL)[0]
+    exec(code, {})
+    assert capsys.readouterr().out == output
+
+
 def test_the_pyserini_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], documents: list[Document]
 ) -> None:
     from mixlm_rerank.integrations.lucene import build_lucene_index
 
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     build_lucene_index(documents, "lucene")
     exec(code, {})
