@@ -37,7 +37,7 @@ def train(
 ) -> None:
     """Train a MixLM as a recipe says: candidates, teacher, item encoder and ranker together."""
     from ..model.precision import bf16_pays
-    from ..training.processes import first
+    from ..training.processes import is_main_process
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
@@ -54,7 +54,7 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
-    if not first():
+    if not is_main_process():
         return
     history = f"; its history is {output}/joint/history.png" if found.steps else ""
     typer.echo(f"{model}: trained{history}", err=True)
@@ -71,7 +71,7 @@ def ablate(
 ) -> None:
     """Train a recipe with one part changed at a time, and draw what each is worth on development queries."""
     from ..training.ablations import ablate, load_ablations
-    from ..training.processes import first
+    from ..training.processes import is_main_process
 
     asked = load_ablations(_path("ablate", config))
     base = _path("train", asked.base)
@@ -80,7 +80,7 @@ def ablate(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
-    if not first():
+    if not is_main_process():
         return
     columns = [name for name in next(iter(found.values())) if name == "cosine" or name.startswith("k=")]
     widest = max(map(len, found))
@@ -125,7 +125,7 @@ def distill(
     from ..data import read_topics
     from ..model.precision import bf16_pays
     from ..training.distil import DistilRecipe, distil
-    from ..training.processes import first, join
+    from ..training.processes import is_main_process, join_processes
     from ..training.recipe import load_recipe
     from ..training.verdict import verdict
 
@@ -133,7 +133,7 @@ def distill(
         model = "default"
     recipe = config or ("cut" if model is None else "default")
     found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistilRecipe)
-    join(device)
+    join_processes(device)
     exact = Loading(device, "float32", offline)
     # what is learned from may be rounded; what fidelity is measured against is not
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
@@ -160,7 +160,7 @@ def distill(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
-    if not first():
+    if not is_main_process():
         return
     typer.echo("fidelity to the teacher on held-out queries: rank-biased overlap, overlap of the first ten, same first")
     for name, value in found.items():

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval.ranked import slug
-from mixlm_rerank.training.processes import once
+from mixlm_rerank.training.processes import on_main_process
 from mixlm_rerank.training.recipe import STRICT, Recipe, checked, read_yaml, recipe_of
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.stage3 import DEVELOPMENT
@@ -82,7 +82,7 @@ def ablate(
         last = "joint" if recipe.ranker is None else "ranker"
         rows = json.loads((run / last / DEVELOPMENT).read_text(encoding="utf-8"))
         found[name] = rows[max(rows, key=int)]
-        once(partial(_keep, found, folder))
+        on_main_process(partial(_keep, found, folder))
     return found
 
 

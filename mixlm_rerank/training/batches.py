@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["Batch", "only"]
+__all__ = ["Batch", "single_batch"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Batch:
         )
 
 
-def only(batches: Sequence[Batch]) -> dict[str, Batch]:
+def single_batch(batches: Sequence[Batch]) -> dict[str, Batch]:
     """The Trainer's collator: an item of the training set is a whole batch."""
     (batch,) = batches
     return {"batch": batch}

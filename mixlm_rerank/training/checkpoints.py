@@ -17,17 +17,17 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.folders import replacing
 from mixlm_rerank.model.precision import bf16_pays
-from mixlm_rerank.training.processes import once, processes
+from mixlm_rerank.training.processes import on_main_process, process_count
 
 __all__ = [
     "BEST",
     "MODEL",
-    "besides",
-    "content",
+    "merged_arguments",
+    "content_of",
     "digest_of",
     "keep_model",
     "last_checkpoint",
-    "same_inputs",
+    "check_inputs",
     "training_arguments",
 ]
 
@@ -68,7 +68,7 @@ def keep_model(folder: Path, write: Callable[[Path], object], parts: Sequence[st
         for spent in [folder / part / MODEL for part in parts] or [*folder.glob("checkpoint-*"), folder / BEST]:
             shutil.rmtree(spent, ignore_errors=True)
 
-    once(keep)
+    on_main_process(keep)
 
 
 def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any], **own: Any) -> Arguments:
@@ -83,7 +83,7 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
         "logging_nan_inf_filter": False,  # what is not finite ends the training
         "use_cpu": not torch.cuda.is_available(),
     }
-    given = besides(_numbers(users), own)
+    given = merged_arguments(_numbers(users), own)
     try:
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
         return kind(**{**usual, **given, "bf16": bf16})
@@ -91,7 +91,7 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
         raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
 
 
-def besides(users: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merged_arguments(users: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A user's arguments and ours. Raises InputError for one that is both."""
     taken = next((name for name in users if name in own), None)
     if taken is not None:
@@ -112,7 +112,7 @@ def digest_of(*values: object) -> str:
     return hashlib.sha256(repr(values).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def content(source: str | Path) -> str:
+def content_of(source: str | Path) -> str:
     """Hash of a file, or of all files of a folder, in 16 hexadecimal digits; nothing for what is neither (a hub id)."""
     path, parts = Path(source), hashlib.sha256()
     if not path.exists():
@@ -124,7 +124,7 @@ def content(source: str | Path) -> str:
     return parts.hexdigest()[:16]
 
 
-def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
+def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
     """Keep what a run in ``folder`` depends on, by name; raises InputError if it was begun with something else.
 
     Nothing (``""``) is not held against anything: a checkpoint that is no longer there, say.
@@ -132,7 +132,7 @@ def same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
     path = folder / INPUTS
     begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     now = {name: value for name, value in inputs.items() if value}
-    now["number of processes"] = str(processes())  # a checkpoint of another number of them stands for other steps
+    now["number of processes"] = str(process_count())  # a checkpoint of another number of them stands for other steps
     changed = [name for name, value in now.items() if begun.get(name, value) != value]
     if changed:
         raise InputError(f"{folder} was begun with another {', '.join(changed)}: choose another folder, or delete it")

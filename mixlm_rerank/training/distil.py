@@ -29,14 +29,14 @@ from mixlm_rerank.eval.systems.protocol import System
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.training.checkpoints import MODEL, content, digest_of, keep_model, same_inputs
+from mixlm_rerank.training.checkpoints import MODEL, check_inputs, content_of, digest_of, keep_model
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.development import as_taught, development_values
-from mixlm_rerank.training.guard import plain
+from mixlm_rerank.training.estimate import distil_plan
+from mixlm_rerank.training.leakage import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
-from mixlm_rerank.training.plan import distil_plan
 from mixlm_rerank.training.pools import Pool
-from mixlm_rerank.training.processes import one_at_a_time
+from mixlm_rerank.training.processes import locked
 from mixlm_rerank.training.recipe import STRICT
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.synthetic import synthetic_queries
@@ -127,12 +127,12 @@ def distil(
     asked = dict(queries) if queries is not None else synthetic_queries(corpus, options.queries, seed)
     training, held_out = _divided(asked, options.held_out, seed)
     alone = joint.ranker_alone(*joint.learning_rates[1:]) if options.ranker_rounds else joint
-    same_inputs(
+    check_inputs(
         folder,
         {
             "corpus": identify(corpus).digest[:16],
             "set of queries": digest_of(sorted(asked.items())),
-            "first stage": content(stage.path) if isinstance(stage, RunFile) else stage.name,
+            "first stage": content_of(stage.path) if isinstance(stage, RunFile) else stage.name,
             "teacher": teacher_system.description,
             "model": weights_hash(model),
             "setting": digest_of(options, joint.decisive, seed),
@@ -142,7 +142,7 @@ def distil(
         with writing(folder / QUERIES) as file:
             file.writelines(f"{qid}\t{text}\n" for qid, text in asked.items())
     path = folder / "teacher.npy"
-    with one_at_a_time(folder):
+    with locked(folder):
         work = Workplace(_collection("corpus", corpus, {**training, **held_out}), folder, folder, progress)
         candidates = find_candidates(work, stage, options.depth)
         texts, work = candidates.texts, work.restricted(candidates.texts)
@@ -183,7 +183,7 @@ def distil(
             )
         keep_model(folder, model.save_pretrained, list(mixes))
     model = MixLM.from_pretrained(folder / MODEL, device=model.device, dtype="float32")
-    with one_at_a_time(folder):
+    with locked(folder):
         found |= measure(model, "")
     with writing(folder / REPORT) as file:
         json.dump({name: asdict(value) for name, value in found.items()}, file, indent=1)

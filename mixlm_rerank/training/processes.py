@@ -13,7 +13,7 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-__all__ = ["among", "first", "join", "once", "one_at_a_time", "processes"]
+__all__ = ["is_main_process", "join_processes", "locked", "on_main_process", "process_count", "under_torchrun"]
 
 LOCK = "lock"
 PATIENCE = timedelta(days=1)  # while the first one ranks development queries, or a teacher reads
@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 
 
 @contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Whoever comes second waits, and then finds made what the first has made. A killed process lets go by itself."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -37,33 +37,33 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def among() -> bool:
+def under_torchrun() -> bool:
     """Whether this process was started by torchrun, be it alone."""
     return "LOCAL_RANK" in os.environ
 
 
-def processes() -> int:
+def process_count() -> int:
     """How many train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that speaks for all."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def join(device: str | None = None) -> None:
+def join_processes(device: str | None = None) -> None:
     """Under torchrun: find the others, and take a GPU of one's own, which "cuda" means from now on.
 
     To be called before any Trainer is made: it would have the others wait for half an hour at most.
     """
-    if among():
+    if under_torchrun():
         PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def once(make: Callable[[], object]) -> None:
+def on_main_process(make: Callable[[], object]) -> None:
     """``make()`` by the first process; the others wait for it. Every one of them has to call this."""
-    if first():
+    if is_main_process():
         make()
-    if among():
+    if under_torchrun():
         PartialState().wait_for_everyone()

@@ -30,6 +30,7 @@ __all__ = [
     "recipe_of",
 ]
 
+RENAMED = {"run": "first_stages: ['run:FILE']", "hybrid": "members", "encoder": "members", "cross_encoder": "members"}
 STRICT = ConfigDict(extra="forbid")
 Kind = TypeVar("Kind")
 UNFILLED = {
@@ -254,7 +255,9 @@ def checked(values: Any, name: str, kind: type[Kind]) -> Kind:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{name} is not a recipe: {where}: {first['msg']}") from None
+        since = RENAMED.get(str(first["loc"][-1])) if first["type"].startswith("unexpected") else None
+        now = f" (since version 0.2 it is {since})" if since else ""
+        raise InputError(f"{name} is not a recipe: {where}: {first['msg']}{now}") from None
 
 
 def _filled(value: Any, places: Mapping[str, str], name: str) -> Any:

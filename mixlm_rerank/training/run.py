@@ -18,11 +18,11 @@ from mixlm_rerank.eval.members import Members
 from mixlm_rerank.eval.ranked import find_candidates, slug
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model.precision import bf16_pays
-from mixlm_rerank.training.checkpoints import MODEL, besides, content, digest_of, same_inputs
+from mixlm_rerank.training.checkpoints import MODEL, check_inputs, content_of, digest_of, merged_arguments
 from mixlm_rerank.training.development import DevelopmentSet, development_values
-from mixlm_rerank.training.guard import Forbidden, divided, left_out
+from mixlm_rerank.training.leakage import Forbidden, divided, left_out
 from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.processes import join, once, one_at_a_time
+from mixlm_rerank.training.processes import join_processes, locked, on_main_process
 from mixlm_rerank.training.reasoning import read_judgements
 from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
 from mixlm_rerank.training.sources import Pooled, first_stages, pooled, source, taught
@@ -66,11 +66,11 @@ class _Run:
 
     def carry_out(self) -> Path:
         recipe, folder = self.recipe, self.folder
-        join()
+        join_processes()
         found = divided(recipe.collections, recipe.development, recipe.never)
         whole = TypeAdapter(Recipe).dump_python(replace(recipe, joint=recipe.joint.decisive), mode="json")
         development = digest_of(*((one.name, one.queries, one.qrels) for one in found.development))
-        same_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True), "set of development queries": development})
+        check_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True), "set of development queries": development})
         with writing(folder / OVERLAPS) as file:
             json.dump(found.overlaps, file, indent=1)
         if recipe.reasoning is not None:
@@ -90,20 +90,20 @@ class _Run:
             mix = self._mix(pools, part.steps, part.queries, part.candidates)
             alone = replace(recipe.joint.ranker_alone(*part.learning_rates), save_every=part.save_every)
             model = train_joint(model, mix, folder / "ranker", alone, **watch)
-        once(partial(model.save_pretrained, folder / MODEL, half=recipe.half))
+        on_main_process(partial(model.save_pretrained, folder / MODEL, half=recipe.half))
         return folder / MODEL
 
     def _pooled(self, collection: Collection, part: CollectionPart) -> Pooled:
         depth = self.recipe.depth
         few = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
         folder = self.shared / f"pools-{depth}"
-        with one_at_a_time(folder):
+        with locked(folder):
             return pooled(few, part, depth, folder, Loading(offline=self.offline), progress=self.progress)
 
     def _stage_one(self, part: ReasoningPart, forbidden: Forbidden) -> None:
         folder = self.folder / "reasoning"
-        made_by = {"checkpoint": content(part.checkpoint), "set of judgements": content(part.judgements)}
-        same_inputs(folder, {**made_by, "set of queries not to be seen": digest_of(sorted(forbidden))})
+        made_by = {"checkpoint": content_of(part.checkpoint), "set of judgements": content_of(part.judgements)}
+        check_inputs(folder, {**made_by, "set of queries not to be seen": digest_of(sorted(forbidden))})
         if (folder / MODEL).is_dir():
             return
         every = read_judgements(part.judgements)
@@ -111,7 +111,7 @@ class _Run:
         with writing(folder / OVERLAPS) as file:
             json.dump(dropped, file, indent=1)
         own = {"max_length": part.max_length, "seed": self.recipe.seed, "local_files_only": self.offline}
-        options = besides(part.arguments, own)
+        options = merged_arguments(part.arguments, own)
         train_reasoning(part.checkpoint, [one for one in every if one.query not in dropped], folder, **options)
 
     def _stage_two(self, part: CrossEncoderPart, pools: Sequence[Pooled]) -> None:
@@ -122,9 +122,9 @@ class _Run:
         mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
         named = [word.partition(":")[2] for word in part.members]
         encoders = [name or model.start or model.item_encoder or "" for name in named]
-        teachers = " ".join(content(name) for name in encoders)
-        made_by = {"checkpoint": content(part.start), "teacher": teachers, "set of training data": mix.digest}
-        same_inputs(folder, made_by)
+        teachers = " ".join(content_of(name) for name in encoders)
+        made_by = {"checkpoint": content_of(part.start), "teacher": teachers, "set of training data": mix.digest}
+        check_inputs(folder, made_by)
         if (folder / MODEL).is_dir():
             return
         own = {
@@ -135,7 +135,7 @@ class _Run:
             "seed": seed,
             "local_files_only": self.offline,
         }
-        options = besides(part.arguments, own)
+        options = merged_arguments(part.arguments, own)
         train_cross_encoder(part.start, examples_of(self._taught(mix, pools, part.members)), folder, **options)
 
     def _watch(self, held_out: Sequence[Collection]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class _Run:
         indexes = folder / slug(whole.name)
         (stage,) = first_stages(part, indexes, Loading(offline=self.offline), progress=False)
         work = Workplace(replace(collection, name=whole.name), folder / slug(collection.name), indexes, progress=False)
-        with one_at_a_time(folder):
+        with locked(folder):
             candidates = find_candidates(work, stage, self.recipe.depth)
         return DevelopmentSet(whole.name, collection.queries, collection.qrels, candidates)
 

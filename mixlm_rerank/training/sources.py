@@ -18,10 +18,10 @@ from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.members import Member
 from mixlm_rerank.eval.ranked import slug
 from mixlm_rerank.eval.specs import make_first_stage
-from mixlm_rerank.training.checkpoints import content, digest_of
+from mixlm_rerank.training.checkpoints import content_of, digest_of
 from mixlm_rerank.training.mix import Source
 from mixlm_rerank.training.pools import Pool, digest, make_pools, read_pools, write_pools
-from mixlm_rerank.training.processes import one_at_a_time
+from mixlm_rerank.training.processes import locked
 from mixlm_rerank.training.recipe import CollectionPart
 from mixlm_rerank.training.teacher import teacher_scores
 
@@ -59,7 +59,7 @@ def pooled(
     """Pools by the part's first stages, made once of these documents, queries and judgments, and kept in ``folder``."""
     corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
     stages = first_stages(part, folder / f"{name}-{corpus}", loading, progress=progress)
-    found_by = [content(stage.path) if isinstance(stage, RunFile) else stage.name for stage in stages]
+    found_by = [content_of(stage.path) if isinstance(stage, RunFile) else stage.name for stage in stages]
     path = folder / f"{name}-{digest_of(corpus, collection.queries, collection.qrels, found_by)}.jsonl"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def taught(
         candidates = digest(source.pools, source.texts)
         place = folder / slug(member.name)
         path = place / f"{slug(source.name)}-{digest_of(candidates, member.made_by)}.npy"
-        with one_at_a_time(place):
+        with locked(place):
             with writing(path.with_suffix(".json")) as file:
                 json.dump({"member": member.name, "made by": member.made_by, "candidates": candidates}, file, indent=1)
             own = teacher_scores(path, member, source.pools, source.texts, wanted=wanted, progress=progress)

@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.checkpoints import MODEL, keep_model, last_checkpoint, training_arguments
 from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.processes import among
+from mixlm_rerank.training.processes import under_torchrun
 from mixlm_rerank.training.stage_trainer import StageTrainer
 
 __all__ = ["CandidateLoss", "Example", "examples_of", "train_cross_encoder"]
@@ -99,7 +99,7 @@ def train_cross_encoder(
     kind = getattr(losses, f"{loss}Loss", None)
     if kind is None:
         raise InputError(f"this sentence-transformers has no {loss}Loss: install a later one, or take another loss")
-    few = model.device.type == "cpu" and not among()  # DDP knows one pass a step
+    few = model.device.type == "cpu" and not under_torchrun()  # DDP knows one pass a step
     pairs_at_once = 2 * batch_size if few else -1  # all
     trainer = SafeTrainer(
         model=model,

@@ -18,21 +18,21 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.training.batches import only
+from mixlm_rerank.training.batches import single_batch
 from mixlm_rerank.training.checkpoints import (
     BEST,
     MODEL,
-    besides,
+    check_inputs,
     keep_model,
     last_checkpoint,
-    same_inputs,
+    merged_arguments,
     training_arguments,
 )
 from mixlm_rerank.training.history import plot_history
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.prepare import prepare
-from mixlm_rerank.training.processes import processes
+from mixlm_rerank.training.processes import process_count
 from mixlm_rerank.training.trainer import JointTrainer
 
 __all__ = ["JointOptions", "train_joint"]
@@ -101,7 +101,7 @@ class JointOptions:
 
     def steps_of(self, mix: TrainingMix) -> int:
         """Optimizer steps in which a mix is gone through once."""
-        together = self.arguments.get("gradient_accumulation_steps", 1) * processes()
+        together = self.arguments.get("gradient_accumulation_steps", 1) * process_count()
         return max(1, len(mix) // together)
 
     def ranker_alone(self, ranker: float, readout: float) -> JointOptions:
@@ -147,7 +147,7 @@ def train_joint(
     finished = partial(MixLM.from_pretrained, folder / MODEL, device=model.device, dtype="float32")
     for budget in options.budgets:
         model.config.check_budget(budget)
-    same_inputs(folder, {"model to start from": weights_hash(model), "set of training data": mix.digest})
+    check_inputs(folder, {"model to start from": weights_hash(model), "set of training data": mix.digest})
     if (folder / MODEL).is_dir():
         return finished()
     prepare(model, options, seed)
@@ -157,7 +157,11 @@ def train_joint(
     watch = _Watch(model, folder, development, choose_by, options.measure_start)
     arguments = training_arguments(
         TrainingArguments,
-        {"lr_scheduler_type": "linear", "weight_decay": 0.01, **besides(options.arguments, {"bf16": options.bf16})},
+        {
+            "lr_scheduler_type": "linear",
+            "weight_decay": 0.01,
+            **merged_arguments(options.arguments, {"bf16": options.bf16}),
+        },
         output_dir=str(folder),
         max_steps=options.steps_of(mix),
         per_device_train_batch_size=1,
@@ -180,7 +184,7 @@ def train_joint(
         queries_at_once=options.queries_at_once,
         args=arguments,
         train_dataset=mix,
-        data_collator=only,
+        data_collator=single_batch,
         callbacks=[watch],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.training.processes import one_at_a_time
+from mixlm_rerank.training.processes import locked
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.run import run_recipe
 
@@ -84,7 +84,7 @@ def two_queries(place: Path) -> dict[str, Any]:
     (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq1\td11\t1\n")
     lines = [f"q{n // 6} Q0 d{n} {n % 6 + 1} {9 - n % 6} x\n" for n in range(12)]
     (folder / "run.trec").write_text("".join(lines))
-    return {"source": str(folder), "run": str(folder / "run.trec")}
+    return {"source": str(folder), "first_stages": [f"run:{folder / 'run.trec'}"]}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def together(
         "collections": [{"source": str(beir), "split": "test"}],
         "development": [{"source": str(beir), "split": "dev"}],
         "cross_encoder": {"start": values["model"]["ranker"], "steps": 4, "queries": 1, "candidates": 3},
-        "teacher": {"cross_encoder": "{run}/cross-encoder/model"},
+        "teacher": {"members": {"max-sim": 27, "bm25": 1.5, "cross-encoder:{run}/cross-encoder/model": 1}},
         "steps": 4,
         "queries": 3,
         "candidates": 3,
@@ -172,7 +172,7 @@ def test_whoever_comes_second_waits_and_a_killed_process_lets_go(tmp_path: Path)
         if process:
             return process
         try:
-            with one_at_a_time(tmp_path / "shared"):
+            with locked(tmp_path / "shared"):
                 work()
         finally:
             os._exit(0)

@@ -45,6 +45,8 @@ def test_shipped_recipes_can_be_read() -> None:
         ({"joint": {"budgets": []}}, "at least one token budget and one phase"),
         ({"joint": {"learning_rates": [0, 0, 0]}}, "must not be negative, nor all 0"),
         ({"steps": 0}, "is not a recipe: .*0 steps and no cross_encoder: there is nothing to train"),
+        ({"collections": [{"source": "x", "run": "y"}]}, r"0\.run: Unexpected .*version 0.2 it is first_stages"),
+        ({"teacher": {"hybrid": {"bm25": 1}}}, r"teacher\.hybrid: Unexpected .*version 0.2 it is members"),
         ({"queries": 0}, "is not a recipe: queries: Input should be greater than or equal to 1"),
         ({"teacher": {"cross_encoding": "x"}}, "is not a recipe: teacher.cross_encoding: Unexpected keyword"),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.collections import Collection
-from mixlm_rerank.training.guard import plain, without_queries
+from mixlm_rerank.training.leakage import plain, without_queries
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.run import run_recipe
 

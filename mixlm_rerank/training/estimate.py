@@ -15,7 +15,7 @@ from mixlm_rerank.training.attention import Float32Attention
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.pools import Pool
-from mixlm_rerank.training.processes import processes
+from mixlm_rerank.training.processes import process_count
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.teacher import QUERIES_AT_ONCE, Teacher
 
@@ -44,7 +44,7 @@ def distil_plan(
         model, mixes, options: what is trained, the batches of each part of the training, and how.
     """
     steps = {name: options.steps_of(mix) for name, mix in mixes.items()}
-    seconds = max(1, len(mixes["joint"]) // processes()) * _step(model, mixes["joint"], options)
+    seconds = max(1, len(mixes["joint"]) // process_count()) * _step(model, mixes["joint"], options)
     about = {"joint": f" (about {numbers.duration(seconds)})" if math.isfinite(seconds) else ""}
     then = ", ".join(f"{count:,} steps {name}{about.get(name, '')}" for name, count in steps.items())
     return (
