@@ -1,0 +1,252 @@
+"""Which of two systems would users prefer? Interleaved lists, simulated clicks, credit, and how sure the answer is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_rerank.arguments import check_count
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.clicks import ClickModel
+from mixlm_rerank.eval.collections import some_ids
+from mixlm_rerank.eval.significance import scipy_stats
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = [
+    "Method",
+    "Preference",
+    "balanced",
+    "balanced_credit",
+    "common_queries",
+    "interleave",
+    "sessions_needed",
+    "share_known",
+    "team_draft",
+    "team_draft_credit",
+]
+
+Method = Literal["team-draft", "balanced"]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Run = Mapping[str, Sequence[Candidate | ScoredDoc]]
+
+ABSENT = 1 << 40  # rank of a document that a run lacks
+RESAMPLES = 10_000
+LEVEL, POWER = 0.05, 0.8
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What users of one kind make of two systems.
+
+    Attributes:
+        a, b, ties: sessions in which the clicks went to A's documents more, to B's, or to both alike.
+        preference: share of sessions that B wins, a tie being half a win of each: .5 is no preference.
+        low, high: its 95% interval, by bootstrap over queries. One query says nothing about others: 0 and 1.
+        sessions_needed: that a test of A against B takes (see :func:`sessions_needed`); None where the interval holds
+            .5, so that no difference was found.
+    """
+
+    a: int
+    b: int
+    ties: int
+    preference: float
+    low: float
+    high: float
+    sessions_needed: int | None
+
+
+def interleave(
+    a: Run, b: Run, model: ClickModel, *, method: Method = "team-draft", sessions: int = 100_000, seed: int = 0
+) -> Preference:
+    """Simulate sessions in which users see the interleaved lists of two systems.
+
+    Args:
+        a, b: qid -> documents, best first.
+        model: of the users; queries are drawn as often as it says that they are asked.
+        method: of interleaving and credit.
+        sessions: to simulate.
+        seed: of everything that is drawn.
+
+    Raises:
+        InputError: no query is in both runs and known to the click model, or nothing is known about any document.
+        MissingDependency: scipy is not installed.
+    """
+    check_count("sessions", sessions)
+    qids = common_queries(a, b, model)
+    if not share_known(a, b, model):
+        raise InputError(
+            f"none of the first {model.depth} documents of either run is known to the click model "
+            f"({some_ids(hit.docid for hit in a[qids[0]])}, for one): are docids written alike?"
+        )
+    rng = np.random.default_rng(seed)
+    asked = np.array([model.asked[qid] for qid in qids], dtype=np.float64)
+    counts = rng.multinomial(sessions, asked / asked.sum())
+    outcomes = [
+        _outcomes(a[qid], b[qid], qid, model, method, int(count), rng)
+        for qid, count in zip(qids, counts, strict=True)
+        if count
+    ]
+    b_wins, a_wins = (sum(int((own == sign).sum()) for own in outcomes) for sign in (1, -1))
+    points = np.array([own.sum() for own in outcomes]) / 2
+    low, high = _interval(points, counts[counts > 0], rng)
+    return Preference(
+        a_wins,
+        b_wins,
+        sessions - a_wins - b_wins,
+        0.5 + float(points.sum()) / sessions,
+        low,
+        high,
+        None if low <= 0.5 <= high else sessions_needed(a_wins / sessions, b_wins / sessions),
+    )
+
+
+def common_queries(a: Run, b: Run, model: ClickModel) -> list[str]:
+    """Queries that both runs and the click model know, in the order of A. Raises InputError if there is none."""
+    qids = [qid for qid in a if qid in b and model.asked.get(qid, 0) > 0]
+    if not qids:
+        raise InputError(
+            f"no query is in both runs and judged or logged (A: {some_ids(a)}; B: {some_ids(b)}; judged or logged: "
+            f"{some_ids(model.asked)}): do they belong together?"
+        )
+    return qids
+
+
+def share_known(a: Run, b: Run, model: ClickModel) -> float:
+    """Of the documents that can be shown (the first ``depth`` of both runs), the share that the click model knows."""
+    seen = [
+        hit.docid in model.behaviour.get(qid, {})
+        for qid in common_queries(a, b, model)
+        for run in (a, b)
+        for hit in run[qid][: model.depth]
+    ]
+    return float(np.mean(seen)) if seen else 0.0
+
+
+def team_draft(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Team-draft interleaving (Radlinski, Kurup and Joachims, How does clickthrough data reflect retrieval quality?,
+    CIKM 2008).
+
+    In each round both systems add their best document that is not in the list yet; a coin says who begins. The list
+    ends where one of them has no further document.
+
+    Args:
+        ranks: [2, documents] from 0, of each document in A and in B; ``ABSENT`` where a run lacks it.
+
+    Returns:
+        lists: [sessions, depth] positions in the second axis of ``ranks``; -1 past the end.
+        teams: alike, 0 for documents that A added and 1 for B's.
+    """
+    every = np.arange(sessions)
+    left = np.repeat(ranks[None], sessions, axis=0)  # [sessions, 2, documents]
+    coins = rng.integers(2, size=(sessions, (depth + 1) // 2))
+    lists, teams = np.full((2, sessions, depth), -1)
+    for place in range(depth):
+        going = (left.min(axis=2) < ABSENT).all(axis=1)
+        team = coins[:, place // 2] ^ (place % 2)
+        added = left[every, team].argmin(axis=1)
+        lists[:, place], teams[:, place] = np.where(going, (added, team), -1)
+        left[every, :, added] = ABSENT
+    return lists, teams
+
+
+def team_draft_credit(teams: Ints, clicks: Bools) -> Ints:
+    """[sessions, 2]: clicks on the documents of each team."""
+    return np.stack([(clicks & (teams == team)).sum(axis=1) for team in (0, 1)], axis=1)
+
+
+def balanced(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator) -> Ints:
+    """Balanced interleaving (Joachims, Evaluating retrieval performance using clickthrough data, 2003).
+
+    One coin says who begins; then the systems add their documents in turn, skipping those that are in the list, so that
+    each prefix holds as many of A's first documents as of B's, or one more. Arguments and returned lists are those of
+    :func:`team_draft`.
+    """
+    both = np.full((2, depth), -1)
+    for first in (0, 1):
+        steps = 2 * ranks + np.array([[first], [1 - first]])  # of the turn in which each system would add a document
+        last = np.where(ranks < ABSENT, steps, -1).max(axis=1).min()  # one of them then has no more
+        order = np.argsort(steps.min(axis=0))
+        added = order[steps.min(axis=0)[order] <= last][:depth]
+        both[first, : len(added)] = added
+    lists: Ints = both[rng.integers(2, size=sessions)]
+    return lists
+
+
+def balanced_credit(ranks: Ints, lists: Ints, clicks: Bools) -> Ints:
+    """[sessions, 2]: clicks on the first k documents of each run, k being the least that covers the lowest click.
+
+    After Chapelle, Joachims, Radlinski and Yue, Large-scale validation and analysis of interleaved search evaluation,
+    TOIS 30, 2012.
+    """
+    placed = ranks[:, lists]  # [2, sessions, depth]
+    lowest = lists.shape[1] - 1 - clicks[:, ::-1].argmax(axis=1)
+    reached = placed.min(axis=0)[np.arange(len(lists)), lowest]
+    credit: Ints = (clicks & (placed <= reached[:, None])).sum(axis=2).T
+    return credit
+
+
+def sessions_needed(a: float, b: float) -> int | None:
+    """Sessions in which a two-sided test at .05 finds, with power .8, who wins more.
+
+    The test is the sign test on sessions that are no ties, in the normal approximation (Connor, Sample size for testing
+    differences in proportions for the paired-sample design, Biometrics 43, 1987). None where both win alike.
+
+    Args:
+        a, b: the shares of sessions that each wins.
+
+    >>> sessions_needed(0.2, 0.3)
+    391
+    """
+    if a == b:
+        return None
+    level, power = NormalDist().inv_cdf(1 - LEVEL / 2), NormalDist().inv_cdf(POWER)
+    decided, difference = a + b, b - a
+    return math.ceil(((level * decided**0.5 + power * (decided - difference**2) ** 0.5) / difference) ** 2)
+
+
+def _outcomes(
+    a: Sequence[Candidate | ScoredDoc],
+    b: Sequence[Candidate | ScoredDoc],
+    qid: str,
+    model: ClickModel,
+    method: Method,
+    sessions: int,
+    rng: np.random.Generator,
+) -> Ints:
+    """[sessions]: 1 where B wins, -1 where A wins, 0 for ties."""
+    places = [{hit.docid: rank for rank, hit in enumerate(run[: model.depth])} for run in (a, b)]
+    docids = list(places[0] | places[1])
+    ranks = np.array([[own.get(docid, ABSENT) for docid in docids] for own in places], dtype=np.int64)
+    if method == "team-draft":
+        lists, teams = team_draft(ranks, sessions, model.depth, rng)
+        credit = team_draft_credit(teams, model.clicks(qid, docids, lists, rng))
+    elif method == "balanced":
+        lists = balanced(ranks, sessions, model.depth, rng)
+        credit = balanced_credit(ranks, lists, model.clicks(qid, docids, lists, rng))
+    else:
+        raise InputError(f"unknown interleaving {method!r}: there is team-draft and balanced")
+    return np.sign(credit[:, 1] - credit[:, 0])
+
+
+def _interval(points: NDArray[np.float64], counts: Ints, rng: np.random.Generator) -> tuple[float, float]:
+    """95% of the preference, queries being drawn anew; ``points`` above half a win for each session, by query."""
+    if len(points) < 2:
+        return 0.0, 1.0
+    found = scipy_stats().bootstrap(
+        (points, counts),
+        lambda points, counts, axis: 0.5 + points.sum(axis=axis) / counts.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=1000,
+        method="percentile",
+        rng=rng,
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
