@@ -52,6 +52,7 @@ def test_these_are_the_commands() -> None:
         "eval fit",
         "eval compare",
         "eval figures",
+        "eval interleave",
         "eval runs",
         "bench grid",
         "bench decoder",
