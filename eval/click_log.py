@@ -108,7 +108,7 @@ def _check_ranks(shown: NDArray[np.bool_]) -> None:
         raise InputError(
             f"the click log shows no document both at rank {' or '.join(map(str, apart))} and at a rank that can be "
             "compared with rank 1, so position cannot be told from attractiveness: log sessions in which results were "
-            "swapped, or look at fewer ranks"
+            "swapped, or look at fewer ranks (depth)"
         )
 
 

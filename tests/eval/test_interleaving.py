@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 from mixlm_rerank import Candidate
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.clicks import JUDGED, ClickModel, judged_clicks
-from mixlm_rerank.eval.interleaving import (
-    ABSENT,
-    balanced,
-    balanced_credit,
-    interleave,
-    sessions_needed,
-    share_known,
-    team_draft,
-    team_draft_credit,
-)
+from mixlm_rerank.eval.interleaving import ABSENT, balanced, balanced_credit, team_draft, team_draft_credit
+from mixlm_rerank.eval.preference import interleave, sessions_needed, share_known
 
 Lists = tuple[str, str]  # of A and of B; a letter is a document
 METHODS: Any = ("team-draft", "balanced")
@@ -204,6 +196,7 @@ def test_the_share_of_known_documents() -> None:
     ("a", "b", "qrels", "told"),
     [
         ({"q1": "ab"}, {"q2": "ab"}, {"q1": {"a": 1}, "q2": {"a": 1}}, r"A: q1; B: q2; judged or logged: q1, q2"),
+        ({"q1": "ab"}, {"q1": ""}, {"q1": {"a": 1}}, "no query is in both runs"),
         ({"q1": "ab"}, {"q1": "ab"}, {"7": {"a": 1}}, "no query is in both runs and judged or logged"),
         ({"q1": "ab"}, {"q1": "ba"}, {"q1": {"D-a": 1}}, r"none of the first 10 documents of either run is known"),
     ],
