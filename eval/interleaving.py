@@ -14,11 +14,11 @@ ABSENT = 1 << 40  # rank of a document that a run lacks
 
 
 def team_draft(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Team-draft interleaving (Radlinski, Kurup and Joachims, How does clickthrough data reflect retrieval quality?,
-    CIKM 2008).
+    """Team-draft interleaving.
 
     In each round both systems add their best document that is not in the list yet; a coin says who begins. The list
-    ends where one of them has no further document.
+    ends where one of them has no further document (Radlinski, Kurup and Joachims, How does clickthrough data reflect
+    retrieval quality?, CIKM 2008). Random clicks then favour neither, if both runs fill the page.
 
     Args:
         ranks: [2, documents] from 0, of each document in A and in B; ``ABSENT`` where a run lacks it.
@@ -48,9 +48,9 @@ def team_draft_credit(teams: Ints, clicks: Bools) -> Ints:
 def balanced(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator) -> Ints:
     """Balanced interleaving (Joachims, Evaluating retrieval performance using clickthrough data, 2003).
 
-    One coin says who begins; then the systems add their documents in turn, skipping those that are in the list, so that
-    each prefix holds as many of A's first documents as of B's, or one more. Arguments and returned lists are those of
-    :func:`team_draft`.
+    One coin says who begins; then the systems add their documents in turn, skipping those that are in the list. Each
+    prefix is made of as many first documents of the one as of the other, or one more. Arguments and returned lists are
+    those of :func:`team_draft`.
     """
     both = np.full((2, depth), -1)
     for first in (0, 1):
