@@ -68,7 +68,7 @@ class ClickModel:
         draws = rng.random((3, *lists.shape))
         wanted = (draws[0] < attraction) & (draws[1] < self.examination)
         last = wanted & (draws[2] < stop)
-        gone = np.cumsum(last, axis=1) - last > 0  # stopped at a document above
+        gone = np.cumsum(last, axis=1, dtype=np.int64) - last > 0  # stopped at a document above
         return wanted & ~gone
 
 

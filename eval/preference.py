@@ -157,7 +157,8 @@ def _outcomes(
         credit = balanced_credit(ranks, lists, model.clicks(qid, docids, lists, rng))
     else:
         raise InputError(f"unknown interleaving {method!r}: there is team-draft and balanced")
-    return np.sign(credit[:, 1] - credit[:, 0])
+    outcomes: Ints = np.sign(credit[:, 1] - credit[:, 0])
+    return outcomes
 
 
 def _interval(points: NDArray[np.float64], counts: Ints, rng: np.random.Generator) -> tuple[float, float]:
