@@ -1,9 +1,8 @@
-"""``mixlm-rerank eval``: measures of run files, a report on systems, a comparison of two reports, published figures."""
+"""``mixlm-rerank eval``: measures of run files; beside them, the commands of the other files of this group."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,9 @@ from ..data import read_qrels, read_run
 from ..errors import InputError
 from ..types import Candidate
 from .figures import figures
+from .interleave import interleave
 from .report import compare, fit, report
+from .table import table
 from .teacher import teacher
 
 __all__ = ["app"]
@@ -25,6 +26,7 @@ app.command("fit")(fit)
 app.command("teacher")(teacher)
 app.command("compare")(compare)
 app.command("figures")(figures)
+app.command("interleave")(interleave)
 
 
 @app.command("runs")
@@ -70,28 +72,21 @@ def evaluate_runs(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    _table("run", names, {path: [f"{row[name]:.4f}" for name in names] for path, row in found["measures"].items()})
+    table("run", names, {path: [f"{row[name]:.4f}" for name in names] for path, row in found["measures"].items()})
     typer.echo(f"{len(judgments):,} judged queries")
     if baseline is not None:
         typer.echo(f"\n{names[0]} against {baseline}; p of paired tests, two-sided, Holm-corrected")
         rows = {row["system"]: _comparison_cells(row) for row in found["comparisons"]}
-        _table("run", ["difference", "wins", "losses", "t-test", "randomisation"], rows)
+        table("run", ["difference", "wins", "losses", "t-test", "randomisation"], rows)
     if teacher is not None:
         typer.echo(f"\nfidelity to {teacher}")
         rows = {
             path: [f"{value:.3f}" if isinstance(value, float) else f"{value:,}" for value in row.values()]
             for path, row in found["fidelity"].items()
         }
-        _table("run", ["RBO(p=.9)", "overlap@10", "Kendall tau", "same first", "queries"], rows)
+        table("run", ["RBO(p=.9)", "overlap@10", "Kendall tau", "same first", "queries"], rows)
 
 
 def _comparison_cells(row: dict[str, Any]) -> list[str]:
     tests = [f"{row[name]:.2g}" for name in ("p_t", "p_randomisation")]
     return [f"{row['difference']:+.4f}", str(row["wins"]), str(row["losses"]), *tests]
-
-
-def _table(corner: str, columns: Sequence[str], rows: dict[str, list[str]]) -> None:
-    width = max(len(corner), *map(len, rows), 0)
-    widths = [max(9, len(column)) for column in columns]
-    for name, cells in {corner: list(columns), **rows}.items():
-        typer.echo("  ".join([name.ljust(width), *(c.rjust(w) for c, w in zip(cells, widths, strict=True))]))

@@ -53,6 +53,7 @@ def test_these_are_the_commands() -> None:
         "eval teacher",
         "eval compare",
         "eval figures",
+        "eval interleave",
         "eval runs",
         "bench grid",
         "bench decoder",
