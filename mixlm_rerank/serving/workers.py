@@ -15,7 +15,6 @@ from typing import Any
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from mixlm_rerank.errors import MixLMError
@@ -38,23 +37,24 @@ class Workers(Multiprocess):
             signal.signal(number, self._stop)
 
     def run(self) -> None:
-        """Until SIGINT or SIGTERM. Raises SystemExit if the workers cannot start."""
+        """Until SIGINT or SIGTERM. Raises SystemExit if no worker can start."""
         with TemporaryDirectory(prefix="mixlm-rerank-") as folder:
             os.environ[SHARED_FOLDER] = folder
             super().run()
-        if any(process.exitcode == STARTUP_FAILURE for process in self.processes):
-            raise SystemExit(2)
 
     def init_processes(self) -> None:
         """The first one alone: it alone downloads, and says what is wrong."""
         wanted, self.processes_num = self.processes_num, 1
         super().init_processes()
         (first,) = self.processes
-        while first.process.is_alive() and not self.should_exit.is_set() and not first.wait_until_ready(1):
+        while not first.wait_until_ready(1):
             self.handle_signals()
-        if first.exitcode != STARTUP_FAILURE and not self.should_exit.is_set():
-            self.processes_num = wanted - 1
-            super().init_processes()
+            if self.should_exit.is_set():
+                return
+            if not first.process.is_alive():
+                raise SystemExit(2)
+        self.processes_num = wanted - 1
+        super().init_processes()
         self.processes_num = wanted
 
     def keep_subprocess_alive(self) -> None:
@@ -95,7 +95,7 @@ def in_worker(make: Callable[[], Any], workers: int) -> Any:
         return make()
     except (MixLMError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(STARTUP_FAILURE)
+        sys.exit(2)  # not uvicorn's STARTUP_FAILURE, with which a worker that cannot be replaced ends all others
 
 
 def _end_with_parent() -> None:
