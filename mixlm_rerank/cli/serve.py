@@ -111,7 +111,7 @@ def _logging() -> dict[str, Any]:
         },
         "loggers": {
             "uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-            "mixlm_rerank": {"handlers": ["stderr"], "level": "WARNING"},
+            "mixlm_rerank": {"handlers": ["stderr"], "level": "INFO"},
             "mixlm_rerank.access": {"handlers": ["stdout"], "level": "INFO", "propagate": False},
         },
     }

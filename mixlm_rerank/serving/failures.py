@@ -22,7 +22,7 @@ STATUS = {
     413: "A body or texts over the limit.",
     422: "A field of the wrong type, or out of its range.",
     429: "The queue is full, or all bodies together are too large: try again after Retry-After seconds.",
-    503: "Not ready yet, shutting down, or the index's store does not answer.",
+    503: "Shutting down, or the index's store does not answer.",
     504: "The request took longer than its deadline.",
 }
 

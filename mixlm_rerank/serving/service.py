@@ -77,7 +77,7 @@ class Service:
                 gc.unfreeze()  # what was served until now may go
                 await self._serve(catalogue)
                 self.not_reloaded = ""
-                _log.warning("reloaded: models %s; indexes %s", list(catalogue.models), list(catalogue.indexes))
+                _log.info("reloaded: models %s; indexes %s", list(catalogue.models), list(catalogue.indexes))
             except (MixLMError, OSError) as error:
                 self.not_reloaded = str(error)
                 _log.error("not reloaded: %s", error)

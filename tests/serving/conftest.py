@@ -84,12 +84,17 @@ def served_folder(model: MixLM, index: TokenIndex) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def first_stage(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> FirstStage:
+def lucene(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mixlm_rerank.integrations.lucene import build_lucene_index
 
     folder: Path = tmp_path_factory.mktemp("served") / "lucene"
     build_lucene_index([*documents, Document("long", "zebra " * 200)], folder)
-    return FirstStage(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first_stage(lucene: Path) -> FirstStage:
+    return FirstStage(lucene)
 
 
 @pytest.fixture(scope="session")

@@ -91,24 +91,28 @@ def test_new_models_and_indexes_without_a_gap(
     assert served.process.wait() in (0, -signal.SIGTERM)
 
 
-def test_what_was_served_before_is_let_go(served_folder: tuple[Path, Path]) -> None:
+def test_what_was_served_before_is_let_go(served_folder: tuple[Path, Path], lucene: Path) -> None:
     """Or each reload would take more memory."""
-    sources = Sources({"tiny": str(served_folder[0])}, {"docs": str(served_folder[1])}, device="cpu")
+    model, index = map(str, served_folder)
+    sources = Sources({"tiny": model}, {"docs": index}, {"docs": str(lucene)}, device="cpu")
 
     async def reloaded() -> list[object]:
         service = Service(sources.open(), Limits(), sources.open)
         await service.start()
         catalogue = service.catalogue
-        old = [weakref.ref(each) for each in (catalogue, catalogue.models["tiny"], catalogue.indexes["docs"])]
+        opened = [catalogue, catalogue.models["tiny"], catalogue.indexes["docs"], catalogue.first_stages["docs"]]
+        old = [weakref.ref(each) for each in opened]
         catalogue.reranker("tiny", "docs", "last", None)
-        del catalogue
+        assert [hit.docid for hit in await catalogue.first_stages["docs"].search("bread", 1)] == ["d4"]
+        del catalogue, opened
         await service.reload()
         assert not service.not_reloaded
+        assert [hit.docid for hit in await service.catalogue.first_stages["docs"].search("bread", 1)] == ["d4"]
         await service.close()
         return [each() for each in old]
 
     try:
-        assert asyncio.run(reloaded()) == [None] * 3
+        assert asyncio.run(reloaded()) == [None] * 4
     finally:
         gc.freeze()  # as before
 
