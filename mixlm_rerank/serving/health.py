@@ -65,7 +65,8 @@ class Health:
         return [*problems] if catalogue is self._service.catalogue else []
 
     async def _compared(self) -> tuple[Catalogue, list[Problem]]:
-        catalogue, known, problems = self._service.catalogue, self._service.known, []
+        catalogue, known = self._service.catalogue, self._service.known
+        problems: list[Problem] = []
         for name, model in catalogue.models.items():
             found = await self._service.batcher.alone(partial(known_answers, model))
             if not all(abs(now - then) <= TOLERANCE for now, then in zip(found, known[name], strict=True)):
