@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ class Reranker:
     Args:
         model: the MixLM.
         index: a token index that this model's item encoder built, or its folder or Redis URL. ``None``: there is none,
-            and every document's text is encoded on the fly (the latest 4,096 are kept). In an index of passages a
-            document has the score of its best one (MaxP), and texts are read in passages, too.
+            and every document's text is encoded on the fly (the latest are kept: 64 MB for all rerankers of a
+            process). In an index of passages a document has the score of its best one (MaxP), and texts are read in
+            passages, too.
         missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``, the
             default with an index: keep them below all others, in first-stage order. ``"encode"``, the default without
             one: encode their text now (a candidate's own ``text``, or from ``texts``); a text in which the model
@@ -53,6 +55,10 @@ class Reranker:
         score_threshold: return only documents with at least these log-odds. ``mixlm-rerank calibrate`` makes a model
             whose log-odds can be read as probabilities, and tells whether any threshold separates them.
         scorer: how to score; the shared-prefix scorer by default.
+
+    Attributes:
+        stage: called with the name of each stage (``"index"``, ``"encode"``, ``"score"``, ``"verify"``), it gives a
+            context manager around that stage. Assign ``tracer.start_as_current_span``, for example, to trace them.
 
     Raises:
         IndexMismatch: another item encoder built the index.
@@ -92,6 +98,7 @@ class Reranker:
         self.first_stage_weight = first_stage_weight
         self.verify_top = verify_top
         self.score_threshold = score_threshold
+        self.stage: Callable[[str], AbstractContextManager[object]] = nullcontext
         self._scorer = scorer or SharedPrefixScorer(model)
         self._full_text = FullTextScorer(model)
         self._on_the_fly = OnTheFly(model, index.manifest)
@@ -198,7 +205,8 @@ class Reranker:
             row, column = row + len(job.candidates), column + count
         scorable = [job for job in jobs if len(job.tokens)]
         if scorable:
-            scores = self._scorer.score_batch([job.query for job in scorable], [job.tokens for job in scorable])
+            with self.stage("score"):
+                scores = self._scorer.score_batch([job.query for job in scorable], [job.tokens for job in scorable])
             for job, values in zip(scorable, scores, strict=True):
                 job.scores = values.double().numpy()
                 if not np.isfinite(job.scores).all():
@@ -212,7 +220,8 @@ class Reranker:
 
     def _tokens(self, candidates: Sequence[Candidate]) -> tuple[Tensor, NDArray[np.int64]]:
         """Embedding tokens float [m, k, d], and how many of the m each candidate has, int64 [n]."""
-        fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
+        with self.stage("index"):
+            fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
         lacking = [hit for hit, found in zip(candidates, fetched.found, strict=True) if not found]
         if not lacking or self.missing == "last":
             return torch.from_numpy(fetched.tokens), fetched.counts
@@ -233,7 +242,8 @@ class Reranker:
         tokens = np.empty((int(counts.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
         from_index = np.repeat(fetched.found, counts)
         tokens[from_index] = fetched.tokens
-        tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
+        with self.stage("encode"):
+            tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
         return torch.from_numpy(tokens), counts
 
     def _rank(self, job: _Job) -> list[ScoredDoc]:
@@ -264,7 +274,8 @@ class Reranker:
         passages = [self._on_the_fly.passages(text) for text in read]
         counts = np.array([len(own) for own in passages])
         tokens = job.tokens[np.repeat(rows, counts)]
-        scores = self._full_text.score(job.query, sum(passages, []), tokens).numpy().astype(np.float64)
+        with self.stage("verify"):
+            scores = self._full_text.score(job.query, sum(passages, []), tokens).numpy().astype(np.float64)
         scores = scores[_best(scores, counts)]
         if self.first_stage_weight:
             first = np.array([scored[row].score for row in rows])

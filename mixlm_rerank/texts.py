@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .index import Fetched, content_hash
+from .index import Fetched, Quantiser, content_hash
 from .index.builder import new_manifest
 from .index.manifest import Manifest
 from .index.reading import Reader
@@ -18,7 +18,8 @@ from .types import Candidate, Document, Texts
 
 __all__ = ["NoIndex", "OnTheFly", "texts_of"]
 
-CACHED_DOCUMENTS = 4096
+KEPT_BYTES = 64 << 20
+_kept: OrderedDict[tuple[str, Quantiser, bytes], NDArray[np.uint8]] = OrderedDict()  # the latest texts of this process
 
 
 def texts_of(candidates: Sequence[Candidate], source: Texts | None) -> list[str | None]:
@@ -51,17 +52,18 @@ class NoIndex:
 class OnTheFly:
     """Encodes texts now, as they would lie in the index (quantised alike), and keeps the latest by content hash.
 
-    Several threads may ask at once: what one has found, another may drop from the cache meanwhile.
+    All rerankers of a process share what is kept: about 64 MB. Several threads may ask at once: what one has found,
+    another may drop meanwhile.
     """
 
     def __init__(self, model: MixLM, manifest: Manifest) -> None:
         self._model = model
         self._quantiser = manifest.quantiser
         self._reader = Reader(model, passages=True) if manifest.passages else None
-        self._cache: OrderedDict[bytes, NDArray[np.uint8]] = OrderedDict()
+        self._fingerprint = model.fingerprint
 
     def __contains__(self, text: str) -> bool:
-        return all(content_hash(Document("", passage)) in self._cache for passage in self.passages(text))
+        return all(self._key(passage) in _kept for passage in self.passages(text))
 
     def passages(self, text: str) -> list[str]:
         """What is read of a text; in an index of passages several, else the text as it is."""
@@ -71,13 +73,17 @@ class OnTheFly:
 
     def encode(self, texts: Sequence[str], tokens: int) -> NDArray[np.float32]:
         """Texts -> float32 [n, tokens, d]."""
-        keys = [content_hash(Document("", text)) for text in texts]
-        held = {key: record for key in keys if (record := self._cache.pop(key, None)) is not None}
+        self._fingerprint = self._model.fingerprint  # the model may have been trained meanwhile
+        keys = [self._key(text) for text in texts]
+        held = {key: record for key in keys if (record := _kept.pop(key, None)) is not None}
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
         if new:
             packed = self._quantiser.pack(self._model.encode(list(new.values())))
             held.update(zip(new, map(np.copy, packed), strict=True))  # a row alone would keep its whole batch in memory
-        self._cache.update(held)
-        while len(self._cache) > CACHED_DOCUMENTS:
-            self._cache.popitem(last=False)
+        _kept.update(held)
+        while len(_kept) * self._quantiser.record_bytes > KEPT_BYTES:
+            _kept.popitem(last=False)
         return self._quantiser.unpack(np.stack([held[key] for key in keys]), tokens)
+
+    def _key(self, text: str) -> tuple[str, Quantiser, bytes]:
+        return self._fingerprint, self._quantiser, content_hash(Document("", text))

@@ -6,8 +6,9 @@ import json
 import pickle
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import mixlm_rerank.texts
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.candidates import as_candidates
 from mixlm_rerank.errors import IndexMismatch, InputError, MissingDocuments
@@ -352,12 +354,57 @@ def test_what_is_kept_of_a_text_is_its_own_record_alone(
     tiny: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A view would keep the records of all texts that were encoded with it."""
-    monkeypatch.setattr("mixlm_rerank.texts.CACHED_DOCUMENTS", 3)
     reranker = Reranker(tiny("bert"))
+    keep(3, reranker, monkeypatch)
     for turn in range(3):
         reranker.rerank(QUERY, [Candidate(f"{turn}-{n}", 1.0, f"text {turn} {n}") for n in range(20)])
-    kept = list(reranker._on_the_fly._cache.values())
+    kept = list(mixlm_rerank.texts._kept.values())
     assert len(kept) == 3 and all(record.base is None for record in kept)
+
+
+def keep(texts: int, reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process keep so many texts."""
+    monkeypatch.setattr("mixlm_rerank.texts.KEPT_BYTES", texts * reranker.index.manifest.quantiser.record_bytes)
+
+
+def test_all_rerankers_of_a_process_keep_texts_together(
+    tiny: Callable[..., MixLM], fresh: Callable[..., MixLM]
+) -> None:
+    """Those of one item encoder: another's tokens are others, and so are its own after training."""
+    text = [Candidate("x", 0.0, "a text that is kept for all rerankers")]
+    model = fresh("bert", tokens=4)
+    first, second = Reranker(model), Reranker(model, tokens=1)
+    assert first.unread(text) == second.unread(text) == [0]
+    before = first.rerank(QUERY, text)
+    assert first.unread(text) == second.unread(text) == []
+    assert Reranker(tiny("modernbert", tokens=4)).unread(text) == [0]
+    weights = next(iter(model.item_encoder.parameters()))
+    kept = weights.detach().clone()
+    with torch.no_grad():
+        weights.mul_(1.5)
+    trained = first.rerank(QUERY, text)
+    assert trained[0].score != before[0].score
+    assert Reranker(model).unread(text) == []
+    with torch.no_grad():
+        weights.copy_(kept)
+    assert Reranker(model).rerank(QUERY, text) == before
+
+
+def test_stages_can_be_traced(tiny: Callable[..., MixLM], documents: list[Document], tmp_path: Path) -> None:
+    model = tiny("bert", tokens=4)
+    index = TokenIndex.build(documents, model, tmp_path / "index", progress=False)
+    reranker = Reranker(model, index, missing="encode", verify_top=1)
+    stages: list[str] = []
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        stages.append(name)
+        yield
+        stages.append("end")
+
+    reranker.stage = stage
+    reranker.rerank(QUERY, [Candidate("d1", 2.0, "a dog barks"), Candidate("x", 1.0, "a text of these stages")])
+    assert stages == ["index", "end", "encode", "end", "score", "end", "verify", "end"]
 
 
 @pytest.mark.parametrize("blanks", [["x"], ["x", "y"], ["x", "y", "d1"]])
@@ -398,8 +445,8 @@ def test_an_empty_index_is_an_index(model: MixLM, documents: list[Document], tmp
 
 def test_many_threads_may_rank_texts(tiny: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch) -> None:
     """What one thread has found in the cache, others drop from it."""
-    monkeypatch.setattr("mixlm_rerank.texts.CACHED_DOCUMENTS", 3)
     reranker = Reranker(tiny("bert"))
+    keep(3, reranker, monkeypatch)
     texts = [f"a dog {'barks ' * number}" for number in range(12)]
 
     def scores(start: int) -> dict[str, float]:

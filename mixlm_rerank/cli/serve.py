@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError, MissingDependency, masked
-from .options import Device, Dtype, Offline, load_model
+from .options import Device, Dtype, Offline
 
 __all__ = ["serve"]
 
@@ -34,6 +35,9 @@ def serve(
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens that a request may have encoded; more are refused (413).")
     ] = 500_000,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the address; each has its models and its queue.")
+    ] = 1,
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with the key that clients must bring.")
     ] = None,
@@ -41,15 +45,14 @@ def serve(
     dtype: Dtype = None,
     offline: Offline = False,
 ) -> None:
-    """Serve Cohere's rerank contract: POST /v2/rerank. Ctrl-C answers accepted requests, then exits; twice: exits."""
-    from ..index import open_store
+    """Serve Cohere's rerank contract: POST /v2/rerank. Ctrl-C answers accepted requests, then exits; twice: exits.
 
+    SIGHUP loads models and indexes anew, while the old ones are served.
+    """
     try:
-        from ..serving.app import Limits, create_app
-        from ..serving.catalogue import Catalogue
+        from ..serving.app import Limits, open_app
         from ..serving.process import run
-        from ..serving.search import FirstStage
-        from ..serving.warm_up import warm_up
+        from ..serving.sources import Sources
     except ImportError:
         raise MissingDependency("serve needs FastAPI", "serve") from None
     key = None
@@ -57,27 +60,23 @@ def serve(
         key = os.environ.get(api_key_env)
         if not key:
             raise InputError(f"the environment variable {api_key_env} is empty: put the API key there")
-    names = _by_name([_named(each, each, "--model") for each in model or ["default"]], "--model")
-    models = {name: load_model(source, device, dtype, offline) for name, source in names.items()}
-    for name, loaded in models.items():
-        if loaded.device.type == "cuda":
-            typer.echo(f"{name}: compiling for the GPU, which takes a minute", err=True)
-            warm_up(loaded)
-    stores = _by_name([_named(each, None) for each in index or []], "--index")
-    indexes = {name: open_store(where) for name, where in stores.items()}
+    models = _by_name([_named(each, each, "--model") for each in model or ["default"]], "--model")
+    indexes = _by_name([_named(each, None) for each in index or []], "--index")
     stages = _by_name([_named(each, None, "--lucene") for each in lucene or []], "--lucene")
     for name in stages:
         if name not in indexes:
             raise InputError(f"--lucene {name}: there is no --index {name} of the same documents")
-    first_stages = {name: FirstStage(Path(folder)) for name, folder in stages.items()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers > cores:
+        typer.echo(f"warning: {workers} workers share {cores} cores: give at most --workers {cores}", err=True)
+    sources = Sources(models, indexes, stages, device, dtype, offline)
     limits = Limits(max_body << 20, waiting, deadline, max_tokens)
-    app = create_app(Catalogue(models, indexes), limits, key, first_stages)
     typer.echo(
-        f"http://{host}:{port}: models {', '.join(models)}; indexes {', '.join(indexes) or 'none'}; "
-        f"page at /, documentation at /docs",
+        f"loading models {', '.join(models)}; indexes {', '.join(indexes) or 'none'}; "
+        f"then http://{host}:{port} has a page at /, documentation at /docs",
         err=True,
     )
-    run(app, host, port, deadline, _logging())
+    run(partial(open_app, sources, limits, key), host, port, deadline, _logging(), workers)
 
 
 def _named(text: str, default: str | None, option: str = "--index") -> tuple[str, str]:
@@ -112,7 +111,7 @@ def _logging() -> dict[str, Any]:
         },
         "loggers": {
             "uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-            "mixlm_rerank": {"handlers": ["stderr"], "level": "WARNING"},
+            "mixlm_rerank": {"handlers": ["stderr"], "level": "INFO"},
             "mixlm_rerank.access": {"handlers": ["stdout"], "level": "INFO", "propagate": False},
         },
     }

@@ -22,6 +22,7 @@ from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.ranking import merged
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.failures import RequestFailed
+from mixlm_rerank.serving.metrics import Metrics
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Batcher"]
@@ -45,6 +46,7 @@ class _Job:
     costs: Sequence[int]
     answer: asyncio.Future[list[ScoredDoc]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     docs: list[ScoredDoc] = field(default_factory=list)  # ranked so far, batch after batch
+    since: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._ends = list(accumulate(self.costs, initial=0))
@@ -80,18 +82,18 @@ class Batcher:
         waiting: candidates that may wait; more are refused.
         deadline: seconds after which a batch that has not returned counts as stuck.
         seconds: aimed duration of a batch. A request that must wait for others and has less time left is refused.
-        observe: called after every batch with its requests, candidates and seconds.
+        metrics: told of every batch, and of what waits.
     """
 
     def __init__(
         self,
         *,
+        metrics: Metrics,
         waiting: int = 20_000,
         deadline: float = 10.0,
         seconds: float = 0.5,
-        observe: Callable[[int, int, float], object] = lambda requests, candidates, seconds: None,
     ) -> None:
-        self._limit, self._deadline, self._batch_seconds, self._observe = waiting, deadline, seconds, observe
+        self._limit, self._deadline, self._batch_seconds, self._metrics = waiting, deadline, seconds, metrics
         self._jobs: list[_Job] = []
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
@@ -145,11 +147,13 @@ class Batcher:
                 raise RequestFailed(429, "the queue is too long for the deadline: try again later", retry_after=retry)
         job = _Job(reranker, query, candidates, costs)
         self._jobs.append(job)
+        self._metrics.waiting.set(self.waiting)
         self._work.set()
         try:
             return await job.answer
         finally:
             self._jobs.remove(job)
+            self._metrics.waiting.set(self.waiting)
 
     async def alone(self, work: Callable[[], T]) -> T:
         """Run other work with a model in the ranker's thread, between two batches."""
@@ -169,6 +173,7 @@ class Batcher:
             self._work.clear()
             while batch := self._next_batch():
                 started = time.monotonic()
+                self._metrics.begun([started - part.job.since for part in batch if not part.job.docs])
                 answers = await self.alone(partial(_rerank, batch))
                 self._done(batch, answers, time.monotonic() - started)
             if self._closing:
@@ -215,7 +220,8 @@ class Batcher:
         if positions >= MEASURED:
             rate = positions / max(seconds, 1e-6)
             self._rate = rate if self._rate is None else self._rate + SMOOTHING * (rate - self._rate)
-        self._observe(len(batch), sum(len(part.candidates) for part in batch), seconds)
+        self._metrics.waiting.set(self.waiting)
+        self._metrics.batched(len(batch), sum(len(part.candidates) for part in batch), seconds)
 
 
 def _rerank(batch: Sequence[_Part]) -> list[list[ScoredDoc] | Exception]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from tokenizers import Tokenizer
 
@@ -13,6 +13,7 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.template import without_lone_surrogates
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.failures import RequestFailed
+from mixlm_rerank.serving.search import FirstStage
 from mixlm_rerank.types import Missing
 
 __all__ = ["Catalogue"]
@@ -24,19 +25,32 @@ CHARACTERS = 1000
 class Catalogue:
     """Models and indexes by name; the first model is the default.
 
+    Args:
+        first_stages: by the name of the token index that holds the same documents; for the page.
+
+    Attributes:
+        stage: that of its rerankers, see :class:`Reranker`.
+
     Raises IndexMismatch if no model fits an index.
     """
 
-    def __init__(self, models: Mapping[str, MixLM], indexes: Mapping[str, TokenStore]) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, MixLM],
+        indexes: Mapping[str, TokenStore],
+        first_stages: Mapping[str, FirstStage] | None = None,
+    ) -> None:
         self.models = dict(models)
         self.indexes = dict(indexes)
+        self.first_stages = dict(first_stages or {})
+        self.stage: Callable[[str], AbstractContextManager[object]] = nullcontext
         self._model_of: dict[str, str] = {}  # index -> the model that built it
         for name, store in self.indexes.items():
             fitting = [model for model, own in self.models.items() if own.accepts(store.manifest.fingerprint)]
             if not fitting:
                 store.manifest.check_model(next(iter(self.models.values())), str(store))
             self._model_of[name] = fitting[0]
-        self._reranker = lru_cache(maxsize=64)(self._made)
+        self._rerankers: dict[tuple[str, str | None, Missing, int], Reranker] = {}
         self._cutters = {name: _cutter(model) for name, model in self.models.items()}
 
     def index_name(self, asked: str | None, *, by_docid: bool) -> str | None:
@@ -70,7 +84,13 @@ class Catalogue:
             budget = self.models[model].config.check_budget(tokens)
         except InputError as error:
             raise RequestFailed(422, str(error)) from None
-        return self._reranker(model, index, missing, budget)
+        asked = model, index, missing, budget
+        if asked not in self._rerankers:
+            store = None if index is None else self.indexes[index]
+            made = Reranker(self.models[model], store, missing=missing, tokens=budget)
+            made.stage = self.stage
+            self._rerankers.setdefault(asked, made)  # another thread may have been faster: one batch has one reranker
+        return self._rerankers[asked]
 
     def cut(self, model: str, text: str | None, tokens: int | None = None) -> str | None:
         """The beginning of a text: at most ``tokens`` of the item encoder; ``None``: as many as the model can read."""
@@ -81,10 +101,6 @@ class Catalogue:
             return text
         spans = self._cutters[model].encode(without_lone_surrogates(text), add_special_tokens=False).offsets[:tokens]
         return text[: spans[-1][1]] if spans else text
-
-    def _made(self, model: str, index: str | None, missing: Missing, tokens: int) -> Reranker:
-        store = None if index is None else self.indexes[index]
-        return Reranker(self.models[model], store, missing=missing, tokens=tokens)
 
 
 def _cutter(model: MixLM) -> Tokenizer:

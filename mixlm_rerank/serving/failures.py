@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from mixlm_rerank.errors import IndexDamaged, IndexMismatch, MissingDocuments, MixLMError, StoreUnavailable
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
-__all__ = ["STATUS", "RequestFailed", "status_of"]
+from mixlm_rerank.errors import IndexDamaged, IndexMismatch, MissingDocuments, MixLMError, StoreUnavailable
+from mixlm_rerank.serving.schemas import CONTRACTS
+
+__all__ = ["STATUS", "RequestFailed", "answer_failures", "status_of"]
 
 # What the documented routes answer beside 200 (and 405 for another method, 500 for a fault of ours).
 STATUS = {
@@ -16,7 +22,7 @@ STATUS = {
     413: "A body or texts over the limit.",
     422: "A field of the wrong type, or out of its range.",
     429: "The queue is full, or all bodies together are too large: try again after Retry-After seconds.",
-    503: "Not ready yet, shutting down, or the index's store does not answer.",
+    503: "Shutting down, or the index's store does not answer.",
     504: "The request took longer than its deadline.",
 }
 
@@ -43,3 +49,32 @@ def status_of(error: MixLMError) -> int:
         if isinstance(error, kind):
             return status
     return 400
+
+
+def answer_failures(app: FastAPI) -> None:
+    """Every error is ``{"message": ...}``; those that are RequestFailed, the guard answers."""
+
+    @app.exception_handler(MixLMError)
+    async def refused(request: Request, error: MixLMError) -> JSONResponse:
+        return _failure(status_of(error), str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part not in ("body", *CONTRACTS)) or "body"
+        kind = request.headers.get("content-type", "application/json")
+        if where == "body" and "json" not in kind:
+            return _failure(400, f"the body came as {kind}: send JSON, with Content-Type: application/json")
+        if first["type"] == "json_invalid":
+            return _failure(400, f"the body is no valid JSON: {first['ctx']['error']}")
+        return _failure(400 if first["type"] == "missing" else 422, f"{where}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        answer = _failure(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+        answer.headers.update(error.headers or {})  # Allow, with 405
+        return answer
+
+
+def _failure(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"message": message}, status)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from mixlm_rerank.types import ScoredDoc
 
-__all__ = ["Metrics"]
+__all__ = ["SHARED_FOLDER", "Metrics"]
 
+# prometheus_client looks for it when it is imported: in the folder that it names all workers of a server keep their
+# counters, and each answers for all.
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
@@ -36,8 +42,29 @@ class Metrics:
         self.batch = Histogram("mixlm_batch_requests", "Requests scored together.", buckets=SIZES, registry=own)
         self.candidates = Histogram("mixlm_batch_candidates", "Documents scored together.", buckets=SIZES, registry=own)
         self.scoring = Histogram("mixlm_batch_seconds", "Scoring of a batch.", buckets=SECONDS, registry=own)
-        self.waiting = Gauge("mixlm_waiting_candidates", "Documents in the queue.", registry=own)
+        self.stages = Histogram(
+            "mixlm_stage_seconds",
+            "Of a request: prepare (texts, limits), queue. Of a batch: index (reading it), encode (texts), score.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=own,
+        )
+        self.waiting = Gauge(
+            "mixlm_waiting_candidates", "Documents in the queue.", registry=own, multiprocess_mode="livesum"
+        )
         self.refused = Counter("mixlm_refused", "Requests refused because the server was full (429).", registry=own)
+
+    def page(self) -> bytes:
+        """As Prometheus reads it."""
+        registry = self.registry
+        if SHARED_FOLDER in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return generate_latest(registry)
+
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        """Observe how long the block takes."""
+        return self.stages.labels(name).time()
 
     def answered(self, path: str, status: int, seconds: float, state: Mapping[str, Any]) -> None:
         """Count an answered request. ``state``: the request's state."""
@@ -51,6 +78,11 @@ class Metrics:
         """Count the documents of a ranked request."""
         self.documents.labels(model, index).inc(len(docs))
         self.missing.labels(model, index).inc(sum(doc.missing for doc in docs))
+
+    def begun(self, waited: Sequence[float]) -> None:
+        """Requests left the queue after so many seconds."""
+        for seconds in waited:
+            self.stages.labels("queue").observe(seconds)
 
     def batched(self, requests: int, candidates: int, seconds: float) -> None:
         """A batch was scored."""

@@ -13,6 +13,8 @@ __all__ = [
     "BatchResponse",
     "CONTRACTS",
     "Failure",
+    "Problem",
+    "Report",
     "RerankRequest",
     "RerankResponse",
     "Result",
@@ -162,3 +164,20 @@ class Failure(BaseModel):
     """Of every error."""
 
     message: str
+
+
+class Problem(BaseModel):
+    """``part``: ``ranker``, ``model NAME``, ``index NAME`` or ``reload``. ``message``: what is wrong, what to do."""
+
+    part: str
+    message: str
+
+
+class Report(BaseModel):
+    """Of a probe. ``status``: ``ok`` or ``ready``, else ``failing``; ``message`` then joins the problems."""
+
+    status: str
+    message: str | None = None
+    models: list[str]
+    indexes: list[str]
+    problems: list[Problem]

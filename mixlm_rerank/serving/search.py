@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +46,7 @@ class FirstStage:
         self._searcher = open_searcher(folder)
         self._texts = LuceneTexts(self._searcher)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lucene")
+        weakref.finalize(self, self._searcher.close).atexit = False  # Java would keep the index mapped
 
     async def search(self, query: str, hits: int) -> list[Candidate]:
         """The best ``hits``."""

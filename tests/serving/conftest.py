@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def _serving() -> Iterator[Callable[..., str]]:
         servers.append((server, thread))
         while thread.is_alive():
             try:
-                if httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
+                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
                     return f"http://127.0.0.1:{port}"
             except httpx.TransportError:
                 pass
@@ -84,17 +84,22 @@ def served_folder(model: MixLM, index: TokenIndex) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def first_stage(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> FirstStage:
+def lucene(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mixlm_rerank.integrations.lucene import build_lucene_index
 
     folder: Path = tmp_path_factory.mktemp("served") / "lucene"
     build_lucene_index([*documents, Document("long", "zebra " * 200)], folder)
-    return FirstStage(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first_stage(lucene: Path) -> FirstStage:
+    return FirstStage(lucene)
 
 
 @pytest.fixture(scope="session")
 def searched(served_for_all: Callable[..., str], model: MixLM, index: TokenIndex, first_stage: FirstStage) -> str:
-    return served_for_all(Catalogue({"tiny": model}, {"docs": index}), first_stages={"docs": first_stage})
+    return served_for_all(Catalogue({"tiny": model}, {"docs": index}, {"docs": first_stage}))
 
 
 class Held(Reranker):
@@ -145,16 +150,16 @@ def _starting(
 ) -> Iterator[Callable[..., Served]]:
     """``start(index, *options)``: ``mixlm-rerank serve`` with the model ``tiny`` and the index ``docs``.
 
-    ``first``: Python that the process runs before.
+    ``first``: Python that the process runs before. ``by``: a command that runs it.
     """
     processes: list[subprocess.Popen[bytes]] = []
 
-    def begin(index: Path = served_folder[1], *options: str, first: str = "") -> Served:
+    def begin(index: Path = served_folder[1], *options: str, first: str = "", by: Sequence[str | Path] = ()) -> Served:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         program = f"{first}\nfrom mixlm_rerank.cli import main; main()"
-        command = [sys.executable, "-c", program, "serve", "--port", str(port)]
+        command = [*by, sys.executable, "-c", program, "serve", "--port", str(port)]
         command += ["--model", f"tiny={served_folder[0]}", "--index", f"docs={index}", "--device", "cpu", *options]
         folder = tmp_path_factory.mktemp("server")
         out, err = folder / "out", folder / "err"

@@ -187,7 +187,7 @@ def test_a_short_deadline_refuses_nobody_who_can_be_served(
 ) -> None:
     """Short for the server's own batches, and long for a busy machine."""
     monkeypatch.setattr("mixlm_rerank.serving.catalogue.Reranker", Slow)
-    monkeypatch.setattr("mixlm_rerank.serving.app.MOST_BATCH_SECONDS", 10)
+    monkeypatch.setattr("mixlm_rerank.serving.service.MOST_BATCH_SECONDS", 10)
     url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(seconds=10))
     body = {"query": "q", "document_ids": ["d1", "d2"]}
     with ThreadPoolExecutor(4) as pool:
@@ -257,7 +257,7 @@ def test_a_first_stage_that_takes_long_is_within_the_deadline(
 ) -> None:
     go = threading.Event()
     monkeypatch.setattr(first_stage, "_search", lambda query, hits: go.wait() and [])
-    url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(seconds=0.5), first_stages={"docs": first_stage})
+    url = served(Catalogue({"tiny": model}, {"docs": index}, {"docs": first_stage}), Limits(seconds=0.5))
     try:
         answer = httpx.get(f"{url}/search", params={"q": "dog"}, timeout=60)
         assert answer.status_code == 504 and "deadline of 0.5 s" in answer.json()["message"]
@@ -399,18 +399,3 @@ def test_a_ranker_that_panics_ends_one_request_alone(
 def test_open_paths_take_no_body(served: Callable[..., str], model: MixLM) -> None:
     url = served(Catalogue({"tiny": model}, {}), api_key="secret")
     assert httpx.request("GET", f"{url}/health", content=b"x" * 1000).status_code == 413
-
-
-def test_health_notices_weights_that_have_changed(
-    served: Callable[..., str], fresh: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    monkeypatch.setattr("mixlm_rerank.serving.app.HEALTH_SECONDS", 0.0)
-    model = fresh("bert")
-    url = served(Catalogue({"tiny": model}, {}))
-    assert httpx.get(f"{url}/health").json() == {"status": "ok", "models": ["tiny"], "indexes": []}
-    with torch.no_grad():
-        model.readout.score.bias.add_(1.0)
-    answer = httpx.get(f"{url}/health")
-    assert answer.status_code == 503 and "no longer gives its known answer" in answer.json()["message"]

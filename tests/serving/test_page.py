@@ -62,7 +62,7 @@ def test_under_an_api_key_it_asks_for_it(
 ) -> None:
     """It shows no headings before it has anything to show, and the key in no link."""
     stages = {"docs": first_stage}
-    url = served(Catalogue({"tiny": model}, {"docs": index}), first_stages=stages, api_key="secret")
+    url = served(Catalogue({"tiny": model}, {"docs": index}, stages), api_key="secret")
     browser.get(f"{url}/")
     assert "no API key" in browser.find_element("css selector", "#said.error").text
     assert not browser.find_element("css selector", ".columns").is_displayed()

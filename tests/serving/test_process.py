@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -130,6 +131,26 @@ def test_connections_have_limits(start: Callable[..., Any], served_folder: tuple
         with suppress(httpx.TransportError):
             assert httpx.get(f"{served.url}/ready").status_code == 200
             break
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_opentelemetry_traces_it_as_it_is(
+    start: Callable[..., Any], served_folder: tuple[Path, Path], workers: str
+) -> None:
+    """A span a request, of the trace that the client has begun."""
+    exporters = "--traces_exporter console --metrics_exporter none --logs_exporter none --bsp_schedule_delay 50"
+    instrument = [Path(sys.executable).with_name("opentelemetry-instrument"), *exporters.split()]
+    served = start(served_folder[1], "--workers", workers, by=instrument)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    body = {"query": "a dog", "document_ids": ["d1"]}
+    answer = httpx.post(
+        f"{served.url}/v2/rerank", json=body, headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    )
+    assert answer.status_code == 200
+    while (
+        '"name": "POST /v2/rerank"' not in (spans := served.out.read_text()) or f'"trace_id": "0x{trace}"' not in spans
+    ):
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -249,3 +249,13 @@ def test_cutting_texts_beside_ranking_changes_no_score(post: Post, documents: li
             found = ranking(answer.result())
             if turn % 2 == 0:
                 check(found, expected)
+
+
+def test_how_long_each_stage_takes_is_counted(
+    served: Callable[..., str], metrics: Callable[..., str], model: MixLM, index: TokenIndex
+) -> None:
+    url = served(Catalogue({"tiny": model}, {"docs": index}))
+    body = {"query": QUERY, "document_ids": ["d1", "x"], "documents": ["not read", "a dog of these stages"]}
+    assert httpx.post(f"{url}/v2/rerank", json=body).status_code == 200
+    for stage in ("prepare", "queue", "index", "encode", "score"):
+        metrics(url, f'mixlm_stage_seconds_count{{stage="{stage}"}} 1.0')
