@@ -41,7 +41,7 @@ SYSTEMS = (
     "weight W, or with +rrf (reciprocal rank fusion)"
 )
 FIRST_STAGES = (
-    "bm25 or bm25-multifield (Pyserini), with :INDEX, :@k1=0.9,b=0.4 or :INDEX@k1=0.9,b=0.4 for a Lucene index of your "
+    "bm25 or bm25-multifield (Pyserini), with :INDEX, :k1=0.9,b=0.4 or :INDEX@k1=0.9,b=0.4 for a Lucene index of your "
     "own and other settings; run:FILE; dense:NAME (any SentenceTransformer, exact); faiss:FOLDER@ENCODER (Pyserini). "
     "{collection} and {split} are filled in"
 )
@@ -166,7 +166,7 @@ def make_first_stage(
 
 def _bm25(word: str, value: str, folder: Path, progress: bool) -> BM25:
     own, _, settings = value.rpartition("@")
-    if "=" not in settings:
+    if "=" not in settings or Path(value).is_dir():
         own, settings = value, ""
     try:
         numbers = {name: float(number) for name, number in (pair.split("=") for pair in settings.split(",") if pair)}

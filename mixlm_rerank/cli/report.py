@@ -155,7 +155,7 @@ def fit(
     from mixlm_rerank.eval.loading import Loading
     from mixlm_rerank.eval.ranked import FIRST_STAGE, find_candidates, rank
     from mixlm_rerank.eval.specs import make_systems, unique
-    from mixlm_rerank.eval.weights import Development, values_by_weight
+    from mixlm_rerank.eval.weights import Development, fit_weight
 
     check_measures([measure])
     loading = Loading(device, dtype, offline)
@@ -169,10 +169,7 @@ def fit(
                 Development(hits, rank(system, hits, work.restricted(hits.texts)).ranking, work.collection.qrels)
                 for hits, (work, _) in zip(candidates, places, strict=True)
             ]
-            values = values_by_weight(found, measure)
-            best = max(values, key=lambda weight: values[weight])
-            ends = f"{values[0.0]:.4f} alone, {values[1.0]:.4f} for the first stage alone"
-            typer.echo(f"{system.name}: weight {best:g} gives {measure} {values[best]:.4f} ({ends})")
+            typer.echo(f"{system.name}: {fit_weight(found, measure)}")
 
 
 def compare(

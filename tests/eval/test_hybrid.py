@@ -15,7 +15,7 @@ from mixlm_rerank.eval.collections import open_collection
 from mixlm_rerank.eval.first_stages import RunFile
 from mixlm_rerank.eval.hybrid import BM25Scores, HybridTeacher, HybridWeights, max_sim
 from mixlm_rerank.eval.ranked import find_candidates, rank
-from mixlm_rerank.eval.specs import make_systems
+from mixlm_rerank.eval.specs import make_systems, unique
 from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.scoring import BiEncoderScorer
 
@@ -85,7 +85,7 @@ def test_as_a_system_it_ranks_as_it_teaches(beir: Path, checkpoint: Callable[...
     folder = str(checkpoint("bert", max_position_embeddings=300))
     collection = open_collection(str(beir), "test")
     work = Workplace(collection, tmp_path, tmp_path, False)
-    (system,) = make_systems(f"hybrid:{folder}", {})
+    (system,) = unique(make_systems(f"hybrid:{folder}", {}))
     candidates = find_candidates(work, RunFile(beir / "run.trec"), 100)
     ranking = rank(system, candidates, work).ranking
     encoder = MixLM.from_backbones(folder, folder, tokens=1).item_encoder

@@ -57,7 +57,7 @@ def two_collections(make_system: Make, make_collection: Make, make_evaluation: M
 
 def test_the_big_table_has_every_system_with_best_marks_mean_and_speed(read: Read, two_collections: Evaluation) -> None:
     assert read(two_collections).table("nDCG@10 over all judged queries") == {
-        "system": ["First", "Second", "mean", "documents/s"],
+        "system": ["First, n=2", "Second, n=2", "mean", "documents/s"],
         "BM25": [".500", ".250", ".375", "–"],
         "MixLM k=4": [".750▲", ".450▲", ".600", "12,300"],
         "cross-encoder": [".600△", "–", "–", "–"],  # not on the second collection: its mean would be of another set
@@ -213,8 +213,11 @@ def test_no_part_is_shown_empty(read: Read, realistic: Evaluation) -> None:
 
 def test_the_big_table_is_written_for_readme_and_paper_too(tmp_path: Path, two_collections: Evaluation) -> None:
     assert write_report(two_collections, tmp_path) == tmp_path / "report.html"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "tables.md", "tables.tex"]
-    assert (tmp_path / "tables.md").read_text(encoding="utf-8") == markdown_table(two_collections)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["queries.tsv", "report.html", "tables.md", "tables.tex"]
+    answers, table, rest = (
+        (tmp_path / "tables.md").read_text(encoding="utf-8").partition(markdown_table(two_collections))
+    )
+    assert answers.startswith("**Worth switching?** ") and table and not rest
     assert (tmp_path / "tables.tex").read_text(encoding="utf-8") == latex_table(two_collections)
 
 
