@@ -8,7 +8,7 @@ from math import inf
 from statistics import fmean
 
 from mixlm_rerank.eval import numbers
-from mixlm_rerank.eval.report.view import Finding
+from mixlm_rerank.eval.report.view import Finding, listed
 from mixlm_rerank.eval.significance import FEWEST, Interval, interval
 from mixlm_rerank.eval.standings import Row, Standings
 
@@ -83,8 +83,18 @@ def _switch(table: Standings, now: Row, best: Row, others: Sequence[Row]) -> str
     same = numbers.count(found.queries - len(found.won) - len(found.lost))
     return (
         f"{verdict}. {row.name} against {now.name}: {table.measure} {found}{chance}. Of {_queries(found)} "
-        f"{_many(found.won, 'better')}, {_many(found.lost, 'worse')}, {same} the same."
+        f"{_many(found.won, 'better')}, {_many(found.lost, 'worse')}, {same} the same.{_lower(table, row, now)}"
     )
+
+
+def _lower(table: Standings, row: Row, now: Row) -> str:
+    """The collections on which a system lies below, which a mean over several of them hides."""
+    gaps = {
+        name: (row.value(column, table.measure) or 0.0) - (now.value(column, table.measure) or 0.0)
+        for column, name in enumerate(table.collections)
+    }
+    lower = [f"{name} ({numbers.difference(gap)})" for name, gap in gaps.items() if gap < 0]
+    return f" Lower on {listed(lower)}." if lower and len(gaps) > 1 else ""
 
 
 def _cheaper(table: Standings, best: Row, faster: Sequence[Row]) -> str:

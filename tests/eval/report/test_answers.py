@@ -129,6 +129,7 @@ def test_collections_count_alike_and_seeds_are_one_system(
     assert found is not None
     assert found.mean == pytest.approx(0.05)
     assert (found.queries, len(found.won), len(found.lost)) == (110, 10, 100)
+    assert answers(table)[0].text.endswith("100 are worse (by .100 on average), 0 the same. Lower on large (−.100).")
 
 
 def test_other_queries_are_not_compared(make_system: Make, make_collection: Make, make_evaluation: Make) -> None:

@@ -79,6 +79,23 @@ def test_a_collection_shows_differences_with_their_tests(read: Read, two_collect
     assert rows["BM25"] == [".500", "–", "–", "–", "–"]
 
 
+def test_wins_ties_and_losses_of_every_pair(read: Read, two_collections: Evaluation) -> None:
+    """On the first collection MixLM has 1.0 and .5, the teacher .7 and .5, BM25 .5 and .5."""
+    assert read(two_collections).table("Wins/ties/losses by nDCG@10") == {
+        "system": ["BM25", "MixLM k=4", "cross-encoder"],
+        "BM25": ["–", "0/1/1", "0/1/1"],
+        "MixLM k=4": ["1/1/0", "–", "1/1/0"],
+        "cross-encoder": ["1/1/0", "0/1/1", "–"],
+    }
+
+
+def test_every_value_of_every_query_is_written(tmp_path: Path, two_collections: Evaluation) -> None:
+    write_report(two_collections, tmp_path)
+    lines = (tmp_path / "queries.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == ["collection\tqid\tsystem\tmeasure\tvalue", "First\tq1\tBM25\tnDCG@10\t0.5"]
+    assert len(lines) == 1 + 2 * (4 + 3) and "Second\tq1\tMixLM k=4\tnDCG@10\t0.9" in lines
+
+
 def test_fidelity_and_efficiency_are_those_of_the_collection(read: Read, two_collections: Evaluation) -> None:
     page = read(two_collections)
     assert page.table("Fidelity to cross-encoder") == {
