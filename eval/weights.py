@@ -68,7 +68,7 @@ def fit_weight(collections: Sequence[Development], measure: str) -> Fit:
     """All weights, measured on the same rankings."""
     tables = [_by_weight(found, measure) for found in collections]
     queries = sum(table.shape[1] for table in tables)
-    worse = sum((table < table[-1]).sum(axis=1) for table in tables)  # the last weight: the first stage alone
+    worse = np.sum([(table < table[-1]).sum(axis=1) for table in tables], axis=0)  # the last row: the first stage alone
     return Fit(
         measure,
         dict(zip(WEIGHTS, _means(tables).tolist(), strict=True)),

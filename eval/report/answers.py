@@ -10,7 +10,7 @@ from statistics import fmean
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.report.view import Finding, listed
 from mixlm_rerank.eval.significance import FEWEST, Interval, interval
-from mixlm_rerank.eval.standings import Row, Standings
+from mixlm_rerank.eval.standings import Row, Standings, Verdict
 
 __all__ = ["Difference", "answers", "difference"]
 
@@ -68,9 +68,8 @@ def answers(table: Standings) -> list[Finding]:
     best = max(rows, key=lambda row: (row.best, _speed(row)))
     faster = [row for row in rows if row is not now and _speed(row) > FASTER * _speed(best) > 0]
     faster.sort(key=_speed, reverse=True)
-    findings = [("Worth switching?", _switch(table, now, best, [row for row in rows if row is not now]))]
-    findings += [("As good and cheaper?", _cheaper(table, best, faster))] * bool(faster)
-    return [Finding(head, text) for head, text in findings]
+    findings = [Finding("Worth switching?", _switch(table, now, best, [row for row in rows if row is not now]))]
+    return [*findings, Finding("As good and cheaper?", _cheaper(table, best, faster))] if faster else findings
 
 
 def _switch(table: Standings, now: Row, best: Row, others: Sequence[Row]) -> str:
@@ -78,13 +77,24 @@ def _switch(table: Standings, now: Row, best: Row, others: Sequence[Row]) -> str
     found = difference(table, row, now)
     if found is None:
         return _untold(row, now)
-    verdict = "Yes" if found.interval[0] > 0 else "No" if found.interval[1] < 0 else "Not shown"
-    chance = ", which may be chance" if verdict == "Not shown" else ""
     same = numbers.count(found.queries - len(found.won) - len(found.lost))
+    told, doubt = _verdict(row, found)
     return (
-        f"{verdict}. {row.name} against {now.name}: {table.measure} {found}{chance}. Of {_queries(found)} "
-        f"{_many(found.won, 'better')}, {_many(found.lost, 'worse')}, {same} the same.{_lower(table, row, now)}"
+        f"{told}. {row.name} against {now.name}: {table.measure} {found}{doubt}. Better on {_many(found.won)}, worse on "
+        f"{_many(found.lost)}, the same on {same} of {_queries(found)}.{_lower(table, row, now)}"
     )
+
+
+def _verdict(row: Row, found: Difference) -> tuple[str, str]:
+    """Yes, No or Not shown, and why the last. On one collection a paired test has to agree with the interval, which is
+    rough where queries are few.
+    """
+    low, high = found.interval
+    if low <= 0 <= high:
+        return "Not shown", ", which may be chance"
+    if [cell.verdict for cell in row.cells if cell] == [Verdict.NO_DIFFERENCE]:
+        return "Not shown", ", but no paired test finds it significant"
+    return ("Yes" if low > 0 else "No"), ""
 
 
 def _lower(table: Standings, row: Row, now: Row) -> str:
@@ -126,9 +136,9 @@ def _queries(found: Difference) -> str:
     return f"{numbers.count(found.queries)} queries"
 
 
-def _many(values: Sequence[float], what: str) -> str:
+def _many(values: Sequence[float]) -> str:
     by = f" (by {numbers.measure(abs(fmean(values)))} on average)" if values else ""
-    return f"{numbers.count(len(values))} are {what}{by}"
+    return f"{numbers.count(len(values))}{by}"
 
 
 def _pace(row: Row, best: Row) -> str:

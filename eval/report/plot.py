@@ -81,7 +81,8 @@ def fit_height(axes: Axes, values: Mapping[str, Sequence[float]]) -> str:
     gone = [f"{name} ({numbers.measure(max(own))})" for name, own in values.items() if name not in kept]
     if not gone:
         return ""
-    low, high = min(map(min, kept.values())), max(map(max, kept.values()))
+    heights = [value for own in kept.values() for value in own]
+    low, high = min(heights), max(heights)
     room = max(0.01, (high - low) * 0.05)
     axes.set_ylim(low - room, high + room)
     return f" Too low for the picture: {listed(gone)}."
