@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["FIRST_STAGES", "SYSTEMS", "filled_in", "make_first_stage", "make_systems", "name_of", "unique"]
 
 SYSTEMS = (
-    "mixlm or mixlm:K (token budget K) or mixlm:K@int8 (ranker in int8); verify:M (MixLM, then the best M read in "
+    "mixlm or mixlm:K (token budget K), with @int8 for a ranker in int8; verify:M (MixLM, then the best M read in "
     "full); full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
     "cross-encoder:NAME@LENGTH; bi-encoder:NAME; hybrid:NAME (a teacher: late interaction over a bi-encoder's token "
     "states, and BM25); run:FILE (a TREC run of other software); any of them with +W, mixed with the first stage at "
@@ -53,14 +53,13 @@ Make = Callable[[MixLM, str, str | None], System]
 # word -> how the system is made of a MixLM, the value after the colon, and the seed's name
 OF_MIXLM: dict[str, Make] = {
     "mixlm": lambda model, value, seed: TokenReranker(model, int(value) if value else None, seed=seed),
-    "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value), seed=seed),
+    "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value) if value else None, seed=seed),
     "verify": lambda model, value, seed: Cascade(model, int(value), seed=seed),
     "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
 }
 WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "hybrid", "run"}
 WITHOUT_VALUE = {"full-text", "cosine"}
-
 
 Named = dict[str, list[System]]  # by the word that they were asked for with
 

@@ -80,8 +80,8 @@ def _switch(table: Standings, now: Row, best: Row, others: Sequence[Row]) -> str
     same = numbers.count(found.queries - len(found.won) - len(found.lost))
     told, doubt = _verdict(row, found)
     return (
-        f"{told}. {row.name} against {now.name}: {table.measure} {found}{doubt}. Better on {_many(found.won)}, worse on "
-        f"{_many(found.lost)}, the same on {same} of {_queries(found)}.{_lower(table, row, now)}"
+        f"{told}. {row.name} against {now.name}: {table.measure} {found}{doubt}. Better on {_many(found.won)}, worse "
+        f"on {_many(found.lost)}, the same on {same} of {_queries(found)}.{_lower(table, row, now)}"
     )
 
 

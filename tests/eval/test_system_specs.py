@@ -26,6 +26,7 @@ OWN = {
     "mixlm": (TokenReranker, "MixLM k=4"),
     "mixlm:1": (TokenReranker, "MixLM k=1"),
     "mixlm:2@int8": (TokenReranker, "MixLM k=2, int8"),
+    "mixlm@int8": (TokenReranker, "MixLM k=4, int8"),
     "verify:20": (Cascade, "MixLM k=4, best 20 in full"),
     "full-text": (FullTextMode, "full-text mode"),
     "cosine": (Cosine, "cosine"),
