@@ -15,7 +15,7 @@ from mixlm_rerank.data.lines import file_in
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
 
-__all__ = ["Collection", "SomeDocuments", "judged_documents", "open_collection", "sampled", "some_ids"]
+__all__ = ["Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "sampled", "some_ids"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -89,6 +89,21 @@ def open_collection(
     return Collection(name, corpus, _judged(name, queries, judgments), judgments, drop_same_id)
 
 
+def folders_in(source: str | Path, split: str = "test") -> list[str]:
+    """The BEIR folders with that split in a folder that is none itself, by name; empty for anything else.
+
+    Raises InputError if there are BEIR folders, and none has the split.
+    """
+    folder = Path(source)
+    if not folder.is_dir() or _is_beir(folder):
+        return []
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_beir(path)]
+    found = [str(path) for path in folders if split in _splits(path)]
+    if folders and not found:
+        raise InputError(f"none of the {len(folders)} BEIR folders in {folder} has a split {split!r} in its qrels")
+    return found
+
+
 def sampled(collection: Collection, count: int | None, seed: int = 0) -> Collection:
     """The collection with at most ``count`` of its queries, drawn at random; its name then says so.
 
@@ -134,12 +149,16 @@ def _open_beir(source: str, split: str, topics: File, qrels: File) -> Parts:
 
 
 def _qrels_of_split(folder: Path, split: str) -> Path:
-    splits = {file.name.partition(".tsv")[0]: file for file in sorted((folder / "qrels").glob("*.tsv*"))}
+    splits = _splits(folder)
     if not splits:
         raise InputError(f"{folder} has no judgments (qrels/{split}.tsv): give a file of them as qrels")
     if split not in splits:
         raise InputError(f"{folder} has no split {split!r} in its qrels: there is {', '.join(splits)}")
     return splits[split]
+
+
+def _splits(folder: Path) -> dict[str, Path]:
+    return {file.name.partition(".tsv")[0]: file for file in sorted((folder / "qrels").glob("*.tsv*"))}
 
 
 def _open_irds(source: str, split: str, topics: File, qrels: File) -> Parts:

@@ -11,10 +11,17 @@ from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["DEFAULT_MEASURES", "evaluate", "evaluate_queries"]
+__all__ = ["DEFAULT_MEASURES", "default_measures", "evaluate", "evaluate_queries"]
 
 Ranked = Sequence[Candidate | ScoredDoc]
-DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100", "Judged@10")
+
+
+def default_measures(depth: int = 100) -> tuple[str, ...]:
+    """With the recall of as many candidates as were ranked."""
+    return "nDCG@10", "RR@10", "AP", f"R@{depth}", "Judged@10"
+
+
+DEFAULT_MEASURES = default_measures()
 
 
 def evaluate(

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "difference", "duration", "measure", "milliseconds", "p_value", "percent", "ratio", "size", "speed"]
+__all__ = [
+    "count",
+    "difference",
+    "duration",
+    "interval",
+    "measure",
+    "milliseconds",
+    "p_value",
+    "percent",
+    "ratio",
+    "size",
+    "speed",
+]
 
 DECIMALS = 3  # of measures
 MINUS = "\N{MINUS SIGN}"
@@ -27,6 +39,15 @@ def difference(value: float) -> str:
     """
     text = measure(value)
     return f"+{text}" if value > 0 and text != ".000" else text
+
+
+def interval(ends: tuple[float, float] | None) -> str:
+    """Of a measure.
+
+    >>> interval((0.61234, 0.7)), interval(None)
+    ('.612–.700', '')
+    """
+    return "" if ends is None else "–".join(map(measure, ends))
 
 
 def p_value(p: float) -> str:

@@ -139,7 +139,12 @@ def _rank_queries(
         for qid in left:
             started = time.perf_counter()
             docs = system.rank(queries[qid], hits[qid])
-            record.add(qid, Timed(docs, time.perf_counter() - started))
+            seconds = time.perf_counter() - started
+            if sorted(doc.docid for doc in docs) != sorted(hit.docid for hit in hits[qid]):
+                raise InputError(
+                    f"{system.name} does not rank the candidates of query {qid!r}, all of them and no others"
+                )
+            record.add(qid, Timed(docs, seconds))
             bar.update(1)
     sizes = {} if footprint is None else asdict(footprint)
     record.finish(
@@ -158,4 +163,5 @@ def _key(system: System, candidates: Candidates, work: Workplace) -> str:
         row = (qid, work.collection.queries[qid], [(hit.docid, hit.score, hit.text) for hit in hits])
         digest.update(repr(row).encode("utf-8", "replace"))
     asked = [candidates.first_stage, candidates.depth, digest.hexdigest()[:16]]
-    return json.dumps([system.description, *asked, work.is_restricted, conditions()])
+    kind = [] if work.own_index is None else [work.own_index.manifest.kind]
+    return json.dumps([system.description, *asked, work.is_restricted, conditions(), *kind])

@@ -1,10 +1,13 @@
-"""Is a difference between two systems more than chance? Paired tests over queries, corrected for how many are made."""
+"""Is a difference between two systems more than chance? Paired tests over queries, corrected for how many are made; and
+how far a mean could lie elsewhere with other queries.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,13 @@ from numpy.typing import NDArray
 
 from mixlm_rerank.errors import InputError, MissingDependency
 
-__all__ = ["Comparison", "compare", "holm", "scipy_stats"]
+__all__ = ["FEWEST", "Comparison", "Interval", "compare", "holm", "interval", "scipy_stats"]
 
 PERMUTATIONS = 100_000
+RESAMPLES = 2000
+FEWEST = 5  # queries: draws of fewer are too much alike to say anything
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,28 @@ def compare(
         )
         for row, (system, difference) in enumerate(zip(others, differences, strict=True))
     ]
+
+
+@lru_cache(maxsize=1 << 14)  # page and tables show the same means
+def interval(*samples: tuple[float, ...]) -> Interval | None:
+    """95% bootstrap interval (percentiles) of the mean over the samples' means: each sample is a collection, its values
+    those of its queries. None where a collection has fewer than ``FEWEST`` queries.
+
+    Raises MissingDependency if scipy is not installed.
+    """
+    if not samples or min(map(len, samples)) < FEWEST:
+        return None
+    found = scipy_stats().bootstrap(
+        samples,
+        lambda *drawn, axis: np.mean([np.mean(one, axis=axis) for one in drawn], axis=0),
+        method="percentile",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=200,  # bounds the memory
+        rng=np.random.default_rng(0),
+    )
+    low, high = found.confidence_interval
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

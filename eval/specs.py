@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
@@ -22,14 +24,18 @@ from mixlm_rerank.eval.systems import (
     TokenReranker,
 )
 from mixlm_rerank.eval.systems.protocol import System
+from mixlm_rerank.eval.systems.registered import registered_systems
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.int8 import in_int8
-from mixlm_rerank.ranking import Weight
+from mixlm_rerank.ranking import Weight, parsed_weight
 
-__all__ = ["FIRST_STAGES", "SYSTEMS", "make_first_stage", "make_systems"]
+if TYPE_CHECKING:
+    from mixlm_rerank.integrations.lucene import Fields
+
+__all__ = ["FIRST_STAGES", "SYSTEMS", "filled_in", "make_first_stage", "make_systems", "name_of", "unique"]
 
 SYSTEMS = (
-    "mixlm or mixlm:K (token budget K) or mixlm:K@int8 (ranker in int8); verify:M (MixLM, then the best M read in "
+    "mixlm or mixlm:K (token budget K), with @int8 for a ranker in int8; verify:M (MixLM, then the best M read in "
     "full); full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
     "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME (late interaction over a bi-encoder's token states); "
     "hybrid:NAME (that and BM25); ensemble:FILE (a teacher whose weights `eval teacher` has fitted); run:FILE (a TREC "
@@ -37,16 +43,19 @@ SYSTEMS = (
     "rank fusion)"
 )
 FIRST_STAGES = (
-    "bm25 or bm25-multifield (Pyserini); run:FILE, with {collection} and {split} filled in; dense:NAME (any "
-    "SentenceTransformer, exact); faiss:FOLDER@ENCODER (Pyserini)"
+    "bm25 or bm25-multifield (Pyserini), with :INDEX, :k1=0.9,b=0.4 or :INDEX@k1=0.9,b=0.4 for a Lucene index of your "
+    "own and other settings; run:FILE; dense:NAME (any SentenceTransformer, exact); faiss:FOLDER@ENCODER (Pyserini). "
+    "{collection} and {split} are filled in"
 )
+
+BM25_FOLDERS = {"bm25": "lucene", "bm25-multifield": "lucene-multifield"}  # where an index is built
 
 Make = Callable[[MixLM, str, str | None], System]
 
 # word -> how the system is made of a MixLM, the value after the colon, and the seed's name
 OF_MIXLM: dict[str, Make] = {
     "mixlm": lambda model, value, seed: TokenReranker(model, int(value) if value else None, seed=seed),
-    "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value), seed=seed),
+    "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value) if value else None, seed=seed),
     "verify": lambda model, value, seed: Cascade(model, int(value), seed=seed),
     "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
@@ -54,8 +63,10 @@ OF_MIXLM: dict[str, Make] = {
 WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "max-sim", "hybrid", "ensemble", "run"}
 WITHOUT_VALUE = {"full-text", "cosine"}
 
+Named = dict[str, list[System]]  # by the word that they were asked for with
 
-def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading = Loading()) -> list[System]:
+
+def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading = Loading()) -> Named:
     """The systems of comma-separated words (see ``SYSTEMS``).
 
     ``models``: name -> what loads it. Several are seeds of one recipe: each word makes a system of every one.
@@ -63,20 +74,38 @@ def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]], loading:
 
     Raises InputError for another word, or a value that is not possible.
     """
-    words = [word.strip() for word in specs.split(",") if word.strip()]
+    words = dict.fromkeys(word.strip() for word in specs.split(",") if word.strip())
     if not words:
         raise InputError(f"no systems are named. There are: {SYSTEMS}")
-    makers = [
-        make for word in words for make in _makers(word, models, loading)
-    ]  # all words are looked at before a model loads
-    systems = [make() for make in makers]
-    return list({(system.name, system.description): system for system in systems}.values())  # mixlm:4,mixlm is one
+    makers = {word: _makers(word, models, loading) for word in words}  # all are looked at before a model loads
+    made: dict[tuple[str, str], System] = {}
+    named: Named = {}
+    for word, own in makers.items():
+        systems = [make() for make in own]  # mixlm:4,mixlm may be one
+        named[word] = [made.setdefault((system.name, system.description), system) for system in systems]
+    return named
+
+
+def unique(systems: Named) -> list[System]:
+    """Each of them once, in the order in which they were asked for."""
+    return list({id(system): system for own in systems.values() for system in own}.values())
+
+
+def name_of(word: str, systems: Named) -> str:
+    """A system's name, by that name or by the word that it was asked for with.
+
+    Raises InputError for a word that stands for several seeds.
+    """
+    found = [system.name for system in systems.get(word, ())]
+    if len(found) > 1:
+        raise InputError(f"{word!r} stands for several systems: name one of {', '.join(found)}")
+    return found[0] if found else word
 
 
 def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Callable[[], System]]:
     """What makes each system of one word."""
     whole, plus, last = spec.rpartition("+")
-    weight = _weight(last) if plus else None
+    weight = parsed_weight(last) if plus else None
     if weight is not None and whole.startswith("verify"):
         raise InputError(f"{spec!r}: what is read in full cannot be mixed afterwards; mix another system")
     if weight is not None:
@@ -85,8 +114,13 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     if word == "mixlm" and value.endswith("@int8"):
         word, value = "mixlm@int8", value.removesuffix("@int8")
     known = word in OF_MIXLM or word in WITH_VALUE
+    registered = {} if known else registered_systems()
+    if word in registered:
+        return [partial(registered[word], value)]
     if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
-        raise InputError(f"no such system: {spec!r}. There are: {SYSTEMS}")
+        others = f"; and {', '.join(registered)}" if registered else ""
+        near = "" if known else _nearest(word, [*OF_MIXLM, *WITH_VALUE, *registered])
+        raise InputError(f"no such system: {spec!r}{near}. There are: {SYSTEMS}{others}")
     if word == "bi-encoder":
         return [partial(BiEncoder, value, loading)]
     if word in ("max-sim", "hybrid", "ensemble"):
@@ -127,30 +161,54 @@ def make_first_stage(
 ) -> FirstStage:
     """The first stage of one word (see ``FIRST_STAGES``) for one collection; what it builds goes into ``folder``.
 
-    Raises InputError for another word, and for a model that cannot be loaded.
+    Raises InputError for another word, for a model that cannot be loaded, and for a Lucene index that is not there.
     """
-    word, _, value = spec.partition(":")
-    if spec == "bm25":
-        return BM25(folder / "lucene", progress=progress)
-    if spec == "bm25-multifield":
-        return BM25(folder / "lucene-multifield", "multifield", progress=progress)
+    word, colon, value = spec.partition(":")
+    value = filled_in(spec, value, source, split)
+    if word in BM25_FOLDERS and bool(colon) == bool(value):
+        return _bm25(word, value, folder, progress)
     if word == "run" and value:
-        try:
-            return RunFile(value.format(collection=source, split=split))
-        except (AttributeError, LookupError, TypeError, ValueError):
-            raise InputError(
-                f"run:FILE may have {{collection}} and {{split}} in it, no other braces: {value}"
-            ) from None
+        return RunFile(value)
     if word == "dense" and value:
         return DenseSentenceTransformers(value, folder / "embeddings", loading=loading, progress=progress)
     index, _, encoder = value.partition("@")
     if word == "faiss" and index and encoder:
         return DensePyserini(index, encoder)
-    raise InputError(f"no such first stage: {spec!r}. There are: {FIRST_STAGES}")
+    near = _nearest(word, [*BM25_FOLDERS, "run", "dense", "faiss"])
+    raise InputError(f"no such first stage: {spec!r}{near}. There are: {FIRST_STAGES}")
 
 
-def _weight(text: str) -> Weight | None:
+def _bm25(word: str, value: str, folder: Path, progress: bool) -> BM25:
+    own, _, settings = value.rpartition("@")
+    if "=" not in settings or Path(value).is_dir():
+        own, settings = value, ""
     try:
-        return "rrf" if text == "rrf" else float(text)
+        numbers = {name: float(number) for name, number in (pair.split("=") for pair in settings.split(",") if pair)}
     except ValueError:
-        return None
+        numbers = {"": 0.0}
+    if not numbers.keys() <= {"k1", "b"}:
+        raise InputError(f"the settings of BM25 are k1 and b, as in {word}:INDEX@k1=0.9,b=0.4; not {settings!r}")
+    if own and not Path(own).is_dir():
+        raise InputError(f"no Lucene index at {own} (make one: mixlm-rerank bm25 index CORPUS {own})")
+    fields: Fields = "multifield" if word.endswith("multifield") else "flat"
+    return BM25(own or folder / BM25_FOLDERS[word], fields, progress=progress, **numbers)
+
+
+def filled_in(spec: str, value: str, source: str, split: str) -> str:
+    """``value`` with the collection's folder and split in the place of ``{collection}`` and ``{split}``.
+
+    Raises InputError for other braces.
+    """
+    try:
+        return value.format(collection=source, split=split)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise InputError(f"{spec!r} may have {{collection}} and {{split}} in it, no other braces") from None
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    """
+    >>> _nearest("mixml", ["mixlm", "cosine"]), _nearest("MixLM", ["mixlm"]), _nearest("zebra", ["mixlm"])
+    (" (did you mean 'mixlm'?)", " (did you mean 'mixlm'?)", '')
+    """
+    found = get_close_matches(word.lower(), words, 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from statistics import fmean, harmonic_mean, stdev
 
 from mixlm_rerank.eval.numbers import DECIMALS
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, Kind, SystemResult
-from mixlm_rerank.eval.significance import Comparison
+from mixlm_rerank.eval.significance import Comparison, Interval, interval
 
 __all__ = ["ALPHA", "Cell", "Row", "Standings", "Verdict", "kind_of", "standings", "verdict"]
 
@@ -35,11 +35,13 @@ class Cell:
         verdict: against the collection's baseline; of several seeds, what holds for each of them. None for the
             baseline itself and for the oracle, which is no system to choose.
         best: no other row but the oracle has a higher value.
+        interval: 95%, over queries; None for too few of them.
     """
 
     value: float
     verdict: Verdict | None
     best: bool
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Row:
         members: for each collection, its systems: none where it did not run, several where there are seeds.
         cells: for each collection; None where it did not run.
         mean: over collections; None unless it ran on all of them.
+        interval: of that mean, 95%, over queries; None for too few of them.
         sd: of the seeds' means (n - 1); None with fewer than two seeds.
         best: no other row but the oracle has a higher mean.
         documents_per_second: for the same number of documents of each collection; None unless timed on all of them.
@@ -60,6 +63,7 @@ class Row:
     members: tuple[tuple[SystemResult, ...], ...]
     cells: tuple[Cell | None, ...]
     mean: float | None
+    interval: Interval | None
     sd: float | None
     best: bool
     documents_per_second: float | None
@@ -67,6 +71,10 @@ class Row:
     def value(self, column: int, measure: str) -> float | None:
         """Any measure on one collection: of several seeds, their mean; None where the row did not run."""
         return fmean(s.measures[measure] for s in self.members[column]) if self.members[column] else None
+
+    def by_query(self, column: int, measure: str) -> dict[str, float]:
+        """qid -> value, the mean over seeds; empty where they were not measured on the same queries."""
+        return _by_query(self.members[column], measure)
 
     @property
     def seeds(self) -> int:
@@ -76,22 +84,35 @@ class Row:
 
 @dataclass(frozen=True)
 class Standings:
-    """The big table. ``baseline`` and ``teacher``: their names, None where collections differ in them (or lack one)."""
+    """The big table. ``baseline`` and ``teacher``: their names, None where collections differ in them (or lack one).
+
+    ``queries``: how many are judged, for each collection.
+    """
 
     measure: str
     collections: tuple[str, ...]
+    queries: tuple[int, ...]
     baseline: str | None
     teacher: str | None
     rows: tuple[Row, ...]
+
+    @property
+    def heads(self) -> list[str]:
+        """Collections with their numbers of queries."""
+        return [f"{name}, n={count:,}" for name, count in zip(self.collections, self.queries, strict=True)]
 
     def row(self, name: str | None) -> Row | None:
         """The row of a system, by its own name or that of its seed group."""
         return next((row for row in self.rows if name == row.name or name in _names(row)), None)
 
 
-def standings(evaluation: Evaluation) -> Standings:
-    """All systems on the main measure: first stages at the top, oracles at the bottom, the rest as they stand."""
-    measure = evaluation.measures[0]
+def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
+    """All systems on one measure: first stages at the top, oracles at the bottom, the rest as they stand.
+
+    ``measure``: the main one for ``None``. Others have no verdicts, and Judged has no best.
+    """
+    main = evaluation.measures[0]
+    measure = measure or main
     collections = evaluation.collections
     keys = dict.fromkeys(_key(system) for collection in collections for system in collection.systems)
     members = {
@@ -102,7 +123,8 @@ def standings(evaluation: Evaluation) -> Standings:
         key: [fmean(s.measures[measure] for s in systems) if systems else None for systems in found]
         for key, found in members.items()
     }
-    rivals = {key for key in keys if kinds[key] != "oracle"}
+    by_query = {key: [_by_query(systems, measure) for systems in found] for key, found in members.items()}
+    rivals = {key for key in keys if kinds[key] != "oracle" and not measure.startswith("Judged")}
     highest = [_highest(values[key][column] for key in rivals) for column in range(len(collections))]
     means = {key: _over_all(row) for key, row in values.items()}
     highest_mean = _highest(means[key] for key in rivals)
@@ -111,9 +133,9 @@ def standings(evaluation: Evaluation) -> Standings:
         value = values[key][column]
         if value is None:
             return None
-        if key not in rivals:
-            return Cell(value, None, best=False)
-        return Cell(value, _verdict_of(members[key][column]), best=_same(value, highest[column]))
+        found = _verdict_of(members[key][column]) if key in rivals and measure == main else None
+        best = key in rivals and _same(value, highest[column])
+        return Cell(value, found, best, _interval(by_query[key][column]))
 
     rows = [
         Row(
@@ -122,6 +144,7 @@ def standings(evaluation: Evaluation) -> Standings:
             members=members[key],
             cells=tuple(cell(key, column) for column in range(len(collections))),
             mean=means[key],
+            interval=_interval(*by_query[key]),
             sd=_sd_of_seeds(members[key], measure),
             best=key in rivals and _same(means[key], highest_mean),
             documents_per_second=_speed(members[key]),
@@ -132,6 +155,7 @@ def standings(evaluation: Evaluation) -> Standings:
     return Standings(
         measure=measure,
         collections=tuple(collection.name for collection in collections),
+        queries=tuple(collection.queries for collection in collections),
         baseline=_shared(collection.baseline for collection in collections),
         teacher=_shared(collection.teacher for collection in collections),
         rows=tuple(sorted(rows, key=lambda row: place.get(row.kind, 1))),
@@ -163,6 +187,17 @@ def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:
 
 def _key(system: SystemResult) -> str:
     return system.seed_group or system.name
+
+
+def _by_query(systems: Sequence[SystemResult], measure: str) -> dict[str, float]:
+    values = [system.per_query.get(measure, {}) for system in systems]
+    if not values or any(one.keys() != values[0].keys() for one in values):
+        return {}
+    return {qid: fmean(one[qid] for one in values) for qid in values[0]}
+
+
+def _interval(*collections: Mapping[str, float]) -> Interval | None:
+    return interval(*(tuple(values.values()) for values in collections))
 
 
 def _names(row: Row) -> set[str]:

@@ -1,4 +1,6 @@
-"""The big table, systems against collections, for a README (Markdown) and for a paper (LaTeX, booktabs)."""
+"""The big table, systems against collections, for a README (Markdown) and for a paper (LaTeX, booktabs); one for each
+measure.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.results import Evaluation
+from mixlm_rerank.eval.significance import Interval
 from mixlm_rerank.eval.standings import Cell, Row, Standings, Verdict, standings
 
 __all__ = ["SIGNS", "latex_table", "markdown_escaped", "markdown_table", "marks_explained"]
@@ -34,27 +37,36 @@ NONE = "–"
 
 
 def markdown_table(evaluation: Evaluation) -> str:
-    """The main measure of every system on every collection, its mean, and documents/s where they were measured.
+    """Every measure of every system on every collection, its mean, and documents/s where they were measured.
 
-    Best values are bold; marks say where a difference to the baseline is significant, the line below what they mean.
+    Best values are bold, 95% intervals in brackets; marks say where a difference to the baseline is significant on the
+    main measure. The line below each table says what it holds.
     """
-    table = standings(evaluation)
-    columns, rows = _cells(table, markdown_escaped, lambda text: f"**{text}**", SIGNS)
+    return "\n".join(_markdown(standings(evaluation, measure)) for measure in evaluation.measures)
+
+
+def latex_table(evaluation: Evaluation) -> str:
+    r"""The same as a ``table`` with a caption for each measure, for ``\usepackage{booktabs}``; names are escaped."""
+    tables = [_latex(standings(evaluation, measure)) for measure in evaluation.measures]
+    return "\n".join([r"% needs \usepackage{booktabs}", *tables])
+
+
+def _markdown(table: Standings) -> str:
+    columns, rows = _cells(table, markdown_escaped, lambda text: f"**{text}**", str, SIGNS)
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{drawn}\n\n{markdown_escaped(marks_explained(table))}\n"
 
 
-def latex_table(evaluation: Evaluation) -> str:
-    r"""The same as a ``table`` with a caption, for ``\usepackage{booktabs}``; names are escaped."""
-    table = standings(evaluation)
-    columns, rows = _cells(table, _latex_text, lambda text: rf"\textbf{{{text}}}", ARROWS)
+def _latex(table: Standings) -> str:
+    columns, rows = _cells(
+        table, _latex_text, lambda text: rf"\textbf{{{text}}}", lambda text: rf"{{\scriptsize {text}}}", ARROWS
+    )
     arrows = {SIGNS[found]: arrow for found, arrow in ARROWS.items()}
     caption = re.sub("[▲△▽▼]", lambda match: arrows[match[0]], _latex_text(marks_explained(table)))
     body = [" & ".join(row) + r" \\" for row in rows]
     return "\n".join(
         [
-            r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{caption}}}",
@@ -73,7 +85,9 @@ def latex_table(evaluation: Evaluation) -> str:
 
 def marks_explained(table: Standings) -> str:
     """What is in the big table, in words; only the marks that it has."""
-    parts = [f"{table.measure} over all judged queries; best in bold (the oracle apart)."]
+    parts = [f"{table.measure} over all judged queries (n); best in bold (the oracle apart)."]
+    if any(cell and cell.interval for row in table.rows for cell in row.cells):
+        parts.append("Intervals: 95%, bootstrap over queries.")
     if len(table.collections) > 1:
         parts.append("Mean: over collections, not tested.")
     if any(row.seeds > 1 for row in table.rows):
@@ -95,25 +109,33 @@ def marks_explained(table: Standings) -> str:
 
 
 def _cells(
-    table: Standings, escape: Callable[[str], str], bold: Callable[[str], str], marks: Mapping[Verdict, str]
+    table: Standings,
+    escape: Callable[[str], str],
+    bold: Callable[[str], str],
+    small: Callable[[str], str],
+    marks: Mapping[Verdict, str],
 ) -> tuple[list[str], list[list[str]]]:
     """Column heads and rows, escaped and marked up."""
     several = len(table.collections) > 1
     timed = any(row.documents_per_second is not None for row in table.rows)
-    columns = ["system", *table.collections, *["mean"] * several, *["documents/s"] * timed]
+    columns = ["system", *table.heads, *["mean"] * several, *["documents/s"] * timed]
 
     def value(cell: Cell | None) -> str:
         if cell is None:
             return NONE
         text = numbers.measure(cell.value)
-        return (bold(text) if cell.best else text) + (marks.get(cell.verdict, "") if cell.verdict else "")
+        mark = marks.get(cell.verdict, "") if cell.verdict else ""
+        return (bold(text) if cell.best else text) + mark + interval(cell.interval)
 
     def mean(row: Row) -> str:
         if row.mean is None:
             return NONE
         text = numbers.measure(row.mean)
         spread = f" {escape('±')} {numbers.measure(row.sd)}" if row.sd is not None else ""
-        return (bold(text) if row.best else text) + spread
+        return (bold(text) if row.best else text) + spread + interval(row.interval)
+
+    def interval(ends: Interval | None) -> str:
+        return "" if ends is None else " " + small(f"({escape(numbers.interval(ends))})")
 
     def speed(row: Row) -> str:
         return NONE if row.documents_per_second is None else numbers.speed(row.documents_per_second)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.eval.collections import Collection, SomeDocuments
 from mixlm_rerank.index import TokenIndex
+from mixlm_rerank.index.plan import checked
 from mixlm_rerank.model import MixLM
 
 __all__ = ["Workplace"]
@@ -27,12 +28,15 @@ class Workplace:
     Attributes:
         folder: of rankings and runs.
         indexes: of what is built of the documents; several samples of a collection share them.
+        own_index: a token index of these documents that is there already; None: one is built.
     """
 
     collection: Collection
     folder: Path
     indexes: Path
     progress: bool = True
+    own_index: TokenIndex | None = None
+    _is_checked: bool = field(default=False, init=False, repr=False)
 
     @property
     def is_restricted(self) -> bool:
@@ -44,7 +48,7 @@ class Workplace:
         if self.collection.corpus is None:
             return self
         corpus = SomeDocuments(self.collection.corpus, frozenset(docids))
-        return Workplace(replace(self.collection, corpus=corpus), self.folder, self.indexes, self.progress)
+        return replace(self, collection=replace(self.collection, corpus=corpus))
 
     def documents(self, purpose: str) -> Corpus:
         """Raises InputError for a collection without documents, naming what they are needed for."""
@@ -55,8 +59,11 @@ class Workplace:
     def index(self, model: MixLM) -> TokenIndex:
         """The token index of these documents under this model's item encoder; built, or built to its end, if needed.
 
-        Raises InputError for a collection without documents.
+        Raises InputError for a collection without documents. Of an index that was given: IndexMismatch if it is another
+        model's, InputError if it lacks documents or holds them with another text.
         """
+        if self.own_index is not None:
+            return self._checked(self.own_index, model)
         corpus = self.documents("a token index")
         path = self.indexes / f"tokens-{model.fingerprint}-{self._corpus_digest}"
         try:
@@ -68,6 +75,18 @@ class Workplace:
         if not resumed:
             with writing(_record(index)) as file:
                 json.dump({"build_seconds": time.perf_counter() - started}, file)
+        return index
+
+    def _checked(self, index: TokenIndex, model: MixLM) -> TokenIndex:
+        index.manifest.check_model(model, index.path)
+        if self.collection.corpus is not None and not self._is_checked:
+            found = index.compare(checked(self.collection.corpus, model, skip_empty=True))
+            if found.new or found.changed:
+                raise InputError(
+                    f"{index} lacks {found.new:,} documents of {self.collection.name} and holds {found.changed:,} with "
+                    f"another text: bring it up to date with mixlm-rerank index sync {index} CORPUS"
+                )
+            self._is_checked = True
         return index
 
     def build_seconds(self, index: TokenIndex) -> float | None:

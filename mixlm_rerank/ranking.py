@@ -20,6 +20,7 @@ __all__ = [
     "check_weight",
     "interpolated",
     "merged",
+    "parsed_weight",
     "probability",
     "ranked",
     "unranked",
@@ -72,6 +73,14 @@ def probability(log_odds: float, *, missing: bool = False) -> float:
         return 0.0
     odds = math.exp(-abs(log_odds))  # at most 1: never an overflow
     return 1 / (1 + odds) if log_odds >= 0 else odds / (1 + odds)
+
+
+def parsed_weight(text: str) -> Weight | None:
+    """A weight as it is typed; None for what is neither a number nor ``rrf``."""
+    try:
+        return "rrf" if text == "rrf" else float(text)
+    except ValueError:
+        return None
 
 
 def check_weight(weight: object) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.report.cast import LOOKS, legible
-from mixlm_rerank.eval.report.plot import draw_level, log_ticks, small_axes
+from mixlm_rerank.eval.report.plot import draw_level, fit_height, log_ticks, small_axes
 from mixlm_rerank.eval.report.svg import inline_svg
 from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Picture, Table, value_cell
 from mixlm_rerank.eval.standings import Row, Standings
@@ -61,6 +61,8 @@ def budget_picture(table: Standings, column: int, featured: Sequence[Row], name:
         caption += " Dashed: systems that have none."
     if any(step.sd for step in steps):
         caption += " Bars: one standard deviation over seeds."
+    heights = {step.row.name: [step.value] for step in steps} | {row.name: [value] for row, value in levels}
+    caption += fit_height(axes, heights)
     svg = inline_svg(figure, name, f"{table.measure} against embedding tokens a document", tips)
     return Picture(svg, "Token budget", caption, _data(table.measure, steps, levels))
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.report.cast import LOOKS, legible
-from mixlm_rerank.eval.report.plot import PALE, draw_level, log_ticks, small_axes
+from mixlm_rerank.eval.report.plot import PALE, draw_level, fit_height, log_ticks, small_axes
 from mixlm_rerank.eval.report.svg import inline_svg
 from mixlm_rerank.eval.report.view import Column, Line, Picture, Table, value_cell
 from mixlm_rerank.eval.standings import Row, Standings
@@ -44,10 +44,11 @@ def depth_picture(table: Standings, column: int, featured: Sequence[Row], name: 
         value = row.value(column, table.measure)
         if row.kind == "first stage" and value is not None:
             draw_level(axes, row.kind, value)
-    svg = inline_svg(figure, name, f"{table.measure} against the number of candidates reranked", tips)
     caption = "How many of the first stage's candidates are worth reranking?"
     if any(row not in featured for row in drawn):
         caption += " Pale: the other systems."
+    caption += fit_height(axes, {row.name: list(curves[row.name].values()) for row in drawn})
+    svg = inline_svg(figure, name, f"{table.measure} against the number of candidates reranked", tips)
     lines = [
         Line(row.name, row.kind, tuple(value_cell(curves[row.name].get(depth), numbers.measure) for depth in depths))
         for row in drawn

@@ -9,7 +9,7 @@ from math import log10
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.report.cast import legible
 from mixlm_rerank.eval.report.labels import Label, place_labels
-from mixlm_rerank.eval.report.plot import draw_dot, draw_level, name_axes
+from mixlm_rerank.eval.report.plot import draw_dot, draw_level, in_sight, name_axes
 from mixlm_rerank.eval.report.svg import GRID, inline_svg, new_axes
 from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Picture, Table, value_cell
 from mixlm_rerank.eval.results import Kind
@@ -59,6 +59,7 @@ def frontier_picture(table: Standings) -> Picture | None:
     where = "mean over collections" if len(table.collections) > 1 else table.collections[0]
     svg = _draw(points, front, levels, f"{table.measure}, {legible(where)}")
     caption = "Up is better, right is faster. The line joins what no other system beats in both; the rest is pale."
+    caption += " A system far below stands at the foot, with its value."
     if levels:
         caption += " The first stage (dashed) has no reranking speed."
     if oracle is not None:
@@ -72,9 +73,11 @@ def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, 
     speeds = [log10(point.speed) for point in points]
     room = max(0.25, (max(speeds) - min(speeds)) * 0.1)
     axes.set_xlim(10 ** (min(speeds) - room), 10 ** (max(speeds) + room))
-    values = [point.quality for point in points] + [*levels.values()]
+    kept = in_sight({**{name: [value] for name, value in levels.items()}, **{p.name: [p.quality] for p in points}})
+    values = [value for (value,) in kept.values()]
     room = max(0.01, (max(values) - min(values)) * 0.14)
-    axes.set_ylim(min(values) - room, max(values) + room)
+    foot = min(values) - room
+    axes.set_ylim(foot, max(values) + room)
     axes.xaxis.set_major_formatter(lambda value, _: numbers.speed(value))
     axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.yaxis.set_major_formatter(lambda value, _: numbers.measure(value))
@@ -83,15 +86,22 @@ def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, 
     line = _stairs(front, axes.get_xlim()[0], axes.get_ylim()[0])
     axes.plot(*zip(*line, strict=True), color="#9fb8cc", linewidth=1.6, zorder=2)
     for name, value in levels.items():
-        draw_level(axes, "first stage", value, name if name == "first stage" else f"{name}, first stage")
+        text = name if name == "first stage" else f"{name}, first stage"
+        draw_level(axes, "first stage", max(value, foot), text if name in kept else f"{text}: {numbers.measure(value)}")
     tips = {}
     for number, point in enumerate(points):
         gid = f"point{number}"
-        draw_dot(axes, point.speed, point.quality, point.kind, gid, pale=point not in front)
+        draw_dot(axes, point.speed, max(point.quality, foot), point.kind, gid, pale=point not in front)
         quality, speed = numbers.measure(point.quality), numbers.speed(point.speed)
         tips[gid] = f"{legible(point.name)}: {quality}, {speed} documents/s"
     ordered = [*front, *(point for point in points if point not in front)]
-    labels = [Label(point.speed, point.quality, legible(point.name), point.kind == "MixLM") for point in ordered]
+    texts = [
+        legible(point.name) + f": {numbers.measure(point.quality)}" * (point.name not in kept) for point in ordered
+    ]
+    labels = [
+        Label(point.speed, max(point.quality, foot), text, point.kind == "MixLM")
+        for point, text in zip(ordered, texts, strict=True)
+    ]
     place_labels(axes, labels, line)
     return inline_svg(figure, "frontier", f"{what}, against documents per second", tips)
 

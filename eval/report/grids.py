@@ -8,22 +8,23 @@ from statistics import fmean, stdev
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Table, value_cell
 from mixlm_rerank.eval.results import CollectionResult, SystemResult
+from mixlm_rerank.eval.significance import Interval, interval
 from mixlm_rerank.eval.standings import Row, Standings, Verdict, kind_of, verdict
 from mixlm_rerank.eval.tables import SIGNS, marks_explained
 
-__all__ = ["big_table", "efficiency_table", "fidelity_table", "measures_table", "seeds_table"]
+__all__ = ["big_table", "efficiency_table", "fidelity_table", "measures_table", "pairs_table", "seeds_table"]
 
 
 def big_table(table: Standings) -> Table | None:
     """Systems against collections on the main measure; the mean and documents/s, where there are such."""
-    columns = [Column(name, marked=True) for name in table.collections]
+    columns = [Column(head, "n: judged queries", marked=True) for head in table.heads]
     columns += [Column("mean", "over collections"), Column("documents/s", "harmonic mean over collections")]
     several = len(table.collections) > 1
 
     def cells(row: Row) -> Iterator[Cell]:
         for cell in row.cells:
-            yield Cell(numbers.measure(cell.value), cell.value, cell.best, _mark(cell.verdict)) if cell else EMPTY
-        yield Cell(numbers.measure(row.mean), row.mean, row.best) if several and row.mean is not None else EMPTY
+            yield _mean_cell(cell.value, cell.interval, cell.best, _mark(cell.verdict)) if cell else EMPTY
+        yield _mean_cell(row.mean, row.interval, row.best) if several and row.mean is not None else EMPTY
         yield value_cell(row.documents_per_second, numbers.speed)
 
     def note(row: Row) -> str:
@@ -50,9 +51,9 @@ def measures_table(collection: CollectionResult, measures: list[str]) -> Table |
     def cells(system: SystemResult) -> Iterator[Cell]:
         ceiling = kind_of(collection, system) == "oracle"
         for name in measures:
-            text = numbers.measure(system.measures[name])
-            best = text == highest[name] and not ceiling and not name.startswith("Judged")
-            yield Cell(text, system.measures[name], best)
+            value = system.measures[name]
+            best = numbers.measure(value) == highest[name] and not ceiling and not name.startswith("Judged")
+            yield _mean_cell(value, interval(tuple(system.per_query.get(name, {}).values())), best)
         found = system.comparison
         if found is None or ceiling:
             yield from [EMPTY] * 4
@@ -147,6 +148,27 @@ def _table(
     ordered = sorted(collection.systems, key=lambda system: place.get(kind_of(collection, system), 1))
     lines = [Line(system.name, kind_of(collection, system), tuple(cells(system))) for system in ordered]
     return Table(caption, tuple(columns), tuple(lines)).pruned()
+
+
+def _mean_cell(value: float, ends: Interval | None, best: bool, mark: str = "") -> Cell:
+    return Cell(numbers.measure(value), value, best, mark, numbers.interval(ends))
+
+
+def pairs_table(table: Standings, column: int) -> Table | None:
+    """Queries won, tied and lost by each system against each other one; None for a single system."""
+    rows = [row for row in table.rows if row.kind != "oracle" and row.by_query(column, table.measure)]
+    if len(rows) < 2:
+        return None
+    values = {row.name: row.by_query(column, table.measure) for row in rows}
+
+    def cell(name: str, other: str) -> Cell:
+        pairs = [(values[name][qid], values[other][qid]) for qid in values[name].keys() & values[other].keys()]
+        wins, losses = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+        return EMPTY if name == other else Cell(f"{wins}/{len(pairs) - wins - losses}/{losses}", wins - losses)
+
+    lines = [Line(row.name, row.kind, tuple(cell(row.name, other) for other in values)) for row in rows]
+    caption = f"Wins/ties/losses by {table.measure}: queries on which a row is above, level with, below a column"
+    return Table(caption, tuple(map(Column, values)), tuple(lines))
 
 
 def _mark(found: Verdict | None) -> str:

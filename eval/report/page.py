@@ -1,14 +1,17 @@
-"""The report: one HTML file that needs nothing else, and the big table as Markdown and LaTeX beside it."""
+"""The report: one HTML file that needs nothing else; tables in Markdown and LaTeX, and all values, beside it."""
 
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
 from pathlib import Path
 
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.eval import numbers
+from mixlm_rerank.eval.report.answers import answers
 from mixlm_rerank.eval.report.cast import LOOKS, cast
 from mixlm_rerank.eval.report.frontier import frontier_picture
 from mixlm_rerank.eval.report.grids import big_table
@@ -16,7 +19,7 @@ from mixlm_rerank.eval.report.sections import describe_systems, heading, moment,
 from mixlm_rerank.eval.report.summary import summary
 from mixlm_rerank.eval.results import Evaluation
 from mixlm_rerank.eval.standings import standings
-from mixlm_rerank.eval.tables import latex_table, markdown_table
+from mixlm_rerank.eval.tables import latex_table, markdown_escaped, markdown_table
 
 __all__ = ["render", "write_report"]
 
@@ -24,7 +27,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
-    """Write report.html, tables.md and tables.tex into ``folder`` (made if it is not there); the path of the page.
+    """Write report.html, tables.md, tables.tex and queries.tsv into ``folder`` (made if needed); the path of the page.
 
     Raises:
         InputError: an evaluation without collections or systems; a folder that cannot be written.
@@ -41,8 +44,9 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
     texts = {
         "report.html": _page(evaluation),
-        "tables.md": markdown_table(evaluation),
+        "tables.md": _answered(evaluation) + markdown_table(evaluation),
         "tables.tex": latex_table(evaluation),
+        "queries.tsv": _values(evaluation),
     }
     for name, text in texts.items():
         with writing(folder / name) as file:
@@ -76,6 +80,27 @@ def render(template: str, **context: object) -> str:
         measure=numbers.measure,
         **context,
     )
+
+
+def _answered(evaluation: Evaluation) -> str:
+    """The answers as Markdown, to stand above the tables."""
+    found = answers(standings(evaluation))
+    return "".join(f"**{markdown_escaped(one.head)}** {markdown_escaped(one.text)}\n\n" for one in found)
+
+
+def _values(evaluation: Evaluation) -> str:
+    """Every measure of every system on every query, one a line."""
+    text = io.StringIO()
+    rows = csv.writer(text, dialect="excel-tab", lineterminator="\n")
+    rows.writerow(["collection", "qid", "system", "measure", "value"])
+    rows.writerows(
+        [collection.name, qid, system.name, measure, value]
+        for collection in evaluation.collections
+        for system in collection.systems
+        for measure, values in system.per_query.items()
+        for qid, value in values.items()
+    )
+    return text.getvalue()
 
 
 def _page(evaluation: Evaluation) -> str:

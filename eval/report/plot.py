@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp, log
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.report.cast import LOOKS, legible
 from mixlm_rerank.eval.report.svg import MUTED, new_axes
+from mixlm_rerank.eval.report.view import listed
 from mixlm_rerank.eval.results import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALE", "TEXT", "draw_dot", "draw_level", "log_ticks", "name_axes", "small_axes", "write"]
+__all__ = [
+    "PALE",
+    "TEXT",
+    "draw_dot",
+    "draw_level",
+    "fit_height",
+    "in_sight",
+    "log_ticks",
+    "name_axes",
+    "small_axes",
+    "write",
+]
 
 WIDTH, HEIGHT = 520, 300
 PALE = "#cdd3da"
@@ -48,6 +61,31 @@ def log_ticks(axes: Axes, values: Sequence[int], base: int) -> None:
             shown.append(value)
     axes.set_xticks(shown, [numbers.count(value) for value in shown])
     axes.set_xticks([], minor=True)
+
+
+def in_sight(values: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """Without outliers: systems so far below that the upper half of the others would lie flat.
+
+    >>> list(in_sight({"a": [0.62], "b": [0.65], "c": [0.5], "broken": [0.05]}))
+    ['a', 'b', 'c']
+    """
+    tops = [max(own) for own in values.values()]
+    middle = median(tops)
+    lowest = middle - 6 * max(max(tops) - middle, 0.02)
+    return {name: own for name, own in values.items() if max(own) >= lowest}
+
+
+def fit_height(axes: Axes, values: Mapping[str, Sequence[float]]) -> str:
+    """Let outliers leave the picture at its foot; the sentence that names them, if there are any."""
+    kept = in_sight(values)
+    gone = [f"{name} ({numbers.measure(max(own))})" for name, own in values.items() if name not in kept]
+    if not gone:
+        return ""
+    heights = [value for own in kept.values() for value in own]
+    low, high = min(heights), max(heights)
+    room = max(0.01, (high - low) * 0.05)
+    axes.set_ylim(low - room, high + room)
+    return f" Too low for the picture: {listed(gone)}."
 
 
 def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, pale: bool = False) -> None:

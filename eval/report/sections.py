@@ -9,7 +9,7 @@ from datetime import datetime
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.report.budget import budget_picture
 from mixlm_rerank.eval.report.depth import depth_picture
-from mixlm_rerank.eval.report.grids import efficiency_table, fidelity_table, measures_table, seeds_table
+from mixlm_rerank.eval.report.grids import efficiency_table, fidelity_table, measures_table, pairs_table, seeds_table
 from mixlm_rerank.eval.report.slices import slice_pictures
 from mixlm_rerank.eval.report.view import Picture, Table, listed
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, Example
@@ -87,6 +87,7 @@ def section(
     here = [row for row in featured if row.members[column]]
     tables = [
         measures_table(collection, measures),
+        pairs_table(table, column),
         fidelity_table(collection, measures[0]),
         efficiency_table(collection),
         seeds_table(table, column, measures),

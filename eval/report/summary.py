@@ -1,15 +1,14 @@
-"""The findings in words: who is best, where MixLM stands, what it gives up against the full text, where it loses."""
+"""The findings in words: what to use, where MixLM stands, what it gives up against the full text, where it loses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.pairs import compare_pairs
+from mixlm_rerank.eval.report.answers import answers
 from mixlm_rerank.eval.report.cast import best_of
 from mixlm_rerank.eval.report.view import Finding, listed
-from mixlm_rerank.eval.results import SystemResult
 from mixlm_rerank.eval.standings import Row, Standings, Verdict, verdict
 
 __all__ = ["summary"]
@@ -32,20 +31,9 @@ def summary(table: Standings, judged: str | None) -> list[Finding]:
     """
     mixlm = best_of(table, "MixLM")
     reference = table.row(table.teacher) or best_of(table, "full text")
-    findings = [_best(table), _place(table, mixlm), _against_full_text(table, mixlm, reference), _losses(table)]
+    findings = [_place(table, mixlm), _against_full_text(table, mixlm, reference), _losses(table)]
     findings.append(_unjudged(table, judged) if judged else None)
-    return [finding for finding in findings if finding is not None]
-
-
-def _best(table: Standings) -> Finding | None:
-    best = [row for row in table.rows if row.best]
-    if len(_ranked(table)) < 2 or not best:
-        return None
-    where = "mean " if len(table.collections) > 1 else ""
-    text = f"{listed([row.name for row in best])}: {where}{table.measure} {_value(best[0])}."
-    if len(best) == 1:
-        text += _against_baseline(table, best[0])
-    return Finding("Best", text)
+    return [*answers(table), *(finding for finding in findings if finding is not None)]
 
 
 def _place(table: Standings, row: Row | None) -> Finding | None:
@@ -131,18 +119,10 @@ def _where(names: Sequence[str], collections: int, kind: Verdict) -> str:
 def _tested(table: Standings, row: Row, other: Row) -> dict[str, Verdict]:
     """Collection -> what the paired tests say of the two, Holm-corrected over the collections."""
     pairs = {
-        collection: (_by_query(theirs, table.measure), _by_query(ours, table.measure))
-        for collection, ours, theirs in zip(table.collections, row.members, other.members, strict=True)
+        collection: (other.by_query(column, table.measure), row.by_query(column, table.measure))
+        for column, collection in enumerate(table.collections)
     }
     return {name: verdict(found) for name, found in compare_pairs(pairs, permutations=PERMUTATIONS).items()}
-
-
-def _by_query(systems: Sequence[SystemResult], measure: str) -> dict[str, float]:
-    """qid -> value, the mean over seeds; empty where they were not measured on the same queries."""
-    values = [system.per_query.get(measure, {}) for system in systems]
-    if not values or any(one.keys() != values[0].keys() for one in values):
-        return {}
-    return {qid: fmean(one[qid] for one in values) for qid in values[0]}
 
 
 def _ranked(table: Standings) -> list[Row]:

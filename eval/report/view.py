@@ -12,12 +12,16 @@ __all__ = ["EMPTY", "Cell", "Column", "Finding", "Line", "Picture", "Table", "li
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. ``order``: what the column is sorted by; None for a cell without a value, which stays last."""
+    """One cell. ``order``: what the column is sorted by; None for a cell without a value, which stays last.
+
+    ``small`` stands small behind the text: the interval of a mean.
+    """
 
     text: str
     order: float | None
     best: bool = False
     mark: str = ""
+    small: str = ""
 
 
 EMPTY = Cell("–", None)

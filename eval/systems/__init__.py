@@ -4,7 +4,7 @@ from mixlm_rerank.eval.systems.elsewhere import RankedElsewhere
 from mixlm_rerank.eval.systems.ensemble import Ensemble
 from mixlm_rerank.eval.systems.interpolated import Interpolated
 from mixlm_rerank.eval.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
-from mixlm_rerank.eval.systems.protocol import Footprint, System
+from mixlm_rerank.eval.systems.protocol import Footprint, System, by_score
 from mixlm_rerank.eval.systems.sentence_transformers import BiEncoder, CrossEncoder
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "RankedElsewhere",
     "System",
     "TokenReranker",
+    "by_score",
 ]

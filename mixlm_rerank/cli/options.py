@@ -11,11 +11,11 @@ import typer
 
 from ..data import Corpus, open_corpus
 from ..errors import InputError
+from ..ranking import Weight, parsed_weight
 from ..types import ScoredDoc
 
 if TYPE_CHECKING:
     from ..model import MixLM
-    from ..ranking import Weight
 
 __all__ = [
     "CORPUS_HELP",
@@ -23,11 +23,11 @@ __all__ = [
     "Dtype",
     "Model",
     "Offline",
+    "asked_weight",
     "check_output",
     "check_scored",
     "load_model",
     "open_documents",
-    "parsed_weight",
 ]
 
 CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored documents)."
@@ -71,12 +71,12 @@ def check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | Pa
         )
 
 
-def parsed_weight(text: str) -> Weight:
+def asked_weight(text: str) -> Weight:
     """Raises InputError for what is neither a number nor ``rrf``."""
-    try:
-        return "rrf" if text == "rrf" else float(text)
-    except ValueError:
-        raise InputError(f"--first-stage-weight must be a number between 0 and 1, or rrf, not {text!r}") from None
+    weight = parsed_weight(text)
+    if weight is None:
+        raise InputError(f"--first-stage-weight must be a number between 0 and 1, or rrf, not {text!r}")
+    return weight
 
 
 def open_documents(source: str) -> Corpus:

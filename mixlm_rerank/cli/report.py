@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..errors import InputError
-from .options import Device, Dtype, Offline, check_output, load_model
+from .options import Device, Dtype, Offline, check_output
+from .places import open_models, open_places
 
-if TYPE_CHECKING:
-    from ..eval.first_stages import FirstStage
-    from ..eval.loading import Loading
-    from ..eval.workplace import Workplace
-    from ..model import MixLM
-
-__all__ = ["compare", "fit", "report"]
+__all__ = ["compare", "fit", "report", "resumable"]
 
 Collections = Annotated[
     list[str],
-    typer.Argument(help="BEIR folders or irds:DATASET, each with @SPLIT if it is not 'test': DATA/msmarco@dl19."),
+    typer.Argument(
+        help="BEIR folders, a folder of BEIR folders, or irds:DATASET, each with @SPLIT if it is not 'test': "
+        "DATA/msmarco@dl19."
+    ),
 ]
 Output = Annotated[Path, typer.Option(help="Folder of the results; the same one goes on with an interrupted run.")]
 Systems = Annotated[
@@ -35,14 +32,16 @@ Systems = Annotated[
     typer.Option(
         help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (then the best M read in full); full-text "
         "(the same ranker on text); cosine (its item encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; "
-        "bi-encoder:NAME; any of them with +W, mixed with the first stage at weight W."
+        "bi-encoder:NAME; run:FILE; what other packages register; any of them with +W, mixed with the first stage at "
+        "weight W, or +rrf."
     ),
 ]
 FirstStageOption = Annotated[
     str,
     typer.Option(
-        help="bm25 or bm25-multifield (Pyserini); run:FILE, with {collection} and {split} filled in; dense:NAME (a "
-        "SentenceTransformer); faiss:FOLDER@ENCODER (Pyserini)."
+        help="bm25 or bm25-multifield (Pyserini); bm25:INDEX, bm25:INDEX@k1=0.9,b=0.4 (your own Lucene index and "
+        "settings); run:FILE; dense:NAME (a SentenceTransformer); faiss:FOLDER@ENCODER (Pyserini). {collection} and "
+        "{split} are filled in."
     ),
 ]
 Depth = Annotated[int, typer.Option(min=1, help="Candidates a query.")]
@@ -56,6 +55,10 @@ Models = Annotated[
 Topics = Annotated[Path | None, typer.Option(help="Queries of a collection that has none of its own (any format).")]
 Qrels = Annotated[Path | None, typer.Option(help="Judgments of a collection that has none of its own.")]
 Sample = Annotated[int | None, typer.Option(min=1, help="No more than so many queries of each, drawn at random.")]
+Index = Annotated[
+    str | None,
+    typer.Option("--index", help="The documents' token index, instead of building one; {collection} is filled in."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
@@ -66,14 +69,17 @@ def report(
     first_stage: FirstStageOption = "bm25",
     depth: Depth = 100,
     measure: Measures = None,
-    baseline: Annotated[str, typer.Option(help="Name of the system that others are tested against.")] = "first stage",
+    baseline: Annotated[
+        str, typer.Option(help="System that others are tested against, as in --systems.")
+    ] = "first stage",
     teacher: Annotated[
-        str | None, typer.Option(help="Name of the system whose ranking the others should give.")
+        str | None, typer.Option(help="System whose ranking the others should give, as in --systems.")
     ] = None,
     model: Models = None,
     topics: Topics = None,
     qrels: Qrels = None,
     sample: Sample = None,
+    index: Index = None,
     candidates_only: Annotated[
         bool, typer.Option("--candidates-only", help="Encode no documents but candidates; sizes and times are theirs.")
     ] = False,
@@ -86,18 +92,21 @@ def report(
     from mixlm_rerank.eval.harness import check_measures, check_names, evaluate_collection
     from mixlm_rerank.eval.loading import Loading
     from mixlm_rerank.eval.machine import machine
-    from mixlm_rerank.eval.measures import DEFAULT_MEASURES
-    from mixlm_rerank.eval.report import write_report
+    from mixlm_rerank.eval.measures import default_measures
+    from mixlm_rerank.eval.report import answers, write_report
     from mixlm_rerank.eval.results import Evaluation, save_results
-    from mixlm_rerank.eval.specs import make_systems
+    from mixlm_rerank.eval.specs import make_systems, name_of, unique
+    from mixlm_rerank.eval.standings import standings
 
-    measures = measure or list(DEFAULT_MEASURES)
+    measures = measure or list(default_measures(depth))
     check_measures(measures)
     loading = Loading(device, dtype, offline)
-    places = _places(collections, output, first_stage, topics, qrels, sample, loading, not quiet)
-    made = make_systems(systems, _models(model, loading), loading)
+    places = open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet)
+    named = make_systems(systems, open_models(model, loading), loading)
+    made = unique(named)
+    baseline, teacher = name_of(baseline, named), None if teacher is None else name_of(teacher, named)
     check_names(made, baseline, teacher)
-    with _resumable(output):
+    with resumable(output):
         results = [
             evaluate_collection(
                 work,
@@ -117,6 +126,8 @@ def report(
         save_results(evaluation, output / "results.json")
         write_report(evaluation, output)
     typer.echo(f"{output}/report.html: {len(results)} collections, {len(made) + 2} systems", err=True)
+    for found in answers(standings(evaluation)):
+        typer.echo(f"{found.head} {found.text}")
 
 
 def fit(
@@ -133,6 +144,7 @@ def fit(
     topics: Topics = None,
     qrels: Qrels = None,
     sample: Sample = None,
+    index: Index = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
@@ -142,25 +154,22 @@ def fit(
     from mixlm_rerank.eval.harness import check_measures, check_names
     from mixlm_rerank.eval.loading import Loading
     from mixlm_rerank.eval.ranked import FIRST_STAGE, find_candidates, rank
-    from mixlm_rerank.eval.specs import make_systems
-    from mixlm_rerank.eval.weights import Development, values_by_weight
+    from mixlm_rerank.eval.specs import make_systems, unique
+    from mixlm_rerank.eval.weights import Development, fit_weight
 
     check_measures([measure])
     loading = Loading(device, dtype, offline)
-    places = _places(collections, output, first_stage, topics, qrels, sample, loading, not quiet, default_split="dev")
-    made = make_systems(systems, _models(model, loading), loading)
+    places = open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet, "dev")
+    made = unique(make_systems(systems, open_models(model, loading), loading))
     check_names(made, FIRST_STAGE, None)
-    with _resumable(output):
+    with resumable(output):
         candidates = [find_candidates(work, stage, depth) for work, stage in places]
         for system in made:
             found = [
                 Development(hits, rank(system, hits, work.restricted(hits.texts)).ranking, work.collection.qrels)
                 for hits, (work, _) in zip(candidates, places, strict=True)
             ]
-            values = values_by_weight(found, measure)
-            best = max(values, key=lambda weight: values[weight])
-            ends = f"{values[0.0]:.4f} alone, {values[1.0]:.4f} for the first stage alone"
-            typer.echo(f"{system.name}: weight {best:g} gives {measure} {values[best]:.4f} ({ends})")
+            typer.echo(f"{system.name}: {fit_weight(found, measure)}")
 
 
 def compare(
@@ -184,51 +193,8 @@ def compare(
             file.write(comparison_html(difference))
 
 
-def _places(
-    collections: Sequence[str],
-    output: Path,
-    first_stage: str,
-    topics: Path | None,
-    qrels: Path | None,
-    sample: int | None,
-    loading: Loading,
-    progress: bool,
-    default_split: str = "test",
-) -> list[tuple[Workplace, FirstStage]]:
-    """Each collection with its folder under ``output``, and the first stage for it."""
-    from mixlm_rerank.eval.collections import open_collection, sampled
-    from mixlm_rerank.eval.ranked import slug
-    from mixlm_rerank.eval.specs import make_first_stage
-    from mixlm_rerank.eval.workplace import Workplace
-
-    if len(collections) > 1 and (topics or qrels):
-        raise InputError("--topics and --qrels are of one collection: give that one alone")
-    places = []
-    for source, split in (_split(collection, default_split) for collection in collections):
-        whole = open_collection(source, split, topics=topics, qrels=qrels)
-        collection, indexes = sampled(whole, sample), output / slug(_corpus_name(source))
-        stage = make_first_stage(first_stage, source, split, indexes, loading=loading, progress=progress)
-        places.append((Workplace(collection, output / slug(collection.name), indexes, progress), stage))
-    if len({work.folder for work, _ in places}) < len(places):
-        raise InputError(f"collections must have different names: {', '.join(w.collection.name for w, _ in places)}")
-    return places
-
-
-def _models(names: Sequence[str] | None, loading: Loading) -> dict[str, Callable[[], MixLM]]:
-    """By name, each loaded when it is first needed."""
-    from mixlm_rerank.eval.loading import short_name
-
-    wanted = {short_name(name) or name: name for name in names or ["default"]}
-    if len(wanted) < len(names or [0]):
-        wanted = {name: name for name in names or []}
-    if len(wanted) < len(names or [0]):
-        raise InputError(f"models must have different names: {', '.join(names or [])}")
-    options = (loading.device, loading.dtype, loading.offline)
-    return {short: cache(partial(load_model, name, *options)) for short, name in wanted.items()}
-
-
 @contextmanager
-def _resumable(output: Path) -> Iterator[None]:
+def resumable(output: Path) -> Iterator[None]:
     """Long work that writes into ``output``. Raises InputError if that cannot be made; ends the process on Ctrl-C."""
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -239,15 +205,3 @@ def _resumable(output: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None
-
-
-def _corpus_name(source: str) -> str:
-    """Splits of one corpus share what is built of its documents."""
-    dataset = source.removeprefix("irds:")
-    return dataset if dataset != source else Path(source.removeprefix("lucene:")).absolute().name
-
-
-def _split(collection: str, default: str) -> tuple[str, str]:
-    source, at, split = collection.rpartition("@")
-    in_path = "/" in split and not source.startswith("irds:")  # /home/me@work/data
-    return (source, split) if at and not in_path and not Path(collection).exists() else (collection, default)

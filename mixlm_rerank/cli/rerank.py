@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,11 +18,11 @@ from .options import (
     Dtype,
     Model,
     Offline,
+    asked_weight,
     check_output,
     check_scored,
     load_model,
     open_documents,
-    parsed_weight,
 )
 
 __all__ = ["rerank"]
@@ -70,6 +71,12 @@ def rerank(
     if requests is None and texts is None and (verify_top > 0 or missing == "encode"):
         raise InputError("--verify-top and --missing encode read documents' texts: give --texts")
     candidates = {qid: hits[:depth] for qid, hits in asked.candidates.items()}
+    if top_k is not None and all(len(hits) <= top_k for hits in candidates.values()):
+        warnings.warn(
+            f"no query has more than {top_k:,} candidates, and --top-k keeps as many: only their order changes, not "
+            "which documents are found. Give more candidates",
+            stacklevel=1,
+        )
     tokens_of = TokenIndex(index)
     reranker = Reranker(
         load_model(model, device, dtype, offline),
@@ -77,7 +84,7 @@ def rerank(
         missing=missing,
         texts=None if texts is None else _texts(texts, list(candidates.values())),
         tokens=tokens,
-        first_stage_weight=parsed_weight(first_stage_weight),
+        first_stage_weight=asked_weight(first_stage_weight),
         verify_top=verify_top,
     )
     results = reranker.rerank_batch(asked.queries, candidates, top_k, progress=not quiet)

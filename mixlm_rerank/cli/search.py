@@ -11,7 +11,7 @@ from ..data import read_topics, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..types import Missing
-from .options import Device, Dtype, Model, Offline, check_output, check_scored, load_model, parsed_weight
+from .options import Device, Dtype, Model, Offline, asked_weight, check_output, check_scored, load_model
 
 __all__ = ["search"]
 
@@ -60,7 +60,7 @@ def search(
         missing=missing,
         texts=LuceneTexts(searcher, threads) if missing == "encode" else None,
         tokens=tokens,
-        first_stage_weight=parsed_weight(first_stage_weight),
+        first_stage_weight=asked_weight(first_stage_weight),
     )
     ranked = {}
     qids = list(queries)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .options import Device, Dtype, Offline, check_output
-from .report import Depth, FirstStageOption, Output, Qrels, Quiet, Sample, Topics, _places, _resumable
+from .places import open_places
+from .report import Depth, FirstStageOption, Output, Qrels, Quiet, Sample, Topics, resumable
 
 __all__ = ["teacher"]
 
@@ -52,9 +53,9 @@ def teacher(
     words = list(dict.fromkeys(word.strip() for word in members.split(",") if word.strip()))
     check_members(words)
     loading = Loading(device, dtype, offline)
-    places = _places(collections, output, first_stage, topics, qrels, sample, loading, not quiet, default_split="dev")
+    places = open_places(collections, output, first_stage, topics, qrels, sample, None, loading, not quiet, "dev")
     rankings: dict[str, list[Development]] = {}
-    with _resumable(output):
+    with resumable(output):
         candidates = [find_candidates(work, stage, depth) for work, stage in places]
         for word in words:
             system = Ensemble(word, {word: 1.0}, loading)

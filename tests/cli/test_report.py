@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -53,16 +55,20 @@ def place(beir: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def done(mixlm: Command, line: str) -> Evaluation:
     """The results of a report that must succeed."""
     found = mixlm(line)
-    assert (found.code, found.out) == (0, ""), found.err
+    assert found.code == 0, found.err
     return load_results("out")
 
 
 def test_a_report_is_a_page_tables_results_and_runs(place: Path, mixlm: Command) -> None:
-    line = f"{REPORT},full-text,cosine --teacher 'full-text mode' --depth 4 -m AP -m nDCG@3"
+    line = f"{REPORT},full-text,cosine --teacher full-text --depth 4 -m AP -m nDCG@3"
     said = mixlm(line)
-    assert (said.code, said.out, said.err) == (0, "", "out/report.html: 1 collections, 5 systems\n")
+    assert (said.code, said.err) == (0, "out/report.html: 1 collections, 5 systems\n")
+    assert said.out.splitlines()[0].split(". ")[0] in {
+        f"Worth switching? {verdict}" for verdict in ("Yes", "No", "Not shown")
+    }
+    assert Path("out/tables.md").read_text().startswith("**Worth switching?** ")
     assert {path.name for path in Path("out").iterdir()} == {
-        *("report.html", "results.json", "tables.md", "tables.tex", "tiny")
+        *("queries.tsv", "report.html", "results.json", "tables.md", "tables.tex", "tiny")
     }
     results = load_results("out")
     assert shlex.split(results.command) == ["mixlm-rerank", *shlex.split(line)]
@@ -76,6 +82,75 @@ def test_a_report_is_a_page_tables_results_and_runs(place: Path, mixlm: Command)
     assert [system.measures for system in tiny.systems] == [pytest.approx(measured[run]) for run in runs]
     page = Path("out/report.html").read_text()
     assert all(system.name in page for system in tiny.systems)
+    with Path("out/queries.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, dialect="excel-tab"))
+    assert len(rows) == 7 * 5 * 3
+    for system in tiny.systems:
+        own = [float(row["value"]) for row in rows if (row["system"], row["measure"]) == (system.name, "AP")]
+        assert fmean(own) == pytest.approx(system.measures["AP"])
+
+
+def test_recall_is_measured_where_the_ranking_ends(place: Path, mixlm: Command) -> None:
+    assert "R@4" in done(mixlm, f"{REPORT} --depth 4").measures
+    assert "R@100" in done(mixlm, REPORT).measures
+
+
+def test_a_folder_of_beir_folders_is_all_of_them(place: Path, mixlm: Command) -> None:
+    for name in ("one", "two", "three", "no collection"):
+        Path("data", name).mkdir(parents=True)
+    for name in ("one", "two", "three"):
+        shutil.copytree("tiny", Path("data", name), dirs_exist_ok=True)
+    Path("data/two/qrels/dev.tsv").unlink()
+    results = done(mixlm, REPORT.replace("report tiny", "report data"))
+    assert [found.name for found in results.collections] == ["one", "three", "two"]
+    results = done(mixlm, REPORT.replace("report tiny", "report data@dev tiny"))
+    assert [found.name for found in results.collections] == ["one dev", "three dev", "tiny"]
+    head = Path("out/tables.md").read_text().split("\n| system", 1)[1].splitlines()[0]
+    assert head.split(" | ")[-2:] == ["mean", "documents/s |"]
+
+
+def test_an_index_that_is_there_is_used(place: Path, mixlm: Command) -> None:
+    """The same rankings, and none is built; of several models it is that of the one that built it."""
+    expected = done(mixlm, f"{REPORT},full-text")
+    built = [path.name for path in Path("out/tiny").glob("tokens-*")]
+    shutil.rmtree("out")
+    _index()
+    found = done(mixlm, f"{REPORT},full-text --index 'by hand'")
+    assert [s.measures for s in found.collections[0].systems] == [s.measures for s in expected.collections[0].systems]
+    assert built and not list(Path("out/tiny").glob("tokens-*"))
+    shutil.move("by hand", "tiny/tokens")
+    done(mixlm, f"{REPORT} --index {{collection}}/tokens --sample 3".replace("report tiny", "report tiny tiny@dev"))
+    said = mixlm(f"eval fit tiny --output out --model a --systems mixlm:2 --index tiny/tokens {RUN}")
+    assert said.code == 0, said.err
+
+
+def test_an_index_of_another_precision_is_ranked_anew(place: Path, mixlm: Command) -> None:
+    model = MixLM.from_pretrained("a", device="cpu")
+    for precision in ("int8", "float32"):
+        TokenIndex.build(open_corpus("tiny"), model, precision, precision=precision, progress=False)
+    done(mixlm, f"{REPORT} --index int8")
+    before = Path("out/tiny/MixLM-k=1.jsonl").read_bytes()
+    done(mixlm, f"{REPORT} --index float32")
+    assert Path("out/tiny/MixLM-k=1.jsonl").read_bytes().splitlines()[0] != before.splitlines()[0]
+
+
+def test_an_own_lucene_index_with_own_settings(place: Path, mixlm: Command) -> None:
+    from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
+
+    assert mixlm("bm25 index tiny own --quiet").code == 0
+    searcher, queries = open_searcher("own"), read_topics("tiny")
+    line = "eval report tiny --output out --model a --systems cosine --quiet -m AP --first-stage bm25:own@k1={},b={}"
+    found = []
+    for settings in ((0.9, 0.4), (2.5, 1.0)):
+        searcher.set_bm25(*settings)
+        done(mixlm, line.format(*settings))
+        found.append(read_run("out/tiny/first-stage.trec"))
+        for qid, hits in bm25_run(searcher, queries).items():
+            assert {hit.docid: hit.score for hit in found[-1].get(qid, [])} == pytest.approx(
+                {hit.docid: hit.score for hit in hits}, abs=1e-4
+            )
+    assert found[0] != found[1]
+    assert not Path("out/tiny/lucene").exists()
 
 
 def test_two_models_are_seeds_and_the_table_shows_their_mean(place: Path, mixlm: Command) -> None:
@@ -86,7 +161,7 @@ def test_two_models_are_seeds_and_the_table_shows_their_mean(place: Path, mixlm:
     ]
     values = [[s.measures["nDCG@10"] for s in found] for found in seeds]
     assert values[0][0] != values[0][1]
-    (row,) = [line for line in Path("out/tables.md").read_text().splitlines() if line.startswith("| MixLM k=2")]
+    row, *_ = [line for line in Path("out/tables.md").read_text().splitlines() if line.startswith("| MixLM k=2")]
     cells = row.replace("*", "").split("|")[2:5]
     for cell, expected in zip(cells, [fmean(values[0]), fmean(values[1]), fmean(map(fmean, values))], strict=True):
         assert cell.split()[0].rstrip("▲△▽▼") == numbers.measure(expected)
@@ -161,10 +236,9 @@ def test_fit_finds_the_weight_that_trying_all_of_them_finds(place: Path, mixlm: 
     best = max(values, key=lambda weight: values[weight])
     assert len(set(values.values())) > 3
     lines = said.out.splitlines()
-    assert lines[0] == (
-        f"MixLM k=2: weight {best:g} gives AP {values[best]:.4f} ({values[0]:.4f} alone, {values[1]:.4f} for the first "
-        "stage alone)"
-    )
+    assert lines[0].startswith(f"MixLM k=2: weight {best:g} gives AP {values[best]:.4f} (")
+    assert f" cross-validated, {values[0]:.4f} alone, {values[1]:.4f} for the first stage alone); worse" in lines[0]
+    assert " of 10 queries, " in lines[0]
     assert len(lines) == 2 and lines[1].startswith("cosine: weight ")
 
 
@@ -229,7 +303,21 @@ def _index() -> TokenIndex:
 
 OUTSIDE = "q1 Q0 d1 1 2 x\nq1 Q0 zz 2 1 x\n"
 BAD: dict[str, tuple[str, list[str]]] = {
-    "unknown system": (REPORT.replace("mixlm:1", "mixml"), ["no such system: 'mixml'", "full-text"]),
+    "unknown system": (
+        REPORT.replace("mixlm:1", "mixml"),
+        ["no such system: 'mixml' (did you mean 'mixlm'?)", "full-text"],
+    ),
+    "index gone": (f"{REPORT} --index gone", ["gone", "mixlm-rerank index build"]),
+    "index of another model": (f"{REPORT} --index others", ["others was built by item encoder"]),
+    "index of other documents": (
+        f"{REPORT} --index fewer",
+        ["fewer lacks 2 documents of tiny and holds 1 with another text", "mixlm-rerank index sync "],
+    ),
+    "index with braces": (f"{REPORT} --index {{corpus}}", ["{collection} and {split}", "no other braces"]),
+    "no split in any folder": (
+        REPORT.replace("report tiny", "report all@train"),
+        ["none of the 1 BEIR folders in all"],
+    ),
     "no system": (REPORT.replace("mixlm:1", "','"), ["no systems are named"]),
     "not a number": (REPORT.replace("mixlm:1", "mixlm:one"), ["'mixlm:one' needs a whole number"]),
     "budget too large": (REPORT.replace("mixlm:1", "mixlm:9"), ["between 1 and 4", "not 9"]),
@@ -278,10 +366,21 @@ def whole(beir: Path, models: Path, mixlm: Command, tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_and_exit_code_2(place: Path, mixlm: Command, whole: str, name: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    place: Path, mixlm: Command, whole: str, tiny: Callable[..., MixLM], name: str
+) -> None:
     Path("outside.trec").write_text(OUTSIDE)
     shutil.copytree("tiny", "bare")
     Path("bare/corpus.jsonl").unlink()
+    shutil.copytree("tiny", "all/tiny")
+    if "--index" in BAD[name][0]:
+        _index()
+        shutil.move("by hand", "fewer")
+        first, second, *others = open_corpus("tiny")
+        TokenIndex("fewer").delete([first.docid, second.docid])
+        model = MixLM.from_pretrained("a", device="cpu")
+        TokenIndex("fewer").replace([replace(others[0], text="new")], model, progress=False)
+        TokenIndex.build(others, tiny("qwen3"), "others", progress=False)
     for file, text in (("whole.json", whole), ("cut.json", whole[:-100]), ("bad.json", '{"created": 1}')):
         Path(file).write_text(text)
     before = sorted(place.rglob("*"))

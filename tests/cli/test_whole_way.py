@@ -77,6 +77,16 @@ def test_rerank_writes_what_the_library_ranks(
 
 
 @pytest.mark.parametrize(
+    ("options", "warned"), [("--top-k 4", True), ("--depth 2 --top-k 2", True), ("--top-k 1", False)]
+)
+def test_a_ranking_that_finds_no_other_documents_is_warned_of(
+    work: Path, mixlm: Command, options: str, warned: bool
+) -> None:
+    said = mixlm(f"{RERANK} {options}")
+    assert said.code == 0 and ("only their order changes, not which documents are found" in said.err) == warned
+
+
+@pytest.mark.parametrize(
     "options", [{"tokens": 1}, {"top_k": 2}, {"first_stage_weight": 0.7}, {"first_stage_weight": 1}]
 )
 def test_options_are_those_of_the_library(

@@ -20,7 +20,7 @@ from mixlm_rerank.eval.ensemble_weights import fit_ensemble
 from mixlm_rerank.eval.first_stages import RunFile
 from mixlm_rerank.eval.members import DEFAULT_WEIGHTS, Ensemble, Members, check_members, read_members
 from mixlm_rerank.eval.ranked import Candidates, find_candidates, rank
-from mixlm_rerank.eval.specs import make_systems
+from mixlm_rerank.eval.specs import make_systems, unique
 from mixlm_rerank.eval.systems.protocol import by_score
 from mixlm_rerank.eval.teachers import CrossEncoderTeacher
 from mixlm_rerank.eval.token_states import TokenStates, max_sim
@@ -126,7 +126,7 @@ def test_as_a_system_it_ranks_as_it_teaches(beir: Path, checkpoint: Callable[...
     folder = str(checkpoint("bert", max_position_embeddings=300))
     collection = open_collection(str(beir), "test")
     work = Workplace(collection, tmp_path, tmp_path, False)
-    (system,) = make_systems(f"hybrid:{folder}", {})
+    (system,) = unique(make_systems(f"hybrid:{folder}", {}))
     candidates = find_candidates(work, RunFile(beir / "run.trec"), 100)
     ranking = rank(system, candidates, work).ranking
     members = Members([f"max-sim:{folder}", "bm25"]).of([doc.content for doc in collection.corpus or ()], "")
@@ -152,7 +152,7 @@ def test_weights_are_fitted_on_development_queries(
     single, lexical, together = values.values()
     assert together >= max(single, lexical) and f"max-sim:{folder}" in values
     assert read_members(weights).keys() == {f"max-sim:{folder}", "bm25"}
-    (system,) = make_systems(f"ensemble:{weights}", {})
+    (system,) = unique(make_systems(f"ensemble:{weights}", {}))
     work = Workplace(open_collection(str(beir), "test"), tmp_path, tmp_path, False)
     candidates = find_candidates(work, RunFile(beir / "run.trec"), 100)
     ranking = rank(system, candidates, work).ranking

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from scipy.stats import ttest_rel
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import compare
-from mixlm_rerank.eval.significance import holm
+from mixlm_rerank.eval.significance import holm, interval
 
 BM25 = {"q1": 0.1, "q2": 0.5, "q3": 0.4, "q4": 0.9, "q5": 0.0}
 BETTER = {"q1": 0.3, "q2": 0.6, "q3": 0.8, "q4": 0.9, "q5": 0.4}
@@ -65,3 +67,27 @@ def test_systems_on_other_queries_and_unknown_baselines_are_refused() -> None:
 def test_one_query_is_no_evidence() -> None:
     (found,) = compare({"a": {"q": 0.9}, "b": {"q": 0.1}}, "b")
     assert (found.difference, found.p_t, found.p_randomisation) == (pytest.approx(0.8), 1.0, 1.0)
+
+
+def test_an_interval_is_as_wide_as_the_mean_is_uncertain() -> None:
+    """Of many values it is that of the normal distribution: 1.96 standard errors to both sides."""
+    values = tuple((i * 37 % 101) / 101 for i in range(400))
+    found = interval(values)
+    assert found is not None
+    error = 1.96 * statistics.stdev(values) / 20
+    mean = statistics.fmean(values)
+    assert found == (pytest.approx(mean - error, abs=error / 10), pytest.approx(mean + error, abs=error / 10))
+
+
+def test_collections_of_an_interval_count_alike() -> None:
+    """One without any spread halves the width, whatever its size."""
+    values = tuple((i * 37 % 101) / 101 for i in range(400))
+    alone, halved = interval(values), interval(values, (0.0,) * 5000)
+    assert alone is not None and halved is not None
+    assert halved[1] - halved[0] == pytest.approx((alone[1] - alone[0]) / 2, rel=0.1)
+
+
+def test_a_few_queries_have_no_interval() -> None:
+    assert interval((0.1, 0.2, 0.3, 0.4)) is None is interval()
+    assert interval((0.1,) * 50, (0.5,) * 4) is None
+    assert interval((0.25,) * 5) == (0.25, 0.25)

@@ -9,7 +9,8 @@ import pytest
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.specs import SYSTEMS, make_systems
+from mixlm_rerank.eval import specs
+from mixlm_rerank.eval.specs import SYSTEMS, name_of, unique
 from mixlm_rerank.eval.systems import (
     BiEncoder,
     Cascade,
@@ -17,6 +18,7 @@ from mixlm_rerank.eval.systems import (
     CrossEncoder,
     FullTextMode,
     Interpolated,
+    System,
     TokenReranker,
 )
 
@@ -24,6 +26,7 @@ OWN = {
     "mixlm": (TokenReranker, "MixLM k=4"),
     "mixlm:1": (TokenReranker, "MixLM k=1"),
     "mixlm:2@int8": (TokenReranker, "MixLM k=2, int8"),
+    "mixlm@int8": (TokenReranker, "MixLM k=4, int8"),
     "verify:20": (Cascade, "MixLM k=4, best 20 in full"),
     "full-text": (FullTextMode, "full-text mode"),
     "cosine": (Cosine, "cosine"),
@@ -37,6 +40,10 @@ OWN = {
 @pytest.fixture
 def model(tiny: Callable[..., MixLM]) -> Callable[[], MixLM]:
     return lambda: tiny("bert")
+
+
+def make_systems(words: str, models: dict[str, Callable[[], MixLM]]) -> list[System]:
+    return unique(specs.make_systems(words, models))
 
 
 def never() -> MixLM:
@@ -132,3 +139,29 @@ def test_another_word_is_told_before_a_model_is_loaded(words: str, told: str) ->
 def test_an_impossible_value_is_told(model: Callable[[], MixLM], word: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
         make_systems(word, {"default": model})
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("mixml:4", "mixlm"),
+        ("MixLM", "mixlm"),
+        ("cosin", "cosine"),
+        ("crossencoder:x", "cross-encoder"),
+        ("fulltext", "full-text"),
+    ],
+)
+def test_a_typo_is_told_the_word_that_is_nearest(word: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=rf"no such system: '{word}' \(did you mean '{nearest}'\?\)"):
+        make_systems(f"cosine,{word}", {"default": never})
+
+
+def test_a_system_goes_by_its_name_and_by_its_word(model: Callable[[], MixLM]) -> None:
+    named = specs.make_systems("mixlm,mixlm:4, full-text", {"default": model})
+    assert [system.name for system in unique(named)] == ["MixLM k=4", "full-text mode"]
+    asked = ("mixlm", "mixlm:4", "MixLM k=4", "full-text", "first stage")
+    assert [name_of(word, named) for word in asked] == ["MixLM k=4"] * 3 + ["full-text mode", "first stage"]
+    with pytest.raises(
+        InputError, match=r"'cosine' stands for several systems: name one of cosine \[a\], cosine \[b\]"
+    ):
+        name_of("cosine", specs.make_systems("cosine", {"a": model, "b": model}))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mixlm_rerank.eval import Comparison
+from mixlm_rerank.eval import Comparison, numbers
 from mixlm_rerank.eval.results import Efficiency, Evaluation
 from mixlm_rerank.eval.tables import latex_table, markdown_table
 
@@ -44,12 +44,12 @@ def evaluation(make_system: Make, make_collection: Make, make_evaluation: Make) 
 
 def test_markdown_to_the_letter(evaluation: Evaluation) -> None:
     assert markdown_table(evaluation).splitlines() == [
-        "| system | A\\_1 | B | mean | documents/s |",
+        "| system | A\\_1, n=1 | B, n=1 | mean | documents/s |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| BM25 | .500 | **.500** | **.500** | – |",
         r"| 50% of {R\&D}\_x #1 \~ ^2 \<b\> \\foo $5 \| \*y\* | **.750**▲ | .250▽ | **.500** | 1,000 |",
         "",
-        "nDCG@10 over all judged queries; best in bold (the oracle apart). Mean: over collections, not tested. "
+        "nDCG@10 over all judged queries (n); best in bold (the oracle apart). Mean: over collections, not tested. "
         "▲ significantly better than BM25 by both paired tests; ▽ worse by one of the two tests only (t-test and "
         "randomisation test, p \\< .05 after Holm's correction).",
     ]
@@ -65,7 +65,7 @@ def test_latex_to_the_letter(evaluation: Evaluation) -> None:
     assert lines[4:] == [
         r"\begin{tabular}{lrrrr}",
         r"\toprule",
-        r"system & A\_1 & B & mean & documents/s \\",
+        r"system & A\_1, n=1 & B, n=1 & mean & documents/s \\",
         r"\midrule",
         r"BM25 & .500 & \textbf{.500} & \textbf{.500} & – \\",
         name + r" & \textbf{.750}$^{\Uparrow}$ & .250$^{\downarrow}$ & \textbf{.500} & 1,000 \\",
@@ -82,7 +82,30 @@ def test_latex_is_balanced_and_has_no_stray_special_character(realistic: Evaluat
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
     assert not re.search("[#%▲▼△▽±−]", bare)
     rows = re.findall(r"^.* \\\\$", text, re.MULTILINE)
-    assert len(rows) == 13 and {row.replace(r"\&", "").count("&") for row in rows} == {8}
+    assert len(rows) == 13 * len(realistic.measures)
+    assert {row.replace(r"\&", "").count("&") for row in rows} == {8}
+
+
+def test_every_measure_has_its_table_and_marks_are_of_the_main_one(realistic: Evaluation) -> None:
+    tables = markdown_table(realistic).split("\n| system")
+    assert [re.findall(r"^(\S+) over all judged", table, re.MULTILINE) for table in tables] == [
+        [name] for name in realistic.measures
+    ]
+    assert re.search("[△▽]", tables[0]) and not re.search("[▲△▽▼]", "".join(tables[1:]))
+    for measure, table in zip(realistic.measures, tables, strict=True):
+        values = [system.measures[measure] for system in realistic.collections[0].systems if system.name == "MixLM k=8"]
+        (row,) = re.findall(r"^\| MixLM k=8 \| \**([\d.]+)", table, re.MULTILINE)
+        assert row == numbers.measure(values[0])
+
+
+def test_an_interval_stands_behind_each_mean(make_system: Make, make_collection: Make, make_evaluation: Make) -> None:
+    """Of all values alike the interval is the mean; of four queries there is none."""
+    many, few = ({f"q{n}": 0.5 for n in range(count)} for count in (5, 4))
+    collections = [make_collection("A", [make_system("BM25", many)]), make_collection("B", [make_system("BM25", few)])]
+    found = make_evaluation(*collections)
+    assert "| BM25 | **.500** (.500–.500) | **.500** | **.500** |" in markdown_table(found)
+    assert "Intervals: 95%, bootstrap over queries." in markdown_table(found)
+    assert r"\textbf{.500} {\scriptsize (.500–.500)}" in latex_table(found)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import ir_measures
@@ -10,7 +12,7 @@ import pytest
 
 from mixlm_rerank import Candidate, ScoredDoc
 from mixlm_rerank.eval.ranked import Candidates
-from mixlm_rerank.eval.weights import WEIGHTS, Development, values_by_weight
+from mixlm_rerank.eval.weights import WEIGHTS, Development, fit_weight
 
 
 def development(queries: int, seed: int) -> Development:
@@ -28,13 +30,15 @@ def development(queries: int, seed: int) -> Development:
     return Development(Candidates("by hand", 12, hits, {}), ranking, qrels)
 
 
-def by_hand(found: Development, weight: float) -> float:
+def by_hand(found: Development, weight: float, qids: Sequence[str] = ()) -> float:
+    """AP of these queries, of all for none."""
     run: dict[str, dict[str, float]] = {}
     for qid, hits in found.candidates.of_query.items():
         first = {hit.docid: hit.score for hit in hits}
         own = {doc.docid: doc.score for doc in found.ranking[qid]}
         run[qid] = {docid: (1 - weight) * scaled(own, docid) + weight * scaled(first, docid) for docid in first}
-    return float(ir_measures.calc_aggregate([ir_measures.AP], found.qrels, run)[ir_measures.AP])
+    qrels = {qid: found.qrels[qid] for qid in qids or found.qrels}
+    return float(ir_measures.calc_aggregate([ir_measures.AP], qrels, run)[ir_measures.AP])
 
 
 def scaled(scores: dict[str, float], docid: str) -> float:
@@ -44,7 +48,7 @@ def scaled(scores: dict[str, float], docid: str) -> float:
 
 def test_every_weight_has_the_mean_over_collections_each_counting_alike() -> None:
     small, large = development(3, seed=1), development(30, seed=2)
-    values = values_by_weight([small, large], "AP")
+    values = fit_weight([small, large], "AP").values
     assert list(values) == [pytest.approx(step / 20) for step in range(21)] == list(WEIGHTS)
     expected = {weight: fmean([by_hand(small, weight), by_hand(large, weight)]) for weight in WEIGHTS}
     assert values == pytest.approx(expected)
@@ -55,7 +59,37 @@ def test_the_ends_are_system_and_first_stage_alone() -> None:
     found = development(10, seed=3)
     alone = {qid: {doc.docid: doc.score for doc in docs} for qid, docs in found.ranking.items()}
     first = {qid: {hit.docid: hit.score for hit in hits} for qid, hits in found.candidates.of_query.items()}
-    values = values_by_weight([found], "nDCG@10")
+    values = fit_weight([found], "nDCG@10").values
     for weight, run in ((0.0, alone), (1.0, first)):
         expected = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], found.qrels, run)
         assert values[weight] == pytest.approx(expected[ir_measures.nDCG @ 10])
+
+
+def test_cross_validation_does_not_flatter() -> None:
+    """Where the first stage is right on every query, all folds choose it."""
+    found = development(40, seed=4)
+    fitted = fit_weight([found], "AP")
+    assert fitted.cross_validated is not None
+    assert min(fitted.values.values()) < fitted.cross_validated <= fitted.values[fitted.weight]
+    ideal = {qid: {docid: float(grade) for docid, grade in grades.items()} for qid, grades in found.qrels.items()}
+    hits = {
+        qid: [Candidate(hit.docid, ideal[qid][hit.docid]) for hit in own]
+        for qid, own in found.candidates.of_query.items()
+    }
+    sure = fit_weight([replace(found, candidates=Candidates("by hand", 12, hits, {}))], "AP")
+    assert sure.cross_validated == sure.values[sure.weight] == 1.0
+
+
+def test_harm_is_counted_against_the_first_stage() -> None:
+    found = development(30, seed=5)
+    fitted = fit_weight([found, development(3, seed=6)], "AP")
+    for weight in (0.0, 0.3, 1.0):
+        worse = [qid for qid in found.qrels if by_hand(found, weight, [qid]) < by_hand(found, 1.0, [qid])]
+        assert len(worse) <= fitted.worse[weight] <= len(worse) + 3
+    assert (fitted.queries, fitted.worse[1.0]) == (33, 0)
+    assert fitted.worse[0.0] > 3
+
+
+def test_a_handful_of_queries_is_not_cross_validated() -> None:
+    assert fit_weight([development(9, seed=1)], "AP").cross_validated is None
+    assert fit_weight([development(9, seed=1), development(1, seed=2)], "AP").cross_validated is not None

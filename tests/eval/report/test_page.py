@@ -57,7 +57,7 @@ def two_collections(make_system: Make, make_collection: Make, make_evaluation: M
 
 def test_the_big_table_has_every_system_with_best_marks_mean_and_speed(read: Read, two_collections: Evaluation) -> None:
     assert read(two_collections).table("nDCG@10 over all judged queries") == {
-        "system": ["First", "Second", "mean", "documents/s"],
+        "system": ["First, n=2", "Second, n=2", "mean", "documents/s"],
         "BM25": [".500", ".250", ".375", "–"],
         "MixLM k=4": [".750▲", ".450▲", ".600", "12,300"],
         "cross-encoder": [".600△", "–", "–", "–"],  # not on the second collection: its mean would be of another set
@@ -77,6 +77,23 @@ def test_a_collection_shows_differences_with_their_tests(read: Read, two_collect
     assert rows["MixLM k=4"] == [".750", "+.250▲", "<.001", ".031", "2/1"]
     assert rows["cross-encoder"] == [".600", "+.100△", ".040", ".060", "2/1"]
     assert rows["BM25"] == [".500", "–", "–", "–", "–"]
+
+
+def test_wins_ties_and_losses_of_every_pair(read: Read, two_collections: Evaluation) -> None:
+    """On the first collection MixLM has 1.0 and .5, the teacher .7 and .5, BM25 .5 and .5."""
+    assert read(two_collections).table("Wins/ties/losses by nDCG@10") == {
+        "system": ["BM25", "MixLM k=4", "cross-encoder"],
+        "BM25": ["–", "0/1/1", "0/1/1"],
+        "MixLM k=4": ["1/1/0", "–", "1/1/0"],
+        "cross-encoder": ["1/1/0", "0/1/1", "–"],
+    }
+
+
+def test_every_value_of_every_query_is_written(tmp_path: Path, two_collections: Evaluation) -> None:
+    write_report(two_collections, tmp_path)
+    lines = (tmp_path / "queries.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == ["collection\tqid\tsystem\tmeasure\tvalue", "First\tq1\tBM25\tnDCG@10\t0.5"]
+    assert len(lines) == 1 + 2 * (4 + 3) and "Second\tq1\tMixLM k=4\tnDCG@10\t0.9" in lines
 
 
 def test_fidelity_and_efficiency_are_those_of_the_collection(read: Read, two_collections: Evaluation) -> None:
@@ -213,8 +230,11 @@ def test_no_part_is_shown_empty(read: Read, realistic: Evaluation) -> None:
 
 def test_the_big_table_is_written_for_readme_and_paper_too(tmp_path: Path, two_collections: Evaluation) -> None:
     assert write_report(two_collections, tmp_path) == tmp_path / "report.html"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "tables.md", "tables.tex"]
-    assert (tmp_path / "tables.md").read_text(encoding="utf-8") == markdown_table(two_collections)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["queries.tsv", "report.html", "tables.md", "tables.tex"]
+    answers, table, rest = (
+        (tmp_path / "tables.md").read_text(encoding="utf-8").partition(markdown_table(two_collections))
+    )
+    assert answers.startswith("**Worth switching?** ") and table and not rest
     assert (tmp_path / "tables.tex").read_text(encoding="utf-8") == latex_table(two_collections)
 
 

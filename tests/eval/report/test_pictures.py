@@ -125,3 +125,51 @@ def test_the_systems_in_colour_are_the_best_of_their_kind_and_the_teacher(
     ]
     table = standings(make_evaluation(make_collection("C", systems, teacher="teacher")))
     assert [row.name for row in cast(table)] == ["MixLM k=8", "teacher", "BM25"]
+
+
+def heights(svg: str) -> dict[str, float]:
+    """System -> how high its point of the frontier stands, in pixels from the top."""
+    found = {}
+    for group in ElementTree.fromstring(svg).iter(f"{SVG}g"):
+        title, marks = group.find(f"{SVG}title"), list(group.iter(f"{SVG}use"))
+        if title is not None and marks:
+            found[str(title.text).split(":")[0]] = float(marks[0].get("y", ""))
+    return found
+
+
+def test_an_outlier_does_not_flatten_the_frontier(
+    make_system: Make, make_collection: Make, make_evaluation: Make
+) -> None:
+    """.60 and .65 are as far apart with a broken system as without it; it stands at the foot, with its value."""
+
+    def drawn(**values: float) -> str:
+        systems = [make_system("first", {"q": 0.55}, kind="first stage")] + [
+            make_system(name, {"q": value}, efficiency=Efficiency(100.0 + 50 * number, 1, 1))
+            for number, (name, value) in enumerate(values.items())
+        ]
+        picture = frontier_picture(standings(make_evaluation(make_collection("C", systems))))
+        assert picture is not None
+        return picture.svg
+
+    others = {"low": 0.6, "middle": 0.62, "high": 0.65}
+    plain, broken = heights(drawn(**others)), heights(drawn(**others, broken=0.05))
+    assert {name: broken[name] for name in others} == pytest.approx({name: plain[name] for name in others}, abs=0.2)
+    assert plain["low"] - plain["high"] > 100
+    assert broken["broken"] > broken["low"]
+    texts = [text.text for text in ElementTree.fromstring(drawn(**others, broken=0.05)).iter(f"{SVG}text")]
+    assert "broken: .050" in texts and "low" in texts
+
+
+def test_outliers_of_the_small_pictures_are_named(
+    make_system: Make, make_collection: Make, make_evaluation: Make
+) -> None:
+    systems = [make_system("BM25", {"q": 0.55})] + [
+        make_system(name, {"q": value}, tokens=tokens, depth_curve={10: value - 0.1, 100: value})
+        for name, value, tokens in (("M k=1", 0.6, 1), ("M k=2", 0.62, 2), ("M k=4", 0.65, 4), ("broken k=8", 0.05, 8))
+    ]
+    table = standings(make_evaluation(make_collection("C", systems)))
+    for picture in (depth_picture(table, 0, cast(table), "d"), budget_picture(table, 0, cast(table), "b")):
+        assert picture is not None
+        assert picture.caption.endswith(" Too low for the picture: broken k=8 (.050).")
+        ticks = [str(text.text) for text in ElementTree.fromstring(picture.svg).iter(f"{SVG}text")]
+        assert min(float(tick) for tick in ticks if tick.startswith(".")) >= 0.4

@@ -1,0 +1,80 @@
+"""What ``eval report`` and ``eval fit`` work on: collections with their first stages, and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .options import load_model
+
+if TYPE_CHECKING:
+    from ..eval.first_stages import FirstStage
+    from ..eval.loading import Loading
+    from ..eval.workplace import Workplace
+    from ..model import MixLM
+
+__all__ = ["open_models", "open_places"]
+
+
+def open_places(
+    collections: Sequence[str],
+    output: Path,
+    first_stage: str,
+    topics: Path | None,
+    qrels: Path | None,
+    sample: int | None,
+    index: str | None,
+    loading: Loading,
+    progress: bool,
+    default_split: str = "test",
+) -> list[tuple[Workplace, FirstStage]]:
+    """Each collection with its folder under ``output``, and the first stage for it."""
+    from mixlm_rerank.eval.collections import folders_in, open_collection, sampled
+    from mixlm_rerank.eval.ranked import slug
+    from mixlm_rerank.eval.specs import filled_in, make_first_stage
+    from mixlm_rerank.eval.workplace import Workplace
+    from mixlm_rerank.index import TokenIndex
+
+    sources = [_split(collection, default_split) for collection in collections]
+    if len(sources) > 1 and (topics or qrels):
+        raise InputError("--topics and --qrels are of one collection: give that one alone")
+    if not (topics or qrels):
+        sources = [(path, split) for source, split in sources for path in folders_in(source, split) or [source]]
+    places = []
+    for source, split in sources:
+        whole = open_collection(source, split, topics=topics, qrels=qrels)
+        collection, indexes = sampled(whole, sample), output / slug(_corpus_name(source))
+        stage = make_first_stage(first_stage, source, split, indexes, loading=loading, progress=progress)
+        own = None if index is None else TokenIndex(filled_in(index, index, source, split))
+        places.append((Workplace(collection, output / slug(collection.name), indexes, progress, own), stage))
+    if len({work.folder for work, _ in places}) < len(places):
+        raise InputError(f"collections must have different names: {', '.join(w.collection.name for w, _ in places)}")
+    return places
+
+
+def open_models(names: Sequence[str] | None, loading: Loading) -> dict[str, Callable[[], MixLM]]:
+    """By name, each loaded when it is first needed."""
+    from mixlm_rerank.eval.loading import short_name
+
+    wanted = {short_name(name) or name: name for name in names or ["default"]}
+    if len(wanted) < len(names or [0]):
+        wanted = {name: name for name in names or []}
+    if len(wanted) < len(names or [0]):
+        raise InputError(f"models must have different names: {', '.join(names or [])}")
+    options = (loading.device, loading.dtype, loading.offline)
+    return {short: cache(partial(load_model, name, *options)) for short, name in wanted.items()}
+
+
+def _corpus_name(source: str) -> str:
+    """Splits of one corpus share what is built of its documents."""
+    dataset = source.removeprefix("irds:")
+    return dataset if dataset != source else Path(source.removeprefix("lucene:")).absolute().name
+
+
+def _split(collection: str, default: str) -> tuple[str, str]:
+    source, at, split = collection.rpartition("@")
+    in_path = "/" in split and not source.startswith("irds:")  # /home/me@work/data
+    return (source, split) if at and not in_path and not Path(collection).exists() else (collection, default)
