@@ -19,7 +19,7 @@ from .options import (
     Offline,
     check_output,
     check_scored,
-    load_model,
+    load_any,
     open_documents,
     parsed_weight,
 )
@@ -72,7 +72,7 @@ def rerank(
     candidates = {qid: hits[:depth] for qid, hits in asked.candidates.items()}
     tokens_of = TokenIndex(index)
     reranker = Reranker(
-        load_model(model, device, dtype, offline),
+        load_any(model, device, dtype, offline),
         tokens_of,
         missing=missing,
         texts=None if texts is None else _texts(texts, list(candidates.values())),

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingDependency, MixLMError
-from ..model import MixLM
 from ..progress import progress_bar
-from ..types import Document
+from ..types import Document, Model
 from .builder import new_manifest, plan_ahead
 from .encoding import Encoder
 from .entries import content_hash, key_of
@@ -39,7 +38,7 @@ OWN = re.compile(r"part-\d{6}-[0-9a-f]{16}\.parquet(\.documents)?(\.\w+\.part)?|
 
 def build_on_ray(
     documents: Iterable[Document],
-    model: MixLM,
+    model: Model,
     folder: Path,
     *,
     precision: str,
@@ -94,7 +93,7 @@ def _staged(stream: Iterator[Document], shards: Shards, salt: bytes) -> tuple[di
 
 
 def _encoded(
-    ray: Any, model: MixLM, shards: Shards, names: list[str], manifest: Manifest, workers: int | None
+    ray: Any, model: Model, shards: Shards, names: list[str], manifest: Manifest, workers: int | None
 ) -> Iterator[str]:
     """Names of shards as they are done. Raises InputError if a worker could not do its work."""
     if not names:

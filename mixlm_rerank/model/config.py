@@ -16,6 +16,7 @@ Pooling = Literal["last", "mean", "cls", "clusters"]
 Residual = Literal["none", "cosine", "late"]
 Head = Literal["linear", "tanh", "relu", "gelu", "gelu+norm"]
 FORMAT_VERSION = 2  # 1: without mix layer
+EXPORTED = "onnx.json"  # beside the configuration of an exported model, see ..onnx
 
 
 @dataclass(frozen=True)

@@ -109,11 +109,11 @@ class _PlainBert:
     def first_states(self, states: Tensor, start: int, added: Tensor | None) -> Tensor:
         *layers, last = self._backbone.encoder.layer[start:]
         states = self._through(layers, states, added)
-        return _bert_layer(last, states[:, 0], states.flatten(0, 1), _attention_within(len(states), added))
+        return _bert_layer(last, states[:, 0], states.flatten(0, 1), _attention_within(states.shape[0], added))
 
     @staticmethod
     def _through(layers: Any, states: Tensor, added: Tensor | None = None) -> Tensor:
-        flat, attend = states.flatten(0, 1), _attention_within(len(states), added)
+        flat, attend = states.flatten(0, 1), _attention_within(states.shape[0], added)
         for layer in layers:
             flat = _bert_layer(layer, flat, flat, attend)
         return flat.view(states.shape)
