@@ -52,6 +52,8 @@ def build_on_ray(
     """See :meth:`TokenIndex.build`."""
     ray = _ray()
     manifest = new_manifest(model, precision, corpus, passages=passages)
+    if not hasattr(model, "to"):
+        raise InputError("Ray's workers encode in PyTorch: give the MixLM that this model was exported from")
     import_begun(folder, manifest, 0)  # refuse before the long work
     plan_ahead(documents, Encoder(model, manifest), folder, skip_empty=skip_empty, progress=progress)
     shards = Shards(shards_url or f"{folder.absolute()}.shards")

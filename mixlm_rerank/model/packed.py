@@ -150,12 +150,12 @@ class DecoderPass:
 
     def __init__(self, backbone: Any, window: int | None, first: int = 0) -> None:
         self._backbone = backbone
-        self._window = window
+        self.window = window
         self._first = first
         self._before, self._after = _before_attention, _after_attention
 
     def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
-        return attention_of(layout, self._window, device, self._backbone.layers[0].self_attn.head_dim)
+        return attention_of(layout, self.window, device, self._backbone.layers[0].self_attn.head_dim)
 
     def compile(self) -> None:
         """Fuse what stands between matrix products and attention: the same code for all layers and lengths."""

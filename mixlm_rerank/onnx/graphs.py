@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..model import MixLM
-from ..model.packed import packed_pass, plain_pass
+from ..model.packed import DecoderPass, packed_pass, plain_pass
 
 __all__ = ["ItemEncoderGraph", "RankerGraph", "SharedPrefix"]
 
@@ -39,14 +39,16 @@ class RankerGraph(nn.Module):
         super().__init__()
         self.model = model
         ranker = model.ranker
-        both = ranker.mixes_both_ways
         self._packed = None if ranker.mix_layer else packed_pass(ranker.backbone)
-        self._plain = plain_pass(ranker.backbone) if both else None
+        self._plain = plain_pass(ranker.backbone) if ranker.mixes_both_ways else None
+        if isinstance(self._packed, DecoderPass) and self._packed.window is not None:
+            self._packed = None
         if self._packed is None and self._plain is None:
             cut = f", cut at layer {ranker.mix_layer}," if ranker.mix_layer else ""
             raise InputError(
                 f"{model.name} cannot be exported: its ranker is a {type(ranker.backbone).__name__}{cut} and what can "
-                "be exported is BERT, RoBERTa and XLM-R, and without a mix layer Llama, Mistral, Qwen2 and Qwen3"
+                "be exported is BERT, RoBERTa, XLM-R, and without a mix layer or sliding window Llama, Mistral, Qwen2, "
+                "Qwen3"
             )
 
     def forward(self, prefix: Tensor, tokens: Tensor, states: Tensor | None = None) -> Tensor:

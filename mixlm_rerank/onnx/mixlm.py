@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,27 +54,24 @@ class About:
         """Raises InputError if the file is missing, not ours, or of a newer format."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format_version"] != FORMAT_VERSION:
-                raise InputError(
-                    f"{path} has format version {values['format_version']}, not {FORMAT_VERSION}: export anew"
-                )
-            return cls(**values)
+            about = cls(**{field.name: values[field.name] for field in fields(cls)})
         except FileNotFoundError:
             raise InputError(
                 f"{path.parent} is not an exported MixLM: it has no {path.name} (make one where PyTorch is installed: "
                 "mixlm-rerank model export FOLDER --model MODEL)"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path} cannot be read: {error}") from None
+            raise InputError(f"{path} cannot be read: {error!r}") from None
+        if about.format_version != FORMAT_VERSION:
+            raise InputError(f"{path} has format version {about.format_version}, not {FORMAT_VERSION}: export it anew")
+        return about
 
 
 class OnnxMixLM:
     """Stands where a :class:`~mixlm_rerank.MixLM` stands in ``Reranker`` and ``TokenIndex``.
 
-    Embedding tokens and log-odds equal those of the model that it was exported from within 1e-4 (of a ranker in int8,
-    log-odds do not), so it takes the indexes of that model and no others. It reads no full texts (``verify_top``).
+    Embedding tokens and log-odds equal those of the model that it was exported from within 1e-4, so it takes the
+    indexes of that model, and no others. It reads no full texts (``verify_top``).
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
@@ -166,7 +163,7 @@ class OnnxItemEncoder(ItemTexts):
 class OnnxRanker:
     """A query and the embedding tokens of its candidates -> log-odds."""
 
-    dtype = "float32, or int8 as exported"
+    dtype = "float32"
 
     def __init__(self, folder: Path, config: MixLMConfig, about: About, threads: int | None) -> None:
         self.tokenizer: Any = LightTokenizer(folder / TOKENIZER.format("ranker"), about.unknown[1])
