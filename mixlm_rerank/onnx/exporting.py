@@ -54,8 +54,8 @@ def export(model: MixLM, folder: str | Path) -> None:
     model = copy.deepcopy(model).eval()
     try:
         with replacing(Path(folder)) as draft:
+            _write_ranker(model, draft)  # first: not every kind can be
             _write_item_encoder(model, draft)
-            _write_ranker(model, draft)
             tokenizers = {"item_encoder": model.item_encoder.tokenizer, "ranker": model.ranker.tokenizer}
             for name, tokenizer in tokenizers.items():
                 tokenizer.backend_tokenizer.save(str(draft / TOKENIZER.format(name)))
