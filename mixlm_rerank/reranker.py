@@ -84,7 +84,7 @@ class Reranker:
         if score_threshold is not None and first_stage_weight:
             raise InputError("score_threshold is in log-odds, and with a first_stage_weight scores are none: give one")
         index.manifest.check_model(model, str(index))
-        self.model = model
+        self.model: Any = model  # to the server and others, which load no exported ones, a MixLM
         self.index = index
         self.missing = missing
         self.texts = texts

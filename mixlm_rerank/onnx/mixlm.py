@@ -119,6 +119,7 @@ class OnnxMixLM:
 
     def score_batch(self, queries: Sequence[str], tokens: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Many queries, one after the other: one float32 [n, k, d] a query -> one float32 [n] a query."""
+        states: Sequence[NDArray[np.float32] | None]
         states = [None] * len(queries) if self.config.residual == "none" else self.item_encoder.states(queries)
         return [self.ranker.scores(*each) for each in zip(queries, tokens, states, strict=True)]
 
