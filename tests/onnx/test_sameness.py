@@ -24,8 +24,9 @@ texts = st.text(st.characters(codec="utf-8"), max_size=80) | st.lists(
 ).map(" ".join)
 few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
+FIRST = "bert, late"  # as the default model
 KINDS: dict[str, Callable[[Callable[..., MixLM], Callable[..., MixLM]], MixLM]] = {
-    "bert, late": lambda tiny, mixed: tiny("bert", residual="late", tokens=5),
+    FIRST: lambda tiny, mixed: tiny("bert", residual="late", tokens=5),
     "bert, memory tokens, cosine": lambda tiny, mixed: tiny("bert", memory_tokens=4, pooling="cls", residual="cosine"),
     "xlm-roberta, none": lambda tiny, mixed: tiny("xlm-roberta", pooling="last", residual="none"),
     "qwen3": lambda tiny, mixed: tiny("qwen3", residual="late"),
@@ -33,7 +34,10 @@ KINDS: dict[str, Callable[[Callable[..., MixLM], Callable[..., MixLM]], MixLM]] 
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# an export takes some seconds
+@pytest.mark.parametrize(
+    "kind", [FIRST, *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != FIRST)]
+)
 def test_tokens_and_scores_are_those_of_the_reference(
     tiny: Callable[..., MixLM], mixed: Callable[..., MixLM], exported: Callable[..., Path], kind: str
 ) -> None:
