@@ -12,11 +12,12 @@ from ..errors import InputError
 
 __all__ = ["Head", "MixLMConfig", "Pooling", "Residual"]
 
+EXPORTED = "onnx.json"  # beside the configuration of an exported model, see ..onnx
+
 Pooling = Literal["last", "mean", "cls", "clusters"]
 Residual = Literal["none", "cosine", "late"]
 Head = Literal["linear", "tanh", "relu", "gelu", "gelu+norm"]
 FORMAT_VERSION = 2  # 1: without mix layer
-EXPORTED = "onnx.json"  # beside the configuration of an exported model, see ..onnx
 
 
 @dataclass(frozen=True)
