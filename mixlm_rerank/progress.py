@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from tqdm import tqdm
 
-__all__ = ["progress_bar"]
+__all__ = ["Progress", "progress_bar"]
+
+
+class Progress(Protocol):
+    """What encoding reports to: a tqdm bar, say."""
+
+    def update(self, n: float, /) -> object: ...
 
 
 def progress_bar(total: int | None, task: str, unit: str, *, enabled: bool, initial: int = 0) -> tqdm[NoReturn]:

@@ -7,24 +7,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .arguments import check_count, check_kind, check_list_of_strings, check_model, is_nothing
 from .candidates import as_candidates
 from .documents import rank_documents
 from .errors import InputError, MissingDocuments
 from .index import TokenStore, open_store
-from .model import MixLM
+from .onnx import OnnxMixLM
 from .progress import progress_bar
 from .ranking import Weight, check_weight, interpolated, ranked, verified
-from .scoring import FullTextScorer, Scorer, SharedPrefixScorer
 from .texts import NoIndex, OnTheFly, texts_of
-from .types import Candidate, Missing, ScoredDoc, Texts
+from .types import Candidate, Missing, Model, ScoredDoc, Texts
+
+if TYPE_CHECKING:
+    from .scoring import Scorer
 
 __all__ = ["Reranker"]
 
@@ -36,7 +36,7 @@ class Reranker:
     """Scores first-stage candidates with a MixLM over a token index.
 
     Args:
-        model: the MixLM.
+        model: the MixLM, or one that was exported (:class:`~mixlm_rerank.onnx.OnnxMixLM`).
         index: a token index that this model's item encoder built, or its folder or Redis URL. ``None``: there is none,
             and every document's text is encoded on the fly (the latest are kept: 64 MB for all rerankers of a
             process). In an index of passages a document has the score of its best one (MaxP), and texts are read in
@@ -67,7 +67,7 @@ class Reranker:
 
     def __init__(
         self,
-        model: MixLM,
+        model: Model,
         index: TokenStore | str | Path | None = None,
         *,
         missing: Missing | None = None,
@@ -90,7 +90,7 @@ class Reranker:
         if score_threshold is not None and first_stage_weight:
             raise InputError("score_threshold is in log-odds, and with a first_stage_weight scores are none: give one")
         index.manifest.check_model(model, str(index))
-        self.model = model
+        self.model: Any = model  # to the server and others, which load no exported ones, a MixLM
         self.index = index
         self.missing = missing
         self.texts = texts
@@ -99,8 +99,15 @@ class Reranker:
         self.verify_top = verify_top
         self.score_threshold = score_threshold
         self.stage: Callable[[str], AbstractContextManager[object]] = nullcontext
-        self._scorer = scorer or SharedPrefixScorer(model)
-        self._full_text = FullTextScorer(model)
+        self._scorer: Scorer | OnnxMixLM
+        if isinstance(model, OnnxMixLM):
+            if verify_top:
+                raise InputError("an exported model reads no full texts: leave out verify_top, or give a MixLM")
+            self._scorer = scorer or model
+        else:
+            from .scoring import FullTextScorer, SharedPrefixScorer
+
+            self._scorer, self._full_text = scorer or SharedPrefixScorer(model), FullTextScorer(model)
         self._on_the_fly = OnTheFly(model, index.manifest)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[ScoredDoc]:
@@ -155,7 +162,7 @@ class Reranker:
                 self._score([job for job in group if job.query])
                 for job in group:
                     results[job.qid] = self._rank(job)[:top_k]
-                    job.tokens = torch.empty(0)  # those of one group are enough to hold
+                    job.tokens = np.empty(0, dtype=np.float32)  # those of one group are enough to hold
                 bar.update(len(group))
         self._warn(jobs)
         return results
@@ -206,9 +213,8 @@ class Reranker:
         scorable = [job for job in jobs if len(job.tokens)]
         if scorable:
             with self.stage("score"):
-                scores = self._scorer.score_batch([job.query for job in scorable], [job.tokens for job in scorable])
-            for job, values in zip(scorable, scores, strict=True):
-                job.scores = values.double().numpy()
+                scores = self._log_odds([job.query for job in scorable], [job.tokens for job in scorable])
+            for job, job.scores in zip(scorable, scores, strict=True):
                 if not np.isfinite(job.scores).all():
                     raise InputError(
                         f"the ranker ({self.model.ranker.dtype}) gave a score that is not finite for the query "
@@ -218,13 +224,24 @@ class Reranker:
                     best = _best(job.scores, job.counts[job.found])
                     job.scores, job.tokens = job.scores[best], job.tokens[best]
 
-    def _tokens(self, candidates: Sequence[Candidate]) -> tuple[Tensor, NDArray[np.int64]]:
+    def _log_odds(self, queries: list[str], tokens: list[NDArray[np.float32]]) -> list[NDArray[np.float64]]:
+        """One float [n, k, d] a query -> one [n] a query. Scorers in PyTorch take tensors."""
+        found: Sequence[Any]
+        if isinstance(self._scorer, OnnxMixLM):
+            found = self._scorer.score_batch(queries, tokens)
+        else:
+            from torch import from_numpy
+
+            found = self._scorer.score_batch(queries, [from_numpy(own) for own in tokens])
+        return [np.asarray(scores, dtype=np.float64) for scores in found]
+
+    def _tokens(self, candidates: Sequence[Candidate]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Embedding tokens float [m, k, d], and how many of the m each candidate has, int64 [n]."""
         with self.stage("index"):
             fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
         lacking = [hit for hit, found in zip(candidates, fetched.found, strict=True) if not found]
         if not lacking or self.missing == "last":
-            return torch.from_numpy(fetched.tokens), fetched.counts
+            return fetched.tokens, fetched.counts
         texts = texts_of(lacking, self.texts) if self.missing == "encode" else [None] * len(lacking)
         without = [hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None]
         if without:
@@ -236,7 +253,7 @@ class Reranker:
         ]
         encoded = [text for own in passages for text in own]
         if not encoded:
-            return torch.from_numpy(fetched.tokens), fetched.counts
+            return fetched.tokens, fetched.counts
         counts = fetched.counts.copy()
         counts[~fetched.found] = [len(own) for own in passages]
         tokens = np.empty((int(counts.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
@@ -244,7 +261,7 @@ class Reranker:
         tokens[from_index] = fetched.tokens
         with self.stage("encode"):
             tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
-        return torch.from_numpy(tokens), counts
+        return tokens, counts
 
     def _rank(self, job: _Job) -> list[ScoredDoc]:
         scores = job.scores
@@ -274,8 +291,10 @@ class Reranker:
         passages = [self._on_the_fly.passages(text) for text in read]
         counts = np.array([len(own) for own in passages])
         tokens = job.tokens[np.repeat(rows, counts)]
+        from torch import from_numpy
+
         with self.stage("verify"):
-            scores = self._full_text.score(job.query, sum(passages, []), tokens).numpy().astype(np.float64)
+            scores = self._full_text.score(job.query, sum(passages, []), from_numpy(tokens)).numpy().astype(np.float64)
         scores = scores[_best(scores, counts)]
         if self.first_stage_weight:
             first = np.array([scored[row].score for row in rows])
@@ -291,7 +310,7 @@ class _Job:
     query: str
     candidates: list[Candidate]
     counts: NDArray[np.int64] = field(init=False)
-    tokens: Tensor = field(default_factory=lambda: torch.empty(0))
+    tokens: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:

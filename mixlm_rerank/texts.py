@@ -13,8 +13,7 @@ from .index import Fetched, Quantiser, content_hash
 from .index.builder import new_manifest
 from .index.manifest import Manifest
 from .index.reading import Reader
-from .model import MixLM
-from .types import Candidate, Document, Texts
+from .types import Candidate, Document, Model, Texts
 
 __all__ = ["NoIndex", "OnTheFly", "texts_of"]
 
@@ -36,7 +35,7 @@ def texts_of(candidates: Sequence[Candidate], source: Texts | None) -> list[str 
 class NoIndex:
     """A token store that holds nothing; what is encoded beside it is quantised as in an index by default."""
 
-    def __init__(self, model: MixLM) -> None:
+    def __init__(self, model: Model) -> None:
         self.manifest = new_manifest(model, "int8", "none")
         self._quantiser = self.manifest.quantiser
 
@@ -56,7 +55,7 @@ class OnTheFly:
     another may drop meanwhile.
     """
 
-    def __init__(self, model: MixLM, manifest: Manifest) -> None:
+    def __init__(self, model: Model, manifest: Manifest) -> None:
         self._model = model
         self._quantiser = manifest.quantiser
         self._reader = Reader(model, passages=True) if manifest.passages else None

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .errors import InputError
 
-__all__ = ["Candidate", "Document", "Missing", "ScoredDoc", "Texts"]
+if TYPE_CHECKING:
+    from .model import MixLM
+    from .onnx import OnnxMixLM
+
+__all__ = ["Candidate", "Document", "Missing", "Model", "ScoredDoc", "Texts"]
+
+# What encodes documents and scores candidates: in PyTorch, or exported.
+Model: TypeAlias = "MixLM | OnnxMixLM"
 
 # What happens to candidates that the token index lacks: see Reranker.
 Missing = Literal["error", "encode", "last"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,8 @@ import mixlm_rerank.texts
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.candidates import as_candidates
 from mixlm_rerank.errors import IndexMismatch, InputError, MissingDocuments
-from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
+from mixlm_rerank.index import Fetched
+from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer
 
 QUERY = "a dog barks at the moon"
 HITS = [("d1", 9.0), ("d2", 8.0), ("d3", 7.0), ("d4", 6.0), ("d6", 5.0)]
@@ -270,19 +272,22 @@ def test_a_call_that_scores_nothing_warns(model: MixLM, index: TokenIndex) -> No
 def test_tokens_of_one_group_of_queries_are_held_at_a_time(
     model: MixLM, index: TokenIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: list[weakref.ref[torch.Tensor]] = []
+    held: list[weakref.ref[np.ndarray]] = []
     alive: list[int] = []
 
-    class Watched(SharedPrefixScorer):
-        def score_batch(self, queries: Sequence[str], tokens: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-            held.extend(weakref.ref(each) for each in tokens)
+    class Watched:
+        manifest = index.manifest
+
+        def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
             alive.append(sum(each() is not None for each in held))
-            return super().score_batch(queries, tokens)
+            found = index.fetch(docids, tokens)
+            held.append(weakref.ref(found.tokens if found.tokens.base is None else found.tokens.base))
+            return found
 
     monkeypatch.setattr("mixlm_rerank.reranker.CANDIDATES_AT_ONCE", 1)
     qids = [f"q{number}" for number in range(5)]
-    Reranker(model, index, scorer=Watched(model)).rerank_batch(dict.fromkeys(qids, QUERY), dict.fromkeys(qids, HITS))
-    assert alive == [1] * len(qids)
+    Reranker(model, Watched()).rerank_batch(dict.fromkeys(qids, QUERY), dict.fromkeys(qids, HITS))
+    assert alive == [0] * len(qids)
 
 
 @pytest.mark.parametrize(

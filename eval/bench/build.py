@@ -1,4 +1,4 @@
-"""The offline side: building an index against the bare item encoder on the same texts."""
+"""The offline side: building an index against the bare item encoder, in PyTorch and ONNX, on the same texts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.cells import Cells, conditions
+from mixlm_rerank.eval.bench.contenders import exported
 from mixlm_rerank.eval.bench.output import between, markdown_rows, write_page, write_results
 from mixlm_rerank.eval.bench.plots import draw_bars
 from mixlm_rerank.eval.bench.sameness import check_same
@@ -25,7 +27,7 @@ from mixlm_rerank.types import Document
 
 __all__ = ["BuildOptions", "measure_build", "write_build"]
 
-CELL, BUILD, ENCODER = "build and encoder", "index build", "bare item encoder"
+CELL, BUILD, ENCODER, ONNX = "build and encoder", "index build", "bare item encoder", "bare item encoder, ONNX"
 SHORTEST, LONGEST = 100, 300  # tokens of a document
 TRIED = 64  # documents of warm-up and sameness check
 
@@ -34,7 +36,7 @@ TRIED = 64  # documents of warm-up and sameness check
 class BuildOptions:
     """Attributes:
     documents: how many; a build looks at all and tries 64 of them before it begins, which is part of its time.
-    rounds: of both.
+    rounds: of each.
     """
 
     documents: int = 2048
@@ -49,7 +51,7 @@ def measure_build(
     progress: bool = False,
     say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
-    """Seconds of both, kept in ``folder``. Raises MixLMError if the index does not hold what the encoder gives."""
+    """Seconds of all, kept in ``folder``. Raises MixLMError if the index does not hold what the encoder gives."""
     kept = Cells(folder, conditions(model, documents=options.documents, rounds=options.rounds))
     try:
         if CELL not in kept.kept:
@@ -75,14 +77,23 @@ def _measured(
     build = partial(TokenIndex.build, model=model, progress=False)
     largest = _check_sameness(model, build(some, path=place / "checked"), some)
     _, seconds = fastest([steady(ENCODER, partial(model.encode, texts[:TRIED]))], rounds=1)
-    total = 2 * options.rounds * seconds[ENCODER] * options.documents / len(some)
+    entrants = [steady(ENCODER, partial(model.encode, texts), partial(model.encode, texts[:TRIED]))]
+    try:
+        in_onnx = exported(model, place / "onnx").encode
+        entrants.append(steady(ONNX, partial(in_onnx, texts), partial(in_onnx, texts[:TRIED])))
+    except InputError as error:
+        say(str(error))
+    total = (len(entrants) + 1) * options.rounds * seconds[ENCODER] * options.documents / len(some)
     say(f"{folder}: {options.rounds} builds of {options.documents:,} documents, about {numbers.duration(total)}")
-    encode = steady(ENCODER, partial(model.encode, texts), partial(model.encode, texts[:TRIED]))
-    made = Entrant(
-        BUILD, lambda number: build(documents, path=place / str(number)), lambda: build(some, path=place / "warm-up")
+    entrants.append(
+        Entrant(
+            BUILD,
+            lambda number: build(documents, path=place / str(number)),
+            lambda: build(some, path=place / "warm-up"),
+        )
     )
-    with turns_bar(2, options.rounds, enabled=progress) as told:
-        taken = interleaved([encode, made], rounds=options.rounds, seconds=float("inf"), told=told)
+    with turns_bar(len(entrants), options.rounds, enabled=progress) as told:
+        taken = interleaved(entrants, rounds=options.rounds, seconds=float("inf"), told=told)
     return {
         "documents": options.documents,
         "tokens": sum(map(len, model.item_encoder.document_ids(texts))),

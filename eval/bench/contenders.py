@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mixlm_rerank.eval.bench.cross_encoder import DEFAULT_BATCH, PredictScorer, write_cross_encoder
@@ -16,13 +17,16 @@ from mixlm_rerank.eval.bench.onnx_int8 import OnnxScorer, export, quantise
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.onnx import OnnxMixLM
+from mixlm_rerank.onnx import export as export_mixlm
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import ReferenceScorer
+from mixlm_rerank.types import Model
 
-__all__ = ["BEST", "DEFAULTS", "ONNX", "Contender", "Peers", "Task", "mixlms"]
+__all__ = ["BEST", "DEFAULTS", "ONNX", "Contender", "Peers", "Task", "exported", "mixlms"]
 
 DEFAULTS, BEST, ONNX = "cross-encoder, defaults", "cross-encoder, best", "cross-encoder, ONNX int8"
-Kind = Literal["cross-encoder", "reference", "MixLM", "MixLM int8"]
+Kind = Literal["cross-encoder", "reference", "MixLM", "MixLM int8", "MixLM ONNX"]
 BATCHES = (4, 8, 16, 32, 64)
 REFERENCE_CANDIDATES = 100  # one document at a time: more is a wait without news
 
@@ -50,7 +54,7 @@ class Contender:
     tokens: the token budget; None for cross-encoders, which read full text.
     settings: how it is run, in words.
     most: candidates of the largest task that it is given.
-    model: the MixLM whose time inside is looked at.
+    model: the MixLM whose time inside is looked at; None where PyTorch cannot look.
     """
 
     name: str
@@ -95,20 +99,28 @@ class Peers:
         return [Contender(name, "cross-encoder", run, settings=settings) for name, (run, settings) in runs.items()]
 
 
-def mixlms(model: MixLM, int8: MixLM, index: TokenIndex, budgets: Sequence[int]) -> list[Contender]:
-    """The reference at the largest budget, MixLM at each, and in int8: end to end, from docids to a ranking."""
+def exported(model: MixLM, folder: Path) -> OnnxMixLM:
+    """Of the same scores, which the export checks; on as many threads as PyTorch uses."""
+    export_mixlm(model, folder)
+    return OnnxMixLM.from_pretrained(folder, threads=torch.get_num_threads())
+
+
+def mixlms(model: MixLM, int8: MixLM, in_onnx: OnnxMixLM, index: TokenIndex, budgets: Sequence[int]) -> list[Contender]:
+    """The reference at the largest budget, MixLM at each, in int8 and exported: end to end, docids to a ranking."""
     largest = max(budgets)
     reference = Reranker(model, index, tokens=largest, scorer=ReferenceScorer(model))
     return [
         Contender(f"MixLM k={largest}, reference", "reference", _run(reference), largest, most=REFERENCE_CANDIDATES),
         *(_mixlm("MixLM", model, index, tokens) for tokens in budgets),
         *(_mixlm("MixLM int8", int8, index, tokens) for tokens in budgets),
+        *(_mixlm("MixLM ONNX", in_onnx, index, tokens) for tokens in budgets),
     ]
 
 
-def _mixlm(kind: Kind, model: MixLM, index: TokenIndex, tokens: int) -> Contender:
+def _mixlm(kind: Kind, model: Model, index: TokenIndex, tokens: int) -> Contender:
     name = f"MixLM k={tokens}" + kind.removeprefix("MixLM").replace(" ", ", ")
-    return Contender(name, kind, _run(Reranker(model, index, tokens=tokens)), tokens, model=model)
+    inside = model if isinstance(model, MixLM) else None
+    return Contender(name, kind, _run(Reranker(model, index, tokens=tokens)), tokens, model=inside)
 
 
 def _run(reranker: Reranker) -> Callable[[Task], object]:

@@ -14,11 +14,10 @@ from typing import Any
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.cells import Cells, conditions
-from mixlm_rerank.eval.bench.contenders import BEST, ONNX, Contender, Peers, Task, mixlms
+from mixlm_rerank.eval.bench.contenders import BEST, ONNX, Contender, Peers, Task, exported, mixlms
 from mixlm_rerank.eval.bench.cross_encoder import check_bert
 from mixlm_rerank.eval.bench.flops import shape_of, shared_prefix_flops, whole_flops
 from mixlm_rerank.eval.bench.inside import shares
-from mixlm_rerank.eval.bench.onnx_int8 import check_onnx_installed
 from mixlm_rerank.eval.bench.plan import Cell, GridOptions, grid_cells
 from mixlm_rerank.eval.bench.product import keep_rate
 from mixlm_rerank.eval.bench.sameness import check_mixlm, check_onnx, off_in_int8
@@ -27,6 +26,7 @@ from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.bench.timing import Entrant, fastest, interleaved, planned_rounds, steady
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.int8 import in_int8
+from mixlm_rerank.onnx.exporting import check_installed
 from mixlm_rerank.progress import progress_bar
 
 __all__ = ["measure_grid"]
@@ -53,7 +53,7 @@ def measure_grid(
     MixLMError where scores are not the same.
     """
     check_bert(model)
-    check_onnx_installed()
+    check_installed("bench")
     budgets = [tokens for tokens in options.budgets if tokens <= model.config.tokens]
     if not budgets:
         raise InputError(f"none of the budgets {options.budgets} is within this model's {model.config.tokens}")
@@ -61,7 +61,7 @@ def measure_grid(
     try:
         todo = [cell for cell in grid_cells(options) if cell.name not in kept.kept]
         if todo:
-            say(f"{folder}: exporting the cross-encoder, checking that scores are the same")
+            say(f"{folder}: exporting cross-encoder and MixLM, checking that scores are the same")
             with TemporaryDirectory() as place:
                 _Bench(model, Path(place), options, budgets, kept).measure(todo, folder, progress, say)
         return kept.kept
@@ -80,7 +80,7 @@ class _Bench:
         self.index = random_index(place / "tokens", manifest_for(model), self.documents)
         self.peers = Peers(model, place)
         self.int8 = in_int8(model)
-        self.mixlms = mixlms(model, self.int8, self.index, budgets)
+        self.mixlms = mixlms(model, self.int8, exported(model, place / "onnx"), self.index, budgets)
 
     def measure(self, todo: Sequence[Cell], folder: Path, progress: bool, say: Callable[[str], object]) -> None:
         rate = keep_rate(self.kept)

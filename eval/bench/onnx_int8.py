@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,21 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 
-from mixlm_rerank.errors import MissingDependency, MixLMError
+from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.model.assembly import load_tokenizer, quiet
+from mixlm_rerank.onnx.exporting import hushed, write_graph
 
-__all__ = ["OnnxScorer", "check_onnx_installed", "export", "quantise"]
+__all__ = ["OnnxScorer", "export", "quantise"]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-
-def check_onnx_installed() -> None:
-    """Raises MissingDependency without the packages that exporting and running need."""
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            import_module(name)
-        except ImportError:
-            raise MissingDependency(f"the benchmark needs {name}", "bench") from None
 
 
 class _Logits(nn.Module):
@@ -47,26 +36,11 @@ class _Logits(nn.Module):
 
 
 def export(checkpoint: Path, path: Path) -> None:
-    """A saved BertForSequenceClassification as an ONNX graph in float32, for any batch and length.
-
-    By the exporter over torch.export: the older one (``dynamo=False``) gives a wrong graph for this model, in silence.
-    """
-    with quiet(), _hushed():
+    """A saved BertForSequenceClassification as an ONNX graph in float32, for any batch and length."""
+    with quiet():
         model = _Logits(BertForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)).eval()
-        # sizes of 1 would be taken for constants, and one tensor given twice for one input
-        ids, mask, segments = torch.ones(2, 8).long(), torch.ones(2, 8).long(), torch.zeros(2, 8).long()
-        free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-        torch.onnx.export(
-            model,
-            (ids, mask, segments),
-            path,
-            input_names=list(INPUTS),
-            output_names=["logits"],
-            dynamic_shapes=(free, free, free),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    given = dict(zip(INPUTS, (torch.ones(2, 8).long(), torch.ones(2, 8).long(), torch.zeros(2, 8).long()), strict=True))
+    write_graph(model, given, [[0, 1]] * len(INPUTS), ["logits"], path)
 
 
 def quantise(path: Path, target: Path) -> None:
@@ -76,7 +50,7 @@ def quantise(path: Path, target: Path) -> None:
     in silence.
     """
     onnx, quantization = import_module("onnx"), import_module("onnxruntime.quantization")
-    with _hushed():
+    with hushed():
         # without VNNI, 8-bit products of int8 weights overflow 16-bit sums: 7 bits then, as ONNX Runtime advises
         quantization.quantize_dynamic(
             path, target, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=not _has_vnni()
@@ -132,16 +106,3 @@ def _has_vnni() -> bool:
     if not hasattr(torch.cpu, "get_capabilities"):
         return False
     return any(has for name, has in torch.cpu.get_capabilities().items() if "vnni" in name or name == "amx_int8")
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Without the advice and deprecations of exporter and quantiser, none of which concerns the reader."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

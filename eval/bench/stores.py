@@ -16,7 +16,7 @@ from mixlm_rerank.index.lock import writer_lock
 from mixlm_rerank.index.manifest import Manifest
 from mixlm_rerank.index.plan import DOCID_MAP_BYTES, check_room
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.item_encoder import Progress
+from mixlm_rerank.progress import Progress
 from mixlm_rerank.types import Document
 
 __all__ = ["docid", "index_bytes", "manifest_for", "random_docids", "random_index"]

@@ -54,7 +54,7 @@ def grid(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """MixLM beside the cross-encoder of the same backbone, in PyTorch and in ONNX Runtime int8."""
+    """MixLM in PyTorch and in ONNX Runtime beside the cross-encoder of the same backbone, there in int8."""
     from mixlm_rerank.eval.bench.plan import GridOptions
 
     options = GridOptions(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, MixLMError, masked
-from .options import CORPUS_HELP, Device, Model, Offline, load_model, open_documents
+from .options import CORPUS_HELP, Device, Model, Offline, load_any, open_documents
 
 if TYPE_CHECKING:
     from ..index.token_index import IndexInfo
@@ -53,7 +53,7 @@ def build(
     with _interruptible(folder):
         index = TokenIndex.build(
             documents,
-            load_model(model, device, offline=offline),
+            load_any(model, device, offline=offline),
             folder,
             precision=precision,
             corpus=corpus,
@@ -275,7 +275,7 @@ def _write(
 
     index, documents = TokenIndex(folder), open_documents(corpus)
     with _interruptible(folder):
-        encoder = load_model(model or index.manifest.model, device, offline=offline)
+        encoder = load_any(model or index.manifest.model, device, offline=offline)
         _say(f"{folder}: {update(index, documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
 
 

@@ -1,4 +1,4 @@
-"""``mixlm-rerank model``: make a MixLM."""
+"""``mixlm-rerank model``: make a MixLM, and export one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import InputError
-from .options import Offline
+from .options import Model, Offline, load_model
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Make a model.", no_args_is_help=True)
+app = typer.Typer(help="Make a model, or export one.", no_args_is_help=True)
+
+
+Folder = Annotated[Path, typer.Argument(help="Where to save it; must not exist yet.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Make a model."""
+    """Make a model, or export one."""
 
 
 @app.command("init")
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to save it; must not exist yet.")],
+    folder: Folder,
     item_encoder: Annotated[str, typer.Option(help="Checkpoint that encodes documents: an embedding model.")],
     ranker: Annotated[str, typer.Option(help="Checkpoint that ranks: a decoder or encoder language model.")],
     tokens: Annotated[int, typer.Option(help="Largest token budget: embedding tokens kept of each document.")] = 4,
@@ -42,8 +45,7 @@ def init(
     offline: Offline = False,
 ) -> None:
     """Make an untrained MixLM from two Hugging Face checkpoints (folders or hub ids)."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not empty: choose another folder")
+    _check_new(folder)
     from ..model import MixLM
 
     model = MixLM.from_backbones(
@@ -69,3 +71,19 @@ def init(
         "--output RUN",
         err=True,
     )
+
+
+@app.command("export")
+def export(folder: Folder, model: Model = "default", offline: Offline = False) -> None:
+    """Export a model to ONNX: index, rerank and search then read it without PyTorch and Transformers."""
+    _check_new(folder)
+    from ..onnx import export as write
+
+    write(load_model(model, "cpu", "float32", offline), folder)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    typer.echo(f"{folder}: {size / 1e6:,.0f} MB; scores checked against PyTorch. Use it as --model {folder}", err=True)
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty: choose another folder")

@@ -16,6 +16,7 @@ from ..types import ScoredDoc
 
 if TYPE_CHECKING:
     from ..model import MixLM
+    from ..types import Model as AnyModel
 
 __all__ = [
     "CORPUS_HELP",
@@ -26,6 +27,7 @@ __all__ = [
     "asked_weight",
     "check_output",
     "check_scored",
+    "load_any",
     "load_model",
     "open_documents",
 ]
@@ -47,6 +49,17 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None, o
     from ..model import MixLM
 
     return MixLM.from_pretrained(name, device=device, dtype=dtype, local_files_only=offline)
+
+
+def load_any(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> AnyModel:
+    """A model as :func:`load_model` loads it, or one that was exported, which needs no PyTorch."""
+    from ..onnx import OnnxMixLM, is_exported
+
+    if not is_exported(name):
+        return load_model(name, device, dtype, offline)
+    if device not in (None, "cpu") or dtype not in (None, "float32"):
+        raise InputError(f"{name} was exported to ONNX, for CPUs in float32: leave out --device and --dtype")
+    return OnnxMixLM.from_pretrained(name)
 
 
 def check_output(path: Path) -> None:

@@ -21,7 +21,7 @@ from .options import (
     asked_weight,
     check_output,
     check_scored,
-    load_model,
+    load_any,
     open_documents,
 )
 
@@ -79,7 +79,7 @@ def rerank(
         )
     tokens_of = TokenIndex(index)
     reranker = Reranker(
-        load_model(model, device, dtype, offline),
+        load_any(model, device, dtype, offline),
         tokens_of,
         missing=missing,
         texts=None if texts is None else _texts(texts, list(candidates.values())),

@@ -11,7 +11,7 @@ from ..data import read_topics, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..types import Missing
-from .options import Device, Dtype, Model, Offline, asked_weight, check_output, check_scored, load_model
+from .options import Device, Dtype, Model, Offline, asked_weight, check_output, check_scored, load_any
 
 __all__ = ["search"]
 
@@ -55,7 +55,7 @@ def search(
     searcher = open_searcher(index)
     searcher.set_bm25(k1, b)
     reranker = Reranker(
-        load_model(model, device, dtype, offline),
+        load_any(model, device, dtype, offline),
         TokenIndex(token_index),
         missing=missing,
         texts=LuceneTexts(searcher, threads) if missing == "encode" else None,

@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from ..arguments import check_model
 from ..errors import InputError
-from ..model import MixLM
 from ..progress import progress_bar
-from ..types import Document
+from ..types import Document, Model
 from .encoding import Encoder
 from .local import LocalStore
 from .lock import writer_lock
@@ -30,7 +29,7 @@ WINDOW = 2048  # documents that are looked up at once
 
 def build(
     documents: Iterable[Document],
-    model: MixLM,
+    model: Model,
     folder: Path,
     *,
     precision: str,
@@ -80,7 +79,7 @@ def plan_ahead(
     return plan.documents
 
 
-def new_manifest(model: MixLM, precision: str, corpus: str, *, passages: bool = False) -> Manifest:
+def new_manifest(model: Model, precision: str, corpus: str, *, passages: bool = False) -> Manifest:
     """Of an index that is yet to be filled. Raises InputError for an unknown precision."""
     check_model(model)
     quantiser = Quantiser(precision, model.config.tokens, model.item_encoder.token_size)
@@ -102,7 +101,7 @@ def _held(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in folder.glob("*") if path.is_file())
 
 
-def _begun(folder: Path, model: MixLM, manifest: Manifest) -> LocalStore | None:
+def _begun(folder: Path, model: Model, manifest: Manifest) -> LocalStore | None:
     """The store of an interrupted build that has committed documents; ``None`` where a build starts anew.
 
     Raises InputError, IndexMismatch for any other folder.

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..model import MixLM
-from ..model.item_encoder import Progress
-from ..types import Document
+from ..progress import Progress
+from ..types import Document, Model
 from .entries import Packed
 from .manifest import Manifest
 from .reading import Reader, Reading
@@ -24,7 +23,7 @@ FIRST_TOKENS = 1024  # of the first part, by which the next one is measured
 class Encoder:
     """Encodes documents for the index of ``manifest``."""
 
-    def __init__(self, model: MixLM, manifest: Manifest) -> None:
+    def __init__(self, model: Model, manifest: Manifest) -> None:
         self.model = model
         self.manifest = manifest
         self.reader = Reader(model, passages=manifest.passages)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import IndexDamaged, IndexMismatch
+from ..types import Model
 from .quantiser import Quantiser
-
-if TYPE_CHECKING:
-    from ..model import MixLM
 
 __all__ = ["Manifest"]
 
@@ -62,7 +59,7 @@ class Manifest:
         """What the command ``index build`` needs besides corpus, folder and model."""
         return f"--precision {self.precision}" + " --passages" * self.passages
 
-    def check_model(self, model: MixLM, where: Path | str) -> None:
+    def check_model(self, model: Model, where: Path | str) -> None:
         """Raises IndexMismatch unless ``model`` has the item encoder that built this index."""
         if not model.accepts(self.fingerprint):
             raise IndexMismatch(

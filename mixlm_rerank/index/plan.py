@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from ..arguments import check_kind
 from ..errors import InputError
-from ..model import MixLM
 from ..model.template import visible
-from ..types import Document
+from ..types import Document, Model
 from .encoding import Encoder
 from .entries import MAX_KEY_BYTES, key_of
 
@@ -59,7 +58,7 @@ def is_stream(documents: Iterable[Document]) -> bool:
     return iter(documents) is documents
 
 
-def checked(documents: Iterable[Document], model: MixLM | None, *, skip_empty: bool) -> Iterator[Document]:
+def checked(documents: Iterable[Document], model: Model | None, *, skip_empty: bool) -> Iterator[Document]:
     """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text.
 
     Without a ``model`` a text is taken for empty only if nothing in it is visible.
@@ -120,7 +119,7 @@ def check_room(needed: int, folder: Path) -> None:
         raise InputError(f"the index needs about {needed / 1e6:,.0f} MB; {existing} has {free / 1e6:,.0f} MB free")
 
 
-def _refuse_duplicates(documents: Iterable[Document], model: MixLM, hashes: NDArray[np.uint64]) -> None:
+def _refuse_duplicates(documents: Iterable[Document], model: Model, hashes: NDArray[np.uint64]) -> None:
     values, counts = np.unique(hashes, return_counts=True)
     suspects = set(values[counts > 1].tolist())
     seen: dict[str, int] = {}
@@ -134,7 +133,7 @@ def _refuse_duplicates(documents: Iterable[Document], model: MixLM, hashes: NDAr
                 seen[document.docid] = number
 
 
-def _readable(document: Document, model: MixLM | None) -> bool:
+def _readable(document: Document, model: Model | None) -> bool:
     parts = [document.title, document.text]  # what joins them would be readable
     return any(model.item_encoder.readable(parts) if model else map(visible, parts))
 

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingDependency, MixLMError
-from ..model import MixLM
 from ..progress import progress_bar
-from ..types import Document
+from ..types import Document, Model
 from .builder import new_manifest, plan_ahead
 from .encoding import Encoder
 from .entries import content_hash, key_of
@@ -39,7 +38,7 @@ OWN = re.compile(r"part-\d{6}-[0-9a-f]{16}\.parquet(\.documents)?(\.\w+\.part)?|
 
 def build_on_ray(
     documents: Iterable[Document],
-    model: MixLM,
+    model: Model,
     folder: Path,
     *,
     precision: str,
@@ -53,6 +52,8 @@ def build_on_ray(
     """See :meth:`TokenIndex.build`."""
     ray = _ray()
     manifest = new_manifest(model, precision, corpus, passages=passages)
+    if not hasattr(model, "to"):
+        raise InputError("Ray's workers encode in PyTorch: give the MixLM that this model was exported from")
     import_begun(folder, manifest, 0)  # refuse before the long work
     plan_ahead(documents, Encoder(model, manifest), folder, skip_empty=skip_empty, progress=progress)
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
@@ -94,7 +95,7 @@ def _staged(stream: Iterator[Document], shards: Shards, salt: bytes) -> tuple[di
 
 
 def _encoded(
-    ray: Any, model: MixLM, shards: Shards, names: list[str], manifest: Manifest, workers: int | None
+    ray: Any, model: Model, shards: Shards, names: list[str], manifest: Manifest, workers: int | None
 ) -> Iterator[str]:
     """Names of shards as they are done. Raises InputError if a worker could not do its work."""
     if not names:

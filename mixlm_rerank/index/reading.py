@@ -8,9 +8,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..model import MixLM
 from ..model.template import text_ids, text_spans
-from ..types import Document
+from ..types import Document, Model
 
 __all__ = ["Reader", "Reading", "cut"]
 
@@ -42,7 +41,7 @@ class Reader:
     ``passages``: a text that is too long is split. Otherwise it loses its end.
     """
 
-    def __init__(self, model: MixLM, *, passages: bool) -> None:
+    def __init__(self, model: Model, *, passages: bool) -> None:
         self._passages = passages
         self._room = model.item_encoder.text_tokens
         self._tokenizer = model.item_encoder.tokenizer

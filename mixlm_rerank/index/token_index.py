@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import IndexDamaged, InputError
-from ..model import MixLM
-from ..types import Document
+from ..types import Document, Model
 from . import updates
 from .builder import build
 from .compaction import compact, copy
@@ -84,7 +83,7 @@ class TokenIndex:
     def build(
         cls,
         documents: Iterable[Document],
-        model: MixLM,
+        model: Model,
         path: str | Path,
         *,
         precision: str = "int8",
@@ -161,7 +160,7 @@ class TokenIndex:
         return self._store.fetch(docids, tokens)
 
     def add(
-        self, documents: Iterable[Document], model: MixLM, *, skip_empty: bool = False, progress: bool = True
+        self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
     ) -> Changes:
         """Encode and write documents that are not there yet; those that are, with the same text, are passed over.
 
@@ -174,7 +173,7 @@ class TokenIndex:
         return updates.add(self.path, documents, model, skip_empty=skip_empty, progress=progress)
 
     def replace(
-        self, documents: Iterable[Document], model: MixLM, *, skip_empty: bool = False, progress: bool = True
+        self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
     ) -> Changes:
         """Write documents whether they are there or not; those whose text has not changed are passed over.
 
@@ -190,7 +189,7 @@ class TokenIndex:
         return updates.delete(self.path, docids)
 
     def sync(
-        self, documents: Iterable[Document], model: MixLM, *, skip_empty: bool = False, progress: bool = True
+        self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
     ) -> Changes:
         """Make the index hold this corpus: encode what is new or changed, delete what is gone. Look first: compare.
 

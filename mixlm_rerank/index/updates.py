@@ -14,9 +14,8 @@ import numpy as np
 
 from ..arguments import check_list_of_strings
 from ..errors import InputError
-from ..model import MixLM
 from ..progress import progress_bar
-from ..types import Document
+from ..types import Document, Model
 from .encoding import Encoder
 from .entries import content_hash, docid_of, key_of
 from .local import LocalStore
@@ -43,13 +42,13 @@ class Changes:
         return ", ".join(f"{count:,} {name}" for name, count in parts)
 
 
-def add(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_empty: bool, progress: bool) -> Changes:
+def add(folder: Path, documents: Iterable[Document], model: Model, *, skip_empty: bool, progress: bool) -> Changes:
     """See :meth:`TokenIndex.add`."""
     with open_to_write(folder, model) as store:
         return _Update(store, documents, skip_empty, only_new=True).run(model, "add", progress)
 
 
-def replace(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_empty: bool, progress: bool) -> Changes:
+def replace(folder: Path, documents: Iterable[Document], model: Model, *, skip_empty: bool, progress: bool) -> Changes:
     """See :meth:`TokenIndex.replace`."""
     with open_to_write(folder, model) as store:
         return _Update(store, documents, skip_empty).run(model, "replace", progress)
@@ -67,7 +66,7 @@ def delete(folder: Path, docids: Sequence[str]) -> Changes:
         return Changes(unchanged=len(store), deleted=len(wanted))
 
 
-def sync(folder: Path, documents: Iterable[Document], model: MixLM, *, skip_empty: bool, progress: bool) -> Changes:
+def sync(folder: Path, documents: Iterable[Document], model: Model, *, skip_empty: bool, progress: bool) -> Changes:
     """See :meth:`TokenIndex.sync`."""
     with open_to_write(folder, model) as store:
         update = _Update(store, documents, skip_empty)
@@ -92,7 +91,7 @@ def compare(folder: Path, documents: Iterable[Document], *, skip_empty: bool) ->
 class _Update:
     """One pass over documents that are to be in the index as they are."""
 
-    model: MixLM | None = None  # of a run; a comparison has none
+    model: Model | None = None  # of a run; a comparison has none
 
     def __init__(
         self, store: LocalStore, documents: Iterable[Document], skip_empty: bool, *, only_new: bool = False
@@ -109,7 +108,7 @@ class _Update:
         self.seen = np.zeros(self.first, dtype=bool)  # rows of documents that came by
         self.fresh: set[bytes] = set()  # docids that came by and had no row then
 
-    def run(self, model: MixLM, task: str, progress: bool) -> Changes:
+    def run(self, model: Model, task: str, progress: bool) -> Changes:
         """Encode and write what is new or changed."""
         self.model, total = model, None
         if not is_stream(self.documents):  # refuse before the long work

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InputError
-from ..model import MixLM
+from ..types import Model
 from .environment import DRAFT
 from .local import LocalStore, check_there
 from .lock import writer_lock
@@ -16,7 +16,7 @@ __all__ = ["open_complete", "open_to_write", "refuse_strangers"]
 
 
 @contextmanager
-def open_to_write(folder: Path, model: MixLM | None = None) -> Iterator[LocalStore]:
+def open_to_write(folder: Path, model: Model | None = None) -> Iterator[LocalStore]:
     """The store, locked, and freed of what a killed compaction has left.
 
     Raises InputError if it is half built or another process holds it, IndexMismatch if ``model`` did not build it.

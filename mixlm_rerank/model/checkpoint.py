@@ -16,10 +16,10 @@ from ..errors import InputError
 from ..folders import replacing, settle
 from .assembly import assemble, load_tokenizer, quiet
 from .card import model_card
-from .config import MixLMConfig
+from .config import EXPORTED, MixLMConfig
 from .families import family_of, family_of_config, load_backbone
 from .int8 import in_int8, is_int8
-from .known_answer import check_known_answer, write_known_answer
+from .known_answer import check_known_answer, known_answers, write_known_answer
 from .mixlm import MixLM
 from .precision import parameter_dtype, weights_to
 
@@ -42,7 +42,7 @@ def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
             save_file(_head_state(model), draft / HEAD)
             model.config.save(draft / CONFIG)
             written = _read(draft)
-            write_known_answer(written, draft / KNOWN_ANSWER)
+            write_known_answer(known_answers(written), draft / KNOWN_ANSWER)
             (draft / CARD).write_text(model_card(written), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write the model to {folder}: {error}") from None
@@ -62,8 +62,13 @@ def load(
     )
     folder = DEFAULT if str(name) == "default" else _folder(str(name), hub)
     settle(folder)
+    if (folder / EXPORTED).exists():
+        raise InputError(
+            f"{folder} was exported to ONNX: OnnxMixLM.from_pretrained reads it, and of the commands index, rerank and "
+            "search. Here give the model that it was exported from"
+        )
     model = _read(folder)
-    check_known_answer(model, folder / KNOWN_ANSWER)
+    check_known_answer(lambda: known_answers(model), folder / KNOWN_ANSWER)
     model.name = str(name)
     if wanted != torch.float32:
         # the item encoder stays float32: its tokens, and so its fingerprint, are the same on every device

@@ -12,6 +12,8 @@ from ..errors import InputError
 
 __all__ = ["Head", "MixLMConfig", "Pooling", "Residual"]
 
+EXPORTED = "onnx.json"  # beside the configuration of an exported model, see ..onnx
+
 Pooling = Literal["last", "mean", "cls", "clusters"]
 Residual = Literal["none", "cosine", "late"]
 Head = Literal["linear", "tanh", "relu", "gelu", "gelu+norm"]

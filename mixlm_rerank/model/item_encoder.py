@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..arguments import check_list_of_strings
 from ..errors import InputError
+from ..progress import Progress
 from .config import MixLMConfig
 from .families import check_width, has_segments, longest_sequence, position_offset
 from .inference import scoring
@@ -21,10 +20,10 @@ from .packed import plain_pass
 from .positions import positions_per_forward
 from .sampling import clusters, last_states, rarity
 from .span import without_final_norm
-from .template import Template, readable, text_ids
+from .texts import ItemTexts
 from .transfer import moved
 
-__all__ = ["ItemEncoder", "Progress"]
+__all__ = ["ItemEncoder"]
 
 # Token positions a forward pass on a CPU: on 2 cores 1,000 to 4,000 are equally fast and more is slower.
 POSITIONS_PER_FORWARD = 2048
@@ -34,13 +33,7 @@ FEWEST_POSITIONS = 64
 NOTHING = -20.0  # in the place of the logarithm of 0
 
 
-class Progress(Protocol):
-    """What encoding reports to: a tqdm bar, say."""
-
-    def update(self, n: float, /) -> object: ...
-
-
-class ItemEncoder(nn.Module):
+class ItemEncoder(nn.Module, ItemTexts):
     """F_E of the paper: a language model without head, and the sampling of its final hidden states.
 
     Sequences of a forward pass have exactly the same length, so there is no padding and no mask, and a document's
@@ -54,8 +47,6 @@ class ItemEncoder(nn.Module):
         super().__init__()
         # as the layers of a ranker hand states on
         self.backbone = without_final_norm(backbone) if config.mix_layer else backbone
-        self.tokenizer = tokenizer
-        self.config = config
         self.hidden_size: int = backbone.config.hidden_size
         if config.memory_tokens:
             check_width(backbone)
@@ -71,25 +62,18 @@ class ItemEncoder(nn.Module):
                 f"max_document_tokens={config.max_document_tokens} and {config.memory_tokens} memory tokens do not fit "
                 f"into the item encoder's {positions} positions"
             )
-        joined = config.mix_layer > 0
-        self._document = Template(tokenizer, config.template, config.max_document_tokens, joined=joined)
+        ItemTexts.__init__(self, tokenizer, config, min(config.max_query_tokens, positions))
         # what stands where a query would: it is read, and no part of the document
         self._lead = self._document.before if config.mix_layer else 0
-        self._query = Template(tokenizer, config.template, min(config.max_query_tokens, positions))
 
     @property
     def token_size(self) -> int:
         """Components of an embedding token: those of a state and, with pooling "clusters", a logarithm."""
         return self.hidden_size + (self.config.pooling == "clusters")
 
-    @property
-    def text_tokens(self) -> int:
-        """How many tokens of a document are read, besides template and prompt."""
-        return self._document.room - len(text_ids(self.tokenizer, [self.config.document_prompt])[0])
-
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""
-        return self._sampled(self.states(input_ids), input_ids)
+        return self.sampled(self.states(input_ids), input_ids)
 
     def states(self, input_ids: Tensor) -> Tensor:
         """Final hidden states, memory tokens included. [b, length] -> [b, length + memory, d]."""
@@ -126,7 +110,7 @@ class ItemEncoder(nn.Module):
         Equal to :meth:`forward` up to rounding.
         """
         padded, lengths = self._padded(ids)
-        return self._sampled(self._states_of_padded(padded, lengths), padded, lengths)
+        return self.sampled(self._states_of_padded(padded, lengths), padded, lengths)
 
     def token_states(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Final hidden states, memory tokens included: one [length, d] a text, in one forward pass."""
@@ -153,12 +137,7 @@ class ItemEncoder(nn.Module):
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
 
-    def query_ids(self, queries: Sequence[str]) -> list[list[int]]:
-        """Token ids of queries in the template."""
-        check_list_of_strings("queries", queries)
-        return self._query.ids([self.config.query_prompt + query for query in queries])
-
-    def _sampled(self, states: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def sampled(self, states: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Final hidden states of texts -> embedding tokens. [b, length + memory, d], [b, length] -> [b, tokens, d].
 
         ``lengths``: of the texts without memory tokens, [b], where they are padded; None: all the same.
@@ -193,15 +172,6 @@ class ItemEncoder(nn.Module):
         first = text[:, :1]
         return torch.cat([mean, first] if self.config.pooling == "cls" else [first, mean], dim=1)
 
-    def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of documents in their template, truncated to ``max_document_tokens``."""
-        check_list_of_strings("texts", texts)
-        return self._document.ids([self.config.document_prompt + text for text in texts])
-
-    def readable(self, texts: Sequence[str]) -> list[bool]:
-        """Whether there is anything to read in each text, see :func:`.template.readable`."""
-        return readable(self.tokenizer, texts)
-
     @scoring
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         """Embedding tokens of documents. Returns float32 [n, tokens, d].
@@ -223,7 +193,7 @@ class ItemEncoder(nn.Module):
         """The bi-encoder's embedding of a text, out of its states. [length, d] -> [d]."""
         if self.config.pooling == "last":
             return states[-1]
-        return self._whole(states[None, : len(states) - len(self.memory)])[0, -1]
+        return self._whole(states[None, : states.shape[0] - len(self.memory)])[0, -1]
 
     def embed_queries(self, queries: Sequence[str]) -> Tensor:
         """The bi-encoder's query embeddings. Returns float32 [n, d] on the CPU."""
@@ -235,7 +205,7 @@ class ItemEncoder(nn.Module):
         for rows, batch in self._batches(ids):
             copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
             states = self.states(batch.repeat(copies, 1))[: len(rows)]
-            out[rows] = self._sampled(states, batch).float().cpu().numpy()
+            out[rows] = self.sampled(states, batch).float().cpu().numpy()
             if bar is not None:
                 bar.update(len(rows))
         if not np.isfinite(out).all():

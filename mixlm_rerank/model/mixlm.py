@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..progress import Progress
 from .config import MixLMConfig, Pooling, Residual
 from .fingerprint import fingerprint
 from .hub import HubOptions, checked
-from .item_encoder import ItemEncoder, Progress
+from .item_encoder import ItemEncoder
 from .ranker import Ranker
 from .readout import Readout
 

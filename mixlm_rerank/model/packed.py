@@ -110,7 +110,7 @@ class _PlainBert:
 
     def first_states(self, states: Tensor, start: int, added: Tensor | None, changing: int | None = None) -> Tensor:
         *layers, last = self._backbone.encoder.layer[start:]
-        attend, fixed = _attention_within(len(states), added), states[:, changing:] if changing else states[:, :0]
+        attend, fixed = _attention_within(states.shape[0], added), states[:, changing:] if changing else states[:, :0]
         states = states[:, :changing]
         for layer in layers:
             states = _bert_layer(layer, states.flatten(0, 1), _behind(states, fixed), attend).view(states.shape)
@@ -118,7 +118,7 @@ class _PlainBert:
 
     @staticmethod
     def _through(layers: Any, states: Tensor) -> Tensor:
-        flat, attend = states.flatten(0, 1), _attention_within(len(states), None)
+        flat, attend = states.flatten(0, 1), _attention_within(states.shape[0], None)
         for layer in layers:
             flat = _bert_layer(layer, flat, flat, attend)
         return flat.view(states.shape)
@@ -160,12 +160,12 @@ class DecoderPass:
 
     def __init__(self, backbone: Any, window: int | None, first: int = 0) -> None:
         self._backbone = backbone
-        self._window = window
+        self.window = window
         self._first = first
         self._before, self._after = _before_attention, _after_attention
 
     def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
-        return attention_of(layout, self._window, device, self._backbone.layers[0].self_attn.head_dim)
+        return attention_of(layout, self.window, device, self._backbone.layers[0].self_attn.head_dim)
 
     def compile(self) -> None:
         """Fuse what stands between matrix products and attention: the same code for all layers and lengths."""

@@ -19,7 +19,12 @@ def product(layer: nn.Module, rows: Tensor) -> Tensor:
     which divide rows. Here every core takes an equal part of the output features. Scoring alone is so divided; what is
     stored in a token index must not depend on the number of cores.
     """
-    if type(layer) is not nn.Linear or torch.is_grad_enabled() or not _pays(layer, rows):
+    if (
+        type(layer) is not nn.Linear
+        or torch.is_grad_enabled()
+        or torch.compiler.is_exporting()
+        or not _pays(layer, rows)
+    ):
         return layer(rows)  # type: ignore[no-any-return]
     cores, features = torch.get_num_threads(), layer.out_features
     weight = layer.weight.view(cores, features // cores, -1).transpose(1, 2)

@@ -18,9 +18,9 @@ from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
 from .disentangled import take_added_logits
 from .families import Family, check_width, has_segments, longest_sequence, position_offset
-from .packed import DecoderPass, packed_pass, plain_pass
+from .packed import DecoderPass, PlainPass, packed_pass, plain_pass
 from .span import fixed, span
-from .template import Template, following_ids, plain_end, readable, special_ids
+from .template import following_ids, plain_end, prefix_template, readable, special_ids
 from .transfer import moved
 
 __all__ = ["Prefix", "Ranker"]
@@ -68,9 +68,8 @@ class Ranker(nn.Module):
         self.fixed_documents = config.fixed_documents
         if config.fixed_documents and family.causal:
             raise InputError("fixed_documents is for encoders: in a decoder the document comes after the query")
+        self._prompt = prefix_template(tokenizer, config)
         joined = "{document}" in config.prompt
-        prefix = config.prefix.rstrip(" ") if joined else config.prefix  # a space goes with the document
-        self._prompt = Template(tokenizer, prefix, config.max_query_tokens, joined=joined)
         self._before_document = plain_end(tokenizer, config.prefix.partition("{text}")[2]) if joined else ""
         self._suffix = special_ids(tokenizer, config.suffix)
         self._max_document_tokens = config.max_document_tokens
@@ -82,7 +81,7 @@ class Ranker(nn.Module):
             check_width(backbone)
         if self.mix_layer >= self.layers:
             raise InputError(f"mix_layer={self.mix_layer}, but the ranker's layers are 0 to {self.layers - 1}")
-        self._first_position = position_offset(backbone)
+        self.first_position = position_offset(backbone)
         self.max_positions = longest_sequence(backbone)
         if self._prompt.max_tokens + config.tokens + len(self._suffix) > self.max_positions:
             raise InputError(
@@ -119,13 +118,17 @@ class Ranker(nn.Module):
         """Whether there is anything to read in each query, see :func:`.template.readable`."""
         return readable(self.tokenizer, queries)
 
+    def prompt_ids(self, queries: Sequence[str]) -> list[list[int]]:
+        """Token ids of the prompt with each query."""
+        return self._prompt.ids(queries)
+
     def inputs(self, queries: Sequence[str]) -> list[Tensor]:
         """Input embeddings of the prompt with each query. float [length, d] each."""
-        return self._embed_each(self._prompt.ids(queries))
+        return self._embed_each(self.prompt_ids(queries))
 
     def prefixes(self, queries: Sequence[str]) -> list[Prefix]:
         """What the candidates of each query share."""
-        inputs, suffix = self.inputs(queries), self._embed(self._suffix)
+        inputs, suffix = self.inputs(queries), self.tail()
         if not self.mix_layer:
             return [Prefix(own, suffix) for own in inputs]
         if self.family.causal:  # what follows the document, with nothing in between
@@ -134,6 +137,10 @@ class Ranker(nn.Module):
         if self.family.causal:
             return [Prefix(own[: -len(suffix)], own[-1:]) for own in states]
         return [Prefix(own, own[:0]) for own in states]
+
+    def tail(self) -> Tensor:
+        """Input embeddings of what follows the document, [s, d]."""
+        return self._embed(self._suffix)
 
     def positions(self, prefix_length: int, tokens: int) -> tuple[int, int]:
         """What the layers above the mix layer compute: positions once a query, and positions of each of its items."""
@@ -165,7 +172,7 @@ class Ranker(nn.Module):
             inputs: :meth:`inputs` of each document's query.
             documents: :meth:`documents`.
         """
-        suffix = self._embed(self._suffix)
+        suffix = self.tail()
         if not self.mix_layer:
             return self([Prefix(own, suffix) for own in inputs], documents)  # type: ignore[no-any-return]
         whole = [torch.cat([own, document, suffix]) for own, document in zip(inputs, documents, strict=True)]
@@ -226,7 +233,7 @@ class Ranker(nn.Module):
         if self._packed is not None and not self._checkpoints_activations:
             types = (in_item & self.segments).long()
             attention = self._packed.attention(layout, self.device)
-            states = self._packed(flat, positions + self._first_position, types, score_rows, attention)
+            states = self._packed(flat, positions + self.first_position, types, score_rows, attention)
             return list(states.split(list(counts)))
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
         masks = dict.fromkeys(self._layer_types, unused)
@@ -245,13 +252,17 @@ class Ranker(nn.Module):
             counts = [len(items[row]) for row in rows]
             tokens = torch.cat([items[row] for row in rows])
             copies = [prefixes[row].states.expand(count, -1, -1) for row, count in zip(rows, counts, strict=True)]
-            pairs = torch.cat([torch.cat(copies), tokens[:, :, : self.hidden_size]], dim=1)
-            added = self._log_sizes(length, tokens) if tokens.shape[2] > self.hidden_size else None
-            changing = length if self.fixed_documents else None
-            first = self._plain.first_states(pairs, self.mix_layer, added, changing)
+            first = self.mixed(self._plain, torch.cat(copies), tokens)
             for row, own in zip(rows, first.split(counts), strict=True):
                 found[row] = own
         return found
+
+    def mixed(self, layers: PlainPass, prefixes: Tensor, items: Tensor) -> Tensor:
+        """Through the layers from the mix layer on. States [n, length, d], embedding tokens [n, k, d] -> [n, d]."""
+        pairs = torch.cat([prefixes, items[:, :, : self.hidden_size]], dim=1)
+        added = self._log_sizes(prefixes.shape[1], items) if items.shape[2] > self.hidden_size else None
+        changing = prefixes.shape[1] if self.fixed_documents else None
+        return layers.first_states(pairs, self.mix_layer, added, changing)
 
     def _log_sizes(self, prefix_length: int, tokens: Tensor) -> Tensor:
         """What is added to attention logits: 0 for the prefix. [..., k, d or d + 1] -> [..., prefix_length + k]"""
@@ -287,7 +298,7 @@ class Ranker(nn.Module):
         backbone = span(self.backbone, self.mix_layer, self.layers) if self.mix_layer else self.backbone
         output = backbone(
             inputs_embeds=embeds,
-            position_ids=positions + self._first_position,
+            position_ids=positions + self.first_position,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),  # some models know layer types
             use_cache=False,
             **extra,
@@ -298,7 +309,7 @@ class Ranker(nn.Module):
         """Texts of the first segment through the layers below the mix layer. Input embeddings -> states, alike."""
         if self._plain is None or self.device.type != "cpu" or torch.is_grad_enabled():
             return self.states(inputs, [len(own) for own in inputs], 0, self.mix_layer)
-        first = self._first_position
+        first = self.first_position
         places = [torch.arange(first, first + len(own)) for own in inputs]
         return [self._plain(own[None], at, self.mix_layer)[0] for own, at in zip(inputs, places, strict=True)]
 
@@ -319,7 +330,7 @@ class Ranker(nn.Module):
         extra = {"token_type_ids": moved((~in_prefix).long(), self.device)} if self.segments else {}
         output = span(self.backbone, start, stop)(
             inputs_embeds=embeds,
-            position_ids=moved(positions + self._first_position, self.device).expand(len(embeds), -1),
+            position_ids=moved(positions + self.first_position, self.device).expand(len(embeds), -1),
             attention_mask=moved(real.long(), self.device),
             use_cache=False,
             **extra,

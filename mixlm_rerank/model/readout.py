@@ -56,7 +56,7 @@ class Readout(nn.Module):
         Returns:
             float32 [q, n]; 0 without a residual.
         """
-        scores = torch.zeros(len(queries), len(tokens), dtype=torch.float32, device=tokens.device)
+        scores = torch.zeros(queries.shape[0], tokens.shape[0], dtype=torch.float32, device=tokens.device)
         with torch.autocast(tokens.device.type, enabled=False):  # times 20 they are log-odds
             if self.cosine_weight is not None:
                 cosines = F.normalize(queries.float(), dim=-1) @ F.normalize(tokens[:, -1].float(), dim=-1).T
@@ -83,4 +83,4 @@ def late_interaction(states: Sequence[Tensor], tokens: Tensor) -> Tensor:
     documents = F.normalize(tokens.float(), dim=-1)
     every = F.normalize(torch.cat(list(states)).float(), dim=-1)
     best = (documents @ every.T).amax(dim=1)  # [n, all states]
-    return torch.stack([own.mean(dim=1) for own in best.split([len(own) for own in states], dim=1)])
+    return torch.stack([own.mean(dim=1) for own in best.split([own.shape[0] for own in states], dim=1)])

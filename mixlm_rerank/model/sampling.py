@@ -80,7 +80,7 @@ def _clusters(
     seeds = weights.masked_fill(others, -1.0).argsort(dim=1, descending=True, stable=True)
     # a text of few tokens starts at some twice
     seeds = seeds.gather(1, torch.arange(count, device=seeds.device) % lengths[:, None])
-    share = F.one_hot(seeds, length).float()
+    share = (seeds[:, :, None] == torch.arange(length, device=seeds.device)).float()
     for _ in range(ROUNDS):
         nearest = (F.normalize(share @ directions, dim=-1) @ directions.transpose(1, 2)).argmax(dim=1)
         within = F.one_hot(nearest, count).transpose(1, 2) * ~beyond[:, None]

@@ -7,18 +7,22 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_strings
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from .config import MixLMConfig
 
 __all__ = [
     "Template",
     "around_texts",
     "following_ids",
     "plain_end",
+    "prefix_template",
     "readable",
     "special_ids",
     "text_ids",
@@ -84,6 +88,13 @@ class Template:
         while len(ids) > self._room and ends:
             (ids,) = following_ids(self._tokenizer, [text[: ends.pop()]], *self._around)
         return ids if len(ids) <= self._room else text_ids(self._tokenizer, [self._around[1]])[0]
+
+
+def prefix_template(tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> Template:
+    """Of what the ranker reads before the document, with the query in it."""
+    joined = "{document}" in config.prompt
+    prefix = config.prefix.rstrip(" ") if joined else config.prefix  # a space goes with the document
+    return Template(tokenizer, prefix, config.max_query_tokens, joined=joined)
 
 
 def around_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:

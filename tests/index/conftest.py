@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mixlm_rerank import Document
 from mixlm_rerank.index.local import LocalStore
-from mixlm_rerank.model.item_encoder import Progress
+from mixlm_rerank.progress import Progress
 
 
 class StubModel:

@@ -95,12 +95,13 @@ def test_the_grid_has_all_contenders_in_each_cell_after_sameness(place: Path) ->
         assert list(rows) == [
             *("cross-encoder, defaults", "cross-encoder, best", "cross-encoder, ONNX int8", "MixLM k=4, reference"),
             *("MixLM k=1", "MixLM k=2", "MixLM k=4", "MixLM k=1, int8", "MixLM k=2, int8", "MixLM k=4, int8"),
+            *("MixLM k=1, ONNX", "MixLM k=2, ONNX", "MixLM k=4, ONNX"),
         ]
         assert rows["cross-encoder, best"]["speedup"] == 1.0
         assert all(row["rounds"] == 2 for row in rows.values())
         for row in rows.values():
             assert row["realised"] == pytest.approx(row["speedup"] / row["flop_ratio"])
-            assert (row["outside"] is not None) == row["kind"].startswith("MixLM")
+            assert (row["outside"] is not None) == (row["kind"] in ("MixLM", "MixLM int8"))
         # read by hand: [CLS] and [SEP] around the query; k tokens and the score token for each candidate
         long = results("all/grid")["cells"][-1]
         ratios = [row["flop_ratio"] for row in long["contenders"]]
@@ -153,7 +154,8 @@ def test_growth_has_its_curves_and_memory_and_leaves_no_index(place: Path) -> No
 def test_the_build_is_compared_with_the_encoder(place: Path) -> None:
     found = results("all/build")
     assert found["documents"] == 32 and found["tokens"] == 32 * 40  # the model reads 40
-    encoder, build = found["ways"]
+    encoder, in_onnx, build = found["ways"]
+    assert in_onnx["name"] == "bare item encoder, ONNX" and in_onnx["documents_per_second"] > 0
     assert found["build_over_encoder"] == pytest.approx(build["documents_per_second"] / encoder["documents_per_second"])
 
 

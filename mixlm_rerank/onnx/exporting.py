@@ -1,0 +1,174 @@
+"""Export a MixLM to ONNX: two graphs, two tokenizers, and what else there is to know. Needs PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.onnx.errors import OnnxExporterError
+
+from ..errors import InputError
+from ..folders import replacing
+from ..model import MixLM
+from ..model.config import EXPORTED
+from ..model.fingerprint import fingerprint
+from ..model.int8 import is_int8
+from ..model.known_answer import QUERY, TEXTS, write_known_answer
+from ..scoring import ReferenceScorer
+from .graphs import ItemEncoderGraph, RankerGraph
+from .mixlm import CONFIG, GRAPH, KNOWN_ANSWER, TOKENIZER, About, OnnxMixLM
+from .tokenizer import library
+
+__all__ = ["check_installed", "export", "hushed", "write_graph"]
+
+TOLERANCE = 1e-4  # or this share of the largest value, where that is above 1
+# Of several lengths: a graph is made from one, and must hold for all.
+CHECKED_QUERIES = (QUERY, "sky", f"{QUERY} " * 40)
+CHECKED_TEXTS = (*TEXTS, "sky", " ".join(TEXTS * 40))
+
+
+def export(model: MixLM, folder: str | Path) -> None:
+    """Write ``model`` for :class:`.OnnxMixLM`, after checking that it computes the same there.
+
+    Args:
+        model: in float32 on the CPU.
+        folder: what it holds of an earlier export is replaced.
+
+    Raises:
+        InputError: a model that cannot be exported, or a folder that cannot be written.
+        MissingDependency: onnx, onnxscript or onnxruntime is not installed.
+    """
+    check_installed("onnx")
+    if is_int8(model) or model.ranker.dtype != torch.float32 or model.device.type != "cpu":
+        raise InputError(
+            f"{model.name} must be in float32 on the CPU to be exported: load it with device='cpu' and dtype='float32'"
+        )
+    model = copy.deepcopy(model).eval()
+    try:
+        with replacing(Path(folder)) as draft:
+            _write_ranker(model, draft)  # first: not every kind can be
+            _write_item_encoder(model, draft)
+            tokenizers = {"item_encoder": model.item_encoder.tokenizer, "ranker": model.ranker.tokenizer}
+            for name, tokenizer in tokenizers.items():
+                tokenizer.backend_tokenizer.save(str(draft / TOKENIZER.format(name)))
+            model.config.save(draft / CONFIG)
+            About(
+                fingerprints=[model.fingerprint, fingerprint(model.item_encoder, model.config, former=True)],
+                token_size=model.item_encoder.token_size,
+                query_tokens=model.item_encoder.query_tokens,
+                unknown=[tokenizer.unk_token_id for tokenizer in tokenizers.values()],
+            ).save(draft / EXPORTED)
+            written = OnnxMixLM(draft)
+            _check(model, written)
+            write_known_answer(written.known_answers(), draft / KNOWN_ANSWER)
+    except OSError as error:
+        raise InputError(f"cannot write the exported model to {folder}: {error}") from None
+
+
+def check_installed(extra: str) -> None:
+    """Raises MissingDependency, which names the extra, without the packages that exporting needs."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        library(name, extra)
+
+
+def write_graph(
+    module: nn.Module, given: Mapping[str, Tensor], free: Sequence[Sequence[int]], outputs: Sequence[str], path: Path
+) -> None:
+    """A module of plain tensors as an ONNX graph in float32.
+
+    By the exporter over torch.export: the older one (``dynamo=False``) gives a wrong graph for BERT, in silence.
+
+    Args:
+        given: an example of each input of ``forward``, in its order. Sizes that are free must be above 1, and no tensor
+            given twice: they would be taken for constants, and for one input.
+        free: of each input, the dimensions that can have any size.
+    """
+    with hushed():
+        torch.onnx.export(
+            module,
+            tuple(given.values()),
+            path,
+            input_names=list(given),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dict.fromkeys(each, torch.export.Dim.DYNAMIC) for each in free),
+            dynamo=True,
+            external_data=False,
+            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            verbose=False,
+        )
+
+
+def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """The exporter knows no stable sorting; TopK is stable by its specification. ``dim`` counts from the front."""
+    operators = library("onnxscript").opset18
+    size = operators.Shape(values, start=dim, end=dim + 1)
+    return operators.TopK(values, size, axis=dim, largest=int(descending), sorted=1)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without the advice and deprecations of exporter and quantiser, none of which concerns the reader."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _write_item_encoder(model: MixLM, folder: Path) -> None:
+    (ids,) = model.item_encoder.document_ids(TEXTS[:1])
+    with _named(model, "item encoder", model.item_encoder.backbone):
+        path = folder / GRAPH.format("item_encoder")
+        write_graph(ItemEncoderGraph(model), {"ids": torch.tensor([ids])}, [[1]], ["tokens", "states"], path)
+
+
+def _write_ranker(model: MixLM, folder: Path) -> None:
+    (ids,) = model.item_encoder.query_ids([QUERY])
+    given = {
+        "prefix": torch.tensor(model.ranker.prompt_ids([QUERY])[0]),
+        "tokens": torch.randn(3, model.config.tokens + 1, model.item_encoder.token_size),
+        "states": torch.randn(len(ids), model.item_encoder.hidden_size),
+    }
+    if model.config.residual == "none":
+        del given["states"]
+    with _named(model, "ranker", model.ranker.backbone):
+        graph = RankerGraph(model)
+        write_graph(graph, given, [[0], [0, 1], [0]][: len(given)], ["log_odds"], folder / GRAPH.format("ranker"))
+
+
+@contextmanager
+def _named(model: MixLM, part: str, backbone: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except OnnxExporterError as error:
+        (reason, *_) = str(error.__cause__ or error).strip().splitlines()
+        raise InputError(
+            f"{model.name} cannot be exported: PyTorch's exporter fails for its {part}, {type(backbone).__name__} "
+            f"({reason})"
+        ) from None
+
+
+def _check(model: MixLM, written: OnnxMixLM) -> None:
+    """Raises InputError if the exported model computes something else."""
+    tokens, reference = model.encode(CHECKED_TEXTS), ReferenceScorer(model)
+    pairs = [("embedding tokens", written.encode(CHECKED_TEXTS), tokens)]
+    for query in CHECKED_QUERIES:
+        for some in (tokens, tokens[:1, -1:]):
+            pairs.append(
+                ("log-odds", written.score(query, some), reference.score(query, torch.from_numpy(some)).numpy())
+            )
+    for what, found, expected in pairs:
+        off = float(np.abs(found - expected).max())
+        if not off <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise InputError(f"{model.name} cannot be exported: its {what} in ONNX Runtime are off by {off:.2g}")

@@ -1,0 +1,205 @@
+"""An exported MixLM: encodes documents and scores candidates in ONNX Runtime, without PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..folders import settle
+from ..model.config import EXPORTED, MixLMConfig
+from ..model.known_answer import QUERY, TEXTS, check_known_answer
+from ..model.template import prefix_template, readable
+from ..model.texts import ItemTexts
+from ..progress import Progress
+from .tokenizer import LightTokenizer, library
+
+__all__ = ["CONFIG", "GRAPH", "KNOWN_ANSWER", "TOKENIZER", "About", "OnnxMixLM", "is_exported"]
+
+CONFIG, KNOWN_ANSWER = "config.json", "known_answer.json"
+GRAPH, TOKENIZER = "{}.onnx", "{}.tokenizer.json"  # of item_encoder and ranker
+FORMAT_VERSION = 1
+# Positions a call: bounds the memory, as in the shared-prefix scorer.
+POSITIONS = 4096
+
+
+@dataclass(frozen=True)
+class About:
+    """What neither graphs nor tokenizers nor configuration say.
+
+    Attributes:
+        fingerprints: of the item encoder; the first is that of new indexes.
+        token_size: components of an embedding token.
+        query_tokens: the longest query of the item encoder, with its template.
+        unknown: ids of the unknown tokens of item encoder and ranker.
+    """
+
+    fingerprints: list[str]
+    token_size: int
+    query_tokens: int
+    unknown: list[int | None]
+    format_version: int = FORMAT_VERSION
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> About:
+        """Raises InputError if the file is missing, not ours, or of a newer format."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            about = cls(**{field.name: values[field.name] for field in fields(cls)})
+        except FileNotFoundError:
+            raise InputError(
+                f"{path.parent} is not an exported MixLM: it has no {path.name} (make one where PyTorch is installed: "
+                "mixlm-rerank model export FOLDER --model MODEL)"
+            ) from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path} cannot be read: {error!r}") from None
+        if about.format_version != FORMAT_VERSION:
+            raise InputError(f"{path} has format version {about.format_version}, not {FORMAT_VERSION}: export it anew")
+        return about
+
+
+class OnnxMixLM:
+    """Stands where a :class:`~mixlm_rerank.MixLM` stands in ``Reranker`` and ``TokenIndex``.
+
+    Embedding tokens and log-odds equal those of the model that it was exported from within 1e-4, so it takes the
+    indexes of that model, and no others. It reads no full texts (``verify_top``).
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        """See :meth:`from_pretrained`, which also asks for the known answer."""
+        about = About.load(folder / EXPORTED)
+        self.config = MixLMConfig.load(folder / CONFIG)
+        self.name = str(folder)
+        self.item_encoder = OnnxItemEncoder(folder, self.config, about, threads)
+        self.ranker = OnnxRanker(folder, self.config, about, threads)
+        self._fingerprints = about.fingerprints
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, threads: int | None = None) -> OnnxMixLM:
+        """Load what :func:`.export` has written.
+
+        Args:
+            threads: of ONNX Runtime; by default one for each physical core.
+
+        Raises:
+            InputError: not an exported model, or one that does not give its known answer.
+            MissingDependency: onnxruntime or tokenizers is not installed.
+        """
+        folder = Path(folder)
+        settle(folder)
+        model = cls(folder, threads)
+        check_known_answer(model.known_answers, folder / KNOWN_ANSWER)
+        return model
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the item encoder, as in the model that this was exported from."""
+        return self._fingerprints[0]
+
+    def accepts(self, fingerprint: str) -> bool:
+        """Whether an index of that fingerprint holds tokens of this item encoder."""
+        return fingerprint in self._fingerprints
+
+    def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
+        """Embedding tokens of documents: float32 [n, tokens, d]. See :meth:`OnnxItemEncoder.encode`."""
+        return self.item_encoder.encode(texts, bar=bar)
+
+    def score(self, query: str, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embedding tokens, float32 [n, k, d] -> log-odds, float32 [n]."""
+        return self.score_batch([query], [tokens])[0]
+
+    def score_batch(self, queries: Sequence[str], tokens: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Many queries, one after the other: one float32 [n, k, d] a query -> one float32 [n] a query."""
+        states: Sequence[NDArray[np.float32] | None]
+        states = [None] * len(queries) if self.config.residual == "none" else self.item_encoder.states(queries)
+        return [self.ranker.scores(*each) for each in zip(queries, tokens, states, strict=True)]
+
+    def known_answers(self) -> list[float]:
+        """See :mod:`~mixlm_rerank.model.known_answer`."""
+        return [float(self.score(QUERY, self.encode([text]))[0]) for text in TEXTS]
+
+
+class OnnxItemEncoder(ItemTexts):
+    """Text -> embedding tokens. One text a call: no padding, and no text's tokens depend on another."""
+
+    def __init__(self, folder: Path, config: MixLMConfig, about: About, threads: int | None) -> None:
+        tokenizer: Any = LightTokenizer(folder / TOKENIZER.format("item_encoder"), about.unknown[0])
+        super().__init__(tokenizer, config, about.query_tokens)
+        self.token_size = about.token_size
+        self._session = _session(folder / GRAPH.format("item_encoder"), threads)
+
+    def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
+        """Embedding tokens of documents, float32 [n, tokens, d]. ``bar.update(1)`` is called after every text.
+
+        Raises InputError if a text gives a token that is not finite (a broken checkpoint).
+        """
+        ids = self.document_ids(texts)
+        out = np.empty((len(ids), self.config.tokens, self.token_size), dtype=np.float32)
+        for row, own in enumerate(ids):
+            out[row] = self._run("tokens", own)
+            if not np.isfinite(out[row]).all():
+                raise InputError(f"the item encoder gave a non-finite embedding token for text {row}: broken weights?")
+            if bar is not None:
+                bar.update(1)
+        return out
+
+    def states(self, queries: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Final hidden states of queries, for the residual. float32 [length, d] each."""
+        return [self._run("states", ids) for ids in self.query_ids(queries)]
+
+    def _run(self, output: str, ids: list[int]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._session.run([output], {"ids": np.array([ids], dtype=np.int64)})[0]
+        return found
+
+
+class OnnxRanker:
+    """A query and the embedding tokens of its candidates -> log-odds."""
+
+    dtype = "float32"
+
+    def __init__(self, folder: Path, config: MixLMConfig, about: About, threads: int | None) -> None:
+        self.tokenizer: Any = LightTokenizer(folder / TOKENIZER.format("ranker"), about.unknown[1])
+        self._prompt = prefix_template(self.tokenizer, config)
+        self._session = _session(folder / GRAPH.format("ranker"), threads)
+
+    def readable(self, queries: Sequence[str]) -> list[bool]:
+        """Whether there is anything to read in each query, see :func:`~..model.template.readable`."""
+        return readable(self.tokenizer, queries)
+
+    def scores(
+        self, query: str, tokens: NDArray[np.float32], states: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """float32 [n, k, d], and :meth:`OnnxItemEncoder.states` of the query -> float32 [n]."""
+        (ids,) = self._prompt.ids([query])
+        fed = {"prefix": np.array(ids, dtype=np.int64)} | ({} if states is None else {"states": states})
+        size = max(1, POSITIONS // (tokens.shape[1] + 1))  # the prefix is read again for each part: little
+        parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+        found = [self._session.run(None, {**fed, "tokens": part.astype(np.float32, copy=False)})[0] for part in parts]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.float32)
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Whether a folder holds an exported model."""
+    return (Path(folder) / EXPORTED).is_file()
+
+
+def _session(path: Path, threads: int | None) -> Any:
+    runtime = library("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3  # errors
+    # item encoder and ranker take turns: the threads of one must not spin while the other works
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # one class for each of its status codes
+        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
