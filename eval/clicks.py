@@ -69,7 +69,8 @@ class ClickModel:
         wanted = (draws[0] < attraction) & (draws[1] < self.examination)
         last = wanted & (draws[2] < stop)
         gone = np.cumsum(last, axis=1, dtype=np.int64) - last > 0  # stopped at a document above
-        return wanted & ~gone
+        clicked: NDArray[np.bool_] = wanted & ~gone
+        return clicked
 
 
 def judged_clicks(name: str, qrels: Mapping[str, Mapping[str, int]], depth: int = 10) -> ClickModel:

@@ -383,7 +383,7 @@ def test_all_rerankers_of_a_process_keep_texts_together(
     before = first.rerank(QUERY, text)
     assert first.unread(text) == second.unread(text) == []
     assert Reranker(tiny("modernbert", tokens=4)).unread(text) == [0]
-    weights = next(iter(model.item_encoder.parameters()))
+    weights = model.item_encoder.backbone.get_input_embeddings().weight
     kept = weights.detach().clone()
     with torch.no_grad():
         weights.mul_(1.5)
