@@ -217,8 +217,8 @@ class Reranker:
             for job, job.scores in zip(scorable, scores, strict=True):
                 if not np.isfinite(job.scores).all():
                     raise InputError(
-                        f"the ranker gave a score that is not finite for the query {job.query!r}: use float32, or check "
-                        "the weights"
+                        f"the ranker gave a score that is not finite for the query {job.query!r}: use float32, or "
+                        "check the weights"
                     )
                 if self.index.manifest.passages:
                     best = _best(job.scores, job.counts[job.found])
