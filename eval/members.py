@@ -85,7 +85,7 @@ class Members:
                 self._cross_encoders[name] = CrossEncoderTeacher(name, loading)
             elif kind != "bm25" and name not in self._encoders:
                 encoder = own if own is not None and not name else _encoder(name, loading)
-                self._encoders[name] = encoder, fingerprint(encoder, encoder.config)
+                self._encoders[name] = encoder, _identity(encoder)
 
     def of(self, documents: Iterable[str], corpus: str, folder: Path | None = None) -> list[Member]:
         """The members for one collection, in the order of their words.
@@ -144,6 +144,12 @@ def read_members(path: Path) -> dict[str, float]:
         raise InputError(f"{path} does not hold members and their weights (members: {{WORD: 1.0}}): {reason}") from None
     check_members(weights)
     return weights
+
+
+def _identity(encoder: ItemEncoder) -> str:
+    """With what queries are read by: the fingerprint is that of documents."""
+    config = encoder.config
+    return f"{fingerprint(encoder, config)} {config.query_prompt!r} {config.max_query_tokens}"
 
 
 def _encoder(name: str, loading: Loading) -> ItemEncoder:

@@ -133,7 +133,8 @@ def sessions_needed(a: float, b: float) -> int | None:
         return None
     level, power = NormalDist().inv_cdf(1 - LEVEL / 2), NormalDist().inv_cdf(POWER)
     decided, difference = a + b, b - a
-    return math.ceil(((level * decided**0.5 + power * (decided - difference**2) ** 0.5) / difference) ** 2)
+    needed: int = math.ceil(((level * decided**0.5 + power * (decided - difference**2) ** 0.5) / difference) ** 2)
+    return needed
 
 
 def _outcomes(

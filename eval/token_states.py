@@ -49,7 +49,8 @@ class TokenStates:
     def _cosine(self, query: Tensor, documents: Sequence[Tensor]) -> Tensor:
         embeddings = [self._encoder.embedding_of(states.float()) for states in (query, *documents)]
         own, *others = F.normalize(torch.stack(embeddings), dim=-1).split([1, len(documents)])
-        return (others[0] @ own.T)[:, 0]
+        near: Tensor = (others[0] @ own.T)[:, 0]
+        return near
 
     @torch.inference_mode()
     def _each(

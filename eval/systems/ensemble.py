@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from mixlm_rerank.data.identity import identify
 from mixlm_rerank.eval import members
 from mixlm_rerank.eval.loading import Loading
 from mixlm_rerank.eval.results import Kind
-from mixlm_rerank.eval.systems.protocol import by_score
 from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.ranking import ranked
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Ensemble"]
 
 
 class Ensemble:
-    """BM25's statistics are those of the collection.
+    """BM25's statistics are those of the documents that are there: with ``--candidates-only`` the candidates.
 
     ``weights``: member -> weight. Raises InputError for another word, or a model that cannot be loaded.
     """
@@ -41,5 +43,7 @@ class Ensemble:
         self._ensemble = members.Ensemble(list(zip(found, self._weights.values(), strict=True)))
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
-        (scores,) = self._ensemble.score_batch([query], [[hit.text or "" for hit in candidates]])
-        return by_score(candidates, scores)
+        texts = [hit.text or "" for hit in candidates]
+        found = np.array([bool(text.strip()) for text in texts], dtype=bool)
+        (scores,) = self._ensemble.score_batch([query], [[text for text in texts if text.strip()]])
+        return ranked(candidates, found, scores.astype(np.float64))

@@ -60,7 +60,8 @@ def teacher(
         for word in words:
             system = Ensemble(word, {word: 1.0}, loading)
             rankings[word] = [
-                Development(hits, rank(system, hits, work.restricted(hits.texts)).ranking, work.collection.qrels)
+                # the whole corpus: BM25's statistics are of that, as in training
+                Development(hits, rank(system, hits, work).ranking, work.collection.qrels)
                 for hits, (work, _) in zip(candidates, places, strict=True)
             ]
     widest = max(map(len, [*words, "together"]))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +168,7 @@ class OnnxRanker:
 
     def __init__(self, folder: Path, config: MixLMConfig, about: About, threads: int | None) -> None:
         self.tokenizer: Any = LightTokenizer(folder / TOKENIZER.format("ranker"), about.unknown[1])
-        self._prompt = prefix_template(self.tokenizer, config)
+        self._prompt = prefix_template(cast(Any, self.tokenizer), config)
         self._session = _session(folder / GRAPH.format("ranker"), threads)
 
     def readable(self, queries: Sequence[str]) -> list[bool]:

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mixlm_rerank.serving.workers import Workers, in_worker
+from mixlm_rerank.serving.workers import Workers, ignore_reloads, in_worker
 
 __all__ = ["run"]
 
@@ -33,6 +33,7 @@ def run(
         make: makes the application; called in every worker, to which it is pickled.
         deadline: of a request, in seconds.
     """
+    ignore_reloads()
     grace = math.ceil(deadline) + 1  # by then every accepted request has its answer, a 504 at worst
     config = uvicorn.Config(
         make() if workers == 1 else partial(in_worker, make, workers),

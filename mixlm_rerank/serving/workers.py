@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.serving.metrics import SHARED_FOLDER
 
-__all__ = ["Workers", "in_worker"]
+__all__ = ["Workers", "ignore_reloads", "in_worker"]
 
 
 class Workers(Multiprocess):
@@ -89,6 +89,7 @@ def in_worker(make: Callable[[], Any], workers: int) -> Any:
     """Make the application in one of so many workers, each of which computes with its share of the threads."""
     import torch
 
+    ignore_reloads()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     try:
@@ -96,6 +97,12 @@ def in_worker(make: Callable[[], Any], workers: int) -> Any:
     except (MixLMError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)  # not uvicorn's STARTUP_FAILURE, with which a worker that cannot be replaced ends all others
+
+
+def ignore_reloads() -> None:
+    """Until a process has loaded, when it listens to SIGHUP: what it loads is new anyway."""
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _end_with_parent() -> None:

@@ -113,9 +113,9 @@ def digest_of(*values: object) -> str:
 
 
 def content_of(source: str | Path) -> str:
-    """Hash of a file, or of all files of a folder, in 16 hexadecimal digits; nothing for what is neither (a hub id)."""
+    """Hash of a file, or of all files of a folder, in 16 hexadecimal digits; nothing for what is neither."""
     path, parts = Path(source), hashlib.sha256()
-    if not path.exists():
+    if not str(source) or not path.exists():
         return ""
     for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if part.is_file():

@@ -52,7 +52,7 @@ def make_pools(
     for qid, query in collection.queries.items():
         grades = {docid: grade for docid, grade in collection.qrels[qid].items() if docid in known}
         relevant = sorted((docid for docid, grade in grades.items() if grade > 0), key=lambda docid: -grades[docid])
-        found = [[hit.docid for hit in run.get(qid, ())] for run in runs]
+        found = [[hit.docid for hit in run.get(qid, ()) if hit.docid in known] for run in runs]
         in_turn = (docid for docid in chain.from_iterable(zip_longest(*found)) if docid is not None)
         docids = list(dict.fromkeys([*relevant[: size // 2], *in_turn]))[:size]
         if relevant and len(docids) > 1:

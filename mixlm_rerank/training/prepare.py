@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ def prepare(model: MixLM, options: JointOptions, seed: int) -> None:
         torch.manual_seed(seed)
         for part, rate in zip((model.item_encoder, model.ranker), options.learning_rates[:2], strict=True):
             if rate:
-                _adapt(part.backbone, options.lora)
+                _adapt(cast(nn.Module, part.backbone), options.lora)
     for backbone in (model.item_encoder.backbone, model.ranker.backbone):
         for module in backbone.modules():
             if isinstance(module, nn.Dropout):

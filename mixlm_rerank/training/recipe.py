@@ -59,7 +59,7 @@ class CollectionPart:
     split: str = "train"
     weight: float = Field(default=1.0, gt=0)
     queries: int | None = Field(default=None, ge=1)
-    first_stages: list[str] = field(default_factory=lambda: ["bm25"])
+    first_stages: list[str] = Field(default_factory=lambda: ["bm25"], min_length=1)
     labels: float | None = None
     judged_only: bool = False
 
@@ -180,6 +180,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.steps and self.cross_encoder is None:
             raise ValueError("0 steps and no cross_encoder: there is nothing to train")
+        for part in self.development:
+            if len(part.first_stages) > 1:
+                raise ValueError(f"{part.source}: a development set has one first stage, not {part.first_stages}")
         if self.ranker is not None:
             self.joint.ranker_alone(*self.ranker.learning_rates)  # refuses what leaves it nothing to learn
         if self.cross_encoder is not None:

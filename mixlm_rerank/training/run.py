@@ -120,11 +120,13 @@ class _Run:
         seed, model = self.recipe.seed, self.recipe.model
         draw = self.recipe.draw
         mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
-        named = [word.partition(":")[2] for word in part.members]
-        encoders = [name or model.start or model.item_encoder or "" for name in named]
-        teachers = " ".join(content_of(name) for name in encoders)
-        made_by = {"checkpoint": content_of(part.start), "teacher": teachers, "set of training data": mix.digest}
-        check_inputs(folder, made_by)
+        own = model.start or model.item_encoder or ""
+        names = {
+            word: word.partition(":")[2] or own for word, weight in part.members.items() if weight and word != "bm25"
+        }
+        teachers = {f"teacher {word}": content_of(name) for word, name in names.items()}
+        made_by = {"checkpoint": content_of(part.start), "set of training data": mix.digest}
+        check_inputs(folder, made_by | teachers)
         if (folder / MODEL).is_dir():
             return
         own = {

@@ -59,7 +59,10 @@ def pooled(
     """Pools by the part's first stages, made once of these documents, queries and judgments, and kept in ``folder``."""
     corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
     stages = first_stages(part, folder / f"{name}-{corpus}", loading, progress=progress)
-    found_by = [content_of(stage.path) if isinstance(stage, RunFile) else stage.name for stage in stages]
+    found_by = [
+        content_of(stage.path) if isinstance(stage, RunFile) else (word, content_of(word.partition(":")[2]))
+        for word, stage in zip(part.first_stages, stages, strict=True)
+    ]
     path = folder / f"{name}-{digest_of(corpus, collection.queries, collection.qrels, found_by)}.jsonl"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,10 @@ __all__ = ["CandidateLoss", "Example", "examples_of", "train_cross_encoder"]
 CandidateLoss = Literal["ListNet", "RankNet", "Lambda", "ListMLE", "PListMLE", "ADRMSE"]  # each with Loss: its class
 
 
+# by default these two take candidates to come in their order, and read no targets
+IN_ORDER = {name: {"respect_input_order": False} for name in ("ListMLE", "PListMLE")}
+
+
 @dataclass(frozen=True)
 class Example:
     """One query with some candidates.
@@ -114,7 +118,7 @@ def train_cross_encoder(
             ddp_find_unused_parameters=False,  # DDP looks into no mapping, where scores are: all would be unused
         ),
         train_dataset=_dataset(examples),
-        loss=kind(model, activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
+        loss=kind(model, **IN_ORDER.get(loss, {}), activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     trainer.save_state()

@@ -102,7 +102,7 @@ class JointOptions:
     def steps_of(self, mix: TrainingMix) -> int:
         """Optimizer steps in which a mix is gone through once."""
         together = self.arguments.get("gradient_accumulation_steps", 1) * process_count()
-        return max(1, len(mix) // together)
+        return max(1, len(mix) // int(together))
 
     def ranker_alone(self, ranker: float, readout: float) -> JointOptions:
         """With the item encoder frozen: the losses as they were at the end, but for those of the item encoder.
@@ -170,6 +170,8 @@ def train_joint(
         logging_steps=options.log_every,
         save_steps=options.save_every,
         remove_unused_columns=False,
+        gradient_checkpointing=False,  # checkpoint_activations
+        eval_strategy="no",  # development values
         ddp_find_unused_parameters=True,
         disable_tqdm=not progress,
         seed=seed,

@@ -147,9 +147,9 @@ def test_candidates_of_several_first_stages_come_in_turn(
 @pytest.mark.parametrize("loss", get_args(CandidateLoss))
 def test_a_cross_encoder_learns_by_every_loss(checkpoint: Callable[..., Path], tmp_path: Path, loss: Any) -> None:
     """Of two documents, the one that is to come first."""
-    examples = [Example("dogs", ["a dog barks", "bread is salt"], [3.0, 0.0])] * 40
+    examples = [Example("dogs", ["bread is salt", "a dog barks"], [0.0, 3.0])] * 40
     folder = train_cross_encoder(checkpoint("bert"), examples, tmp_path, learning_rate=1e-2, loss=loss)
-    better, worse = CrossEncoder(str(folder)).predict([("dogs", text) for text in examples[0].texts])
+    worse, better = CrossEncoder(str(folder)).predict([("dogs", text) for text in examples[0].texts])
     assert better > worse + 0.1
 
 
