@@ -117,14 +117,11 @@ class _Run:
     def _stage_two(self, part: CrossEncoderPart, pools: Sequence[Pooled]) -> None:
         folder = self.folder / "cross-encoder"
         sources = [source(own, part.labels) for own in pools]
-        seed, model = self.recipe.seed, self.recipe.model
-        draw = self.recipe.draw
+        seed, draw, model = self.recipe.seed, self.recipe.draw, self.recipe.model
         mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
         own = model.start or model.item_encoder or ""
-        names = {
-            word: word.partition(":")[2] or own for word, weight in part.members.items() if weight and word != "bm25"
-        }
-        teachers = {f"teacher {word}": content_of(name) for word, name in names.items()}
+        models = [word for word, weight in part.members.items() if weight and word != "bm25"]
+        teachers = {f"teacher {word}": content_of(word.partition(":")[2] or own) for word in models}
         made_by = {"checkpoint": content_of(part.start), "set of training data": mix.digest}
         check_inputs(folder, made_by | teachers)
         if (folder / MODEL).is_dir():
