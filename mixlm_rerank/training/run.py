@@ -119,9 +119,9 @@ class _Run:
         sources = [source(own, part.labels) for own in pools]
         seed, draw, model = self.recipe.seed, self.recipe.draw, self.recipe.model
         mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
-        own = model.start or model.item_encoder or ""
+        at_start = model.start or model.item_encoder or ""
         models = [word for word, weight in part.members.items() if weight and word != "bm25"]
-        teachers = {f"teacher {word}": content_of(word.partition(":")[2] or own) for word in models}
+        teachers = {f"teacher {word}": content_of(word.partition(":")[2] or at_start) for word in models}
         made_by = {"checkpoint": content_of(part.start), "set of training data": mix.digest}
         check_inputs(folder, made_by | teachers)
         if (folder / MODEL).is_dir():
