@@ -11,7 +11,7 @@ from ..errors import InputError
 from .assembly import assemble, assemble_encoder, load_tokenizer, quiet
 from .config import MixLMConfig, Pooling
 from .convention import convention_of, own_template
-from .families import family_of, load_backbone, longest_sequence
+from .families import Family, family_of, load_backbone, longest_sequence
 from .item_encoder import ItemEncoder
 from .mixlm import MixLM
 
@@ -32,13 +32,13 @@ def from_backbones(
     **sizes: Any,
 ) -> MixLM:
     """See :meth:`MixLM.from_backbones`. ``sizes`` go into MixLMConfig as they are."""
-    ranker_family = family_of(ranker_source, **hub)
+    encoder_family, ranker_family = family_of(encoder_source, **hub), family_of(ranker_source, **hub)
     encoder_tokenizer = load_tokenizer(encoder_source, **hub)
     ranker_tokenizer = load_tokenizer(ranker_source, **hub)
     config = MixLMConfig(
         prompt=ranker_family.prompt(ranker_tokenizer) if prompt is None else prompt,
         score_token=ranker_family.score_token(ranker_tokenizer),
-        **_read_as(encoder_source, encoder_tokenizer, pooling, query_prompt, document_prompt, **hub),
+        **_read_as(encoder_source, encoder_family, encoder_tokenizer, pooling, query_prompt, document_prompt, **hub),
         **sizes,
     )
     with quiet():
@@ -57,8 +57,8 @@ def bi_encoder(source: str, *, hub: dict[str, Any]) -> ItemEncoder:
 
     It reads 256 tokens of a text, or as many as it can. Raises InputError for a checkpoint that cannot be read.
     """
-    tokenizer = load_tokenizer(source, **hub)
-    settings = _read_as(source, tokenizer, None, None, None, **hub)
+    family, tokenizer = family_of(source, **hub), load_tokenizer(source, **hub)
+    settings = _read_as(source, family, tokenizer, None, None, None, **hub)
     with quiet():
         backbone = load_backbone(source, **hub)
     longest = min(LONGEST, longest_sequence(backbone))
@@ -68,6 +68,7 @@ def bi_encoder(source: str, *, hub: dict[str, Any]) -> ItemEncoder:
 
 def _read_as(
     source: str,
+    family: Family,
     tokenizer: PreTrainedTokenizerBase,
     pooling: Pooling | None,
     query_prompt: str | None,
@@ -75,7 +76,6 @@ def _read_as(
     **hub: Any,
 ) -> dict[str, Any]:
     """How an item encoder reads texts: as is said, else as its checkpoint says. Keywords of MixLMConfig."""
-    family = family_of(source, **hub)
     convention = None if pooling else convention_of(source, **hub)
     if convention is None:
         template = family.text_template(tokenizer)

@@ -25,7 +25,15 @@ BODY = {"query": "a dog", "document_ids": ["d1", "d2"]}
 
 def workers(served: Any) -> set[psutil.Process]:
     children = psutil.Process(served.process.pid).children()
-    return {child for child in children if "spawn_main" in " ".join(child.cmdline())}
+    return {child for child in children if "spawn_main" in command(child)}
+
+
+def command(process: psutil.Process) -> str:
+    """Nothing for one that has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def ask(url: str, times: int) -> int:
