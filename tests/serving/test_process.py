@@ -133,6 +133,7 @@ def test_connections_have_limits(start: Callable[..., Any], served_folder: tuple
             break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_opentelemetry_traces_it_as_it_is(
     start: Callable[..., Any], served_folder: tuple[Path, Path], workers: str

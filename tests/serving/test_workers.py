@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.slow]  # a worker takes some ten seconds to start
 
 BODY = {"query": "a dog", "document_ids": ["d1", "d2"]}
 
