@@ -66,7 +66,7 @@ def log_ticks(axes: Axes, values: Sequence[int], base: int) -> None:
 def in_sight(values: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
     """Without outliers: systems so far below that the upper half of the others would lie flat.
 
-    >>> list(in_sight({"a": [0.62], "b": [0.65], "c": [0.5], "broken": [0.05]}))
+    >>> list(in_sight({"a": [0.62], "b": [0.65], "c": [0.6], "broken": [0.05]}))
     ['a', 'b', 'c']
     """
     tops = [max(own) for own in values.values()]
