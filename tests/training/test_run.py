@@ -144,7 +144,13 @@ def test_candidates_of_several_first_stages_come_in_turn(
     assert any({*docids} - {*sparse.get(qid, ())} for qid, docids in both.items())
 
 
-@pytest.mark.parametrize("loss", get_args(CandidateLoss))
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, marks=[] if loss in ("ListNet", "PListMLE") else pytest.mark.slow)
+        for loss in get_args(CandidateLoss)
+    ],
+)
 def test_a_cross_encoder_learns_by_every_loss(checkpoint: Callable[..., Path], tmp_path: Path, loss: Any) -> None:
     """Of two documents, the one that is to come first."""
     examples = [Example("dogs", ["bread is salt", "a dog barks"], [0.0, 3.0])] * 40
