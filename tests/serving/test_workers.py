@@ -51,7 +51,7 @@ def test_one_is_killed_all_reload_and_all_stop_gently(
     start: Callable[..., Any], served_folder: tuple[Path, Path], metrics: Callable[..., str]
 ) -> None:
     served = start(served_folder[1], "--workers", "2")
-    while len(workers(served)) < 2:
+    while served.err.read_text().count("startup complete") < 2:
         time.sleep(0.05)
     assert ask(served.url, 10) == 0
     victim = next(iter(workers(served)))
