@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.measures import evaluate
 from mixlm_rerank.eval.weights import Development
 from mixlm_rerank.types import Candidate
@@ -28,9 +29,14 @@ def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> 
     others keep their proportions, until nothing is gained.
 
     ``members``: member -> its rankings of the same candidates of each collection.
+
+    Raises InputError if there are no candidates.
     """
     scores = [[_scores(found) for found in own] for own in members.values()]
-    units = np.array([fmean(np.ptp(own) for scored in each for own in scored.values()) for each in scores])
+    ranges = [[np.ptp(own) for scored in each for own in scored.values() if len(own)] for each in scores]
+    if not all(ranges):
+        raise InputError("the first stage finds no candidates for any of these queries: there is nothing to fit")
+    units = np.array([fmean(own) for own in ranges])
     collections = next(iter(members.values()))
 
     def value(shares: NDArray[np.float64]) -> float:
@@ -68,8 +74,8 @@ def _scores(found: Development) -> Scores:
 def _summed(found: Development, members: Sequence[Scores], weights: NDArray[np.float64]) -> dict[str, list[Candidate]]:
     run = {}
     for qid, hits in found.candidates.of_query.items():
-        sums = sum(weight * own[qid] for weight, own in zip(weights, members, strict=True))
-        run[qid] = [Candidate(hit.docid, float(score)) for hit, score in zip(hits, np.atleast_1d(sums), strict=False)]
+        sums = np.sum([weight * own[qid] for weight, own in zip(weights, members, strict=True)], axis=0)
+        run[qid] = [Candidate(hit.docid, float(score)) for hit, score in zip(hits, sums, strict=True)]
     return run
 
 

@@ -48,7 +48,7 @@ class MixLMConfig:
             goes through layers 0 to m - 1 alone, and embedding tokens are states of the item encoder before any final
             norm: those of layer m, if it is the ranker's own lower layers.
         fixed_documents: of encoders with a mix layer: above it a document's states stay as they enter, and the query's
-            alone change, which see both (MICE's cross-attention, 2602.16299). A candidate costs half or two thirds.
+            alone change, which see both (MICE's cross-attention, 2602.16299): half to two thirds of the operations.
         document_position: of a document's first token in the item encoder, where what is before it begins at 0.
         head: what the readout does before its linear layer: a dense layer and this activation.
         template: what the item encoder reads, with ``{text}`` where the query or document goes. With a mix layer, what

@@ -200,8 +200,8 @@ class MixLM(nn.Module):
             mix_layer: 1 to the last layer, half of the layers by default. The higher, the less a candidate costs and
                 the more a document's tokens depend on itself alone.
             tokens: the largest token budget.
-            fixed_documents: of an encoder: above the mix layer only the query's states change, which see both. A
-                candidate costs half or two thirds.
+            fixed_documents: of an encoder: above the mix layer only the query's states change, and attend to query and
+                document: half to two thirds of the operations for a candidate.
             prompt: of a decoder: ``{text}`` stands for the query, ``{document}`` for the document; by default that of
                 Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
             answers: of a decoder without a classification head: the word whose logit counts for a document, and perhaps

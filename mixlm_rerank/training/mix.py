@@ -54,8 +54,8 @@ class TrainingMix(Dataset[Batch]):
     A query is compared with its own candidates alone: those of others are too easy. (Where two queries of a batch have
     a candidate in common, both are compared with it.)
 
-    ``draw``: a query's candidates, after a relevant one, at random among its pool; or ``"stratified"``: one of each of
-    as many sections of the teacher's order.
+    A query's first candidate is a relevant document, if there is one. ``draw`` says how the others are drawn from its
+    pool: ``"random"``, or ``"stratified"``, one from each of equal sections of the teacher's order.
 
     What is where depends on ``seed`` and the position alone (stratified, on the teacher, too): a resumed run goes on
     with the same, and a longer run begins with a shorter one's. Raises InputError without sources, for one without

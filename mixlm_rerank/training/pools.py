@@ -44,10 +44,15 @@ def make_pools(
 
     Queries without a relevant document, or for which nothing else is found, are left out.
 
-    Raises InputError if no query is left.
+    Documents that the collection lacks, or that have no text, are no candidates.
+
+    Raises InputError if no query is left, or a first stage finds no document of the collection.
     """
     runs = [stage.retrieve(collection, depth) for stage in first_stages]
     known = {document.docid for document in collection.corpus or () if document.content.strip()}
+    for stage, run in zip(first_stages, runs, strict=True):
+        if any(run.values()) and not any(hit.docid in known for hits in run.values() for hit in hits):
+            raise InputError(f"{stage.name} finds no document of {collection.name}: do they belong together?")
     left = 0
     for qid, query in collection.queries.items():
         grades = {docid: grade for docid, grade in collection.qrels[qid].items() if docid in known}

@@ -1,4 +1,4 @@
-"""What of a model is trained, and how it is made ready for that."""
+"""Getting a model ready for stage III: frozen parts, adapters, no dropout."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ __all__ = ["prepare"]
 
 
 def prepare(model: MixLM, options: JointOptions, seed: int) -> None:
-    """Raises InputError for adapters that PEFT refuses, and for what does not go together.
+    """Freeze what has a learning rate of 0, add adapters, and switch dropout off, in place.
 
-    No dropout: the teacher regularises, and a resumed run needs no state of a random generator. float32 weights: in
-    half precision small steps round away (``bf16`` is for the arithmetic alone).
+    The teacher regularises, and without dropout a resumed run needs no state of a random generator. Weights become
+    float32: in half precision small steps round away (``bf16`` is for the arithmetic alone).
+
+    Raises InputError for adapters that PEFT refuses, and for checkpoint_activations with fixed_documents.
     """
     if options.checkpoint_activations and model.config.fixed_documents:
         raise InputError("checkpoint_activations is not possible with fixed_documents: leave one of them out")

@@ -23,7 +23,7 @@ __all__ = ["CandidateLoss", "Example", "examples_of", "train_cross_encoder"]
 CandidateLoss = Literal["ListNet", "RankNet", "Lambda", "ListMLE", "PListMLE", "ADRMSE"]  # each with Loss: its class
 
 
-# by default these two take candidates to come in their order, and read no targets
+# by default these two assume that candidates come in the ideal order, and ignore the targets
 IN_ORDER = {name: {"respect_input_order": False} for name in ("ListMLE", "PListMLE")}
 
 

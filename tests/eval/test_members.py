@@ -174,3 +174,13 @@ def test_a_fit_by_hand() -> None:
     weights, value = fit_ensemble(members, "nDCG@1")
     assert value == 1.0 and weights["one"] > 0 and weights["other"] > 0
     assert fit_ensemble({"one": members["one"]}, "nDCG@1")[1] == 0.5
+
+
+def test_queries_without_candidates_are_no_harm_to_a_fit() -> None:
+    hits = [Candidate("good", 2.0), Candidate("bad", 1.0)]
+    some, nothing = Candidates("first", 2, {"q1": hits, "q2": []}, {}), Candidates("first", 2, {"q2": []}, {})
+    qrels, ranking = {"q1": {"good": 1}, "q2": {"good": 1}}, {"q1": by_score(hits, [1.0, 0.0]), "q2": []}
+    member = [Development(some, ranking, qrels)]
+    assert fit_ensemble({"one": member, "other": member}, "nDCG@1")[1] == 0.5
+    with pytest.raises(InputError, match="finds no candidates"):
+        fit_ensemble({"one": [Development(nothing, ranking, qrels)]}, "nDCG@1")

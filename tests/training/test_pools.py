@@ -51,6 +51,15 @@ def test_queries_to_learn_nothing_from_are_left_out() -> None:
         list(make_pools(collection({"r": {"d4": 0}}), [A]))
 
 
+def test_documents_of_another_corpus_or_without_text_are_no_candidates() -> None:
+    some = Stage("some", {"q": [("empty", 9.0), ("gone", 8.0), ("d2", 7.0)]})
+    (pool,) = make_pools(collection({"q": {"d1": 1}}), [some])
+    assert pool.docids == ["d1", "d2"]
+    other = Stage("other", {"q": [("gone", 8.0)]})
+    with pytest.raises(InputError, match="other finds no document of tiny: do they belong together"):
+        list(make_pools(collection({"q": {"d1": 1, "d2": 1}}), [A, other]))
+
+
 def test_written_and_read_again_they_are_the_same(tmp_path: Path) -> None:
     pools = list(make_pools(collection({"q": {"d1": 1}, "r": {"d5": 2}}), [A, B]))
     assert write_pools(tmp_path / "pools.jsonl", pools) == 2
