@@ -7,7 +7,7 @@ from statistics import fmean
 
 import numpy as np
 
-from mixlm_rerank.eval.measures import evaluate
+from mixlm_rerank.data.measures import evaluate
 from mixlm_rerank.eval.results import Example, Shown, Slice
 from mixlm_rerank.types import Candidate, ScoredDoc
 

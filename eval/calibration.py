@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
+from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.types import ScoredDoc
 
@@ -184,10 +184,8 @@ def draw(pairs: Pairs, found: Calibration, path: Path) -> None:
 
 def _platt(scores: Floats, targets: Floats) -> tuple[float, float]:
     """Logistic regression of probabilities: each pair counts as relevant and as irrelevant, by its target."""
-    try:
+    with optional_import("calibration needs scikit-learn", "eval"):
         from sklearn.linear_model import LogisticRegression
-    except ImportError:
-        raise MissingDependency("calibration needs scikit-learn", "eval") from None
     count = len(scores)
     features, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], count)
     fitted = LogisticRegression(C=np.inf).fit(features, labels, np.concatenate([targets, 1 - targets]))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.pairs import compare_pairs
-from mixlm_rerank.eval.results import CollectionResult, Evaluation, Kind, SystemResult
+from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
 from mixlm_rerank.eval.significance import Comparison
 from mixlm_rerank.eval.standings import kind_of
+from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["CollectionDifference", "EvaluationDifference", "SystemDifference", "compare_evaluations"]
 

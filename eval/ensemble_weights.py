@@ -8,8 +8,8 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_rerank.data.measures import evaluate
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.measures import evaluate
 from mixlm_rerank.eval.weights import Development
 from mixlm_rerank.types import Candidate
 

@@ -8,19 +8,19 @@ import numpy as np
 
 from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.data import write_run
+from mixlm_rerank.data.fidelity import fidelity
+from mixlm_rerank.data.measures import evaluate, evaluate_queries
 from mixlm_rerank.data.runs import check_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.analysis import depth_curve, examples, slices
-from mixlm_rerank.eval.fidelity import fidelity
-from mixlm_rerank.eval.first_stages import FirstStage
-from mixlm_rerank.eval.measures import evaluate, evaluate_queries
 from mixlm_rerank.eval.oracle import oracle
-from mixlm_rerank.eval.ranked import FIRST_STAGE, ORACLE, Candidates, Ranked, find_candidates, rank, slug
 from mixlm_rerank.eval.results import CollectionResult, Example, SystemResult
 from mixlm_rerank.eval.significance import compare
-from mixlm_rerank.eval.systems import System
-from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.ranking import unranked
+from mixlm_rerank.systems.first_stages import FirstStage
+from mixlm_rerank.systems.protocol import System
+from mixlm_rerank.systems.ranked import FIRST_STAGE, ORACLE, Candidates, Ranked, find_candidates, rank, slug
+from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate
 
 __all__ = ["check_measures", "check_names", "evaluate_collection"]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from mixlm_rerank.arguments import check_count
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.clicks import ClickModel
-from mixlm_rerank.eval.collections import some_ids
 from mixlm_rerank.eval.interleaving import ABSENT, Ints, balanced, balanced_credit, team_draft, team_draft_credit
 from mixlm_rerank.eval.significance import scipy_stats
+from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Method", "Preference", "common_queries", "interleave", "sessions_needed", "share_known"]

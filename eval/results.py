@@ -4,50 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from mixlm_rerank.data.fidelity import Fidelity
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.fidelity import Fidelity
 from mixlm_rerank.eval.significance import Comparison
+from mixlm_rerank.systems.protocol import Efficiency, Kind
 
 __all__ = [
     "CollectionResult",
-    "Efficiency",
     "Evaluation",
     "Example",
-    "Kind",
     "Shown",
     "Slice",
     "SystemResult",
     "load_results",
     "save_results",
 ]
-
-# What a system is, for colours, reference lines and the words of a report.
-Kind = Literal["first stage", "bi-encoder", "full text", "MixLM", "combination", "oracle", "other"]
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """What ranking cost, one query at a time, measured while the ranking was made.
-
-    Attributes:
-        documents_per_second: candidates of all queries over the time spent on them.
-        p50_ms, p99_ms: milliseconds a query.
-        peak_memory_bytes: the most resident memory of the process meanwhile (models included); None if unknown.
-        index_bytes_per_document: of the token index that the system reads; None for systems without one.
-        build_seconds: what building that index took; None if it was there already.
-    """
-
-    documents_per_second: float
-    p50_ms: float
-    p99_ms: float
-    peak_memory_bytes: int | None = None
-    index_bytes_per_document: float | None = None
-    build_seconds: float | None = None
 
 
 @dataclass(frozen=True)

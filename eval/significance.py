@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, optional_import
 
 __all__ = ["FEWEST", "Comparison", "Interval", "compare", "holm", "interval", "scipy_stats"]
 
@@ -144,7 +144,5 @@ def _randomisation_test(differences: NDArray[np.float64], permutations: int, see
 
 def scipy_stats() -> Any:
     """scipy.stats, or MissingDependency with the command that installs it."""
-    try:
+    with optional_import("significance tests need scipy", "eval"):
         return importlib.import_module("scipy.stats")
-    except ImportError:
-        raise MissingDependency("significance tests need scipy", "eval") from None

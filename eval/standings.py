@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from statistics import fmean, harmonic_mean, stdev
 
-from mixlm_rerank.eval.numbers import DECIMALS
-from mixlm_rerank.eval.results import CollectionResult, Evaluation, Kind, SystemResult
+from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
 from mixlm_rerank.eval.significance import Comparison, Interval, interval
+from mixlm_rerank.numbers import DECIMALS
+from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["ALPHA", "Cell", "Row", "Standings", "Verdict", "kind_of", "standings", "verdict"]
 

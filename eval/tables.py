@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.results import Evaluation
 from mixlm_rerank.eval.significance import Interval
 from mixlm_rerank.eval.standings import Cell, Row, Standings, Verdict, standings

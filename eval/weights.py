@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_rerank.eval.measures import evaluate_queries
-from mixlm_rerank.eval.ranked import Candidates
-from mixlm_rerank.eval.systems.interpolated import mixed
+from mixlm_rerank.data.measures import evaluate_queries
+from mixlm_rerank.systems.interpolated import mixed
+from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.types import ScoredDoc
 
 __all__ = ["WEIGHTS", "Development", "Fit", "fit_weight"]

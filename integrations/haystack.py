@@ -20,17 +20,15 @@ from typing import Any
 
 from mixlm_rerank.arguments import check_count
 from mixlm_rerank.documents import docid_in, marked, rank_documents
-from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.errors import optional_import
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Missing
 
-try:
+with optional_import("this needs Haystack", "haystack"):
     from haystack import Document, component, default_from_dict, default_to_dict
-except ImportError:
-    raise MissingDependency("this needs Haystack", "haystack") from None
 
 __all__ = ["MixLMRanker"]
 

@@ -17,14 +17,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixlm_rerank.documents import docid_in, marked, rank_documents
-from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.errors import optional_import
 from mixlm_rerank.reranker import Reranker
 
-try:
+with optional_import("this needs LangChain", "langchain"):
     from langchain_core.callbacks import Callbacks
     from langchain_core.documents import BaseDocumentCompressor, Document
-except ImportError:
-    raise MissingDependency("this needs LangChain", "langchain") from None
 from pydantic import ConfigDict, Field
 
 __all__ = ["MixLMCompressor"]

@@ -16,15 +16,13 @@ from __future__ import annotations
 from typing import Any
 
 from mixlm_rerank.documents import Placed, docid_in, marked, rank_documents
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.reranker import Reranker
 
-try:
+with optional_import("this needs LlamaIndex", "llama-index"):
     from llama_index.core.bridge.pydantic import ConfigDict, Field
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-except ImportError:
-    raise MissingDependency("this needs LlamaIndex", "llama-index") from None
 
 __all__ = ["MixLMRerank"]
 

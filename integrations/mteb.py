@@ -14,17 +14,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Document
 
-try:
+with optional_import("this needs mteb 2.6", "mteb"):
     from mteb.models import ModelMeta
-except ImportError:
-    raise MissingDependency("this needs mteb 2.6", "mteb") from None
 
 __all__ = ["MixLMSearch"]
 

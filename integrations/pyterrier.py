@@ -16,15 +16,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.errors import optional_import
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Candidate
 
-try:
+with optional_import("this needs PyTerrier", "pyterrier"):
     import pandas as pd
     import pyterrier as pt
-except ImportError:
-    raise MissingDependency("this needs PyTerrier", "pyterrier") from None
 
 __all__ = ["MixLMReranker"]
 

@@ -17,16 +17,14 @@ from typing import Any
 
 from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.documents import marked, rank_documents
-from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.errors import optional_import
 from mixlm_rerank.reranker import Reranker
 
-try:
+with optional_import("this needs rerankers", "rerankers"):
     from rerankers.documents import Document
     from rerankers.models.ranker import BaseRanker
     from rerankers.results import RankedResults, Result
     from rerankers.utils import prep_docs
-except ImportError:
-    raise MissingDependency("this needs rerankers", "rerankers") from None
 
 __all__ = ["MixLMRanker"]
 

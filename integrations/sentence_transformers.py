@@ -24,17 +24,15 @@ from typing import Any
 import torch
 
 from mixlm_rerank.documents import check_pairs, score_pairs
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.index import TokenStore
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Missing
 
-try:
+with optional_import("this needs sentence-transformers 6", "sentence-transformers"):
     from sentence_transformers.base.modules import InputModule
     from sentence_transformers.util import load_dir_path
-except ImportError:
-    raise MissingDependency("this needs sentence-transformers 6", "sentence-transformers") from None
 
 __all__ = ["Docid", "MixLMModule"]
 

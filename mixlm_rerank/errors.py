@@ -30,6 +30,7 @@ __all__ = [
     "StoreUnavailable",
     "install_command",
     "masked",
+    "optional_import",
 ]
 
 
@@ -77,6 +78,20 @@ class MissingDependency(MixLMError, ImportError):
 
     def __init__(self, message: str, extra: str | None = None) -> None:
         super().__init__(message if extra is None else f"{message}: {install_command(extra)}")
+
+
+class optional_import:
+    """``with optional_import("the plot needs matplotlib", "train"): import matplotlib`` raises MissingDependency."""
+
+    def __init__(self, message: str, extra: str | None = None) -> None:
+        self._missing = message, extra
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ImportError):
+            raise MissingDependency(*self._missing) from None
 
 
 def install_command(extra: str) -> str:

@@ -61,6 +61,9 @@ from transformers import (
 from mixlm_rerank import Document, MixLM
 from mixlm_rerank.cli import main
 from mixlm_rerank.model.families import DecoderFamily
+from mixlm_rerank.systems.collections import open_collection
+from mixlm_rerank.systems.first_stages import RunFile
+from mixlm_rerank.systems.workplace import Workplace
 
 # A shell's background job is started with Ctrl-C ignored, and would pass that on to the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -352,3 +355,15 @@ def _model(architecture: str, hidden: int, settings: dict[str, object]) -> torch
         plain = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
         return GptOssForCausalLM(GptOssConfig(**shared | experts | plain | settings))
     return LlamaForCausalLM(LlamaConfig(**shared | settings))
+
+
+@pytest.fixture
+def work(beir: Path, tmp_path: Path) -> Workplace:
+    """The tiny collection, and a new folder for it."""
+    return Workplace(open_collection(beir), tmp_path / "work", tmp_path / "work", progress=False)
+
+
+@pytest.fixture(scope="session")
+def stage(beir: Path) -> RunFile:
+    """All six documents for each query, none for q4."""
+    return RunFile(beir / "run.trec")

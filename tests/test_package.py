@@ -29,7 +29,7 @@ LAYERS = {
     "types": {"errors"},
     "progress": set(),
     "model": {"arguments", "errors", "types", "progress", "folders"},
-    "data": {"errors", "types"},
+    "data": {"arguments", "errors", "types"},
     "onnx": {"scoring", "model", "errors", "folders", "progress"},
     "scoring": {"model", "errors", "types", "progress"},
     "index": {"model", "arguments", "errors", "types", "progress", "folders"},
@@ -42,11 +42,19 @@ LAYERS = {
         *("candidates", "documents", "ranking", "texts", "scoring", "index", "onnx", "model"),
         *("arguments", "errors", "types", "progress"),
     },
-    "eval": {
-        *("eval", "integrations", "reranker", "ranking", "scoring", "index", "onnx", "model"),
-        *("data", "arguments", "errors", "minilm", "types", "progress"),
+    "numbers": set(),
+    "systems": {
+        *("integrations", "reranker", "ranking", "scoring", "index", "onnx", "model"),
+        *("data", "errors", "types", "progress"),
     },
-    "training": {"eval", "scoring", "index", "ranking", "model", "data", "errors", "types", "progress", "folders"},
+    "eval": {
+        *("eval", "training", "systems", "reranker", "ranking", "scoring", "index", "onnx", "model"),
+        *("data", "arguments", "errors", "minilm", "numbers", "types", "progress"),
+    },
+    "training": {
+        *("systems", "scoring", "index", "ranking", "model"),
+        *("data", "errors", "numbers", "types", "progress", "folders"),
+    },
     "serving": {"integrations", "documents", "reranker", "scoring", "ranking", "index", "model", "errors", "types"},
     "integrations": {
         *("integrations", "data", "documents", "reranker", "ranking", "texts", "index", "model"),
@@ -127,7 +135,7 @@ def test_the_core_in_a_fresh_process(tiny: Callable[..., MixLM], tmp_path: Path)
 def test_importing_the_parts_of_an_evaluation_starts_no_java() -> None:
     """``eval`` may use ``integrations``, inside its functions."""
     program = (
-        "import sys, mixlm_rerank.eval.collections, mixlm_rerank.eval.first_stages; "
+        "import sys, mixlm_rerank.systems.collections, mixlm_rerank.systems.first_stages; "
         "print({'jnius', 'pyserini', 'sentence_transformers', 'torch', 'ir_datasets'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

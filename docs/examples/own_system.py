@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixlm_rerank import Candidate, ScoredDoc
-from mixlm_rerank.eval.systems import by_score
-from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.systems.protocol import by_score
+from mixlm_rerank.systems.workplace import Workplace
 
 
 class WordOverlap:

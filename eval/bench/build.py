@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.cells import Cells, conditions
 from mixlm_rerank.eval.bench.contenders import exported
 from mixlm_rerank.eval.bench.output import between, markdown_rows, write_page, write_results

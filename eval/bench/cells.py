@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.machine import machine
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.systems.machine import machine
 
 __all__ = ["Cells", "conditions"]
 

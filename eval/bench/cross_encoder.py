@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from transformers import BertConfig, BertForSequenceClassification
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.loading import Loading
-from mixlm_rerank.eval.peers import load_cross_encoder
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.assembly import quiet
+from mixlm_rerank.systems.loading import Loading
+from mixlm_rerank.systems.peers import load_cross_encoder
 
 __all__ = ["DEFAULT_BATCH", "PredictScorer", "check_bert", "write_cross_encoder"]
 

@@ -10,8 +10,8 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.memory import rerank_memory
 from mixlm_rerank.eval.bench.stores import docid, index_bytes, manifest_for, random_docids, random_index
 from mixlm_rerank.eval.bench.texts import Words

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.cells import Cells, conditions
 from mixlm_rerank.eval.bench.decoder_model import DecoderShape, decoder_mixlm
 from mixlm_rerank.eval.bench.decoder_ways import FULL_CACHED, FULL_TEXT, MIXLM, MIXLM_ALONE, WAYS, Way, ways

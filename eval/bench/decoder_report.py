@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.bench.decoder import CELL
 from mixlm_rerank.eval.bench.decoder_ways import FULL_CACHED, FULL_TEXT, MIXLM, MIXLM_ALONE, WAYS
 from mixlm_rerank.eval.bench.output import between, markdown_rows, write_page, write_results

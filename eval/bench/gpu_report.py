@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.bench.decoder_report import PAPER
 from mixlm_rerank.eval.bench.decoder_ways import FULL_CACHED, FULL_TEXT, MIXLM
 from mixlm_rerank.eval.bench.gpu import OWN, SHARED, GpuOptions, full_text_name, mixlm_name

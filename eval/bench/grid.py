@@ -11,8 +11,8 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.cells import Cells, conditions
 from mixlm_rerank.eval.bench.contenders import BEST, ONNX, Contender, Peers, Task, exported, mixlms
 from mixlm_rerank.eval.bench.cross_encoder import check_bert

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.bench.contenders import BEST, ONNX
 from mixlm_rerank.eval.bench.output import between, markdown_rows, write_page, write_results
 from mixlm_rerank.eval.bench.plan import Cell

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.bench.growth import CURVES
 from mixlm_rerank.eval.bench.output import between, markdown_rows, write_page, write_results
 from mixlm_rerank.eval.bench.plots import Line, Panel, draw

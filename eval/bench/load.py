@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_rerank.errors import MissingDependency, MixLMError
+from mixlm_rerank.errors import MixLMError, optional_import
 
 __all__ = ["Point", "open_loop", "saturation"]
 
@@ -123,10 +123,8 @@ async def _send(plan: _Plan) -> list[tuple[int, float]]:
 
 
 def _httpx() -> Any:
-    try:
+    with optional_import("the load test needs httpx", "bench"):
         import httpx
-    except ImportError:
-        raise MissingDependency("the load test needs httpx", "bench") from None
     return httpx
 
 

@@ -17,10 +17,10 @@ import torch
 from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.eval.bench.private_memory import private_growth
 from mixlm_rerank.eval.bench.stores import random_docids
-from mixlm_rerank.eval.machine import peak_memory, reset_peak_memory
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.systems.machine import peak_memory, reset_peak_memory
 
 __all__ = ["rerank_memory"]
 

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mixlm_rerank import numbers
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.timing import Spread
-from mixlm_rerank.eval.machine import machine
 from mixlm_rerank.eval.tables import markdown_escaped
+from mixlm_rerank.systems.machine import machine
 
 __all__ = ["PAGE", "RESULTS", "between", "markdown_rows", "write_page", "write_results"]
 

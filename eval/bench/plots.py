@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.eval.bench.timing import Spread
 from mixlm_rerank.eval.report.svg import GRID
 
@@ -45,10 +45,8 @@ class Panel:
 
 def check_matplotlib() -> None:
     """Raises MissingDependency without it: better now than after the work."""
-    try:
+    with optional_import("the plots need matplotlib", "bench"):
         import matplotlib  # noqa: F401
-    except ImportError:
-        raise MissingDependency("the plots need matplotlib", "bench") from None
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:

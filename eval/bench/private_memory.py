@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from mixlm_rerank.eval.machine import private_memory
+from mixlm_rerank.systems.machine import private_memory
 
 __all__ = ["private_growth"]
 

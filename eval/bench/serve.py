@@ -16,8 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.cells import Cells, conditions
 from mixlm_rerank.eval.bench.load import Point, open_loop, saturation
 from mixlm_rerank.eval.bench.output import markdown_rows, write_page, write_results

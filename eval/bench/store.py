@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.bench.cells import Cells, conditions
 from mixlm_rerank.eval.bench.stores import docid, index_bytes, random_docids
 from mixlm_rerank.eval.bench.timing import Entrant, interleaved, turns_bar

@@ -14,11 +14,11 @@ from random import Random
 
 from mixlm_rerank.eval.bench.private_memory import private_growth
 from mixlm_rerank.eval.bench.stores import random_docids, random_index
-from mixlm_rerank.eval.machine import private_memory
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.manifest import Manifest
 from mixlm_rerank.index.quantiser import Quantiser
 from mixlm_rerank.index.segments import Segments
+from mixlm_rerank.systems.machine import private_memory
 
 __all__ = ["opening", "writing"]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.bench.output import between, markdown_rows, write_page, write_results
 from mixlm_rerank.eval.bench.plots import Line, Panel, draw
 from mixlm_rerank.eval.bench.store import BARE, INDEX, StoreOptions

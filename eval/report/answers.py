@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from statistics import fmean
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.view import Finding, listed
 from mixlm_rerank.eval.significance import FEWEST, Interval, interval
 from mixlm_rerank.eval.standings import Row, Standings, Verdict

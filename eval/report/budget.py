@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import stdev
 from typing import TYPE_CHECKING
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.cast import LOOKS, legible
 from mixlm_rerank.eval.report.plot import draw_level, fit_height, log_ticks, small_axes
 from mixlm_rerank.eval.report.svg import inline_svg

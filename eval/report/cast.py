@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.standings import Row, Standings
+from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["LOOKS", "Look", "best_of", "cast", "legible"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.differences import CollectionDifference, EvaluationDifference, SystemDifference
 from mixlm_rerank.eval.report.page import render
 from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Table, listed, value_cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.cast import LOOKS, legible
 from mixlm_rerank.eval.report.plot import PALE, draw_level, fit_height, log_ticks, small_axes
 from mixlm_rerank.eval.report.svg import inline_svg

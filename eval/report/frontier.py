@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.cast import legible
 from mixlm_rerank.eval.report.labels import Label, place_labels
 from mixlm_rerank.eval.report.plot import draw_dot, draw_level, in_sight, name_axes
 from mixlm_rerank.eval.report.svg import GRID, inline_svg, new_axes
 from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Picture, Table, value_cell
-from mixlm_rerank.eval.results import Kind
 from mixlm_rerank.eval.standings import Standings
+from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["Point", "frontier_picture", "pareto"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from statistics import fmean, stdev
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Table, value_cell
 from mixlm_rerank.eval.results import CollectionResult, SystemResult
 from mixlm_rerank.eval.significance import Interval, interval

@@ -8,9 +8,9 @@ import hashlib
 import io
 from pathlib import Path
 
+from mixlm_rerank import numbers
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.eval import numbers
+from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.eval.report.answers import answers
 from mixlm_rerank.eval.report.cast import LOOKS, cast
 from mixlm_rerank.eval.report.frontier import frontier_picture
@@ -59,10 +59,8 @@ def render(template: str, **context: object) -> str:
 
     The page's own policy lets a browser load nothing and run no script but this one, whatever a document contains.
     """
-    try:
+    with optional_import("reports need jinja2", "eval"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise MissingDependency("reports need jinja2", "eval") from None
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

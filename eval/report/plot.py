@@ -7,11 +7,11 @@ from math import exp, log
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.cast import LOOKS, legible
 from mixlm_rerank.eval.report.svg import MUTED, new_axes
 from mixlm_rerank.eval.report.view import listed
-from mixlm_rerank.eval.results import Kind
+from mixlm_rerank.systems.protocol import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

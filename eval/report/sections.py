@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.budget import budget_picture
 from mixlm_rerank.eval.report.depth import depth_picture
 from mixlm_rerank.eval.report.grids import efficiency_table, fidelity_table, measures_table, pairs_table, seeds_table

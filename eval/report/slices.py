@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.cast import legible
 from mixlm_rerank.eval.report.plot import draw_dot, name_axes, write
 from mixlm_rerank.eval.report.svg import GRID, INK, inline_svg, new_axes

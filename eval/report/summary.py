@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.eval.pairs import compare_pairs
 from mixlm_rerank.eval.report.answers import answers
 from mixlm_rerank.eval.report.cast import best_of

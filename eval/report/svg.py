@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.errors import optional_import
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,11 +32,9 @@ def new_axes(
 
     Without pyplot: nothing is kept globally. Raises MissingDependency if matplotlib is not installed.
     """
-    try:
+    with optional_import("figures need matplotlib", "eval"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependency("figures need matplotlib", "eval") from None
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     FigureCanvasAgg(figure)  # measures text
     inside = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)

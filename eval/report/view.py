@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mixlm_rerank.eval.results import Kind
+from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["EMPTY", "Cell", "Column", "Finding", "Line", "Picture", "Table", "listed", "value_cell"]
 

@@ -175,7 +175,7 @@ def gpu(
     from mixlm_rerank.eval.bench.gpu import GpuOptions, measure_gpu
     from mixlm_rerank.eval.bench.gpu_report import TRAINING, write_gpu
 
-    from ..training.throughput import measure_training
+    from ..eval.bench.training_step import measure_training
 
     options = GpuOptions(seconds=seconds)
     further = {TRAINING: partial(measure_training, options.shape)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError, MissingDependency
+from ..errors import InputError, optional_import
 
 if TYPE_CHECKING:
     from ..eval.figures import Experiment
@@ -27,10 +27,8 @@ def figures(
     only: Annotated[list[str] | None, typer.Option(help="Name of an experiment; may be repeated.")] = None,
 ) -> None:
     """Run the commands behind published figures and compare; exit code 1 if one is off. Runs what can run here."""
-    try:
+    with optional_import("figures need pydantic and PyYAML", "eval"):
         from mixlm_rerank.eval.figures import load_experiments
-    except ImportError:
-        raise MissingDependency("figures need pydantic and PyYAML", "eval") from None
     from mixlm_rerank.eval.reproduction import check, lack, run_experiment
 
     experiments = _wanted(load_experiments(file), only, file)

@@ -41,7 +41,7 @@ def interleave(
     as_json: Annotated[Path | None, typer.Option("--json", help="Write it as JSON, too.")] = None,
 ) -> None:
     """Which of two systems would users prefer? Interleaving with simulated clicks, before the test with real users."""
-    from mixlm_rerank.eval import numbers
+    from mixlm_rerank import numbers
     from mixlm_rerank.eval.click_log import logged_clicks, read_click_log
     from mixlm_rerank.eval.clicks import JUDGED, judged_clicks
     from mixlm_rerank.eval.preference import common_queries, share_known

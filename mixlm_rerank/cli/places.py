@@ -11,10 +11,10 @@ from ..errors import InputError
 from .options import load_model
 
 if TYPE_CHECKING:
-    from ..eval.first_stages import FirstStage
-    from ..eval.loading import Loading
-    from ..eval.workplace import Workplace
     from ..model import MixLM
+    from ..systems.first_stages import FirstStage
+    from ..systems.loading import Loading
+    from ..systems.workplace import Workplace
 
 __all__ = ["open_models", "open_places"]
 
@@ -32,11 +32,11 @@ def open_places(
     default_split: str = "test",
 ) -> list[tuple[Workplace, FirstStage]]:
     """Each collection with its folder under ``output``, and the first stage for it."""
-    from mixlm_rerank.eval.collections import folders_in, open_collection, sampled
-    from mixlm_rerank.eval.ranked import slug
-    from mixlm_rerank.eval.specs import filled_in, make_first_stage
-    from mixlm_rerank.eval.workplace import Workplace
     from mixlm_rerank.index import TokenIndex
+    from mixlm_rerank.systems.collections import folders_in, open_collection, sampled
+    from mixlm_rerank.systems.ranked import slug
+    from mixlm_rerank.systems.specs import filled_in, make_first_stage
+    from mixlm_rerank.systems.workplace import Workplace
 
     sources = [_split(collection, default_split) for collection in collections]
     if len(sources) > 1 and (topics or qrels):
@@ -57,7 +57,7 @@ def open_places(
 
 def open_models(names: Sequence[str] | None, loading: Loading) -> dict[str, Callable[[], MixLM]]:
     """By name, each loaded when it is first needed."""
-    from mixlm_rerank.eval.loading import short_name
+    from mixlm_rerank.systems.loading import short_name
 
     wanted = {short_name(name) or name: name for name in names or ["default"]}
     if len(wanted) < len(names or [0]):

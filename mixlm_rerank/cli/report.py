@@ -89,14 +89,14 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """How good, how fast, how big, where does it lose? One page on MixLM beside other systems."""
+    from mixlm_rerank.data.measures import default_measures
     from mixlm_rerank.eval.harness import check_measures, check_names, evaluate_collection
-    from mixlm_rerank.eval.loading import Loading
-    from mixlm_rerank.eval.machine import machine
-    from mixlm_rerank.eval.measures import default_measures
     from mixlm_rerank.eval.report import answers, write_report
     from mixlm_rerank.eval.results import Evaluation, save_results
-    from mixlm_rerank.eval.specs import make_systems, name_of, unique
     from mixlm_rerank.eval.standings import standings
+    from mixlm_rerank.systems.loading import Loading
+    from mixlm_rerank.systems.machine import machine
+    from mixlm_rerank.systems.specs import make_systems, name_of, unique
 
     measures = measure or list(default_measures(depth))
     check_measures(measures)
@@ -152,10 +152,10 @@ def fit(
 ) -> None:
     """Which weight of the first stage is best? Give development queries, never those of a test."""
     from mixlm_rerank.eval.harness import check_measures, check_names
-    from mixlm_rerank.eval.loading import Loading
-    from mixlm_rerank.eval.ranked import FIRST_STAGE, find_candidates, rank
-    from mixlm_rerank.eval.specs import make_systems, unique
     from mixlm_rerank.eval.weights import Development, fit_weight
+    from mixlm_rerank.systems.loading import Loading
+    from mixlm_rerank.systems.ranked import FIRST_STAGE, find_candidates, rank
+    from mixlm_rerank.systems.specs import make_systems, unique
 
     check_measures([measure])
     loading = Loading(device, dtype, offline)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError, MissingDependency, masked
+from ..errors import InputError, masked, optional_import
 from .options import Device, Dtype, Offline
 
 __all__ = ["serve"]
@@ -49,12 +49,10 @@ def serve(
 
     SIGHUP loads models and indexes anew, while the old ones are served.
     """
-    try:
+    with optional_import("serve needs FastAPI", "serve"):
         from ..serving.app import Limits, open_app
         from ..serving.process import run
         from ..serving.sources import Sources
-    except ImportError:
-        raise MissingDependency("serve needs FastAPI", "serve") from None
     key = None
     if api_key_env is not None:
         key = os.environ.get(api_key_env)

@@ -40,11 +40,11 @@ def teacher(
 
     from mixlm_rerank.eval.ensemble_weights import fit_ensemble
     from mixlm_rerank.eval.harness import check_measures
-    from mixlm_rerank.eval.loading import Loading
-    from mixlm_rerank.eval.members import check_members
-    from mixlm_rerank.eval.ranked import find_candidates, rank
-    from mixlm_rerank.eval.systems import Ensemble
     from mixlm_rerank.eval.weights import Development
+    from mixlm_rerank.systems.ensemble import Ensemble
+    from mixlm_rerank.systems.loading import Loading
+    from mixlm_rerank.systems.members import check_members
+    from mixlm_rerank.systems.ranked import find_candidates, rank
 
     from ..data.lines import writing
 

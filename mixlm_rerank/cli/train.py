@@ -14,8 +14,8 @@ from ..minilm import minilm_folder
 from .options import CORPUS_HELP, Device, Offline, load_model, open_documents
 
 if TYPE_CHECKING:
-    from mixlm_rerank.eval.loading import Loading
-    from mixlm_rerank.eval.systems.protocol import System
+    from mixlm_rerank.systems.loading import Loading
+    from mixlm_rerank.systems.protocol import System
 
     from ..model import MixLM
     from ..training.distil import CutPart
@@ -119,8 +119,8 @@ def distill(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Fit a MixLM to a corpus so that it ranks as a cross-encoder does, without labels."""
-    from mixlm_rerank.eval.first_stages import RunFile
-    from mixlm_rerank.eval.loading import Loading
+    from mixlm_rerank.systems.first_stages import RunFile
+    from mixlm_rerank.systems.loading import Loading
 
     from ..data import read_topics
     from ..model.precision import bf16_pays
@@ -199,8 +199,9 @@ def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> 
 
 def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) -> tuple[Teacher, System]:
     """The teacher that is learned from, and the same one to measure against."""
-    from mixlm_rerank.eval.systems import CrossEncoder, FullTextMode
-    from mixlm_rerank.eval.teachers import CrossEncoderTeacher, FullTextTeacher
+    from mixlm_rerank.systems.mixlm import FullTextMode
+    from mixlm_rerank.systems.sentence_transformers import CrossEncoder
+    from mixlm_rerank.systems.teachers import CrossEncoderTeacher, FullTextTeacher
 
     if teacher != "full-text" or model is None:
         return CrossEncoderTeacher(teacher, quick), CrossEncoder(teacher, None, exact)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import InputError, MissingDependency
+from ..errors import InputError, MissingDependency, optional_import
 from ..types import Document
 from .qrels import add_judgment
 
@@ -67,10 +67,8 @@ def irds_splits(dataset_id: str) -> list[str]:
 
 
 def _ir_datasets(dataset_id: str) -> Any:
-    try:
+    with optional_import(f"irds:{dataset_id} needs ir_datasets", "eval"):
         return importlib.import_module("ir_datasets")
-    except ImportError:
-        raise MissingDependency(f"irds:{dataset_id} needs ir_datasets", "eval") from None
 
 
 @contextmanager

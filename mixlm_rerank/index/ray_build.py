@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MissingDependency, MixLMError
+from ..errors import InputError, MixLMError, optional_import
 from ..progress import progress_bar
 from ..types import Document, Model
 from .builder import new_manifest, plan_ahead
@@ -161,9 +161,7 @@ def _digest(documents: list[Document], salt: bytes) -> str:
 
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with optional_import("--engine ray needs Ray", "ray"):
         import ray
         import ray.data
-    except ImportError:
-        raise MissingDependency("--engine ray needs Ray", "ray") from None
     return ray

@@ -20,7 +20,7 @@ from urllib.parse import urldefrag
 import numpy as np
 
 from ..arguments import check_list_of_strings
-from ..errors import IndexDamaged, IndexMismatch, InputError, MissingDependency, StoreUnavailable, masked
+from ..errors import IndexDamaged, IndexMismatch, InputError, StoreUnavailable, masked, optional_import
 from .entries import key_of
 from .manifest import Manifest
 from .protocol import Fetched
@@ -144,13 +144,11 @@ def connect(url: str, timeout: float) -> tuple[Redis, str]:
 
     Raises InputError for a URL that is none, MissingDependency without redis-py.
     """
-    try:
+    with optional_import("a token index in Redis needs redis-py", "redis"):
         from redis import Redis
         from redis.backoff import NoBackoff
         from redis.exceptions import ConnectionError
         from redis.retry import Retry
-    except ImportError:
-        raise MissingDependency("a token index in Redis needs redis-py", "redis") from None
     server, name = urldefrag(url)
     if not re.fullmatch(r"[\w.-]+", name):
         raise InputError(

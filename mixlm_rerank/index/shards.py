@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from ..errors import IndexDamaged, InputError, MissingDependency
+from ..errors import IndexDamaged, InputError, optional_import
 from ..types import Document
 from .entries import ENTRY, Packed, docid_of, key_of
 from .manifest import Manifest
@@ -33,11 +33,9 @@ class Shards:
     """The Parquet shards of an index in ``url``, a folder or whatever fsspec knows. Raises MissingDependency."""
 
     def __init__(self, url: str) -> None:
-        try:
+        with optional_import("Parquet shards need pyarrow", "parquet"):
             import fsspec
             import pyarrow.parquet
-        except ImportError:
-            raise MissingDependency("Parquet shards need pyarrow", "parquet") from None
         self.url = url if "://" in url else str(Path(url).absolute())  # workers have working directories of their own
         self._parquet = pyarrow.parquet
         self._arrow = pyarrow

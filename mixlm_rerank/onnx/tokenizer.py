@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, MissingDependency
+from ..errors import InputError, optional_import
 
 __all__ = ["LightTokenizer", "library"]
 
@@ -47,7 +47,5 @@ class LightTokenizer:
 
 def library(name: str, extra: str = "onnx") -> Any:
     """A library that an exported model needs. Raises MissingDependency, which names the extra, without it."""
-    try:
+    with optional_import(f"{name} is not installed, which ONNX models need", extra):
         return import_module(name)
-    except ImportError:
-        raise MissingDependency(f"{name} is not installed, which ONNX models need", extra) from None

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.eval.ranked import slug
+from mixlm_rerank.errors import InputError, optional_import
+from mixlm_rerank.systems.ranked import slug
 from mixlm_rerank.training.processes import on_main_process
 from mixlm_rerank.training.recipe import STRICT, Recipe, checked, read_yaml, recipe_of
 from mixlm_rerank.training.run import run_recipe
@@ -96,10 +96,8 @@ def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None
     """One row a variant, one mark a token budget: means over the development sets. What lost more than a tenth of the
     recipe's value is written at the edge, so that the others can be told apart.
     """
-    try:
+    with optional_import("the plot needs matplotlib", "train"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependency("the plot needs matplotlib", "train") from None
     figure = Figure(figsize=(8, 0.45 * len(found) + 1.4), layout="constrained")
     axes = figure.subplots()
     names = list(found)

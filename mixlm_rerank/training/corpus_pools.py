@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.ranked import Candidates, rank
-from mixlm_rerank.eval.systems import TokenReranker
-from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.systems.mixlm import TokenReranker
+from mixlm_rerank.systems.ranked import Candidates, rank
+from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.pools import Pool, read_pools, write_pools
 from mixlm_rerank.types import Candidate, ScoredDoc
 

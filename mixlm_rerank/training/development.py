@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mixlm_rerank.eval.measures import evaluate
-from mixlm_rerank.eval.ranked import Candidates
+from mixlm_rerank.data.measures import evaluate
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import ranked
 from mixlm_rerank.scoring import BiEncoderScorer, Scorer, SharedPrefixScorer
+from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.types import Candidate, ScoredDoc
 

@@ -17,18 +17,18 @@ from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 from mixlm_rerank.data import Corpus
+from mixlm_rerank.data.fidelity import Fidelity, fidelity
 from mixlm_rerank.data.identity import identify
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection
-from mixlm_rerank.eval.fidelity import Fidelity, fidelity
-from mixlm_rerank.eval.first_stages import BM25, FirstStage, RunFile
-from mixlm_rerank.eval.ranked import Candidates, find_candidates, rank
-from mixlm_rerank.eval.systems import TokenReranker
-from mixlm_rerank.eval.systems.protocol import System
-from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.first_stages import BM25, FirstStage, RunFile
+from mixlm_rerank.systems.mixlm import TokenReranker
+from mixlm_rerank.systems.protocol import System
+from mixlm_rerank.systems.ranked import Candidates, find_candidates, rank
+from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.checkpoints import MODEL, check_inputs, content_of, digest_of, keep_model
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.development import as_taught, development_values

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from mixlm_rerank.eval import numbers
+from mixlm_rerank import numbers
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.attention import Float32Attention

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixlm_rerank.errors import MissingDependency
+from mixlm_rerank.errors import optional_import
 
 __all__ = ["plot_history"]
 
@@ -22,10 +22,8 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     Raises MissingDependency without matplotlib.
     """
-    try:
+    with optional_import("the plot needs matplotlib", "train"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependency("the plot needs matplotlib", "train") from None
     figure = Figure(figsize=(11, 4), layout="constrained")
     losses, development = figure.subplots(1, 2)
     for axes, title, unit, lines in (

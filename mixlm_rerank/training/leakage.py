@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection, open_collection
+from mixlm_rerank.systems.collections import Collection, open_collection
 from mixlm_rerank.training.recipe import CollectionPart
 
 __all__ = ["Divided", "Forbidden", "Overlaps", "divided", "left_out", "plain", "without_queries"]

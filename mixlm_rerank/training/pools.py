@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mixlm_rerank.data.lines import json_lines, writing
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection
-from mixlm_rerank.eval.first_stages import FirstStage
+from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.first_stages import FirstStage
 
 __all__ = ["Pool", "digest", "make_pools", "read_pools", "write_pools"]
 

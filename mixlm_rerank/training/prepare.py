@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model import MixLM
 
 if TYPE_CHECKING:
@@ -49,10 +49,8 @@ def prepare(model: MixLM, options: JointOptions, seed: int) -> None:
 
 def _adapt(backbone: nn.Module, lora: dict[str, Any]) -> None:
     """Put adapters into its layers; nothing else of it is trained. Raises InputError for options that PEFT refuses."""
-    try:
+    with optional_import("LoRA needs PEFT", "train"):
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise MissingDependency("LoRA needs PEFT", "train") from None
     try:
         inject_adapter_in_model(LoraConfig(**{"target_modules": "all-linear", **lora}), backbone)
     except (TypeError, ValueError) as error:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from mixlm_rerank.errors import InputError, MissingDependency, install_command
-from mixlm_rerank.eval.members import DEFAULT_WEIGHTS, check_members
+from mixlm_rerank.errors import InputError, install_command, optional_import
+from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, check_members
 from mixlm_rerank.training.mix import Draw
 from mixlm_rerank.training.stage2 import CandidateLoss
 from mixlm_rerank.training.stage3 import JointOptions
@@ -118,8 +118,8 @@ class TeacherPart:
     """The teacher of stage III: a sum of log-odds.
 
     Attributes:
-        members: rankers, each by a word, and what their scores count: see :mod:`mixlm_rerank.eval.members`. Without a
-            name ``max-sim`` and ``bi-encoder`` are of the item encoder as it is at the start.
+        members: rankers, each by a word, and what their scores count: see :mod:`mixlm_rerank.systems.members`. Without
+            a name ``max-sim`` and ``bi-encoder`` are of the item encoder as it is at the start.
         labels: log-odds added for a label of 1.
     """
 
@@ -218,10 +218,8 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
 
     Raises InputError for a file that is missing, not YAML, or extends itself in the end.
     """
-    try:
+    with optional_import("recipes need PyYAML", "train"):
         import yaml
-    except ImportError:
-        raise MissingDependency("recipes need PyYAML", "train") from None
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.eval.collections import Collection, judged_documents, sampled
-from mixlm_rerank.eval.loading import Loading
-from mixlm_rerank.eval.members import Members
-from mixlm_rerank.eval.ranked import find_candidates, slug
-from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.systems.collections import Collection, judged_documents, sampled
+from mixlm_rerank.systems.loading import Loading
+from mixlm_rerank.systems.members import Members
+from mixlm_rerank.systems.ranked import find_candidates, slug
+from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.checkpoints import MODEL, check_inputs, content_of, digest_of, merged_arguments
 from mixlm_rerank.training.development import DevelopmentSet, development_values
 from mixlm_rerank.training.leakage import Forbidden, divided, left_out

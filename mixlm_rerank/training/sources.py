@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from mixlm_rerank.data.identity import identify
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.eval.collections import Collection
-from mixlm_rerank.eval.first_stages import FirstStage, RunFile
-from mixlm_rerank.eval.loading import Loading
-from mixlm_rerank.eval.members import Member
-from mixlm_rerank.eval.ranked import slug
-from mixlm_rerank.eval.specs import make_first_stage
+from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.first_stages import FirstStage, RunFile
+from mixlm_rerank.systems.loading import Loading
+from mixlm_rerank.systems.members import Member
+from mixlm_rerank.systems.ranked import slug
+from mixlm_rerank.systems.specs import make_first_stage
 from mixlm_rerank.training.checkpoints import content_of, digest_of
 from mixlm_rerank.training.mix import Source
 from mixlm_rerank.training.pools import Pool, digest, make_pools, read_pools, write_pools

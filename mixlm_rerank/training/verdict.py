@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mixlm_rerank.eval import numbers
-from mixlm_rerank.eval.fidelity import Fidelity
+from mixlm_rerank import numbers
+from mixlm_rerank.data.fidelity import Fidelity
 
 __all__ = ["verdict"]
 

@@ -17,9 +17,8 @@ from typing import Any
 import ir_measures
 import pytest
 
-from mixlm_rerank import MixLM, Reranker, TokenIndex
+from mixlm_rerank import MixLM, Reranker, TokenIndex, numbers
 from mixlm_rerank.data import open_corpus, read_qrels, read_run, read_topics
-from mixlm_rerank.eval import numbers
 from mixlm_rerank.eval.results import Evaluation, load_results
 
 Command = Callable[[str], Any]
@@ -260,7 +259,7 @@ def test_compare_tells_two_reports_apart(place: Path, mixlm: Command) -> None:
 INTERRUPTED = """
 import os, signal
 from mixlm_rerank.cli import main
-from mixlm_rerank.eval.systems import FullTextMode
+from mixlm_rerank.systems.mixlm import FullTextMode
 plain, asked = FullTextMode.rank, []
 def rank(self, *arguments):
     asked.append(arguments)

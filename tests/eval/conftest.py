@@ -1,4 +1,4 @@
-"""A real collection to evaluate on; and evaluations to read: parts to build small ones by hand, and one of a usual size
+"""Evaluations to read: parts to build small ones by hand, and one of a usual size
 with made-up, plausible numbers.
 """
 
@@ -8,25 +8,13 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 
 import pytest
 
 from mixlm_rerank.eval import Comparison, Fidelity, compare
-from mixlm_rerank.eval.collections import open_collection
-from mixlm_rerank.eval.first_stages import RunFile
-from mixlm_rerank.eval.results import (
-    CollectionResult,
-    Efficiency,
-    Evaluation,
-    Example,
-    Kind,
-    Shown,
-    Slice,
-    SystemResult,
-)
-from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.eval.results import CollectionResult, Evaluation, Example, Shown, Slice, SystemResult
+from mixlm_rerank.systems.protocol import Efficiency, Kind
 
 MakeSystem = Callable[..., SystemResult]
 MakeCollection = Callable[..., CollectionResult]
@@ -67,18 +55,6 @@ def an_evaluation(*collections: CollectionResult, **changes: object) -> Evaluati
         collections=list(collections),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def work(beir: Path, tmp_path: Path) -> Workplace:
-    """The tiny collection, and a new folder for it."""
-    return Workplace(open_collection(beir), tmp_path / "work", tmp_path / "work", progress=False)
-
-
-@pytest.fixture(scope="session")
-def stage(beir: Path) -> RunFile:
-    """All six documents for each query, none for q4."""
-    return RunFile(beir / "run.trec")
 
 
 @pytest.fixture(scope="session")

@@ -16,23 +16,17 @@ import pytest
 from mixlm_rerank import Candidate, Document, MixLM, ScoredDoc, TokenIndex
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import analysis, fidelity
-from mixlm_rerank.eval.collections import open_collection
-from mixlm_rerank.eval.first_stages import RunFile
 from mixlm_rerank.eval.harness import evaluate_collection
-from mixlm_rerank.eval.machine import machine, peak_memory, reset_peak_memory
-from mixlm_rerank.eval.ranked import find_candidates, rank, slug
 from mixlm_rerank.eval.results import CollectionResult, SystemResult
-from mixlm_rerank.eval.systems import (
-    BiEncoder,
-    Cascade,
-    Cosine,
-    CrossEncoder,
-    FullTextMode,
-    Interpolated,
-    System,
-    TokenReranker,
-)
-from mixlm_rerank.eval.workplace import Workplace
+from mixlm_rerank.systems.collections import open_collection
+from mixlm_rerank.systems.first_stages import RunFile
+from mixlm_rerank.systems.interpolated import Interpolated
+from mixlm_rerank.systems.machine import machine, peak_memory, reset_peak_memory
+from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
+from mixlm_rerank.systems.protocol import System
+from mixlm_rerank.systems.ranked import find_candidates, rank, slug
+from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder
+from mixlm_rerank.systems.workplace import Workplace
 
 MEASURES = ["nDCG@10", "RR@10", "AP", "R@3", "Judged@10"]
 TEACHER = "full-text mode"

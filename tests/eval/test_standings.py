@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mixlm_rerank.eval import Comparison
-from mixlm_rerank.eval.results import Efficiency
 from mixlm_rerank.eval.standings import Verdict, standings, verdict
+from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
 

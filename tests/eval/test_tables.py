@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from mixlm_rerank.eval import Comparison, numbers
-from mixlm_rerank.eval.results import Efficiency, Evaluation
+from mixlm_rerank import numbers
+from mixlm_rerank.eval import Comparison
+from mixlm_rerank.eval.results import Evaluation
 from mixlm_rerank.eval.tables import latex_table, markdown_table
+from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
 NASTY = r"50% of {R&D}_x #1 ~ ^2 <b> \foo $5 | *y*"

@@ -11,8 +11,8 @@ import ir_measures
 import pytest
 
 from mixlm_rerank import Candidate, ScoredDoc
-from mixlm_rerank.eval.ranked import Candidates
 from mixlm_rerank.eval.weights import WEIGHTS, Development, fit_weight
+from mixlm_rerank.systems.ranked import Candidates
 
 
 def development(queries: int, seed: int) -> Development:

@@ -18,16 +18,16 @@ from typer.testing import CliRunner
 from mixlm_rerank import Candidate, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.cli import app
 from mixlm_rerank.data import open_corpus, read_topics
+from mixlm_rerank.data.fidelity import Fidelity
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection
-from mixlm_rerank.eval.fidelity import Fidelity
-from mixlm_rerank.eval.first_stages import RunFile
-from mixlm_rerank.eval.loading import Loading, short_name
-from mixlm_rerank.eval.ranked import Candidates
-from mixlm_rerank.eval.systems.protocol import by_score
-from mixlm_rerank.eval.teachers import CrossEncoderTeacher
-from mixlm_rerank.eval.workplace import Workplace
 from mixlm_rerank.scoring import SharedPrefixScorer
+from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.first_stages import RunFile
+from mixlm_rerank.systems.loading import Loading, short_name
+from mixlm_rerank.systems.protocol import by_score
+from mixlm_rerank.systems.ranked import Candidates
+from mixlm_rerank.systems.teachers import CrossEncoderTeacher
+from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.development import DevelopmentSet, as_taught
 from mixlm_rerank.training.distil import DistilOptions, DistilRecipe, distil

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.training.leakage import plain, without_queries
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.run import run_recipe

@@ -8,7 +8,7 @@ import pytest
 
 from mixlm_rerank import Candidate, Document
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.collections import Collection
+from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pools
 
 

@@ -14,7 +14,7 @@ from mixlm_rerank import MixLM
 from mixlm_rerank.eval.bench.gpu import OWN, SHARED, GpuOptions, full_text_name, measure_gpu, mixlm_name
 from mixlm_rerank.eval.bench.gpu_model import GpuShape, saved_gpu_mixlm
 from mixlm_rerank.eval.bench.gpu_report import write_gpu
-from mixlm_rerank.training.throughput import TrainingShape, measure_training
+from mixlm_rerank.eval.bench.training_step import TrainingShape, measure_training
 
 TINY = GpuOptions(
     shape=GpuShape(layers=2, hidden=32, intermediate=64, heads=2, key_heads=1, head=16),

@@ -10,8 +10,9 @@ import pytest
 
 from mixlm_rerank.eval import Comparison
 from mixlm_rerank.eval.report.answers import answers, difference
-from mixlm_rerank.eval.results import Efficiency, Evaluation
+from mixlm_rerank.eval.results import Evaluation
 from mixlm_rerank.eval.standings import standings
+from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
 Values = dict[str, float]

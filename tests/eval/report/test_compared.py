@@ -9,7 +9,7 @@ import pytest
 
 from mixlm_rerank.eval.differences import EvaluationDifference, compare_evaluations
 from mixlm_rerank.eval.report import comparison_html, comparison_markdown, comparison_text
-from mixlm_rerank.eval.results import Efficiency
+from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
 

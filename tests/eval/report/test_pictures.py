@@ -18,8 +18,9 @@ from mixlm_rerank.eval.report.depth import depth_picture
 from mixlm_rerank.eval.report.frontier import Point, frontier_picture, pareto
 from mixlm_rerank.eval.report.labels import Label, place_labels
 from mixlm_rerank.eval.report.svg import inline_svg, new_axes
-from mixlm_rerank.eval.results import Efficiency, Evaluation
+from mixlm_rerank.eval.results import Evaluation
 from mixlm_rerank.eval.standings import standings
+from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
 SVG = "{http://www.w3.org/2000/svg}"

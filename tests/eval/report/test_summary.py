@@ -9,8 +9,9 @@ import pytest
 
 from mixlm_rerank.eval import Comparison
 from mixlm_rerank.eval.report.summary import summary
-from mixlm_rerank.eval.results import CollectionResult, Efficiency, Evaluation
+from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.standings import standings
+from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
 Words = Callable[..., dict[str, str]]

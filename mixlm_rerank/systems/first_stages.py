@@ -1,0 +1,241 @@
+"""First stages: where the candidates come from that every system ranks."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mixlm_rerank.data import Corpus, read_run
+from mixlm_rerank.errors import InputError, MissingDependency
+from mixlm_rerank.systems.collections import Collection, some_ids
+from mixlm_rerank.systems.embeddings import document_embeddings
+from mixlm_rerank.systems.loading import Loading
+from mixlm_rerank.systems.peers import load_sentence_transformer
+from mixlm_rerank.types import Candidate
+
+if TYPE_CHECKING:
+    from mixlm_rerank.integrations.lucene import Fields
+
+__all__ = ["BM25", "DensePyserini", "DenseSentenceTransformers", "FirstStage", "RunFile"]
+
+
+class FirstStage(Protocol):
+    """Finds candidates for the queries of a collection.
+
+    ``name`` says exactly what it is. ``retrieve`` gives every query of the collection its best ``depth`` documents,
+    best first, none for a query that finds none; where the collection asks for it, the query's own document is dropped
+    before the cut. docids are unique within a query, scores finite.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]: ...
+
+
+class RunFile:
+    """Candidates out of a TREC or MS MARCO run (see :func:`read_run`).
+
+    Raises InputError, when it retrieves, for a bad run, and for one in which no query of the collection occurs.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = f"run file {self.path.name}"
+
+    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+        run = read_run(self.path)
+        if collection.queries.keys().isdisjoint(run):
+            raise InputError(
+                f"no query of {self.path} is judged in {collection.name} (run: {some_ids(run)}; judged: "
+                f"{some_ids(collection.queries)}): do they belong together?"
+            )
+        return _finished(run, collection, depth, self.name)
+
+
+class BM25:
+    """BM25 by Pyserini, over a Lucene index that is built from the collection's documents if it is not there.
+
+    ``fields``: ``"flat"`` searches title and text as one field, ``"multifield"`` as two of equal weight. An index that
+    is there already is held against the documents.
+
+    Raises InputError for other ``fields``, and for k1 or b out of their range. When it retrieves: InputError if the
+    index is of other documents or fields, or there are no documents to build it from; MissingDependency without
+    Pyserini or Java.
+    """
+
+    def __init__(
+        self,
+        index_folder: str | Path,
+        fields: Fields = "flat",
+        k1: float = 0.9,
+        b: float = 0.4,
+        *,
+        progress: bool = False,
+    ) -> None:
+        if fields not in ("flat", "multifield"):
+            raise InputError(f'fields must be "flat" or "multifield", not {fields!r}')
+        if not (0 <= k1 < math.inf and 0 <= b <= 1):
+            raise InputError(f"BM25 takes k1 from 0 upwards and b between 0 and 1, not k1={k1}, b={b}")
+        self.folder = Path(index_folder)
+        self.fields: Fields = fields
+        self.k1, self.b = k1, b
+        self.progress = progress
+        self.name = f"BM25 (Pyserini, {fields}, k1={k1:g}, b={b:g})"
+
+    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+        from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, check_lucene_index, open_searcher
+
+        hits = _hits(collection, depth)
+        new = not self.folder.exists()
+        if new:
+            documents = _documents(collection, f"no Lucene index at {self.folder}")
+            build_lucene_index(documents, self.folder, fields=self.fields, progress=self.progress)
+        searcher = open_searcher(self.folder)
+        if not new:
+            check_lucene_index(searcher, self.folder, self.fields, collection.corpus)
+        searcher.set_bm25(self.k1, self.b)
+        run = bm25_run(
+            searcher,
+            collection.queries,
+            hits=hits,
+            threads=os.cpu_count() or 1,
+            fields=self.fields,
+        )
+        return _finished(run, collection, depth, self.name)
+
+
+class DensePyserini:
+    """Pyserini's FaissSearcher on a Faiss index in a folder (files ``index`` and ``docid``).
+
+    ``encoder`` is a checkpoint's folder or hub id, or an object with ``encode(query) -> float [d]``; Pyserini tells
+    from the name of a checkpoint how it is pooled. Distances (L2) become scores by their sign.
+
+    Raises, when it retrieves: InputError for no index, or an encoder that cannot be loaded, does not fit or gives
+    numbers that are not finite; MissingDependency without Pyserini, Faiss or Java.
+    """
+
+    def __init__(self, index_folder: str | Path, encoder: Any) -> None:
+        self.folder = Path(index_folder)
+        self.encoder = encoder
+        encoder_name = Path(encoder).name if isinstance(encoder, str | Path) else type(encoder).__name__
+        self.name = f"dense (Pyserini, {self.folder.name}, {encoder_name})"
+
+    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+        hits = _hits(collection, depth)
+        searcher = self._searcher()
+        queries = collection.queries
+        try:
+            found = searcher.batch_search(list(queries.values()), list(queries), k=hits)
+        except (AssertionError, ValueError):
+            raise InputError(
+                f"the encoder of {self.name} does not give vectors of {searcher.dimension} numbers, as the index holds"
+            ) from None
+        for qid in found:  # Faiss finds nothing for a vector with NaN in it
+            if not found[qid] and not np.isfinite(searcher.query_encoder.encode(queries[qid])).all():
+                raise InputError(f"the encoder of {self.name} gives numbers that are not finite for query {qid!r}")
+        falling = -1 if searcher.index.metric_type == importlib.import_module("faiss").METRIC_L2 else 1
+        run = {
+            qid: [Candidate(str(hit.docid), falling * float(hit.score)) for hit in rows] for qid, rows in found.items()
+        }
+        return _finished(run, collection, depth, self.name)
+
+    def _searcher(self) -> Any:
+        from mixlm_rerank.integrations.java import start_java
+
+        if not all((self.folder / part).is_file() for part in ("index", "docid")):
+            raise InputError(f"no Faiss index of Pyserini at {self.folder}: it holds two files, index and docid")
+        start_java()
+        encoder = str(self.encoder) if isinstance(self.encoder, Path) else self.encoder
+        try:
+            library = importlib.import_module("pyserini.search.faiss")
+        except ImportError as error:  # Pyserini does not bring Faiss along
+            raise MissingDependency(f"{self.name}: {error}", "pyserini") from None
+        try:
+            return library.FaissSearcher(str(self.folder), encoder)
+        except (OSError, ValueError, RuntimeError, AssertionError) as error:
+            reason = (str(error).splitlines() or ["index and docid differ in length"])[0]
+            raise InputError(f"{self.name} cannot be opened: {reason}") from None
+
+
+class DenseSentenceTransformers:
+    """Exact search with a sentence-transformers model, by its own similarity and with its own prompts.
+
+    The documents' embeddings are kept in ``folder``, by model and corpus, so that the next run is quick. ``name`` says
+    what to call the model; by default the last part of its path or hub id.
+
+    Raises InputError if the model cannot be loaded, MissingDependency without sentence-transformers.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str | Path,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        loading: Loading = Loading(),
+        progress: bool = False,
+    ) -> None:
+        self._model = load_sentence_transformer(str(model_name_or_path), loading)
+        self.folder = Path(folder)
+        self.progress = progress
+        self.name = f"dense ({name or Path(model_name_or_path).name}, exact {self._model.similarity_fn_name})"
+
+    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+        import torch
+        from sentence_transformers.util import semantic_search
+
+        hits = _hits(collection, depth)
+        documents = document_embeddings(
+            self._model, _documents(collection, self.name), self.folder, progress=self.progress
+        )
+        queries = self._model.encode_query(
+            list(collection.queries.values()), convert_to_numpy=True, show_progress_bar=False
+        )
+        found = semantic_search(
+            torch.from_numpy(queries).float(),
+            torch.from_numpy(documents.vectors),
+            top_k=hits,
+            score_function=self._model.similarity,
+        )
+        run = {
+            qid: [Candidate(documents.docids[int(row["corpus_id"])], float(row["score"])) for row in rows]
+            for qid, rows in zip(collection.queries, found, strict=True)
+        }
+        return _finished(run, collection, depth, self.name)
+
+
+def _documents(collection: Collection, reason: str) -> Corpus:
+    if collection.corpus is None:
+        raise InputError(f"{reason}, and the collection {collection.name} has no documents to build from")
+    return collection.corpus
+
+
+def _hits(collection: Collection, depth: int) -> int:
+    """How many to ask for, so that ``depth`` are left."""
+    if depth < 1:
+        raise InputError(f"depth must be at least 1, not {depth}")
+    return depth + int(collection.drop_same_id)
+
+
+def _finished(
+    run: Mapping[str, Iterable[Candidate]], collection: Collection, depth: int, name: str
+) -> dict[str, list[Candidate]]:
+    """Every query's candidates, its own document dropped if the collection asks, then cut; checked."""
+    _hits(collection, depth)
+    finished = {}
+    for qid in collection.queries:
+        kept = [hit for hit in run.get(qid, ()) if not (collection.drop_same_id and hit.docid == qid)][:depth]
+        if len({hit.docid for hit in kept}) < len(kept):
+            raise InputError(f"{name}: a document occurs twice for query {qid!r}; is its docid twice in the index?")
+        bad = next((hit for hit in kept if not math.isfinite(hit.score)), None)
+        if bad is not None:
+            raise InputError(f"{name}: the score of document {bad.docid!r} for query {qid!r} is not finite")
+        finished[qid] = kept
+    return finished

@@ -1,0 +1,136 @@
+"""MixLM as a system: from embedding tokens at one budget, with the best read in full, and what it is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.index import TokenIndex
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.model.int8 import is_int8
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
+from mixlm_rerank.systems.protocol import Footprint, Kind, by_score
+from mixlm_rerank.systems.workplace import Workplace
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["Cascade", "Cosine", "FullTextMode", "TokenReranker"]
+
+
+class _OfMixLM:
+    """A system of a MixLM. ``seed`` names the model where several seeds of one recipe are evaluated."""
+
+    def __init__(self, model: MixLM, name: str, seed: str | None) -> None:
+        self.model = model
+        self.name = name if seed is None else f"{name} [{seed}]"
+        self.seed_group = None if seed is None else name
+        settings = repr((model.config, model.fingerprint, model.ranker.dtype, model.device.type))
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        self.description = f"{type(self).__name__}: {model.name}, weights {weights_hash(model)}, settings {digest}"
+
+
+class TokenReranker(_OfMixLM):
+    """MixLM from embedding tokens, at one budget (None: the model's largest)."""
+
+    kind: Kind = "MixLM"
+    pointwise = True
+
+    def __init__(self, model: MixLM, tokens: int | None = None, *, seed: str | None = None) -> None:
+        self.tokens: int | None = model.config.check_budget(tokens)
+        self.model = model
+        super().__init__(model, self._named(), seed)
+        self.description += f", k={self.tokens}"
+
+    def prepare(self, work: Workplace) -> Footprint:
+        index = work.index(self.model)
+        self._reranker = Reranker(self.model, index, missing="last", **self._options())  # documents without text
+        return _footprint(index, self.tokens or 1, work)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        return self._reranker.rerank(query, candidates)
+
+    def _named(self) -> str:
+        return f"MixLM k={self.tokens}" + ", int8" * is_int8(self.model)
+
+    def _options(self) -> dict[str, Any]:
+        return {"tokens": self.tokens}
+
+
+class Cascade(TokenReranker):
+    """MixLM, then the best ``verify_top`` read in full by the same ranker."""
+
+    kind: Kind = "combination"
+    pointwise = False
+
+    def __init__(self, model: MixLM, verify_top: int, tokens: int | None = None, *, seed: str | None = None) -> None:
+        if verify_top < 1:
+            raise InputError(f"verify_top must be at least 1, not {verify_top}")
+        self.verify_top = verify_top
+        super().__init__(model, tokens, seed=seed)
+        self.description += f", verify_top {verify_top}"
+
+    def _named(self) -> str:
+        return f"{super()._named()}, best {self.verify_top} in full"
+
+    def _options(self) -> dict[str, Any]:
+        return {"tokens": self.tokens, "verify_top": self.verify_top}
+
+
+class Cosine(_OfMixLM):
+    """Cosine of query and document embedding: the MixLM's item encoder as a plain bi-encoder."""
+
+    kind: Kind = "bi-encoder"
+    tokens: int | None = None
+    pointwise = True
+
+    def __init__(self, model: MixLM, *, seed: str | None = None) -> None:
+        super().__init__(model, "cosine", seed)
+
+    def prepare(self, work: Workplace) -> Footprint:
+        index = work.index(self.model)
+        scorer = BiEncoderScorer(self.model)
+        self._reranker = Reranker(self.model, index, missing="last", tokens=1, scorer=scorer)
+        return _footprint(index, 1, work)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        return self._reranker.rerank(query, candidates)
+
+
+class FullTextMode(_OfMixLM):
+    """The same ranker reading every document's text: the same-backbone cross-encoder."""
+
+    kind: Kind = "full text"
+    tokens: int | None = None
+    pointwise = True
+
+    def __init__(self, model: MixLM, *, seed: str | None = None) -> None:
+        super().__init__(model, "full-text mode", seed)
+        self._scorer = FullTextScorer(model)
+        self._tokens = model.config.tokens if model.config.residual == "late" else 1
+        self.description += f", residual of {self._tokens}"
+
+    def prepare(self, work: Workplace) -> Footprint | None:
+        """The residual needs the embedding tokens, which lie in the token index."""
+        work.documents("full text")
+        self._index = work.index(self.model) if self.model.config.residual != "none" else None
+        if self._index is None:
+            return None
+        return _footprint(self._index, self._tokens, work)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        tokens = None
+        if self._index is not None:
+            fetched = self._index.fetch([hit.docid for hit in candidates], self._tokens)
+            tokens = torch.from_numpy(fetched.tokens) if fetched.found.all() else None
+        return by_score(candidates, self._scorer.score(query, [hit.text or "" for hit in candidates], tokens))
+
+
+def _footprint(index: TokenIndex, tokens: int, work: Workplace) -> Footprint:
+    """What a system needs that reads so many of the index's tokens."""
+    info = index.info()
+    return Footprint(info.bytes_per_document * tokens / info.manifest.tokens, work.build_seconds(index))

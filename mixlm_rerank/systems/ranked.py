@@ -1,0 +1,166 @@
+"""One system over all queries of a collection, timed query by query and recorded as it goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.progress import progress_bar
+from mixlm_rerank.systems.first_stages import FirstStage
+from mixlm_rerank.systems.machine import conditions, peak_memory, reset_peak_memory
+from mixlm_rerank.systems.protocol import Efficiency, Kind, System
+from mixlm_rerank.systems.record import Record, Timed
+from mixlm_rerank.systems.workplace import Workplace
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["FIRST_STAGE", "ORACLE", "Candidates", "Ranked", "find_candidates", "rank", "slug"]
+
+FIRST_STAGE, ORACLE = "first stage", "oracle"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What every system ranks: the first stage's documents of each query that has any, with their texts.
+
+    Attributes:
+        texts: docid -> text, of these documents alone; empty for a collection without documents.
+        documents: of the whole corpus; None without one.
+        relevant_words: qid -> mean words of all its relevant documents, found or not.
+    """
+
+    first_stage: str
+    depth: int
+    of_query: Mapping[str, list[Candidate]]
+    texts: Mapping[str, str]
+    documents: int | None = None
+    relevant_words: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A system's rankings of all queries, and what they cost."""
+
+    name: str
+    description: str
+    kind: Kind
+    ranking: Mapping[str, Sequence[ScoredDoc]]
+    tokens: int | None = None
+    pointwise: bool = False
+    seed_group: str | None = None
+    efficiency: Efficiency | None = None
+
+
+def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Candidates:
+    """Raises InputError if the first stage finds nothing for any query, or documents that the corpus lacks."""
+    found = {qid: hits for qid, hits in first_stage.retrieve(work.collection, depth).items() if hits}
+    if not found:
+        raise InputError(f"{first_stage.name} finds no candidates for any query of {work.collection.name}")
+    wanted = {hit.docid for hits in found.values() for hit in hits}
+    corpus = work.collection.corpus
+    relevant = {
+        qid: [docid for docid, grade in grades.items() if grade > 0] for qid, grades in work.collection.qrels.items()
+    }
+    judged = {docid for docids in relevant.values() for docid in docids}
+    texts: dict[str, str] = {}
+    words: dict[str, int] = {}
+    documents = 0
+    for document in corpus or ():
+        documents += 1
+        if document.docid in wanted:
+            texts[document.docid] = document.content
+        if document.docid in judged:
+            words[document.docid] = len(document.content.split())
+    lacking = [docid for docid in wanted if docid not in texts]
+    if corpus is not None and lacking:
+        raise InputError(
+            f"{len(lacking):,} candidates of {first_stage.name} are no documents of {work.collection.name} "
+            f"({min(lacking)!r} ...): do they belong together?"
+        )
+    with_texts = {qid: [replace(hit, text=texts.get(hit.docid)) for hit in hits] for qid, hits in found.items()}
+    lengths = {qid: [words[docid] for docid in docids if docid in words] for qid, docids in relevant.items()}
+    means = {qid: sum(own) // len(own) for qid, own in lengths.items() if own}
+    return Candidates(first_stage.name, depth, with_texts, texts, None if corpus is None else documents, means)
+
+
+def rank(system: System, candidates: Candidates, work: Workplace) -> Ranked:
+    """One query at a time, each timed; a query ranked before is taken from the record."""
+    hits = candidates.of_query
+    with closing(Record(work.folder / f"{slug(system.name)}.jsonl", _key(system, candidates, work))) as record:
+        left = [qid for qid in hits if qid not in record.ranked]
+        if left or record.costs is None:
+            _rank_queries(system, left, hits, work, record)
+    seconds = np.array([record.ranked[qid].seconds for qid in hits])
+    efficiency = Efficiency(
+        documents_per_second=sum(map(len, hits.values())) / float(seconds.sum()),
+        p50_ms=1000 * float(np.quantile(seconds, 0.5)),
+        p99_ms=1000 * float(np.quantile(seconds, 0.99)),
+        **record.costs or {},
+    )
+    return Ranked(
+        system.name,
+        system.description,
+        system.kind,
+        {qid: record.ranked[qid].docs for qid in hits},
+        system.tokens,
+        system.pointwise,
+        system.seed_group,
+        efficiency,
+    )
+
+
+def slug(name: str) -> str:
+    """A name as one column of a run, and as a file's name.
+
+    >>> slug("MixLM k=4 + 0.2 first stage")
+    'MixLM-k=4-0.2-first-stage'
+    """
+    return re.sub(r"[^\w.=-]+", "-", name).strip("-.")
+
+
+def _rank_queries(
+    system: System, left: Sequence[str], hits: Mapping[str, list[Candidate]], work: Workplace, record: Record
+) -> None:
+    queries = work.collection.queries
+    footprint = system.prepare(work)
+    warm_up = next(iter(left or hits))
+    system.rank(queries[warm_up], hits[warm_up])
+    reset_peak_memory()
+    task = f"{work.collection.name}: {system.name}"
+    with progress_bar(len(hits), task, "queries", enabled=work.progress, initial=len(hits) - len(left)) as bar:
+        for qid in left:
+            started = time.perf_counter()
+            docs = system.rank(queries[qid], hits[qid])
+            seconds = time.perf_counter() - started
+            if sorted(doc.docid for doc in docs) != sorted(hit.docid for hit in hits[qid]):
+                raise InputError(
+                    f"{system.name} does not rank the candidates of query {qid!r}, all of them and no others"
+                )
+            record.add(qid, Timed(docs, seconds))
+            bar.update(1)
+    sizes = {} if footprint is None else asdict(footprint)
+    record.finish(
+        {
+            "peak_memory_bytes": peak_memory(),
+            "index_bytes_per_document": sizes.get("bytes_per_document"),
+            "build_seconds": sizes.get("build_seconds"),
+        }
+    )
+
+
+def _key(system: System, candidates: Candidates, work: Workplace) -> str:
+    """What a ranking and its cost depend on: the system, the queries, the candidates, the machine and our version."""
+    digest = hashlib.sha256()
+    for qid, hits in candidates.of_query.items():
+        row = (qid, work.collection.queries[qid], [(hit.docid, hit.score, hit.text) for hit in hits])
+        digest.update(repr(row).encode("utf-8", "replace"))
+    asked = [candidates.first_stage, candidates.depth, digest.hexdigest()[:16]]
+    kind = [] if work.own_index is None else [work.own_index.manifest.kind]
+    return json.dumps([system.description, *asked, work.is_restricted, conditions(), *kind])

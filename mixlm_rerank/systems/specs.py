@@ -1,0 +1,208 @@
+"""Systems and first stages by a word on the command line: ``mixlm:4+0.2``, ``cross-encoder:NAME@64``, ``bm25``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.int8 import in_int8
+from mixlm_rerank.ranking import Weight, parsed_weight
+from mixlm_rerank.systems.elsewhere import RankedElsewhere
+from mixlm_rerank.systems.ensemble import Ensemble
+from mixlm_rerank.systems.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
+from mixlm_rerank.systems.interpolated import Interpolated
+from mixlm_rerank.systems.loading import Loading, short_name
+from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, read_members
+from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
+from mixlm_rerank.systems.protocol import System
+from mixlm_rerank.systems.registered import registered_systems
+from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder
+
+if TYPE_CHECKING:
+    from mixlm_rerank.integrations.lucene import Fields
+
+__all__ = ["FIRST_STAGES", "SYSTEMS", "filled_in", "make_first_stage", "make_systems", "name_of", "unique"]
+
+SYSTEMS = (
+    "mixlm or mixlm:K (token budget K), with @int8 for a ranker in int8; verify:M (MixLM, then the best M read in "
+    "full); full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
+    "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME (late interaction over a bi-encoder's token states); "
+    "hybrid:NAME (that and BM25); ensemble:FILE (a teacher whose weights `eval teacher` has fitted); run:FILE (a TREC "
+    "run of other software); any of them with +W, mixed with the first stage at weight W, or with +rrf (reciprocal "
+    "rank fusion)"
+)
+FIRST_STAGES = (
+    "bm25 or bm25-multifield (Pyserini), with :INDEX, :k1=0.9,b=0.4 or :INDEX@k1=0.9,b=0.4 for a Lucene index of your "
+    "own and other settings; run:FILE; dense:NAME (any SentenceTransformer, exact); faiss:FOLDER@ENCODER (Pyserini). "
+    "{collection} and {split} are filled in"
+)
+
+BM25_FOLDERS = {"bm25": "lucene", "bm25-multifield": "lucene-multifield"}  # where an index is built
+
+Make = Callable[[MixLM, str, str | None], System]
+
+# word -> how the system is made of a MixLM, the value after the colon, and the seed's name
+OF_MIXLM: dict[str, Make] = {
+    "mixlm": lambda model, value, seed: TokenReranker(model, int(value) if value else None, seed=seed),
+    "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value) if value else None, seed=seed),
+    "verify": lambda model, value, seed: Cascade(model, int(value), seed=seed),
+    "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
+    "cosine": lambda model, value, seed: Cosine(model, seed=seed),
+}
+WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "max-sim", "hybrid", "ensemble", "run"}
+WITHOUT_VALUE = {"full-text", "cosine"}
+
+Named = dict[str, list[System]]  # by the word that they were asked for with
+
+
+def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading = Loading()) -> Named:
+    """The systems of comma-separated words (see ``SYSTEMS``).
+
+    ``models``: name -> what loads it. Several are seeds of one recipe: each word makes a system of every one.
+    ``loading``: of the other models.
+
+    Raises InputError for another word, or a value that is not possible.
+    """
+    words = dict.fromkeys(word.strip() for word in specs.split(",") if word.strip())
+    if not words:
+        raise InputError(f"no systems are named. There are: {SYSTEMS}")
+    makers = {word: _makers(word, models, loading) for word in words}  # all are looked at before a model loads
+    made: dict[tuple[str, str], System] = {}
+    named: Named = {}
+    for word, own in makers.items():
+        systems = [make() for make in own]  # mixlm:4,mixlm may be one
+        named[word] = [made.setdefault((system.name, system.description), system) for system in systems]
+    return named
+
+
+def unique(systems: Named) -> list[System]:
+    """Each of them once, in the order in which they were asked for."""
+    return list({id(system): system for own in systems.values() for system in own}.values())
+
+
+def name_of(word: str, systems: Named) -> str:
+    """A system's name, by that name or by the word that it was asked for with.
+
+    Raises InputError for a word that stands for several seeds.
+    """
+    found = [system.name for system in systems.get(word, ())]
+    if len(found) > 1:
+        raise InputError(f"{word!r} stands for several systems: name one of {', '.join(found)}")
+    return found[0] if found else word
+
+
+def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Callable[[], System]]:
+    """What makes each system of one word."""
+    whole, plus, last = spec.rpartition("+")
+    weight = parsed_weight(last) if plus else None
+    if weight is not None and whole.startswith("verify"):
+        raise InputError(f"{spec!r}: what is read in full cannot be mixed afterwards; mix another system")
+    if weight is not None:
+        return [partial(_interpolated, make, weight) for make in _makers(whole, models, loading)]
+    word, colon, value = spec.partition(":")
+    if word == "mixlm" and value.endswith("@int8"):
+        word, value = "mixlm@int8", value.removesuffix("@int8")
+    known = word in OF_MIXLM or word in WITH_VALUE
+    registered = {} if known else registered_systems()
+    if word in registered:
+        return [partial(registered[word], value)]
+    if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
+        others = f"; and {', '.join(registered)}" if registered else ""
+        near = "" if known else _nearest(word, [*OF_MIXLM, *WITH_VALUE, *registered])
+        raise InputError(f"no such system: {spec!r}{near}. There are: {SYSTEMS}{others}")
+    if word == "bi-encoder":
+        return [partial(BiEncoder, value, loading)]
+    if word in ("max-sim", "hybrid", "ensemble"):
+        return [partial(Ensemble, *_ensemble(word, value), loading)]
+    if word == "run":
+        return [partial(RankedElsewhere, Path(value))]
+    if word == "cross-encoder":
+        source, _, length = value.rpartition("@")
+        if source and length.isdecimal() and not Path(value).exists():
+            return [partial(CrossEncoder, source, int(length), loading)]
+        return [partial(CrossEncoder, value, None, loading)]
+    if colon and not value.isdecimal():
+        raise InputError(f"the system {spec!r} needs a whole number after its colon")
+    return [partial(_of_mixlm, word, value, load, name if len(models) > 1 else None) for name, load in models.items()]
+
+
+def _ensemble(word: str, value: str) -> tuple[str, dict[str, float]]:
+    """The name and the weights of a weighted sum."""
+    if word == "ensemble":
+        return Path(value).stem, read_members(Path(value))
+    if word == "max-sim":
+        return f"MaxSim {short_name(value)}", {f"max-sim:{value}": 1.0}
+    return "hybrid teacher", {
+        f"{kind}:{value}" if kind == "max-sim" else kind: weight for kind, weight in DEFAULT_WEIGHTS.items()
+    }
+
+
+def _interpolated(make: Callable[[], System], weight: Weight) -> System:
+    return Interpolated(make(), weight)
+
+
+def _of_mixlm(word: str, value: str, load: Callable[[], MixLM], seed: str | None) -> System:
+    return OF_MIXLM[word](load(), value, seed)
+
+
+def make_first_stage(
+    spec: str, source: str, split: str, folder: Path, *, loading: Loading = Loading(), progress: bool = False
+) -> FirstStage:
+    """The first stage of one word (see ``FIRST_STAGES``) for one collection; what it builds goes into ``folder``.
+
+    Raises InputError for another word, for a model that cannot be loaded, and for a Lucene index that is not there.
+    """
+    word, colon, value = spec.partition(":")
+    value = filled_in(spec, value, source, split)
+    if word in BM25_FOLDERS and bool(colon) == bool(value):
+        return _bm25(word, value, folder, progress)
+    if word == "run" and value:
+        return RunFile(value)
+    if word == "dense" and value:
+        return DenseSentenceTransformers(value, folder / "embeddings", loading=loading, progress=progress)
+    index, _, encoder = value.partition("@")
+    if word == "faiss" and index and encoder:
+        return DensePyserini(index, encoder)
+    near = _nearest(word, [*BM25_FOLDERS, "run", "dense", "faiss"])
+    raise InputError(f"no such first stage: {spec!r}{near}. There are: {FIRST_STAGES}")
+
+
+def _bm25(word: str, value: str, folder: Path, progress: bool) -> BM25:
+    own, _, settings = value.rpartition("@")
+    if "=" not in settings or Path(value).is_dir():
+        own, settings = value, ""
+    try:
+        numbers = {name: float(number) for name, number in (pair.split("=") for pair in settings.split(",") if pair)}
+    except ValueError:
+        numbers = {"": 0.0}
+    if not numbers.keys() <= {"k1", "b"}:
+        raise InputError(f"the settings of BM25 are k1 and b, as in {word}:INDEX@k1=0.9,b=0.4; not {settings!r}")
+    if own and not Path(own).is_dir():
+        raise InputError(f"no Lucene index at {own} (make one: mixlm-rerank bm25 index CORPUS {own})")
+    fields: Fields = "multifield" if word.endswith("multifield") else "flat"
+    return BM25(own or folder / BM25_FOLDERS[word], fields, progress=progress, **numbers)
+
+
+def filled_in(spec: str, value: str, source: str, split: str) -> str:
+    """``value`` with the collection's folder and split in the place of ``{collection}`` and ``{split}``.
+
+    Raises InputError for other braces.
+    """
+    try:
+        return value.format(collection=source, split=split)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise InputError(f"{spec!r} may have {{collection}} and {{split}} in it, no other braces") from None
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    """
+    >>> _nearest("mixml", ["mixlm", "cosine"]), _nearest("MixLM", ["mixlm"]), _nearest("zebra", ["mixlm"])
+    (" (did you mean 'mixlm'?)", " (did you mean 'mixlm'?)", '')
+    """
+    found = get_close_matches(word.lower(), words, 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -1,0 +1,104 @@
+"""Where an evaluation keeps what its systems need for one collection: token indexes, built once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from mixlm_rerank.data import Corpus
+from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.lines import writing
+from mixlm_rerank.errors import IndexDamaged, InputError
+from mixlm_rerank.index import TokenIndex
+from mixlm_rerank.index.plan import checked
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.systems.collections import Collection, SomeDocuments
+
+__all__ = ["Workplace"]
+
+
+@dataclass
+class Workplace:
+    """One collection, and where to put things.
+
+    Attributes:
+        folder: of rankings and runs.
+        indexes: of what is built of the documents; several samples of a collection share them.
+        own_index: a token index of these documents that is there already; None: one is built.
+    """
+
+    collection: Collection
+    folder: Path
+    indexes: Path
+    progress: bool = True
+    own_index: TokenIndex | None = None
+    _is_checked: bool = field(default=False, init=False, repr=False)
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether the collection has lost all documents but some."""
+        return isinstance(self.collection.corpus, SomeDocuments)
+
+    def restricted(self, docids: Iterable[str]) -> Workplace:
+        """The same place, where the collection has no other documents than these."""
+        if self.collection.corpus is None:
+            return self
+        corpus = SomeDocuments(self.collection.corpus, frozenset(docids))
+        return replace(self, collection=replace(self.collection, corpus=corpus))
+
+    def documents(self, purpose: str) -> Corpus:
+        """Raises InputError for a collection without documents, naming what they are needed for."""
+        if self.collection.corpus is None:
+            raise InputError(f"{self.collection.name} has no documents for {purpose}: give its corpus")
+        return self.collection.corpus
+
+    def index(self, model: MixLM) -> TokenIndex:
+        """The token index of these documents under this model's item encoder; built, or built to its end, if needed.
+
+        Raises InputError for a collection without documents. Of an index that was given: IndexMismatch if it is another
+        model's, InputError if it lacks documents or holds them with another text.
+        """
+        if self.own_index is not None:
+            return self._checked(self.own_index, model)
+        corpus = self.documents("a token index")
+        path = self.indexes / f"tokens-{model.fingerprint}-{self._corpus_digest}"
+        try:
+            return TokenIndex(path)
+        except (InputError, IndexDamaged):  # not there, or half built
+            resumed = path.exists()
+        started = time.perf_counter()
+        index = TokenIndex.build(corpus, model, path, skip_empty=True, progress=self.progress)
+        if not resumed:
+            with writing(_record(index)) as file:
+                json.dump({"build_seconds": time.perf_counter() - started}, file)
+        return index
+
+    def _checked(self, index: TokenIndex, model: MixLM) -> TokenIndex:
+        index.manifest.check_model(model, index.path)
+        if self.collection.corpus is not None and not self._is_checked:
+            found = index.compare(checked(self.collection.corpus, model, skip_empty=True))
+            if found.new or found.changed:
+                raise InputError(
+                    f"{index} lacks {found.new:,} documents of {self.collection.name} and holds {found.changed:,} with "
+                    f"another text: bring it up to date with mixlm-rerank index sync {index} CORPUS"
+                )
+            self._is_checked = True
+        return index
+
+    def build_seconds(self, index: TokenIndex) -> float | None:
+        """What building took, if it was done here and in one go."""
+        record = _record(index)
+        return float(json.loads(record.read_text(encoding="utf-8"))["build_seconds"]) if record.is_file() else None
+
+    @cached_property
+    def _corpus_digest(self) -> str:
+        """Another corpus, another index: a folder may see its collection change."""
+        return identify(self.documents("a token index")).digest[:8]
+
+
+def _record(index: TokenIndex) -> Path:
+    return index.path.with_name(f"{index.path.name}.json")
