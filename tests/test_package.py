@@ -94,7 +94,7 @@ def test_imports_run_one_way(layer: str) -> None:
     files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     assert files
     for path in files:
-        package = (layer,) if folder.is_dir() else ()
+        package = (layer, *path.relative_to(folder).parts[:-1]) if folder.is_dir() else ()
         assert imported(path, package) - {layer} <= LAYERS[layer], path
 
 

@@ -56,7 +56,7 @@ def gpu_mixlm(shape: GpuShape, tokens: int, document: int, device: torch.device)
         max_query_tokens=shape.prefix,
         max_document_tokens=document,
     )
-    model = assemble(config, encoder, tokenizer, ranker, tokenizer, family).to(device).eval()
+    model = assemble(MixLM, config, encoder, tokenizer, ranker, tokenizer, family).to(device).eval()
     nn.init.normal_(model.readout.score.weight, std=shape.hidden**-0.5)
     return model
 

@@ -25,7 +25,7 @@ from mixlm_rerank.eval.bench.stores import manifest_for, random_docids, random_i
 from mixlm_rerank.eval.bench.texts import Words
 from mixlm_rerank.eval.bench.timing import Entrant, fastest, interleaved, planned_rounds, steady
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.int8 import in_int8
+from mixlm_rerank.model.fast.int8 import in_int8
 from mixlm_rerank.onnx.exporting import check_installed
 from mixlm_rerank.progress import progress_bar
 

@@ -32,8 +32,9 @@ Systems = Annotated[
     typer.Option(
         help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (then the best M read in full); full-text "
         "(the same ranker on text); cosine (its item encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; "
-        "bi-encoder:NAME; max-sim:NAME; hybrid:NAME; ensemble:FILE; run:FILE; what other packages register; any of "
-        "them with +W, mixed with the first stage at weight W, or +rrf."
+        "bi-encoder:NAME; max-sim:NAME; multi-vector:NAME; prettr:NAME@M; mice:NAME@M; all-states; hybrid:NAME; "
+        "ensemble:FILE; run:FILE; what other packages register; any of them with +W, mixed with the first stage at "
+        "weight W, or +rrf. docs/evaluation.md says what each is."
     ),
 ]
 FirstStageOption = Annotated[

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,23 +16,26 @@ from transformers.utils import logging as transformers_logging
 from ..errors import InputError
 from .config import MixLMConfig
 from .families import Family, reason
+from .fast.ranker import FastRanker
 from .item_encoder import ItemEncoder
-from .mixlm import MixLM
+from .network import Network
 from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
-from .ranker import Ranker
 from .template import special_ids
 
-__all__ = ["assemble", "assemble_encoder", "load_tokenizer", "quiet"]
+__all__ = ["N", "assemble", "assemble_encoder", "load_tokenizer", "quiet"]
+
+N = TypeVar("N", bound=Network)  # what is made: a MixLM
 
 
 def assemble(
+    make: type[N],
     config: MixLMConfig,
     encoder: PreTrainedModel,
     encoder_tokenizer: PreTrainedTokenizerBase,
     backbone: PreTrainedModel,
     ranker_tokenizer: PreTrainedTokenizerBase,
     family: Family,
-) -> MixLM:
+) -> N:
     """A MixLM in float32; its parts have passed the probe. Raises InputError if they do not make one."""
     _survive_forks()
     item_encoder = assemble_encoder(config, encoder, encoder_tokenizer)
@@ -40,12 +43,12 @@ def assemble(
         check_vocabulary(backbone, ranker_tokenizer, config.prompt, config.suffix)
         if "{document}" not in config.prompt and len(special_ids(ranker_tokenizer, config.score_token)) != 1:
             raise InputError(f"its tokenizer has no token {config.score_token!r}, the score_token: name one of its own")
-        ranker = Ranker(backbone.float(), ranker_tokenizer, config, family)
+        ranker = FastRanker(backbone.float(), ranker_tokenizer, config, family)
         check_ranker(ranker, config.tokens)
     projector = None
     if item_encoder.hidden_size != ranker.hidden_size:
         projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size, dtype=torch.float32)
-    return MixLM(config, item_encoder, ranker, projector)
+    return make(config, item_encoder, ranker, projector)
 
 
 def assemble_encoder(config: MixLMConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ItemEncoder:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .mixlm import MixLM
+from .network import Network
 
 __all__ = ["model_card"]
 
 
-def model_card(model: MixLM) -> str:
+def model_card(model: Network) -> str:
     """Markdown: what the model is, how to use it, and what is still to be filled in by whoever trained it."""
     config = model.config
     sizes = {

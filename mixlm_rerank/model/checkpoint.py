@@ -14,13 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from ..folders import replacing, settle
-from .assembly import assemble, load_tokenizer, quiet
+from .assembly import N, assemble, load_tokenizer, quiet
 from .card import model_card
 from .config import EXPORTED, MixLMConfig
 from .families import family_of, family_of_config, load_backbone
-from .int8 import in_int8, is_int8
+from .fast.int8 import in_int8, is_int8
 from .known_answer import check_known_answer, known_answers, write_known_answer
-from .mixlm import MixLM
+from .network import Network
 from .precision import parameter_dtype, weights_to
 
 __all__ = ["load", "save"]
@@ -31,7 +31,7 @@ KNOWN_ANSWER = "known_answer.json"
 DEFAULT = Path(__file__).with_name("default")  # comes with the package; its card says what it was trained on
 
 
-def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
+def save(model: Network, folder: Path, *, half: bool = False) -> None:
     """See :meth:`MixLM.save_pretrained`. All is written to a draft and read back before it replaces anything."""
     if is_int8(model):
         raise InputError("a model in int8 cannot be written: load it in float32")
@@ -41,7 +41,7 @@ def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
                 _save_backbones(model, draft, torch.float16 if half else torch.float32)
             save_file(_head_state(model), draft / HEAD)
             model.config.save(draft / CONFIG)
-            written = _read(draft)
+            written = _read(type(model), draft)
             write_known_answer(known_answers(written), draft / KNOWN_ANSWER)
             (draft / CARD).write_text(model_card(written), encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -50,8 +50,13 @@ def save(model: MixLM, folder: Path, *, half: bool = False) -> None:
 
 
 def load(
-    name: str | Path, *, device: str | torch.device | None, dtype: str | torch.dtype | None, hub: dict[str, Any]
-) -> MixLM:
+    make: type[N],
+    name: str | Path,
+    *,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    hub: dict[str, Any],
+) -> N:
     """See :meth:`MixLM.from_pretrained`."""
     int8 = str(dtype).removeprefix("torch.") == "int8"
     device = str(device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu"))
@@ -67,7 +72,7 @@ def load(
             f"{folder} was exported to ONNX: OnnxMixLM.from_pretrained reads it, and of the commands index, rerank and "
             "search. Here give the model that it was exported from"
         )
-    model = _read(folder)
+    model = _read(make, folder)
     check_known_answer(lambda: known_answers(model), folder / KNOWN_ANSWER)
     model.name = str(name)
     if wanted != torch.float32:
@@ -100,7 +105,7 @@ def _folder(name: str, hub: dict[str, Any]) -> Path:
         ) from None
 
 
-def _save_backbones(model: MixLM, folder: Path, dtype: torch.dtype) -> None:
+def _save_backbones(model: Network, folder: Path, dtype: torch.dtype) -> None:
     """Word embeddings that both have, because they were kept in training, are written once: half of a small model."""
     backbones = [_merged(part.backbone) for part in (model.item_encoder, model.ranker)]
     tables = [cast(torch.Tensor, backbone.get_input_embeddings().weight) for backbone in backbones]
@@ -130,13 +135,13 @@ def _merged(backbone: Any) -> PreTrainedModel:
     return cast(PreTrainedModel, plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
 
 
-def _read(folder: Path) -> MixLM:
+def _read(make: type[N], folder: Path) -> N:
     config = MixLMConfig.load(folder / CONFIG)
     encoder, encoder_tokenizer = _saved_part(folder / ITEM_ENCODER, final_norm=not config.mix_layer)
     table = cast(torch.Tensor, encoder.get_input_embeddings().weight)
     backbone, ranker_tokenizer = _saved_part(folder / RANKER, table)
     family = family_of_config(backbone.config, str(folder))
-    model = assemble(config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, family)
+    model = assemble(make, config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, family)
     _load_head(model, folder / HEAD)
     return model.eval()
 
@@ -157,7 +162,7 @@ def _saved_part(
     return backbone, load_tokenizer(str(source), local_files_only=True)
 
 
-def _head_state(model: MixLM) -> dict[str, torch.Tensor]:
+def _head_state(model: Network) -> dict[str, torch.Tensor]:
     return {
         name: weight.contiguous()
         for name, weight in model.state_dict().items()
@@ -165,7 +170,7 @@ def _head_state(model: MixLM) -> dict[str, torch.Tensor]:
     }
 
 
-def _load_head(model: MixLM, path: Path) -> None:
+def _load_head(model: Network, path: Path) -> None:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

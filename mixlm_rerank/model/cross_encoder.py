@@ -19,11 +19,11 @@ from transformers import (
 
 from ..arguments import check_list_of_strings
 from ..errors import InputError
-from .assembly import assemble, load_tokenizer, quiet
+from .assembly import N, assemble, load_tokenizer, quiet
 from .config import Head, MixLMConfig
 from .families import Family, complete, family_of, longest_sequence
 from .inference import scoring
-from .mixlm import MixLM
+from .network import Network
 from .span import span
 from .template import Template
 
@@ -50,6 +50,7 @@ HEADS: dict[str, tuple[Head, Callable[[Any], list[nn.Module]]]] = {
 
 
 def from_cross_encoder(
+    make: type[N],
     source: str,
     *,
     mix_layer: int | None,
@@ -58,7 +59,7 @@ def from_cross_encoder(
     prompt: str | None,
     answers: Sequence[str] | None,
     hub: dict[str, Any],
-) -> MixLM:
+) -> N:
     """See :meth:`MixLM.from_cross_encoder`."""
     if answers is not None:
         check_list_of_strings("answers", answers)
@@ -93,7 +94,8 @@ def from_cross_encoder(
     )
     own_answers = None if family.causal else _answers(whole, tokenizer)
     setattr(backbone, "pooler", None)  # noqa: B010 (typed as a module)
-    model = assemble(config, copy.deepcopy(span(backbone, 0, mix_layer)), tokenizer, backbone, tokenizer, family)
+    item_encoder = copy.deepcopy(span(backbone, 0, mix_layer))
+    model = assemble(make, config, item_encoder, tokenizer, backbone, tokenizer, family)
     with torch.no_grad():
         for own, theirs in zip(_trained([*model.readout.head, model.readout.score]), layers, strict=True):
             given = dict(theirs.named_parameters())
@@ -154,7 +156,7 @@ def _answers(whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 
 @scoring
-def _check(model: MixLM, answers: list[float], source: str) -> None:
+def _check(model: Network, answers: list[float], source: str) -> None:
     """Full-text mode is the cross-encoder. Raises InputError if it is not: another head, or another template."""
     ranker = model.ranker
     queries, texts = zip(*PAIRS, strict=True)

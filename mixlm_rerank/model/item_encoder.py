@@ -15,8 +15,8 @@ from ..errors import InputError
 from ..progress import Progress
 from .config import MixLMConfig
 from .families import check_width, has_segments, longest_sequence, position_offset
+from .fast.passes import plain_pass
 from .inference import scoring
-from .packed import plain_pass
 from .positions import positions_per_forward
 from .sampling import clusters, last_states, rarity
 from .span import without_final_norm
@@ -64,7 +64,7 @@ class ItemEncoder(nn.Module, ItemTexts):
             )
         ItemTexts.__init__(self, tokenizer, config, min(config.max_query_tokens, positions))
         # what stands where a query would: it is read, and no part of the document
-        self._lead = self._document.before if config.mix_layer else 0
+        self.lead = self._document.before if config.mix_layer else 0
 
     @property
     def token_size(self) -> int:
@@ -84,10 +84,10 @@ class ItemEncoder(nn.Module, ItemTexts):
         """Positions and segment, where they are others than the backbone takes by itself."""
         placed, places = {}, torch.arange(embeds.shape[1], device=embeds.device)
         if self.config.document_position:
-            own = places + (self.config.document_position - self._lead) * (places >= self._lead)
+            own = places + (self.config.document_position - self.lead) * (places >= self.lead)
             placed["position_ids"] = (own + self._first_position).expand(len(embeds), -1)
         if self._segments:
-            placed["token_type_ids"] = (places >= self._lead).long().expand(len(embeds), -1)
+            placed["token_type_ids"] = (places >= self.lead).long().expand(len(embeds), -1)
         return placed
 
     def _states_by_lean_pass(self, input_ids: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class ItemEncoder(nn.Module, ItemTexts):
 
         ``lengths``: of the texts without memory tokens, [b], where they are padded; None: all the same.
         """
-        lead = min(self._lead, ids.shape[1] - 1)
+        lead = min(self.lead, ids.shape[1] - 1)
         states, ids = states[:, lead:], ids[:, lead:]
         lengths = None if lengths is None else (lengths - lead).clamp(min=1)
         if self.config.pooling == "clusters":

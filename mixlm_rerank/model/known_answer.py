@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .mixlm import MixLM
+    from .network import Network
 
 __all__ = ["QUERY", "TEXTS", "check_known_answer", "known_answers", "write_known_answer"]
 
@@ -45,7 +45,7 @@ def check_known_answer(answers: Callable[[], list[float]], path: Path) -> None:
         )
 
 
-def known_answers(model: MixLM) -> list[float]:
+def known_answers(model: Network) -> list[float]:
     """Log-odds of the texts, at the largest token budget, each text alone."""
     import torch  # here: an exported model gives its answers without it
 

@@ -1,28 +1,24 @@
-"""MixLM = item encoder + ranker + readout (arXiv 2512.07846)."""
+"""A MixLM, and the ways to make, load and save one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self, Unpack
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from ..progress import Progress
-from .config import MixLMConfig, Pooling, Residual
-from .fingerprint import fingerprint
+from .checkpoint import load, save
+from .config import Pooling, Residual
+from .cross_encoder import from_cross_encoder
 from .hub import HubOptions, checked
-from .item_encoder import ItemEncoder
-from .ranker import Ranker
-from .readout import Readout
+from .network import Network
+from .start import from_backbones
 
 __all__ = ["MixLM"]
 
 
-class MixLM(nn.Module):
+class MixLM(Network):
     """Reads the query as text and each document as a few embedding tokens.
 
     Make one with :meth:`from_pretrained` (a saved model, ``"default"``) or :meth:`from_backbones` (a new one from two
@@ -30,72 +26,12 @@ class MixLM(nn.Module):
     :class:`mixlm_rerank.Reranker`.
     """
 
-    def __init__(self, config: MixLMConfig, item_encoder: ItemEncoder, ranker: Ranker, projector: nn.Linear | None):
-        super().__init__()
-        self.config = config
-        self.item_encoder = item_encoder
-        self.ranker = ranker
-        self.projector = projector
-        self.readout = Readout(ranker.hidden_size, config.residual, config.head)
-        self.name = "unsaved"
-        self._fingerprints: dict[bool, tuple[object, str]] = {}  # each with the weights that it is of
-
-    @property
-    def device(self) -> torch.device:
-        return self.ranker.device
-
-    @property
-    def fingerprint(self) -> str:
-        """Ties a token index to this item encoder: hash of its weights, tokenizer, template and budget."""
-        return self._fingerprint(former=False)
-
-    def accepts(self, fingerprint: str) -> bool:
-        """Whether an index of that fingerprint holds tokens of this item encoder; release 0.1 computed others."""
-        return fingerprint == self.fingerprint or fingerprint == self._fingerprint(former=True)
-
-    def _fingerprint(self, *, former: bool) -> str:
-        """Hashing takes a second; in-place changes of a weight raise its version, others give it another address."""
-        weights = [
-            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-            for weight in self.item_encoder.state_dict().values()
-        ]
-        held, value = self._fingerprints.get(former, (None, ""))
-        if held != weights:
-            value = fingerprint(self.item_encoder, self.config, former=former)
-            self._fingerprints[former] = weights, value
-        return value
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """``half()``, ``to(dtype)`` and the like, of what holds this too, change the weights that ``dtype=`` does.
-
-        Item encoder and readout stay float32, and so do buffers: rotary frequencies, rounded, are other positions.
-        """
-        parts = [self.ranker] if self.projector is None else [self.ranker, self.projector]
-        changed = {id(held) for part in parts for weight in part.parameters() for held in (weight, weight.grad)}
-
-        def applied(tensor: Tensor) -> Tensor:
-            found = fn(tensor)
-            return found if id(tensor) in changed or found.dtype == tensor.dtype else tensor.to(found.device)
-
-        return super()._apply(applied, recurse)  # type: ignore[no-any-return, no-untyped-call]
-
-    def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
-        """Embedding tokens of documents: float32 [n, tokens, d]. See :meth:`ItemEncoder.encode`."""
-        return self.item_encoder.encode(texts, bar=bar)
-
-    def project(self, tokens: Tensor) -> Tensor:
-        """Embedding tokens as the ranker's input. [..., d_encoder] -> [..., d_ranker], in the ranker's dtype."""
-        tokens = tokens.to(self.device, self.ranker.dtype)
-        return tokens if self.projector is None else self.projector(tokens)
-
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write config, weights (safetensors), both tokenizers, a model card and a known answer into ``folder``.
 
         ``half``: the backbones in float16, half the size. What is loaded then is the rounded model, with a fingerprint
         of its own.
         """
-        from .checkpoint import save  # here: checkpoint builds MixLM
-
         save(self, Path(folder), half=half)
 
     @classmethod
@@ -106,7 +42,7 @@ class MixLM(nn.Module):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         **hub: Unpack[HubOptions],
-    ) -> MixLM:
+    ) -> Self:
         """Load a saved MixLM.
 
         Args:
@@ -119,9 +55,7 @@ class MixLM(nn.Module):
         Raises:
             InputError: no such model, not a MixLM, or one that does not give its known answer.
         """
-        from .checkpoint import load
-
-        return load(name, device=device, dtype=dtype, hub=checked(hub))
+        return load(cls, name, device=device, dtype=dtype, hub=checked(hub))
 
     @classmethod
     def from_backbones(
@@ -139,7 +73,7 @@ class MixLM(nn.Module):
         max_query_tokens: int = 256,
         max_document_tokens: int = 256,
         **hub: Unpack[HubOptions],
-    ) -> MixLM:
+    ) -> Self:
         """A new, untrained MixLM from two checkpoints of plain language models (folders or hub ids).
 
         With the residual ``"cosine"`` and without memory tokens it ranks like the item encoder as a bi-encoder: pooling
@@ -160,9 +94,8 @@ class MixLM(nn.Module):
         Raises:
             InputError: not a checkpoint, an architecture that MixLM cannot use, or lengths that do not fit.
         """
-        from .start import from_backbones
-
         return from_backbones(
+            cls,
             str(item_encoder),
             str(ranker),
             tokens=tokens,
@@ -188,7 +121,7 @@ class MixLM(nn.Module):
         prompt: str | None = None,
         answers: Sequence[str] | None = None,
         **hub: Unpack[HubOptions],
-    ) -> MixLM:
+    ) -> Self:
         """A new MixLM cut out of a cross-encoder: documents are read alone by its layers below ``mix_layer``.
 
         Only two things separate it from the checkpoint: up to that layer documents know nothing of the query, and they
@@ -211,9 +144,8 @@ class MixLM(nn.Module):
         Raises:
             InputError: not a cross-encoder, or one of a kind that MixLM does not know.
         """
-        from .cross_encoder import from_cross_encoder
-
         return from_cross_encoder(
+            cls,
             str(name),
             mix_layer=mix_layer,
             tokens=tokens,

@@ -10,9 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
+from .fast.ranker import FastRanker
 from .inference import scoring
 from .item_encoder import ItemEncoder
-from .ranker import Prefix, Ranker
+from .ranker import Prefix
 from .template import special_ids
 
 __all__ = ["TESTED", "check_item_encoder", "check_ranker", "check_vocabulary"]
@@ -58,7 +59,7 @@ def check_item_encoder(encoder: ItemEncoder) -> None:
 
 
 @scoring
-def check_ranker(ranker: Ranker, tokens: int) -> None:
+def check_ranker(ranker: FastRanker, tokens: int) -> None:
     """Raises InputError for a ranker whose states MixLM does not compute right, and whatever the backbone raises.
 
     Architectures that mix positions by other means than the attention interface (FNet, Mamba, Qwen3-Next) run packed
@@ -88,7 +89,7 @@ def _difference(right: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(right, other, strict=True)) / largest
 
 
-def _packed(ranker: Ranker, prefixes: Sequence[Prefix], tokens: int) -> float:
+def _packed(ranker: FastRanker, prefixes: Sequence[Prefix], tokens: int) -> float:
     """Two queries with three documents each, alone and packed behind a shared prefix."""
     places = torch.arange(6 * tokens * ranker.hidden_size, dtype=torch.float32, device=ranker.device)
     items = places.sin().view(2, 3, tokens, ranker.hidden_size) * prefixes[0].states.std()
@@ -97,7 +98,7 @@ def _packed(ranker: Ranker, prefixes: Sequence[Prefix], tokens: int) -> float:
     return _difference([alone], [torch.cat(ranker.forward_packed(prefixes, list(items)))])
 
 
-def _masked(ranker: Ranker, prefix: Prefix) -> float:
+def _masked(ranker: FastRanker, prefix: Prefix) -> float:
     """A document without a query, under MixLM's mask and under the backbone's own."""
     document, nothing = prefix.states, prefix.states[:0]
     whole = torch.cat([document, prefix.tail])
@@ -112,7 +113,7 @@ def _masked(ranker: Ranker, prefix: Prefix) -> float:
     return _difference([own[-1:]], [ranker([Prefix(nothing, prefix.tail)], [document])])
 
 
-def _in_parts(ranker: Ranker) -> float:
+def _in_parts(ranker: FastRanker) -> float:
     """A text through all layers as the backbone runs them; up to the mix layer, and on from there."""
     inputs, middle = ranker.inputs(TEXTS[1:]), ranker.mix_layer
     lengths = [len(own) for own in inputs]

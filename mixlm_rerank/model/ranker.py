@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,11 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
-from .attention import SHARED_PREFIX, PackedLayout, visible
 from .config import MixLMConfig
 from .disentangled import take_added_logits
 from .families import Family, check_width, has_segments, longest_sequence, position_offset
-from .packed import DecoderPass, PlainPass, packed_pass, plain_pass
+from .masks import visible, window_of
 from .span import fixed, span
 from .template import following_ids, plain_end, prefix_template, readable, special_ids
 from .transfer import moved
@@ -46,9 +44,9 @@ class Prefix:
 class Ranker(nn.Module):
     """F_R of the paper. Reads ``[prefix(query) ; document ; score token]`` and returns the last hidden state.
 
-    Two ways that give the same states: :meth:`forward` takes whole sequences, each with its own prefix;
-    :meth:`forward_packed` shares a query's prefix among all its documents. Documents enter at the mix layer, which the
-    prefix has reached alone. In full-text mode, :meth:`forward_texts`, they are read as text from layer 0 on.
+    The plain way, :meth:`forward`, takes whole sequences, each with its own prefix; :class:`.fast.FastRanker` shares a
+    query's prefix among all its documents. Documents enter at the mix layer, which the prefix has reached alone. In
+    full-text mode, :meth:`forward_texts`, they are read as text from layer 0 on.
 
     An encoder with a mix layer shares the prefix up to that layer alone. From there on query and document see each
     other, as they do in the cross-encoder that it was cut out of, and the first token is the score token. With fixed
@@ -88,17 +86,8 @@ class Ranker(nn.Module):
                 f"max_query_tokens={config.max_query_tokens} and {config.tokens} embedding tokens do not fit into the "
                 f"ranker's {self.max_positions} positions"
             )
-        self._packed = None if self.mixes_both_ways else packed_pass(backbone, self.mix_layer)
-        self._plain = plain_pass(backbone) if self.mixes_both_ways else None
         if self.mixes_both_ways:
             take_added_logits(backbone)
-            return
-        backbone.set_attn_implementation(SHARED_PREFIX)
-        if backbone.config._attn_implementation != SHARED_PREFIX:
-            raise InputError(
-                "it does not use the Transformers attention interface, by which candidates share a prefix "
-                "(docs/models.md: what can be done with each kind)"
-            )
 
     @property
     def device(self) -> torch.device:
@@ -107,12 +96,6 @@ class Ranker(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.backbone.dtype
-
-    @property
-    def _checkpoints_activations(self) -> bool:
-        """Whether the backbone's own layers have to run, which know how."""
-        modules = self.backbone.modules() if self.training else []
-        return any(getattr(module, "gradient_checkpointing", False) for module in modules)
 
     def readable(self, queries: Sequence[str]) -> list[bool]:
         """Whether there is anything to read in each query, see :func:`.template.readable`."""
@@ -133,10 +116,14 @@ class Ranker(nn.Module):
             return [Prefix(own, suffix) for own in inputs]
         if self.family.causal:  # what follows the document, with nothing in between
             inputs = [torch.cat([own, suffix]) for own in inputs]
-        states = self._lower(inputs)
+        states = self.below(inputs)
         if self.family.causal:
             return [Prefix(own[: -len(suffix)], own[-1:]) for own in states]
         return [Prefix(own, own[:0]) for own in states]
+
+    def below(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Texts of the first segment through the layers below the mix layer. Input embeddings -> states, alike."""
+        return self.states(inputs, [len(own) for own in inputs], 0, self.mix_layer)
 
     def tail(self) -> Tensor:
         """Input embeddings of what follows the document, [s, d]."""
@@ -207,82 +194,10 @@ class Ranker(nn.Module):
             output = self._run(embeds, positions.expand(len(whole), -1), in_document, masks)
         return output[torch.arange(len(whole), device=self.device), 0 if self.mixes_both_ways else lengths - 1]
 
-    def forward_packed(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
-        """Hidden states at the score token, several queries a forward pass.
-
-        A query's prefix is shared by its items or, in an encoder with a mix layer, copied for each of them.
-
-        Args:
-            prefixes: of each query.
-            items: projected embedding tokens of each query's documents, float [n, k, d], the same k for all.
-
-        Returns:
-            float [n, d] for each query. Equal to :meth:`forward` up to rounding.
-        """
-        if self.mixes_both_ways:
-            return self._pairs(prefixes, items)
-        counts = tuple(len(tokens) for tokens in items)
-        tails = torch.stack([prefix.tail for prefix in prefixes])
-        item_length = items[0].shape[1] + tails.shape[1]
-        layout = PackedLayout(tuple(len(prefix) for prefix in prefixes), counts, item_length, self.family.causal)
-        tokens = torch.cat(list(items))
-        tails = tails.repeat_interleave(moved(torch.tensor(counts), self.device), dim=0, output_size=len(tokens))
-        flat = torch.cat([*(own.states for own in prefixes), torch.cat([tokens, tails], dim=1).flatten(0, 1)])
-        in_item = torch.arange(len(flat), device=self.device) >= sum(layout.prefix_lengths)
-        positions, score_rows = layout.position_ids(self.device), layout.score_rows(self.device)
-        if self._packed is not None and not self._checkpoints_activations:
-            types = (in_item & self.segments).long()
-            attention = self._packed.attention(layout, self.device)
-            states = self._packed(flat, positions + self.first_position, types, score_rows, attention)
-            return list(states.split(list(counts)))
-        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
-        masks = dict.fromkeys(self._layer_types, unused)
-        states = self._run(flat[None], positions[None], in_item[None], masks, layout)[0]
-        return list(states[score_rows].split(list(counts)))
-
-    def _pairs(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
-        """Every item behind a copy of its query's prefix; prefixes of one length go through the layers together."""
-        if self._plain is None or self._checkpoints_activations:
-            counts = [len(tokens) for tokens in items]
-            own = [prefix for prefix, count in zip(prefixes, counts, strict=True) for _ in range(count)]
-            return list(self(own, [item for tokens in items for item in tokens]).split(counts))
-        found: list[Tensor] = [torch.empty(0)] * len(items)
-        for length in {len(prefix) for prefix in prefixes}:
-            rows = [row for row, prefix in enumerate(prefixes) if len(prefix) == length]
-            counts = [len(items[row]) for row in rows]
-            tokens = torch.cat([items[row] for row in rows])
-            copies = [prefixes[row].states.expand(count, -1, -1) for row, count in zip(rows, counts, strict=True)]
-            first = self.mixed(self._plain, torch.cat(copies), tokens)
-            for row, own in zip(rows, first.split(counts), strict=True):
-                found[row] = own
-        return found
-
-    def mixed(self, layers: PlainPass, prefixes: Tensor, items: Tensor) -> Tensor:
-        """Through the layers from the mix layer on. States [n, length, d], embedding tokens [n, k, d] -> [n, d]."""
-        pairs = torch.cat([prefixes, items[:, :, : self.hidden_size]], dim=1)
-        added = self._log_sizes(prefixes.shape[1], items) if items.shape[2] > self.hidden_size else None
-        changing = prefixes.shape[1] if self.fixed_documents else None
-        return layers.first_states(pairs, self.mix_layer, added, changing)
-
     def _log_sizes(self, prefix_length: int, tokens: Tensor) -> Tensor:
         """What is added to attention logits: 0 for the prefix. [..., k, d or d + 1] -> [..., prefix_length + k]"""
         sizes = tokens[..., self.hidden_size :].sum(dim=-1)  # 0 without one
         return nn.functional.pad(sizes, (prefix_length, 0))
-
-    def compile_packed(self) -> None:
-        """Make :meth:`forward_packed` fast on a GPU, for a process that lives long: its first passes take a minute.
-
-        Layers of decoders are compiled, and forward passes recorded as CUDA graphs. Elsewhere nothing happens.
-        """
-        if self._packed is None or self.device.type != "cuda" or find_spec("triton") is None:
-            return
-        from .graphs import GraphedPass
-
-        packed = packed_pass(self.backbone, self.mix_layer)
-        assert packed is not None
-        if isinstance(packed, DecoderPass):
-            packed.compile()
-        self._packed = GraphedPass(packed)
 
     def _run(
         self,
@@ -290,11 +205,10 @@ class Ranker(nn.Module):
         positions: Tensor,
         in_document: Tensor,
         masks: dict[str, Tensor],
-        layout: PackedLayout | None = None,
+        **extra: Any,
     ) -> Tensor:
-        extra: dict[str, Any] = {"token_type_ids": in_document.long()} if self.segments else {}
-        if layout is not None:
-            extra["layout"] = layout
+        if self.segments:
+            extra["token_type_ids"] = in_document.long()
         backbone = span(self.backbone, self.mix_layer, self.layers) if self.mix_layer else self.backbone
         output = backbone(
             inputs_embeds=embeds,
@@ -304,14 +218,6 @@ class Ranker(nn.Module):
             **extra,
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
-
-    def _lower(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Texts of the first segment through the layers below the mix layer. Input embeddings -> states, alike."""
-        if self._plain is None or self.device.type != "cpu" or torch.is_grad_enabled():
-            return self.states(inputs, [len(own) for own in inputs], 0, self.mix_layer)
-        first = self.first_position
-        places = [torch.arange(first, first + len(own)) for own in inputs]
-        return [self._plain(own[None], at, self.mix_layer)[0] for own, at in zip(inputs, places, strict=True)]
 
     def states(self, sequences: Sequence[Tensor], prefix_lengths: Sequence[int], start: int, stop: int) -> list[Tensor]:
         """Through layers ``start`` to ``stop - 1`` by the backbone's own ways: positions see what it lets them see.
@@ -339,22 +245,14 @@ class Ranker(nn.Module):
 
     def _mask(self, positions: Tensor, prefix_lengths: Tensor, lengths: Tensor, layer_type: str) -> Tensor:
         """bool [n, 1, length, length], True = may see. Unless they mix, prefix positions never see the document."""
-        mask = visible(positions, positions, causal=self.family.causal, window=self._window(layer_type))
+        causal = self.family.causal
+        window = window_of(self.backbone.config, layer_type, causal=causal)
+        mask = visible(positions, positions, causal=causal, window=window)
         in_prefix = positions < prefix_lengths[:, None]
         blind = in_prefix[:, :, None] & ~in_prefix[:, None, :] & (not self.mixes_both_ways)
         real = (positions < lengths[:, None])[:, None, :]
         padding = (positions >= lengths[:, None])[:, :, None] & in_prefix[:, None, :]  # its rows must see something
         return ((mask & ~blind & real) | padding)[:, None]
-
-    def _window(self, layer_type: str) -> int | None:
-        config = self.backbone.config
-        every_layer = getattr(config, "layer_types", None) is None and getattr(config, "use_sliding_window", True)
-        if layer_type == "full_attention" and not (every_layer and getattr(config, "sliding_window", None)):
-            return None  # Mistral and the like name no layer types: a window, if there is one, holds for all
-        window: int | None = getattr(config, "sliding_window", None)
-        if window is None:
-            raise InputError(f"MixLM does not know what positions see in layers of type {layer_type!r}")
-        return window if self.family.causal else window + 1  # Transformers: causal exclusive, bidirectional inclusive
 
     def _embed_each(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         flat = self._embed([token for ids in rows for token in ids])

@@ -8,12 +8,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError
-from .assembly import assemble, assemble_encoder, load_tokenizer, quiet
+from .assembly import N, assemble, assemble_encoder, load_tokenizer, quiet
 from .config import MixLMConfig, Pooling
 from .convention import convention_of, own_template
 from .families import Family, family_of, load_backbone, longest_sequence
 from .item_encoder import ItemEncoder
-from .mixlm import MixLM
 
 __all__ = ["bi_encoder", "from_backbones"]
 
@@ -21,6 +20,7 @@ LONGEST = 256  # tokens of a text
 
 
 def from_backbones(
+    make: type[N],
     encoder_source: str,
     ranker_source: str,
     *,
@@ -30,7 +30,7 @@ def from_backbones(
     prompt: str | None,
     hub: dict[str, Any],
     **sizes: Any,
-) -> MixLM:
+) -> N:
     """See :meth:`MixLM.from_backbones`. ``sizes`` go into MixLMConfig as they are."""
     encoder_family, ranker_family = family_of(encoder_source, **hub), family_of(ranker_source, **hub)
     encoder_tokenizer = load_tokenizer(encoder_source, **hub)
@@ -44,7 +44,7 @@ def from_backbones(
     with quiet():
         encoder = load_backbone(encoder_source, **hub)
         backbone, head = ranker_family.load(ranker_source, **hub)
-    model = assemble(config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, ranker_family)
+    model = assemble(make, config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, ranker_family)
     start = ranker_family.answer(head, ranker_tokenizer)
     if start is not None:
         with torch.no_grad():

@@ -19,8 +19,8 @@ from ..errors import InputError
 from ..folders import replacing
 from ..model import MixLM
 from ..model.config import EXPORTED
+from ..model.fast.int8 import is_int8
 from ..model.fingerprint import fingerprint
-from ..model.int8 import is_int8
 from ..model.known_answer import QUERY, TEXTS, write_known_answer
 from ..scoring import ReferenceScorer
 from .graphs import ItemEncoderGraph, RankerGraph

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..model import MixLM
-from ..model.packed import DecoderPass, packed_pass, plain_pass
+from ..model.fast.passes import DecoderPass, packed_pass, plain_pass
 
 __all__ = ["ItemEncoderGraph", "RankerGraph", "SharedPrefix"]
 

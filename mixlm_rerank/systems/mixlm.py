@@ -11,18 +11,18 @@ import torch
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.fast.int8 import is_int8
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.model.int8 import is_int8
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
 from mixlm_rerank.systems.protocol import Footprint, Kind, by_score
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["Cascade", "Cosine", "FullTextMode", "TokenReranker"]
+__all__ = ["Cascade", "Cosine", "FullTextMode", "OfMixLM", "TokenReranker"]
 
 
-class _OfMixLM:
+class OfMixLM:
     """A system of a MixLM. ``seed`` names the model where several seeds of one recipe are evaluated."""
 
     def __init__(self, model: MixLM, name: str, seed: str | None) -> None:
@@ -34,7 +34,7 @@ class _OfMixLM:
         self.description = f"{type(self).__name__}: {model.name}, weights {weights_hash(model)}, settings {digest}"
 
 
-class TokenReranker(_OfMixLM):
+class TokenReranker(OfMixLM):
     """MixLM from embedding tokens, at one budget (None: the model's largest)."""
 
     kind: Kind = "MixLM"
@@ -81,7 +81,7 @@ class Cascade(TokenReranker):
         return {"tokens": self.tokens, "verify_top": self.verify_top}
 
 
-class Cosine(_OfMixLM):
+class Cosine(OfMixLM):
     """Cosine of query and document embedding: the MixLM's item encoder as a plain bi-encoder."""
 
     kind: Kind = "bi-encoder"
@@ -101,7 +101,7 @@ class Cosine(_OfMixLM):
         return self._reranker.rerank(query, candidates)
 
 
-class FullTextMode(_OfMixLM):
+class FullTextMode(OfMixLM):
     """The same ranker reading every document's text: the same-backbone cross-encoder."""
 
     kind: Kind = "full text"

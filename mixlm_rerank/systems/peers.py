@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.systems.loading import Loading
 
-__all__ = ["fingerprint_of", "load_cross_encoder", "load_sentence_transformer"]
+__all__ = ["fingerprint_of", "load_cross_encoder", "load_multi_vector_encoder", "load_sentence_transformer"]
 
 SETTINGS = (
     *("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "max_seq_length"),
@@ -40,6 +40,22 @@ def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -
     tokenizer = getattr(model, "tokenizer", None)
     if len(getattr(tokenizer, "all_special_tokens", ())) >= len(tokenizer.get_vocab() if tokenizer else "any"):
         raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: it has no tokenizer")
+    return model
+
+
+def load_multi_vector_encoder(name_or_path: str, loading: Loading = Loading()) -> Any:
+    """A model that was trained for late interaction. Raises as :func:`load_sentence_transformer`."""
+    library, options = _library("late interaction"), loading.of_embedding_models()
+    try:
+        model, again = (library.MultiVectorEncoder(name_or_path, **options) for _ in range(2))
+    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: {reason}") from None
+    if fingerprint_of(model) != fingerprint_of(again):
+        raise InputError(
+            f"{name_or_path!r} was not trained for late interaction: its projection would be random numbers. For the "
+            f"token states of a bi-encoder as they are, take max-sim:{name_or_path}"
+        )
     return model
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.int8 import in_int8
+from mixlm_rerank.model.fast.int8 import in_int8
 from mixlm_rerank.ranking import Weight, parsed_weight
+from mixlm_rerank.systems.all_states import AllStates, MultiVector
 from mixlm_rerank.systems.elsewhere import RankedElsewhere
 from mixlm_rerank.systems.ensemble import Ensemble
 from mixlm_rerank.systems.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
@@ -32,6 +33,9 @@ SYSTEMS = (
     "mixlm or mixlm:K (token budget K), with @int8 for a ranker in int8; verify:M (MixLM, then the best M read in "
     "full); full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
     "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME (late interaction over a bi-encoder's token states); "
+    "multi-vector:NAME or multi-vector:NAME@TOKENS (ColBERT and its kind, a vector for so many tokens); prettr:NAME@M "
+    "and mice:NAME@M (a cross-encoder whose layers below M read documents alone, all their states kept); all-states "
+    "(the same of a MixLM with a mix layer); "
     "hybrid:NAME (that and BM25); ensemble:FILE (a teacher whose weights `eval teacher` has fitted); run:FILE (a TREC "
     "run of other software); any of them with +W, mixed with the first stage at weight W, or with +rrf (reciprocal "
     "rank fusion)"
@@ -52,10 +56,18 @@ OF_MIXLM: dict[str, Make] = {
     "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value) if value else None, seed=seed),
     "verify": lambda model, value, seed: Cascade(model, int(value), seed=seed),
     "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
+    "all-states": lambda model, value, seed: AllStates(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
 }
-WITH_VALUE = {"verify", "cross-encoder", "bi-encoder", "max-sim", "hybrid", "ensemble", "run"}
-WITHOUT_VALUE = {"full-text", "cosine"}
+# word -> how the system is made of a model's name and the number after its @
+AT_NUMBER: dict[str, Callable[[str, int | None, Loading], System]] = {
+    "cross-encoder": CrossEncoder,
+    "prettr": partial(AllStates.cut, fixed_documents=False),
+    "mice": partial(AllStates.cut, fixed_documents=True),
+    "multi-vector": MultiVector,
+}
+WITH_VALUE = {"verify", *AT_NUMBER, "bi-encoder", "max-sim", "hybrid", "ensemble", "run"}
+WITHOUT_VALUE = {"full-text", "cosine", "all-states"}
 
 Named = dict[str, list[System]]  # by the word that they were asked for with
 
@@ -121,11 +133,11 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
         return [partial(Ensemble, *_ensemble(word, value), loading)]
     if word == "run":
         return [partial(RankedElsewhere, Path(value))]
-    if word == "cross-encoder":
-        source, _, length = value.rpartition("@")
-        if source and length.isdecimal() and not Path(value).exists():
-            return [partial(CrossEncoder, source, int(length), loading)]
-        return [partial(CrossEncoder, value, None, loading)]
+    if word in AT_NUMBER:
+        source, _, number = value.rpartition("@")
+        if source and number.isdecimal() and not Path(value).exists():
+            return [partial(AT_NUMBER[word], source, int(number), loading)]
+        return [partial(AT_NUMBER[word], value, None, loading)]
     if colon and not value.isdecimal():
         raise InputError(f"the system {spec!r} needs a whole number after its colon")
     return [partial(_of_mixlm, word, value, load, name if len(models) > 1 else None) for name, load in models.items()]

@@ -21,7 +21,7 @@ from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.systems.on_disk import OnDisk
 
-__all__ = ["TokenStates", "max_sim"]
+__all__ = ["TokenStates", "max_sim", "states_of_texts"]
 
 POSITIONS_PER_FORWARD = 4096
 
@@ -60,25 +60,26 @@ class TokenStates:
         texts: Sequence[Sequence[str]],
     ) -> list[NDArray[np.float32]]:
         new = list(dict.fromkeys(text for own in texts for text in own if text not in self._read))
-        for row, states in self._states(self._encoder.document_ids(new)):
+        for row, states in states_of_texts(self._encoder, self._encoder.document_ids(new)):
             self._read[new[row]] = states
-        asked = dict(self._states(self._encoder.query_ids(queries)))
+        asked = dict(states_of_texts(self._encoder, self._encoder.query_ids(queries)))
         found = [
             near(asked[row].float(), [self._read[text].to(asked[row].device) for text in own])
             for row, own in enumerate(texts)
         ]
         return [own.numpy() for own in torch.cat(found).cpu().split([len(own) for own in texts])]
 
-    def _states(self, ids: Sequence[list[int]]) -> Iterator[tuple[int, Tensor]]:
-        """Row and states of every text, those of like length together."""
-        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
-        positions = positions_per_forward(self._encoder.backbone.device, POSITIONS_PER_FORWARD)
-        while order:
-            size = max(1, positions // len(ids[order[0]]))
-            rows, order = order[:size], order[size:]
-            with inference(self._encoder):
-                found = self._encoder.token_states([ids[row] for row in rows])
-            yield from zip(rows, found, strict=True)
+
+def states_of_texts(encoder: ItemEncoder, ids: Sequence[list[int]]) -> Iterator[tuple[int, Tensor]]:
+    """Row and final states, [length, d], of every text of token ids; those of like length are read together."""
+    order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+    positions = positions_per_forward(encoder.backbone.device, POSITIONS_PER_FORWARD)
+    while order:
+        size = max(1, positions // len(ids[order[0]]))
+        rows, order = order[:size], order[size:]
+        with inference(encoder):
+            found = encoder.token_states([ids[row] for row in rows])
+        yield from zip(rows, found, strict=True)
 
 
 def max_sim(query: Tensor, documents: Sequence[Tensor]) -> Tensor:

@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import IndexMismatch, InputError
+from mixlm_rerank.model.fast.int8 import is_int8
 from mixlm_rerank.model.fingerprint import fingerprint
-from mixlm_rerank.model.int8 import is_int8
 from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.serving.catalogue import Catalogue
 
@@ -168,7 +168,7 @@ def test_the_fingerprint_is_computed_once_for_the_same_weights(
 ) -> None:
     model, counted = fresh(checkpoint), []
     monkeypatch.setattr(
-        "mixlm_rerank.model.mixlm.fingerprint",
+        "mixlm_rerank.model.network.fingerprint",
         lambda *given, **named: counted.append(1) or fingerprint(*given, **named),
     )
     first = [Reranker(model).index.manifest.fingerprint for _ in range(2)]

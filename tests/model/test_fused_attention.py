@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from mixlm_rerank.model.attention import PackedLayout, attention_of, tiles_of
+from mixlm_rerank.model.fast.attention import PackedLayout, attention_of, tiles_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HEADS, KEY_HEADS, HEAD = 4, 2, 16
@@ -29,7 +29,7 @@ LAYOUTS = [
 @pytest.fixture(scope="module")
 def fused() -> ModuleType:
     pytest.importorskip("triton")
-    return importlib.import_module("mixlm_rerank.model.fused_attention")
+    return importlib.import_module("mixlm_rerank.model.fast.fused_attention")
 
 
 @pytest.mark.parametrize(("sizes", "item_length", "causal"), LAYOUTS, ids=str)
@@ -65,7 +65,7 @@ def test_on_a_cpu_with_gradients_and_for_windows_there_are_tiles(
     fused: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused, "fused_tiles", lambda *parts: "fused")
-    monkeypatch.setattr("mixlm_rerank.model.attention.tiles_of", lambda *parts: "tiles")
+    monkeypatch.setattr("mixlm_rerank.model.fast.attention.tiles_of", lambda *parts: "tiles")
     layout, gpu = PackedLayout((3,), (2,), 2, True), torch.device("cuda")
     assert attention_of(layout, None, gpu, 16) == "tiles"  # gradients
     with torch.inference_mode():

@@ -11,8 +11,8 @@ import torch
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.fast.int8 import in_int8, is_int8
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.model.int8 import in_int8, is_int8
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 QUERY = "a dog barks at the moon"

@@ -11,7 +11,7 @@ import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.packed import DecoderPass
+from mixlm_rerank.model.fast.passes import DecoderPass
 
 ARCHITECTURES = ("bert", "modernbert", "xlm-roberta", "qwen3", "llama", "mistral", "gemma2", "gpt-oss")
 

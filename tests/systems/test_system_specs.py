@@ -86,6 +86,25 @@ def test_peers_come_by_folder_and_need_no_mixlm(
     assert {system.seed_group for system in systems} == {None}
 
 
+def test_systems_that_keep_all_states(
+    cross_encoder: Callable[..., Path], checkpoint: Callable[..., Path], model: Callable[[], MixLM]
+) -> None:
+    judge, encoder = cross_encoder(), checkpoint("bert")
+    cut = MixLM.from_cross_encoder(judge, tokens=2, fixed_documents=True)
+    systems = make_systems(f"prettr:{judge}@2,mice:{judge},all-states", {"default": lambda: cut})
+    names = ["judge-1 as PreTTR m=2", "judge-1 as MICE m=1", "all states (MICE m=1)"]
+    assert [system.name for system in systems] == names
+    assert len({system.description for system in systems}) == 3
+    with pytest.raises(InputError, match="no mix layer, .* cut out of a cross-encoder"):
+        make_systems("all-states", {"default": model})
+    with pytest.raises(InputError, match="between 1 and 2, the last layer of .*, not 3"):
+        make_systems(f"prettr:{judge}@3", {})
+    with pytest.raises(InputError, match="not trained for late interaction: .* take max-sim:"):
+        make_systems(f"multi-vector:{encoder}", {})
+    with pytest.raises(InputError, match="cannot load the model '/nowhere'"):
+        make_systems("multi-vector:/nowhere", {})
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -102,6 +121,9 @@ def test_peers_come_by_folder_and_need_no_mixlm(
         ("mixlm+", "no such system: 'mixlm+'"),
         ("mixlm+many", "no such system: 'mixlm+many'"),
         ("+0.2", "no such system: ''"),
+        ("prettr", "no such system: 'prettr'"),
+        ("mice:", "no such system: 'mice:'"),
+        ("all-states:2", "no such system: 'all-states:2'"),
         ("mixlm:", "'mixlm:' needs a whole number"),
         ("mixlm:@int8", "'mixlm:@int8' needs a whole number"),
         ("mixlm:four", "'mixlm:four' needs a whole number"),

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model.cross_encoder import DOCUMENT_POSITION
 from mixlm_rerank.ranking import Weight
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
+from mixlm_rerank.systems.all_states import AllStates, MultiVector
 from mixlm_rerank.systems.elsewhere import RankedElsewhere
 from mixlm_rerank.systems.interpolated import Interpolated, mixed
+from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import System
 from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder
@@ -28,6 +34,16 @@ Made = tuple[System, Callable[[], Scores]]
 
 
 @pytest.fixture(scope="module")
+def multi_vector(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as if it had been trained for late interaction."""
+    from sentence_transformers import MultiVectorEncoder
+
+    folder = tmp_path_factory.mktemp("models") / "colbert"
+    MultiVectorEncoder(str(checkpoint("bert"))).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def candidates(documents: list[Document]) -> list[Candidate]:
     return [Candidate(document.docid, 9.0 - 2**row, document.content) for row, document in enumerate(documents)]
 
@@ -35,7 +51,10 @@ def candidates(documents: list[Document]) -> list[Candidate]:
 FULL_TEXT = ["full text", "full text, late residual", "full text, no residual"]
 
 
-@pytest.fixture(params=["k=4", "k=1", "verify", "cosine", *FULL_TEXT, "CE", "CE@9", "BE"])
+ALL_STATES = ["PreTTR", "MICE", "ColBERT", "ColBERT, pooled"]
+
+
+@pytest.fixture(params=["k=4", "k=1", "verify", "cosine", *FULL_TEXT, "CE", "CE@9", "BE", *ALL_STATES])
 def made(
     request: pytest.FixtureRequest,
     tiny: Callable[..., MixLM],
@@ -43,6 +62,7 @@ def made(
     cross_encoder: Callable[..., Path],
     documents: list[Document],
     candidates: list[Candidate],
+    multi_vector: Path,
     tmp_path: Path,
 ) -> Made:
     """A system; and what gives docid -> score by the library that it stands for, without the harness."""
@@ -77,7 +97,25 @@ def made(
         encoder = SentenceTransformer(str(checkpoint("bert")))
         return named(encoder.similarity(encoder.encode_query([QUERY]), encoder.encode_document(texts))[0].tolist())
 
+    def read_apart(fixed: bool) -> Scores:
+        """The checkpoint's own layers; below the second, query and document do not see each other."""
+        tokenizer = AutoTokenizer.from_pretrained(cross_encoder())
+        judge = AutoModelForSequenceClassification.from_pretrained(cross_encoder()).eval()
+        return named([float(_read_apart(judge, tokenizer, text, fixed)) for text in texts])
+
+    def late_interaction(pooling: int | None) -> Scores:
+        from sentence_transformers import MultiVectorEncoder
+        from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+
+        encoder = MultiVectorEncoder(str(multi_vector))
+        asked = (encoder.encode_query, [QUERY]), (encoder.encode_document, texts)
+        (own,), found = (encode(given, convert_to_numpy=False) for encode, given in asked)
+        if pooling is not None:
+            found = [HierarchicalTokenPooling(pooling).pool_one(vectors) for vectors in found]
+        return named([float((own @ vectors.T).amax(dim=1).sum()) for vectors in found])
+
     plain, late = tiny("bert", residual="none"), tiny("bert", residual="late")
+    cut = partial(AllStates.cut, str(cross_encoder()), 1, Loading())
     systems: dict[str, Callable[[], Made]] = {
         "k=4": lambda: (TokenReranker(model), lambda: reranked(model)),
         "k=1": lambda: (TokenReranker(model, 1), lambda: reranked(model, tokens=1)),
@@ -89,8 +127,29 @@ def made(
         "CE": lambda: (CrossEncoder(str(cross_encoder())), lambda: judged(None)),
         "CE@9": lambda: (CrossEncoder(str(cross_encoder()), 9), lambda: judged(9)),
         "BE": lambda: (BiEncoder(str(checkpoint("bert"))), similar),
+        "PreTTR": lambda: (cut(fixed_documents=False), lambda: read_apart(fixed=False)),
+        "MICE": lambda: (cut(fixed_documents=True), lambda: read_apart(fixed=True)),
+        "ColBERT": lambda: (MultiVector(str(multi_vector)), lambda: late_interaction(None)),
+        "ColBERT, pooled": lambda: (MultiVector(str(multi_vector), 3), lambda: late_interaction(3)),
     }
     return systems[request.param]()
+
+
+@torch.inference_mode()
+def _read_apart(judge: Any, tokenizer: Any, text: str, fixed: bool) -> torch.Tensor:
+    pair = tokenizer(QUERY, text, return_tensors="pt")
+    length = len(tokenizer(QUERY)["input_ids"])
+    places = torch.arange(pair["input_ids"].shape[1])
+    first = places < length
+    pair["position_ids"] = places.where(first, places - length + DOCUMENT_POSITION)[None]
+    states = judge.bert.embeddings(**{name: ids for name, ids in pair.items() if name != "attention_mask"})
+    lower, *upper = judge.bert.encoder.layer
+    apart = (first[:, None] == first)[None, None]
+    states = read = lower(states, attention_mask=apart)
+    for layer in upper:
+        states = layer(states, attention_mask=torch.ones_like(apart))
+        states = torch.where(first[:, None], states, read) if fixed else states
+    return judge.classifier(judge.bert.pooler(states))  # type: ignore[no-any-return]
 
 
 def test_a_system_ranks_as_the_thing_itself(work: Workplace, candidates: list[Candidate], made: Made) -> None:
@@ -98,8 +157,9 @@ def test_a_system_ranks_as_the_thing_itself(work: Workplace, candidates: list[Ca
     system.prepare(work)
     docs = system.rank(QUERY, candidates)
     expected = scores()
+    exactness = 3e-3 if isinstance(system, AllStates | MultiVector) else 1e-4  # they keep float16
     assert len(set(expected.values())) > 1
-    assert {doc.docid: doc.score for doc in docs} == pytest.approx(expected, abs=1e-4)
+    assert {doc.docid: doc.score for doc in docs} == pytest.approx(expected, abs=exactness)
     assert [doc.docid for doc in docs] == sorted(expected, key=lambda docid: -expected[docid])
     assert [doc.rank for doc in docs] == list(range(1, 7))
     assert {doc.docid: doc.first_stage_score for doc in docs} == {hit.docid: hit.score for hit in candidates}
@@ -120,7 +180,13 @@ def test_one_candidate_alone_and_one_without_text_are_ranked_too(
     assert [doc.docid for doc in system.rank(QUERY, [Candidate("d0", 1.0, "")])] == ["d0"]
 
 
-def test_it_says_what_it_keeps_on_disk(work: Workplace, made: Made, request: pytest.FixtureRequest) -> None:
+def test_it_says_what_it_keeps_on_disk(
+    work: Workplace,
+    made: Made,
+    documents: list[Document],
+    cross_encoder: Callable[..., Path],
+    request: pytest.FixtureRequest,
+) -> None:
     system, _ = made
     footprint = system.prepare(work)
     name = request.node.callspec.params["made"]
@@ -130,6 +196,12 @@ def test_it_says_what_it_keeps_on_disk(work: Workplace, made: Made, request: pyt
     assert footprint is not None
     if name == "BE":
         assert (footprint.bytes_per_document, footprint.build_seconds) == (4 * 64, None)
+        return
+    if name in ALL_STATES:
+        tokenizer = AutoTokenizer.from_pretrained(cross_encoder())
+        lengths = [len(tokenizer(document.content)["input_ids"]) for document in documents]
+        whole = 2 * (128 if "ColBERT" in name else 64) * fmean(lengths)
+        assert footprint.bytes_per_document == pytest.approx(whole * (0.4 if "pooled" in name else 1), rel=0.15)
         return
     (folder,) = work.folder.glob("tokens-*/")
     on_disk = sum(path.stat().st_blocks * 512 for path in folder.iterdir()) / 6

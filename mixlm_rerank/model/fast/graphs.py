@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .attention import PackedAttention, PackedLayout
 from .fused_attention import FusedTiles
-from .packed import PackedPass
+from .passes import PackedPass
 
 __all__ = ["GraphedPass"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..transfer import moved
 from .attention_kernel import attend_tiles
-from .transfer import moved
 
 __all__ = ["BLOCK", "FusedTiles", "fused_tiles", "head_fits"]
 

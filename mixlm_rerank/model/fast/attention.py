@@ -23,10 +23,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ..errors import InputError
-from .transfer import moved
+from ...errors import InputError
+from ..masks import visible
+from ..transfer import moved
 
-__all__ = ["SHARED_PREFIX", "PackedAttention", "PackedLayout", "PackedTiles", "attention_of", "tiles_of", "visible"]
+__all__ = ["SHARED_PREFIX", "PackedAttention", "PackedLayout", "PackedTiles", "attention_of", "tiles_of"]
 
 SHARED_PREFIX = "mixlm_shared_prefix"
 # Rows of a tile: enough for a matrix product, few enough that a row computes little that it must not see.
@@ -172,16 +173,6 @@ def _tiles(rows: Tensor, keys: Tensor, mask: Tensor, wanted: Tensor, device: tor
     added = torch.zeros(mask.shape, dtype=torch.float32).masked_fill(~mask, -torch.inf)[:, None]
     places = wanted.flatten().nonzero().squeeze(1)
     return Tiles(rows.to(device), keys.to(device), added.to(device), places.to(device))
-
-
-def visible(queries: Tensor, keys: Tensor, *, causal: bool, window: int | None) -> Tensor:
-    """Which key positions each query position may see. [..., n], [..., m] -> bool [..., n, m].
-
-    ``window``: a position sees others at a distance below it (sliding-window layers).
-    """
-    distance = queries[..., :, None] - keys[..., None, :]
-    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
-    return mask if window is None else mask & (distance.abs() < window)
 
 
 def shared_prefix_attention(

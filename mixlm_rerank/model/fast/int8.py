@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from ..errors import InputError
-
-if TYPE_CHECKING:
-    from .mixlm import MixLM
+from ...errors import InputError
+from ..network import Network
 
 __all__ = ["in_int8", "is_int8"]
 
+N = TypeVar("N", bound=Network)
 
-def in_int8(model: MixLM) -> MixLM:
+
+def in_int8(model: N) -> N:
     """The same model with a ranker in int8: weights once, activations as they come (PyTorch's dynamic quantisation).
 
     Item encoder, projector and readout are shared with ``model`` and stay float32, so a token index fits both. All that
@@ -26,11 +26,9 @@ def in_int8(model: MixLM) -> MixLM:
     Raises:
         InputError: the model is not on a CPU, or this PyTorch has no int8 layers for the processor.
     """
-    from .mixlm import MixLM
-
     if model.device.type != "cpu":
         raise InputError(f"int8 is for CPUs, and the model is on {model.device}: take bfloat16 there")
-    twin = MixLM(model.config, model.item_encoder, copy.deepcopy(model.ranker), model.projector)
+    twin = type(model)(model.config, model.item_encoder, copy.deepcopy(model.ranker), model.projector)
     twin.readout, twin.name = model.readout, model.name
     try:
         from torch.ao.quantization import quantize_dynamic
@@ -43,6 +41,6 @@ def in_int8(model: MixLM) -> MixLM:
     return twin.eval()
 
 
-def is_int8(model: MixLM) -> bool:
+def is_int8(model: Network) -> bool:
     """Whether the ranker came out of :func:`in_int8`."""
     return any(type(module).__module__.startswith("torch.ao.nn.quantized") for module in model.ranker.modules())

@@ -1,0 +1,124 @@
+"""The ranker's fast ways: many items of several queries in one forward pass, equal to the plain way up to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...errors import InputError
+from ..config import MixLMConfig
+from ..families import Family
+from ..ranker import Prefix, Ranker
+from ..transfer import moved
+from .attention import SHARED_PREFIX, PackedLayout
+from .passes import DecoderPass, PlainPass, packed_pass, plain_pass
+
+__all__ = ["FastRanker"]
+
+
+class FastRanker(Ranker):
+    """A ranker that shares a query's prefix among all its documents."""
+
+    def __init__(
+        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig, family: Family
+    ) -> None:
+        super().__init__(backbone, tokenizer, config, family)
+        self._packed = None if self.mixes_both_ways else packed_pass(backbone, self.mix_layer)
+        self._plain = plain_pass(backbone) if self.mixes_both_ways else None
+        if self.mixes_both_ways:
+            return
+        backbone.set_attn_implementation(SHARED_PREFIX)
+        if backbone.config._attn_implementation != SHARED_PREFIX:
+            raise InputError(
+                "it does not use the Transformers attention interface, by which candidates share a prefix "
+                "(docs/models.md: what can be done with each kind)"
+            )
+
+    @property
+    def _checkpoints_activations(self) -> bool:
+        """Whether the backbone's own layers have to run, which know how."""
+        modules = self.backbone.modules() if self.training else []
+        return any(getattr(module, "gradient_checkpointing", False) for module in modules)
+
+    def below(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        if self._plain is None or self.device.type != "cpu" or torch.is_grad_enabled():
+            return super().below(inputs)
+        first = self.first_position
+        places = [torch.arange(first, first + len(own)) for own in inputs]
+        return [self._plain(own[None], at, self.mix_layer)[0] for own, at in zip(inputs, places, strict=True)]
+
+    def forward_packed(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
+        """Hidden states at the score token, several queries a forward pass.
+
+        A query's prefix is shared by its items or, in an encoder with a mix layer, copied for each of them.
+
+        Args:
+            prefixes: of each query.
+            items: projected embedding tokens of each query's documents, float [n, k, d], the same k for all.
+
+        Returns:
+            float [n, d] for each query. Equal to :meth:`forward` up to rounding.
+        """
+        if self.mixes_both_ways:
+            return self._pairs(prefixes, items)
+        counts = tuple(len(tokens) for tokens in items)
+        tails = torch.stack([prefix.tail for prefix in prefixes])
+        item_length = items[0].shape[1] + tails.shape[1]
+        layout = PackedLayout(tuple(len(prefix) for prefix in prefixes), counts, item_length, self.family.causal)
+        tokens = torch.cat(list(items))
+        tails = tails.repeat_interleave(moved(torch.tensor(counts), self.device), dim=0, output_size=len(tokens))
+        flat = torch.cat([*(own.states for own in prefixes), torch.cat([tokens, tails], dim=1).flatten(0, 1)])
+        in_item = torch.arange(len(flat), device=self.device) >= sum(layout.prefix_lengths)
+        positions, score_rows = layout.position_ids(self.device), layout.score_rows(self.device)
+        if self._packed is not None and not self._checkpoints_activations:
+            types = (in_item & self.segments).long()
+            attention = self._packed.attention(layout, self.device)
+            states = self._packed(flat, positions + self.first_position, types, score_rows, attention)
+            return list(states.split(list(counts)))
+        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
+        masks = dict.fromkeys(self._layer_types, unused)
+        states = self._run(flat[None], positions[None], in_item[None], masks, layout=layout)[0]
+        return list(states[score_rows].split(list(counts)))
+
+    def _pairs(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
+        """Every item behind a copy of its query's prefix; prefixes of one length go through the layers together."""
+        if self._plain is None or self._checkpoints_activations:
+            counts = [len(tokens) for tokens in items]
+            own = [prefix for prefix, count in zip(prefixes, counts, strict=True) for _ in range(count)]
+            return list(self(own, [item for tokens in items for item in tokens]).split(counts))
+        found: list[Tensor] = [torch.empty(0)] * len(items)
+        for length in {len(prefix) for prefix in prefixes}:
+            rows = [row for row, prefix in enumerate(prefixes) if len(prefix) == length]
+            counts = [len(items[row]) for row in rows]
+            tokens = torch.cat([items[row] for row in rows])
+            copies = [prefixes[row].states.expand(count, -1, -1) for row, count in zip(rows, counts, strict=True)]
+            first = self.mixed(self._plain, torch.cat(copies), tokens)
+            for row, own in zip(rows, first.split(counts), strict=True):
+                found[row] = own
+        return found
+
+    def mixed(self, layers: PlainPass, prefixes: Tensor, items: Tensor) -> Tensor:
+        """Through the layers from the mix layer on. States [n, length, d], embedding tokens [n, k, d] -> [n, d]."""
+        pairs = torch.cat([prefixes, items[:, :, : self.hidden_size]], dim=1)
+        added = self._log_sizes(prefixes.shape[1], items) if items.shape[2] > self.hidden_size else None
+        changing = prefixes.shape[1] if self.fixed_documents else None
+        return layers.first_states(pairs, self.mix_layer, added, changing)
+
+    def compile_packed(self) -> None:
+        """Make :meth:`forward_packed` fast on a GPU, for a process that lives long: its first passes take a minute.
+
+        Layers of decoders are compiled, and forward passes recorded as CUDA graphs. Elsewhere nothing happens.
+        """
+        if self._packed is None or self.device.type != "cuda" or find_spec("triton") is None:
+            return
+        from .graphs import GraphedPass  # imports Triton
+
+        packed = packed_pass(self.backbone, self.mix_layer)
+        assert packed is not None
+        if isinstance(packed, DecoderPass):
+            packed.compile()
+        self._packed = GraphedPass(packed)
