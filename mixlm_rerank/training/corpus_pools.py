@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from mixlm_rerank.errors import InputError
@@ -22,22 +23,23 @@ def corpus_pools(
 ) -> list[Pool]:
     """At most ``size`` candidates of each query, drawn once and kept in ``path``.
 
-    ``hard`` of them are those that ``start`` ranks first, by one embedding token: the teacher's own first ones are
-    mostly among these, and their order is what counts. Without a residual ``start`` knows nothing yet: then they are
-    the first stage's first. The others are drawn at random.
+    ``hard`` of them are, in turn, those that the first stage and ``start`` rank first (with a residual by one embedding
+    token): the teacher's own first ones are mostly among these, and their order is what counts. The others are drawn
+    at random.
 
     Raises InputError unless two queries have two candidates each: one to train on, one to choose by.
     """
     if not path.exists():
         ranked: Mapping[str, Sequence[ScoredDoc | Candidate]] = {}
-        if hard and candidates.of_query and start.config.residual != "none":
-            system = TokenReranker(start, 1)
+        if hard and candidates.of_query:
+            system = TokenReranker(start, None if start.config.residual == "none" else 1)
             system.name = "hard candidates"
             ranked = rank(system, candidates, work).ranking
         draw = random.Random(seed)
         pools = []
         for qid, hits in candidates.of_query.items():
-            first = [one.docid for one in ranked.get(qid, hits)[: min(hard, size)]]
+            in_turn = chain.from_iterable(zip(hits, ranked.get(qid, hits), strict=True))
+            first = list(dict.fromkeys(one.docid for one in in_turn))[: min(hard, size)]
             others = [hit.docid for hit in hits if hit.docid not in first]
             chosen = [*first, *draw.sample(others, min(size - len(first), len(others)))]
             if len(chosen) > 1:
