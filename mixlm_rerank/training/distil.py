@@ -56,8 +56,8 @@ class DistilOptions:
     depth: candidates of each query, by BM25.
     candidates: how many of them are drawn once for training. Item encoder and ranker together read half of these in
         each round, the ranker alone all. The teacher scores what is read.
-    hard: how many of those drawn are, in turn, those that the first stage and the model, as it is before, rank first; the
-        rest are drawn at random.
+    hard: how many of those drawn are, in turn, those that the first stage and the model, as it is before, rank first;
+        the rest are drawn at random.
     rounds: how often each training query is seen while item encoder and ranker train together.
     ranker_rounds: how often after that, while the ranker trains alone; these cost a fraction.
     group: queries a step.
