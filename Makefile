@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all eval bench check docs dist format clean
+.PHONY: demo test test-all test-dist test-lowest eval bench check docs dist format clean
 
 demo: .venv/installed        ## BM25 against MixLM on Python's own documentation, no download
 	$(BIN)/mixlm-rerank demo
@@ -12,6 +12,16 @@ test: .venv/installed        ## the fast tests, on all cores
 
 test-all: .venv/installed    ## all tests, the slow ones too
 	$(BIN)/pytest -m "slow or processes or not slow"
+
+test-dist: dist              ## the fast tests on the wheel, in an environment that has nothing of the checkout
+	$(PYTHON) -m venv --clear build/dist
+	build/dist/bin/pip install --quiet -c constraints.txt "$$(ls -t dist/*.whl | head -1)[dev]"
+	build/dist/bin/pytest -n auto --dist loadfile $(TESTS)
+
+test-lowest:                 ## the same with the lowest versions that pyproject.toml allows (needs uv)
+	uv venv --quiet --clear --python $(PYTHON) build/lowest
+	uv pip install --quiet --python build/lowest --resolution lowest-direct -e '.[dev]'
+	build/lowest/bin/pytest -n auto --dist loadfile $(TESTS)
 
 eval: .venv/installed        ## are the figures in README and docs still true? DATA=folder of the collections
 	$(BIN)/mixlm-rerank eval figures docs/figures.yaml --output build/figures $(if $(DATA),--data $(DATA))
