@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.bench.kit import Run, check_same, column, quartiles, table
+from mixlm_rerank.eval.bench.kit import Run, check_same, column, quartiles, table, work_done
 from mixlm_rerank.eval.bench.operations import Operations
 from mixlm_rerank.eval.bench.plots import Panel, draw
 from mixlm_rerank.eval.bench.random_decoder import (
@@ -42,7 +42,6 @@ EXPECTED_SHARE = 0.75  # of the rate of matrix products, for the estimate
 GAINS = {
     "prefix sharing, MixLM": (MIXLM, MIXLM_ALONE),
     "MixLM over full text, both shared": (MIXLM, FULL_CACHED),
-    "MixLM over full text, neither shared": (MIXLM_ALONE, FULL_TEXT),
 }
 COLUMNS = {
     "way": lambda way: f"{way['name']} ({way['settings']})",
@@ -190,17 +189,13 @@ def _best(options: Mapping[str, Way], query: str, count: int) -> str:
 
 def _page(run: Run, shape: Mapping[str, int]) -> str:
     ways, rate = run.kept[CELL], median(run.rates)
-    seconds = {name: spread(way["seconds"]) for name, way in ways.items()}
-    speeds = {name: shape["items"] / own["median"] for name, own in seconds.items()}
+    speeds = {name: shape["items"] / median(way["seconds"]) for name, way in ways.items()}
     found = [
         {
             "name": name,
             "settings": way["settings"],
-            "rounds": len(way["seconds"]),
-            "milliseconds": spread(way["seconds"], 1e3),
+            **work_done(way["seconds"], way["flops"], rate),
             "items_per_second": speeds[name],
-            "gflops": way["flops"] / seconds[name]["median"] / 1e9,
-            "of_machine": way["flops"] / seconds[name]["median"] / rate,
             "paper_items_per_second": PAPER[name],
         }
         for name, way in ways.items()

@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench.gpu_training import TrainingStep, training_step
+from mixlm_rerank.eval.bench.gpu_training import training_step
 from mixlm_rerank.eval.bench.kit import Run, check_same, column, table
 from mixlm_rerank.eval.bench.operations import Operations
 from mixlm_rerank.eval.bench.random_decoder import (
@@ -45,7 +45,6 @@ __all__ = ["gpu"]
 
 TOLERANCE = 1e-3  # log-odds in float32, of sums over 28 layers in another order
 OWN, SHARED = "prefix for each", "prefix once"
-STEP = TrainingStep()
 WARM_UP, FEWEST, MOST = 3, 5, 200  # runs
 FULL, KERNELS = "full text", "kernels, "
 KINDS = {
@@ -81,7 +80,7 @@ def gpu(
     quiet: bool = True,
     device: str = "cuda",
     shape: DecoderShape = QWEN3,
-    training: TrainingStep = STEP,
+    training: Mapping[str, int] = {},
     budgets: Sequence[int] = (1, 4, 8),
     queries: Sequence[int] = (1, 8, 64),
     items: Sequence[int] = (50, 250, 1000),
@@ -94,13 +93,13 @@ def gpu(
         budgets, queries, items: MixLM is measured at every combination; ``queries`` are scored in one call. Where they
             are most, also in two calls at a time, each in a thread of its own.
         documents: tokens of full texts.
-        matrix: size of the products that tell the chip's rate.
+        matrix: size of the products that tell the chip's rate. training: keywords of :func:`training_step`.
 
     Raises InputError without a GPU, MixLMError where the fast scorer and the reference do not agree in float32.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no GPU here that PyTorch can use: bench gpu measures one")
-    with Run(folder, None, quiet, seconds=seconds, shape=asdict(shape), training=asdict(training)) as run:
+    with Run(folder, None, quiet, seconds=seconds, shape=asdict(shape), training=training) as run:
         rate = partial(run.rate, sizes=(matrix,), device=device, dtype=torch.bfloat16)
         rate()
         model = random_mixlm(shape, max(budgets), max(documents), device)
@@ -129,7 +128,7 @@ def gpu(
             name = mixlm_name(1, max(queries), each)
             run.cell(f"{KERNELS}{name}", partial(kernel_shares, _scoring(model, texts, each, 1)))
         del model
-        run.cell("training", partial(training_step, shape, training, device))
+        run.cell("training", partial(training_step, shape, device, **training))
         rate()
         return _page(run, shape, f"{FULL} of {max(documents)} tokens, {SHARED}")
 

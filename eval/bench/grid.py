@@ -20,7 +20,7 @@ from torch import nn
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.bench.cross_encoders import BATCHES, DEFAULT_BATCH, CrossEncoders, Scores, check_bert
-from mixlm_rerank.eval.bench.kit import Run, check_same, column, quartiles, table
+from mixlm_rerank.eval.bench.kit import Run, check_same, column, quartiles, table, work_done
 from mixlm_rerank.eval.bench.operations import Operations
 from mixlm_rerank.eval.bench.plots import Panel, draw
 from mixlm_rerank.eval.bench.synthetic import Words, random_docids, random_index
@@ -89,14 +89,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Task:
-    """A query and its candidates: docids of the token index, and the texts that full-text contenders read."""
+    """A query and its candidates: as a first stage gives them, and the texts that full-text contenders read."""
 
     query: str
-    docids: Sequence[str]
+    hits: list[tuple[str, float]]
     texts: Sequence[str]
 
     def first(self, candidates: int) -> Task:
-        return Task(self.query, self.docids[:candidates], self.texts[:candidates])
+        return Task(self.query, self.hits[:candidates], self.texts[:candidates])
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,7 @@ class _Grid:
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
         contenders, tasks = [*self._cross_encoders(cell.document), *self.mixlms], self._tasks(cell, self.rounds)
-        text = self._operations(None, cell, tasks[0])
-        entrants = []
+        text, entrants = self._operations(None, cell, tasks[0]), []
         for each in contenders:
             warm = tasks[-1].first(WARM) if each.tokens is None else tasks[-1]
             entrants.append(Entrant(each.name, [partial(each.run, task) for task in tasks], partial(each.run, warm)))
@@ -211,12 +210,9 @@ class _Grid:
 
     def _mixlm(self, kind: str, model: Model, tokens: int) -> Contender:
         """End to end, docids to a ranking."""
-        reranker = Reranker(model, self.index, tokens=tokens)
-
-        def run(task: Task) -> object:
-            return reranker.rerank(task.query, [(docid, -float(rank)) for rank, docid in enumerate(task.docids)])
-
-        return Contender(f"MixLM k={tokens}{kind}", run, tokens, watched=model if isinstance(model, MixLM) else None)
+        reranker, watched = Reranker(model, self.index, tokens=tokens), model if isinstance(model, MixLM) else None
+        run: Callable[[Task], object] = lambda task: reranker.rerank(task.query, task.hits)  # noqa: E731
+        return Contender(f"MixLM k={tokens}{kind}", run, tokens, watched=watched)
 
     def _cross_encoders(self, length: int) -> list[Contender]:
         """As it comes, and in PyTorch and ONNX Runtime each in the settings that a short measurement found best."""
@@ -235,7 +231,7 @@ class _Grid:
         fast, int8 = SharedPrefixScorer(self.model), SharedPrefixScorer(self.int8)
         largest = off = 0.0
         for tokens in self.budgets:
-            candidates = torch.from_numpy(self.index.fetch(task.docids, tokens).tokens)
+            candidates = torch.from_numpy(self.index.fetch([docid for docid, _ in task.hits], tokens).tokens)
             rows = torch.linspace(0, len(candidates) - 1, min(CHECKED, len(candidates))).long()
             exact, near = fast.score(task.query, candidates), int8.score(task.query, candidates)
             plain = ReferenceScorer(self.model).score(task.query, candidates[rows])
@@ -251,7 +247,7 @@ class _Grid:
         return [
             Task(
                 self.words.text(QUERY, draw),
-                random_docids(cell.candidates, len(self.index), draw),
+                [(docid, 0.0) for docid in random_docids(cell.candidates, len(self.index), draw)],
                 draw.sample(texts, len(texts)),
             )
             for _ in range(count)
@@ -341,19 +337,16 @@ def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
     (best,) = (median(each["seconds"]) for each in cell["contenders"] if each["name"] == BEST)
     found = []
     for each in cell["contenders"]:
-        seconds, inside = spread(each["seconds"]), each["shares"]
-        speedup, ratio = best / seconds["median"], cell["full_text_flops"] / each["flops"]
+        seconds, flops, inside = each["seconds"], each["flops"], each["shares"]
+        speedup, ratio = best / median(seconds), cell["full_text_flops"] / flops
         found.append(
             {
                 **{name: each[name] for name in ("name", "tokens", "settings")},
-                "rounds": len(each["seconds"]),
-                "milliseconds": spread(each["seconds"], 1e3),
-                "documents_per_second": over(cell["candidates"], seconds),
+                **work_done(seconds, flops, rate),
+                "documents_per_second": over(cell["candidates"], spread(seconds)),
                 "speedup": speedup,
                 "flop_ratio": ratio,
                 "realised": speedup / ratio,
-                "gflops": each["flops"] / seconds["median"] / 1e9,
-                "of_machine": each["flops"] / seconds["median"] / rate,
                 "outside": inside and inside["query"] + inside["rest"],
                 "query": inside and inside["query"],
             }

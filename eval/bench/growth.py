@@ -35,7 +35,7 @@ PREFIXES = (8, 16, 32, 64, 128, 256)  # tokens of prompt and query together
 LENGTHS = (64, 256, 512)  # tokens of a document
 DEPTH, QUERY = 100, 16  # candidates, and tokens of the query, where they are not varied
 MEMORY_CANDIDATES = 1000
-LEAST_WRITING = 1e-4  # seconds a document, for an estimate where the smallest index was there already
+WRITING = 1e-4  # seconds a document, about
 ACROSS = {
     "candidates": "candidates",
     "corpus": "documents in the index",
@@ -104,12 +104,10 @@ class _Curves:
 
     def estimate(self, corpora: Sequence[int], counts: Sequence[int]) -> str:
         """What it will take: the smallest index is made, and a query reranked with it, to know."""
-        started, smallest = time.perf_counter(), min(corpora)
-        index = self.index(smallest)
-        writing = max((time.perf_counter() - started) / smallest, LEAST_WRITING)
-        self.rerank(index, self.some(smallest))()  # warm-up
+        rerank = self.rerank(self.index(min(corpora)), self.some(min(corpora)))
+        rerank()  # warm-up
         started = time.perf_counter()
-        self.rerank(index, self.some(smallest))()
+        rerank()
         one = (time.perf_counter() - started) / self.depth  # seconds a candidate
         others = len(corpora) + len(PREFIXES) + len(LENGTHS)
         points = [one * count for count in (*counts, *[self.depth] * others)]
@@ -118,7 +116,7 @@ class _Curves:
         return (
             f"indexes of {', '.join(map(numbers.count, corpora))} documents, "
             f"{numbers.size(index_bytes(self.manifest, missing))} more on disk for a while, about "
-            f"{numbers.duration(measuring + writing * missing)}"
+            f"{numbers.duration(measuring + WRITING * missing)}"
         )
 
     def candidates(self, counts: Sequence[int]) -> dict[str, Any]:

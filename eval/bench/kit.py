@@ -13,20 +13,21 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.eval.bench.operations import matrix_rate
-from mixlm_rerank.eval.bench.timing import Entrant, Spread, interleaved
+from mixlm_rerank.eval.bench.timing import Entrant, Spread, interleaved, spread
 from mixlm_rerank.eval.tables import markdown_escaped
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.machine import machine
 
-__all__ = ["Run", "check_same", "column", "quartiles", "table"]
+__all__ = ["Run", "check_same", "column", "quartiles", "table", "work_done"]
 
 CELLS, RESULTS, PAGE = "cells.jsonl", "results.json", "results.md"
 PRODUCT = "matrix product"
@@ -147,6 +148,17 @@ def check_same(found: float, tolerance: float, what: str) -> float:
     if not found <= tolerance:
         raise MixLMError(f"nothing is timed: {what} differ by {found:.2g}, more than {tolerance:g}")
     return found
+
+
+def work_done(seconds: Sequence[float], flops: float, rate: float) -> dict[str, Any]:
+    """What follows of an entrant's seconds in all rounds; ``rate``: of matrix products, operations a second."""
+    a_second = flops / median(seconds)
+    return {
+        "rounds": len(seconds),
+        "milliseconds": spread(seconds, 1e3),
+        "gflops": a_second / 1e9,
+        "of_machine": a_second / rate,
+    }
 
 
 Column = Callable[[Any], str | None]

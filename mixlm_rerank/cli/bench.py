@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +35,14 @@ Budgets = Annotated[str, typer.Option(help="Comma-separated: token budgets; thos
 Largest = Annotated[int, typer.Option(min=1, help="Documents of the largest index; a million take 4 GB for a while.")]
 Documents = Annotated[int, typer.Option(min=1, help="Documents that are built into an index.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No estimate and no progress bar.")]
+
+QUICK: dict[str, dict[str, Any]] = {
+    "grid": {"lengths": (32, 64), "candidates": (5, 10), "rounds": 2, "seconds": 5.0},
+    "decoder": {"layers": 1, "hidden": 64, "document": 50, "items": 4, "rounds": 2},
+    "growth": {"largest": 100, "rounds": 2, "seconds": 5.0},
+    "build": {"documents": 32, "rounds": 1},
+    "store": {"largest": 100, "rounds": 2},
+}
 
 
 @app.command("grid")
@@ -179,19 +188,18 @@ def all_of_them(
     quiet: Quiet = False,
 ) -> None:
     """Grid, decoder, growth, build and store, each into a folder of its own."""
-    if quick:
-        own = {"rounds": 2, "seconds": 5.0, "offline": offline, "quiet": quiet}
-        grid(output / "grid", model, lengths="32,64", candidates="5,10", **own)
-        decoder(output / "decoder", layers=1, hidden=64, document=50, items=4, rounds=2, quiet=quiet)
-        growth(output / "growth", model, largest=min(largest, 100), **own)
-        build(output / "build", model, documents=32, rounds=1, offline=offline, quiet=quiet)
-        store(output / "store", largest=100, rounds=2, quiet=quiet)
-    else:
-        grid(output / "grid", model, offline=offline, quiet=quiet)
-        decoder(output / "decoder", quiet=quiet)
-        growth(output / "growth", model, largest=largest, offline=offline, quiet=quiet)
-        build(output / "build", model, offline=offline, quiet=quiet)
-        store(output / "store", largest=largest, quiet=quiet)
+    with _resumable(output):
+        from ..eval.bench import build, decoder, grid, growth, store
+
+        loaded, small = _load(model, offline), QUICK if quick else {}
+        for measured in (
+            partial(grid.grid, loaded, output / "grid", **small.get("grid", {})),
+            partial(decoder.decoder, output / "decoder", **small.get("decoder", {})),
+            partial(growth.growth, loaded, output / "growth", **{"largest": largest} | small.get("growth", {})),
+            partial(build.build, loaded, output / "build", **small.get("build", {})),
+            partial(store.store, output / "store", **{"largest": largest} | small.get("store", {})),
+        ):
+            typer.echo(measured(quiet=quiet))
 
 
 def _load(name: str, offline: bool) -> MixLM:

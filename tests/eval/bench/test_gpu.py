@@ -12,13 +12,12 @@ import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.eval.bench.gpu import gpu, mixlm_name
-from mixlm_rerank.eval.bench.gpu_training import TrainingStep
 from mixlm_rerank.eval.bench.random_decoder import DecoderShape, saved_mixlm
 
 SHAPE = DecoderShape(layers=2, hidden=32, heads=2, key_heads=1, head=16)
 TINY: dict[str, Any] = {
     "shape": SHAPE,
-    "training": TrainingStep(queries=2, candidates=2, document=20, steps=1),
+    "training": {"queries": 2, "candidates": 2, "document": 20, "steps": 1},
     "budgets": (1, 3),
     "queries": (1, 3),
     "items": (4,),
