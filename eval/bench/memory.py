@@ -41,7 +41,8 @@ def private() -> int | None:
 
 def private_growth(work: Callable[[], object]) -> int | None:
     """Most private bytes while ``work`` runs, beyond those before; at every 5 ms. None if the system is silent."""
-    before, most, done = private(), 0, threading.Event()
+    before, done = private(), threading.Event()
+    most = before or 0
 
     def watch() -> None:
         nonlocal most

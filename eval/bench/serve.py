@@ -78,8 +78,8 @@ def serve(
                     ]
                     ask = partial(open_loop, url, bodies, deadline=deadline, senders=SENDERS)
                     run.say(f"requests of {size} documents: rates grow until they are not served, {seconds:.0f} s each")
-                    found = run.cell(f"saturation of {size}", lambda ask=ask: _saturation(ask, seconds))
-                    run.cell(f"loads of {size}", lambda ask=ask, rate=found["rate"]: _loads(ask, rate, 3 * seconds))
+                    found = run.cell(f"saturation of {size}", partial(_saturation, ask, seconds))
+                    run.cell(f"loads of {size}", partial(_loads, ask, found["rate"], 3 * seconds))
                     if size == candidates:
                         run.say(f"{numbers.duration(soak)} at 80% of saturation")
                         rate = 0.8 * found["rate"]

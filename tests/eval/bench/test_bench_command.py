@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.eval.bench import grid, memory, operations
+from mixlm_rerank.eval.bench import build, grid, memory, operations
 
 Command = Callable[[str], Any]
+Place = Callable[..., Path]
 GRID = "bench grid --output out/grid --model model --rounds 2 --seconds 5"
 GROWTH = "bench growth --output new --model model --largest 60 --rounds 2 --seconds 5"
 COMMANDS = {
@@ -35,9 +37,19 @@ PLOTS = {
 
 
 @pytest.fixture(scope="module")
-def small() -> Iterator[None]:
-    """What is not an option of the commands, and large; and no processes of their own."""
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is not an option of the commands, and large; no processes of their own; each export to ONNX but once."""
+    exported, peers = grid.exported, grid.CrossEncoders
+    in_onnx = cache(lambda: tmp_path_factory.mktemp("onnx"))
+    made: dict[str, Any] = {}
+
+    def once(name: str, make: Callable[[], Any]) -> Any:
+        return made[name] if name in made else made.setdefault(name, make())
+
     with pytest.MonkeyPatch.context() as patch:
+        for module in (grid, build):
+            patch.setattr(module, "exported", lambda model, _: once("mixlm", lambda: exported(model, in_onnx() / "m")))
+        patch.setattr(grid, "CrossEncoders", lambda model, _: once("peers", lambda: peers(model, in_onnx())))
         patch.setattr(grid, "DOCUMENTS", 200)
         patch.setattr(operations.matrix_rate, "__defaults__", ((64,), "cpu", torch.float32))
         patch.setattr(memory, "apart", lambda work, *arguments: work(*arguments))
@@ -57,19 +69,30 @@ def saved(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def measured(small: None, saved: Path, mixlm: Command) -> tuple[Path, dict[str, Any]]:
-    """That folder with what the commands left in ``out``; and what they said."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(saved)
-        return saved, {name: mixlm(line) for name, line in COMMANDS.items()}
+def ran(small: None, saved: Path, mixlm: Command) -> Callable[[str], Any]:
+    """``ran("grid")``: what that command said, which is run once, in that folder."""
+
+    @cache
+    def run(name: str) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(saved)
+            return mixlm(COMMANDS[name])
+
+    return run
 
 
 @pytest.fixture
-def place(measured: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that folder, as the working directory."""
-    shutil.copytree(measured[0], tmp_path / "work")
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+def place(ran: Callable[[str], Any], saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """``place("grid")``: the working directory becomes a copy of that folder, with what that command left in ``out``."""
+
+    def copied(*names: str) -> Path:
+        for name in names:
+            ran(name)
+        shutil.copytree(saved, tmp_path / "work")
+        monkeypatch.chdir(tmp_path / "work")
+        return tmp_path / "work"
+
+    return copied
 
 
 def results(folder: str) -> dict[str, Any]:
@@ -78,8 +101,9 @@ def results(folder: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_benchmark_writes_results_table_and_plots(place: Path, measured: tuple[Path, Any], name: str) -> None:
-    done, folder = measured[1][name], Path("out", name)
+def test_a_benchmark_writes_results_table_and_plots(place: Place, ran: Command, name: str) -> None:
+    place(name)
+    done, folder = ran(name), Path("out", name)
     assert done.code == 0, done.err
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["cells.jsonl", "results.json", "results.md", *PLOTS[name]]
@@ -100,7 +124,8 @@ def test_all_runs_everything(saved: Path, tmp_path: Path, mixlm: Command, monkey
     assert all(path.read_text() in done.out for path in tmp_path.glob("*/results.md"))
 
 
-def test_the_grid_has_all_contenders_in_each_cell_after_sameness(place: Path) -> None:
+def test_the_grid_has_all_contenders_in_each_cell_after_sameness(place: Place) -> None:
+    place("grid")
     found = results("out/grid")
     assert found["sameness"]["mixlm"] < 1e-4 and found["sameness"]["onnx"]["difference"] < 1e-3
     assert found["sameness"]["onnx"]["correlation"] > 0.8 and found["sameness"]["int8"] > 0
@@ -120,7 +145,8 @@ def test_the_grid_has_all_contenders_in_each_cell_after_sameness(place: Path) ->
         assert ratios[:3] == [1.0] * 3 and ratios[3] > ratios[4] > 1 and ratios[3:5] == ratios[5:7] == ratios[7:]
 
 
-def test_the_same_grid_again_measures_nothing_and_a_larger_one_only_what_is_new(place: Path, mixlm: Command) -> None:
+def test_the_same_grid_again_measures_nothing_and_a_larger_one_only_what_is_new(place: Place, mixlm: Command) -> None:
+    place("grid")
     before = Path("out/grid/cells.jsonl").read_bytes()
     said = mixlm(COMMANDS["grid"])
     assert said.code == 0, said.err
@@ -135,7 +161,8 @@ def test_the_same_grid_again_measures_nothing_and_a_larger_one_only_what_is_new(
     assert [cell["candidates"] for cell in results("out/grid")["cells"]] == [5, 7, 10]
 
 
-def test_the_decoder_stands_beside_the_paper(place: Path) -> None:
+def test_the_decoder_stands_beside_the_paper(place: Place) -> None:
+    place("decoder")
     found = results("out/decoder")
     assert [way["name"] for way in found["ways"]] == [
         *("full text", "full text, prefix once", "MixLM, without prefix sharing", "MixLM")
@@ -147,7 +174,8 @@ def test_the_decoder_stands_beside_the_paper(place: Path) -> None:
     assert all(gain["flop_ratio"] > 1 for gain in gains.values())
 
 
-def test_growth_has_its_curves_and_memory_and_leaves_no_index(place: Path) -> None:
+def test_growth_has_its_curves_and_memory_and_leaves_no_index(place: Place) -> None:
+    place("growth")
     found = results("out/growth")
     x = {
         name: [point["x"] for point in found[name]["points"]] for name in ("candidates", "corpus", "prefix", "document")
@@ -162,7 +190,8 @@ def test_growth_has_its_curves_and_memory_and_leaves_no_index(place: Path) -> No
     assert found["tokens"] == 4 and not Path("out/growth/indexes").exists()
 
 
-def test_the_build_is_compared_with_the_encoder(place: Path) -> None:
+def test_the_build_is_compared_with_the_encoder(place: Place) -> None:
+    place("build")
     found = results("out/build")
     assert found["documents"] == 8 and found["tokens"] == 8 * 40  # the model reads 40
     encoder, in_onnx, build = found["ways"]
@@ -170,7 +199,9 @@ def test_the_build_is_compared_with_the_encoder(place: Path) -> None:
     assert found["build_over_encoder"] == pytest.approx(build["documents_per_second"] / encoder["documents_per_second"])
 
 
-def test_interrupted_it_says_how_to_go_on_and_does(place: Path, mixlm: Command) -> None:
+def test_interrupted_it_says_how_to_go_on_and_does(place: Place, mixlm: Command) -> None:
+    place()
+
     def interrupted(*arguments: object) -> object:
         raise KeyboardInterrupt
 
@@ -208,18 +239,19 @@ BAD: dict[str, tuple[str, list[str]]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_exit_code_2(
-    place: Path, mixlm: Command, tiny: Callable[..., MixLM], name: str
+    place: Place, mixlm: Command, tiny: Callable[..., MixLM], name: str
 ) -> None:
     line, told = BAD[name]
+    work = place("grid")
     for folder, architecture in (("other", "bert"), ("decoder", "qwen3")):
         if f"--model {folder}" in line:
             tiny(architecture).save_pretrained(folder)
-    before = sorted(place.rglob("*"))
+    before = sorted(work.rglob("*"))
     said = mixlm(line)
     assert (said.code, said.out) == (2, ""), said.err
     assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
     assert [part for part in told if part not in said.err] == []
-    assert sorted(place.rglob("*")) == before
+    assert sorted(work.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -237,7 +269,8 @@ def test_a_misused_command_points_to_its_help(mixlm: Command, line: str, named: 
     assert (said.code, said.out) == (2, "") and named in said.err.splitlines()[-1]
 
 
-def test_the_store_is_measured_against_a_bare_map_of_the_same_records(place: Path) -> None:
+def test_the_store_is_measured_against_a_bare_map_of_the_same_records(place: Place) -> None:
+    place("store")
     (point,) = results("out/store")["points"]
     assert point["payload"] == 100 * (4 * 384 + 48) and point["over_payload"] > 1
     assert set(point["milliseconds"]) == {"token index", "bare memory map and a dict"}
