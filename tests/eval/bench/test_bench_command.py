@@ -83,7 +83,7 @@ def ran(small: None, saved: Path, mixlm: Command) -> Callable[[str], Any]:
 
 @pytest.fixture
 def place(ran: Callable[[str], Any], saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """``place("grid")``: the working directory becomes a copy of that folder, with what that command left in ``out``."""
+    """``place("grid")``: a copy of that folder, with what that command left in ``out``, becomes the current one."""
 
     def copied(*names: str) -> Path:
         for name in names:
