@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -55,7 +56,7 @@ def _measured(run: Run, model: MixLM, place: Path, count: int, rounds: int) -> d
     model.encode(texts[:TRIED])
     total = 3 * rounds * (perf_counter() - started) * count / len(some)
     run.say(f"{rounds} builds of {count:,} documents, about {numbers.duration(total)}")
-    encoders = {ENCODER: model.encode}
+    encoders: dict[str, Callable[[Sequence[str]], object]] = {ENCODER: model.encode}
     try:
         encoders[ONNX] = exported(model, place / "onnx").encode
     except InputError as error:

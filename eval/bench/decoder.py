@@ -39,10 +39,7 @@ TOLERANCE = 1e-3  # log-odds, of 900 positions summed in another order
 TRIED = 4  # documents of full text that settings are tried on
 EXPECTED_SHARE = 0.75  # of the rate of matrix products, for the estimate
 # What over what.
-GAINS = {
-    "prefix sharing, MixLM": (MIXLM, MIXLM_ALONE),
-    "MixLM over full text, both shared": (MIXLM, FULL_CACHED),
-}
+GAINS = {"prefix sharing, MixLM": (MIXLM, MIXLM_ALONE), "MixLM over full text, both shared": (MIXLM, FULL_CACHED)}
 COLUMNS = {
     "way": lambda way: f"{way['name']} ({way['settings']})",
     "items/s": column(numbers.speed, "items_per_second"),

@@ -58,13 +58,7 @@ MEMORY_COLUMNS = {
 
 
 def growth(
-    model: MixLM,
-    folder: Path,
-    *,
-    largest: int = 1_000_000,
-    rounds: int = 9,
-    seconds: float = 30.0,
-    quiet: bool = True,
+    model: MixLM, folder: Path, *, largest: int = 1_000_000, rounds: int = 9, seconds: float = 30.0, quiet: bool = True
 ) -> str:
     """Measure the curves that ``folder`` lacks; write and return the page.
 

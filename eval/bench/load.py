@@ -19,7 +19,7 @@ from mixlm_rerank.errors import MixLMError, optional_import
 with optional_import("the load test needs httpx", "bench"):
     import httpx
 
-__all__ = ["Body", "Point", "open_loop", "saturation"]
+__all__ = ["Body", "Point", "httpx", "open_loop", "saturation"]
 
 GROWTH = 1.5
 HALVINGS = 2

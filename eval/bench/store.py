@@ -66,11 +66,12 @@ def _measured(run: Run, documents: int, rounds: int) -> dict[str, Any]:
     try:
         found = {**memory.apart(writing, place, documents), **memory.apart(opening, place)}
         index, draw = TokenIndex(place), Random(0)
-        fetches = {INDEX: lambda docids: index.fetch(docids).tokens, BARE: _bare(place, documents, joined)}
+        bare = _bare(place, documents, joined)
         drawn = [random_docids(min(FETCH, documents), documents, draw) for _ in range(rounds + 1)]
         for docids in drawn[:3]:
-            if not np.array_equal(*(fetch(docids) for fetch in fetches.values())):
+            if not np.array_equal(index.fetch(docids).tokens, bare(docids)):
                 raise MixLMError("the index gives other tokens than its own file")
+        fetches: dict[str, Callable[[Sequence[str]], object]] = {INDEX: index.fetch, BARE: bare}
         entrants = [Entrant(name, [partial(fetch, docids) for docids in drawn]) for name, fetch in fetches.items()]
         taken = run.timed("fetch", entrants, rounds=rounds)
         sizes = {"payload": documents * QUANTISER.record_bytes, "disk": index.info().bytes}

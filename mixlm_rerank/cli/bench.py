@@ -153,14 +153,24 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """The server under load: its saturation, its latency below and beyond, batching, memory."""
-    sizes = {"documents": documents, "candidates": candidates}
-    times = {"seconds": seconds, "soak": soak, "deadline": deadline}
     with _resumable(output):
         from ..eval.bench.random_decoder import saved_mixlm
         from ..eval.bench.serve import serve
 
         loaded = _load(str(saved_mixlm(output / "model")) if paper_shape else model, offline)
-        typer.echo(serve(loaded, output, **sizes, **times, device=device, quiet=quiet))
+        typer.echo(
+            serve(
+                loaded,
+                output,
+                documents=documents,
+                candidates=candidates,
+                seconds=seconds,
+                soak=soak,
+                deadline=deadline,
+                device=device,
+                quiet=quiet,
+            )
+        )
 
 
 @app.command("gpu")
