@@ -2,68 +2,67 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench.cells import Cells, conditions
-from mixlm_rerank.eval.bench.flops import shape_of, shared_prefix_flops, whole_flops
-from mixlm_rerank.eval.bench.gpu_model import GpuShape, gpu_mixlm
-from mixlm_rerank.eval.bench.gpu_profile import kernel_shares
-from mixlm_rerank.eval.bench.product import keep_rate
-from mixlm_rerank.eval.bench.sameness import check_same
-from mixlm_rerank.eval.bench.texts import Words
+from mixlm_rerank.eval.bench.gpu_training import training_step
+from mixlm_rerank.eval.bench.kit import Run, check_same, column, table
+from mixlm_rerank.eval.bench.operations import Operations
+from mixlm_rerank.eval.bench.random_decoder import (
+    FULL_CACHED,
+    FULL_TEXT,
+    MIXLM,
+    PAPER,
+    QWEN3,
+    DecoderShape,
+    random_mixlm,
+)
+from mixlm_rerank.eval.bench.synthetic import Words
 from mixlm_rerank.eval.significance import scipy_stats
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.model.precision import weights_to
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 
-__all__ = ["OWN", "SHARED", "GpuOptions", "full_text_name", "measure_gpu", "mixlm_name"]
+__all__ = ["gpu"]
 
 TOLERANCE = 1e-3  # log-odds in float32, of sums over 28 layers in another order
 OWN, SHARED = "prefix for each", "prefix once"
-WARM_UP, FEWEST, MOST = 3, 5, 200
-
-
-@dataclass(frozen=True)
-class GpuOptions:
-    """Attributes:
-    shape: of the model.
-    budgets, queries, items: MixLM is measured at every combination; ``queries`` are scored in one call.
-    at_once: so many calls at a time as well, each in a thread of its own, where a call has the most queries.
-    documents: tokens of full texts.
-    seconds: of each measurement, about.
-    matrix: size of the products that tell the chip's rate.
-    """
-
-    shape: GpuShape = GpuShape()
-    budgets: tuple[int, ...] = (1, 4, 8)
-    queries: tuple[int, ...] = (1, 8, 64)
-    items: tuple[int, ...] = (50, 250, 1000)
-    at_once: int = 2
-    documents: tuple[int, ...] = (150, 900)
-    seconds: float = 1.0
-    matrix: int = 8192
-
-    def calls(self) -> Iterator[tuple[int, int, int, int]]:
-        """Token budget, queries, items of a query, and calls at once, of every cell of MixLM."""
-        for budget, queries, items in product(self.budgets, self.queries, self.items):
-            yield budget, queries, items, 1
-            if queries == max(self.queries) and self.at_once > 1:
-                yield budget, queries, items, self.at_once
+WARM_UP, FEWEST, MOST = 3, 5, 200  # runs
+FULL, KERNELS = "full text", "kernels, "
+KINDS = {
+    "matrix products": r"gemm|cutlass|nvjet|xmma|wgmma|gemv|splitK",
+    "attention": r"attend_tiles",
+    "between (compiled)": r"^triton_",
+    "copies": r"memcpy|memset",
+    "other": "",
+}
+COLUMNS = {
+    "": column(str, "name"),
+    "items/s": column(numbers.speed, "items_per_second"),
+    "over full text": column(numbers.ratio, "over_full_text"),
+    "p50, ms": column(numbers.milliseconds, "milliseconds", 0),
+    "p99, ms": column(numbers.milliseconds, "milliseconds", 1),
+    "of the matrix rate": column(numbers.percent, "of_matrix_rate"),
+    "runs": column(numbers.count, "runs"),
+}
 
 
 def mixlm_name(budget: int, queries: int, items: int, at_once: int = 1) -> str:
@@ -74,94 +73,69 @@ def mixlm_name(budget: int, queries: int, items: int, at_once: int = 1) -> str:
     return f"MixLM k={budget}, {queries} queries of {items}" + (f", {at_once} calls at once" if at_once > 1 else "")
 
 
-def full_text_name(document: int, prefix: str) -> str:
-    """
-    >>> full_text_name(900, SHARED)
-    'full text of 900 tokens, prefix once'
-    """
-    return f"full text of {document} tokens, {prefix}"
-
-
-def measure_gpu(
+def gpu(
     folder: Path,
-    options: GpuOptions = GpuOptions(),
     *,
+    seconds: float = 1.0,
+    quiet: bool = True,
     device: str = "cuda",
-    further: Mapping[str, Callable[[], object]] = {},
-    say: Callable[[str], object] = lambda line: None,
-) -> dict[str, Any]:
-    """All cells, kept in ``folder``: those of the names above, sameness, matrix rates, kernels.
+    shape: DecoderShape = QWEN3,
+    training: Mapping[str, int] = {},
+    budgets: Sequence[int] = (1, 4, 8),
+    queries: Sequence[int] = (1, 8, 64),
+    items: Sequence[int] = (50, 250, 1000),
+    documents: Sequence[int] = (150, 900),
+    matrix: int = 8192,
+) -> str:
+    """Measure the cells that ``folder`` lacks, each for about ``seconds``; write and return the page.
 
-    ``further``: other cells by name, and what measures them, when the model is gone.
+    Args:
+        budgets, queries, items: MixLM is measured at every combination; ``queries`` are scored in one call. Where they
+            are most, also in two calls at a time, each in a thread of its own.
+        documents: tokens of full texts.
+        matrix: size of the products that tell the chip's rate. training: keywords of :func:`training_step`.
 
     Raises InputError without a GPU, MixLMError where the fast scorer and the reference do not agree in float32.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no GPU here that PyTorch can use: bench gpu measures one")
-    kept = Cells(folder, conditions(None, **asdict(options)))
-    try:
-        place = torch.device(device)
-        matrices: dict[str, Any] = {"sizes": (options.matrix,), "rounds": 10, "device": device, "dtype": torch.bfloat16}
-        keep_rate(kept, **matrices)
-        model = gpu_mixlm(options.shape, max(options.budgets), max(options.documents), place)
-        words, draw = Words(model.ranker.tokenizer), Random(0)
-        around = len(model.ranker.prefixes([words.text(1, draw)])[0]) - 1
-        queries = words.texts(max(options.queries), options.shape.prefix - around, draw)
-        _check_sameness(kept, model, queries)
-        say(f"{folder}: the first passes compile kernels, which takes a minute")
-        for budget, count, items, at_once in options.calls():
-            name = mixlm_name(budget, count, items, at_once)
-            if name not in kept.kept:
-                tokens = [torch.randn(items, budget, options.shape.hidden) for _ in range(count)]
-                run = partial(SharedPrefixScorer(model).score_batch, queries[:count], tokens)
-                flops = count * shared_prefix_flops(_shape(model), options.shape.prefix, budget + 1, items)
-                say(_said(kept.keep(name, _timed(run, count * items, flops, options.seconds, at_once))))
-        for document in options.documents:
-            texts = words.texts(positions_per_forward(place, 2048) // (options.shape.prefix + document), document, draw)
-            for prefix in (OWN, SHARED):
-                name = full_text_name(document, prefix)
-                if name not in kept.kept:
-                    read = partial(_full_text, model, queries[0], texts, prefix)
-                    flops = _full_text_flops(model, options.shape.prefix, document, len(texts), prefix)
-                    say(_said(kept.keep(name, _timed(read, len(texts), flops, options.seconds))))
-        if "kernels" not in kept.kept:
-            kept.keep("kernels", _kernels(model, queries, options))
+    with Run(folder, None, quiet, seconds=seconds, shape=asdict(shape), training=training) as run:
+        rate = partial(run.rate, sizes=(matrix,), device=device, dtype=torch.bfloat16)
+        rate()
+        model = random_mixlm(shape, max(budgets), max(documents), device)
+        words, count, draw = Words(model.ranker.tokenizer), Operations.of(model.ranker.backbone), Random(0)
+        texts = words.texts(max(queries), shape.prefix - words.prompt(model.ranker), draw)
+        run.keep("sameness", _sameness(model, texts))
+        run.say("the first passes compile kernels, which takes a minute")
+
+        def measure(name: str, work: Callable[[], object], items: int, flops: float, at_once: int = 1) -> None:
+            cell = run.cell(name, partial(_timed, work, items, flops, seconds, at_once))
+            run.say(f"{name}: {cell['items'] / cell['each']:,.0f} a second")
+
+        for budget, several, each in product(budgets, queries, items):
+            flops = several * count.shared(shape.prefix, budget + 1, each)
+            for at_once in (1, 2) if several == max(queries) else (1,):
+                work = _scoring(model, texts[:several], each, budget)
+                measure(mixlm_name(budget, several, each, at_once), work, several * each, flops, at_once)
+        for length in documents:
+            several = positions_per_forward(torch.device(device), 2048) // (shape.prefix + length)
+            long = words.texts(several, length, draw)
+            alone = count.whole(shape.prefix + length + 1, several)
+            for prefix, flops in ((OWN, alone), (SHARED, count.shared(shape.prefix, length + 1, several))):
+                work = partial(_full_text, model, texts[0], long, prefix)
+                measure(f"{FULL} of {length} tokens, {prefix}", work, several, flops)
+        for each in (min(items), max(items)):
+            name = mixlm_name(1, max(queries), each)
+            run.cell(f"{KERNELS}{name}", partial(kernel_shares, _scoring(model, texts, each, 1)))
         del model
-        for name, measured in further.items():
-            if name not in kept.kept:
-                kept.keep(name, measured())
-        keep_rate(kept, **matrices)
-        return kept.kept
-    finally:
-        kept.close()
+        run.cell("training", partial(training_step, shape, device, **training))
+        rate()
+        return _page(run, shape, f"{FULL} of {max(documents)} tokens, {SHARED}")
 
 
-@torch.inference_mode()
-def _check_sameness(kept: Cells, model: MixLM, queries: Sequence[str]) -> None:
-    """The fast scorer in float32 against the reference, then in bfloat16 against float32; the model stays in that."""
-    tokens, budget = torch.randn(250, model.config.tokens, model.ranker.hidden_size), model.config.tokens
-    exact = SharedPrefixScorer(model).score(queries[0], tokens)
-    few = slice(0, 250, 50)
-    difference = float((exact[few] - ReferenceScorer(model).score(queries[0], tokens[few])).abs().max())
-    found = {"float32": check_same(difference, TOLERANCE, "the GPU's fast scores and the reference's")}
-    recorded = deepcopy(model)  # recordings are of the weights as they are
-    recorded.ranker.compile_packed()
-    difference = float((SharedPrefixScorer(recorded).score(queries[0], tokens) - exact).abs().max())
-    found["float32, compiled"] = check_same(difference, TOLERANCE, "compiled and plain scores")
-    weights_to(model.ranker, torch.bfloat16)
-    plain = SharedPrefixScorer(model).score(queries[0], tokens)
-    model.ranker.compile_packed()
-    fast = SharedPrefixScorer(model).score(queries[0], tokens)
-    many = SharedPrefixScorer(model).score_batch([*queries[1:3], queries[0]], [tokens[:70], tokens[:9], tokens])[2]
-    found |= {
-        "bfloat16": float((fast - exact).abs().max()),
-        "spread": float(exact.std()),
-        "kendall_tau": float(scipy_stats().kendalltau(fast, exact).statistic),
-        "compiled": float((fast - plain).abs().max()),
-        "company": float((many - fast).abs().max()),
-        "budget": budget,
-    }
-    kept.keep("sameness", found)
+def _scoring(model: MixLM, queries: Sequence[str], items: int, budget: int) -> Callable[[], object]:
+    tokens = [torch.randn(items, budget, model.ranker.hidden_size) for _ in queries]
+    return partial(SharedPrefixScorer(model).score_batch, queries, tokens)
 
 
 @torch.inference_mode()
@@ -176,17 +150,32 @@ def _full_text(model: MixLM, query: str, texts: Sequence[str], prefix: str) -> T
     return scores.cpu()
 
 
-def _full_text_flops(model: MixLM, prefix: int, document: int, count: int, kind: str) -> float:
-    if kind == OWN:
-        return whole_flops(_shape(model), prefix + document + 1, count)
-    return shared_prefix_flops(_shape(model), prefix, document + 1, count)
+@torch.inference_mode()
+def _sameness(model: MixLM, queries: Sequence[str]) -> dict[str, float]:
+    """The fast scorer in float32 against the reference, then in bfloat16 against float32; the model stays in that."""
+    tokens = torch.randn(250, model.config.tokens, model.ranker.hidden_size)
+    exact, few = SharedPrefixScorer(model).score(queries[0], tokens), slice(0, 250, 50)
+    difference = float((exact[few] - ReferenceScorer(model).score(queries[0], tokens[few])).abs().max())
+    found = {"float32": check_same(difference, TOLERANCE, "the GPU's fast scores and the reference's")}
+    recorded = deepcopy(model)  # recordings are of the weights as they are
+    recorded.ranker.compile_packed()
+    difference = float((SharedPrefixScorer(recorded).score(queries[0], tokens) - exact).abs().max())
+    found["float32, compiled"] = check_same(difference, TOLERANCE, "compiled and plain scores")
+    weights_to(model.ranker, torch.bfloat16)
+    plain = SharedPrefixScorer(model).score(queries[0], tokens)
+    model.ranker.compile_packed()
+    fast = SharedPrefixScorer(model).score(queries[0], tokens)
+    many = SharedPrefixScorer(model).score_batch([*queries[1:3], queries[0]], [tokens[:70], tokens[:9], tokens])[2]
+    return found | {
+        "bfloat16": float((fast - exact).abs().max()),
+        "spread": float(exact.std()),
+        "kendall_tau": float(scipy_stats().kendalltau(fast, exact).statistic),
+        "compiled": float((fast - plain).abs().max()),
+        "company": float((many - fast).abs().max()),
+    }
 
 
-def _shape(model: MixLM) -> Any:
-    return shape_of(model.ranker.backbone.config)
-
-
-def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, at_once: int = 1) -> dict[str, Any]:
+def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, at_once: int) -> dict[str, Any]:
     """``run`` gives scores on the CPU, so that its end is the end of the GPU's work too.
 
     ``each``: seconds from one result to the next: the median, or of several calls at once the mean.
@@ -200,11 +189,6 @@ def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, 
     return {"items": items, "flops": flops, "runs": len(taken), "each": each, "p50": middle, "p99": high}
 
 
-def _said(cell: Mapping[str, Any]) -> str:
-    speed = cell["items"] / cell["each"]
-    return f"{cell['items']:,} items in {1e3 * cell['p50']:.1f} ms (p99 {1e3 * cell['p99']:.1f}): {speed:,.0f} a second"
-
-
 def _seconds(run: Callable[[], object], rounds: int) -> list[float]:
     taken = []
     for _ in range(rounds):
@@ -214,12 +198,75 @@ def _seconds(run: Callable[[], object], rounds: int) -> list[float]:
     return taken
 
 
-def _kernels(model: MixLM, queries: Sequence[str], options: GpuOptions) -> dict[str, Any]:
-    """Where the GPU's time goes at the paper's shape, and with as many items as are measured."""
-    found = {}
-    for items in (min(options.items), max(options.items)):
-        count = max(options.queries)
-        tokens = [torch.randn(items, 1, options.shape.hidden) for _ in range(count)]
-        run = partial(SharedPrefixScorer(model).score_batch, queries[:count], tokens)
-        found[mixlm_name(1, count, items)] = kernel_shares(run)
-    return found
+def kind_of(kernel: str) -> str:
+    """
+    >>> kind_of("nvjet_tst_128x256_64x4"), kind_of("triton_red_fused_mul_3"), kind_of("CatArrayBatchedCopy")
+    ('matrix products', 'between (compiled)', 'other')
+    """
+    return next(kind for kind, names in KINDS.items() if re.search(names, kernel, re.IGNORECASE))
+
+
+def kernel_shares(run: Callable[[], object], rounds: int = 3) -> dict[str, Any]:
+    """Milliseconds a round on the GPU by kind of kernel, and of the clock; ``run`` ends with its results on the CPU."""
+    run()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        clock = sum(_seconds(run, rounds)) / rounds
+    kinds = dict.fromkeys(KINDS, 0.0)
+    for event in found.events() or ():
+        if str(event.device_type).endswith("CUDA"):
+            kinds[kind_of(event.name)] += event.time_range.elapsed_us() / 1e3 / rounds
+    return {"clock": 1e3 * clock, "kinds": kinds}
+
+
+def _page(run: Run, shape: DecoderShape, slowest: str) -> str:
+    """``slowest``: the cell that others are compared with."""
+    kept, rate = run.kept, median(run.rates)
+    full_text = kept[slowest]["items"] / kept[slowest]["each"]
+    rows = [
+        {
+            "name": name,
+            "items_per_second": cell["items"] / cell["each"],
+            "over_full_text": cell["items"] / cell["each"] / full_text,
+            "milliseconds": [1e3 * cell["p50"], 1e3 * cell["p99"]],
+            "runs": cell["runs"],
+            "of_matrix_rate": cell["flops"] / cell["each"] / rate,
+        }
+        for name, cell in kept.items()
+        if isinstance(cell, dict) and "each" in cell
+    ]
+    kernels = {name.removeprefix(KERNELS): own for name, own in kept.items() if name.startswith(KERNELS)}
+    step, same = kept["training"], kept["sameness"]
+    training = {
+        **step,
+        "tokens_per_second": step["tokens"] / step["seconds"],
+        "of_matrix_rate": step["flops"] / step["seconds"] / rate,
+    }
+    about = (
+        f"Random weights in the shape of Qwen3-0.6B ({shape.layers} layers of {shape.hidden}), bfloat16; prompt and "
+        f"query of {shape.prefix} tokens; from query text and embedding tokens (float32, on the CPU) to log-odds. "
+        f"Medians; of calls at once, means. Of full text, as many documents at once as fit into a forward pass. The "
+        f"chip multiplies bfloat16 matrices at {rate / 1e12:.0f} TFLOP/s. Before timing, in float32: the reference's "
+        f"scores within {same['float32']:.1e} log-odds. bfloat16: within {same['bfloat16']:.2g} of float32 (scores "
+        f"spread by {same['spread']:.2g}), Kendall's tau {same['kendall_tau']:.4f}; compiled and not, they differ by "
+        f"{same['compiled']:.1g}, in other company by {same['company']:.1g}."
+    )
+    paper = (
+        f"The paper, on one H100 and within 500 ms at the 99th percentile: {numbers.count(int(PAPER[MIXLM]))} items a "
+        f"second with one embedding token, full text of about 900 tokens {PAPER[FULL_CACHED]:.0f} (prefix once) and "
+        f"{PAPER[FULL_TEXT]:.0f} (prefix for each)."
+    )
+    trained = (
+        "Stage III, item encoder and ranker both of this shape: "
+        f"{numbers.count(round(training['tokens_per_second']))} tokens a second, "
+        f"{numbers.percent(training['of_matrix_rate'])} of the matrix rate."
+    )
+    where = [f"Milliseconds on the GPU, {name}: {_listed(own)}." for name, own in kernels.items()]
+    values = {"matrix_product_tflops": rate / 1e12, "rows": rows}
+    values |= {"sameness": same, "kernels": kernels, "training": training}
+    parts = [about, table(COLUMNS, rows), paper, *where, trained]
+    return run.page("The paper's shape on a GPU", "random weights in the shape of Qwen3-0.6B", values, parts)
+
+
+def _listed(found: Mapping[str, Any]) -> str:
+    kinds = ", ".join(f"{kind} {numbers.milliseconds(taken)}" for kind, taken in found["kinds"].items() if taken)
+    return f"{kinds}; {numbers.milliseconds(found['clock'])} by the clock"

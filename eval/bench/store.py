@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -18,129 +15,119 @@ from numpy.typing import NDArray
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.eval.bench.cells import Cells, conditions
-from mixlm_rerank.eval.bench.stores import docid, index_bytes, random_docids
-from mixlm_rerank.eval.bench.timing import Entrant, interleaved, turns_bar
+from mixlm_rerank.eval.bench import memory
+from mixlm_rerank.eval.bench.kit import Run, column, quartiles, table
+from mixlm_rerank.eval.bench.plots import Panel, draw
+from mixlm_rerank.eval.bench.synthetic import docid, index_bytes, random_docids, random_index
+from mixlm_rerank.eval.bench.timing import Entrant, spread
 from mixlm_rerank.index import Quantiser, TokenIndex
 from mixlm_rerank.index.manifest import Manifest
 from mixlm_rerank.index.segments import Segments
 
-__all__ = ["BARE", "INDEX", "StoreOptions", "cell_of", "measure_store"]
+__all__ = ["store"]
 
 INDEX, BARE = "token index", "bare memory map and a dict"
-BARE_FILE = "bare.bin"
+SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+FETCH = 1000  # documents at once
+QUANTISER = Quantiser("int8", 4, 384)  # tokens of a document, and their dimensions
+ROWS = Segments.rows_per_segment(QUANTISER.record_bytes)
+MANIFEST = Manifest("0" * 16, "none", QUANTISER.tokens, QUANTISER.dim, QUANTISER.precision, "random", ROWS)
+COLUMNS = {
+    "documents": column(numbers.count, "documents"),
+    "ms a fetch": column(numbers.milliseconds, "milliseconds", INDEX, "median"),
+    "quartiles": column(quartiles, "milliseconds", INDEX),
+    "bare map, ms": column(numbers.milliseconds, "milliseconds", BARE, "median"),
+    "ratio": column("{:.2f}".format, "over_bare"),
+    "open, ms": column(lambda seconds: numbers.milliseconds(1e3 * seconds), "open_seconds"),
+    "memory after open": column(numbers.size, "open_memory"),
+    "memory while writing": column(numbers.size, "writing_memory"),
+    "documents/s written": column(numbers.speed, "documents_per_second"),
+    "on disk": column(numbers.size, "disk"),
+    "over payload": column("{:.3f}".format, "over_payload"),
+}
 
 
-@dataclass(frozen=True)
-class StoreOptions:
-    """Attributes:
-    documents: sizes of the index.
-    tokens, dim: of a document, stored as int8.
-    fetch: documents at once.
-    rounds: fetches timed, each of other documents.
+def store(folder: Path, *, largest: int = 1_000_000, rounds: int = 41, quiet: bool = True) -> str:
+    """Measure the sizes that ``folder`` lacks, up to ``largest``; write and return the page.
+
+    ``rounds``: fetches timed, each of other documents. Indexes are deleted as they are done with. Raises InputError if
+    the disk has no room, MixLMError if an index gives other bytes than the bare map.
     """
-
-    documents: tuple[int, ...] = (10_000, 30_000, 100_000, 300_000, 1_000_000)
-    tokens: int = 4
-    dim: int = 384
-    fetch: int = 1000
-    rounds: int = 41
+    with Run(folder, None, quiet, fetch=FETCH, rounds=rounds) as run:
+        for size in sorted({min(size, largest) for size in SIZES}):
+            run.cell(f"{size} documents", partial(_measured, run, size, rounds))
+        return _page(run)
 
 
-def cell_of(documents: int) -> str:
-    return f"{documents} documents"
-
-
-def measure_store(
-    folder: Path,
-    options: StoreOptions = StoreOptions(),
-    *,
-    progress: bool = False,
-    say: Callable[[str], object] = lambda line: None,
-) -> dict[str, Any]:
-    """A cell for each size; only those are measured that ``folder`` lacks. Indexes are deleted as they are done with.
-
-    Raises InputError if the disk has no room, MixLMError if an index gives other bytes than the bare map.
-    """
-    settings = {"tokens": options.tokens, "dim": options.dim, "fetch": options.fetch, "rounds": options.rounds}
-    kept = Cells(folder, conditions(None, **settings))
+def _measured(run: Run, documents: int, rounds: int) -> dict[str, Any]:
+    place, joined = run.folder / "index", run.folder / "bare.bin"
+    shutil.rmtree(place, ignore_errors=True)  # half written: its seconds are unknown
+    run.say(f"{numbers.count(documents)} documents, {numbers.size(index_bytes(MANIFEST, documents))}")
     try:
-        for size in options.documents:
-            if cell_of(size) not in kept.kept:
-                place = folder / "index"
-                shutil.rmtree(place, ignore_errors=True)  # half written: its seconds are unknown
-                say(f"{folder}: {numbers.count(size)} documents, {numbers.size(index_bytes(_manifest(options), size))}")
-                kept.keep(cell_of(size), _measured(place, size, options, progress))
-                shutil.rmtree(place)
-                (folder / BARE_FILE).unlink(missing_ok=True)
-        return kept.kept
+        found = {**memory.apart(writing, place, documents), **memory.apart(opening, place)}
+        index, draw = TokenIndex(place), Random(0)
+        bare = _bare(place, documents, joined)
+        drawn = [random_docids(min(FETCH, documents), documents, draw) for _ in range(rounds + 1)]
+        for docids in drawn[:3]:
+            if not np.array_equal(index.fetch(docids).tokens, bare(docids)):
+                raise MixLMError("the index gives other tokens than its own file")
+        fetches: dict[str, Callable[[Sequence[str]], object]] = {INDEX: index.fetch, BARE: bare}
+        entrants = [Entrant(name, [partial(fetch, docids) for docids in drawn]) for name, fetch in fetches.items()]
+        taken = run.timed("fetch", entrants, rounds=rounds)
+        sizes = {"payload": documents * QUANTISER.record_bytes, "disk": index.info().bytes}
+        return {"documents": documents, "seconds": taken, **found, **sizes}
     finally:
-        kept.close()
+        shutil.rmtree(place, ignore_errors=True)
+        joined.unlink(missing_ok=True)
 
 
-def _measured(place: Path, documents: int, options: StoreOptions, progress: bool) -> dict[str, Any]:
-    written = _apart("writing", str(place), str(documents), str(options.tokens), str(options.dim))
-    opened = _apart("opening", str(place))
+def writing(place: Path, documents: int) -> dict[str, float | None]:
+    """Write an index. Returns seconds, and the most private memory while at it, beyond that before."""
+    started = time.perf_counter()
+    growth = memory.private_growth(lambda: random_index(place, MANIFEST, documents))
+    return {"writing_seconds": time.perf_counter() - started, "writing_memory": growth}
+
+
+def opening(place: Path) -> dict[str, float]:
+    """Open an index. Returns seconds, and the private memory that it takes."""
+    before, started = memory.private() or 0, time.perf_counter()
     index = TokenIndex(place)
-    bare = _Bare(place, documents, options)
-    draw = Random(0)
-    drawn = [random_docids(min(options.fetch, documents), documents, draw) for _ in range(options.rounds + 1)]
-    for docids in drawn[:3]:
-        if not np.array_equal(index.fetch(docids).tokens, bare.fetch(docids)):
-            raise MixLMError("the index gives other tokens than its own file")
-    entrants = [
-        Entrant(name, partial(_nth, fetch, drawn), partial(fetch, drawn[-1]))
-        for name, fetch in ((INDEX, index.fetch), (BARE, bare.fetch))
-    ]
-    with turns_bar(len(entrants), options.rounds, enabled=progress) as told:
-        taken = interleaved(entrants, rounds=options.rounds, seconds=float("inf"), told=told)
-    payload = documents * bare.quantiser.record_bytes
-    return {
-        "documents": documents,
-        "seconds": taken,
-        **written,
-        **opened,
-        "payload": payload,
-        "disk": index.info().bytes,
-    }
+    seconds = time.perf_counter() - started
+    taken = (memory.private() or 0) - before
+    del index
+    return {"open_seconds": seconds, "open_memory": taken}
 
 
-class _Bare:
+def _bare(place: Path, documents: int, joined: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
     """What one would write who needs no updates and no crash safety: one file, and docid -> row in memory."""
-
-    def __init__(self, place: Path, documents: int, options: StoreOptions) -> None:
-        self.quantiser = Quantiser("int8", options.tokens, options.dim)
-        size = self.quantiser.record_bytes
-        files = sorted(place.glob("tokens-*.bin"))
-        maps = [np.memmap(file, np.uint8, mode="r").reshape(-1, size) for file in files]
-        self._records = maps[0] if len(maps) == 1 else _joined(place.parent / BARE_FILE, maps)
-        self._rows = {docid(row): row for row in range(documents)}
-
-    def fetch(self, docids: Sequence[str]) -> NDArray[np.float32]:
-        return self.quantiser.unpack(self._records[[self._rows[name] for name in docids]])
+    files = sorted(place.glob("tokens-*.bin"))
+    if len(files) > 1:
+        with joined.open("wb") as whole:
+            for file in files:
+                whole.write(np.memmap(file, np.uint8, mode="r").data)
+        files = [joined]
+    records = np.memmap(files[0], np.uint8, mode="r").reshape(-1, QUANTISER.record_bytes)
+    rows = {docid(row): row for row in range(documents)}
+    return lambda docids: QUANTISER.unpack(records[[rows[name] for name in docids]])
 
 
-def _joined(path: Path, maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    with path.open("wb") as file:
-        for each in maps:
-            file.write(each.data)
-    return np.memmap(path, np.uint8, mode="r").reshape(-1, maps[0].shape[1])
-
-
-def _nth(fetch: Callable[[Sequence[str]], object], drawn: Sequence[Sequence[str]], number: int) -> object:
-    return fetch(drawn[number])
-
-
-def _manifest(options: StoreOptions) -> Manifest:
-    size = Quantiser("int8", options.tokens, options.dim).record_bytes
-    return Manifest("0" * 16, "none", options.tokens, options.dim, "int8", "random", Segments.rows_per_segment(size))
-
-
-def _apart(task: str, *arguments: str) -> dict[str, Any]:
-    """What a fresh process found: its memory is that of the task alone."""
-    done = subprocess.run([sys.executable, "-m", f"{__name__}_apart", task, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise MixLMError(f"the process for {task} the index failed: {last}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def _page(run: Run) -> str:
+    points = []
+    for cell in sorted(run.kept.values(), key=lambda cell: int(cell["documents"])):
+        milliseconds = {name: spread(seconds, 1e3) for name, seconds in cell.pop("seconds").items()}
+        derived = {
+            "milliseconds": milliseconds,
+            "over_bare": milliseconds[INDEX]["median"] / milliseconds[BARE]["median"],
+            "over_payload": cell["disk"] / cell["payload"],
+            "documents_per_second": cell["documents"] / cell["writing_seconds"],
+        }
+        points.append({"name": str(cell["documents"]), **cell, **derived})
+    lines = {name: {point["documents"]: point["milliseconds"][name] for point in points} for name in (INDEX, BARE)}
+    up = f"milliseconds for {FETCH:,} documents"
+    draw(run.folder / "fetch.png", Panel("documents in the index", up, lines, level=True))
+    said = (
+        f"A fetch is of {FETCH:,} random documents, {QUANTISER.tokens} tokens of {QUANTISER.dim} dimensions each, int8 "
+        "to float32, out of the page cache. The bare map and its dict hold the same records, without updates or crash "
+        "safety. Memory is private, beyond that before."
+    )
+    return run.page("The token index by itself", "none", {"points": points}, [said, table(COLUMNS, points)])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mixlm_rerank.progress import progress_bar
-
-__all__ = ["Entrant", "Spread", "fastest", "interleaved", "planned_rounds", "spread", "steady", "turns_bar"]
+__all__ = ["Entrant", "Spread", "fastest", "interleaved", "over", "planned_rounds", "spread"]
 
 # Worker threads of a library spin for a moment after their work; they shall not spin into another's time.
 REST_SECONDS = 0.02
+
+
+Spread = dict[str, float]  # median, low and high quartile of the same thing measured several times
 
 
 @dataclass(frozen=True)
@@ -22,37 +22,32 @@ class Entrant:
     """What is timed.
 
     Attributes:
-        run: the work of a round; it is given the round's number, from 0.
-        warm_up: done once before all rounds, not timed.
+        runs: the work of each round; the first again after the last one.
+        warm_up: done once before all rounds, not timed; by default the last of the runs.
     """
 
     name: str
-    run: Callable[[int], object]
-    warm_up: Callable[[], object]
+    runs: Sequence[Callable[[], object]]
+    warm_up: Callable[[], object] | None = None
 
 
-def steady(name: str, work: Callable[[], object], warm_up: Callable[[], object] | None = None) -> Entrant:
-    """An entrant that does the same in every round, and before them if nothing else is given."""
-    return Entrant(name, lambda number: work(), warm_up or work)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and quartiles of the same thing measured several times."""
-
-    median: float
-    low: float
-    high: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Quartiles are interpolated linearly.
+def spread(values: Sequence[float], scale: float = 1.0) -> Spread:
+    """Of ``scale`` times the values; quartiles are interpolated linearly.
 
     >>> spread([1.0, 2.0, 3.0, 5.0, 9.0])
-    Spread(median=3.0, low=2.0, high=5.0)
+    {'low': 2.0, 'median': 3.0, 'high': 5.0}
     """
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return Spread(float(median), float(low), float(high))
+    quartiles = zip(("low", "median", "high"), np.percentile(values, [25, 50, 75]), strict=True)
+    return {name: scale * float(value) for name, value in quartiles}
+
+
+def over(amount: float, spread: Spread) -> Spread:
+    """``amount`` divided by it: speeds, of seconds.
+
+    >>> over(8, {"low": 1.0, "median": 2.0, "high": 4.0})
+    {'low': 2.0, 'median': 4.0, 'high': 8.0}
+    """
+    return {"low": amount / spread["high"], "median": amount / spread["median"], "high": amount / spread["low"]}
 
 
 def planned_rounds(first: float, rounds: int, seconds: float) -> int:
@@ -68,7 +63,7 @@ def interleaved(
     entrants: Sequence[Entrant],
     *,
     rounds: int,
-    seconds: float,
+    seconds: float = float("inf"),
     clock: Callable[[], float] = time.perf_counter,
     rest: Callable[[], object] = lambda: time.sleep(REST_SECONDS),
     told: Callable[[str], object] = lambda name: None,
@@ -85,39 +80,23 @@ def interleaved(
     """
     for entrant in entrants:
         told(entrant.name)
-        entrant.warm_up()
+        (entrant.warm_up or entrant.runs[-1])()
     taken: dict[str, list[float]] = {entrant.name: [] for entrant in entrants}
     for number in range(rounds):
         for entrant in entrants if number % 2 == 0 else reversed(entrants):
-            if not _takes_part(number, taken[entrant.name], rounds, seconds):
-                continue
-            told(entrant.name)
-            rest()
-            started = clock()
-            entrant.run(number)
-            taken[entrant.name].append(clock() - started)
+            if _takes_part(number, taken[entrant.name], rounds, seconds):
+                told(entrant.name)
+                rest()
+                started = clock()
+                entrant.runs[number % len(entrant.runs)]()
+                taken[entrant.name].append(clock() - started)
     return taken
 
 
-def fastest(
-    options: Sequence[Entrant], *, rounds: int = 2, clock: Callable[[], float] = time.perf_counter
-) -> tuple[str, dict[str, float]]:
-    """The name of the option with the least seconds, and the least seconds of all: a short measurement."""
-    taken = interleaved(options, rounds=rounds, seconds=float("inf"), clock=clock)
-    best = {name: min(values) for name, values in taken.items()}
-    return min(best, key=lambda name: best[name]), best
-
-
-@contextmanager
-def turns_bar(entrants: int, rounds: int, *, enabled: bool) -> Iterator[Callable[[str], object]]:
-    """A progress bar over all turns, to be ``told`` of each. It ends early where some take part in fewer rounds."""
-    with progress_bar(entrants * (rounds + 1), "measure", "turns", enabled=enabled) as bar:
-
-        def told(name: str) -> None:
-            bar.set_postfix_str(name, refresh=False)
-            bar.update(1)
-
-        yield told
+def fastest(options: Sequence[Entrant], *, clock: Callable[[], float] = time.perf_counter) -> str:
+    """The name of the option with the best of two rounds: a short measurement."""
+    taken = interleaved(options, rounds=2, clock=clock)
+    return min(taken, key=lambda name: min(taken[name]))
 
 
 def _takes_part(number: int, taken: Sequence[float], rounds: int, seconds: float) -> bool:

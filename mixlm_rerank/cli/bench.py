@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,11 +14,6 @@ from ..errors import InputError
 from .options import Model, Offline, load_model
 
 if TYPE_CHECKING:
-    from ..eval.bench.build import BuildOptions
-    from ..eval.bench.decoder_model import DecoderShape
-    from ..eval.bench.growth import GrowthOptions
-    from ..eval.bench.plan import GridOptions
-    from ..eval.bench.store import StoreOptions
     from ..model import MixLM
 
 __all__ = ["app"]
@@ -41,6 +36,14 @@ Largest = Annotated[int, typer.Option(min=1, help="Documents of the largest inde
 Documents = Annotated[int, typer.Option(min=1, help="Documents that are built into an index.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No estimate and no progress bar.")]
 
+QUICK: dict[str, dict[str, Any]] = {
+    "grid": {"lengths": (32, 64), "candidates": (5, 10), "rounds": 2, "seconds": 5.0},
+    "decoder": {"layers": 1, "hidden": 64, "document": 50, "items": 4, "rounds": 2},
+    "growth": {"largest": 100, "rounds": 2, "seconds": 5.0},
+    "build": {"documents": 32, "rounds": 1},
+    "store": {"largest": 100, "rounds": 2},
+}
+
 
 @app.command("grid")
 def grid(
@@ -55,17 +58,15 @@ def grid(
     quiet: Quiet = False,
 ) -> None:
     """MixLM in PyTorch and in ONNX Runtime beside the cross-encoder of the same backbone, there in int8."""
-    from mixlm_rerank.eval.bench.plan import GridOptions
-
-    options = GridOptions(
-        lengths=_numbers("--lengths", lengths),
-        candidates=_numbers("--candidates", candidates),
-        budgets=_numbers("--budgets", budgets),
-        rounds=rounds,
-        seconds=seconds,
-    )
+    varied = {
+        "lengths": _numbers("--lengths", lengths),
+        "candidates": _numbers("--candidates", candidates),
+        "budgets": _numbers("--budgets", budgets),
+    }
     with _resumable(output):
-        typer.echo(_grid(_load(model, offline), output, options, quiet))
+        from ..eval.bench.grid import grid
+
+        typer.echo(grid(_load(model, offline), output, **varied, rounds=rounds, seconds=seconds, quiet=quiet))
 
 
 @app.command("decoder")
@@ -80,11 +81,11 @@ def decoder(
     quiet: Quiet = False,
 ) -> None:
     """Random weights in the shape of Qwen3, long documents, with and without prefix sharing: the paper's table."""
-    from mixlm_rerank.eval.bench.decoder_model import DecoderShape
-
-    shape = DecoderShape(layers=layers, hidden=hidden, document=document, items=items)
+    shape = {"layers": layers, "hidden": hidden, "document": document, "items": items}
     with _resumable(output):
-        typer.echo(_decoder(output, shape, rounds, seconds, quiet))
+        from ..eval.bench.decoder import decoder
+
+        typer.echo(decoder(output, **shape, rounds=rounds, seconds=seconds, quiet=quiet))
 
 
 @app.command("growth")
@@ -98,11 +99,11 @@ def growth(
     quiet: Quiet = False,
 ) -> None:
     """Latency against candidates, corpus size, prefix and document length; memory of a rerank."""
-    from mixlm_rerank.eval.bench.growth import GrowthOptions
-
-    options = GrowthOptions(largest=largest, rounds=rounds, seconds=seconds)
     with _resumable(output):
-        typer.echo(_growth(_load(model, offline), output, options, quiet))
+        from ..eval.bench.growth import growth
+
+        loaded = _load(model, offline)
+        typer.echo(growth(loaded, output, largest=largest, rounds=rounds, seconds=seconds, quiet=quiet))
 
 
 @app.command("build")
@@ -115,10 +116,10 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Index building against the bare item encoder on the same texts."""
-    from mixlm_rerank.eval.bench.build import BuildOptions
-
     with _resumable(output):
-        typer.echo(_build(_load(model, offline), output, BuildOptions(documents, rounds), quiet))
+        from ..eval.bench.build import build
+
+        typer.echo(build(_load(model, offline), output, documents=documents, rounds=rounds, quiet=quiet))
 
 
 @app.command("store")
@@ -129,11 +130,10 @@ def store(
     quiet: Quiet = False,
 ) -> None:
     """The token index by itself: fetching against a bare memory map, opening, memory and disk, as it grows."""
-    from mixlm_rerank.eval.bench.store import StoreOptions
-
-    sizes = tuple(sorted({min(size, largest) for size in StoreOptions().documents}))
     with _resumable(output):
-        typer.echo(_store(output, StoreOptions(documents=sizes, rounds=rounds), quiet))
+        from ..eval.bench.store import store
+
+        typer.echo(store(output, largest=largest, rounds=rounds, quiet=quiet))
 
 
 @app.command("serve")
@@ -153,16 +153,24 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """The server under load: its saturation, its latency below and beyond, batching, memory."""
-    from mixlm_rerank.eval.bench.gpu_model import saved_gpu_mixlm
-    from mixlm_rerank.eval.bench.serve import ServeOptions, measure_serve, write_serve
-
-    options = ServeOptions(
-        documents=documents, candidates=candidates, seconds=seconds, soak=soak, deadline=deadline, device=device
-    )
     with _resumable(output):
-        loaded = _load(str(saved_gpu_mixlm(output / "model")) if paper_shape else model, offline)
-        kept = measure_serve(loaded, output, options, say=_say(quiet))
-        typer.echo(write_serve(kept, output, options, loaded.name))
+        from ..eval.bench.random_decoder import saved_mixlm
+        from ..eval.bench.serve import serve
+
+        loaded = _load(str(saved_mixlm(output / "model")) if paper_shape else model, offline)
+        typer.echo(
+            serve(
+                loaded,
+                output,
+                documents=documents,
+                candidates=candidates,
+                seconds=seconds,
+                soak=soak,
+                deadline=deadline,
+                device=device,
+                quiet=quiet,
+            )
+        )
 
 
 @app.command("gpu")
@@ -172,15 +180,10 @@ def gpu(
     quiet: Quiet = False,
 ) -> None:
     """The paper's shape, random weights, on a GPU: items a second, latency, share of the chip's matrix rate."""
-    from mixlm_rerank.eval.bench.gpu import GpuOptions, measure_gpu
-    from mixlm_rerank.eval.bench.gpu_report import TRAINING, write_gpu
-
-    from ..eval.bench.training_step import measure_training
-
-    options = GpuOptions(seconds=seconds)
-    further = {TRAINING: partial(measure_training, options.shape)}
     with _resumable(output):
-        typer.echo(write_gpu(measure_gpu(output, options, further=further, say=_say(quiet)), output, options))
+        from ..eval.bench.gpu import gpu
+
+        typer.echo(gpu(output, seconds=seconds, quiet=quiet))
 
 
 @app.command("all")
@@ -195,69 +198,23 @@ def all_of_them(
     quiet: Quiet = False,
 ) -> None:
     """Grid, decoder, growth, build and store, each into a folder of its own."""
-    from mixlm_rerank.eval.bench.build import BuildOptions
-    from mixlm_rerank.eval.bench.decoder_model import DecoderShape
-    from mixlm_rerank.eval.bench.growth import GrowthOptions
-    from mixlm_rerank.eval.bench.plan import GridOptions
-    from mixlm_rerank.eval.bench.store import StoreOptions
-
-    shape, rounds = (DecoderShape(1, 64, 50, 40, 4), 2) if quick else (DecoderShape(), 5)
-    grids = GridOptions(lengths=(32, 64), candidates=(5, 10), rounds=2, seconds=5.0) if quick else GridOptions()
-    builds = BuildOptions(32, 1) if quick else BuildOptions()
-    grows = GrowthOptions(largest=min(largest, 100), rounds=2, seconds=5.0) if quick else GrowthOptions(largest=largest)
-    stores = StoreOptions(documents=(100,), rounds=2) if quick else StoreOptions()
     with _resumable(output):
-        loaded = _load(model, offline)
-        typer.echo(_grid(loaded, output / "grid", grids, quiet))
-        typer.echo(_decoder(output / "decoder", shape, rounds, 90.0, quiet))
-        typer.echo(_growth(loaded, output / "growth", grows, quiet))
-        typer.echo(_build(loaded, output / "build", builds, quiet))
-        typer.echo(_store(output / "store", stores, quiet))
+        from ..eval.bench import build, decoder, grid, growth, store
 
-
-def _grid(model: MixLM, folder: Path, options: GridOptions, quiet: bool) -> str:
-    from mixlm_rerank.eval.bench.grid import measure_grid
-    from mixlm_rerank.eval.bench.grid_report import write_grid
-
-    return write_grid(measure_grid(model, folder, options, progress=not quiet, say=_say(quiet)), folder, model.name)
-
-
-def _decoder(folder: Path, shape: DecoderShape, rounds: int, seconds: float, quiet: bool) -> str:
-    from mixlm_rerank.eval.bench.decoder import measure_decoder
-    from mixlm_rerank.eval.bench.decoder_report import write_decoder
-
-    kept = measure_decoder(folder, shape, rounds=rounds, seconds=seconds, progress=not quiet, say=_say(quiet))
-    return write_decoder(kept, folder)
-
-
-def _growth(model: MixLM, folder: Path, options: GrowthOptions, quiet: bool) -> str:
-    from mixlm_rerank.eval.bench.growth import measure_growth
-    from mixlm_rerank.eval.bench.growth_report import write_growth
-
-    kept = measure_growth(model, folder, options, progress=not quiet, say=_say(quiet))
-    return write_growth(kept, folder, model.name, model.config.tokens)
-
-
-def _build(model: MixLM, folder: Path, options: BuildOptions, quiet: bool) -> str:
-    from mixlm_rerank.eval.bench.build import measure_build, write_build
-
-    return write_build(measure_build(model, folder, options, progress=not quiet, say=_say(quiet)), folder, model.name)
-
-
-def _store(folder: Path, options: StoreOptions, quiet: bool) -> str:
-    from mixlm_rerank.eval.bench.store import measure_store
-    from mixlm_rerank.eval.bench.store_report import write_store
-
-    return write_store(measure_store(folder, options, progress=not quiet, say=_say(quiet)), folder, options)
+        loaded, small = _load(model, offline), QUICK if quick else {}
+        for measured in (
+            partial(grid.grid, loaded, output / "grid", **small.get("grid", {})),
+            partial(decoder.decoder, output / "decoder", **small.get("decoder", {})),
+            partial(growth.growth, loaded, output / "growth", **{"largest": largest} | small.get("growth", {})),
+            partial(build.build, loaded, output / "build", **small.get("build", {})),
+            partial(store.store, output / "store", **{"largest": largest} | small.get("store", {})),
+        ):
+            typer.echo(measured(quiet=quiet))
 
 
 def _load(name: str, offline: bool) -> MixLM:
     """In float32 on the CPU, where all of this is measured."""
     return load_model(name, "cpu", "float32", offline)
-
-
-def _say(quiet: bool) -> Callable[[str], object]:
-    return (lambda line: None) if quiet else partial(typer.echo, err=True)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -271,7 +228,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 @contextmanager
 def _resumable(output: Path) -> Iterator[None]:
     """Long work that writes into ``output``; ends the process on Ctrl-C."""
-    from mixlm_rerank.eval.bench.plots import check_matplotlib
+    from ..eval.bench.plots import check_matplotlib
 
     check_matplotlib()  # plots are drawn last: ask for them first
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["conditions", "machine", "peak_memory", "private_memory", "reset_peak_memory"]
+__all__ = ["conditions", "machine", "peak_memory", "reset_peak_memory"]
 
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -48,12 +48,6 @@ def peak_memory() -> int | None:
     """Most resident memory of this process since :func:`reset_peak_memory`, in bytes; None if unknown."""
     peak = _field(STATUS, "VmHWM")
     return int(peak.split()[0]) * 1024 if peak else None
-
-
-def private_memory() -> int | None:
-    """Bytes that this process has to itself, with no file behind them (Linux: RssAnon); None if unknown."""
-    private = _field(STATUS, "RssAnon")
-    return int(private.split()[0]) * 1024 if private else None
 
 
 def _field(path: Path, name: str) -> str | None:

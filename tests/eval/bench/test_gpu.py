@@ -4,44 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.eval.bench.gpu import OWN, SHARED, GpuOptions, full_text_name, measure_gpu, mixlm_name
-from mixlm_rerank.eval.bench.gpu_model import GpuShape, saved_gpu_mixlm
-from mixlm_rerank.eval.bench.gpu_report import write_gpu
-from mixlm_rerank.eval.bench.training_step import TrainingShape, measure_training
+from mixlm_rerank.eval.bench.gpu import gpu, mixlm_name
+from mixlm_rerank.eval.bench.random_decoder import DecoderShape, saved_mixlm
 
-TINY = GpuOptions(
-    shape=GpuShape(layers=2, hidden=32, intermediate=64, heads=2, key_heads=1, head=16),
-    budgets=(1, 3),
-    queries=(1, 3),
-    items=(4,),
-    documents=(20,),
-    seconds=0.01,
-    matrix=64,
-)
-TRAINED = TrainingShape(queries=2, candidates=2, document=20, steps=1)
+SHAPE = DecoderShape(layers=2, hidden=32, heads=2, key_heads=1, head=16)
+TINY: dict[str, Any] = {
+    "shape": SHAPE,
+    "training": {"queries": 2, "candidates": 2, "document": 20, "steps": 1},
+    "budgets": (1, 3),
+    "queries": (1, 3),
+    "items": (4,),
+    "documents": (20,),
+    "seconds": 0.01,
+    "matrix": 64,
+}
 
 
 def test_every_cell_is_measured_once_and_reported(tmp_path: Path) -> None:
-    further = {"training": partial(measure_training, TINY.shape, TRAINED, "cpu")}
-    kept = measure_gpu(tmp_path, TINY, device="cpu", further=further)
-    page = write_gpu(kept, tmp_path, TINY)
+    page = gpu(tmp_path, device="cpu", **TINY)
     found = json.loads((tmp_path / "results.json").read_text())
     names = [mixlm_name(k, *call) for k in (1, 3) for call in ((1, 4), (3, 4), (3, 4, 2))]
-    names += [full_text_name(20, prefix) for prefix in (OWN, SHARED)]
+    names += [f"full text of 20 tokens, prefix {prefix}" for prefix in ("for each", "once")]
     assert [row["name"] for row in found["rows"]] == names and all(name in page for name in names)
     assert all(
         row["items_per_second"] > 0 and row["milliseconds"][0] <= row["milliseconds"][1] for row in found["rows"]
     )
-    assert found["sameness"]["float32"] < 1e-4 and found["training"]["seconds"] > 0
+    assert found["sameness"]["float32"] < 1e-4 and found["training"]["tokens_per_second"] > 0
+    assert set(found["kernels"]) == {mixlm_name(1, 3, 4)}
     before = (tmp_path / "cells.jsonl").read_text()
-    measure_gpu(tmp_path, TINY, device="cpu", further=further)
+    gpu(tmp_path, device="cpu", **TINY)
     again = (tmp_path / "cells.jsonl").read_text().removeprefix(before)
     assert {json.loads(line)["cell"].split(" ")[0] for line in again.splitlines()} == {"matrix", "sameness"}
 
@@ -50,8 +48,8 @@ def test_the_shape_can_be_saved_for_a_server(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     (folder / ".saving").mkdir(parents=True)  # of a run that was interrupted
     for _ in range(2):
-        model = MixLM.from_pretrained(str(saved_gpu_mixlm(folder, TINY.shape)))
-        assert model.config.tokens == 1 and model.ranker.hidden_size == TINY.shape.hidden
+        model = MixLM.from_pretrained(str(saved_mixlm(folder, SHAPE)))
+        assert model.config.tokens == 1 and model.ranker.hidden_size == SHAPE.hidden
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench.decoder_model import DecoderShape, decoder_mixlm
-from mixlm_rerank.eval.bench.texts import Words
+from mixlm_rerank.eval.bench.random_decoder import DecoderShape, random_mixlm
+from mixlm_rerank.eval.bench.synthetic import Words
 from mixlm_rerank.minilm import minilm_folder
 
 
@@ -53,12 +53,10 @@ def test_a_tokenizer_without_words_is_refused() -> None:
         Words(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]"))
 
 
-def test_the_random_decoder_reads_prefix_and_documents_of_the_wished_lengths(tmp_path: Path) -> None:
-    shape = DecoderShape(layers=1, hidden=64, document=50, prefix=40)
-    model = decoder_mixlm(shape, tmp_path)
-    words = Words(model.ranker.tokenizer)
-    around = len(model.ranker.prefixes([words.text(1, Random(0))])[0]) - 1
-    (prefix,) = model.ranker.prefixes([words.text(shape.prefix - around, Random(0))])
-    (document,) = model.ranker.documents([words.text(shape.document, Random(0))], [len(prefix)])
+def test_the_random_decoder_reads_prefix_and_documents_of_the_wished_lengths() -> None:
+    model = random_mixlm(DecoderShape(1, 64, 2, 1, 32, prefix=40), tokens=1, document=50)
+    words, draw = Words(model.ranker.tokenizer), Random(0)
+    (prefix,) = model.ranker.prefixes([words.text(40 - words.prompt(model.ranker), draw)])
+    (document,) = model.ranker.documents([words.text(50, draw)], [len(prefix)])
     assert (len(prefix), len(document)) == (40, 50)
     assert model.config.tokens == 1 and model.config.residual == "none"

@@ -9,8 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel, DynamicCache, LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
 
-from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench.flops import shape_of, shared_prefix_flops, whole_flops
+from mixlm_rerank.eval.bench.operations import Operations
 
 SHARED = {
     "vocab_size": 50,
@@ -40,7 +39,7 @@ def test_whole_sequences(kind: str) -> None:
     ids = torch.ones(3, 17, dtype=torch.long)
     found = counted(lambda: model(ids))
     # rotary positions are products too: a hundredth
-    assert whole_flops(shape_of(model.config), 17, 3) == pytest.approx(found, rel=0 if kind == "bert" else 0.01)
+    assert Operations.of(model).whole(17, 3) == pytest.approx(found, rel=0 if kind == "bert" else 0.01)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
@@ -55,20 +54,14 @@ def test_a_shared_prefix(kind: str) -> None:
             cache.update(layer.keys.expand(5, -1, -1, -1), layer.values.expand(5, -1, -1, -1), number)
         model(torch.ones(5, 3, dtype=torch.long), past_key_values=cache)
 
-    expected = shared_prefix_flops(shape_of(model.config), prefix=13, item=3, items=5)
+    expected = Operations.of(model).shared(prefix=13, item=3, items=5)
     assert expected == pytest.approx(counted(run), rel=0.01)
 
 
 def test_by_hand() -> None:
     """One layer, hidden 2, feed-forward 3: 4 matrices of 2 x 2, two of 2 x 3; 2 operations a weight and position."""
-    shape = shape_of(
-        BertConfig(hidden_size=2, num_hidden_layers=1, num_attention_heads=1, intermediate_size=3, vocab_size=9)
-    )
+    config = BertConfig(hidden_size=2, num_hidden_layers=1, num_attention_heads=1, intermediate_size=3, vocab_size=9)
+    operations = Operations.of(BertModel(config))  # with its pooler, which is no layer
     linear, pair = 2 * (4 * 4 + 2 * 6), 2 * 2 * 2
-    assert whole_flops(shape, length=5, sequences=7) == 7 * (5 * linear + 25 * pair)
-    assert shared_prefix_flops(shape, prefix=5, item=2, items=7) == 19 * linear + (25 + 7 * 2 * 7) * pair
-
-
-def test_other_backbones_are_refused() -> None:
-    with pytest.raises(InputError, match="modernbert.*bert.*qwen3"):
-        shape_of(type("Config", (), {"model_type": "modernbert"}))
+    assert operations.whole(length=5, sequences=7) == 7 * (5 * linear + 25 * pair)
+    assert operations.shared(prefix=5, item=2, items=7) == 19 * linear + (25 + 7 * 2 * 7) * pair
