@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from statistics import fmean, harmonic_mean, stdev
 
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
-from mixlm_rerank.eval.significance import Comparison, Interval, interval
+from mixlm_rerank.eval.significance import Interval, Verdict, interval
 from mixlm_rerank.numbers import DECIMALS
 from mixlm_rerank.systems.protocol import Kind
 
-__all__ = ["ALPHA", "Cell", "Row", "Standings", "Verdict", "kind_of", "standings", "verdict"]
-
-ALPHA = 0.05
-
-
-class Verdict(IntEnum):
-    """What two paired tests say of a difference: significant in both, in one of them, or in none."""
-
-    WORSE = -2
-    WORSE_IN_ONE = -1
-    NO_DIFFERENCE = 0
-    BETTER_IN_ONE = 1
-    BETTER = 2
+__all__ = ["Cell", "Row", "Standings", "in_order", "kind_of", "standings"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +19,7 @@ class Cell:
     """A row on one collection.
 
     Attributes:
-        value: the main measure; of several seeds, their mean.
+        value: the measure; of several seeds, their mean.
         verdict: against the collection's baseline; of several seeds, what holds for each of them. None for the
             baseline itself and for the oracle, which is no system to choose.
         best: no other row but the oracle has a higher value.
@@ -71,7 +58,7 @@ class Row:
 
     def value(self, column: int, measure: str) -> float | None:
         """Any measure on one collection: of several seeds, their mean; None where the row did not run."""
-        return fmean(s.measures[measure] for s in self.members[column]) if self.members[column] else None
+        return _value(self.members[column], measure)
 
     def by_query(self, column: int, measure: str) -> dict[str, float]:
         """qid -> value, the mean over seeds; empty where they were not measured on the same queries."""
@@ -97,14 +84,20 @@ class Standings:
     teacher: str | None
     rows: tuple[Row, ...]
 
-    @property
-    def heads(self) -> list[str]:
-        """Collections with their numbers of queries."""
-        return [f"{name}, n={count:,}" for name, count in zip(self.collections, self.queries, strict=True)]
-
     def row(self, name: str | None) -> Row | None:
         """The row of a system, by its own name or that of its seed group."""
-        return next((row for row in self.rows if name == row.name or name in _names(row)), None)
+        of = {system.name: row for row in self.rows for systems in row.members for system in systems}
+        return (of | {row.name: row for row in self.rows}).get(name or "")
+
+    @property
+    def against(self) -> str:
+        """The baseline, in words."""
+        return self.baseline or "the collection's baseline"
+
+    @property
+    def ranked(self) -> list[Row]:
+        """The rows that can be compared by mean."""
+        return [row for row in self.rows if row.kind != "oracle" and row.mean is not None]
 
 
 def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
@@ -115,62 +108,59 @@ def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
     main = evaluation.measures[0]
     measure = measure or main
     collections = evaluation.collections
-    keys = dict.fromkeys(_key(system) for collection in collections for system in collection.systems)
-    members = {
-        key: tuple(tuple(s for s in collection.systems if _key(s) == key) for collection in collections) for key in keys
-    }
-    kinds = {key: _kind(collections, found) for key, found in members.items()}
-    values = {
-        key: [fmean(s.measures[measure] for s in systems) if systems else None for systems in found]
-        for key, found in members.items()
-    }
-    by_query = {key: [_by_query(systems, measure) for systems in found] for key, found in members.items()}
-    rivals = {key for key in keys if kinds[key] != "oracle" and not measure.startswith("Judged")}
-    highest = [_highest(values[key][column] for key in rivals) for column in range(len(collections))]
+    groups: dict[str, list[list[SystemResult]]] = {}
+    kinds: dict[str, Kind] = {}
+    for column, collection in enumerate(collections):
+        for system in collection.systems:
+            key = system.seed_group or system.name
+            groups.setdefault(key, [[] for _ in collections])[column].append(system)
+            kinds.setdefault(key, kind_of(collection, system))
+    values = {key: [_value(systems, measure) for systems in members] for key, members in groups.items()}
     means = {key: _over_all(row) for key, row in values.items()}
+    rivals = [key for key in groups if kinds[key] != "oracle" and not measure.startswith("Judged")]
+    highest = [_highest(values[key][column] for key in rivals) for column in range(len(collections))]
     highest_mean = _highest(means[key] for key in rivals)
 
-    def cell(key: str, column: int) -> Cell | None:
-        value = values[key][column]
-        if value is None:
-            return None
-        found = _verdict_of(members[key][column]) if key in rivals and measure == main else None
-        best = key in rivals and _same(value, highest[column])
-        return Cell(value, found, best, _interval(by_query[key][column]))
-
-    rows = [
-        Row(
-            name=key,
-            kind=kinds[key],
-            members=members[key],
-            cells=tuple(cell(key, column) for column in range(len(collections))),
-            mean=means[key],
-            interval=_interval(*by_query[key]),
-            sd=_sd_of_seeds(members[key], measure),
-            best=key in rivals and _same(means[key], highest_mean),
-            documents_per_second=_speed(members[key]),
+    def row(key: str, members: list[list[SystemResult]]) -> Row:
+        samples = [tuple(_by_query(systems, measure).values()) for systems in members]
+        cells = [
+            None
+            if value is None
+            else Cell(
+                value,
+                _verdict(systems) if key in rivals and measure == main else None,
+                key in rivals and _same(value, top),
+                interval(sample),
+            )
+            for value, systems, top, sample in zip(values[key], members, highest, samples, strict=True)
+        ]
+        seeds = list(zip(*members, strict=True)) if len({len(systems) for systems in members}) == 1 else []
+        of_seeds = [fmean(system.measures[measure] for system in seed) for seed in seeds]
+        return Row(
+            key,
+            kinds[key],
+            tuple(map(tuple, members)),
+            tuple(cells),
+            means[key],
+            interval(*samples),
+            stdev(of_seeds) if len(of_seeds) > 1 else None,
+            key in rivals and _same(means[key], highest_mean),
+            _speed(members),
         )
-        for key in keys
-    ]
-    place = {"first stage": 0, "oracle": 2}
+
+    def shared(names: Iterable[str | None]) -> str | None:
+        found = set(names)
+        return found.pop() if len(found) == 1 else None
+
+    rows = [row(key, members) for key, members in groups.items()]
     return Standings(
-        measure=measure,
-        collections=tuple(collection.name for collection in collections),
-        queries=tuple(collection.queries for collection in collections),
-        baseline=_shared(collection.baseline for collection in collections),
-        teacher=_shared(collection.teacher for collection in collections),
-        rows=tuple(sorted(rows, key=lambda row: place.get(row.kind, 1))),
+        measure,
+        tuple(collection.name for collection in collections),
+        tuple(collection.queries for collection in collections),
+        shared(collection.baseline for collection in collections),
+        shared(collection.teacher for collection in collections),
+        tuple(sorted(rows, key=lambda row: in_order(row.kind))),
     )
-
-
-def verdict(comparison: Comparison) -> Verdict:
-    """Significant means a Holm-corrected p below .05.
-
-    >>> verdict(Comparison("MixLM", difference=-0.02, wins=3, losses=9, p_t=0.04, p_randomisation=0.06))
-    <Verdict.WORSE_IN_ONE: -1>
-    """
-    tests = (comparison.p_t < ALPHA) + (comparison.p_randomisation < ALPHA)
-    return Verdict(tests if comparison.difference > 0 else -tests)
 
 
 def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:
@@ -186,8 +176,13 @@ def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:
     return "full text" if system.name == collection.teacher else "other"
 
 
-def _key(system: SystemResult) -> str:
-    return system.seed_group or system.name
+def in_order(kind: Kind) -> int:
+    """What tables are sorted by: the first stage at the top, the oracle at the bottom."""
+    return {"first stage": 0, "oracle": 2}.get(kind, 1)
+
+
+def _value(systems: Sequence[SystemResult], measure: str) -> float | None:
+    return fmean(system.measures[measure] for system in systems) if systems else None
 
 
 def _by_query(systems: Sequence[SystemResult], measure: str) -> dict[str, float]:
@@ -197,21 +192,8 @@ def _by_query(systems: Sequence[SystemResult], measure: str) -> dict[str, float]
     return {qid: fmean(one[qid] for one in values) for qid in values[0]}
 
 
-def _interval(*collections: Mapping[str, float]) -> Interval | None:
-    return interval(*(tuple(values.values()) for values in collections))
-
-
-def _names(row: Row) -> set[str]:
-    return {system.name for systems in row.members for system in systems}
-
-
-def _kind(collections: Sequence[CollectionResult], members: Sequence[Sequence[SystemResult]]) -> Kind:
-    pairs = zip(collections, members, strict=True)
-    return next(kind_of(collection, system) for collection, systems in pairs for system in systems)
-
-
-def _verdict_of(systems: Sequence[SystemResult]) -> Verdict | None:
-    verdicts = [verdict(system.comparison) for system in systems if system.comparison is not None]
+def _verdict(systems: Sequence[SystemResult]) -> Verdict | None:
+    verdicts = [system.comparison.verdict for system in systems if system.comparison is not None]
     if not verdicts:
         return None
     low, high = min(verdicts), max(verdicts)
@@ -223,22 +205,10 @@ def _over_all(values: Sequence[float | None]) -> float | None:
     return fmean(there) if len(there) == len(values) else None
 
 
-def _sd_of_seeds(members: Sequence[Sequence[SystemResult]], measure: str) -> float | None:
-    seeds = len(members[0])
-    if seeds < 2 or any(len(systems) != seeds for systems in members):
-        return None
-    return stdev(fmean(systems[seed].measures[measure] for systems in members) for seed in range(seeds))
-
-
 def _speed(members: Sequence[Sequence[SystemResult]]) -> float | None:
     """The harmonic mean: the speed at which the same number of documents of each collection is ranked."""
-    speeds = []
-    for systems in members:
-        timed = [system.efficiency.documents_per_second for system in systems if system.efficiency is not None]
-        if not timed:
-            return None
-        speeds.append(harmonic_mean(timed))
-    return harmonic_mean(speeds)
+    timed = [[one.efficiency.documents_per_second for one in systems if one.efficiency] for systems in members]
+    return harmonic_mean(map(harmonic_mean, timed)) if all(timed) else None
 
 
 def _highest(values: Iterable[float | None]) -> float | None:
@@ -248,8 +218,3 @@ def _highest(values: Iterable[float | None]) -> float | None:
 def _same(value: float | None, other: float | None) -> bool:
     """Equal as tables show them: what looks equal is equally best."""
     return value is not None and other is not None and round(value, DECIMALS) == round(other, DECIMALS)
-
-
-def _shared(names: Iterable[str | None]) -> str | None:
-    found = set(names)
-    return found.pop() if len(found) == 1 else None

@@ -2,6 +2,8 @@
 
 from mixlm_rerank.eval.report.answers import answers
 from mixlm_rerank.eval.report.compared import comparison_html, comparison_markdown, comparison_text
+from mixlm_rerank.eval.report.grids import latex_table, markdown_table
 from mixlm_rerank.eval.report.page import write_report
 
-__all__ = ["answers", "comparison_html", "comparison_markdown", "comparison_text", "write_report"]
+__all__ = ["answers", "comparison_html", "comparison_markdown", "comparison_text"]
+__all__ += ["latex_table", "markdown_table", "write_report"]

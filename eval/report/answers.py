@@ -8,14 +8,22 @@ from math import inf
 from statistics import fmean
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.report.view import Finding, listed
-from mixlm_rerank.eval.significance import FEWEST, Interval, interval
-from mixlm_rerank.eval.standings import Row, Standings, Verdict
+from mixlm_rerank.eval.significance import FEWEST, Interval, Verdict, interval
+from mixlm_rerank.eval.standings import Row, Standings
+from mixlm_rerank.eval.tables import listed
 
-__all__ = ["Difference", "answers", "difference"]
+__all__ = ["Difference", "Finding", "answers", "difference"]
 
 EQUAL = 0.01  # of a measure: what nobody would pay for
 FASTER = 1.2  # times: less may be how it was timed
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence or two, and the word that they stand under."""
+
+    head: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -61,40 +69,33 @@ def difference(table: Standings, row: Row, other: Row) -> Difference | None:
 
 def answers(table: Standings) -> list[Finding]:
     """The two answers; none where there is nothing to compare. A difference that may be chance is called just that."""
-    rows = [row for row in table.rows if row.kind != "oracle" and row.mean is not None]
-    now = table.row(table.baseline)
+    now, rows = table.row(table.baseline), table.ranked
     if now not in rows or len(rows) < 2:
         return []
     best = max(rows, key=lambda row: (row.best, _speed(row)))
-    faster = [row for row in rows if row is not now and _speed(row) > FASTER * _speed(best) > 0]
-    faster.sort(key=_speed, reverse=True)
-    findings = [Finding("Worth switching?", _switch(table, now, best, [row for row in rows if row is not now]))]
+    others = [row for row in rows if row is not now]
+    faster = sorted((row for row in others if _speed(row) > FASTER * _speed(best) > 0), key=_speed, reverse=True)
+    rival = max(others, key=lambda row: row.mean or 0.0) if best is now else best
+    findings = [Finding("Worth switching?", _switch(table, now, rival))]
     return [*findings, Finding("As good and cheaper?", _cheaper(table, best, faster))] if faster else findings
 
 
-def _switch(table: Standings, now: Row, best: Row, others: Sequence[Row]) -> str:
-    row = max(others, key=lambda row: row.mean or 0.0) if best is now else best
+def _switch(table: Standings, now: Row, row: Row) -> str:
     found = difference(table, row, now)
     if found is None:
         return _untold(row, now)
+    low, high = found.interval
+    told, doubt = "Yes" if low > 0 else "No", ""
+    if low <= 0 <= high:
+        told, doubt = "Not shown", ", which may be chance"
+    elif [cell.verdict for cell in row.cells if cell] == [Verdict.NO_DIFFERENCE]:
+        # where queries are few the interval is rough: on one collection a paired test has to agree with it
+        told, doubt = "Not shown", ", but no paired test finds it significant"
     same = numbers.count(found.queries - len(found.won) - len(found.lost))
-    told, doubt = _verdict(row, found)
     return (
         f"{told}. {row.name} against {now.name}: {table.measure} {found}{doubt}. Better on {_many(found.won)}, worse "
         f"on {_many(found.lost)}, the same on {same} of {_queries(found)}.{_lower(table, row, now)}"
     )
-
-
-def _verdict(row: Row, found: Difference) -> tuple[str, str]:
-    """Yes, No or Not shown, and why the last. On one collection a paired test has to agree with the interval, which is
-    rough where queries are few.
-    """
-    low, high = found.interval
-    if low <= 0 <= high:
-        return "Not shown", ", which may be chance"
-    if [cell.verdict for cell in row.cells if cell] == [Verdict.NO_DIFFERENCE]:
-        return "Not shown", ", but no paired test finds it significant"
-    return ("Yes" if low > 0 else "No"), ""
 
 
 def _lower(table: Standings, row: Row, now: Row) -> str:
@@ -109,23 +110,21 @@ def _lower(table: Standings, row: Row, now: Row) -> str:
 
 def _cheaper(table: Standings, best: Row, faster: Sequence[Row]) -> str:
     """The fastest that is as good; else the fastest that may be; else how much the best of them lacks."""
-    told = {row.name: found for row in faster if (found := difference(table, row, best)) is not None}
-    for row in faster:
-        if row.name in told and told[row.name].interval[0] > -EQUAL:
-            found = told[row.name]
+    told = [(row, difference(table, row, best)) for row in faster]
+    for row, found in told:
+        if found and found.interval[0] > -EQUAL:
             return f"Yes. {row.name} is as good as {best.name} ({found}, {_queries(found)}) and {_pace(row, best)}."
-    for row in faster:
-        if row.name in told and told[row.name].interval[1] >= 0:
-            found = told[row.name]
+    for row, found in told:
+        if found and found.interval[1] >= 0:
             return (
                 f"Perhaps. {row.name} is as good as {best.name} as far as these {_queries(found)} tell ({found}), and "
                 f"{_pace(row, best)}; they are too few to tell a difference smaller than "
                 f"{numbers.measure(found.resolution)}."
             )
-    nearest = max(faster, key=lambda row: row.mean or 0.0)
-    if nearest.name not in told:
+    nearest, found = max(told, key=lambda pair: pair[0].mean or 0.0)
+    if found is None:
         return _untold(nearest, best)
-    return f"No. The best of what is faster, {nearest.name}, lacks {table.measure} ({told[nearest.name]})."
+    return f"No. The best of what is faster, {nearest.name}, lacks {table.measure} ({found})."
 
 
 def _untold(row: Row, other: Row) -> str:

@@ -9,10 +9,10 @@ from math import log10
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.cast import legible
 from mixlm_rerank.eval.report.labels import Label, place_labels
-from mixlm_rerank.eval.report.plot import draw_dot, draw_level, in_sight, name_axes
+from mixlm_rerank.eval.report.plot import Picture, draw_dot, draw_level, in_sight, name_axes
 from mixlm_rerank.eval.report.svg import GRID, inline_svg, new_axes
-from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Picture, Table, value_cell
 from mixlm_rerank.eval.standings import Standings
+from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Line, Table, number
 from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["Point", "frontier_picture", "pareto"]
@@ -88,20 +88,13 @@ def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, 
     for name, value in levels.items():
         text = name if name == "first stage" else f"{name}, first stage"
         draw_level(axes, "first stage", max(value, foot), text if name in kept else f"{text}: {numbers.measure(value)}")
-    tips = {}
-    for number, point in enumerate(points):
-        gid = f"point{number}"
-        draw_dot(axes, point.speed, max(point.quality, foot), point.kind, gid, pale=point not in front)
-        quality, speed = numbers.measure(point.quality), numbers.speed(point.speed)
-        tips[gid] = f"{legible(point.name)}: {quality}, {speed} documents/s"
-    ordered = [*front, *(point for point in points if point not in front)]
-    texts = [
-        legible(point.name) + f": {numbers.measure(point.quality)}" * (point.name not in kept) for point in ordered
-    ]
-    labels = [
-        Label(point.speed, max(point.quality, foot), text, point.kind == "MixLM")
-        for point, text in zip(ordered, texts, strict=True)
-    ]
+    tips, labels = {}, []
+    for place, point in enumerate([*front, *(point for point in points if point not in front)]):
+        height, quality = max(point.quality, foot), numbers.measure(point.quality)
+        draw_dot(axes, point.speed, height, point.kind, f"point{place}", pale=point not in front)
+        tips[f"point{place}"] = f"{legible(point.name)}: {quality}, {numbers.speed(point.speed)} documents/s"
+        text = legible(point.name) + f": {quality}" * (point.name not in kept)
+        labels.append(Label(point.speed, height, text, point.kind == "MixLM"))
     place_labels(axes, labels, line)
     return inline_svg(figure, "frontier", f"{what}, against documents per second", tips)
 
@@ -116,18 +109,10 @@ def _stairs(front: Sequence[Point], left: float, bottom: float) -> list[tuple[fl
 
 def _data(table: Standings, front: Sequence[Point]) -> Table:
     names = {point.name for point in front}
-    lines = tuple(
-        Line(
-            row.name,
-            row.kind,
-            (
-                value_cell(row.mean, numbers.measure),
-                value_cell(row.documents_per_second, numbers.speed),
-                Cell("yes", 1.0) if row.name in names else EMPTY,
-            ),
-        )
-        for row in table.rows
-        if row.mean is not None
-    )
-    columns = (Column(table.measure), Column("documents/s"), Column("on the line"))
-    return Table("Quality against speed", columns, lines)
+    lines = []
+    for row in table.rows:
+        on_line = Cell("yes", 1.0) if row.name in names else EMPTY
+        cells = number(row.mean), number(row.documents_per_second, numbers.speed), on_line
+        lines.append(Line(row.name, row.kind, cells))
+    columns = Column(table.measure), Column("documents/s"), Column("on the line")
+    return Table("Quality against speed", columns, tuple(line for line in lines if line.cells[0] is not EMPTY))

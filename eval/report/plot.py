@@ -1,46 +1,33 @@
-"""What the figures share: titles and ticks of axes, dots and levels in the look of their kind, texts."""
+"""What the figures share: axes with titles and ticks, dots and levels in the look of their kind, texts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import exp, log
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.cast import LOOKS, legible
-from mixlm_rerank.eval.report.svg import MUTED, new_axes
-from mixlm_rerank.eval.report.view import listed
+from mixlm_rerank.eval.report.svg import MUTED, TEXT
+from mixlm_rerank.eval.tables import Table, listed
 from mixlm_rerank.systems.protocol import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = [
-    "PALE",
-    "TEXT",
-    "draw_dot",
-    "draw_level",
-    "fit_height",
-    "in_sight",
-    "log_ticks",
-    "name_axes",
-    "small_axes",
-    "write",
-]
-
-WIDTH, HEIGHT = 520, 300
-PALE = "#cdd3da"
-TEXT = 11.5  # pixels
+__all__ = ["Picture", "draw_dot", "draw_level", "fit_height", "in_sight", "log_ticks", "name_axes", "write"]
 
 
-def small_axes(across: str, up: str) -> tuple[Figure, Axes]:
-    """Axes for one of the figures that stand side by side; ``up`` is a measure."""
-    figure, axes = new_axes(WIDTH, HEIGHT)
-    axes.yaxis.set_major_formatter(lambda value, _: numbers.measure(value))
-    name_axes(axes, across, up)
-    return figure, axes
+@dataclass(frozen=True)
+class Picture:
+    """A figure. ``svg`` is markup of ours, safe to put in the page; ``data``: what it shows, for who cannot see it."""
+
+    svg: str
+    title: str
+    caption: str
+    data: Table
 
 
 def name_axes(axes: Axes, across: str, up: str = "") -> None:
@@ -90,9 +77,9 @@ def fit_height(axes: Axes, values: Mapping[str, Sequence[float]]) -> str:
 
 def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, pale: bool = False) -> None:
     """A system; ``gid`` names it for its tip."""
-    look = LOOKS[kind]
-    axes.plot([x], [y], look.marker, color=look.colour, markersize=9.5, markeredgecolor="white", zorder=4, gid=gid)
-    axes.lines[-1].set_alpha(0.45 if pale else 1.0)
+    look, alpha = LOOKS[kind], 0.45 if pale else 1.0
+    style = {"color": look.colour, "markersize": 9.5, "markeredgecolor": "white", "zorder": 4, "alpha": alpha}
+    axes.plot([x], [y], look.marker, gid=gid, **style)
 
 
 def draw_level(axes: Axes, kind: Kind, value: float, name: str = "") -> None:
@@ -115,15 +102,5 @@ def write(
     align: Literal["left", "center", "right"] = "left",
 ) -> None:
     """Text ``shift`` pixels from ``at``: x as a share of the axes' width, y in the data's units or as a share too."""
-    axes.annotate(
-        text,
-        at,
-        shift,
-        xycoords=("axes fraction", vertical),
-        textcoords="offset points",
-        annotation_clip=False,
-        fontsize=size,
-        color=colour,
-        ha=align,
-        parse_math=False,
-    )
+    places = {"xycoords": ("axes fraction", vertical), "textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(text, at, shift, fontsize=size, color=colour, ha=align, parse_math=False, **places)
