@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -92,38 +93,31 @@ class Experiment(_Row):
         return self
 
 
-_ADAPTER = TypeAdapter(list[Experiment])
-
-
 def load_experiments(path: str | Path) -> list[Experiment]:
     """All experiments of a file. Raises InputError, naming file, experiment and field, for anything else."""
     try:
         rows = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        experiments = TypeAdapter(list[Experiment]).validate_python(rows)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason}); convert it (iconv)") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
-    try:
-        experiments = _ADAPTER.validate_python(rows)
     except ValidationError as error:
         first = error.errors()[0]
-        where, message = _where(rows, first["loc"]), first["msg"].removeprefix("Value error, ")
+        message = first["msg"].removeprefix("Value error, ")
         mend = "; put it in quotes" if first["type"] == "string_type" and isinstance(first["input"], float) else ""
-        raise InputError(f"{path}, {where}: {message}{mend}") from None
-    names = [experiment.name for experiment in experiments]
-    twice = sorted({name for name in names if names.count(name) > 1})
+        raise InputError(f"{path}, {_where(rows, *first['loc'])}: {message}{mend}") from None
+    twice = [name for name, count in Counter(experiment.name for experiment in experiments).items() if count > 1]
     if twice:
         raise InputError(f"{path}: experiments must have different names, and {twice[0]!r} occurs twice")
     return experiments
 
 
-def _where(rows: Any, location: tuple[int | str, ...]) -> str:
+def _where(rows: Any, row: int | str | None = None, *field: int | str) -> str:
     """``experiment 'scifact', figures.0.value``; positions count from 0."""
-    if not location:
+    if row is None:
         return "expected a list of experiments"
-    row, *field = location
-    named = rows[row].get("name") if isinstance(row, int) and isinstance(rows[row], dict) else None
-    which = f"experiment {named!r}" if named else f"experiment {row}"
-    return ", ".join([which, *[".".join(map(str, field))] * bool(field)])
+    named = rows[row].get("name", row) if isinstance(row, int) and isinstance(rows[row], dict) else row
+    return ", ".join([f"experiment {named!r}", *[".".join(map(str, field))] * bool(field)])

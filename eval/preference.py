@@ -15,7 +15,7 @@ from mixlm_rerank.arguments import check_count
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.clicks import ClickModel
 from mixlm_rerank.eval.interleaving import ABSENT, Ints, balanced, balanced_credit, team_draft, team_draft_credit
-from mixlm_rerank.eval.significance import scipy_stats
+from mixlm_rerank.eval.significance import bootstrap
 from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.types import Candidate, ScoredDoc
 
@@ -166,14 +166,10 @@ def _interval(points: NDArray[np.float64], counts: Ints, rng: np.random.Generato
     """95% of the preference, queries being drawn anew; ``points`` above half a win for each session, by query."""
     if len(points) < 2:
         return 0.0, 1.0
-    found = scipy_stats().bootstrap(
+    return bootstrap(
         (points, counts),
         lambda points, counts, axis: 0.5 + points.sum(axis=axis) / counts.sum(axis=axis),
+        RESAMPLES,
         paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=1000,
-        method="percentile",
         rng=rng,
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -62,30 +61,25 @@ def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> s
     Programs of this Python's environment come first. Raises InputError if the folder cannot be made.
     """
     log = folder.with_name(f"{folder.name}.log")
-    places = {"{data}": str(data), "{out}": str(folder), "{minilm}": str(minilm_folder())}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    shell = {**os.environ, "PATH": path}
     words = shlex.split(experiment.command)
-    for name, place in places.items():
-        words = [word.replace(name, place) for word in words]
+    for name, place in (("{data}", data), ("{out}", folder), ("{minilm}", minilm_folder())):
+        words = [word.replace(name, str(place)) for word in words]
+    code = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
-            code = _run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, "PATH": path})
+            for joint, command in groupby(words, lambda word: word == AND):
+                if not joint and code == 0:  # up to the first that fails
+                    done = subprocess.run(list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=shell)
+                    code = done.returncode
     except OSError as error:
         raise InputError(f"cannot run {error.filename or words[0]} into {folder}: {error.strerror or error}") from None
     if code == 0:
         return None
     said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return f"exit code {code}: {said[-1] if said else 'nothing said'} ({log})"
-
-
-def _run(words: Sequence[str], **options: Any) -> int:
-    """Commands between ``&&``, up to the first that fails; returns the exit code of the last that ran."""
-    code = 0
-    for joint, command in groupby(words, lambda word: word == AND):
-        if not joint and code == 0:
-            code = subprocess.run(list(command), **options).returncode
-    return code
 
 
 def check(experiment: Experiment, folder: Path) -> list[Checked]:
@@ -108,22 +102,18 @@ def find_figure(figure: Figure, folder: Path) -> float:
         raise InputError(f"the command left no {file}") from None
     except ValueError:
         raise InputError(f"{file} is not valid JSON") from None
-    if figure.at is not None:
+    if figure.at is None:
+        values = [_followed(results, figure.path or [])]
+    else:
         collection, system, field = figure.at
         names = [row["name"] for row in _followed(results, ["collections"])] if collection == MEAN else [collection]
-        values = [_of_a_system(results, name, system, field) for name in names]
-    else:
-        values = [_followed(results, figure.path or [])]
+        rows = [_followed(results, ["collections", name, "systems", system]) for name in names]
+        merged = [{key: cell for part in OF_A_SYSTEM for key, cell in (row.get(part) or {}).items()} for row in rows]
+        values = [_followed(row, [field]) for row in merged]
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"{figure.label} is no number in {file}: {str(value)[:40]}")
     return fmean(values)
-
-
-def _of_a_system(results: Any, collection: str, system: str, field: str) -> Any:
-    row = _followed(results, ["collections", collection, "systems", system])
-    parts = [row.get(part) for part in OF_A_SYSTEM] if isinstance(row, dict) else []
-    return _followed({key: cell for part in parts if part for key, cell in part.items()}, [field])
 
 
 def _followed(value: Any, path: list[str | int] | list[str]) -> Any:

@@ -5,7 +5,7 @@ how far a mean could lie elsewhere with other queries.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from mixlm_rerank.errors import InputError, optional_import
 
-__all__ = ["FEWEST", "Comparison", "Interval", "Verdict", "compare", "compare_pairs", "holm", "interval", "scipy_stats"]
+__all__ = ["FEWEST", "Comparison", "Interval", "Verdict", "bootstrap", "compare", "compare_pairs", "holm", "interval"]
+__all__ += ["scipy_stats"]
 
 ALPHA = 0.05
 PERMUTATIONS = 100_000
@@ -132,14 +133,21 @@ def interval(*samples: tuple[float, ...]) -> Interval | None:
     """
     if not samples or min(map(len, samples)) < FEWEST:
         return None
+    return bootstrap(samples, lambda *drawn, axis: np.mean([np.mean(one, axis=axis) for one in drawn], axis=0))
+
+
+def bootstrap(
+    samples: Sequence[Any], statistic: Callable[..., Any], count: int = RESAMPLES, **options: Any
+) -> Interval:
+    """95% of a statistic (percentiles), which takes an ``axis``; ``count`` draws. ``options`` are those of scipy."""
     found = scipy_stats().bootstrap(
         samples,
-        lambda *drawn, axis: np.mean([np.mean(one, axis=axis) for one in drawn], axis=0),
+        statistic,
         method="percentile",
         vectorized=True,
-        n_resamples=RESAMPLES,
+        n_resamples=count,
         batch=200,  # bounds the memory
-        rng=np.random.default_rng(0),
+        **{"rng": np.random.default_rng(0), **options},
     )
     low, high = found.confidence_interval
     return float(low), float(high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, harmonic_mean, stdev
 
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
@@ -16,12 +16,12 @@ __all__ = ["Cell", "Row", "Standings", "in_order", "kind_of", "standings"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A row on one collection.
+    """A row on one collection, or its mean over all.
 
     Attributes:
         value: the measure; of several seeds, their mean.
         verdict: against the collection's baseline; of several seeds, what holds for each of them. None for the
-            baseline itself and for the oracle, which is no system to choose.
+            baseline itself, for the mean, and for the oracle, which is no system to choose.
         best: no other row but the oracle has a higher value.
         interval: 95%, over queries; None for too few of them.
     """
@@ -39,35 +39,49 @@ class Row:
     Attributes:
         members: for each collection, its systems: none where it did not run, several where there are seeds.
         cells: for each collection; None where it did not run.
-        mean: over collections; None unless it ran on all of them.
-        interval: of that mean, 95%, over queries; None for too few of them.
+        total: over collections; None unless it ran on all of them.
         sd: of the seeds' means (n - 1); None with fewer than two seeds.
-        best: no other row but the oracle has a higher mean.
-        documents_per_second: for the same number of documents of each collection; None unless timed on all of them.
     """
 
     name: str
     kind: Kind
     members: tuple[tuple[SystemResult, ...], ...]
-    cells: tuple[Cell | None, ...]
-    mean: float | None
-    interval: Interval | None
-    sd: float | None
-    best: bool
-    documents_per_second: float | None
+    cells: tuple[Cell | None, ...] = ()
+    total: Cell | None = None
+    sd: float | None = None
 
-    def value(self, column: int, measure: str) -> float | None:
-        """Any measure on one collection: of several seeds, their mean; None where the row did not run."""
-        return _value(self.members[column], measure)
+    @property
+    def mean(self) -> float | None:
+        return self.total.value if self.total else None
 
-    def by_query(self, column: int, measure: str) -> dict[str, float]:
-        """qid -> value, the mean over seeds; empty where they were not measured on the same queries."""
-        return _by_query(self.members[column], measure)
+    @property
+    def best(self) -> bool:
+        """No other row but the oracle has a higher mean."""
+        return self.total is not None and self.total.best
 
     @property
     def seeds(self) -> int:
         """How many runs the row stands for."""
         return max(map(len, self.members))
+
+    @property
+    def documents_per_second(self) -> float | None:
+        """The harmonic mean: the speed for the same number of documents of each collection. None unless timed on all
+        of them.
+        """
+        timed = [[one.efficiency.documents_per_second for one in own if one.efficiency] for own in self.members]
+        return harmonic_mean(map(harmonic_mean, timed)) if all(timed) else None
+
+    def value(self, column: int, measure: str) -> float | None:
+        """Any measure on one collection: of several seeds, their mean; None where the row did not run."""
+        return fmean(one.measures[measure] for one in self.members[column]) if self.members[column] else None
+
+    def by_query(self, column: int, measure: str) -> dict[str, float]:
+        """qid -> value, the mean over seeds; empty where they were not measured on the same queries."""
+        values = [system.per_query.get(measure, {}) for system in self.members[column]]
+        if not values or any(one.keys() != values[0].keys() for one in values):
+            return {}
+        return {qid: fmean(one[qid] for one in values) for qid in values[0]}
 
 
 @dataclass(frozen=True)
@@ -105,61 +119,57 @@ def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
 
     ``measure``: the main one for ``None``. Others have no verdicts, and Judged has no best.
     """
-    main = evaluation.measures[0]
+    main, collections = evaluation.measures[0], evaluation.collections
     measure = measure or main
-    collections = evaluation.collections
     groups: dict[str, list[list[SystemResult]]] = {}
     kinds: dict[str, Kind] = {}
     for column, collection in enumerate(collections):
         for system in collection.systems:
-            key = system.seed_group or system.name
-            groups.setdefault(key, [[] for _ in collections])[column].append(system)
-            kinds.setdefault(key, kind_of(collection, system))
-    values = {key: [_value(systems, measure) for systems in members] for key, members in groups.items()}
-    means = {key: _over_all(row) for key, row in values.items()}
-    rivals = [key for key in groups if kinds[key] != "oracle" and not measure.startswith("Judged")]
-    highest = [_highest(values[key][column] for key in rivals) for column in range(len(collections))]
-    highest_mean = _highest(means[key] for key in rivals)
+            name = system.seed_group or system.name
+            groups.setdefault(name, [[] for _ in collections])[column].append(system)
+            kinds.setdefault(name, kind_of(collection, system))
+    rows = [Row(name, kinds[name], tuple(map(tuple, members))) for name, members in groups.items()]
+    rivals = [row.name for row in rows if row.kind != "oracle" and not measure.startswith("Judged")]
+    columns = range(len(collections))
 
-    def row(key: str, members: list[list[SystemResult]]) -> Row:
-        samples = [tuple(_by_query(systems, measure).values()) for systems in members]
-        cells = [
-            None
-            if value is None
-            else Cell(
-                value,
-                _verdict(systems) if key in rivals and measure == main else None,
-                key in rivals and _same(value, top),
-                interval(sample),
-            )
-            for value, systems, top, sample in zip(values[key], members, highest, samples, strict=True)
-        ]
-        seeds = list(zip(*members, strict=True)) if len({len(systems) for systems in members}) == 1 else []
-        of_seeds = [fmean(system.measures[measure] for system in seed) for seed in seeds]
-        return Row(
-            key,
-            kinds[key],
-            tuple(map(tuple, members)),
-            tuple(cells),
-            means[key],
-            interval(*samples),
-            stdev(of_seeds) if len(of_seeds) > 1 else None,
-            key in rivals and _same(means[key], highest_mean),
-            _speed(members),
-        )
+    def value(row: Row, column: int | None) -> float | None:
+        """``column`` None stands for all of them."""
+        values = [row.value(one, measure) for one in (columns if column is None else [column])]
+        there = [found for found in values if found is not None]
+        return fmean(there) if len(there) == len(values) else None
+
+    def highest(column: int | None) -> float:
+        """As tables show it: what looks equal is equally best."""
+        found = [value(row, column) for row in rows if row.name in rivals]
+        return max((round(one, DECIMALS) for one in found if one is not None), default=0.0)
+
+    tops = {column: highest(column) for column in (*columns, None)}
+
+    def cell(row: Row, column: int | None) -> Cell | None:
+        found, rival = value(row, column), row.name in rivals
+        if found is None:
+            return None
+        samples = [tuple(row.by_query(one, measure).values()) for one in (columns if column is None else [column])]
+        tested = _verdict(row.members[column]) if rival and measure == main and column is not None else None
+        return Cell(found, tested, rival and round(found, DECIMALS) == tops[column], interval(*samples))
+
+    def filled(row: Row) -> Row:
+        seeds = list(zip(*row.members, strict=True)) if len(set(map(len, row.members))) == 1 else []
+        means = [fmean(system.measures[measure] for system in seed) for seed in seeds]
+        sd = stdev(means) if len(means) > 1 else None
+        return replace(row, cells=tuple(cell(row, column) for column in columns), total=cell(row, None), sd=sd)
 
     def shared(names: Iterable[str | None]) -> str | None:
         found = set(names)
         return found.pop() if len(found) == 1 else None
 
-    rows = [row(key, members) for key, members in groups.items()]
     return Standings(
         measure,
         tuple(collection.name for collection in collections),
         tuple(collection.queries for collection in collections),
         shared(collection.baseline for collection in collections),
         shared(collection.teacher for collection in collections),
-        tuple(sorted(rows, key=lambda row: in_order(row.kind))),
+        tuple(sorted(map(filled, rows), key=lambda row: in_order(row.kind))),
     )
 
 
@@ -181,40 +191,9 @@ def in_order(kind: Kind) -> int:
     return {"first stage": 0, "oracle": 2}.get(kind, 1)
 
 
-def _value(systems: Sequence[SystemResult], measure: str) -> float | None:
-    return fmean(system.measures[measure] for system in systems) if systems else None
-
-
-def _by_query(systems: Sequence[SystemResult], measure: str) -> dict[str, float]:
-    values = [system.per_query.get(measure, {}) for system in systems]
-    if not values or any(one.keys() != values[0].keys() for one in values):
-        return {}
-    return {qid: fmean(one[qid] for one in values) for qid in values[0]}
-
-
 def _verdict(systems: Sequence[SystemResult]) -> Verdict | None:
     verdicts = [system.comparison.verdict for system in systems if system.comparison is not None]
     if not verdicts:
         return None
     low, high = min(verdicts), max(verdicts)
     return low if low > 0 else high if high < 0 else Verdict.NO_DIFFERENCE
-
-
-def _over_all(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return fmean(there) if len(there) == len(values) else None
-
-
-def _speed(members: Sequence[Sequence[SystemResult]]) -> float | None:
-    """The harmonic mean: the speed at which the same number of documents of each collection is ranked."""
-    timed = [[one.efficiency.documents_per_second for one in systems if one.efficiency] for systems in members]
-    return harmonic_mean(map(harmonic_mean, timed)) if all(timed) else None
-
-
-def _highest(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def _same(value: float | None, other: float | None) -> bool:
-    """Equal as tables show them: what looks equal is equally best."""
-    return value is not None and other is not None and round(value, DECIMALS) == round(other, DECIMALS)

@@ -40,12 +40,9 @@ def latex_table(evaluation: Evaluation) -> str:
 def big_table(table: Standings) -> Table | None:
     """Systems against collections on one measure; the mean and documents/s, where there are such."""
 
-    def on_collection(column: int, row: Row) -> Cell:
-        cell = row.cells[column]
-        return _mean_cell(cell.value, cell.interval, cell.best, cell.verdict) if cell else EMPTY
-
-    def mean(row: Row) -> Cell:
-        return EMPTY if row.mean is None or len(row.cells) < 2 else _mean_cell(row.mean, row.interval, row.best)
+    def cell(column: int | None, row: Row) -> Cell:
+        found = row.total if column is None else row.cells[column]
+        return _mean_cell(found.value, found.interval, found.best, found.verdict) if found else EMPTY
 
     def seeds(row: Row) -> str:
         spread = f", ± {numbers.measure(row.sd)}" if row.sd is not None else ""
@@ -53,8 +50,8 @@ def big_table(table: Standings) -> Table | None:
 
     heads = [f"{name}, n={count:,}" for name, count in zip(table.collections, table.queries, strict=True)]
     columns: Columns = [
-        *((Column(head, "n: judged queries", True), partial(on_collection, place)) for place, head in enumerate(heads)),
-        (Column("mean", "over collections"), mean),
+        *((Column(head, "n: judged queries", True), partial(cell, place)) for place, head in enumerate(heads)),
+        *([(Column("mean", "over collections"), partial(cell, None))] if len(heads) > 1 else []),
         field("documents_per_second", "documents/s", "harmonic mean over collections", numbers.speed),
     ]
     return filled(_explained(table), columns, [(row.name, row.kind, row) for row in table.rows], seeds)

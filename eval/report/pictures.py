@@ -90,8 +90,9 @@ def slice_pictures(table: Standings, column: int, featured: Sequence[Row], name:
     pictures = []
     for place, of in enumerate(dict.fromkeys(piece.of for piece in found)):
         queries = {piece.label: f"{piece.queries:,} queries" for piece in found if piece.of == of}
+        coloured = [(row, _by_slice(row, column, of)) for row in reversed(featured)]  # the first, MixLM, on top
+        svg = _dots(table, coloured, f"{name}-{place}", of, queries)
         rows = [(row, _by_slice(row, column, of)) for row in table.rows]
-        svg = _dots(table, [pair for pair in rows if pair[0] in featured][::-1], f"{name}-{place}", of, queries)
         columns = {label: Column(label, count) for label, count in queries.items()}
         caption = f"{table.measure} over the queries of each kind. The fewer the queries, the less a difference says."
         data = _data(f"{table.measure} by {of}", columns, [pair for pair in rows if pair[1]])
@@ -134,7 +135,7 @@ def _draw(
 def _dots(
     table: Standings, rows: Sequence[tuple[Row, Mapping[str, float]]], name: str, of: str, queries: Mapping[str, str]
 ) -> str:
-    """Last rows, on top: MixLM. ``queries``: label of each slice -> how many there are."""
+    """``queries``: label of each slice -> how many there are."""
     figure, axes = new_axes(WIDTH, 72 + LANE * len(queries), left=LEFT, top=20, bottom=46)
     axes.grid(False)
     tips: dict[str, str] = {}
