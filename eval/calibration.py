@@ -54,6 +54,11 @@ class Kept:
     recall: float
     f1: float
 
+    @classmethod
+    def of(cls, name: str, kept: Bools, relevant: Bools) -> Kept:
+        hits = (kept & relevant).sum()
+        return cls(name, hits / max(kept.sum(), 1), hits / relevant.sum(), 2 * hits / (kept.sum() + relevant.sum()))
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -142,7 +147,7 @@ def calibrate(pairs: Pairs, seed: int = 0) -> Calibration:
         slope=slope,
         intercept=intercept,
         threshold=float(threshold),
-        kept=tuple(Kept(name, *_quality(kept, relevant)) for name, kept in ways.items()),
+        kept=tuple(Kept.of(name, kept, relevant) for name, kept in ways.items()),
         gain=_gain(pairs, by_score, by_rank, seed),
         above_half=(float((others > 0).mean()), float((slope * others + intercept > 0).mean())),
         pairs=len(relevant),
@@ -207,11 +212,6 @@ def _cross_validated(pairs: Pairs, values: NDArray[np.float64] | NDArray[np.int6
     for train, test in GroupKFold(FOLDS).split(values, groups=pairs.queries):
         kept[test] = values[test] >= _best_cut(values[train], pairs.relevant[train])
     return kept
-
-
-def _quality(kept: Bools, relevant: Bools) -> tuple[float, float, float]:
-    hits = (kept & relevant).sum()
-    return hits / max(kept.sum(), 1), hits / relevant.sum(), 2 * hits / (kept.sum() + relevant.sum())
 
 
 def _gain(pairs: Pairs, kept: Bools, other: Bools, seed: int) -> tuple[float, float, float]:

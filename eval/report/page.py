@@ -14,12 +14,11 @@ from typing import Any
 from mixlm_rerank import numbers
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, optional_import
-from mixlm_rerank.eval.report.answers import answers
 from mixlm_rerank.eval.report.cast import LOOKS, cast
+from mixlm_rerank.eval.report.findings import answers, summary
 from mixlm_rerank.eval.report.frontier import frontier_picture
 from mixlm_rerank.eval.report.grids import big_table, collection_tables, latex_table, markdown_table
 from mixlm_rerank.eval.report.pictures import budget_picture, depth_picture, slice_pictures
-from mixlm_rerank.eval.report.summary import summary
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.standings import Row, Standings, standings
 from mixlm_rerank.eval.tables import listed, markdown_escaped
@@ -98,8 +97,6 @@ def _values(evaluation: Evaluation) -> str:
 def _page(evaluation: Evaluation) -> str:
     table = standings(evaluation)
     featured = cast(table)
-    collections = evaluation.collections
-    systems = [system for collection in collections for system in collection.systems]
     judged = next((measure for measure in evaluation.measures if measure.startswith("Judged")), None)
     return render(
         "report.html",
@@ -110,23 +107,21 @@ def _page(evaluation: Evaluation) -> str:
         frontier=frontier_picture(table),
         big_table=big_table(table),
         descriptions=list(_descriptions(table)),
-        sections=[_section(table, *pair, evaluation.measures, featured) for pair in enumerate(collections)],
+        sections=[_section(table, *pair, evaluation.measures, featured) for pair in enumerate(evaluation.collections)],
         baseline=table.against,
         judged=judged,
-        compared=any(system.comparison for system in systems),
-        faithful=any(system.fidelity for system in systems),
-        timed=any(system.efficiency for system in systems),
+        systems=[system for collection in evaluation.collections for system in collection.systems],
     )
 
 
 def _heading(evaluation: Evaluation) -> str:
     """What was compared: "Reranking BM25: 14 systems on 6 collections"."""
     collections = evaluation.collections
-    names = list(dict.fromkeys(collection.first_stage for collection in collections))
-    first_stages = names[0] if len(names) == 1 else f"{len(names)} first stages"
-    systems = len({system.name for collection in collections for system in collection.systems})
+    first_stages = list(dict.fromkeys(one.first_stage for one in collections))
+    stage = first_stages[0] if len(first_stages) == 1 else f"{len(first_stages)} first stages"
+    systems = len({system.name for one in collections for system in one.systems})
     where = collections[0].name if len(collections) == 1 else f"{len(collections)} collections"
-    return f"Reranking {first_stages}: {systems} system{'s' if systems > 1 else ''} on {where}"
+    return f"Reranking {stage}: {systems} system{'s' if systems > 1 else ''} on {where}"
 
 
 def moment(created: str) -> str:
@@ -160,16 +155,9 @@ def _section(
 ) -> dict[str, Any]:
     """All that there is to show of one collection; ``column``: its place in the table."""
     anchor = f"collection-{column + 1}"
-    here = [row for row in featured if row.members[column]]
-    pictures = [
-        depth_picture(table, column, here, f"{anchor}-depth"),
-        budget_picture(table, column, here, f"{anchor}-budget"),
-        *slice_pictures(table, column, here, f"{anchor}-slice"),
-    ]
-    return {
-        "anchor": anchor,
-        "collection": collection,
-        "tables": collection_tables(table, column, collection, measures),
-        "legend": here,
-        "pictures": [picture for picture in pictures if picture],
-    }
+    legend = [row for row in featured if row.members[column]]
+    depth = depth_picture(table, column, legend, f"{anchor}-depth")
+    budget = budget_picture(table, column, legend, f"{anchor}-budget")
+    pictures = [*filter(None, (depth, budget)), *slice_pictures(table, column, legend, f"{anchor}-slice")]
+    tables = collection_tables(table, column, collection, measures)
+    return {"anchor": anchor, "collection": collection, "tables": tables, "legend": legend, "pictures": pictures}

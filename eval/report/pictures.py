@@ -10,8 +10,7 @@ from typing import Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.report.cast import LOOKS, legible
-from mixlm_rerank.eval.report.plot import Picture, draw_dot, draw_level, fit_height, log_ticks, name_axes, write
-from mixlm_rerank.eval.report.svg import GRID, INK, inline_svg, new_axes
+from mixlm_rerank.eval.report import svg
 from mixlm_rerank.eval.standings import Row, Standings
 from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Line, Table, number
 from mixlm_rerank.systems.protocol import Kind
@@ -34,7 +33,7 @@ class Curve:
     pale: bool = False
 
 
-def depth_picture(table: Standings, column: int, featured: Sequence[Row], name: str) -> Picture | None:
+def depth_picture(table: Standings, column: int, featured: Sequence[Row], name: str) -> svg.Picture | None:
     """How the main measure grows with the number of candidates reranked; the curves of ``featured`` in colour.
 
     None without a curve of two depths.
@@ -48,13 +47,13 @@ def depth_picture(table: Standings, column: int, featured: Sequence[Row], name: 
         caption += " Pale: the other systems."
     levels = [row for row in featured if row.kind == "first stage"]
     heights = {curve.name: list(curve.values.values()) for curve in curves}
-    svg, gone = _draw(table, column, name, "candidates reranked", 10, curves, levels, heights)
+    drawn, gone = _draw(table, column, name, "candidates reranked", 10, curves, levels, heights)
     depths = sorted({depth for curve in curves for depth in curve.values})
     data = _data(f"{table.measure} by depth", {depth: Column(numbers.count(depth)) for depth in depths}, rows)
-    return Picture(svg, "Depth", caption + gone, data)
+    return svg.Picture(drawn, "Depth", caption + gone, data)
 
 
-def budget_picture(table: Standings, column: int, featured: Sequence[Row], name: str) -> Picture | None:
+def budget_picture(table: Standings, column: int, featured: Sequence[Row], name: str) -> svg.Picture | None:
     """What more embedding tokens a document bring; ``featured`` systems without a budget as dashed levels.
 
     None with fewer than two budgets. "MixLM k=4" and "MixLM k=8" are steps of one curve.
@@ -78,25 +77,25 @@ def budget_picture(table: Standings, column: int, featured: Sequence[Row], name:
     shown = [(row, Cell(numbers.count(tokens), tokens)) for tokens, row in budgets] + [(row, EMPTY) for row in levels]
     lines = [(row, tokens, number(row.value(column, table.measure))) for row, tokens in shown]
     heights = {row.name: [value.order or 0.0] for row, _, value in lines}
-    svg, gone = _draw(table, column, name, "embedding tokens a document", 2, list(curves.values()), levels, heights)
+    drawn, gone = _draw(table, column, name, "embedding tokens a document", 2, list(curves.values()), levels, heights)
     columns = Column("tokens"), Column(table.measure)
     data = tuple(Line(row.name, row.kind, (tokens, value)) for row, tokens, value in lines)
-    return Picture(svg, "Token budget", caption + gone, Table(f"{table.measure} by token budget", columns, data))
+    return svg.Picture(drawn, "Token budget", caption + gone, Table(f"{table.measure} by token budget", columns, data))
 
 
-def slice_pictures(table: Standings, column: int, featured: Sequence[Row], name: str) -> list[Picture]:
+def slice_pictures(table: Standings, column: int, featured: Sequence[Row], name: str) -> list[svg.Picture]:
     """A dot plot for each way in which the queries of a collection were sliced: a row a slice, a dot a system."""
     found = [piece for row in table.rows for system in row.members[column] for piece in system.slices]
     pictures = []
     for place, of in enumerate(dict.fromkeys(piece.of for piece in found)):
         queries = {piece.label: f"{piece.queries:,} queries" for piece in found if piece.of == of}
         coloured = [(row, _by_slice(row, column, of)) for row in reversed(featured)]  # the first, MixLM, on top
-        svg = _dots(table, coloured, f"{name}-{place}", of, queries)
+        drawn = _dots(table, coloured, f"{name}-{place}", of, queries)
         rows = [(row, _by_slice(row, column, of)) for row in table.rows]
         columns = {label: Column(label, count) for label, count in queries.items()}
         caption = f"{table.measure} over the queries of each kind. The fewer the queries, the less a difference says."
         data = _data(f"{table.measure} by {of}", columns, [pair for pair in rows if pair[1]])
-        pictures.append(Picture(svg, f"By {of}", caption, data))
+        pictures.append(svg.Picture(drawn, f"By {of}", caption, data))
     return pictures
 
 
@@ -111,10 +110,10 @@ def _draw(
     heights: Mapping[str, Sequence[float]],
 ) -> tuple[str, str]:
     """Curves over a logarithmic axis, and dashed levels. Returns also the sentence that names what is too low."""
-    figure, axes = new_axes(WIDTH, HEIGHT)
+    figure, axes = svg.new_axes(WIDTH, HEIGHT)
     axes.yaxis.set_major_formatter(lambda value, _: numbers.measure(value))
-    name_axes(axes, across, table.measure)
-    log_ticks(axes, sorted({x for curve in curves for x in curve.values}), base)
+    svg.name_axes(axes, across, table.measure)
+    svg.log_ticks(axes, sorted({x for curve in curves for x in curve.values}), base)
     for place, curve in enumerate(curves):
         look = LOOKS[curve.kind]
         x, y, sd = list(curve.values), list(curve.values.values()), list(curve.sd.values())
@@ -126,34 +125,34 @@ def _draw(
         else:
             line.set(marker=look.marker, markersize=6.5, markeredgecolor="white")
     for row in levels:
-        draw_level(axes, row.kind, row.value(column, table.measure) or 0.0)
-    gone = fit_height(axes, heights)
+        svg.draw_level(axes, row.kind, row.value(column, table.measure) or 0.0)
+    gone = svg.fit_height(axes, heights)
     tips = {f"curve{place}": legible(curve.name) for place, curve in enumerate(curves)}
-    return inline_svg(figure, name, f"{table.measure} against {across}", tips), gone
+    return svg.inline_svg(figure, name, f"{table.measure} against {across}", tips), gone
 
 
 def _dots(
     table: Standings, rows: Sequence[tuple[Row, Mapping[str, float]]], name: str, of: str, queries: Mapping[str, str]
 ) -> str:
     """``queries``: label of each slice -> how many there are."""
-    figure, axes = new_axes(WIDTH, 72 + LANE * len(queries), left=LEFT, top=20, bottom=46)
+    figure, axes = svg.new_axes(WIDTH, 72 + LANE * len(queries), left=LEFT, top=20, bottom=46)
     axes.grid(False)
     tips: dict[str, str] = {}
     for place, label in enumerate(queries):
-        axes.axhline(place, color=GRID, linewidth=1, zorder=1)
-        write(axes, legible(label, 24), (0, place), (-LEFT, 1), colour=INK)
-        write(axes, queries[label], (0, place), (-LEFT, -12), size=10)
+        axes.axhline(place, color=svg.GRID, linewidth=1, zorder=1)
         for row, values in rows:
             if label in values:
                 gid = f"dot{len(tips)}"
                 tips[gid] = f"{legible(row.name)}: {numbers.measure(values[label])}"
-                draw_dot(axes, values[label], place, row.kind, gid)
+                svg.draw_dot(axes, values[label], place, row.kind, gid)
     axes.set_ylim(len(queries) - 0.4, -0.6)
-    axes.set_yticks([])
+    names = [f"{legible(label, 24)}\n{count}" for label, count in queries.items()]
+    axes.set_yticks(range(len(names)), names, ha="left", color=svg.INK, linespacing=1.3, parse_math=False)
+    axes.tick_params(axis="y", pad=LEFT)
     axes.margins(x=0.08)
     axes.xaxis.set_major_formatter(lambda value, _: numbers.measure(value))
-    name_axes(axes, table.measure)
-    return inline_svg(figure, name, f"{table.measure} by {of}", tips)
+    svg.name_axes(axes, table.measure)
+    return svg.inline_svg(figure, name, f"{table.measure} by {of}", tips)
 
 
 def _data(caption: str, columns: Mapping[Any, Column], rows: Sequence[tuple[Row, Mapping[Any, float]]]) -> Table:

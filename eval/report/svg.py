@@ -1,22 +1,30 @@
-"""Figures as inline SVG: quiet axes to draw on; and matplotlib's output made small, accessible, the same every time."""
+"""What the figures share: quiet axes, dots and levels in the look of their kind, and their output as inline SVG."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING
+from math import exp, log
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import optional_import
+from mixlm_rerank.eval.report.cast import LOOKS, legible
+from mixlm_rerank.eval.tables import Table, listed
+from mixlm_rerank.systems.protocol import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GRID", "INK", "MUTED", "TEXT", "any_glyph", "inline_svg", "new_axes"]
+__all__ = ["GRID", "INK", "MUTED", "TEXT", "Picture", "any_glyph", "draw_dot", "draw_level", "fit_height"]
+__all__ += ["in_sight", "inline_svg", "log_ticks", "name_axes", "new_axes"]
 
 INK, MUTED, GRID = "#1d2530", "#5b6470", "#e4e8ec"
 TEXT = 11.5  # pixels
@@ -84,3 +92,75 @@ def any_glyph() -> Iterator[None]:
 def _tenth(number: re.Match[str]) -> str:
     """Tenths of a pixel are enough."""
     return f"{float(number[0]):.1f}".removesuffix(".0")
+
+
+WORDS: Any = {"fontsize": TEXT, "color": MUTED, "parse_math": False}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure. ``svg`` is markup of ours, safe to put in the page; ``data``: what it shows, for who cannot see it."""
+
+    svg: str
+    title: str
+    caption: str
+    data: Table
+
+
+def name_axes(axes: Axes, across: str, up: str = "") -> None:
+    """Titles where they are read first: above the vertical axis, at the right end of the horizontal one."""
+    axes.set_title(up, loc="left", x=-axes.bbox.x0 / axes.bbox.width, pad=11, **WORDS)
+    axes.set_xlabel(f"{across} →", loc="right", **WORDS)
+
+
+def log_ticks(axes: Axes, values: Sequence[int], base: int) -> None:
+    """The horizontal axis: logarithmic, ticks where there is data, as far as they have room. ``values`` rise."""
+    axes.set_xscale("log", base=base)
+    breadth = log(values[-1] / values[0])
+    margin = exp(max(0.05 * breadth, 0.1))
+    axes.set_xlim(values[0] / margin, values[-1] * margin)
+    shown: list[int] = []
+    for value in reversed(values):
+        if not shown or log(shown[-1] / value) >= breadth / 10:
+            shown.append(value)
+    axes.set_xticks(shown, [numbers.count(value) for value in shown])
+    axes.set_xticks([], minor=True)
+
+
+def in_sight(values: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """Without outliers: systems so far below that the upper half of the others would lie flat.
+
+    >>> list(in_sight({"a": [0.62], "b": [0.65], "c": [0.6], "broken": [0.05]}))
+    ['a', 'b', 'c']
+    """
+    tops = [max(own) for own in values.values()]
+    middle = median(tops)
+    lowest = middle - 6 * max(max(tops) - middle, 0.02)
+    return {name: own for name, own in values.items() if max(own) >= lowest}
+
+
+def fit_height(axes: Axes, values: Mapping[str, Sequence[float]]) -> str:
+    """Let outliers leave the picture at its foot; the sentence that names them, if there are any."""
+    kept = in_sight(values)
+    gone = [f"{name} ({numbers.measure(max(own))})" for name, own in values.items() if name not in kept]
+    if not gone:
+        return ""
+    heights = [value for own in kept.values() for value in own]
+    low, high = min(heights), max(heights)
+    room = max(0.01, (high - low) * 0.05)
+    axes.set_ylim(low - room, high + room)
+    return f" Too low for the picture: {listed(gone)}."
+
+
+def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, pale: bool = False) -> None:
+    """A system; ``gid`` names it for its tip."""
+    (dot,) = axes.plot(x, y, LOOKS[kind].marker, color=LOOKS[kind].colour, markersize=9.5, gid=gid, zorder=4)
+    dot.set(markeredgecolor="white", alpha=0.45 if pale else 1.0)
+
+
+def draw_level(axes: Axes, kind: Kind, value: float, name: str = "") -> None:
+    """A dashed line for a system that the horizontal axis does not concern."""
+    colour = LOOKS[kind].colour
+    axes.axhline(value, color=colour, linewidth=1.4, linestyle=(0, (5, 4)), zorder=2.5)
+    text = axes.annotate(legible(name), (0, value), (4, 5), ("axes fraction", "data"), "offset points", **WORDS)
+    text.set_color(colour)

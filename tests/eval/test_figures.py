@@ -13,8 +13,7 @@ import pytest
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.figures import Figure, load_experiments
-from mixlm_rerank.eval.reproduction import Checked, find_figure, run_experiment
+from mixlm_rerank.eval.figures import Checked, Figure, find_figure, load_experiments, run_experiment
 
 ROOT = Path(__file__).parent.parent.parent
 PUBLISHED = [figure for experiment in load_experiments(ROOT / "docs/figures.yaml") for figure in experiment.figures]

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixlm_rerank.eval.report.cast import cast
-from mixlm_rerank.eval.report.frontier import Point, frontier_picture, pareto
-from mixlm_rerank.eval.report.labels import Label, overlap, place_labels
+from mixlm_rerank.eval.report.frontier import Point, frontier_picture, overlap, pareto, place_labels
 from mixlm_rerank.eval.report.pictures import budget_picture, depth_picture
 from mixlm_rerank.eval.report.svg import inline_svg, new_axes
 from mixlm_rerank.eval.results import Evaluation
@@ -48,7 +47,7 @@ def test_labels_stay_apart_and_inside(seed: int) -> None:
     _, axes = new_axes(860, 470)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    labels = [Label(rng.uniform(0.05, 0.8), rng.uniform(0.1, 0.9), f"MixLM, a name {n}") for n in range(15)]
+    labels = [(rng.uniform(0.05, 0.8), rng.uniform(0.1, 0.9), f"MixLM, a name {n}", False) for n in range(15)]
     boxes = place_labels(axes, labels)
     assert len(boxes) == 15
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -57,7 +56,7 @@ def test_labels_stay_apart_and_inside(seed: int) -> None:
 
 def test_labels_of_systems_at_the_same_place_are_all_legible() -> None:
     _, axes = new_axes(860, 470)
-    boxes = place_labels(axes, [Label(0.5, 0.5, f"system {n}") for n in range(6)])
+    boxes = place_labels(axes, [(0.5, 0.5, f"system {n}", False) for n in range(6)])
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     assert overlap(boxes, boxes) == pytest.approx(areas)  # each lies on itself alone
 
