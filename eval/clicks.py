@@ -26,6 +26,9 @@ CASCADES = {
 POSITION_BASED = "position-based"
 JUDGED = (*CASCADES, POSITION_BASED)
 NOISE = 0.1  # position-based: clicks on an examined document of grade 0
+HEADER = ["session", "query", "shown", "clicked"]
+ITERATIONS = 1000
+CONVERGED = 1e-7  # largest change of a click probability
 
 
 @dataclass(frozen=True)
@@ -118,17 +121,10 @@ def judged_clicks(name: str, qrels: Mapping[str, Mapping[str, int]], depth: int 
 def _behaviour(name: str, share: float, highest: int) -> tuple[float, float]:
     """Probabilities of clicking and stopping at a grade that is this share of the highest one."""
     if name == POSITION_BASED:
-        none = (
-            2.0**-highest
-        )  # both sides of the fraction are divided by 2^highest, which may be more than a float holds
+        none = 2.0**-highest  # the fraction is reduced by 2^highest, which may be more than a float holds
         return NOISE + (1 - NOISE) * (2.0 ** (share * highest - highest) - none) / (1 - none), 0.0
     click, stop = (float(np.interp(share * 4, range(5), values)) for values in CASCADES[name])
     return click, stop
-
-
-HEADER = ["session", "query", "shown", "clicked"]
-ITERATIONS = 1000
-CONVERGED = 1e-7  # largest change of a click probability
 
 
 @dataclass(frozen=True)
@@ -195,10 +191,7 @@ def logged_clicks(log: Iterable[Impression], depth: int = 10, name: str = "posit
     if not clicks.total():
         raise InputError(f"the click log has no click on the first {depth} documents of {asked.total():,} sessions")
     pairs = {pair: row for row, pair in enumerate(dict.fromkeys((qid, docid) for qid, docid, _ in shows))}
-    cells = (
-        np.array([pairs[qid, docid] for qid, docid, _ in shows]),
-        np.array([rank for _, _, rank in shows]),
-    )
+    cells = np.array([pairs[qid, docid] for qid, docid, _ in shows]), np.array([rank for _, _, rank in shows])
     shown = np.zeros((len(pairs), cells[1].max() + 1))
     clicked = np.zeros_like(shown)
     shown[cells], clicked[cells] = list(shows.values()), list(clicks.values())

@@ -26,6 +26,9 @@ from mixlm_rerank.minilm import minilm_folder
 __all__ = ["Checked", "Experiment", "Figure", "check", "find_figure", "lack", "load_experiments", "run_experiment"]
 
 PLAIN_NUMBER = re.compile(r"[+-]?\d*(?:\.(\d+))?")
+OF_A_SYSTEM = ("measures", "efficiency", "comparison", "fidelity")
+AND = "&&"
+MEAN = "mean"  # in place of a collection: over all of them
 
 
 class _Row(BaseModel):
@@ -130,11 +133,6 @@ def _where(rows: Any, row: int | str | None = None, *field: int | str) -> str:
         return "expected a list of experiments"
     named = rows[row].get("name", row) if isinstance(row, int) and isinstance(rows[row], dict) else row
     return ", ".join([f"experiment {named!r}", *[".".join(map(str, field))] * bool(field)])
-
-
-OF_A_SYSTEM = ("measures", "efficiency", "comparison", "fidelity")
-AND = "&&"
-MEAN = "mean"  # in place of a collection: over all of them
 
 
 @dataclass(frozen=True)

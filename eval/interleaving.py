@@ -21,10 +21,13 @@ from mixlm_rerank.types import Candidate, ScoredDoc
 __all__ = ["ABSENT", "Method", "Preference", "balanced", "balanced_credit", "common_queries", "interleave"]
 __all__ += ["sessions_needed", "share_known", "team_draft", "team_draft_credit"]
 
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Method = Literal["team-draft", "balanced"]
 Ranked = Sequence[Candidate | ScoredDoc]
 Run = Mapping[str, Ranked]
 
+ABSENT = 1 << 40  # rank of a document that a run lacks
 RESAMPLES = 10_000
 LEVEL, POWER = 0.05, 0.8
 
@@ -151,12 +154,6 @@ def _outcomes(
         credit = balanced_credit(ranks, lists, model.clicks(qid, docids, lists, rng))
     outcomes: Ints = np.sign(credit[:, 1] - credit[:, 0])
     return outcomes
-
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
-ABSENT = 1 << 40  # rank of a document that a run lacks
 
 
 def team_draft(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator) -> tuple[Ints, Ints]:

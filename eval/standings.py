@@ -11,7 +11,7 @@ from mixlm_rerank.eval.significance import Interval, Verdict, interval
 from mixlm_rerank.numbers import DECIMALS
 from mixlm_rerank.systems.protocol import Kind
 
-__all__ = ["Cell", "Row", "Standings", "in_order", "kind_of", "standings"]
+__all__ = ["Cell", "Row", "Standings", "best_of", "cast", "in_order", "kind_of", "standings"]
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,22 @@ def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
         shared(collection.teacher for collection in collections),
         tuple(sorted(map(filled, rows), key=lambda row: in_order(row.kind))),
     )
+
+
+def cast(table: Standings) -> list[Row]:
+    """Rows that pictures show in colour, one of each kind: first stage, teacher, and the best by mean of the others."""
+    chosen = [best_of(table, kind) for kind in ("MixLM", "full text", "combination", "bi-encoder", "other")]
+    teacher = table.row(table.teacher)
+    if teacher is not None:
+        chosen = [teacher if row is not None and row.kind == teacher.kind else row for row in chosen]
+    first_stage = next((row for row in table.rows if row.kind == "first stage"), None)
+    return [row for row in (*chosen, first_stage) if row is not None]
+
+
+def best_of(table: Standings, kind: Kind) -> Row | None:
+    """The row of that kind with the highest mean; of those that ran nowhere but on some collections, the first."""
+    rows = [row for row in table.rows if row.kind == kind]
+    return max(rows, key=lambda row: -1.0 if row.mean is None else row.mean, default=None)
 
 
 def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:

@@ -8,13 +8,14 @@ from math import inf
 from statistics import fmean
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.report.cast import best_of
 from mixlm_rerank.eval.significance import FEWEST, Interval, Verdict, compare_pairs, interval
-from mixlm_rerank.eval.standings import Row, Standings
+from mixlm_rerank.eval.standings import Row, Standings, best_of
 from mixlm_rerank.eval.tables import listed
 
 __all__ = ["Difference", "Finding", "answers", "difference", "summary"]
 
+JUDGED_GAP = 0.05  # so many fewer judged documents than the baseline has may hide what a system is worth
+PERMUTATIONS = 10_000
 EQUAL = 0.01  # of a measure: what nobody would pay for
 FASTER = 1.2  # times: less may be how it was timed
 
@@ -149,10 +150,6 @@ def _pace(row: Row, best: Row) -> str:
 def _speed(row: Row) -> float:
     """Documents a second; a first stage has its ranking already, and what was not timed is taken for slow."""
     return inf if row.kind == "first stage" else row.documents_per_second or 0.0
-
-
-JUDGED_GAP = 0.05  # so many fewer judged documents than the baseline has may hide what a system is worth
-PERMUTATIONS = 10_000
 
 
 def summary(table: Standings, judged: str | None) -> list[Finding]:

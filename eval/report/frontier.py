@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.report.cast import legible
 from mixlm_rerank.eval.report import svg
 from mixlm_rerank.eval.standings import Standings
 from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Line, Table, number
@@ -22,6 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Point", "frontier_picture", "overlap", "pareto", "place_labels"]
 
+Floats = NDArray[np.float64]
+
+POINT = 7.0  # half the room that a point takes, in pixels
+LINE = 15.0  # of text
+# Where a label may stand: direction of its anchor from the point, distance in pixels; the first is liked best.
+PLACES = np.array(
+    [
+        (dx, dy, distance * (0.7 if dx and dy else 1))
+        for distance in (9.0, 22.0, 40.0)
+        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+    ]
+)
 WIDTH, HEIGHT = 860, 470
 
 
@@ -62,7 +73,7 @@ def frontier_picture(table: Standings) -> svg.Picture | None:
     levels = {row.name: row.mean for row in table.rows if row.kind == "first stage" and row.mean is not None}
     oracle = next((row.mean for row in table.rows if row.kind == "oracle"), None)
     where = "mean over collections" if len(table.collections) > 1 else table.collections[0]
-    drawn = _draw(points, front, levels, f"{table.measure}, {legible(where)}")
+    drawn = _draw(points, front, levels, f"{table.measure}, {svg.legible(where)}")
     caption = "Up is better, right is faster. The line joins what no other system beats in both; the rest is pale."
     caption += " A system far below stands at the foot, with its value."
     if levels:
@@ -99,8 +110,8 @@ def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, 
     for place, point in enumerate([*front, *(point for point in points if point not in front)]):
         height, quality = max(point.quality, foot), numbers.measure(point.quality)
         svg.draw_dot(axes, point.speed, height, point.kind, f"point{place}", pale=point not in front)
-        tips[f"point{place}"] = f"{legible(point.name)}: {quality}, {numbers.speed(point.speed)} documents/s"
-        text = legible(point.name) + f": {quality}" * (point.name not in kept)
+        tips[f"point{place}"] = f"{svg.legible(point.name)}: {quality}, {numbers.speed(point.speed)} documents/s"
+        text = svg.legible(point.name) + f": {quality}" * (point.name not in kept)
         labels.append((point.speed, height, text, point.kind == "MixLM"))
     place_labels(axes, labels, line)
     return svg.inline_svg(figure, "frontier", f"{what}, against documents per second", tips)
@@ -123,20 +134,6 @@ def _data(table: Standings, front: Sequence[Point]) -> Table:
         lines.append(Line(row.name, row.kind, cells))
     columns = Column(table.measure), Column("documents/s"), Column("on the line")
     return Table("Quality against speed", columns, tuple(line for line in lines if line.cells[0] is not EMPTY))
-
-
-Floats = NDArray[np.float64]
-
-POINT = 7.0  # half the room that a point takes, in pixels
-LINE = 15.0  # of text
-# Where a label may stand: direction of its anchor from the point, distance in pixels; the first is liked best.
-PLACES = np.array(
-    [
-        (dx, dy, distance * (0.7 if dx and dy else 1))
-        for distance in (9.0, 22.0, 40.0)
-        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-    ]
-)
 
 
 def place_labels(

@@ -14,13 +14,13 @@ from typing import Any
 from mixlm_rerank import numbers
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, optional_import
-from mixlm_rerank.eval.report.cast import LOOKS, cast
 from mixlm_rerank.eval.report.findings import answers, summary
 from mixlm_rerank.eval.report.frontier import frontier_picture
 from mixlm_rerank.eval.report.grids import big_table, collection_tables, latex_table, markdown_table
 from mixlm_rerank.eval.report.pictures import budget_picture, depth_picture, slice_pictures
+from mixlm_rerank.eval.report.svg import LOOKS
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
-from mixlm_rerank.eval.standings import Row, Standings, standings
+from mixlm_rerank.eval.standings import Row, Standings, cast, standings
 from mixlm_rerank.eval.tables import listed, markdown_escaped
 
 __all__ = ["render", "write_report"]

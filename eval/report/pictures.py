@@ -9,7 +9,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.report.cast import LOOKS, legible
 from mixlm_rerank.eval.report import svg
 from mixlm_rerank.eval.standings import Row, Standings
 from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Line, Table, number
@@ -115,7 +114,7 @@ def _draw(
     svg.name_axes(axes, across, table.measure)
     svg.log_ticks(axes, sorted({x for curve in curves for x in curve.values}), base)
     for place, curve in enumerate(curves):
-        look = LOOKS[curve.kind]
+        look = svg.LOOKS[curve.kind]
         x, y, sd = list(curve.values), list(curve.values.values()), list(curve.sd.values())
         if any(sd):
             axes.errorbar(x, y, sd, fmt="none", ecolor=look.colour, elinewidth=1.2, capsize=3)
@@ -127,7 +126,7 @@ def _draw(
     for row in levels:
         svg.draw_level(axes, row.kind, row.value(column, table.measure) or 0.0)
     gone = svg.fit_height(axes, heights)
-    tips = {f"curve{place}": legible(curve.name) for place, curve in enumerate(curves)}
+    tips = {f"curve{place}": svg.legible(curve.name) for place, curve in enumerate(curves)}
     return svg.inline_svg(figure, name, f"{table.measure} against {across}", tips), gone
 
 
@@ -143,10 +142,10 @@ def _dots(
         for row, values in rows:
             if label in values:
                 gid = f"dot{len(tips)}"
-                tips[gid] = f"{legible(row.name)}: {numbers.measure(values[label])}"
+                tips[gid] = f"{svg.legible(row.name)}: {numbers.measure(values[label])}"
                 svg.draw_dot(axes, values[label], place, row.kind, gid)
     axes.set_ylim(len(queries) - 0.4, -0.6)
-    names = [f"{legible(label, 24)}\n{count}" for label, count in queries.items()]
+    names = [f"{svg.legible(label, 24)}\n{count}" for label, count in queries.items()]
     axes.set_yticks(range(len(names)), names, ha="left", color=svg.INK, linespacing=1.3, parse_math=False)
     axes.tick_params(axis="y", pad=LEFT)
     axes.margins(x=0.08)

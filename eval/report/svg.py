@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import optional_import
-from mixlm_rerank.eval.report.cast import LOOKS, legible
 from mixlm_rerank.eval.tables import Table, listed
 from mixlm_rerank.systems.protocol import Kind
 
@@ -23,11 +22,56 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GRID", "INK", "MUTED", "TEXT", "Picture", "any_glyph", "draw_dot", "draw_level", "fit_height"]
-__all__ += ["in_sight", "inline_svg", "log_ticks", "name_axes", "new_axes"]
+__all__ = [
+    "GRID",
+    "INK",
+    "LOOKS",
+    "MUTED",
+    "TEXT",
+    "Look",
+    "Picture",
+    "any_glyph",
+    "draw_dot",
+    "draw_level",
+    "fit_height",
+]
+__all__ += ["in_sight", "inline_svg", "legible", "log_ticks", "name_axes", "new_axes"]
 
 INK, MUTED, GRID = "#1d2530", "#5b6470", "#e4e8ec"
 TEXT = 11.5  # pixels
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour (Okabe and Ito's, told apart by the colour-blind) and shape, as matplotlib's marker and as an SVG path.
+
+    The path lies in a box from -6 to 6.
+    """
+
+    colour: str
+    marker: str
+    path: str
+
+
+LOOKS: dict[Kind, Look] = {
+    "first stage": Look("#6b7280", "s", "M-4-4H4V4H-4z"),
+    "bi-encoder": Look("#009e73", "^", "M0-5 5 4H-5z"),
+    "full text": Look("#d55e00", "D", "M0-5.5 5.5 0 0 5.5-5.5 0z"),
+    "MixLM": Look("#0072b2", "o", "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"),
+    "combination": Look("#9c4f96", "p", "M0-5.3 5-1.6 3.1 4.3H-3.1L-5-1.6z"),
+    "oracle": Look("#1d2530", "*", "M0-6 1.6-2 6-1.9 2.6.8 3.7 5 0 2.6-3.7 5-2.6.8-6-1.9-1.6-2z"),
+    "other": Look("#8a6d1f", "v", "M0 5 5-4H-5z"),
+}
+
+
+def legible(name: str, limit: int = 36) -> str:
+    """A name that fits into a picture: one line, no characters that XML has not.
+
+    >>> legible("two\\nlines"), legible("a name of many words", 10)
+    ('two lines', 'a name of…')
+    """
+    name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(name.split()))
+    return name if len(name) <= limit else f"{name[: limit - 1].rstrip()}…"
 
 
 def new_axes(

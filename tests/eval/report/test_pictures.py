@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixlm_rerank.eval.report.cast import cast
 from mixlm_rerank.eval.report.frontier import Point, frontier_picture, overlap, pareto, place_labels
 from mixlm_rerank.eval.report.pictures import budget_picture, depth_picture
 from mixlm_rerank.eval.report.svg import inline_svg, new_axes
 from mixlm_rerank.eval.results import Evaluation
-from mixlm_rerank.eval.standings import standings
+from mixlm_rerank.eval.standings import cast, standings
 from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
