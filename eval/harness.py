@@ -136,4 +136,4 @@ def evaluate_collection(
 
 def _by_trec_eval(hits: Sequence[Candidate]) -> list[Candidate]:
     """As trec_eval orders a run: by score in float32, equal ones by docid, descending."""
-    return sorted(sorted(hits, key=lambda hit: hit.docid, reverse=True), key=lambda hit: -float(np.float32(hit.score)))
+    return sorted(hits, key=lambda hit: (float(np.float32(hit.score)), hit.docid), reverse=True)

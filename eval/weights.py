@@ -125,7 +125,8 @@ def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> 
     units: Floats = np.mean(ranges, axis=0)
 
     def weights(shares: Floats) -> Floats:
-        return np.divide(shares, units, where=units > 0, out=np.zeros_like(shares))
+        found: Floats = np.divide(shares, units, where=units > 0, out=np.zeros_like(shares))
+        return found
 
     def value(shares: Floats) -> float:
         return fmean(

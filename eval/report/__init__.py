@@ -5,5 +5,5 @@ from mixlm_rerank.eval.report.findings import answers
 from mixlm_rerank.eval.report.grids import latex_table, markdown_table
 from mixlm_rerank.eval.report.page import write_report
 
-__all__ = ["answers", "comparison_html", "comparison_markdown", "comparison_text"]
-__all__ += ["latex_table", "markdown_table", "write_report"]
+__all__ = ["answers", "comparison_html", "comparison_markdown", "comparison_text", "latex_table", "markdown_table"]
+__all__ += ["write_report"]

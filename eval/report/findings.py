@@ -219,7 +219,7 @@ def _unjudged(table: Standings, judged: str) -> str:
     baseline = table.row(table.baseline)
     gaps = []
     for column, collection in enumerate(table.collections):
-        usual = baseline and baseline.value(column, judged)
+        usual = baseline.value(column, judged) if baseline else None
         for row in table.rows:
             value = row.value(column, judged)
             if row.kind != "oracle" and usual is not None and value is not None and usual - value > JUDGED_GAP:

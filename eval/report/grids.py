@@ -14,8 +14,7 @@ from mixlm_rerank.eval.significance import Comparison, Interval, Verdict, interv
 from mixlm_rerank.eval.standings import Row, Standings, in_order, kind_of, standings
 from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Table, filled, latex, markdown, markdown_escaped, number
 
-__all__ = ["big_table", "collection_tables", "difference_cell", "field", "latex_table"]
-__all__ += ["markdown_table", "tests"]
+__all__ = ["big_table", "collection_tables", "difference_cell", "field", "latex_table", "markdown_table", "tests"]
 
 Filled = tuple[Column, Callable[[Any], Cell]]
 Columns = list[Filled]

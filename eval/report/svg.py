@@ -22,20 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "GRID",
-    "INK",
-    "LOOKS",
-    "MUTED",
-    "TEXT",
-    "Look",
-    "Picture",
-    "any_glyph",
-    "draw_dot",
-    "draw_level",
-    "fit_height",
-]
-__all__ += ["in_sight", "inline_svg", "legible", "log_ticks", "name_axes", "new_axes"]
+__all__ = ["GRID", "INK", "LOOKS", "MUTED", "TEXT", "Look", "Picture", "any_glyph", "draw_dot", "draw_level"]
+__all__ += ["fit_height", "in_sight", "inline_svg", "legible", "log_ticks", "name_axes", "new_axes"]
 
 INK, MUTED, GRID = "#1d2530", "#5b6470", "#e4e8ec"
 TEXT = 11.5  # pixels

@@ -25,6 +25,7 @@ def figures(
     file: Annotated[Path, typer.Argument(help="Experiments and their figures.")] = Path("docs/figures.yaml"),
     data: Annotated[Path | None, typer.Option(help="Folder of the collections ({data} in commands).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Name of an experiment; may be repeated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the commands, and what this machine lacks.")] = False,
 ) -> None:
     """Run the commands behind published figures and compare; exit code 1 if one is off. Runs what can run here."""
     with optional_import("figures need pydantic and PyYAML", "eval"):
@@ -38,9 +39,9 @@ def figures(
     for experiment in experiments:
         typer.echo(f"{experiment.name} ({experiment.date}, {experiment.machine}): {experiment.command}")
         lacking = lack(experiment, data, gpu="gpu" in experiment.needs and _has_gpu())
-        if lacking:
+        if lacking or dry_run:
             counts["not run"] += len(experiment.figures)
-            typer.echo(f"  not run: {lacking}")
+            typer.echo(f"  not run: {lacking or '--dry-run'}")
             continue
         try:
             failed = run_experiment(experiment, data, output / experiment.name)
