@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -217,7 +218,7 @@ def _cross_validated(pairs: Pairs, values: NDArray[np.float64] | NDArray[np.int6
 def _gain(pairs: Pairs, kept: Bools, other: Bools, seed: int) -> tuple[float, float, float]:
     """F1 of ``kept`` minus that of ``other``, and the 95% interval if queries are drawn anew (bootstrap)."""
 
-    def gain(*counts: Floats, axis: int = -1) -> Floats:
+    def gain(*counts: Any, axis: int = -1) -> Floats:
         hits, size, other_hits, other_size, relevant = (own.sum(axis=axis) for own in counts)
         found: Floats = 2 * hits / (size + relevant) - 2 * other_hits / (other_size + relevant)
         return found

@@ -160,13 +160,13 @@ def place_labels(
         for _, _, text, bold in labels
     ]
     with svg.any_glyph():
-        options = [_options(*point, text.get_window_extent().width) for point, text in zip(points, texts, strict=True)]
+        options = [_options(x, y, one.get_window_extent().width) for (x, y), one in zip(points, texts, strict=True)]
     dots = np.hstack([points - POINT, points + POINT])
     boxes = np.full((len(labels), 4), np.inf)  # nowhere yet
     for _ in range(3):  # each pass knows where the others ended up in the one before
         for row, own in enumerate(options):
             taken = np.vstack([np.delete(dots, row, axis=0), np.delete(boxes, row, axis=0), pieces])
-            outside = (own[:, 2] - own[:, 0]) * LINE - overlap(own, axes.bbox.extents[None])
+            outside = (own[:, 2] - own[:, 0]) * LINE - overlap(own, np.array([axes.bbox.extents]))
             costs = overlap(own, taken) + 4 * outside + 6 * np.arange(len(own))
             boxes[row] = own[costs.argmin()]
     to_data = axes.transData.inverted().transform

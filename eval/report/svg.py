@@ -97,7 +97,7 @@ def inline_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -
 
     stream = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
     with matplotlib.rc_context(settings), any_glyph():
         figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
     _, drawn = stream.getvalue().split("</defs>", 1)  # without the style sheet, which would reach the whole page

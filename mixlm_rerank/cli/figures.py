@@ -11,8 +11,7 @@ import typer
 from ..errors import InputError, optional_import
 
 if TYPE_CHECKING:
-    from ..eval.figures import Experiment
-    from ..eval.reproduction import Checked
+    from ..eval.figures import Checked, Experiment
 
 __all__ = ["figures"]
 
