@@ -28,8 +28,7 @@ def figures(
 ) -> None:
     """Run the commands behind published figures and compare; exit code 1 if one is off. Runs what can run here."""
     with optional_import("figures need pydantic and PyYAML", "eval"):
-        from mixlm_rerank.eval.figures import load_experiments
-    from mixlm_rerank.eval.figures import check, lack, run_experiment
+        from mixlm_rerank.eval.figures import check, lack, load_experiments, run_experiment
 
     experiments = _wanted(load_experiments(file), only, file)
     if data is not None and not data.is_dir():
