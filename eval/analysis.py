@@ -32,9 +32,8 @@ def depth_curve(
     curve = {}
     for cut in sorted({*(d for d in DEPTHS if d < depth), depth}):
         kept = {qid: {hit.docid for hit in hits[:cut]} for qid, hits in candidates.items()}
-        curve[cut] = evaluate(
-            qrels, {qid: [doc for doc in docs if doc.docid in kept[qid]] for qid, docs in ranking.items()}, [measure]
-        )[measure]
+        run = {qid: [doc for doc in docs if doc.docid in kept[qid]] for qid, docs in ranking.items()}
+        curve[cut] = evaluate(qrels, run, [measure])[measure]
     return curve
 
 
@@ -68,7 +67,7 @@ def examples(
     texts: Mapping[str, str],
 ) -> list[Example]:
     """The largest wins and losses of a system (first of each pair) against the baseline (second)."""
-    (ours, theirs), (value, baseline_value) = rankings, values
+    value, baseline_value = values
     by_difference = sorted(value, key=lambda qid: baseline_value[qid] - value[qid])
     wins = [qid for qid in by_difference[:EXAMPLES] if value[qid] > baseline_value[qid]]
     losses = [qid for qid in reversed(by_difference[-EXAMPLES:]) if value[qid] < baseline_value[qid]]
@@ -78,13 +77,7 @@ def examples(
 
     return [
         Example(
-            qid,
-            queries[qid],
-            system,
-            value[qid],
-            baseline_value[qid],
-            shown(ours.get(qid, []), qid),
-            shown(theirs.get(qid, []), qid),
+            qid, queries[qid], system, value[qid], baseline_value[qid], *(shown(r.get(qid, []), qid) for r in rankings)
         )
         for qid in [*wins, *losses]
     ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError, optional_import
+from mixlm_rerank.eval.significance import bootstrap
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.ranking import probability
 from mixlm_rerank.types import ScoredDoc
 
 __all__ = ["Calibration", "Kept", "Pairs", "calibrate", "calibrated", "draw", "pairs_of"]
 
 FOLDS = 5
-SAMPLES = 2000  # of queries, for the interval
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -53,6 +55,11 @@ class Kept:
     recall: float
     f1: float
 
+    @classmethod
+    def of(cls, name: str, kept: Bools, relevant: Bools) -> Kept:
+        hits = (kept & relevant).sum()
+        return cls(name, hits / max(kept.sum(), 1), hits / relevant.sum(), 2 * hits / (kept.sum() + relevant.sum()))
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -83,23 +90,19 @@ class Calibration:
 
     def __str__(self) -> str:
         difference, low, high = map(numbers.difference, self.gain)
-        rows = [f"  {own.name:<34}{own.precision:>10.3f}{own.recall:>8.3f}{own.f1:>8.3f}" for own in self.kept]
-        threshold = f"log-odds of {self.threshold:.2f} (probability {1 / (1 + np.exp(-self.threshold)):.3f})"
-        verdict = (
-            f"{threshold} separate relevant documents from others better than a cut by rank"
-            if self.separates
-            else "no threshold separates relevant documents from others better than a cut by rank does"
-        )
-        return "\n".join(
-            [
-                f"fitted on {self.pairs:,} documents of {self.queries:,} queries, {self.relevant:,} of them relevant: "
-                f"log-odds = {self.slope:.3g} * log-odds before {self.intercept:+.3g}",
-                "irrelevant documents with a probability above .5: {:.0%} before, {:.0%} now".format(*self.above_half),
-                f"  {f'kept ({FOLDS}-fold, by query)':<34} precision  recall      F1",
-                *rows,
-                f"{verdict} (F1 {difference}, 95% interval {low} to {high})",
-            ]
-        )
+        verdict = "no threshold separates relevant documents from others better than a cut by rank does"
+        if self.separates:
+            threshold = f"log-odds of {self.threshold:.2f} (probability {probability(self.threshold):.3f})"
+            verdict = f"{threshold} separate relevant documents from others better than a cut by rank"
+        lines = [
+            f"fitted on {self.pairs:,} documents of {self.queries:,} queries, {self.relevant:,} of them relevant: "
+            f"log-odds = {self.slope:.3g} * log-odds before {self.intercept:+.3g}",
+            "irrelevant documents with a probability above .5: {:.0%} before, {:.0%} now".format(*self.above_half),
+            f"  {f'kept ({FOLDS}-fold, by query)':<34} precision  recall      F1",
+            *(f"  {own.name:<34}{own.precision:>10.3f}{own.recall:>8.3f}{own.f1:>8.3f}" for own in self.kept),
+            f"{verdict} (F1 {difference}, 95% interval {low} to {high})",
+        ]
+        return "\n".join(lines)
 
 
 def pairs_of(ranked: Mapping[str, Sequence[ScoredDoc]], targets: Mapping[str, Mapping[str, float]]) -> Pairs:
@@ -133,23 +136,24 @@ def calibrate(pairs: Pairs, seed: int = 0) -> Calibration:
     if not slope > 0:
         raise InputError("higher scores do not go with relevance here: nothing can be calibrated")
     relevant = pairs.relevant
-    by_rank, by_score = _cross_validated(pairs, lambda own: -own.ranks), _cross_validated(pairs, lambda own: own.scores)
-    before, after = (pairs.scores[~relevant] > 0).mean(), (slope * pairs.scores[~relevant] + intercept > 0).mean()
-    everything = np.ones_like(relevant)
-    cut = -_best_cut(-pairs.ranks, relevant)
-    threshold = slope * _best_cut(pairs.scores, relevant) + intercept
-    names = ("everything", f"the first {cut:.0f} of each query", f"log-odds of at least {threshold:.2f}")
-    found = zip(names, (everything, by_rank, by_score), strict=True)
+    others = pairs.scores[~relevant]
+    cut, threshold = -_best_cut(-pairs.ranks, relevant), slope * _best_cut(pairs.scores, relevant) + intercept
+    ways = {
+        "everything": np.ones_like(relevant),
+        f"the first {cut:.0f} of each query": _cross_validated(pairs, -pairs.ranks),
+        f"log-odds of at least {threshold:.2f}": _cross_validated(pairs, pairs.scores),
+    }
+    _, by_rank, by_score = ways.values()
     return Calibration(
-        slope,
-        intercept,
-        float(threshold),
-        tuple(Kept(name, *_quality(own, relevant)) for name, own in found),
-        _gain(pairs, by_score, by_rank, seed),
-        (float(before), float(after)),
-        len(relevant),
-        len(np.unique(pairs.queries)),
-        int(relevant.sum()),
+        slope=slope,
+        intercept=intercept,
+        threshold=float(threshold),
+        kept=tuple(Kept.of(name, kept, relevant) for name, kept in ways.items()),
+        gain=_gain(pairs, by_score, by_rank, seed),
+        above_half=(float((others > 0).mean()), float((slope * others + intercept > 0).mean())),
+        pairs=len(relevant),
+        queries=len(np.unique(pairs.queries)),
+        relevant=int(relevant.sum()),
     )
 
 
@@ -201,32 +205,25 @@ def _best_cut(values: NDArray[np.float64] | NDArray[np.int64], relevant: Bools) 
     return float(cuts[f1[:-1].argmax()])
 
 
-def _cross_validated(pairs: Pairs, values_of: Callable[[Pairs], NDArray[np.float64] | NDArray[np.int64]]) -> Bools:
+def _cross_validated(pairs: Pairs, values: NDArray[np.float64] | NDArray[np.int64]) -> Bools:
     """What is kept where each query's cut was chosen on the queries of other folds. bool [pairs]"""
     from sklearn.model_selection import GroupKFold
 
-    values, kept = values_of(pairs), np.zeros(len(pairs.scores), dtype=bool)
+    kept = np.zeros(len(values), dtype=bool)
     for train, test in GroupKFold(FOLDS).split(values, groups=pairs.queries):
         kept[test] = values[test] >= _best_cut(values[train], pairs.relevant[train])
     return kept
 
 
-def _quality(kept: Bools, relevant: Bools) -> tuple[float, float, float]:
-    hits = (kept & relevant).sum()
-    return hits / max(kept.sum(), 1), hits / relevant.sum(), 2 * hits / (kept.sum() + relevant.sum())
-
-
 def _gain(pairs: Pairs, kept: Bools, other: Bools, seed: int) -> tuple[float, float, float]:
     """F1 of ``kept`` minus that of ``other``, and the 95% interval if queries are drawn anew (bootstrap)."""
-    rows = [np.bincount(pairs.queries, own) for own in (kept & pairs.relevant, kept, other & pairs.relevant, other)]
-    sums = np.stack([*rows, np.bincount(pairs.queries, pairs.relevant)], axis=1)
-    count = len(sums)
-    drawn = np.random.default_rng(seed).integers(0, count, (SAMPLES, count))
 
-    def gain(totals: Floats) -> Floats:
-        hits, size, other_hits, other_size, relevant = totals.T
+    def gain(*counts: Any, axis: int = -1) -> Floats:
+        hits, size, other_hits, other_size, relevant = (own.sum(axis=axis) for own in counts)
         found: Floats = 2 * hits / (size + relevant) - 2 * other_hits / (other_size + relevant)
         return found
 
-    low, high = np.quantile(gain(sums[drawn].sum(axis=1)), [0.025, 0.975])
-    return float(gain(sums.sum(axis=0)[None])[0]), float(low), float(high)
+    columns = kept & pairs.relevant, kept, other & pairs.relevant, other, pairs.relevant
+    counts = [np.bincount(pairs.queries, own) for own in columns]
+    low, high = bootstrap(counts, gain, paired=True, rng=np.random.default_rng(seed))
+    return float(gain(*counts)), low, high

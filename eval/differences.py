@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.pairs import compare_pairs
-from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
-from mixlm_rerank.eval.significance import Comparison
+from mixlm_rerank.eval.results import CollectionResult, Evaluation
+from mixlm_rerank.eval.significance import Comparison, compare_pairs
 from mixlm_rerank.eval.standings import kind_of
+from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["CollectionDifference", "EvaluationDifference", "SystemDifference", "compare_evaluations"]
@@ -90,90 +90,69 @@ def compare_evaluations(
     if measure is None:
         measured = f"{names[0]} has {', '.join(a.measures)}, {names[1]} has {', '.join(b.measures)}"
         raise InputError(f"no measure is in both: {measured}. Evaluate both by the same")
-    before = {collection.name: collection for collection in a.collections}
-    after = {collection.name: collection for collection in b.collections}
-    common = [name for name in after if name in before]
+    before, after = ({one.name: one for one in evaluation.collections} for evaluation in (a, b))
+    common, only_a, only_b = _sorted_out(before, after)
     if not common:
-        raise InputError(f"no collection is in both: {names[0]} has {_some(before)}, {names[1]} has {_some(after)}")
+        raise InputError(
+            f"no collection is in both: {names[0]} has {some_ids(before)}, {names[1]} has {some_ids(after)}"
+        )
     machines = {key: (a.machine.get(key, ""), b.machine.get(key, "")) for key in a.machine | b.machine}
     return EvaluationDifference(
         names,
         measure,
         {key: pair for key, pair in machines.items() if pair[0] != pair[1]},
         tuple(_collection(before[name], after[name], measure, permutations) for name in common),
-        tuple(name for name in before if name not in after),
-        tuple(name for name in after if name not in before),
+        only_a,
+        only_b,
     )
 
 
+def _sorted_out(a: Iterable[str], b: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Names in both, in b's order; in a alone; in b alone."""
+    a, b = tuple(a), tuple(b)
+    return tuple(n for n in b if n in a), tuple(n for n in a if n not in b), tuple(n for n in b if n not in a)
+
+
 def _collection(a: CollectionResult, b: CollectionResult, measure: str, permutations: int) -> CollectionDifference:
-    before = {system.name: system for system in a.systems}
-    after = {system.name: system for system in b.systems}
-    common = [name for name in after if name in before]
+    before, after = ({system.name: system for system in one.systems} for one in (a, b))
+    common, only_a, only_b = _sorted_out(before, after)
+    kinds = {name: kind_of(b, after[name]) for name in common}
     obstacles = _obstacles(a, b, measure)
     pairs = {
         name: (before[name].per_query.get(measure, {}), after[name].per_query.get(measure, {}))
         for name in common
-        if not obstacles and kind_of(b, after[name]) not in ("first stage", "oracle")
+        if not obstacles and kinds[name] not in ("first stage", "oracle")
     }
-    comparisons = compare_pairs(pairs, permutations=permutations)
-    return CollectionDifference(
-        b.name,
-        obstacles,
-        tuple(
-            SystemDifference(
-                name,
-                kind_of(b, after[name]),
-                before[name].measures[measure],
-                after[name].measures[measure],
-                comparisons.get(name),
-                _speed_ratio(before[name], after[name]),
-            )
-            for name in common
-        ),
-        tuple(name for name in before if name not in after),
-        tuple(name for name in after if name not in before),
-    )
+    tested = {found.system: found for found in compare_pairs(pairs, permutations=permutations)}
+    systems = []
+    for name in common:
+        old, new = before[name], after[name]
+        speeds = [one.efficiency.documents_per_second for one in (old, new) if one.efficiency]
+        ratio = speeds[1] / speeds[0] if len(speeds) == 2 and speeds[0] else None
+        values = old.measures[measure], new.measures[measure]
+        systems.append(SystemDifference(name, kinds[name], *values, tested.get(name), ratio))
+    return CollectionDifference(b.name, obstacles, tuple(systems), only_a, only_b)
 
 
 def _obstacles(a: CollectionResult, b: CollectionResult, measure: str) -> tuple[str, ...]:
     """What makes a difference between systems say little about the systems."""
     found = []
-    queries_a, queries_b = (
-        {qid for system in one.systems for qid in system.per_query.get(measure, {})} for one in (a, b)
-    )
-    if queries_a != queries_b:
-        only_a, only_b, both = queries_a - queries_b, queries_b - queries_a, queries_a & queries_b
-        found.append(f"other judged queries ({len(both)} in both, {len(only_a)} only before, {len(only_b)} only after)")
+    old, new = ({qid for system in one.systems for qid in system.per_query.get(measure, {})} for one in (a, b))
+    if old != new:
+        counts = f"{len(old & new)} in both, {len(old - new)} only before, {len(new - old)} only after"
+        found.append(f"other judged queries ({counts})")
     if None not in (a.documents, b.documents) and a.documents != b.documents:
         found.append(f"another corpus ({a.documents:,} documents, then {b.documents:,})")
     if a.depth != b.depth:
         found.append(f"another depth ({a.depth:,} candidates, then {b.depth:,})")
     if a.first_stage != b.first_stage:
         found.append(f"another first stage ({a.first_stage}, then {b.first_stage})")
-    else:
-        first_a, first_b = (_first_stage(one) for one in (a, b))
-        if first_a and first_b and _moved(first_a.per_query.get(measure, {}), first_b.per_query.get(measure, {})):
-            values = [numbers.measure(system.measures[measure]) for system in (first_a, first_b)]
-            found.append(f"other results of the first stage {a.first_stage} ({measure} {values[0]}, then {values[1]})")
+        return tuple(found)
+    stages = [system for one in (a, b) for system in one.systems if kind_of(one, system) == "first stage"]
+    values = [system.per_query.get(measure, {}) for system in stages]
+    if len(stages) == 2 and any(
+        abs(values[0][q] - values[1][q]) > TOLERANCE for q in values[0].keys() & values[1].keys()
+    ):
+        means = [numbers.measure(system.measures[measure]) for system in stages]
+        found.append(f"other results of the first stage {a.first_stage} ({measure} {means[0]}, then {means[1]})")
     return tuple(found)
-
-
-def _moved(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
-    """Some query that both answer has another value."""
-    return any(abs(before[qid] - after[qid]) > TOLERANCE for qid in before.keys() & after.keys())
-
-
-def _speed_ratio(a: SystemResult, b: SystemResult) -> float | None:
-    if a.efficiency is None or b.efficiency is None or not a.efficiency.documents_per_second:
-        return None
-    return b.efficiency.documents_per_second / a.efficiency.documents_per_second
-
-
-def _first_stage(collection: CollectionResult) -> SystemResult | None:
-    return next((one for one in collection.systems if kind_of(collection, one) == "first stage"), None)
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = list(names)
-    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "")

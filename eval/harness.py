@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.data import write_run
 from mixlm_rerank.data.fidelity import fidelity
-from mixlm_rerank.data.measures import evaluate, evaluate_queries
+from mixlm_rerank.data.measures import evaluate, measure
 from mixlm_rerank.data.runs import check_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.analysis import depth_curve, examples, slices
@@ -19,7 +19,7 @@ from mixlm_rerank.eval.significance import compare
 from mixlm_rerank.ranking import unranked
 from mixlm_rerank.systems.first_stages import FirstStage
 from mixlm_rerank.systems.protocol import System
-from mixlm_rerank.systems.ranked import FIRST_STAGE, ORACLE, Candidates, Ranked, find_candidates, rank, slug
+from mixlm_rerank.systems.ranked import FIRST_STAGE, ORACLE, Ranked, find_candidates, rank, slug
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate
 
@@ -88,84 +88,52 @@ def evaluate_collection(
     ]
     for system in found:
         write_run(work.folder / f"{slug(system.name)}.trec", system.ranking, tag=slug(system.name))
-    per_query = {system.name: evaluate_queries(collection.qrels, system.ranking, names) for system in found}
+    measured = {system.name: measure(collection.qrels, system.ranking, names) for system in found}
+    main = names[0]
+    values = {name: per_query[main] for name, (_, per_query) in measured.items()}
+    tested = {row.system: row for row in compare(values, baseline)}
+    rankings = {system.name: system.ranking for system in found}
+    query_words = {qid: len(text.split()) for qid, text in collection.queries.items()}
+    results: list[SystemResult] = []
+    shown: list[Example] = []
+    for system in found:
+        name, ranking = system.name, system.ranking
+        cuts = (candidates.of_query, collection.qrels, main, depth)
+        results.append(
+            SystemResult(
+                name=name,
+                description=system.description,
+                measures=measured[name][0],
+                per_query=measured[name][1],
+                efficiency=system.efficiency,
+                comparison=tested.get(name),
+                fidelity=None if teacher is None or name == teacher else fidelity(ranking, rankings[teacher]),
+                tokens=system.tokens,
+                seed_group=system.seed_group,
+                depth_curve=depth_curve(ranking, *cuts) if system.pointwise else {},
+                slices=[
+                    *slices("query length", "words", query_words, values[name]),
+                    *slices("length of the relevant documents", "words", candidates.relevant_words, values[name]),
+                ],
+                kind=system.kind,
+            )
+        )
+        if system.efficiency is not None and name != baseline:  # neither first stage nor oracle
+            pairs = (ranking, rankings[baseline]), (values[name], values[baseline])
+            shown += examples(name, *pairs, collection.queries, collection.qrels, candidates.texts)
     return CollectionResult(
-        collection.name,
-        candidates.documents,
-        len(collection.qrels),
-        first_stage.name,
-        depth,
-        baseline,
-        teacher,
-        _system_results(work, candidates, found, names, per_query, baseline, teacher),
-        _examples(work, candidates, found, {name: rows[names[0]] for name, rows in per_query.items()}, baseline),
+        name=collection.name,
+        documents=candidates.documents,
+        queries=len(collection.qrels),
+        first_stage=first_stage.name,
+        depth=depth,
+        baseline=baseline,
+        teacher=teacher,
+        systems=results,
+        examples=shown,
     )
-
-
-def _system_results(
-    work: Workplace,
-    candidates: Candidates,
-    found: Sequence[Ranked],
-    names: Sequence[str],
-    per_query: Mapping[str, dict[str, dict[str, float]]],
-    baseline: str,
-    teacher: str | None,
-) -> list[SystemResult]:
-    main, qrels = names[0], work.collection.qrels
-    values = {name: rows[main] for name, rows in per_query.items()}
-    comparisons = {row.system: row for row in compare(values, baseline)}
-    taught = next((system.ranking for system in found if system.name == teacher), None)
-    query_words = {qid: len(text.split()) for qid, text in work.collection.queries.items()}
-    return [
-        SystemResult(
-            name=system.name,
-            description=system.description,
-            measures=evaluate(qrels, system.ranking, names),
-            per_query=per_query[system.name],
-            efficiency=system.efficiency,
-            comparison=comparisons.get(system.name),
-            fidelity=None if taught is None or system.name == teacher else fidelity(system.ranking, taught),
-            tokens=system.tokens,
-            seed_group=system.seed_group,
-            depth_curve=(
-                depth_curve(system.ranking, candidates.of_query, qrels, main, candidates.depth)
-                if system.pointwise
-                else {}
-            ),
-            slices=[
-                *slices("query length", "words", query_words, values[system.name]),
-                *slices("length of the relevant documents", "words", candidates.relevant_words, values[system.name]),
-            ],
-            kind=system.kind,
-        )
-        for system in found
-    ]
-
-
-def _examples(
-    work: Workplace,
-    candidates: Candidates,
-    found: Sequence[Ranked],
-    values: Mapping[str, Mapping[str, float]],
-    baseline: str,
-) -> list[Example]:
-    """Wins and losses of every system but first stage, oracle and the baseline itself."""
-    theirs = next(system.ranking for system in found if system.name == baseline)
-    return [
-        example
-        for system in found
-        if system.efficiency is not None and system.name != baseline
-        for example in examples(
-            system.name,
-            (system.ranking, theirs),
-            (values[system.name], values[baseline]),
-            work.collection.queries,
-            work.collection.qrels,
-            candidates.texts,
-        )
-    ]
 
 
 def _by_trec_eval(hits: Sequence[Candidate]) -> list[Candidate]:
     """As trec_eval orders a run: by score in float32, equal ones by docid, descending."""
-    return sorted(sorted(hits, key=lambda hit: hit.docid, reverse=True), key=lambda hit: -float(np.float32(hit.score)))
+    return sorted(hits, key=lambda hit: (float(np.float32(hit.score)), hit.docid), reverse=True)

@@ -13,16 +13,8 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.significance import Comparison
 from mixlm_rerank.systems.protocol import Efficiency, Kind
 
-__all__ = [
-    "CollectionResult",
-    "Evaluation",
-    "Example",
-    "Shown",
-    "Slice",
-    "SystemResult",
-    "load_results",
-    "save_results",
-]
+__all__ = ["CollectionResult", "Evaluation", "Example", "Shown", "Slice", "SystemResult", "load_results"]
+__all__ += ["save_results"]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ how far a mean could lie elsewhere with other queries.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
@@ -15,13 +16,40 @@ from numpy.typing import NDArray
 
 from mixlm_rerank.errors import InputError, optional_import
 
-__all__ = ["FEWEST", "Comparison", "Interval", "compare", "holm", "interval", "scipy_stats"]
+__all__ = ["FEWEST", "Comparison", "Interval", "Verdict", "bootstrap", "compare", "compare_pairs", "holm", "interval"]
+__all__ += ["scipy_stats"]
 
+ALPHA = 0.05
 PERMUTATIONS = 100_000
 RESAMPLES = 2000
 FEWEST = 5  # queries: draws of fewer are too much alike to say anything
 
 Interval = tuple[float, float]
+Values = Mapping[str, float]  # qid -> value of one measure
+
+
+class Verdict(IntEnum):
+    """What two paired tests say of a difference: significant in both, in one of them, or in none."""
+
+    WORSE = -2
+    WORSE_IN_ONE = -1
+    NO_DIFFERENCE = 0
+    BETTER_IN_ONE = 1
+    BETTER = 2
+
+    @property
+    def sign(self) -> str:
+        return ("▼", "▽", "", "△", "▲")[self + 2]
+
+    @property
+    def words(self) -> str:
+        return (
+            "significantly worse",
+            "worse by one of the two tests only",
+            "no significant difference",
+            "better by one of the two tests only",
+            "significantly better",
+        )[self + 2]
 
 
 @dataclass(frozen=True)
@@ -43,9 +71,19 @@ class Comparison:
     p_t: float
     p_randomisation: float
 
+    @property
+    def verdict(self) -> Verdict:
+        """Significant means a Holm-corrected p below .05.
+
+        >>> Comparison("MixLM", difference=-0.02, wins=3, losses=9, p_t=0.04, p_randomisation=0.06).verdict
+        <Verdict.WORSE_IN_ONE: -1>
+        """
+        tests = (self.p_t < ALPHA) + (self.p_randomisation < ALPHA)
+        return Verdict(tests if self.difference > 0 else -tests)
+
 
 def compare(
-    values: Mapping[str, Mapping[str, float]], baseline: str, *, permutations: int = PERMUTATIONS, seed: int = 0
+    values: Mapping[str, Values], baseline: str, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> list[Comparison]:
     """Every other system against ``baseline``.
 
@@ -61,25 +99,29 @@ def compare(
     """
     if baseline not in values:
         raise InputError(f"the baseline {baseline!r} is none of the systems {', '.join(values)}")
-    qids = sorted(values[baseline])
-    others = [system for system in values if system != baseline]
-    for system in others:
-        if values[system].keys() != values[baseline].keys():
+    for system, own in values.items():
+        if own.keys() != values[baseline].keys():
             raise InputError(f"{system!r} and {baseline!r} were not measured on the same queries")
-    differences = [np.array([values[system][qid] - values[baseline][qid] for qid in qids]) for system in others]
-    p_t = holm([_t_test(difference) for difference in differences])
-    p_randomisation = holm([_randomisation_test(difference, permutations, seed) for difference in differences])
-    return [
-        Comparison(
-            system,
-            float(difference.mean()) if len(difference) else 0.0,
-            int((difference > 0).sum()),
-            int((difference < 0).sum()),
-            p_t[row],
-            p_randomisation[row],
-        )
-        for row, (system, difference) in enumerate(zip(others, differences, strict=True))
-    ]
+    pairs = {system: (values[baseline], own) for system, own in values.items() if system != baseline}
+    return compare_pairs(pairs, permutations=permutations, seed=seed)
+
+
+def compare_pairs(
+    pairs: Mapping[str, tuple[Values, Values]], *, permutations: int = PERMUTATIONS, seed: int = 0
+) -> list[Comparison]:
+    """name -> (before, after): ``after`` against ``before``, each pair on its own queries, corrected over all pairs.
+
+    A pair without values, or with values for different queries, is left out.
+    """
+    found = []
+    for name, (before, after) in pairs.items():
+        if before and before.keys() == after.keys():
+            gains = np.array([after[qid] - before[qid] for qid in sorted(before)])
+            p_values = _t_test(gains), _randomisation_test(gains, permutations, seed)
+            wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
+            found.append(Comparison(name, float(gains.mean()), wins, losses, *p_values))
+    p_t, p_randomisation = holm([one.p_t for one in found]), holm([one.p_randomisation for one in found])
+    return [replace(one, p_t=p_t[row], p_randomisation=p_randomisation[row]) for row, one in enumerate(found)]
 
 
 @lru_cache(maxsize=1 << 14)  # page and tables show the same means
@@ -91,14 +133,21 @@ def interval(*samples: tuple[float, ...]) -> Interval | None:
     """
     if not samples or min(map(len, samples)) < FEWEST:
         return None
+    return bootstrap(samples, lambda *drawn, axis: np.mean([np.mean(one, axis=axis) for one in drawn], axis=0))
+
+
+def bootstrap(
+    samples: Sequence[Any], statistic: Callable[..., Any], count: int = RESAMPLES, **options: Any
+) -> Interval:
+    """95% of a statistic (percentiles), which takes an ``axis``; ``count`` draws. ``options`` are those of scipy."""
     found = scipy_stats().bootstrap(
         samples,
-        lambda *drawn, axis: np.mean([np.mean(one, axis=axis) for one in drawn], axis=0),
+        statistic,
         method="percentile",
         vectorized=True,
-        n_resamples=RESAMPLES,
+        n_resamples=count,
         batch=200,  # bounds the memory
-        rng=np.random.default_rng(0),
+        **{"rng": np.random.default_rng(0), **options},
     )
     low, high = found.confidence_interval
     return float(low), float(high)

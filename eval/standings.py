@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, harmonic_mean, stdev
 
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
-from mixlm_rerank.eval.significance import Comparison, Interval, interval
+from mixlm_rerank.eval.significance import Interval, Verdict, interval
 from mixlm_rerank.numbers import DECIMALS
 from mixlm_rerank.systems.protocol import Kind
 
-__all__ = ["ALPHA", "Cell", "Row", "Standings", "Verdict", "kind_of", "standings", "verdict"]
-
-ALPHA = 0.05
-
-
-class Verdict(IntEnum):
-    """What two paired tests say of a difference: significant in both, in one of them, or in none."""
-
-    WORSE = -2
-    WORSE_IN_ONE = -1
-    NO_DIFFERENCE = 0
-    BETTER_IN_ONE = 1
-    BETTER = 2
+__all__ = ["Cell", "Row", "Standings", "best_of", "cast", "in_order", "kind_of", "standings"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A row on one collection.
+    """A row on one collection, or its mean over all.
 
     Attributes:
-        value: the main measure; of several seeds, their mean.
+        value: the measure; of several seeds, their mean.
         verdict: against the collection's baseline; of several seeds, what holds for each of them. None for the
-            baseline itself and for the oracle, which is no system to choose.
+            baseline itself, for the mean, and for the oracle, which is no system to choose.
         best: no other row but the oracle has a higher value.
         interval: 95%, over queries; None for too few of them.
     """
@@ -52,35 +39,49 @@ class Row:
     Attributes:
         members: for each collection, its systems: none where it did not run, several where there are seeds.
         cells: for each collection; None where it did not run.
-        mean: over collections; None unless it ran on all of them.
-        interval: of that mean, 95%, over queries; None for too few of them.
+        total: over collections; None unless it ran on all of them.
         sd: of the seeds' means (n - 1); None with fewer than two seeds.
-        best: no other row but the oracle has a higher mean.
-        documents_per_second: for the same number of documents of each collection; None unless timed on all of them.
     """
 
     name: str
     kind: Kind
     members: tuple[tuple[SystemResult, ...], ...]
-    cells: tuple[Cell | None, ...]
-    mean: float | None
-    interval: Interval | None
-    sd: float | None
-    best: bool
-    documents_per_second: float | None
+    cells: tuple[Cell | None, ...] = ()
+    total: Cell | None = None
+    sd: float | None = None
 
-    def value(self, column: int, measure: str) -> float | None:
-        """Any measure on one collection: of several seeds, their mean; None where the row did not run."""
-        return fmean(s.measures[measure] for s in self.members[column]) if self.members[column] else None
+    @property
+    def mean(self) -> float | None:
+        return self.total.value if self.total else None
 
-    def by_query(self, column: int, measure: str) -> dict[str, float]:
-        """qid -> value, the mean over seeds; empty where they were not measured on the same queries."""
-        return _by_query(self.members[column], measure)
+    @property
+    def best(self) -> bool:
+        """No other row but the oracle has a higher mean."""
+        return self.total is not None and self.total.best
 
     @property
     def seeds(self) -> int:
         """How many runs the row stands for."""
         return max(map(len, self.members))
+
+    @property
+    def documents_per_second(self) -> float | None:
+        """The harmonic mean: the speed for the same number of documents of each collection. None unless timed on all
+        of them.
+        """
+        timed = [[one.efficiency.documents_per_second for one in own if one.efficiency] for own in self.members]
+        return harmonic_mean(map(harmonic_mean, timed)) if all(timed) else None
+
+    def value(self, column: int, measure: str) -> float | None:
+        """Any measure on one collection: of several seeds, their mean; None where the row did not run."""
+        return fmean(one.measures[measure] for one in self.members[column]) if self.members[column] else None
+
+    def by_query(self, column: int, measure: str) -> dict[str, float]:
+        """qid -> value, the mean over seeds; empty where they were not measured on the same queries."""
+        values = [system.per_query.get(measure, {}) for system in self.members[column]]
+        if not values or any(one.keys() != values[0].keys() for one in values):
+            return {}
+        return {qid: fmean(one[qid] for one in values) for qid in values[0]}
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,20 @@ class Standings:
     teacher: str | None
     rows: tuple[Row, ...]
 
-    @property
-    def heads(self) -> list[str]:
-        """Collections with their numbers of queries."""
-        return [f"{name}, n={count:,}" for name, count in zip(self.collections, self.queries, strict=True)]
-
     def row(self, name: str | None) -> Row | None:
         """The row of a system, by its own name or that of its seed group."""
-        return next((row for row in self.rows if name == row.name or name in _names(row)), None)
+        of = {system.name: row for row in self.rows for systems in row.members for system in systems}
+        return (of | {row.name: row for row in self.rows}).get(name or "")
+
+    @property
+    def against(self) -> str:
+        """The baseline, in words."""
+        return self.baseline or "the collection's baseline"
+
+    @property
+    def ranked(self) -> list[Row]:
+        """The rows that can be compared by mean."""
+        return [row for row in self.rows if row.kind != "oracle" and row.mean is not None]
 
 
 def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
@@ -112,65 +119,74 @@ def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
 
     ``measure``: the main one for ``None``. Others have no verdicts, and Judged has no best.
     """
-    main = evaluation.measures[0]
+    main, collections = evaluation.measures[0], evaluation.collections
     measure = measure or main
-    collections = evaluation.collections
-    keys = dict.fromkeys(_key(system) for collection in collections for system in collection.systems)
-    members = {
-        key: tuple(tuple(s for s in collection.systems if _key(s) == key) for collection in collections) for key in keys
-    }
-    kinds = {key: _kind(collections, found) for key, found in members.items()}
-    values = {
-        key: [fmean(s.measures[measure] for s in systems) if systems else None for systems in found]
-        for key, found in members.items()
-    }
-    by_query = {key: [_by_query(systems, measure) for systems in found] for key, found in members.items()}
-    rivals = {key for key in keys if kinds[key] != "oracle" and not measure.startswith("Judged")}
-    highest = [_highest(values[key][column] for key in rivals) for column in range(len(collections))]
-    means = {key: _over_all(row) for key, row in values.items()}
-    highest_mean = _highest(means[key] for key in rivals)
+    groups: dict[str, list[list[SystemResult]]] = {}
+    kinds: dict[str, Kind] = {}
+    for column, collection in enumerate(collections):
+        for system in collection.systems:
+            name = system.seed_group or system.name
+            groups.setdefault(name, [[] for _ in collections])[column].append(system)
+            kinds.setdefault(name, kind_of(collection, system))
+    rows = [Row(name, kinds[name], tuple(map(tuple, members))) for name, members in groups.items()]
+    rivals = [row.name for row in rows if row.kind != "oracle" and not measure.startswith("Judged")]
+    columns = range(len(collections))
 
-    def cell(key: str, column: int) -> Cell | None:
-        value = values[key][column]
-        if value is None:
+    def value(row: Row, column: int | None) -> float | None:
+        """``column`` None stands for all of them."""
+        values = [row.value(one, measure) for one in (columns if column is None else [column])]
+        there = [found for found in values if found is not None]
+        return fmean(there) if len(there) == len(values) else None
+
+    def highest(column: int | None) -> float:
+        """As tables show it: what looks equal is equally best."""
+        found = [value(row, column) for row in rows if row.name in rivals]
+        return max((round(one, DECIMALS) for one in found if one is not None), default=0.0)
+
+    tops = {column: highest(column) for column in (*columns, None)}
+
+    def cell(row: Row, column: int | None) -> Cell | None:
+        found, rival = value(row, column), row.name in rivals
+        if found is None:
             return None
-        found = _verdict_of(members[key][column]) if key in rivals and measure == main else None
-        best = key in rivals and _same(value, highest[column])
-        return Cell(value, found, best, _interval(by_query[key][column]))
+        samples = [tuple(row.by_query(one, measure).values()) for one in (columns if column is None else [column])]
+        tested = _verdict(row.members[column]) if rival and measure == main and column is not None else None
+        return Cell(found, tested, rival and round(found, DECIMALS) == tops[column], interval(*samples))
 
-    rows = [
-        Row(
-            name=key,
-            kind=kinds[key],
-            members=members[key],
-            cells=tuple(cell(key, column) for column in range(len(collections))),
-            mean=means[key],
-            interval=_interval(*by_query[key]),
-            sd=_sd_of_seeds(members[key], measure),
-            best=key in rivals and _same(means[key], highest_mean),
-            documents_per_second=_speed(members[key]),
-        )
-        for key in keys
-    ]
-    place = {"first stage": 0, "oracle": 2}
+    def filled(row: Row) -> Row:
+        seeds = list(zip(*row.members, strict=True)) if len(set(map(len, row.members))) == 1 else []
+        means = [fmean(system.measures[measure] for system in seed) for seed in seeds]
+        sd = stdev(means) if len(means) > 1 else None
+        return replace(row, cells=tuple(cell(row, column) for column in columns), total=cell(row, None), sd=sd)
+
+    def shared(names: Iterable[str | None]) -> str | None:
+        found = set(names)
+        return found.pop() if len(found) == 1 else None
+
     return Standings(
-        measure=measure,
-        collections=tuple(collection.name for collection in collections),
-        queries=tuple(collection.queries for collection in collections),
-        baseline=_shared(collection.baseline for collection in collections),
-        teacher=_shared(collection.teacher for collection in collections),
-        rows=tuple(sorted(rows, key=lambda row: place.get(row.kind, 1))),
+        measure,
+        tuple(collection.name for collection in collections),
+        tuple(collection.queries for collection in collections),
+        shared(collection.baseline for collection in collections),
+        shared(collection.teacher for collection in collections),
+        tuple(sorted(map(filled, rows), key=lambda row: in_order(row.kind))),
     )
 
 
-def verdict(comparison: Comparison) -> Verdict:
-    """Significant means a Holm-corrected p below .05.
+def cast(table: Standings) -> list[Row]:
+    """Rows that pictures show in colour, one of each kind: first stage, teacher, and the best by mean of the others."""
+    chosen = [best_of(table, kind) for kind in ("MixLM", "full text", "combination", "bi-encoder", "other")]
+    teacher = table.row(table.teacher)
+    if teacher is not None:
+        chosen = [teacher if row is not None and row.kind == teacher.kind else row for row in chosen]
+    first_stage = next((row for row in table.rows if row.kind == "first stage"), None)
+    return [row for row in (*chosen, first_stage) if row is not None]
 
-    >>> verdict(Comparison("MixLM", difference=-0.02, wins=3, losses=9, p_t=0.04, p_randomisation=0.06))
-    <Verdict.WORSE_IN_ONE: -1>
-    """
-    tests = (comparison.p_t < ALPHA) + (comparison.p_randomisation < ALPHA)
-    return Verdict(tests if comparison.difference > 0 else -tests)
+
+def best_of(table: Standings, kind: Kind) -> Row | None:
+    """The row of that kind with the highest mean; of those that ran nowhere but on some collections, the first."""
+    rows = [row for row in table.rows if row.kind == kind]
+    return max(rows, key=lambda row: -1.0 if row.mean is None else row.mean, default=None)
 
 
 def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:
@@ -186,70 +202,14 @@ def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:
     return "full text" if system.name == collection.teacher else "other"
 
 
-def _key(system: SystemResult) -> str:
-    return system.seed_group or system.name
+def in_order(kind: Kind) -> int:
+    """What tables are sorted by: the first stage at the top, the oracle at the bottom."""
+    return {"first stage": 0, "oracle": 2}.get(kind, 1)
 
 
-def _by_query(systems: Sequence[SystemResult], measure: str) -> dict[str, float]:
-    values = [system.per_query.get(measure, {}) for system in systems]
-    if not values or any(one.keys() != values[0].keys() for one in values):
-        return {}
-    return {qid: fmean(one[qid] for one in values) for qid in values[0]}
-
-
-def _interval(*collections: Mapping[str, float]) -> Interval | None:
-    return interval(*(tuple(values.values()) for values in collections))
-
-
-def _names(row: Row) -> set[str]:
-    return {system.name for systems in row.members for system in systems}
-
-
-def _kind(collections: Sequence[CollectionResult], members: Sequence[Sequence[SystemResult]]) -> Kind:
-    pairs = zip(collections, members, strict=True)
-    return next(kind_of(collection, system) for collection, systems in pairs for system in systems)
-
-
-def _verdict_of(systems: Sequence[SystemResult]) -> Verdict | None:
-    verdicts = [verdict(system.comparison) for system in systems if system.comparison is not None]
+def _verdict(systems: Sequence[SystemResult]) -> Verdict | None:
+    verdicts = [system.comparison.verdict for system in systems if system.comparison is not None]
     if not verdicts:
         return None
     low, high = min(verdicts), max(verdicts)
     return low if low > 0 else high if high < 0 else Verdict.NO_DIFFERENCE
-
-
-def _over_all(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return fmean(there) if len(there) == len(values) else None
-
-
-def _sd_of_seeds(members: Sequence[Sequence[SystemResult]], measure: str) -> float | None:
-    seeds = len(members[0])
-    if seeds < 2 or any(len(systems) != seeds for systems in members):
-        return None
-    return stdev(fmean(systems[seed].measures[measure] for systems in members) for seed in range(seeds))
-
-
-def _speed(members: Sequence[Sequence[SystemResult]]) -> float | None:
-    """The harmonic mean: the speed at which the same number of documents of each collection is ranked."""
-    speeds = []
-    for systems in members:
-        timed = [system.efficiency.documents_per_second for system in systems if system.efficiency is not None]
-        if not timed:
-            return None
-        speeds.append(harmonic_mean(timed))
-    return harmonic_mean(speeds)
-
-
-def _highest(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def _same(value: float | None, other: float | None) -> bool:
-    """Equal as tables show them: what looks equal is equally best."""
-    return value is not None and other is not None and round(value, DECIMALS) == round(other, DECIMALS)
-
-
-def _shared(names: Iterable[str | None]) -> str | None:
-    found = set(names)
-    return found.pop() if len(found) == 1 else None

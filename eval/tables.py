@@ -1,26 +1,18 @@
-"""The big table, systems against collections, for a README (Markdown) and for a paper (LaTeX, booktabs); one for each
-measure.
-"""
+"""Tables of systems, and their forms as text: for a terminal, in Markdown, in LaTeX (booktabs)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.results import Evaluation
-from mixlm_rerank.eval.significance import Interval
-from mixlm_rerank.eval.standings import Cell, Row, Standings, Verdict, standings
+from mixlm_rerank.systems.protocol import Kind
 
-__all__ = ["SIGNS", "latex_table", "markdown_escaped", "markdown_table", "marks_explained"]
+__all__ = ["EMPTY", "Cell", "Column", "Line", "Table", "aligned", "filled", "latex", "listed", "markdown_escaped"]
+__all__ += ["markdown", "number"]
 
-SIGNS = {Verdict.BETTER: "▲", Verdict.BETTER_IN_ONE: "△", Verdict.WORSE_IN_ONE: "▽", Verdict.WORSE: "▼"}
-ARROWS = {  # all of them in plain LaTeX
-    Verdict.BETTER: r"$^{\Uparrow}$",
-    Verdict.BETTER_IN_ONE: r"$^{\uparrow}$",
-    Verdict.WORSE_IN_ONE: r"$^{\downarrow}$",
-    Verdict.WORSE: r"$^{\Downarrow}$",
-}
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -31,50 +23,108 @@ LATEX_SPECIAL = {
     "−": "$-$",
     "±": r"$\pm$",
     "×": r"$\times$",
+    "▲": r"$^{\Uparrow}$",  # arrows are in plain LaTeX, triangles are not
+    "△": r"$^{\uparrow}$",
+    "▽": r"$^{\downarrow}$",
+    "▼": r"$^{\Downarrow}$",
     **{char: f"\\{char}" for char in "&%$#_{}"},
 }
-NONE = "–"
+T = TypeVar("T")
 
 
-def markdown_table(evaluation: Evaluation) -> str:
-    """Every measure of every system on every collection, its mean, and documents/s where they were measured.
+@dataclass(frozen=True)
+class Cell:
+    """One cell. ``order``: what the column is sorted by; None for a cell without a value, which stays last.
 
-    Best values are bold, 95% intervals in brackets; marks say where a difference to the baseline is significant on the
-    main measure. The line below each table says what it holds.
+    ``small`` stands small behind the text: the interval of a mean.
     """
-    return "\n".join(_markdown(standings(evaluation, measure)) for measure in evaluation.measures)
+
+    text: str
+    order: float | None
+    best: bool = False
+    mark: str = ""
+    small: str = ""
 
 
-def latex_table(evaluation: Evaluation) -> str:
-    r"""The same as a ``table`` with a caption for each measure, for ``\usepackage{booktabs}``; names are escaped."""
-    tables = [_latex(standings(evaluation, measure)) for measure in evaluation.measures]
-    return "\n".join([r"% needs \usepackage{booktabs}", *tables])
+EMPTY = Cell("–", None)
 
 
-def _markdown(table: Standings) -> str:
-    columns, rows = _cells(table, markdown_escaped, lambda text: f"**{text}**", str, SIGNS)
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{drawn}\n\n{markdown_escaped(marks_explained(table))}\n"
+def number(value: float | None, text: Callable[[float], str] = numbers.measure) -> Cell:
+    """The cell of a number, written by ``text``."""
+    return EMPTY if value is None else Cell(text(value), value)
 
 
-def _latex(table: Standings) -> str:
-    columns, rows = _cells(
-        table, _latex_text, lambda text: rf"\textbf{{{text}}}", lambda text: rf"{{\scriptsize {text}}}", ARROWS
-    )
-    arrows = {SIGNS[found]: arrow for found, arrow in ARROWS.items()}
-    caption = re.sub("[▲△▽▼]", lambda match: arrows[match[0]], _latex_text(marks_explained(table)))
-    body = [" & ".join(row) + r" \\" for row in rows]
+@dataclass(frozen=True)
+class Column:
+    """``hint`` explains the head; ``marked`` keeps room for a mark behind each number, so that digits stand in line."""
+
+    head: str
+    hint: str = ""
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table: a system and its cells. ``note`` stands small behind its name."""
+
+    name: str
+    kind: Kind
+    cells: tuple[Cell, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+
+
+def filled(
+    caption: str,
+    columns: Sequence[tuple[Column, Callable[[T], Cell]]],
+    rows: Iterable[tuple[str, Kind, T]],
+    note: Callable[[T], str] = lambda _: "",
+) -> Table | None:
+    """One line a row (name, kind, what columns and note are made from), without columns and lines that hold no value;
+    None if nothing is left.
+    """
+    lines = [Line(name, kind, tuple(cell(of) for _, cell in columns), note(of)) for name, kind, of in rows]
+    kept = [i for i in range(len(columns)) if any(line.cells[i].order is not None for line in lines)]
+    lines = [replace(line, cells=tuple(line.cells[i] for i in kept)) for line in lines]
+    lines = [line for line in lines if any(cell.order is not None for cell in line.cells)]
+    return Table(caption, tuple(columns[i][0] for i in kept), tuple(lines)) if lines else None
+
+
+def aligned(table: Table) -> str:
+    """Columns in line, and digits under digits: numbers that may have a mark leave room for it."""
+    rows = [["system", *(f"{column.head} " if column.marked else column.head for column in table.columns)]]
+    for line in table.lines:
+        pairs = zip(table.columns, line.cells, strict=True)
+        rows.append([line.name, *(cell.text + (cell.mark or " ") * column.marked for column, cell in pairs)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def markdown(table: Table) -> str:
+    heads, *rows = _marked_up(table, markdown_escaped, "**{}**".format, str)
+    lines = [heads, ["---", *["---:"] * len(table.columns)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def latex(table: Table) -> str:
+    heads, *rows = _marked_up(table, latex_escaped, r"\textbf{{{}}}".format, r"{{\scriptsize {}}}".format)
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+            rf"\caption{{{latex_escaped(table.caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
             r"\toprule",
-            " & ".join(columns) + r" \\",
+            " & ".join(heads) + r" \\",
             r"\midrule",
-            *body,
+            *(" & ".join(row) + r" \\" for row in rows),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -83,67 +133,19 @@ def _latex(table: Standings) -> str:
     )
 
 
-def marks_explained(table: Standings) -> str:
-    """What is in the big table, in words; only the marks that it has."""
-    parts = [f"{table.measure} over all judged queries (n); best in bold (the oracle apart)."]
-    if any(cell and cell.interval for row in table.rows for cell in row.cells):
-        parts.append("Intervals: 95%, bootstrap over queries.")
-    if len(table.collections) > 1:
-        parts.append("Mean: over collections, not tested.")
-    if any(row.seeds > 1 for row in table.rows):
-        parts.append("Several seeds: their mean ± the standard deviation of their means; a mark holds for every seed.")
-    verdicts = {cell.verdict for row in table.rows for cell in row.cells if cell}
-    against = table.baseline or "the collection's baseline"
-    words = {
-        Verdict.BETTER: f"significantly better than {against} by both paired tests",
-        Verdict.WORSE: f"significantly worse than {against} by both paired tests",
-        Verdict.BETTER_IN_ONE: "better by one of the two tests only",
-        Verdict.WORSE_IN_ONE: "worse by one of the two tests only",
-    }
-    marks = [f"{SIGNS[found]} {text}" for found, text in words.items() if found in verdicts]
-    if marks:
-        parts.append(f"{'; '.join(marks)} (t-test and randomisation test, p < .05 after Holm's correction).")
-    elif verdicts - {None}:
-        parts.append(f"No difference to {against} is significant (paired t-test and randomisation test, Holm).")
-    return " ".join(parts)
+def _marked_up(
+    table: Table, escape: Callable[[str], str], bold: Callable[[str], str], small: Callable[[str], str]
+) -> list[list[str]]:
+    """Heads and rows, escaped: best cells bold, what stands small in brackets."""
 
+    def with_small(text: str, behind: str) -> str:
+        return f"{text} {small(f'({escape(behind)})')}" if behind else text
 
-def _cells(
-    table: Standings,
-    escape: Callable[[str], str],
-    bold: Callable[[str], str],
-    small: Callable[[str], str],
-    marks: Mapping[Verdict, str],
-) -> tuple[list[str], list[list[str]]]:
-    """Column heads and rows, escaped and marked up."""
-    several = len(table.collections) > 1
-    timed = any(row.documents_per_second is not None for row in table.rows)
-    columns = ["system", *table.heads, *["mean"] * several, *["documents/s"] * timed]
+    def text(cell: Cell) -> str:
+        return with_small((bold if cell.best else str)(escape(cell.text)) + escape(cell.mark), cell.small)
 
-    def value(cell: Cell | None) -> str:
-        if cell is None:
-            return NONE
-        text = numbers.measure(cell.value)
-        mark = marks.get(cell.verdict, "") if cell.verdict else ""
-        return (bold(text) if cell.best else text) + mark + interval(cell.interval)
-
-    def mean(row: Row) -> str:
-        if row.mean is None:
-            return NONE
-        text = numbers.measure(row.mean)
-        spread = f" {escape('±')} {numbers.measure(row.sd)}" if row.sd is not None else ""
-        return (bold(text) if row.best else text) + spread + interval(row.interval)
-
-    def interval(ends: Interval | None) -> str:
-        return "" if ends is None else " " + small(f"({escape(numbers.interval(ends))})")
-
-    def speed(row: Row) -> str:
-        return NONE if row.documents_per_second is None else numbers.speed(row.documents_per_second)
-
-    rows = [
-        [escape(row.name), *map(value, row.cells), *[mean(row)] * several, *[speed(row)] * timed] for row in table.rows
-    ]
-    return [escape(column) for column in columns], rows
+    heads = ["system", *(escape(column.head) for column in table.columns)]
+    return [heads, *([with_small(escape(line.name), line.note), *map(text, line.cells)] for line in table.lines)]
 
 
 def markdown_escaped(text: str) -> str:
@@ -155,9 +157,17 @@ def markdown_escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", " ".join(text.split()))
 
 
-def _latex_text(text: str) -> str:
+def latex_escaped(text: str) -> str:
     r"""
-    >>> print(_latex_text("50% of R&D_x"))
+    >>> print(latex_escaped("50% of R&D_x"))
     50\% of R\&D\_x
     """
     return "".join(LATEX_SPECIAL.get(char, char) for char in " ".join(text.split()))
+
+
+def listed(names: Sequence[str]) -> str:
+    """
+    >>> listed(["SciFact"]), listed(["SciFact", "FiQA", "ArguAna"])
+    ('SciFact', 'SciFact, FiQA and ArguAna')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -1,22 +1,26 @@
-"""How much of the first stage's score to mix in: the weight, found on development queries, and the harm it avoids."""
+"""Weights found on development queries: of the first stage's score in a mixture, of the members of an ensemble."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_rerank.data.measures import evaluate_queries
+from mixlm_rerank.data.measures import evaluate, evaluate_queries
+from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.interpolated import mixed
 from mixlm_rerank.systems.ranked import Candidates
-from mixlm_rerank.types import ScoredDoc
+from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["WEIGHTS", "Development", "Fit", "fit_weight"]
+__all__ = ["WEIGHTS", "Development", "Fit", "fit_ensemble", "fit_weight"]
 
 WEIGHTS = tuple(step / 20 for step in range(21))
 FOLDS = 5
+SPREAD = 9.0  # log-odds between the best and the worst candidate of a query, on average: how sure a teacher is
+GAIN = 1e-4  # less is no gain
 
 Floats = NDArray[np.float64]
 
@@ -102,3 +106,68 @@ def _cross_validated(tables: Sequence[Floats]) -> float:
         for table, own, values in zip(tables, folds, held, strict=True):
             values[0, own == fold] = table[best, own == fold]
     return float(_means(held)[0])
+
+
+def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> tuple[dict[str, float], float]:
+    """member -> weight, and the measure's value: its mean over collections, each counting alike.
+
+    Coordinate ascent from equal shares: in turn each member's share is set to the best of 0, .05 ... 1, while the
+    others keep their proportions, until nothing is gained.
+
+    ``members``: member -> its rankings of the same candidates of each collection.
+
+    Raises InputError if there are no candidates.
+    """
+    collections = [(own[0], _stacked(own)) for own in zip(*members.values(), strict=True)]
+    ranges = [np.ptp(scores, axis=1) for _, of in collections for scores in of.values() if scores.size]
+    if not ranges:
+        raise InputError("the first stage finds no candidates for any of these queries: there is nothing to fit")
+    units: Floats = np.mean(ranges, axis=0)
+
+    def weights(shares: Floats) -> Floats:
+        found: Floats = np.divide(shares, units, where=units > 0, out=np.zeros_like(shares))
+        return found
+
+    def value(shares: Floats) -> float:
+        return fmean(
+            evaluate(found.qrels, _summed(found, scores, weights(shares)), [measure])[measure]
+            for found, scores in collections
+        )
+
+    shares = np.full(len(members), 1 / len(members))
+    best = value(shares)
+    gained = len(members) > 1
+    while gained:
+        before = best
+        for member in range(len(members)):
+            for tried in [_with_share(shares, member, share) for share in WEIGHTS]:
+                found = value(tried)
+                if found > best + GAIN:
+                    shares, best = tried, found
+        gained = best > before
+    return dict(zip(members, (SPREAD * weights(shares)).round(3).tolist(), strict=True)), best
+
+
+def _stacked(members: Sequence[Development]) -> dict[str, Floats]:
+    """qid -> [members, candidates] scores; those that a member could not score have its least."""
+    rows: dict[str, list[list[float]]] = {}
+    for found in members:
+        for qid, hits in found.candidates.of_query.items():
+            known = {doc.docid: doc.score for doc in found.ranking[qid] if not doc.missing}
+            least = min(known.values(), default=0.0)
+            rows.setdefault(qid, []).append([known.get(hit.docid, least) for hit in hits])
+    return {qid: np.array(own, dtype=np.float64) for qid, own in rows.items()}
+
+
+def _summed(found: Development, scores: Mapping[str, Floats], weights: Floats) -> dict[str, list[Candidate]]:
+    return {
+        qid: [Candidate(hit.docid, score) for hit, score in zip(hits, (weights @ scores[qid]).tolist(), strict=True)]
+        for qid, hits in found.candidates.of_query.items()
+    }
+
+
+def _with_share(shares: Floats, member: int, share: float) -> Floats:
+    """The same with ``share`` for one, the others in their proportions (alike, where they had nothing)."""
+    others = np.delete(shares, member)
+    others = others / others.sum() if others.any() else np.full(len(others), 1 / len(others))
+    return np.insert(others * (1 - share), member, share)

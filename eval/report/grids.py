@@ -1,175 +1,224 @@
-"""The tables of the page: all collections on the main measure, and what there is to know of one collection."""
+"""The tables: all collections on one measure, and what there is to know of one collection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from statistics import fmean, stdev
+from typing import Any
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.report.view import EMPTY, Cell, Column, Line, Table, value_cell
-from mixlm_rerank.eval.results import CollectionResult, SystemResult
-from mixlm_rerank.eval.significance import Interval, interval
-from mixlm_rerank.eval.standings import Row, Standings, Verdict, kind_of, verdict
-from mixlm_rerank.eval.tables import SIGNS, marks_explained
+from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
+from mixlm_rerank.eval.significance import Comparison, Interval, Verdict, interval
+from mixlm_rerank.eval.standings import Row, Standings, in_order, kind_of, standings
+from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Table, filled, latex, markdown, markdown_escaped, number
 
-__all__ = ["big_table", "efficiency_table", "fidelity_table", "measures_table", "pairs_table", "seeds_table"]
+__all__ = ["big_table", "collection_tables", "difference_cell", "field", "latex_table", "markdown_table", "tests"]
+
+Filled = tuple[Column, Callable[[Any], Cell]]
+Columns = list[Filled]
+
+
+def markdown_table(evaluation: Evaluation) -> str:
+    """Every measure of every system on every collection, its mean, and documents/s where they were measured.
+
+    Best values are bold, 95% intervals in brackets; marks say where a difference to the baseline is significant on the
+    main measure. The line below each table says what it holds.
+    """
+    tables = [big_table(standings(evaluation, measure)) for measure in evaluation.measures]
+    return "\n".join(f"{markdown(table)}\n\n{markdown_escaped(table.caption)}\n" for table in tables if table)
+
+
+def latex_table(evaluation: Evaluation) -> str:
+    r"""The same as a ``table`` with a caption for each measure, for ``\usepackage{booktabs}``; names are escaped."""
+    tables = [big_table(standings(evaluation, measure)) for measure in evaluation.measures]
+    return "\n".join([r"% needs \usepackage{booktabs}", *map(latex, filter(None, tables))])
 
 
 def big_table(table: Standings) -> Table | None:
-    """Systems against collections on the main measure; the mean and documents/s, where there are such."""
-    columns = [Column(head, "n: judged queries", marked=True) for head in table.heads]
-    columns += [Column("mean", "over collections"), Column("documents/s", "harmonic mean over collections")]
-    several = len(table.collections) > 1
+    """Systems against collections on one measure; the mean and documents/s, where there are such."""
 
-    def cells(row: Row) -> Iterator[Cell]:
-        for cell in row.cells:
-            yield _mean_cell(cell.value, cell.interval, cell.best, _mark(cell.verdict)) if cell else EMPTY
-        yield _mean_cell(row.mean, row.interval, row.best) if several and row.mean is not None else EMPTY
-        yield value_cell(row.documents_per_second, numbers.speed)
+    def cell(column: int | None, row: Row) -> Cell:
+        found = row.total if column is None else row.cells[column]
+        return _mean_cell(found.value, found.interval, found.best, found.verdict) if found else EMPTY
 
-    def note(row: Row) -> str:
+    def seeds(row: Row) -> str:
         spread = f", ± {numbers.measure(row.sd)}" if row.sd is not None else ""
         return f"{row.seeds} seeds{spread}" if row.seeds > 1 else ""
 
-    lines = [Line(row.name, row.kind, tuple(cells(row)), note(row)) for row in table.rows]
-    return Table(marks_explained(table), tuple(columns), tuple(lines)).pruned()
+    heads = [f"{name}, n={count:,}" for name, count in zip(table.collections, table.queries, strict=True)]
+    columns: Columns = [
+        *((Column(head, "n: judged queries", True), partial(cell, place)) for place, head in enumerate(heads)),
+        *([(Column("mean", "over collections"), partial(cell, None))] if len(heads) > 1 else []),
+        field("documents_per_second", "documents/s", "harmonic mean over collections", numbers.speed),
+    ]
+    return filled(_explained(table), columns, [(row.name, row.kind, row) for row in table.rows], seeds)
 
 
-def measures_table(collection: CollectionResult, measures: list[str]) -> Table | None:
-    """Every measure of every system; on the first one, the difference to the baseline and its tests."""
-    rivals = [system for system in collection.systems if kind_of(collection, system) != "oracle"]
-    highest = {name: max((numbers.measure(s.measures[name]) for s in rivals), default="") for name in measures}
+def _explained(table: Standings) -> str:
+    """What is in the big table, in words; only the marks that it has."""
+    cells = [cell for row in table.rows for cell in row.cells if cell]
+    verdicts = {cell.verdict for cell in cells} - {None}
+    marks = [f"{found.sign} {found.words}" for found in sorted(Verdict, reverse=True) if found and found in verdicts]
+    tests = "paired t-test and randomisation test"
+    parts = [
+        f"{table.measure} over all judged queries (n); best in bold (the oracle apart).",
+        "Intervals: 95%, bootstrap over queries." if any(cell.interval for cell in cells) else "",
+        "Mean: over collections, not tested." if len(table.collections) > 1 else "",
+        "Several seeds: their mean ± the standard deviation of their means; a mark holds for every seed."
+        if any(row.seeds > 1 for row in table.rows)
+        else "",
+        f"Against {table.against}: {'; '.join(marks)} ({tests}, p < .05 after Holm's correction)."
+        if marks
+        else f"No difference to {table.against} is significant ({tests}, Holm)."
+        if verdicts
+        else "",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def collection_tables(table: Standings, column: int, collection: CollectionResult, measures: list[str]) -> list[Table]:
+    """All tables of one collection that hold anything; ``column``: its place in ``table``."""
+    ordered = sorted(collection.systems, key=lambda system: in_order(kind_of(collection, system)))
+    rows = [(system.name, kind_of(collection, system), system) for system in ordered]
+    # the oracle is a ceiling: nothing to test, or to be faithful to a teacher
+    plain = [(n, kind, replace(s, comparison=None, fidelity=None) if kind == "oracle" else s) for n, kind, s in rows]
+    rivals = [system for _, kind, system in rows if kind != "oracle"]
+    teacher = collection.teacher
+    taught = next((system for system in ordered if system.name == teacher), None)
+    found = [
+        filled("Measures, over all judged queries", _measures(collection, measures, rivals), plain),
+        _pairs(table, column),
+        filled(f"Fidelity to {teacher}", _fidelity(measures[0], teacher, taught), plain)
+        if teacher is not None
+        else None,
+        filled("Efficiency, one query at a time", _efficiency(teacher, taught), rows),
+        _seeds(table, column, measures),
+    ]
+    return [one for one in found if one is not None]
+
+
+def _measures(collection: CollectionResult, measures: list[str], rivals: list[SystemResult]) -> Columns:
+    """Every measure; on the first one, the difference to the baseline and its tests."""
+    highest = {name: max((numbers.measure(one.measures[name]) for one in rivals), default="") for name in measures}
     against = f"{measures[0]}, difference to {collection.baseline}"
-    columns = [Column(name) for name in measures]
-    columns += [
-        Column(f"− {collection.baseline}", against, marked=True),
-        Column("p, t-test", f"{against}: paired t-test, Holm-corrected"),
-        Column("p, random.", f"{against}: paired randomisation test, Holm-corrected"),
-        Column("wins/losses", f"queries on which {measures[0]} is higher/lower than that of {collection.baseline}"),
-    ]
 
-    def cells(system: SystemResult) -> Iterator[Cell]:
-        ceiling = kind_of(collection, system) == "oracle"
-        for name in measures:
-            value = system.measures[name]
-            best = numbers.measure(value) == highest[name] and not ceiling and not name.startswith("Judged")
-            yield _mean_cell(value, interval(tuple(system.per_query.get(name, {}).values())), best)
+    def value(name: str, system: SystemResult) -> Cell:
+        found = system.measures[name]
+        best = numbers.measure(found) == highest[name] and system in rivals and not name.startswith("Judged")
+        return _mean_cell(found, interval(tuple(system.per_query.get(name, {}).values())), best)
+
+    def difference(system: SystemResult) -> Cell:
         found = system.comparison
-        if found is None or ceiling:
-            yield from [EMPTY] * 4
-        else:
-            yield Cell(numbers.difference(found.difference), found.difference, mark=_mark(verdict(found)))
-            yield value_cell(found.p_t, numbers.p_value)
-            yield value_cell(found.p_randomisation, numbers.p_value)
-            yield Cell(f"{found.wins}/{found.losses}", found.wins - found.losses)
+        return EMPTY if found is None else difference_cell(found.difference, found)
 
-    return _table(collection, "Measures, over all judged queries", columns, cells)
-
-
-def fidelity_table(collection: CollectionResult, measure: str) -> Table | None:
-    """How faithfully systems give the teacher's ranking; None without a teacher."""
-    if collection.teacher is None:
-        return None
-    of_teacher = next((s.measures[measure] for s in collection.systems if s.name == collection.teacher), None)
-    columns = [
-        Column(f"{measure} ratio", f"{measure} of the system over that of {collection.teacher}"),
-        Column("RBO", "rank-biased overlap, p = .9"),
-        Column("overlap@10", f"share of the first ten of {collection.teacher} that are among the first ten"),
-        Column("Kendall's tau", "of the order of the documents that both rank"),
-        Column("same first", "queries with the same first document"),
+    return [
+        *((Column(name), partial(value, name)) for name in measures),
+        (Column(f"− {collection.baseline}", against, marked=True), difference),
+        *tests(f"{against}: ", f"queries on which {measures[0]} is higher/lower than that of {collection.baseline}"),
     ]
 
-    def cells(system: SystemResult) -> Iterator[Cell]:
-        found = system.fidelity
-        if found is None or kind_of(collection, system) == "oracle":
-            yield from [EMPTY] * 5
-        else:
-            yield value_cell(system.measures[measure] / of_teacher if of_teacher else None, numbers.percent)
-            yield value_cell(found.rank_biased_overlap, numbers.measure)
-            yield value_cell(found.overlap, numbers.measure)
-            yield value_cell(found.kendall_tau, numbers.measure)
-            yield value_cell(found.same_first, numbers.percent)
 
-    return _table(collection, f"Fidelity to {collection.teacher}", columns, cells)
+def _fidelity(measure: str, name: str, teacher: SystemResult | None) -> Columns:
+    """How faithfully systems give the teacher's ranking."""
+    best = teacher.measures[measure] if teacher else None
 
+    def ratio(system: SystemResult) -> Cell:
+        return number(system.measures[measure] / best, numbers.percent) if system.fidelity and best else EMPTY
 
-def efficiency_table(collection: CollectionResult) -> Table | None:
-    """What ranking cost; None where nothing was timed."""
-    timed = {system.name: system.efficiency.documents_per_second for system in collection.systems if system.efficiency}
-    of_teacher = timed.get(collection.teacher) if collection.teacher is not None else None
-    columns = [
-        Column("documents/s", "candidates over the time spent on them"),
-        Column("× teacher", f"documents/s over that of {collection.teacher}"),
-        Column("p50, ms", "half of the queries took no longer"),
-        Column("p99, ms", "99 of 100 queries took no longer"),
-        Column("index/document", "bytes that the system needs on disk for each document"),
-        Column("build", "time to build the token index"),
-        Column("memory", "peak of the process, models included"),
+    return [
+        (Column(f"{measure} ratio", f"{measure} of the system over that of {name}"), ratio),
+        field("fidelity.rank_biased_overlap", "RBO", "rank-biased overlap, p = .9"),
+        field("fidelity.overlap", "overlap@10", f"share of the first ten of {name} that are among the first ten"),
+        field("fidelity.kendall_tau", "Kendall's tau", "of the order of the documents that both rank"),
+        field("fidelity.same_first", "same first", "queries with the same first document", numbers.percent),
     ]
 
-    def cells(system: SystemResult) -> Iterator[Cell]:
+
+def _efficiency(name: str | None, teacher: SystemResult | None) -> Columns:
+    """What ranking cost."""
+    of_teacher = teacher.efficiency.documents_per_second if teacher and teacher.efficiency else None
+
+    def ratio(system: SystemResult) -> Cell:
         found = system.efficiency
-        if found is None:
-            yield from [EMPTY] * 7
-        else:
-            speed = found.documents_per_second
-            yield value_cell(speed, numbers.speed)
-            yield value_cell(speed / of_teacher if of_teacher else None, numbers.ratio)
-            yield value_cell(found.p50_ms, numbers.milliseconds)
-            yield value_cell(found.p99_ms, numbers.milliseconds)
-            yield value_cell(found.index_bytes_per_document, numbers.size)
-            yield value_cell(found.build_seconds, numbers.duration)
-            yield value_cell(found.peak_memory_bytes, numbers.size)
+        return number(found.documents_per_second / of_teacher, numbers.ratio) if found and of_teacher else EMPTY
 
-    return _table(collection, "Efficiency, one query at a time", columns, cells)
+    of_document = "bytes that the system needs on disk for each document"
+    return [
+        field(
+            "efficiency.documents_per_second", "documents/s", "candidates over the time spent on them", numbers.speed
+        ),
+        (Column("× teacher", f"documents/s over that of {name}"), ratio),
+        field("efficiency.p50_ms", "p50, ms", "half of the queries took no longer", numbers.milliseconds),
+        field("efficiency.p99_ms", "p99, ms", "99 of 100 queries took no longer", numbers.milliseconds),
+        field("efficiency.index_bytes_per_document", "index/document", of_document, numbers.size),
+        field("efficiency.build_seconds", "build", "time to build the token index", numbers.duration),
+        field("efficiency.peak_memory_bytes", "memory", "peak of the process, models included", numbers.size),
+    ]
 
 
-def seeds_table(table: Standings, column: int, measures: list[str]) -> Table | None:
+def _seeds(table: Standings, column: int, measures: list[str]) -> Table | None:
     """Mean and standard deviation (n - 1) over the seeds of one system; None where nothing ran with several."""
-    lines = []
-    for row in table.rows:
-        systems = row.members[column]
-        if len(systems) > 1:
-            values = {name: [system.measures[name] for system in systems] for name in measures}
-            cells = (
-                Cell(f"{numbers.measure(fmean(found))} ± {numbers.measure(stdev(found))}", fmean(found))
-                for found in values.values()
-            )
-            lines.append(Line(row.name, row.kind, tuple(cells), f"{len(systems)} seeds"))
+
+    def spread(measure: str, row: Row) -> Cell:
+        found = [system.measures[measure] for system in row.members[column]]
+        return Cell(f"{numbers.measure(fmean(found))} ± {numbers.measure(stdev(found))}", fmean(found))
+
+    columns = [(Column(name), partial(spread, name)) for name in measures]
+    rows = [(row.name, row.kind, row) for row in table.rows if len(row.members[column]) > 1]
     caption = "Several seeds: mean ± standard deviation"
-    return Table(caption, tuple(Column(name) for name in measures), tuple(lines)).pruned()
+    return filled(caption, columns, rows, lambda row: f"{len(row.members[column])} seeds")
 
 
-def _table(
-    collection: CollectionResult, caption: str, columns: list[Column], cells: Callable[[SystemResult], Iterator[Cell]]
-) -> Table | None:
-    """The first stage at the top, the oracle at the bottom; columns and lines without any value left out."""
-    place = {"first stage": 0, "oracle": 2}
-    ordered = sorted(collection.systems, key=lambda system: place.get(kind_of(collection, system), 1))
-    lines = [Line(system.name, kind_of(collection, system), tuple(cells(system))) for system in ordered]
-    return Table(caption, tuple(columns), tuple(lines)).pruned()
-
-
-def _mean_cell(value: float, ends: Interval | None, best: bool, mark: str = "") -> Cell:
-    return Cell(numbers.measure(value), value, best, mark, numbers.interval(ends))
-
-
-def pairs_table(table: Standings, column: int) -> Table | None:
+def _pairs(table: Standings, column: int) -> Table | None:
     """Queries won, tied and lost by each system against each other one; None for a single system."""
     rows = [row for row in table.rows if row.kind != "oracle" and row.by_query(column, table.measure)]
-    if len(rows) < 2:
-        return None
-    values = {row.name: row.by_query(column, table.measure) for row in rows}
 
-    def cell(name: str, other: str) -> Cell:
-        pairs = [(values[name][qid], values[other][qid]) for qid in values[name].keys() & values[other].keys()]
-        wins, losses = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-        return EMPTY if name == other else Cell(f"{wins}/{len(pairs) - wins - losses}/{losses}", wins - losses)
+    def against(other: Row, row: Row) -> Cell:
+        ours, theirs = (one.by_query(column, table.measure) for one in (row, other))
+        gains = [ours[qid] - theirs[qid] for qid in ours.keys() & theirs.keys()]
+        wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+        return EMPTY if row is other else Cell(f"{wins}/{len(gains) - wins - losses}/{losses}", wins - losses)
 
-    lines = [Line(row.name, row.kind, tuple(cell(row.name, other) for other in values)) for row in rows]
     caption = f"Wins/ties/losses by {table.measure}: queries on which a row is above, level with, below a column"
-    return Table(caption, tuple(map(Column, values)), tuple(lines))
+    columns = [(Column(row.name), partial(against, row)) for row in rows]
+    return filled(caption, columns, [(row.name, row.kind, row) for row in rows])
 
 
-def _mark(found: Verdict | None) -> str:
-    return SIGNS.get(found, "") if found is not None else ""
+def field(path: str, head: str, hint: str, text: Callable[[float], str] = numbers.measure) -> Filled:
+    """The column of a number: ``path`` leads from a system to it, over parts that may be None."""
+
+    def cell(of: Any) -> Cell:
+        for name in path.split("."):
+            of = None if of is None else getattr(of, name)
+        return number(of, text)
+
+    return Column(head, hint), cell
+
+
+def tests(of: str, counted: str) -> Columns:
+    """The columns of the paired tests. The arguments are hints: what is tested, and what is counted."""
+
+    def cell(system: Any) -> Cell:
+        found = system.comparison
+        return EMPTY if found is None else Cell(f"{found.wins}/{found.losses}", found.wins - found.losses)
+
+    return [
+        field("comparison.p_t", "p, t-test", f"{of}paired t-test, Holm-corrected", numbers.p_value),
+        field(
+            "comparison.p_randomisation",
+            "p, random.",
+            f"{of}paired randomisation test, Holm-corrected",
+            numbers.p_value,
+        ),
+        (Column("wins/losses", counted), cell),
+    ]
+
+
+def difference_cell(value: float, tested: Comparison | None) -> Cell:
+    return Cell(numbers.difference(value), value, mark=tested.verdict.sign if tested else "")
+
+
+def _mean_cell(value: float, ends: Interval | None, best: bool, found: Verdict | None = None) -> Cell:
+    return Cell(numbers.measure(value), value, best, "" if found is None else found.sign, numbers.interval(ends))

@@ -6,20 +6,22 @@ import base64
 import csv
 import hashlib
 import io
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, optional_import
-from mixlm_rerank.eval.report.answers import answers
-from mixlm_rerank.eval.report.cast import LOOKS, cast
+from mixlm_rerank.eval.report.findings import answers, summary
 from mixlm_rerank.eval.report.frontier import frontier_picture
-from mixlm_rerank.eval.report.grids import big_table
-from mixlm_rerank.eval.report.sections import describe_systems, heading, moment, section
-from mixlm_rerank.eval.report.summary import summary
-from mixlm_rerank.eval.results import Evaluation
-from mixlm_rerank.eval.standings import standings
-from mixlm_rerank.eval.tables import latex_table, markdown_escaped, markdown_table
+from mixlm_rerank.eval.report.grids import big_table, collection_tables, latex_table, markdown_table
+from mixlm_rerank.eval.report.pictures import budget_picture, depth_picture, slice_pictures
+from mixlm_rerank.eval.report.svg import LOOKS
+from mixlm_rerank.eval.results import CollectionResult, Evaluation
+from mixlm_rerank.eval.standings import Row, Standings, cast, standings
+from mixlm_rerank.eval.tables import listed, markdown_escaped
 
 __all__ = ["render", "write_report"]
 
@@ -42,9 +44,11 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
+    found = answers(standings(evaluation))
+    told = [f"**{markdown_escaped(one.head)}** {markdown_escaped(one.text)}" for one in found]
     texts = {
         "report.html": _page(evaluation),
-        "tables.md": _answered(evaluation) + markdown_table(evaluation),
+        "tables.md": "".join(f"{answer}\n\n" for answer in told) + markdown_table(evaluation),
         "tables.tex": latex_table(evaluation),
         "queries.tsv": _values(evaluation),
     }
@@ -61,13 +65,8 @@ def render(template: str, **context: object) -> str:
     """
     with optional_import("reports need jinja2", "eval"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader, strict = FileSystemLoader(TEMPLATES), StrictUndefined
+    environment = Environment(loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return environment.get_template(template).render(
@@ -75,15 +74,9 @@ def render(template: str, **context: object) -> str:
         script=script,
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         looks=LOOKS,
-        measure=numbers.measure,
+        numbers=numbers,
         **context,
     )
-
-
-def _answered(evaluation: Evaluation) -> str:
-    """The answers as Markdown, to stand above the tables."""
-    found = answers(standings(evaluation))
-    return "".join(f"**{markdown_escaped(one.head)}** {markdown_escaped(one.text)}\n\n" for one in found)
 
 
 def _values(evaluation: Evaluation) -> str:
@@ -104,24 +97,67 @@ def _values(evaluation: Evaluation) -> str:
 def _page(evaluation: Evaluation) -> str:
     table = standings(evaluation)
     featured = cast(table)
-    systems = [system for collection in evaluation.collections for system in collection.systems]
     judged = next((measure for measure in evaluation.measures if measure.startswith("Judged")), None)
     return render(
         "report.html",
         evaluation=evaluation,
-        heading=heading(evaluation),
+        heading=_heading(evaluation),
         created=moment(evaluation.created),
         findings=summary(table, judged),
         frontier=frontier_picture(table),
         big_table=big_table(table),
-        descriptions=describe_systems(table),
-        sections=[
-            section(table, column, collection, evaluation.measures, featured)
-            for column, collection in enumerate(evaluation.collections)
-        ],
-        baseline=table.baseline or "the collection's baseline",
+        descriptions=list(_descriptions(table)),
+        sections=[_section(table, *pair, evaluation.measures, featured) for pair in enumerate(evaluation.collections)],
+        baseline=table.against,
         judged=judged,
-        compared=any(system.comparison for system in systems),
-        faithful=any(system.fidelity for system in systems),
-        timed=any(system.efficiency for system in systems),
+        systems=[system for collection in evaluation.collections for system in collection.systems],
     )
+
+
+def _heading(evaluation: Evaluation) -> str:
+    """What was compared: "Reranking BM25: 14 systems on 6 collections"."""
+    collections = evaluation.collections
+    first_stages = list(dict.fromkeys(one.first_stage for one in collections))
+    stage = first_stages[0] if len(first_stages) == 1 else f"{len(first_stages)} first stages"
+    systems = len({system.name for one in collections for system in one.systems})
+    where = collections[0].name if len(collections) == 1 else f"{len(collections)} collections"
+    return f"Reranking {stage}: {systems} system{'s' if systems > 1 else ''} on {where}"
+
+
+def moment(created: str) -> str:
+    """An ISO time as people write it; anything else as it is.
+
+    >>> moment("2026-11-03T09:05:00+00:00"), moment("yesterday")
+    ('3 November 2026, 09:05 UTC', 'yesterday')
+    """
+    try:
+        when = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{when.day} {when:%B %Y, %H:%M}{f' {when.tzname()}' if when.tzinfo else ''}"
+
+
+def _descriptions(table: Standings) -> Iterator[tuple[Row, str, str]]:
+    """Every system's description once; several where seeds differ, or it was another one elsewhere; and where."""
+    for row in table.rows:
+        texts: dict[str, list[str]] = {}
+        for collection, systems in zip(table.collections, row.members, strict=True):
+            for text in dict.fromkeys(system.description for system in systems):
+                texts.setdefault(text, []).append(collection)
+        everywhere = max(map(len, texts.values()))
+        for text, where in texts.items():
+            if text:
+                yield row, text, listed(where) if len(where) < everywhere else ""
+
+
+def _section(
+    table: Standings, column: int, collection: CollectionResult, measures: list[str], featured: Sequence[Row]
+) -> dict[str, Any]:
+    """All that there is to show of one collection; ``column``: its place in the table."""
+    anchor = f"collection-{column + 1}"
+    legend = [row for row in featured if row.members[column]]
+    depth = depth_picture(table, column, legend, f"{anchor}-depth")
+    budget = budget_picture(table, column, legend, f"{anchor}-budget")
+    pictures = [*filter(None, (depth, budget)), *slice_pictures(table, column, legend, f"{anchor}-slice")]
+    tables = collection_tables(table, column, collection, measures)
+    return {"anchor": anchor, "collection": collection, "tables": tables, "legend": legend, "pictures": pictures}

@@ -1,28 +1,65 @@
-"""Figures as inline SVG: quiet axes to draw on; and matplotlib's output made small, accessible, the same every time."""
+"""What the figures share: quiet axes, dots and levels in the look of their kind, and their output as inline SVG."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
-from typing import TYPE_CHECKING
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from math import exp, log
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import optional_import
+from mixlm_rerank.eval.tables import Table, listed
+from mixlm_rerank.systems.protocol import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GRID", "INK", "MUTED", "any_glyph", "inline_svg", "new_axes"]
+__all__ = ["GRID", "INK", "LOOKS", "MUTED", "TEXT", "Look", "Picture", "any_glyph", "draw_dot", "draw_level"]
+__all__ += ["fit_height", "in_sight", "inline_svg", "legible", "log_ticks", "name_axes", "new_axes"]
 
 INK, MUTED, GRID = "#1d2530", "#5b6470", "#e4e8ec"
-SVG = "{http://www.w3.org/2000/svg}"
-HREF = "{http://www.w3.org/1999/xlink}href"
-COORDINATES = ("d", "height", "transform", "width", "x", "y")
+TEXT = 11.5  # pixels
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour (Okabe and Ito's, told apart by the colour-blind) and shape, as matplotlib's marker and as an SVG path.
+
+    The path lies in a box from -6 to 6.
+    """
+
+    colour: str
+    marker: str
+    path: str
+
+
+LOOKS: dict[Kind, Look] = {
+    "first stage": Look("#6b7280", "s", "M-4-4H4V4H-4z"),
+    "bi-encoder": Look("#009e73", "^", "M0-5 5 4H-5z"),
+    "full text": Look("#d55e00", "D", "M0-5.5 5.5 0 0 5.5-5.5 0z"),
+    "MixLM": Look("#0072b2", "o", "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"),
+    "combination": Look("#9c4f96", "p", "M0-5.3 5-1.6 3.1 4.3H-3.1L-5-1.6z"),
+    "oracle": Look("#1d2530", "*", "M0-6 1.6-2 6-1.9 2.6.8 3.7 5 0 2.6-3.7 5-2.6.8-6-1.9-1.6-2z"),
+    "other": Look("#8a6d1f", "v", "M0 5 5-4H-5z"),
+}
+
+
+def legible(name: str, limit: int = 36) -> str:
+    """A name that fits into a picture: one line, no characters that XML has not.
+
+    >>> legible("two\\nlines"), legible("a name of many words", 10)
+    ('two lines', 'a name of…')
+    """
+    name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(name.split()))
+    return name if len(name) <= limit else f"{name[: limit - 1].rstrip()}…"
 
 
 def new_axes(
@@ -42,35 +79,38 @@ def new_axes(
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.tick_params(which="both", length=0, labelsize=11, labelcolor=MUTED, pad=6)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color("#9aa5b1")
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color("#9aa5b1")
     return figure, axes
 
 
-def inline_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str] | None = None) -> str:
-    """The figure as an ``<svg role="img">`` element; its texts stay texts, in the font of the page.
+def inline_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> str:
+    """The figure as an ``<svg role="img">`` element; its texts stay texts.
 
     Args:
         figure: of :func:`new_axes`, drawn.
-        name: unique in the page; ids in the SVG begin with it.
+        name: unique in the page, and so are the ids that are made from it.
         title: its text alternative.
         tips: gid of an artist -> what it says when pointed at.
     """
     import matplotlib
 
-    stream = BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), any_glyph():
-        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
-    root = ElementTree.fromstring(stream.getvalue())
-    _name_ids(root, name, tips or {})
-    _prune(root)
-    view = root.attrib["viewBox"]
-    width, height = view.split()[2:]
-    root.attrib = {"viewBox": view, "width": width, "height": height, "role": "img", "aria-labelledby": f"{name}-title"}
-    _insert_title(root, title, id=f"{name}-title")
-    ElementTree.register_namespace("", SVG.strip("{}"))
-    return ElementTree.tostring(root, encoding="unicode")
+    stream = StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
+    with matplotlib.rc_context(settings), any_glyph():
+        figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
+    _, drawn = stream.getvalue().split("</defs>", 1)  # without the style sheet, which would reach the whole page
+    tipped = {gid: f"<title>{escape(tip, quote=False)}</title>" for gid, tip in tips.items()}
+    drawn = re.sub(r'<g id="[^"]*"/>|\s*\n', "", drawn)
+    drawn = re.sub(r'<g id="([^"]*)">', lambda found: f"<g>{tipped.get(found[1], '')}", drawn)
+    drawn = re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d\d+", _tenth, tag[0]), drawn)
+    width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-labelledby="{name}-title">'
+        f'<title id="{name}-title">{escape(title, quote=False)}</title>{drawn}'
+    )
 
 
 @contextmanager
@@ -81,46 +121,78 @@ def any_glyph() -> Iterator[None]:
         yield
 
 
-def _name_ids(root: Element, name: str, tips: Mapping[str, str]) -> None:
-    """Keep only the ids that are referred to, under this figure's name; give artists their tips."""
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', ElementTree.tostring(root, encoding="unicode")))
-    for element in root.iter():
-        found = element.attrib.pop("id", "")
-        if found in used:
-            element.set("id", f"{name}-{found}")
-        if found in tips:
-            _insert_title(element, tips[found])
-        if HREF in element.attrib:
-            element.set("href", element.attrib.pop(HREF).replace("#", f"#{name}-"))
-        if "clip-path" in element.attrib:
-            element.set("clip-path", element.attrib["clip-path"].replace("url(#", f"url(#{name}-"))
-
-
-def _prune(root: Element) -> None:
-    """Drop what shows nothing, the style sheet that would reach the whole page, fonts; tenths of a pixel are enough."""
-    for element in root.iter():
-        for key in COORDINATES:
-            if key in element.attrib:
-                element.set(key, re.sub(r"-?\d+\.\d\d+", _tenth, element.attrib[key]))
-        if element.attrib.get("transform", "").startswith("rotate(-0 "):
-            del element.attrib["transform"]
-        if element.tag == f"{SVG}text":
-            element.set("style", re.sub(r"font-family: [^;]*; ?", "", element.attrib["style"]))
-        elif element.tag != f"{SVG}title":
-            element.text = None
-        element.tail = None
-    for parent in reversed(list(root.iter())):
-        for child in list(parent):
-            empty = not len(child) and child.tag in (f"{SVG}g", f"{SVG}defs")
-            if empty or child.tag in (f"{SVG}metadata", f"{SVG}style") or child.attrib.get("style") == "fill: none":
-                parent.remove(child)
-
-
 def _tenth(number: re.Match[str]) -> str:
+    """Tenths of a pixel are enough."""
     return f"{float(number[0]):.1f}".removesuffix(".0")
 
 
-def _insert_title(element: Element, text: str, **attributes: str) -> None:
-    title = Element(f"{SVG}title", attributes)
-    title.text = text
-    element.insert(0, title)
+WORDS: Any = {"fontsize": TEXT, "color": MUTED, "parse_math": False}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure. ``svg`` is markup of ours, safe to put in the page; ``data``: what it shows, for who cannot see it."""
+
+    svg: str
+    title: str
+    caption: str
+    data: Table
+
+
+def name_axes(axes: Axes, across: str, up: str = "") -> None:
+    """Titles where they are read first: above the vertical axis, at the right end of the horizontal one."""
+    axes.set_title(up, loc="left", x=-axes.bbox.x0 / axes.bbox.width, pad=11, **WORDS)
+    axes.set_xlabel(f"{across} →", loc="right", **WORDS)
+
+
+def log_ticks(axes: Axes, values: Sequence[int], base: int) -> None:
+    """The horizontal axis: logarithmic, ticks where there is data, as far as they have room. ``values`` rise."""
+    axes.set_xscale("log", base=base)
+    breadth = log(values[-1] / values[0])
+    margin = exp(max(0.05 * breadth, 0.1))
+    axes.set_xlim(values[0] / margin, values[-1] * margin)
+    shown: list[int] = []
+    for value in reversed(values):
+        if not shown or log(shown[-1] / value) >= breadth / 10:
+            shown.append(value)
+    axes.set_xticks(shown, [numbers.count(value) for value in shown])
+    axes.set_xticks([], minor=True)
+
+
+def in_sight(values: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """Without outliers: systems so far below that the upper half of the others would lie flat.
+
+    >>> list(in_sight({"a": [0.62], "b": [0.65], "c": [0.6], "broken": [0.05]}))
+    ['a', 'b', 'c']
+    """
+    tops = [max(own) for own in values.values()]
+    middle = median(tops)
+    lowest = middle - 6 * max(max(tops) - middle, 0.02)
+    return {name: own for name, own in values.items() if max(own) >= lowest}
+
+
+def fit_height(axes: Axes, values: Mapping[str, Sequence[float]]) -> str:
+    """Let outliers leave the picture at its foot; the sentence that names them, if there are any."""
+    kept = in_sight(values)
+    gone = [f"{name} ({numbers.measure(max(own))})" for name, own in values.items() if name not in kept]
+    if not gone:
+        return ""
+    heights = [value for own in kept.values() for value in own]
+    low, high = min(heights), max(heights)
+    room = max(0.01, (high - low) * 0.05)
+    axes.set_ylim(low - room, high + room)
+    return f" Too low for the picture: {listed(gone)}."
+
+
+def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, pale: bool = False) -> None:
+    """A system; ``gid`` names it for its tip."""
+    (dot,) = axes.plot(x, y, LOOKS[kind].marker, color=LOOKS[kind].colour, markersize=9.5, gid=gid, zorder=4)
+    dot.set(markeredgecolor="white", alpha=0.45 if pale else 1.0)
+
+
+def draw_level(axes: Axes, kind: Kind, value: float, name: str = "") -> None:
+    """A dashed line for a system that the horizontal axis does not concern."""
+    colour = LOOKS[kind].colour
+    axes.axhline(value, color=colour, linewidth=1.4, linestyle=(0, (5, 4)), zorder=2.5)
+    text = axes.annotate(legible(name), (0, value), (4, 5), ("axes fraction", "data"), "offset points", **WORDS)
+    text.set_color(colour)

@@ -11,8 +11,7 @@ import typer
 from ..errors import InputError, optional_import
 
 if TYPE_CHECKING:
-    from ..eval.figures import Experiment
-    from ..eval.reproduction import Checked
+    from ..eval.figures import Checked, Experiment
 
 __all__ = ["figures"]
 
@@ -25,11 +24,11 @@ def figures(
     file: Annotated[Path, typer.Argument(help="Experiments and their figures.")] = Path("docs/figures.yaml"),
     data: Annotated[Path | None, typer.Option(help="Folder of the collections ({data} in commands).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Name of an experiment; may be repeated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the commands, and what this machine lacks.")] = False,
 ) -> None:
     """Run the commands behind published figures and compare; exit code 1 if one is off. Runs what can run here."""
     with optional_import("figures need pydantic and PyYAML", "eval"):
-        from mixlm_rerank.eval.figures import load_experiments
-    from mixlm_rerank.eval.reproduction import check, lack, run_experiment
+        from mixlm_rerank.eval.figures import check, lack, load_experiments, run_experiment
 
     experiments = _wanted(load_experiments(file), only, file)
     if data is not None and not data.is_dir():
@@ -38,9 +37,9 @@ def figures(
     for experiment in experiments:
         typer.echo(f"{experiment.name} ({experiment.date}, {experiment.machine}): {experiment.command}")
         lacking = lack(experiment, data, gpu="gpu" in experiment.needs and _has_gpu())
-        if lacking:
+        if lacking or dry_run:
             counts["not run"] += len(experiment.figures)
-            typer.echo(f"  not run: {lacking}")
+            typer.echo(f"  not run: {lacking or '--dry-run'}")
             continue
         try:
             failed = run_experiment(experiment, data, output / experiment.name)

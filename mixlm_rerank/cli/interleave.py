@@ -42,10 +42,9 @@ def interleave(
 ) -> None:
     """Which of two systems would users prefer? Interleaving with simulated clicks, before the test with real users."""
     from mixlm_rerank import numbers
-    from mixlm_rerank.eval.click_log import logged_clicks, read_click_log
-    from mixlm_rerank.eval.clicks import JUDGED, judged_clicks
-    from mixlm_rerank.eval.preference import common_queries, share_known
-    from mixlm_rerank.eval.preference import interleave as simulate
+    from mixlm_rerank.eval.clicks import JUDGED, judged_clicks, logged_clicks, read_click_log
+    from mixlm_rerank.eval.interleaving import common_queries, share_known
+    from mixlm_rerank.eval.interleaving import interleave as simulate
 
     if (qrels is None) == (log is None):
         raise InputError("give either --qrels (judgments) or --log (a click log)")

@@ -38,9 +38,8 @@ def teacher(
     """Fit the weights of a teacher's members. Give development queries, never those of a test."""
     import yaml
 
-    from mixlm_rerank.eval.ensemble_weights import fit_ensemble
     from mixlm_rerank.eval.harness import check_measures
-    from mixlm_rerank.eval.weights import Development
+    from mixlm_rerank.eval.weights import Development, fit_ensemble
     from mixlm_rerank.systems.ensemble import Ensemble
     from mixlm_rerank.systems.loading import Loading
     from mixlm_rerank.systems.members import check_members

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from subprocess import SubprocessError
 from typing import Any
 
@@ -11,7 +11,7 @@ from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["DEFAULT_MEASURES", "default_measures", "evaluate", "evaluate_queries"]
+__all__ = ["DEFAULT_MEASURES", "default_measures", "evaluate", "evaluate_queries", "measure"]
 
 Ranked = Sequence[Candidate | ScoredDoc]
 
@@ -40,30 +40,20 @@ def evaluate(
         InputError: a measure that ir_measures does not know or cannot compute here; no query of the run is judged.
         MissingDependency: ir_measures is not installed.
     """
-    parsed, calculate = _prepared(qrels, run, measures)
-    values = calculate("calc_aggregate")
-    return {name: float(values[measure]) for name, measure in parsed.items()}
+    return measure(qrels, run, measures)[0]
 
 
 def evaluate_queries(
     qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranked], measures: Sequence[str] = DEFAULT_MEASURES
 ) -> dict[str, dict[str, float]]:
     """measure -> qid -> value, for all queries in ``qrels``; otherwise as :func:`evaluate`."""
-    parsed, calculate = _prepared(qrels, run, measures)
-    names: dict[Any, list[str]] = {}
-    for name, measure in parsed.items():  # one measure may be asked for under two names
-        names.setdefault(measure, []).append(name)
-    values = {name: dict.fromkeys(qrels, 0.0) for name in measures}
-    for metric in calculate("iter_calc"):
-        for name in names[metric.measure]:
-            values[name][metric.query_id] = float(metric.value)
-    return values
+    return measure(qrels, run, measures)[1]
 
 
-def _prepared(
+def measure(
     qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranked], measures: Sequence[str]
-) -> tuple[dict[str, Any], Callable[[str], Any]]:
-    """The measures, parsed; and a call of one of ir_measures' functions on them, with its errors in words."""
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Both at once: the means, and the values of every query."""
     with optional_import("measures need ir_measures", "eval"):
         ir_measures = importlib.import_module("ir_measures")
     if not any(qid in qrels for qid in run):
@@ -74,16 +64,16 @@ def _prepared(
     parsed = {name: _parse(ir_measures, name) for name in measures}
     judged = {qid: _survivable(grades) for qid, grades in qrels.items()}
     scores = {qid: {doc.docid: _order(doc) for doc in docs} for qid, docs in run.items()}
-
-    def calculate(function: str) -> Any:
-        try:
-            result = getattr(ir_measures, function)(list(parsed.values()), judged, scores)
-            return result if isinstance(result, dict) else list(result)
-        except (ValueError, KeyError, TypeError, ArithmeticError, SubprocessError) as error:  # each provider's own
-            shown = ", ".join(parsed)
-            raise InputError(f"ir_measures cannot compute {shown} ({type(error).__name__}: {error})") from None
-
-    return parsed, calculate
+    try:
+        means, every = ir_measures.calc(list(parsed.values()), judged, scores)
+    except (ValueError, KeyError, TypeError, ArithmeticError, SubprocessError) as error:  # each provider's own
+        shown = ", ".join(parsed)
+        raise InputError(f"ir_measures cannot compute {shown} ({type(error).__name__}: {error})") from None
+    values: dict[Any, dict[str, float]] = {parsed[name]: dict.fromkeys(qrels, 0.0) for name in parsed}
+    for metric in every:
+        values[metric.measure][metric.query_id] = float(metric.value)
+    # one measure may be asked for under two names
+    return {n: float(means[m]) for n, m in parsed.items()}, {n: dict(values[m]) for n, m in parsed.items()}
 
 
 def _survivable(grades: Mapping[str, int]) -> Mapping[str, int]:

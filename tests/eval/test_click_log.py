@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.click_log import Impression, logged_clicks, read_click_log
+from mixlm_rerank.eval.clicks import Impression, logged_clicks, read_click_log
 
 
 def page(qid: str, shown: str, clicked: str = "") -> Impression:

@@ -13,8 +13,7 @@ import pytest
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.figures import Figure, load_experiments
-from mixlm_rerank.eval.reproduction import Checked, find_figure, run_experiment
+from mixlm_rerank.eval.figures import Checked, Figure, find_figure, load_experiments, run_experiment
 
 ROOT = Path(__file__).parent.parent.parent
 PUBLISHED = [figure for experiment in load_experiments(ROOT / "docs/figures.yaml") for figure in experiment.figures]
@@ -201,6 +200,10 @@ def test_figures_ok_off_failed_and_not_run(tmp_path: Path, figures: Callable[...
 
     done = figures(path, "--output", tmp_path / "out", "--only", "with-data", "--data", tmp_path)
     assert done.code == 0 and f"not run: {tmp_path} has no beir-x" in done.out
+
+    done = figures(path, "--output", tmp_path / "dry", "--only", "failed", "--dry-run")
+    assert (done.code, done.out.splitlines()[1:]) == (0, ["  not run: --dry-run", "0 ok, 0 off, 1 not run"])
+    assert "sys.exit('disk full')" in done.out and not (tmp_path / "dry").exists()
 
     done = figures(path, "--output", tmp_path / "out", "--only", "tinny")
     assert done.code == 2 and "There are: tiny, with-data, failed" in done.err and done.err.count("\n") == 1

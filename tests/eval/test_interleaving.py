@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 from mixlm_rerank import Candidate
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.clicks import JUDGED, ClickModel, judged_clicks
-from mixlm_rerank.eval.interleaving import ABSENT, balanced, balanced_credit, team_draft, team_draft_credit
-from mixlm_rerank.eval.preference import interleave, sessions_needed, share_known
+from mixlm_rerank.eval.interleaving import (
+    ABSENT,
+    balanced,
+    balanced_credit,
+    interleave,
+    sessions_needed,
+    share_known,
+    team_draft,
+    team_draft_credit,
+)
 
 Lists = tuple[str, str]  # of A and of B; a letter is a document
 METHODS: Any = ("team-draft", "balanced")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mixlm_rerank.eval import Comparison
-from mixlm_rerank.eval.standings import Verdict, standings, verdict
+from mixlm_rerank.eval.significance import Verdict
+from mixlm_rerank.eval.standings import standings
 from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
@@ -31,7 +32,7 @@ def compared(difference: float, p_t: float, p_randomisation: float) -> Compariso
 def test_a_verdict_says_how_many_tests_found_a_difference(
     difference: float, p_t: float, p_randomisation: float, expected: Verdict
 ) -> None:
-    assert verdict(compared(difference, p_t, p_randomisation)) is expected
+    assert compared(difference, p_t, p_randomisation).verdict is expected
 
 
 def test_a_mark_of_several_seeds_holds_for_each_of_them(

@@ -13,8 +13,8 @@ import pytest
 
 from mixlm_rerank import numbers
 from mixlm_rerank.eval import Comparison
+from mixlm_rerank.eval.report import latex_table, markdown_table
 from mixlm_rerank.eval.results import Evaluation
-from mixlm_rerank.eval.tables import latex_table, markdown_table
 from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]
@@ -52,8 +52,8 @@ def test_markdown_to_the_letter(evaluation: Evaluation) -> None:
         r"| 50% of {R\&D}\_x #1 \~ ^2 \<b\> \\foo $5 \| \*y\* | **.750**▲ | .250▽ | **.500** | 1,000 |",
         "",
         "nDCG@10 over all judged queries (n); best in bold (the oracle apart). Mean: over collections, not tested. "
-        "▲ significantly better than BM25 by both paired tests; ▽ worse by one of the two tests only (t-test and "
-        "randomisation test, p \\< .05 after Holm's correction).",
+        "Against BM25: ▲ significantly better; ▽ worse by one of the two tests only (paired t-test and randomisation "
+        "test, p \\< .05 after Holm's correction).",
     ]
 
 
@@ -118,15 +118,15 @@ def test_latex_compiles(evaluation: Evaluation, tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
 
 
-def test_seeds_show_their_spread_in_the_mean(make_system: Make, make_collection: Make, make_evaluation: Make) -> None:
+def test_seeds_show_the_spread_of_their_means(make_system: Make, make_collection: Make, make_evaluation: Make) -> None:
     """Means over both collections: .5 and .6, so .55 with a standard deviation of .0707."""
     collections = [
         make_collection(name, [make_system(f"s{n}", {"q": 0.4 + n / 10 + gain}, seed_group="S") for n in range(2)])
         for name, gain in (("A", 0.0), ("B", 0.2))
     ]
     evaluation = make_evaluation(*collections)
-    assert "| S | **.450** | **.650** | **.550** ± .071 |" in markdown_table(evaluation)
-    assert r"\textbf{.550} $\pm$ .071" in latex_table(evaluation)
+    assert "| S (2 seeds, ± .071) | **.450** | **.650** | **.550** |" in markdown_table(evaluation)
+    assert r"S {\scriptsize (2 seeds, $\pm$ .071)} & \textbf{.450}" in latex_table(evaluation)
 
 
 def test_no_significant_difference_is_called_so(

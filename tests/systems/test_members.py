@@ -14,8 +14,7 @@ from mixlm_rerank import Candidate, MixLM
 from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import evaluate
-from mixlm_rerank.eval.ensemble_weights import fit_ensemble
-from mixlm_rerank.eval.weights import Development
+from mixlm_rerank.eval.weights import Development, fit_ensemble
 from mixlm_rerank.scoring import BiEncoderScorer
 from mixlm_rerank.systems.bm25_scores import BM25Scores
 from mixlm_rerank.systems.collections import open_collection

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mixlm_rerank.eval import Comparison
-from mixlm_rerank.eval.report.answers import answers, difference
+from mixlm_rerank.eval.report.findings import answers, difference
 from mixlm_rerank.eval.results import Evaluation
 from mixlm_rerank.eval.standings import standings
 from mixlm_rerank.systems.protocol import Efficiency

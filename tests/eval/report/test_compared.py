@@ -35,7 +35,7 @@ def found(make_system: Make, make_collection: Make, make_evaluation: Make) -> Ev
 def test_text_to_the_letter(found: EvaluationDifference) -> None:
     assert comparison_text(found).splitlines() == [
         "nDCG@10: new against old, the systems and collections that both have.",
-        "Pairs tested: 1; new is significantly better in 1. Tests: paired t-test and paired randomisation test over "
+        "Pairs tested: 1; significantly better in 1. Tests: paired t-test and paired randomisation test over "
         "the same queries, two-sided; significant is p < .05 after Holm's correction over the systems of a collection.",
         "The machines differ, so speeds are not comparable: processor Epyc, then Xeon.",
         "",

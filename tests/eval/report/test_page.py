@@ -15,9 +15,8 @@ import pytest
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import Comparison, Fidelity
-from mixlm_rerank.eval.report import write_report
+from mixlm_rerank.eval.report import latex_table, markdown_table, write_report
 from mixlm_rerank.eval.results import Evaluation, Example, Shown
-from mixlm_rerank.eval.tables import latex_table, markdown_table
 from mixlm_rerank.systems.protocol import Efficiency
 
 Read = Callable[[Evaluation], Any]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mixlm_rerank.eval import Comparison
-from mixlm_rerank.eval.report.summary import summary
+from mixlm_rerank.eval.report.findings import summary
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.standings import standings
 from mixlm_rerank.systems.protocol import Efficiency
