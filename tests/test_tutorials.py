@@ -50,9 +50,7 @@ def test_its_commands_exist_with_their_options(page: Path) -> None:
 
 
 @pytest.fixture
-def place(
-    beir: Path, cross_encoder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def place(beir: Path, cross_encoder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with all that the tutorials ask their reader to have."""
     for name in ("DATA/scifact", "DATA/nfcorpus", "CORPUS"):
         shutil.copytree(beir, tmp_path / name)

@@ -48,7 +48,7 @@ def evaluate(
 def evaluate_queries(
     qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranked], measures: Sequence[str] = DEFAULT_MEASURES
 ) -> dict[str, dict[str, float]]:
-    """measure -> qid -> value, for all queries in ``qrels``; otherwise as :func:`evaluate`."""
+    """measure -> qid -> value, for all queries in ``qrels``; otherwise as ``evaluate``."""
     parsed, calculate = _prepared(qrels, run, measures)
     names: dict[Any, list[str]] = {}
     for name, measure in parsed.items():  # one measure may be asked for under two names
