@@ -56,7 +56,7 @@ def evaluate_runs(
 
     names = measure or list(DEFAULT_MEASURES)
     if baseline is not None and baseline not in runs:
-        raise InputError(f"the baseline {baseline} is none of the runs: name it among them")
+        raise InputError(f"the baseline {baseline} is not among the runs: add it to them")
     judgments = read_qrels(qrels)
     read: dict[str, dict[str, list[Candidate]]] = {}
     for path in runs:

@@ -194,12 +194,12 @@ def verify(
     for docid, why in found.damaged.items():
         typer.echo(f"{docid}\t{why}")
     if not found.damaged:
-        _say(f"{folder}: {found.documents:,} documents, all whole")
+        _say(f"{folder}: {found.documents:,} documents, all intact")
         return
-    mend = "forgotten" if drop else "to forget them: --drop"
+    mend = "removed" if drop else "to remove them: --drop"
     _say(
         f"{folder}: {len(found.damaged):,} of {found.documents:,} documents are damaged; {mend}; then encode them "
-        f"anew: mixlm-rerank index sync {folder} CORPUS"
+        f"again: mixlm-rerank index sync {folder} CORPUS"
     )
     raise typer.Exit(1)
 

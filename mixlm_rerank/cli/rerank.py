@@ -69,7 +69,7 @@ def rerank(
 
     check_output(output)
     if requests is not None and (format is not None or tag is not None):
-        raise InputError("--format and --tag are of runs; --requests writes request JSONL")
+        raise InputError("--format and --tag apply to runs; --requests writes request JSONL")
     tag = "mixlm" if tag is None else tag
     if len(tag.split()) != 1:
         raise InputError(f"--tag must be one word, not {tag!r}: the columns of a run are separated by blanks")
@@ -100,7 +100,7 @@ def rerank(
     else:
         write_requests(output, asked, results)
     lacking = sum(doc.missing for docs in results.values() for doc in docs)
-    note = f"; {lacking:,} were not in the index and stand last" if lacking else ""
+    note = f"; {lacking:,} were not in the index and are ranked last" if lacking else ""
     typer.echo(f"{output}: {sum(map(len, results.values())):,} documents of {len(results):,} queries{note}", err=True)
 
 

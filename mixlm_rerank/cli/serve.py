@@ -96,7 +96,7 @@ def _by_name(named: list[tuple[str, str]], option: str) -> dict[str, str]:
     for name, value in named:
         if name in found:
             both = f"as {masked(found[name])} and as {masked(value)}"
-            raise InputError(f"{option} {masked(name)} is given twice, {both}: name them apart")
+            raise InputError(f"{option} {masked(name)} is given twice, {both}: give them different names")
         found[name] = value
     return found
 

@@ -46,9 +46,7 @@ def train(
     if seed is not None:
         found = replace(found, seed=seed)
     if found.joint.bf16 and not bf16_pays():
-        typer.echo(
-            "this processor does not multiply bfloat16 by itself: training in float32, which is faster", err=True
-        )
+        typer.echo("this processor has no bfloat16 instructions: training in float32, which is faster", err=True)
     try:
         model = run_recipe(found, output, shared=shared, offline=offline, progress=not quiet)
     except KeyboardInterrupt:
