@@ -1,6 +1,9 @@
 # The whole developer interface. Everything happens in .venv; the first call installs it (about two minutes).
 PYTHON ?= python3
 BIN := .venv/bin
+# The package as it is installed, for tools that read files: integrations/ and eval/ lie below mixlm_rerank/.
+TREE = rm -rf build/types && mkdir -p build/types/mixlm_rerank && \
+	ln -s $(CURDIR)/mixlm_rerank/* $(CURDIR)/integrations $(CURDIR)/eval build/types/mixlm_rerank/
 
 .PHONY: demo test test-all test-dist test-lowest eval bench check docs dist format clean
 
@@ -32,13 +35,14 @@ bench: .venv/installed       ## how fast is it here, against a cross-encoder and
 check: .venv/installed       ## style, types, examples in docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/types && mkdir -p build/types/mixlm_rerank
-	ln -s $(CURDIR)/mixlm_rerank/* $(CURDIR)/integrations $(CURDIR)/eval build/types/mixlm_rerank/
+	$(TREE)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mixlm_rerank
 	$(BIN)/pytest --doctest-modules mixlm_rerank eval integrations -p no:cacheprovider
 
-docs: .venv/installed        ## the generated pages
-	$(BIN)/typer mixlm_rerank.cli utils docs --name mixlm-rerank --output docs/cli.md
+docs: .venv/installed        ## docs/cli.md, and the site in build/site; a broken link is an error
+	$(BIN)/python -m typer mixlm_rerank.cli utils docs --name mixlm-rerank --output docs/cli.md
+	$(TREE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 dist: .venv/installed        ## sdist and wheel, in dist/
 	$(BIN)/python -m build

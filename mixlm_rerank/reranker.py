@@ -36,33 +36,32 @@ class Reranker:
     """Scores first-stage candidates with a MixLM over a token index.
 
     Args:
-        model: the MixLM, or one that was exported (:class:`~mixlm_rerank.onnx.OnnxMixLM`).
-        index: a token index that this model's item encoder built, or its folder or Redis URL. ``None``: there is none,
-            and every document's text is encoded on the fly (the latest are kept: 64 MB for all rerankers of a
-            process). In an index of passages a document has the score of its best one (MaxP), and texts are read in
-            passages, too.
-        missing: what happens to candidates that the index lacks. ``"error"``: raise MissingDocuments. ``"last"``, the
-            default with an index: keep them below all others, in first-stage order. ``"encode"``, the default without
-            one: encode their text now (a candidate's own ``text``, or from ``texts``); a text in which the model
-            finds nothing to read is last.
-            If not one candidate of a call is scored, it warns.
+        model: the MixLM, or an exported one (``OnnxMixLM``).
+        index: a token index built by this model's item encoder, or its folder or Redis URL. ``None``: no index; every
+            document's text is encoded on the fly (the latest are kept: 64 MB for all rerankers of a process). In an
+            index of passages a document gets the score of its best passage (MaxP), and texts are split into passages
+            too.
+        missing: what happens to candidates that are not in the index. ``"error"``: raise MissingDocuments. ``"last"``
+            (the default with an index): keep them below all others, in first-stage order. ``"encode"`` (the default
+            without an index): encode their text now (a candidate's own ``text``, or from ``texts``); a text without
+            readable tokens comes last. A call that scores no candidate warns.
         texts: docid -> text, for ``missing="encode"`` and ``verify_top``.
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
         first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: MixLM
             alone, and scores are log-odds. Fit it on development queries. ``"rrf"``: reciprocal rank fusion.
-        verify_top: read the text of the best m candidates in full and reorder them (full-text mode; slow). With a
-            ``first_stage_weight`` the full-text scores are mixed alike, scaled within these m.
+        verify_top: read the full text of the best m candidates and reorder them (full-text mode; slow). A
+            ``first_stage_weight`` also applies to the full-text scores, scaled within these m.
         score_threshold: return only documents with at least these log-odds. ``mixlm-rerank calibrate`` makes a model
-            whose log-odds can be read as probabilities, and tells whether any threshold separates them.
-        scorer: how to score; the shared-prefix scorer by default.
+            whose log-odds can be read as probabilities, and reports whether any threshold separates documents.
+        scorer: how to score; by default the shared-prefix scorer.
 
     Attributes:
-        stage: called with the name of each stage (``"index"``, ``"encode"``, ``"score"``, ``"verify"``), it gives a
-            context manager around that stage. Assign ``tracer.start_as_current_span``, for example, to trace them.
+        stage: a function from the name of a stage (``"index"``, ``"encode"``, ``"score"``, ``"verify"``) to a context
+            manager that is entered around it. Assign ``tracer.start_as_current_span``, for example, to trace stages.
 
     Raises:
         IndexMismatch: another item encoder built the index.
-        InputError: an argument out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -111,13 +110,13 @@ class Reranker:
         self._on_the_fly = OnTheFly(model, index.manifest)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[ScoredDoc]:
-        """Rank texts that have no docids: each is encoded now, unless it is among the latest ones.
+        """Rank texts without docids. Each text is encoded now, unless it is among the latest ones.
 
         Returns:
-            Ranked documents of which ``docid`` is the place in ``documents``: "0", "1" ...
+            Ranked documents; ``docid`` is the position in ``documents``: "0", "1" ...
 
         Raises:
-            InputError: not a list of strings; a reranker that encodes no texts (``missing`` is not ``"encode"``).
+            InputError: ``documents`` is not a list of strings, or ``missing`` is not ``"encode"``.
         """
         check_list_of_strings("documents", documents)
         check_count("top_k", top_k)
@@ -130,13 +129,15 @@ class Reranker:
         """Rank one query's candidates; ties keep their first-stage order.
 
         Args:
-            query: the query text. An empty one keeps the first stage's order, with a warning; no document is scored.
-            hits: first-stage hits, best first (see :func:`as_candidates`); they are not changed.
-            top_k: how many to return; all for ``None``.
+            query: the query text. An empty query keeps the first stage's order, with a warning; no document is scored.
+            hits: first-stage hits, best first: Candidates, pairs (docid, score), docids or Pyserini's hits. They are
+                not changed.
+            top_k: how many to return; ``None``: all.
 
         Raises:
             InputError: malformed or duplicate hits.
-            MissingDocuments: under ``missing="error"``, or where ``missing="encode"`` finds no text.
+            MissingDocuments: a document is not in the index (``missing="error"``), or has no text
+                (``missing="encode"``).
         """
         return self.rerank_batch({"": query}, {"": hits}, top_k)[""]
 
@@ -148,7 +149,7 @@ class Reranker:
         *,
         progress: bool = False,
     ) -> dict[str, list[ScoredDoc]]:
-        """Rank the candidates of many queries, many queries a forward pass. Equal to :meth:`rerank` of each.
+        """Rank the candidates of many queries, several queries per forward pass. Results equal those of ``rerank``.
 
         ``queries`` and ``hits`` are keyed by qid; the result has the keys of ``hits``, in its order.
         """

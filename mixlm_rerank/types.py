@@ -51,7 +51,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A first-stage hit. ``text`` is only needed where the token index lacks the document or ``verify_top`` is used."""
+    """A first-stage hit. ``text`` is needed only if the document is not in the token index, or for ``verify_top``."""
 
     docid: str
     score: float
@@ -63,9 +63,9 @@ class ScoredDoc:
     """A ranked document.
 
     ``score`` falls with ``rank`` (1 is the best). Documents that were not scored have ``missing=True`` and a score
-    below -10,000, which no log-odds reach, so that their order survives in a run: those that the token index lacks
-    (``missing="last"``), those without text, and all of an empty query. ``text`` is the candidate's own: it tells
-    passages of one docid apart.
+    below -10,000, which no log-odds reach, so a run keeps their order. These are documents that are not in the token
+    index (``missing="last"``), documents without text, and all documents of an empty query. ``text`` is the candidate's
+    own; it distinguishes passages with the same docid.
     """
 
     docid: str

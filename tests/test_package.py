@@ -164,6 +164,26 @@ def test_the_command_line_page_is_what_the_commands_say(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.processes
+def test_the_site_is_built_and_no_link_is_broken(tmp_path: Path) -> None:
+    """``make docs``: README on its first page, files outside docs/ beside it, and the public names from docstrings."""
+    package = tmp_path / "types" / "mixlm_rerank"
+    package.mkdir(parents=True)
+    for path in [*(ROOT / "mixlm_rerank").iterdir(), ROOT / "integrations", ROOT / "eval"]:
+        (package / path.name).symlink_to(path)
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    config = config.replace("[build/types]", f"[{tmp_path}/types]").replace("[docs/site.py]", f"[{ROOT}/docs/site.py]")
+    (tmp_path / "mkdocs.yml").write_text(f"{config}\ndocs_dir: {ROOT}/docs\n", encoding="utf-8")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run([*command, "-f", str(tmp_path / "mkdocs.yml")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = {name: (tmp_path / "site" / name / "index.html").read_text() for name in ("", "api", "training")}
+    assert "Rerank a thousand candidates" in pages[""] and 'href="tutorials/pyserini/"' in pages[""]
+    assert 'id="mixlm_rerank.Reranker.rerank_batch"' in pages["api"] and ":class:" not in pages["api"]
+    assert 'href="../mixlm_rerank/training/recipes/distill/cut.yaml"' in pages["training"]
+    assert (tmp_path / "site/mixlm_rerank/training/recipes/distill/cut.yaml").is_file()
+
+
 def test_pages_install_extras_that_there_are_in_a_form_that_works_before_a_release() -> None:
     """From a checkout or a git URL; README says what $MIXLM is."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

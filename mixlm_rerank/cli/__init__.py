@@ -1,4 +1,4 @@
-"""The command line, one file a command. What is wrong with the input is said in one line, with exit code 2."""
+"""The command line, one file a command. Bad input gives one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _main(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Rerank with documents as a few precomputed embedding tokens (MixLM)."""
+    """Rerank with documents stored as a few precomputed embedding tokens (MixLM)."""
 
 
 app.add_typer(model.app, name="model")
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _interrupt_again(hook: Callable[[Any], object], ignored: Any) -> None:
-    """Ctrl-C that falls into a destructor: Python would print the exception and go on. It is sent once more instead."""
+    """Send Ctrl-C again if it was raised in a destructor, where Python prints the exception and continues."""
     if not issubclass(ignored.exc_type, KeyboardInterrupt):
         hook(ignored)
         return

@@ -15,7 +15,7 @@ from .options import CORPUS_HELP, check_output, open_documents
 
 __all__ = ["app"]
 
-app = typer.Typer(help="A BM25 first stage, by Pyserini.", no_args_is_help=True)
+app = typer.Typer(help="BM25 as first stage (Pyserini).", no_args_is_help=True)
 
 
 @app.command("index")
@@ -24,7 +24,7 @@ def index(
     folder: Annotated[Path, typer.Argument(help="The Lucene index; must not exist yet.")],
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Build a Lucene index (one field: title and text; documents stored). Documents without text are left out."""
+    """Build a Lucene index: one field with title and text, documents stored. Documents without text are left out."""
     from mixlm_rerank.integrations.lucene import build_lucene_index
 
     count = build_lucene_index(open_documents(corpus), folder, progress=not quiet)
@@ -36,14 +36,14 @@ def search(
     folder: Annotated[Path, typer.Argument(help="The Lucene index.")],
     topics: Annotated[Path, typer.Option(help="Queries: TSV, BEIR queries.jsonl or folder, TREC topics.")],
     output: Annotated[Path, typer.Option(help="The TREC run to write.")],
-    hits: Annotated[int, typer.Option(min=1, help="Candidates a query.")] = 100,
-    qrels: Annotated[Path | None, typer.Option(help="Search only for queries judged here.")] = None,
+    hits: Annotated[int, typer.Option(min=1, help="Candidates per query.")] = 100,
+    qrels: Annotated[Path | None, typer.Option(help="Search only queries that are judged in this file.")] = None,
     drop_same_id: Annotated[
-        bool, typer.Option("--drop-same-id", help="Leave out the document whose docid is the qid (ArguAna).")
+        bool, typer.Option("--drop-same-id", help="Leave out the document whose docid equals the qid (ArguAna).")
     ] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Queries searched at the same time.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Queries searched in parallel.")] = 1,
 ) -> None:
-    """BM25 (k1 .9, b .4) candidates of every query, as a TREC run."""
+    """Write the BM25 candidates (k1 .9, b .4) of every query as a TREC run."""
     from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
 
     check_output(output)

@@ -18,24 +18,24 @@ __all__ = ["calibrate"]
 def calibrate(
     output: Annotated[Path, typer.Argument(help="Where to save the calibrated model; must not exist yet.")],
     index: Annotated[Path, typer.Option(help="The token index.")],
-    topics: Annotated[Path, typer.Option(help="Development queries (any topics format): never those of a test.")],
+    topics: Annotated[Path, typer.Option(help="Development queries (any topics format), never test queries.")],
     run: Annotated[Path, typer.Option(help="First-stage run of these queries.")],
     qrels: Annotated[
         Path | None, typer.Option(help="Judgments of these queries; unjudged documents count as irrelevant.")
     ] = None,
     relevant: Annotated[int, typer.Option(help="The lowest grade that counts as relevant.")] = 1,
     teacher_run: Annotated[
-        Path | None, typer.Option(help="Instead of --qrels: a run whose scores are a teacher's log-odds.")
+        Path | None, typer.Option(help="A run whose scores are a teacher's log-odds, instead of --qrels.")
     ] = None,
     model: Model = "default",
-    depth: Annotated[int, typer.Option(min=1, help="Candidates of each query.")] = 100,
+    depth: Annotated[int, typer.Option(min=1, help="Candidates per query.")] = 100,
     device: Device = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Save a model whose log-odds can be read as probabilities, and say whether a threshold separates documents.
+    """Save a model whose log-odds can be read as probabilities, and report whether a threshold separates documents.
 
-    Rankings stay as they are, and so does the index.
+    Rankings and the index do not change.
     """
     from mixlm_rerank.eval.calibration import calibrate as fit
     from mixlm_rerank.eval.calibration import calibrated, draw, pairs_of

@@ -1,4 +1,4 @@
-"""``mixlm-rerank demo``: everything once, without any download."""
+"""``mixlm-rerank demo``: the whole pipeline once, without any download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["demo"]
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for indexes, runs and results.")] = Path("mixlm-demo"),
 ) -> None:
-    """Ask Python's standard library 66 questions: BM25 against MixLM, quality and speed. About three minutes."""
+    """Compare BM25 and MixLM, quality and speed, on 66 questions about Python's standard library. Three minutes."""
     from ..demo.run import run_demo
 
     run_demo(output, typer.echo)

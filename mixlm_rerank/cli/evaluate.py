@@ -20,7 +20,7 @@ from .teacher import teacher
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Measure runs; compare systems in a report.", no_args_is_help=True)
+app = typer.Typer(help="Measure runs and compare systems.", no_args_is_help=True)
 app.command("report")(report)
 app.command("fit")(fit)
 app.command("teacher")(teacher)
@@ -34,25 +34,29 @@ def evaluate_runs(
     runs: Annotated[list[Path], typer.Argument(help="TREC (or MS MARCO) runs.")],
     qrels: Annotated[Path, typer.Option(help="Judgments: TREC qrels, or BEIR's TSV.")],
     measure: Annotated[
-        list[str] | None, typer.Option("--measure", "-m", help="As ir_measures writes them, e.g. 'AP(rel=2)'.")
+        list[str] | None,
+        typer.Option("--measure", "-m", help="In the notation of ir_measures, e.g. 'AP(rel=2)'; may be repeated."),
     ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="One of the runs: test the others against it, on the first measure.")
+        Path | None, typer.Option(help="One of the runs; the others are tested against it on the first measure.")
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="A run, a cross-encoder's say: how faithfully do the others give its ranking?")
+        Path | None, typer.Option(help="A run, e.g. a cross-encoder's; shows how well the others agree with it.")
     ] = None,
     with_oracle: Annotated[
-        bool, typer.Option("--oracle", help="Add the ceiling: the first run's candidates in the order of judgments.")
+        bool,
+        typer.Option(
+            "--oracle", help="Add the upper bound: the first run's candidates in the order of their judgments."
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure runs against judgments, over all judged queries. By default nDCG@10, RR@10, AP, R@100 and Judged@10."""
+    """Measure runs against judgments, over all judged queries. Default: nDCG@10, RR@10, AP, R@100 and Judged@10."""
     from mixlm_rerank.eval import DEFAULT_MEASURES, compare, evaluate, evaluate_queries, fidelity, oracle
 
     names = measure or list(DEFAULT_MEASURES)
     if baseline is not None and baseline not in runs:
-        raise InputError(f"the baseline {baseline} is none of the runs: name it among them")
+        raise InputError(f"the baseline {baseline} is not among the runs: add it to them")
     judgments = read_qrels(qrels)
     read: dict[str, dict[str, list[Candidate]]] = {}
     for path in runs:

@@ -19,14 +19,16 @@ __all__ = ["figures"]
 def figures(
     output: Annotated[
         Path,
-        typer.Option(help="Scratch folder: the same one goes on where it stopped, a new one measures anew."),
+        typer.Option(help="Working folder. The same folder resumes; a new one measures again."),
     ],
-    file: Annotated[Path, typer.Argument(help="Experiments and their figures.")] = Path("docs/figures.yaml"),
-    data: Annotated[Path | None, typer.Option(help="Folder of the collections ({data} in commands).")] = None,
+    file: Annotated[Path, typer.Argument(help="YAML file of experiments and their figures.")] = Path(
+        "docs/figures.yaml"
+    ),
+    data: Annotated[Path | None, typer.Option(help="Folder of the collections: {data} in the commands.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Name of an experiment; may be repeated.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the commands, and what this machine lacks.")] = False,
 ) -> None:
-    """Run the commands behind published figures and compare; exit code 1 if one is off. Runs what can run here."""
+    """Run the commands behind the published figures and compare. Exit code 1 if one differs. Runs what can run here."""
     with optional_import("figures need pydantic and PyYAML", "eval"):
         from mixlm_rerank.eval.figures import check, lack, load_experiments, run_experiment
 

@@ -1,4 +1,4 @@
-"""``mixlm-rerank index``: build a token index, look at one, and keep it up to date."""
+"""``mixlm-rerank index``: build, inspect and update token indexes."""
 
 from __future__ import annotations
 
@@ -20,33 +20,37 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Build a token index, look at one, and keep it up to date.", no_args_is_help=True)
+app = typer.Typer(help="Build, inspect and update token indexes.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="The index.")]
 Corpus = Annotated[str, typer.Argument(help=CORPUS_HELP)]
 SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave out documents without text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No estimate and no progress bar.")]
-ItsModel = Annotated[str | None, typer.Option("--model", help="By default the one that built the index.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print no estimate and no progress bar.")]
+ItsModel = Annotated[str | None, typer.Option("--model", help="By default the model that built the index.")]
 
 
 @app.command("build")
 def build(
     corpus: Corpus,
-    folder: Annotated[Path, typer.Argument(help="The index: a new folder, or that of an interrupted build.")],
+    folder: Annotated[Path, typer.Argument(help="The index: a new folder, or the folder of an interrupted build.")],
     model: Model = "default",
-    precision: Annotated[str, typer.Option(help="Of the stored tokens: int8, float16 or float32.")] = "int8",
+    precision: Annotated[
+        str, typer.Option(help="Number format of the stored tokens: int8, float16 or float32.")
+    ] = "int8",
     skip_empty: SkipEmpty = False,
     passages: Annotated[
-        bool, typer.Option("--passages", help="Split long documents; each is ranked by its best passage.")
+        bool, typer.Option("--passages", help="Split long documents; a document is ranked by its best passage.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="local, or ray: on many cores, GPUs, machines.")] = "local",
-    shards: Annotated[str | None, typer.Option(help="Ray: folder or URL that all workers reach.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Ray: how many; by default all GPUs or cores.", min=1)] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for many cores, GPUs or machines.")] = "local",
+    shards: Annotated[str | None, typer.Option(help="With Ray: a folder or URL that all workers can reach.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="With Ray: number of workers; by default all GPUs or cores.", min=1)
+    ] = None,
     device: Device = None,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Encode every document of a corpus once. Interrupted, the same command goes on where it stopped."""
+    """Encode every document of a corpus. After an interruption, the same command resumes."""
     from ..index import TokenIndex
 
     documents = open_documents(corpus)
@@ -71,8 +75,8 @@ def build(
 
 
 @app.command("info")
-def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
-    """Size, shape and identity of an index."""
+def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show size, shape and identity of an index."""
     from ..index import TokenIndex
 
     found = TokenIndex(folder).info()
@@ -103,7 +107,7 @@ def add(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add documents. One that is there already with another text is refused."""
+    """Add documents. A docid that is in the index with another text is refused."""
     from ..index import TokenIndex
 
     _write(TokenIndex.add, folder, corpus, model, device, offline, skip_empty, quiet)
@@ -119,7 +123,7 @@ def replace(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write documents whether they are there or not. Only new and changed texts are encoded."""
+    """Add or overwrite documents. Only new and changed texts are encoded."""
     from ..index import TokenIndex
 
     _write(TokenIndex.replace, folder, corpus, model, device, offline, skip_empty, quiet)
@@ -128,8 +132,8 @@ def replace(
 @app.command("delete")
 def delete(
     folder: Folder,
-    docids: Annotated[list[str] | None, typer.Argument(help="Docids.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="A file of docids, one a line.")] = None,
+    docids: Annotated[list[str] | None, typer.Argument(help="Docids to delete.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="File of docids, one per line.")] = None,
 ) -> None:
     """Delete documents by docid, all or none."""
     from ..data.lines import lines
@@ -145,15 +149,15 @@ def delete(
 def sync(
     folder: Folder,
     corpus: Corpus,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Though it deletes most of the index.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Proceed even if most of the index would be deleted.")] = False,
     model: ItsModel = None,
     skip_empty: SkipEmpty = False,
     device: Device = None,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make the index hold this corpus: encode what is new or changed, delete what is gone."""
+    """Bring the index up to date with a corpus: encode what is new or changed, delete what is gone."""
     from ..index import TokenIndex
 
     index = TokenIndex(folder)
@@ -168,7 +172,7 @@ def sync(
 
 @app.command("compact")
 def compact(folder: Folder, quiet: Quiet = False) -> None:
-    """Give back the space of deleted and replaced documents. Readers may go on."""
+    """Free the space of deleted and replaced documents. Readers are not interrupted."""
     from ..index import TokenIndex
 
     with _interruptible(folder):
@@ -179,7 +183,7 @@ def compact(folder: Folder, quiet: Quiet = False) -> None:
 def verify(
     folder: Folder,
     drop: Annotated[
-        bool, typer.Option("--drop", help="Forget damaged documents; index sync encodes them anew.")
+        bool, typer.Option("--drop", help="Remove damaged documents; index sync encodes them again.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -190,19 +194,21 @@ def verify(
     for docid, why in found.damaged.items():
         typer.echo(f"{docid}\t{why}")
     if not found.damaged:
-        _say(f"{folder}: {found.documents:,} documents, all whole")
+        _say(f"{folder}: {found.documents:,} documents, all intact")
         return
-    mend = "forgotten" if drop else "to forget them: --drop"
+    mend = "removed" if drop else "to remove them: --drop"
     _say(
         f"{folder}: {len(found.damaged):,} of {found.documents:,} documents are damaged; {mend}; then encode them "
-        f"anew: mixlm-rerank index sync {folder} CORPUS"
+        f"again: mixlm-rerank index sync {folder} CORPUS"
     )
     raise typer.Exit(1)
 
 
 @app.command("copy")
-def copy(folder: Folder, target: Annotated[Path, typer.Argument(help="A new folder.")], quiet: Quiet = False) -> None:
-    """A compact copy in a new folder."""
+def copy(
+    folder: Folder, target: Annotated[Path, typer.Argument(help="The copy: a new folder.")], quiet: Quiet = False
+) -> None:
+    """Make a compact copy in a new folder."""
     from ..index import TokenIndex
 
     _say(f"{target}: {len(TokenIndex(folder).copy(target, progress=not quiet)):,} documents")
@@ -211,7 +217,7 @@ def copy(folder: Folder, target: Annotated[Path, typer.Argument(help="A new fold
 @app.command("export")
 def export(
     folder: Folder,
-    url: Annotated[str, typer.Argument(help="A folder, or a URL that fsspec knows (s3://...).")],
+    url: Annotated[str, typer.Argument(help="A folder, or a URL that fsspec supports (s3://...).")],
     quiet: Quiet = False,
 ) -> None:
     """Write the index as Parquet shards."""
@@ -222,11 +228,11 @@ def export(
 
 @app.command("import")
 def import_from(
-    url: Annotated[str, typer.Argument(help="Parquet shards: a folder, or a URL that fsspec knows.")],
-    folder: Annotated[Path, typer.Argument(help="The index: a new folder, or that of an interrupted import.")],
+    url: Annotated[str, typer.Argument(help="Parquet shards: a folder, or a URL that fsspec supports.")],
+    folder: Annotated[Path, typer.Argument(help="The index: a new folder, or the folder of an interrupted import.")],
     quiet: Quiet = False,
 ) -> None:
-    """Make an index of Parquet shards. Interrupted, the same command goes on where it stopped."""
+    """Make an index from Parquet shards. After an interruption, the same command resumes."""
     from ..index import TokenIndex
 
     with _interruptible(folder):
@@ -237,10 +243,10 @@ def import_from(
 def push(
     folder: Folder,
     url: Annotated[str, typer.Argument(help="redis://HOST:PORT/DB#NAME")],
-    ttl: Annotated[int | None, typer.Option(help="Seconds after which Redis forgets it.", min=1)] = None,
+    ttl: Annotated[int | None, typer.Option(help="Seconds after which Redis deletes the index.", min=1)] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Put the index into Redis, or bring what is there up to date. Interrupted, the same command goes on."""
+    """Copy the index to Redis, or update the copy. After an interruption, the same command resumes."""
     from ..index import TokenIndex
 
     with _interruptible(masked(url)):

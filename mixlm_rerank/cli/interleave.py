@@ -22,25 +22,25 @@ COLUMNS = ["A wins", "B wins", "ties", "B preferred", "95% interval", "sessions 
 def interleave(
     a: Annotated[Path, typer.Argument(help="TREC (or MS MARCO) run of system A.")],
     b: Annotated[Path, typer.Argument(help="Run of system B.")],
-    qrels: Annotated[Path | None, typer.Option(help="Judgments: users click on what is relevant.")] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Judgments; users click on relevant documents.")] = None,
     log: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --qrels: a click log (TSV: session, qid, docids shown, docids clicked), from which a "
-            "position-based click model is estimated."
+            help="A click log (TSV: session, qid, docids shown, docids clicked), instead of --qrels. A position-based "
+            "click model is estimated from it."
         ),
     ] = None,
     clicks: Annotated[
         Literal["perfect", "navigational", "informational", "position-based"] | None,
-        typer.Option(help="How users click, given judgments; by default each of these in turn."),
+        typer.Option(help="Click model for --qrels; by default all of them, one after the other."),
     ] = None,
-    method: Annotated[Literal["team-draft", "balanced"], typer.Option(help="Of interleaving.")] = "team-draft",
+    method: Annotated[Literal["team-draft", "balanced"], typer.Option(help="Interleaving method.")] = "team-draft",
     sessions: Annotated[int, typer.Option(min=1, help="Sessions to simulate.")] = 100_000,
-    depth: Annotated[int, typer.Option(min=1, help="Documents on a page.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
-    as_json: Annotated[Path | None, typer.Option("--json", help="Write it as JSON, too.")] = None,
+    depth: Annotated[int, typer.Option(min=1, help="Documents per result page.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the result to this JSON file.")] = None,
 ) -> None:
-    """Which of two systems would users prefer? Interleaving with simulated clicks, before the test with real users."""
+    """Estimate which of two systems users prefer, by interleaving with simulated clicks."""
     from mixlm_rerank import numbers
     from mixlm_rerank.eval.clicks import JUDGED, judged_clicks, logged_clicks, read_click_log
     from mixlm_rerank.eval.interleaving import common_queries, share_known
@@ -49,7 +49,7 @@ def interleave(
     if (qrels is None) == (log is None):
         raise InputError("give either --qrels (judgments) or --log (a click log)")
     if log is not None and clicks is not None:
-        raise InputError("--clicks goes with --qrels: of a log the position-based model is estimated")
+        raise InputError("--clicks goes with --qrels; from a log the position-based model is estimated")
     if as_json is not None:
         check_output(as_json)
     runs = read_run(a), read_run(b)

@@ -12,15 +12,15 @@ from .options import Model, Offline, load_model
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Make a model, or export one.", no_args_is_help=True)
+app = typer.Typer(help="Create or export a model.", no_args_is_help=True)
 
 
-Folder = Annotated[Path, typer.Argument(help="Where to save it; must not exist yet.")]
+Folder = Annotated[Path, typer.Argument(help="Where to save the model; must not exist yet.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Make a model, or export one."""
+    """Create or export a model."""
 
 
 @app.command("init")
@@ -28,23 +28,25 @@ def init(
     folder: Folder,
     item_encoder: Annotated[str, typer.Option(help="Checkpoint that encodes documents: an embedding model.")],
     ranker: Annotated[str, typer.Option(help="Checkpoint that ranks: a decoder or encoder language model.")],
-    tokens: Annotated[int, typer.Option(help="Largest token budget: embedding tokens kept of each document.")] = 4,
+    tokens: Annotated[int, typer.Option(help="Largest token budget: embedding tokens per document.")] = 4,
     memory_tokens: Annotated[int, typer.Option(help="Learned tokens appended to each document; 0 for none.")] = 0,
     pooling: Annotated[
-        Literal["last", "mean", "cls"] | None, typer.Option(help="By default what the checkpoint says.")
+        Literal["last", "mean", "cls"] | None, typer.Option(help="By default the checkpoint's own.")
     ] = None,
-    query_prompt: Annotated[str | None, typer.Option(help="Before each query in the item encoder: 'query: '.")] = None,
-    document_prompt: Annotated[str | None, typer.Option(help="Before each document: 'passage: '.")] = None,
+    query_prompt: Annotated[
+        str | None, typer.Option(help="Text before each query in the item encoder, e.g. 'query: '.")
+    ] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Text before each document, e.g. 'passage: '.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The ranker's prefix, with {text} for the query.")] = None,
     residual: Annotated[
         Literal["none", "cosine", "late"],
         typer.Option(help="Added to the score: the bi-encoder's cosine, and late interaction with the tokens."),
     ] = "cosine",
-    max_query_tokens: Annotated[int, typer.Option(help="Longest query, with its prompt.")] = 256,
-    max_document_tokens: Annotated[int, typer.Option(help="Longest document.")] = 256,
+    max_query_tokens: Annotated[int, typer.Option(help="Longest query in tokens, with its prompt.")] = 256,
+    max_document_tokens: Annotated[int, typer.Option(help="Longest document in tokens.")] = 256,
     offline: Offline = False,
 ) -> None:
-    """Make an untrained MixLM from two Hugging Face checkpoints (folders or hub ids)."""
+    """Create an untrained MixLM from two Hugging Face checkpoints (folders or hub ids)."""
     _check_new(folder)
     from ..model import MixLM
 
@@ -75,7 +77,7 @@ def init(
 
 @app.command("export")
 def export(folder: Folder, model: Model = "default", offline: Offline = False) -> None:
-    """Export a model to ONNX: index, rerank and search then read it without PyTorch and Transformers."""
+    """Export a model to ONNX. index, rerank and search can use it without PyTorch and Transformers."""
     _check_new(folder)
     from ..onnx import export as write
 

@@ -35,14 +35,15 @@ __all__ = [
 CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored documents)."
 
 Model = Annotated[str, typer.Option("--model", help="'default', a MixLM folder, or a Hugging Face hub id.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda ... By default a GPU if there is one.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda ... By default a GPU, if there is one.")]
 Dtype = Annotated[
     str | None,
     typer.Option(
-        "--dtype", help="Of the ranker: float32, bfloat16, float16, int8 (CPU); bfloat16 on a GPU, else float32."
+        "--dtype",
+        help="The ranker's: float32, bfloat16, float16, int8 (CPU). By default bfloat16 on a GPU, else float32.",
     ),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub; use local files only.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use local files only, never the hub.")]
 
 
 def load_model(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> MixLM:
@@ -52,7 +53,7 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None, o
 
 
 def load_any(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> AnyModel:
-    """A model as :func:`load_model` loads it, or one that was exported, which needs no PyTorch."""
+    """A model that :func:`load_model` loads, or an exported one, which needs no PyTorch."""
     from ..onnx import OnnxMixLM, is_exported
 
     if not is_exported(name):
@@ -63,7 +64,7 @@ def load_any(name: str, device: str | None = None, dtype: str | None = None, off
 
 
 def check_output(path: Path) -> None:
-    """Raises InputError if no file can be written at ``path``: better now than after the work."""
+    """Raises InputError if no file can be written at ``path``. Call it before the work."""
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
     folder = path.resolve().parent
@@ -75,7 +76,7 @@ def check_output(path: Path) -> None:
 
 
 def check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | Path, index: Path) -> None:
-    """Raises InputError if no document was scored: the first stage's order would pass for a ranking."""
+    """Raises InputError if no document was scored: the output would only repeat the first stage's order."""
     docs = [doc for found in ranked.values() for doc in found]
     if docs and all(doc.missing for doc in docs):
         raise InputError(

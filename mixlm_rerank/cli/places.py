@@ -40,7 +40,7 @@ def open_places(
 
     sources = [_split(collection, default_split) for collection in collections]
     if len(sources) > 1 and (topics or qrels):
-        raise InputError("--topics and --qrels are of one collection: give that one alone")
+        raise InputError("--topics and --qrels belong to one collection: give only that one")
     if not (topics or qrels):
         sources = [(path, split) for source, split in sources for path in folders_in(source, split) or [source]]
     places = []

@@ -22,19 +22,19 @@ __all__ = ["compare", "fit", "report", "resumable"]
 Collections = Annotated[
     list[str],
     typer.Argument(
-        help="BEIR folders, a folder of BEIR folders, or irds:DATASET, each with @SPLIT if it is not 'test': "
+        help="BEIR folders, a folder of BEIR folders, or irds:DATASET. Add @SPLIT for a split other than 'test': "
         "DATA/msmarco@dl19."
     ),
 ]
-Output = Annotated[Path, typer.Option(help="Folder of the results; the same one goes on with an interrupted run.")]
+Output = Annotated[Path, typer.Option(help="Folder for the results. After an interruption, the same folder resumes.")]
 Systems = Annotated[
     str,
     typer.Option(
-        help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (then the best M read in full); full-text "
-        "(the same ranker on text); cosine (its item encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; "
-        "bi-encoder:NAME; max-sim:NAME; multi-vector:NAME; prettr:NAME@M; mice:NAME@M; all-states; hybrid:NAME; "
-        "ensemble:FILE; run:FILE; what other packages register; any of them with +W, mixed with the first stage at "
-        "weight W, or +rrf. docs/evaluation.md says what each is."
+        help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (mixlm, then the best M read in full); "
+        "full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
+        "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME; multi-vector:NAME; prettr:NAME@M; mice:NAME@M; "
+        "all-states; hybrid:NAME; ensemble:FILE; run:FILE; systems of other packages. +W mixes a system with the first "
+        "stage at weight W, +rrf by reciprocal ranks. See docs/evaluation.md."
     ),
 ]
 FirstStageOption = Annotated[
@@ -45,20 +45,23 @@ FirstStageOption = Annotated[
         "{split} are filled in."
     ),
 ]
-Depth = Annotated[int, typer.Option(min=1, help="Candidates a query.")]
+Depth = Annotated[int, typer.Option(min=1, help="Candidates per query.")]
 Measures = Annotated[
-    list[str] | None, typer.Option("--measure", "-m", help="As ir_measures writes them; the first is the main one.")
+    list[str] | None,
+    typer.Option("--measure", "-m", help="In the notation of ir_measures; the first is the main one; may be repeated."),
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", help="The MixLM: 'default', a folder or a hub id. Several: seeds of one recipe."),
+    typer.Option(
+        "--model", help="The MixLM: 'default', a folder or a hub id. Repeat it for several seeds of one recipe."
+    ),
 ]
-Topics = Annotated[Path | None, typer.Option(help="Queries of a collection that has none of its own (any format).")]
-Qrels = Annotated[Path | None, typer.Option(help="Judgments of a collection that has none of its own.")]
-Sample = Annotated[int | None, typer.Option(min=1, help="No more than so many queries of each, drawn at random.")]
+Topics = Annotated[Path | None, typer.Option(help="Queries, for a collection without its own (any format).")]
+Qrels = Annotated[Path | None, typer.Option(help="Judgments, for a collection without its own.")]
+Sample = Annotated[int | None, typer.Option(min=1, help="Draw at most this many queries of each collection at random.")]
 Index = Annotated[
     str | None,
-    typer.Option("--index", help="The documents' token index, instead of building one; {collection} is filled in."),
+    typer.Option("--index", help="An existing token index of the documents; {collection} is filled in."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
@@ -71,10 +74,10 @@ def report(
     depth: Depth = 100,
     measure: Measures = None,
     baseline: Annotated[
-        str, typer.Option(help="System that others are tested against, as in --systems.")
+        str, typer.Option(help="System that the others are tested against, as in --systems.")
     ] = "first stage",
     teacher: Annotated[
-        str | None, typer.Option(help="System whose ranking the others should give, as in --systems.")
+        str | None, typer.Option(help="System that the others should agree with, as in --systems.")
     ] = None,
     model: Models = None,
     topics: Topics = None,
@@ -82,14 +85,14 @@ def report(
     sample: Sample = None,
     index: Index = None,
     candidates_only: Annotated[
-        bool, typer.Option("--candidates-only", help="Encode no documents but candidates; sizes and times are theirs.")
+        bool, typer.Option("--candidates-only", help="Encode only the candidates; sizes and times refer to them.")
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """How good, how fast, how big, where does it lose? One page on MixLM beside other systems."""
+    """Compare MixLM with other systems on one page: quality, speed, size, and the queries where each loses."""
     from mixlm_rerank.data.measures import default_measures
     from mixlm_rerank.eval.harness import check_measures, check_names, evaluate_collection
     from mixlm_rerank.eval.report import answers, write_report
@@ -134,13 +137,15 @@ def report(
 def fit(
     collections: Annotated[
         list[str],
-        typer.Argument(help="BEIR folders or irds:DATASET, each with @SPLIT if it is not 'dev': DATA/msmarco@dl21."),
+        typer.Argument(
+            help="BEIR folders or irds:DATASET. Add @SPLIT for a split other than 'dev': DATA/msmarco@dl21."
+        ),
     ],
     output: Output,
     systems: Systems = "cosine,mixlm",
     first_stage: FirstStageOption = "bm25",
     depth: Depth = 100,
-    measure: Annotated[str, typer.Option("--measure", "-m", help="What the weight is to make highest.")] = "nDCG@10",
+    measure: Annotated[str, typer.Option("--measure", "-m", help="Measure to maximise.")] = "nDCG@10",
     model: Models = None,
     topics: Topics = None,
     qrels: Qrels = None,
@@ -151,7 +156,7 @@ def fit(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Which weight of the first stage is best? Give development queries, never those of a test."""
+    """Find the best weight of the first stage. Use development queries, never test queries."""
     from mixlm_rerank.eval.harness import check_measures, check_names
     from mixlm_rerank.eval.weights import Development, fit_weight
     from mixlm_rerank.systems.loading import Loading
@@ -174,11 +179,11 @@ def fit(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="Folder of a report, or its results.json.")],
-    b: Annotated[Path, typer.Argument(help="Another one.")],
-    html: Annotated[Path | None, typer.Option(help="Write it as a page, too.")] = None,
+    a: Annotated[Path, typer.Argument(help="Folder of the first report, or its results.json.")],
+    b: Annotated[Path, typer.Argument(help="Folder of the second report.")],
+    html: Annotated[Path | None, typer.Option(help="Also write the comparison to this HTML file.")] = None,
 ) -> None:
-    """What differs between two reports: quality, with paired tests, and speed."""
+    """Show what differs between two reports: quality, with paired tests, and speed."""
     from mixlm_rerank.eval.differences import compare_evaluations
     from mixlm_rerank.eval.report import comparison_html, comparison_text
     from mixlm_rerank.eval.results import load_results

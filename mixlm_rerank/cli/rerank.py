@@ -36,20 +36,26 @@ def rerank(
         Path | None, typer.Option(help="Queries of --run: TSV, BEIR queries.jsonl or folder, TREC topics.")
     ] = None,
     requests: Annotated[
-        Path | None, typer.Option(help="Instead of --run and --topics: rank_llm request JSONL; JSONL is written.")
+        Path | None, typer.Option(help="rank_llm request JSONL, instead of --run and --topics. The output is JSONL.")
     ] = None,
     model: Model = "default",
-    depth: Annotated[int | None, typer.Option(min=1, help="Rerank only the first candidates of each query.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Write only the best of each query.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Token budget; by default all that the index holds.")] = None,
-    missing: Annotated[Missing, typer.Option(help="Candidates that the index lacks.")] = "last",
-    texts: Annotated[str | None, typer.Option(help=f"For encode and verify: {CORPUS_HELP}")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Rerank only this many candidates per query.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Write only this many documents per query.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")
+    ] = None,
+    missing: Annotated[Missing, typer.Option(help="What happens to candidates that are not in the index.")] = "last",
+    texts: Annotated[
+        str | None, typer.Option(help=f"Texts for --missing encode and --verify-top: {CORPUS_HELP}")
+    ] = None,
     first_stage_weight: Annotated[
-        str, typer.Option(help="Share of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+        str, typer.Option(help="Weight of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
-    verify_top: Annotated[int, typer.Option(help="Read the text of the best m candidates in full.")] = 0,
+    verify_top: Annotated[
+        int, typer.Option(help="Read the full text of this many best candidates and reorder them.")
+    ] = 0,
     format: Annotated[
-        Literal["trec", "msmarco"] | None, typer.Option(help="Format of the run to write; trec by default.")
+        Literal["trec", "msmarco"] | None, typer.Option(help="Format of the output; trec by default.")
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Last column of a TREC run; mixlm by default.")] = None,
     device: Device = None,
@@ -63,7 +69,7 @@ def rerank(
 
     check_output(output)
     if requests is not None and (format is not None or tag is not None):
-        raise InputError("--format and --tag are of runs; --requests writes request JSONL")
+        raise InputError("--format and --tag apply to runs; --requests writes request JSONL")
     tag = "mixlm" if tag is None else tag
     if len(tag.split()) != 1:
         raise InputError(f"--tag must be one word, not {tag!r}: the columns of a run are separated by blanks")
@@ -94,7 +100,7 @@ def rerank(
     else:
         write_requests(output, asked, results)
     lacking = sum(doc.missing for docs in results.values() for doc in docs)
-    note = f"; {lacking:,} were not in the index and stand last" if lacking else ""
+    note = f"; {lacking:,} were not in the index and are ranked last" if lacking else ""
     typer.echo(f"{output}: {sum(map(len, results.values())):,} documents of {len(results):,} queries{note}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""``mixlm-rerank search``: as ``python -m pyserini.search.lucene``, with the flags of that, and reranked."""
+"""``mixlm-rerank search``: ``python -m pyserini.search.lucene`` with the same flags, and reranked."""
 
 from __future__ import annotations
 
@@ -22,26 +22,30 @@ def search(
     output: Annotated[Path, typer.Option(help="The run to write.")],
     token_index: Annotated[Path, typer.Option(help="The token index of the same documents.")],
     model: Model = "default",
-    hits: Annotated[int, typer.Option(min=1, help="Candidates of a query; all are reranked.")] = 1000,
-    output_format: Annotated[Literal["trec", "msmarco"], typer.Option(help="Of the run.")] = "trec",
-    k1: Annotated[float, typer.Option(min=0, help="BM25's.")] = 0.9,
-    b: Annotated[float, typer.Option(min=0, max=1, help="BM25's.")] = 0.4,
+    hits: Annotated[int, typer.Option(min=1, help="Candidates per query; all are reranked.")] = 1000,
+    output_format: Annotated[Literal["trec", "msmarco"], typer.Option(help="Format of the run.")] = "trec",
+    k1: Annotated[float, typer.Option(min=0, help="BM25's k1.")] = 0.9,
+    b: Annotated[float, typer.Option(min=0, max=1, help="BM25's b.")] = 0.4,
     remove_query: Annotated[
-        bool, typer.Option("--remove-query", help="Leave out the document that is the query.")
+        bool, typer.Option("--remove-query", help="Leave out the document whose docid equals the qid.")
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries searched and reranked together.")] = 64,
-    threads: Annotated[int, typer.Option(min=1, help="Queries searched at the same time.")] = 1,
-    tokens: Annotated[int | None, typer.Option(help="Token budget; by default all that the index holds.")] = None,
-    missing: Annotated[Missing, typer.Option(help="Candidates that the token index lacks.")] = "last",
+    threads: Annotated[int, typer.Option(min=1, help="Queries searched in parallel.")] = 1,
+    tokens: Annotated[
+        int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")
+    ] = None,
+    missing: Annotated[
+        Missing, typer.Option(help="What happens to candidates that are not in the token index.")
+    ] = "last",
     first_stage_weight: Annotated[
-        str, typer.Option(help="Share of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+        str, typer.Option(help="Weight of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """BM25 by Pyserini, reranked from embedding tokens: one step from topics to a run."""
+    """Search with BM25 (Pyserini) and rerank from embedding tokens in one step."""
     from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
     from mixlm_rerank.integrations.pyserini import LuceneTexts, named_topics
 

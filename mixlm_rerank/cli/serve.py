@@ -18,36 +18,40 @@ __all__ = ["serve"]
 def serve(
     index: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FOLDER or NAME=redis://HOST:PORT/DB#NAME; may be given several times."),
+        typer.Option(help="NAME=FOLDER or NAME=redis://HOST:PORT/DB#NAME; may be repeated."),
     ] = None,
     lucene: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FOLDER: a Lucene index of the documents of that token index, for the page at /."),
+        typer.Option(help="NAME=FOLDER: the Lucene index of the documents of token index NAME, for the page at /."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="[NAME=]MODEL: 'default', a folder, a hub id; may be given several times.")
+        list[str] | None, typer.Option(help="[NAME=]MODEL: 'default', a folder or a hub id; may be repeated.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any.")] = 8000,
-    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds until a request is answered with 504.")] = 10.0,
-    waiting: Annotated[int, typer.Option(min=1, help="Documents that may wait; more are refused (429).")] = 20_000,
-    max_body: Annotated[int, typer.Option(min=1, help="Megabytes of a request.")] = 32,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8000,
+    deadline: Annotated[
+        float, typer.Option(min=0.01, help="Seconds after which a request is answered with 504.")
+    ] = 10.0,
+    waiting: Annotated[
+        int, typer.Option(min=1, help="Documents that may wait in the queue; more are refused (429).")
+    ] = 20_000,
+    max_body: Annotated[
+        int, typer.Option(min=1, help="Largest request in megabytes; larger ones are refused (413).")
+    ] = 32,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens that a request may have encoded; more are refused (413).")
+        int, typer.Option(min=1, help="Most tokens to encode in a request; more are refused (413).")
     ] = 500_000,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that share the address; each has its models and its queue.")
+        int, typer.Option(min=1, help="Processes that share the address; each has its own models and queue.")
     ] = 1,
-    api_key_env: Annotated[
-        str | None, typer.Option(help="Environment variable with the key that clients must bring.")
-    ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the API key.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
 ) -> None:
-    """Serve Cohere's rerank contract: POST /v2/rerank. Ctrl-C answers accepted requests, then exits; twice: exits.
+    """Serve Cohere's rerank API: POST /v2/rerank. Ctrl-C answers accepted requests, then exits; twice: exits at once.
 
-    SIGHUP loads models and indexes anew, while the old ones are served.
+    SIGHUP reloads models and indexes while the old ones keep serving.
     """
     with optional_import("serve needs FastAPI", "serve"):
         from ..serving.app import Limits, open_app
@@ -92,7 +96,7 @@ def _by_name(named: list[tuple[str, str]], option: str) -> dict[str, str]:
     for name, value in named:
         if name in found:
             both = f"as {masked(found[name])} and as {masked(value)}"
-            raise InputError(f"{option} {masked(name)} is given twice, {both}: name them apart")
+            raise InputError(f"{option} {masked(name)} is given twice, {both}: give them different names")
         found[name] = value
     return found
 

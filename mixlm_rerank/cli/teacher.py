@@ -1,4 +1,4 @@
-"""``mixlm-rerank eval teacher``: what several rankers are worth together, as the teacher of a recipe."""
+"""``mixlm-rerank eval teacher``: the best weights of several rankers, as the teacher of a recipe."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ __all__ = ["teacher"]
 def teacher(
     collections: Annotated[
         list[str],
-        typer.Argument(help="BEIR folders or irds:DATASET, each with @SPLIT if it is not 'dev': DATA/msmarco@dl21."),
+        typer.Argument(
+            help="BEIR folders or irds:DATASET. Add @SPLIT for a split other than 'dev': DATA/msmarco@dl21."
+        ),
     ],
     members: Annotated[
         str, typer.Option(help="Comma-separated: max-sim:NAME, bi-encoder:NAME, cross-encoder:NAME, bm25.")
     ],
-    weights: Annotated[Path, typer.Option(help="The YAML file to write: members and weights, as a recipe has them.")],
+    weights: Annotated[Path, typer.Option(help="The YAML file to write: members and weights in a recipe's format.")],
     output: Output,
     first_stage: FirstStageOption = "bm25",
     depth: Depth = 100,
-    measure: Annotated[str, typer.Option("--measure", "-m", help="What the weights are to make highest.")] = "nDCG@10",
+    measure: Annotated[str, typer.Option("--measure", "-m", help="Measure to maximise.")] = "nDCG@10",
     topics: Topics = None,
     qrels: Qrels = None,
     sample: Sample = None,
@@ -35,7 +37,7 @@ def teacher(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit the weights of a teacher's members. Give development queries, never those of a test."""
+    """Fit the weights of a teacher's members. Use development queries, never test queries."""
     import yaml
 
     from mixlm_rerank.eval.harness import check_measures

@@ -25,17 +25,17 @@ __all__ = ["ablate", "distill", "train"]
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes with the package.")],
-    output: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on with an interrupted run.")],
-    data: Annotated[Path | None, typer.Option(help="Where the recipe's collections are: its {data}.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe of the package.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run. After an interruption, the same folder resumes.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the recipe's collections: its {data}.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, instead of the recipe's.")] = None,
     shared: Annotated[
-        Path | None, typer.Option(help="Where candidates and teacher scores are kept, for several runs. [OUTPUT]")
+        Path | None, typer.Option(help="Folder for candidates and teacher scores that several runs share. [OUTPUT]")
     ] = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Train a MixLM as a recipe says: candidates, teacher, item encoder and ranker together."""
+    """Train a MixLM by a recipe: candidates, teacher, item encoder and ranker together."""
     from ..model.precision import bf16_pays
     from ..training.processes import is_main_process
     from ..training.recipe import Recipe, load_recipe
@@ -46,9 +46,7 @@ def train(
     if seed is not None:
         found = replace(found, seed=seed)
     if found.joint.bf16 and not bf16_pays():
-        typer.echo(
-            "this processor does not multiply bfloat16 by itself: training in float32, which is faster", err=True
-        )
+        typer.echo("this processor has no bfloat16 instructions: training in float32, which is faster", err=True)
     try:
         model = run_recipe(found, output, shared=shared, offline=offline, progress=not quiet)
     except KeyboardInterrupt:
@@ -61,15 +59,15 @@ def train(
 
 
 def ablate(
-    output: Annotated[Path, typer.Option(help="Folder of the runs; the same one goes on with interrupted runs.")],
+    output: Annotated[Path, typer.Option(help="Folder of the runs. After an interruption, the same folder resumes.")],
     config: Annotated[
-        str, typer.Option(help="What to change: a YAML file, or the name of one that comes with the package.")
+        str, typer.Option(help="What to change: a YAML file, or the name of one of the package.")
     ] = "default",
-    data: Annotated[Path | None, typer.Option(help="Where the recipe's collections are: its {data}.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the recipe's collections: its {data}.")] = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Train a recipe with one part changed at a time, and draw what each is worth on development queries."""
+    """Train a recipe several times with one part changed, and plot the effects on development queries."""
     from ..training.ablations import ablate, load_ablations
     from ..training.processes import is_main_process
 
@@ -96,29 +94,30 @@ def distill(
         str,
         typer.Option(help="Any sentence-transformers CrossEncoder, or 'full-text': the model's own ranker on text."),
     ],
-    output: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on with an interrupted run.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run. After an interruption, the same folder resumes.")],
     queries: Annotated[
-        Path | None, typer.Option(help="A log of queries (any topics format); by default made of titles and sentences.")
+        Path | None,
+        typer.Option(
+            help="A log of queries (any topics format). By default queries are made from titles and sentences."
+        ),
     ] = None,
     run: Annotated[
         Path | None, typer.Option(help="A first-stage run of these queries (TREC or MS MARCO); by default BM25's.")
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(
-            help="How to train: a YAML file, or the name of a recipe of the package. [cut; with --model: default]"
-        ),
+        typer.Option(help="A YAML file, or the name of a recipe of the package. [cut; with --model: default]"),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Train this MixLM (a folder, hub id, or 'default'). [one that is cut out of the teacher]"),
+        typer.Option(help="The MixLM to train: a folder, a hub id or 'default'. [one cut out of the teacher]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of queries that are made, batches and budgets.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of made queries, batches and budgets.")] = 0,
     device: Device = None,
     offline: Offline = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Fit a MixLM to a corpus so that it ranks as a cross-encoder does, without labels."""
+    """Fit a MixLM to a corpus so that it ranks like a cross-encoder. Needs no labels."""
     from mixlm_rerank.systems.first_stages import RunFile
     from mixlm_rerank.systems.loading import Loading
 

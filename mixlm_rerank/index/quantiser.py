@@ -3,7 +3,8 @@
 A record holds one document: ``tokens * dim`` components, then (int8 only) the scales of all blocks of 64 components.
 int8 keeps each component within half a step of its block's ``max|component| / 127``, a quarter of the bytes of float32.
 Blocks, because states of large models have a few components that are hundreds of times larger than the others: with one
-scale a vector those of the middle layer of Gemma 3 270M lost a third of all the rest, and 65% became 0 (docs/index.md).
+scale a vector those of the middle layer of Gemma 3 270M lost a third of all the rest, and 65% became 0
+(docs/token-index.md).
 """
 
 from __future__ import annotations

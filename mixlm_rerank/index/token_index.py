@@ -1,4 +1,4 @@
-"""The token index as its users see it."""
+"""The public class of the token index."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ class IndexInfo:
     """Size and identity of an index.
 
     Attributes:
-        records: of the documents; more of them than documents in an index of passages.
+        path: the folder.
+        documents: number of documents.
+        records: number of live records; an index of passages has more records than documents.
         dead: records of documents that were deleted or replaced since the last compaction.
-        bytes: disk space, all files together.
-        cut: documents that are longer than the item encoder reads, and lost their end. ``None``: unknown, in an index
-            that an earlier version built.
-        unread: tokens of theirs that were not read.
+        bytes: disk space of all files together.
+        cut: documents that lost their end because they are longer than the item encoder reads. ``None``: unknown (an
+            earlier version built the index).
+        unread: tokens of these documents that were not read.
+        manifest: what identifies the index: item encoder, shape, precision, corpus.
     """
 
     path: str
@@ -53,7 +56,7 @@ class IndexInfo:
 
     @property
     def share_read(self) -> float:
-        """Of the tokens of the documents that were cut."""
+        """Share of tokens read, over the documents that were cut."""
         read = (self.cut or 0) * self.manifest.text_tokens
         return read / (read + self.unread) if self.unread else 1.0
 
@@ -61,12 +64,12 @@ class IndexInfo:
 class TokenIndex:
     """docid -> embedding tokens of one corpus, in a folder on this machine.
 
-    Open an existing one with ``TokenIndex(path)``. Any number of processes may read it while one writes; each
-    :meth:`fetch` reads the state that was committed last, whole.
+    ``TokenIndex(path)`` opens an existing index. Any number of processes may read it while one writes; each ``fetch``
+    reads the state that was committed last.
 
     Raises:
         InputError: there is no index.
-        IndexDamaged: it is half built, torn, or of another format version.
+        IndexDamaged: the index is half built, damaged, or of another format version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -95,31 +98,31 @@ class TokenIndex:
         shards: str | None = None,
         workers: int | None = None,
     ) -> TokenIndex:
-        """Encode documents and write an index. Memory is bounded whatever the size of the corpus.
+        """Encode documents and write an index. Memory does not grow with the corpus.
 
-        Interrupted (Ctrl-C, crash, full disk), it keeps what was committed; the same call resumes and ends with the
-        same bytes. Documents that can be iterated twice (a list, a corpus) are checked, and size and time estimated,
-        before the long work starts; a generator is taken as it comes.
+        After an interruption (Ctrl-C, crash, full disk) the same call resumes from what was committed and ends with the
+        same bytes. If documents can be iterated twice (a list, a corpus), they are checked, and size and time are
+        estimated, before the work starts; a generator is read once.
 
         Args:
-            documents: with unique docids.
-            model: its item encoder makes the tokens.
-            path: folder of the index; new, or of an interrupted build.
-            precision: of the stored tokens: ``"int8"`` (with a scale for each vector), ``"float16"`` or ``"float32"``.
-            corpus: where the documents come from, for later messages.
+            documents: documents with unique docids.
+            model: the model whose item encoder makes the tokens.
+            path: folder of the index: a new one, or that of an interrupted build.
+            precision: of the stored tokens: ``"int8"`` (with scales), ``"float16"`` or ``"float32"``.
+            corpus: where the documents come from; later messages show it.
             skip_empty: leave out documents without text instead of refusing them.
             passages: split documents that are longer than the item encoder reads, and keep embedding tokens of each
-                passage: a reranker scores a document by its best one (MaxP). By default they lose their end.
-            progress: estimate and progress bar on stderr.
-            engine: ``"local"``: in this process. ``"ray"``: on the workers of a Ray cluster (``RAY_ADDRESS``), or of
-                one started here; the same bytes.
-            shards: with Ray, a folder or fsspec URL that all workers reach, for what they encode; kept. ``None``:
-                beside ``path``, deleted in the end.
-            workers: with Ray, how many; by default one for each GPU or, where there is none, each core.
+                passage. A reranker scores a document by its best passage (MaxP). By default such documents are cut.
+            progress: show an estimate and a progress bar on stderr.
+            engine: ``"local"``: in this process. ``"ray"``: on the workers of a Ray cluster (``RAY_ADDRESS``, or one
+                started here), with the same bytes.
+            shards: with Ray, a folder or fsspec URL that all workers can reach, for their results, which are kept.
+                ``None``: a folder beside ``path``, deleted at the end.
+            workers: with Ray, the number of workers; by default one for each GPU or, without GPUs, each core.
 
         Raises:
             InputError: duplicate docid, empty text, changed corpus on resume, disk full, folder in use.
-            IndexMismatch: an interrupted build of another model.
+            IndexMismatch: the folder holds an interrupted build of another model.
         """
         common: dict[str, Any] = {
             "precision": precision,
@@ -156,18 +159,19 @@ class TokenIndex:
         return bool(self._store.entries([docid])["row"][0] >= 0)
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
-        """Embedding tokens of many documents at once; the last ``tokens`` of each (all of them for ``None``)."""
+        """Embedding tokens of many documents; the last ``tokens`` of each, or all for ``None``."""
         return self._store.fetch(docids, tokens)
 
     def add(
         self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
     ) -> Changes:
-        """Encode and write documents that are not there yet; those that are, with the same text, are passed over.
+        """Encode and write new documents. Documents that are in the index with the same text are skipped.
 
-        As all updates: committed in windows, so after an interruption the same call goes on where it stopped.
+        Like all updates it commits in windows: after an interruption the same call resumes.
 
         Raises:
-            InputError: one that is there with another text, duplicate docid, empty text, disk full, folder in use.
+            InputError: a docid is in the index with another text; duplicate docid, empty text, disk full, folder in
+                use.
             IndexMismatch: another item encoder built the index.
         """
         return updates.add(self.path, documents, model, skip_empty=skip_empty, progress=progress)
@@ -175,84 +179,87 @@ class TokenIndex:
     def replace(
         self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
     ) -> Changes:
-        """Write documents whether they are there or not; those whose text has not changed are passed over.
+        """Add or overwrite documents. Documents whose text has not changed are skipped.
 
-        Raises as :meth:`add`, but for texts that differ.
+        Raises the errors of ``add``, except for texts that differ.
         """
         return updates.replace(self.path, documents, model, skip_empty=skip_empty, progress=progress)
 
     def delete(self, docids: Sequence[str]) -> Changes:
-        """Forget documents, all at once; :meth:`compact` gives back their space.
+        """Delete documents in one step. ``compact`` frees their space.
 
-        Raises InputError, and deletes nothing, if one is not there.
+        Raises InputError, and deletes nothing, if a docid is not in the index.
         """
         return updates.delete(self.path, docids)
 
     def sync(
         self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
     ) -> Changes:
-        """Make the index hold this corpus: encode what is new or changed, delete what is gone. Look first: compare.
+        """Bring the index up to date with a corpus: encode what is new or changed, delete what is gone.
 
-        Raises as :meth:`replace`; InputError for a corpus without documents.
+        ``compare`` shows first what would change. Raises the errors of ``replace``; InputError for an empty corpus.
         """
         return updates.sync(self.path, documents, model, skip_empty=skip_empty, progress=progress)
 
     def compare(self, documents: Iterable[Document], *, skip_empty: bool = False) -> Changes:
-        """What :meth:`sync` would do. Encodes and writes nothing."""
+        """Show what ``sync`` would do. Encodes and writes nothing."""
         return updates.compare(self.path, documents, skip_empty=skip_empty)
 
     def compact(self, *, progress: bool = True) -> int:
-        """Give back the space of deleted and replaced documents, under running readers. Returns bytes saved.
+        """Free the space of deleted and replaced documents without interrupting readers. Returns the bytes saved.
 
-        It needs room for a second copy. Raises InputError if there is none, or another process writes.
+        Needs room for a second copy. Raises InputError if there is none, or if another process writes.
         """
         return compact(self.path, progress=progress)
 
     @staticmethod
     def verify(path: str | Path, *, drop: bool = False, progress: bool = True) -> Verification:
-        """Read every document and check its checksum, in an index that is too damaged to be opened, too.
+        """Check every document against its checksum, even in an index that is too damaged to be opened.
 
         Args:
-            drop: forget the damaged documents; a :meth:`sync` encodes them anew.
+            path: folder of the index.
+            drop: remove the damaged documents; ``sync`` encodes them again.
+            progress: show a progress bar on stderr.
 
         Raises InputError if there is no index, IndexDamaged if its docid map or manifest cannot be read.
         """
         return verify(Path(path), drop=drop, progress=progress)
 
     def copy(self, path: str | Path, *, progress: bool = True) -> TokenIndex:
-        """A compact copy in a new folder. Raises InputError if there is one, or no room."""
+        """Make a compact copy in a new folder. Raises InputError if the folder exists, or there is no room."""
         copy(self.path, Path(path), progress=progress)
         return TokenIndex(path)
 
     def export(self, url: str, *, progress: bool = True) -> None:
-        """Write the index as Parquet shards (see :mod:`mixlm_rerank.index.shards`) to a folder or an fsspec URL.
+        """Write the index as Parquet shards to a folder or an fsspec URL.
 
-        Raises InputError if a finished export is there, MissingDependency without pyarrow.
+        Raises InputError if there is a finished export, MissingDependency without pyarrow.
         """
         export_index(self.path, url, progress=progress)
 
     @classmethod
     def import_from(cls, url: str, path: str | Path, *, progress: bool = True) -> TokenIndex:
-        """An index from Parquet shards. Interrupted, the same call goes on.
+        """Make an index from Parquet shards. After an interruption, the same call resumes.
 
-        Raises InputError if there is no finished export, IndexDamaged if it is not what was written.
+        Raises InputError if there is no finished export, IndexDamaged if the shards have changed.
         """
         import_index(url, Path(path), progress=progress)
         return cls(path)
 
     def push(self, url: str, *, ttl: int | None = None, progress: bool = True) -> Changes:
-        """Put the index into Redis, or bring what is there up to date; interrupted, the same call goes on.
+        """Copy the index to Redis, or update the copy. After an interruption, the same call resumes.
 
         Args:
-            url: ``redis://HOST:PORT/DB#NAME``. Read it with :class:`RedisTokenStore`.
-            ttl: seconds after which Redis forgets it, unless it is pushed again.
+            url: ``redis://HOST:PORT/DB#NAME``. ``RedisTokenStore`` reads it.
+            ttl: seconds after which Redis deletes what is not pushed again.
+            progress: show a progress bar on stderr.
 
-        Raises InputError for an unusable URL or too little memory there, StoreUnavailable if Redis does not answer.
+        Raises InputError for an unusable URL or if Redis has too little memory, StoreUnavailable if it does not answer.
         """
         return push(self.path, url, ttl=ttl, progress=progress)
 
     def info(self) -> IndexInfo:
-        """Reads the whole docid map."""
+        """Size and identity of the index. Reads the whole docid map."""
         store = self._store
         documents = records = cut = unread = 0
         for _, entries in store.scan(1 << 16):
@@ -264,7 +271,7 @@ class TokenIndex:
 
 
 def open_store(where: TokenStore | str | Path) -> TokenStore:
-    """A token index by its folder or its URL in Redis; a store that is open already is returned as it is."""
+    """Open a token index by its folder or Redis URL. A store that is already open is returned unchanged."""
     if isinstance(where, str | Path):
         return RedisTokenStore(str(where)) if str(where).startswith(REDIS_SCHEMES) else TokenIndex(where)
     if not hasattr(where, "fetch"):

@@ -21,16 +21,18 @@ __all__ = ["MixLM"]
 class MixLM(Network):
     """Reads the query as text and each document as a few embedding tokens.
 
-    Make one with :meth:`from_pretrained` (a saved model, ``"default"``) or :meth:`from_backbones` (a new one from two
-    Hugging Face checkpoints). Score with :class:`mixlm_rerank.scoring.SharedPrefixScorer`, or through
-    :class:`mixlm_rerank.Reranker`.
+    Load one with ``from_pretrained`` (a saved model, or ``"default"``). Create an untrained one with ``from_backbones``
+    (from two Hugging Face checkpoints) or ``from_cross_encoder``. Rank with ``mixlm_rerank.Reranker``, or score with
+    ``mixlm_rerank.scoring.SharedPrefixScorer``.
     """
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write config, weights (safetensors), both tokenizers, a model card and a known answer into ``folder``.
 
-        ``half``: the backbones in float16, half the size. What is loaded then is the rounded model, with a fingerprint
-        of its own.
+        Args:
+            folder: where to save the model.
+            half: save the backbones in float16, half the size. The loaded model is then the rounded one, with its own
+                fingerprint.
         """
         save(self, Path(folder), half=half)
 
@@ -47,13 +49,13 @@ class MixLM(Network):
 
         Args:
             name: ``"default"``, a folder, or a Hugging Face hub id.
-            device: where to put it; a GPU if there is one, by default.
-            dtype: of the ranker, ``"float32"``, ``"bfloat16"``, ``"float16"``, or (on a CPU)
-                ``"int8"``; float32 by default, bfloat16 on a GPU. Item encoder and readout are always float32.
-            hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``: see :class:`.hub.HubOptions`.
+            device: where to put it; by default a GPU, if there is one.
+            dtype: of the ranker: ``"float32"``, ``"bfloat16"``, ``"float16"``, or (on a CPU) ``"int8"``. By default
+                float32, on a GPU bfloat16. Item encoder and readout are always float32.
+            **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as in Transformers.
 
         Raises:
-            InputError: no such model, not a MixLM, or one that does not give its known answer.
+            InputError: there is no such model, it is not a MixLM, or it does not give its known answer.
         """
         return load(cls, name, device=device, dtype=dtype, hub=checked(hub))
 
@@ -74,25 +76,32 @@ class MixLM(Network):
         max_document_tokens: int = 256,
         **hub: Unpack[HubOptions],
     ) -> Self:
-        """A new, untrained MixLM from two checkpoints of plain language models (folders or hub ids).
+        """Create an untrained MixLM from two checkpoints of plain language models (folders or hub ids).
 
-        With the residual ``"cosine"`` and without memory tokens it ranks like the item encoder as a bi-encoder: pooling
-        and prompts are read from the checkpoint's sentence-transformers files, where it has them, and the tokens around
-        a text are those that its tokenizer puts there. (A Dense layer after the pooling is not read.)
+        With the residual ``"cosine"`` and without memory tokens it ranks like the item encoder as a bi-encoder. Pooling
+        and prompts come from the checkpoint's sentence-transformers files, if it has them; the tokenizer adds the
+        special tokens. (A Dense layer after the pooling is not read.)
 
         Args:
             item_encoder: an embedding model, or any plain language model.
-            ranker: its language model head gives the first readout (decoders); encoders start from a zero readout.
-            tokens, memory_tokens, residual, max_query_tokens, max_document_tokens: see :class:`MixLMConfig`.
-            pooling: ``"last"``, ``"mean"`` or ``"cls"``; by default what the checkpoint says, else ``"last"`` for
-                decoders and ``"mean"`` for bidirectional encoders.
-            query_prompt, document_prompt: put before a text by the item encoder ("query: " and "passage: " of the e5
-                models); by default what the checkpoint says.
-            prompt: the ranker's prefix, with ``{text}`` where the query goes.
-            hub: as in :meth:`from_pretrained`; a ``revision`` must exist in both places.
+            ranker: a language model. The readout of a decoder starts from its language model head, that of an encoder
+                from zero.
+            tokens: the largest token budget: embedding tokens per document.
+            memory_tokens: learned tokens appended to each document, whose states replace pooled ones; 0: none.
+            pooling: ``"last"``, ``"mean"`` or ``"cls"``; by default the checkpoint's own, else ``"last"`` for decoders
+                and ``"mean"`` for bidirectional encoders.
+            query_prompt: text before each query in the item encoder ("query: " for e5 models); by default the
+                checkpoint's own.
+            document_prompt: the same for documents ("passage: ").
+            prompt: the ranker's prefix, with ``{text}`` for the query.
+            residual: what is added to the ranker's score: ``"none"``, ``"cosine"`` or ``"late"`` (cosine and late
+                interaction).
+            max_query_tokens: longest query in tokens, with its prompt.
+            max_document_tokens: longest document in tokens.
+            **hub: as in ``from_pretrained``; a ``revision`` must exist in both places.
 
         Raises:
-            InputError: not a checkpoint, an architecture that MixLM cannot use, or lengths that do not fit.
+            InputError: not a checkpoint, an unsupported architecture, or lengths that do not fit.
         """
         return from_backbones(
             cls,
@@ -122,27 +131,27 @@ class MixLM(Network):
         answers: Sequence[str] | None = None,
         **hub: Unpack[HubOptions],
     ) -> Self:
-        """A new MixLM cut out of a cross-encoder: documents are read alone by its layers below ``mix_layer``.
+        """Cut a new MixLM out of a cross-encoder: its layers below ``mix_layer`` read documents alone.
 
-        Only two things separate it from the checkpoint: up to that layer documents know nothing of the query, and they
-        are pooled to a few embedding tokens. Untrained, its ranking is poor; train it by ``mixlm-rerank distill``. In
+        It differs from the checkpoint in two ways: below that layer documents do not attend to the query, and they
+        are pooled to a few embedding tokens. Untrained, it ranks poorly; train it with ``mixlm-rerank distill``. In
         full-text mode it is the cross-encoder itself.
 
         Args:
-            name: a folder or hub id; with a classification head of one label, or a decoder that answers yes or no.
-            mix_layer: 1 to the last layer, half of the layers by default. The higher, the less a candidate costs and
-                the more a document's tokens depend on itself alone.
+            name: a folder or hub id, with a classification head of one label, or a decoder that answers yes or no.
+            mix_layer: 1 to the last layer; by default half of the layers. With a higher layer a candidate costs less,
+                and more of a document's encoding is independent of the query.
             tokens: the largest token budget.
-            fixed_documents: of an encoder: above the mix layer only the query's states change, and attend to query and
-                document: half to two thirds of the operations for a candidate.
-            prompt: of a decoder: ``{text}`` stands for the query, ``{document}`` for the document; by default that of
+            fixed_documents: for encoders: above the mix layer only the query's states change; they attend to query and
+                document. A candidate then takes half to two thirds of the operations.
+            prompt: for decoders: ``{text}`` stands for the query, ``{document}`` for the document. By default that of
                 Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
-            answers: of a decoder without a classification head: the word whose logit counts for a document, and perhaps
-                the one that counts against it, one token each; "yes" and "no" by default.
-            hub: as in :meth:`from_pretrained`.
+            answers: for decoders without a classification head: the word whose logit counts for a document, and
+                optionally the one that counts against it, one token each. By default "yes" and "no".
+            **hub: as in ``from_pretrained``.
 
         Raises:
-            InputError: not a cross-encoder, or one of a kind that MixLM does not know.
+            InputError: not a cross-encoder, or one of an unsupported kind.
         """
         return from_cross_encoder(
             cls,

@@ -68,14 +68,14 @@ class About:
 
 
 class OnnxMixLM:
-    """Stands where a :class:`~mixlm_rerank.MixLM` stands in ``Reranker`` and ``TokenIndex``.
+    """An exported model that replaces a ``MixLM`` in ``Reranker`` and ``TokenIndex``, without PyTorch.
 
-    Embedding tokens and log-odds equal those of the model that it was exported from within 1e-4, so it takes the
-    indexes of that model, and no others. It reads no full texts (``verify_top``).
+    Embedding tokens and log-odds equal those of the original model within 1e-4, so it accepts the indexes of that model
+    and rejects others. It cannot read full texts (``verify_top``).
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        """See :meth:`from_pretrained`, which also asks for the known answer."""
+        """Use ``from_pretrained``, which also checks the known answer."""
         about = About.load(folder / EXPORTED)
         self.config = MixLMConfig.load(folder / CONFIG)
         self.name = str(folder)
@@ -85,10 +85,11 @@ class OnnxMixLM:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, threads: int | None = None) -> OnnxMixLM:
-        """Load what :func:`.export` has written.
+        """Load a model that ``mixlm-rerank model export`` has written.
 
         Args:
-            threads: of ONNX Runtime; by default one for each physical core.
+            folder: the exported model.
+            threads: threads of ONNX Runtime; by default one for each physical core.
 
         Raises:
             InputError: not an exported model, or one that does not give its known answer.
@@ -102,15 +103,15 @@ class OnnxMixLM:
 
     @property
     def fingerprint(self) -> str:
-        """Of the item encoder, as in the model that this was exported from."""
+        """Fingerprint of the item encoder, the same as in the original model."""
         return self._fingerprints[0]
 
     def accepts(self, fingerprint: str) -> bool:
-        """Whether an index of that fingerprint holds tokens of this item encoder."""
+        """Whether an index with that fingerprint holds tokens of this item encoder."""
         return fingerprint in self._fingerprints
 
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
-        """Embedding tokens of documents: float32 [n, tokens, d]. See :meth:`OnnxItemEncoder.encode`."""
+        """Embedding tokens of documents: float32 [n, tokens, d]."""
         return self.item_encoder.encode(texts, bar=bar)
 
     def score(self, query: str, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -118,13 +119,13 @@ class OnnxMixLM:
         return self.score_batch([query], [tokens])[0]
 
     def score_batch(self, queries: Sequence[str], tokens: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Many queries, one after the other: one float32 [n, k, d] a query -> one float32 [n] a query."""
+        """Several queries, one after the other: a float32 [n, k, d] per query -> a float32 [n] per query."""
         states: Sequence[NDArray[np.float32] | None]
         states = [None] * len(queries) if self.config.residual == "none" else self.item_encoder.states(queries)
         return [self.ranker.scores(*each) for each in zip(queries, tokens, states, strict=True)]
 
     def known_answers(self) -> list[float]:
-        """See :mod:`~mixlm_rerank.model.known_answer`."""
+        """Log-odds of a fixed query and fixed texts, which a loaded model must reproduce."""
         return [float(self.score(QUERY, self.encode([text]))[0]) for text in TEXTS]
 
 

@@ -27,7 +27,7 @@ POSITIONS_PER_FORWARD = 4096
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each loss counts (see :mod:`.losses`); a loss of weight 0 is not computed.
+    """How much each loss counts (docs/training.md lists them); a loss of weight 0 is not computed.
 
     Attributes:
         sft, distil: pointwise, against labels and teacher.

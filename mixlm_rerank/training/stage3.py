@@ -46,7 +46,7 @@ class JointOptions:
     """How to train.
 
     Attributes:
-        phases: weights of the losses, see :class:`JointTrainer`.
+        phases: weights of the losses, a curriculum: see docs/training.md.
         budgets: token budgets that are to serve.
         learning_rates: of item encoder, ranker, readout. 0 freezes: under a frozen item encoder every document is
             encoded once, and a step costs a fraction.

@@ -99,7 +99,7 @@ TABLE = {
     ),
     "a run's format for requests": Bad(
         "rerank --index tokens --model model --requests r.jsonl --output out.jsonl --format msmarco",
-        ["--format and --tag are of runs", "JSONL"],
+        ["--format and --tag apply to runs", "JSONL"],
     ),
     "neither run nor requests": Bad(
         "rerank --index tokens --model model --output out.trec", ["--run and --topics, or --requests"]
@@ -181,7 +181,7 @@ def test_unknown_docids_stand_last_by_default(work: Path, mixlm: Command) -> Non
     done = mixlm(RERANK.replace("bm25.trec", "odd.trec"))
     assert (done.code, done.err) == (
         0,
-        "out.trec: 3 documents of 1 queries; 2 were not in the index and stand last\n",
+        "out.trec: 3 documents of 1 queries; 2 were not in the index and are ranked last\n",
     )
     assert [line.split()[2] for line in (work / "out.trec").read_text().splitlines()] == ["d3", "zz", "yy"]
 

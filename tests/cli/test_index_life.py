@@ -40,7 +40,7 @@ def test_its_life(folder: Path, mixlm: Any) -> None:
         ("replace tokens changed.jsonl", "1 new, 1 changed, 1 unchanged, 0 deleted"),
         ("delete tokens d11 d0", "0 new, 0 changed, 10 unchanged, 2 deleted"),
         ("sync tokens now.jsonl", "0 new, 1 changed, 8 unchanged, 1 deleted"),
-        ("verify tokens", "9 documents, all whole"),
+        ("verify tokens", "9 documents, all intact"),
         ("compact tokens", "MB saved"),
         ("copy tokens copied", "copied: 9 documents"),
         ("import shards imported", "imported: 9 documents"),
@@ -99,14 +99,14 @@ def test_how_much_was_read_is_said(folder: Path, mixlm: Any) -> None:
     assert "10 new, 0 changed, 0 unchanged, 3 deleted" in done.err
 
 
-def test_damage_is_listed_with_exit_code_1_and_can_be_forgotten(folder: Path, mixlm: Any) -> None:
+def test_damage_is_listed_with_exit_code_1_and_can_be_removed(folder: Path, mixlm: Any) -> None:
     path = folder / "tokens" / "tokens-000000.bin"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     done = mixlm("index verify tokens --quiet")
     assert (done.code, done.out) == (1, "d5\tits checksum is another\n")
-    assert "1 of 10 documents are damaged; to forget them: --drop; then encode them anew" in done.err
+    assert "1 of 10 documents are damaged; to remove them: --drop; then encode them again" in done.err
     assert mixlm("index verify tokens --drop --quiet").code == 1
     assert mixlm("index sync tokens corpus.jsonl --quiet").err.startswith("tokens: 1 new")
     assert mixlm("index verify tokens --quiet").code == 0

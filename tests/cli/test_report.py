@@ -327,7 +327,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "a model twice": (f"{REPORT} --model a", ["models must have different names"]),
     "topics of two": (
         f"{REPORT} --topics tiny/queries.jsonl".replace("report tiny", "report tiny tiny@dev"),
-        ["--topics and --qrels are of one collection"],
+        ["--topics and --qrels belong to one collection"],
     ),
     "a collection twice": (
         REPORT.replace("report tiny", "report tiny tiny"),

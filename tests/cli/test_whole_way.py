@@ -154,7 +154,7 @@ def test_requests_of_rank_llm_come_back_in_their_new_order(work: Path, mixlm: Co
     ]
     Path("requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked))
     command = "rerank --index tokens --model model --requests requests.jsonl --output out.jsonl --quiet"
-    assert mixlm(command).err == "out.jsonl: 2 documents of 2 queries; 1 were not in the index and stand last\n"
+    assert mixlm(command).err == "out.jsonl: 2 documents of 2 queries; 1 were not in the index and are ranked last\n"
     first, second = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert first["query"] == asked[0]["query"] and second == asked[1]
     assert [(hit["docid"], hit["doc"], hit.get("note")) for hit in first["candidates"]] == [

@@ -57,7 +57,7 @@ def test_any_url_of_fsspec_will_do(index: TokenIndex, tmp_path: Path) -> None:
 
 
 def test_the_shards_can_be_read_without_us(shards: Path, stub: Any) -> None:
-    """As docs/index.md says: codes, then a scale for each 64 components of a vector, which has 8 here."""
+    """As docs/token-index.md says: codes, then a scale for each 64 components of a vector, which has 8 here."""
     table = pq.read_table(shards / "part-000000.parquet")
     assert table.schema.names == ["docid", "content", "crc", "record", "unread"]
     record = table["record"][0].as_py()

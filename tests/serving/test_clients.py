@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
+from mixlm_rerank.serving.catalogue import Catalogue
 
 QUERY = "a dog barks at the moon"
 
@@ -94,3 +100,24 @@ def test_curl(url: str) -> None:
     body = '{"query": "a dog", "documents": ["a dog", "a cat"]}'
     done = subprocess.run([*command, body], capture_output=True, text=True)
     assert '"relevance_score":' in done.stdout and '"index":0' in done.stdout.replace(" ", "")
+
+
+def test_the_tutorials_server_answers(
+    served: Callable[..., str],
+    documents: list[Document],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its curl by docid and its client by text."""
+    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "serve.md").read_text(encoding="utf-8")
+    model = MixLM.from_pretrained("default", device="cpu")
+    index = TokenIndex.build(documents, model, tmp_path / "tokens", progress=False)
+    address = served(Catalogue({"default": model}, {"docs": index}))
+    (body,) = re.findall(r"^  -d '(.*)'$", page, flags=re.MULTILINE)
+    answer = httpx.post(f"{address}/v2/rerank", json=json.loads(body), timeout=30).raise_for_status().json()
+    assert [result["document_id"] for result in answer["results"]] == ["d1"]
+    monkeypatch.setenv("MIXLM_SERVER", address)
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(code, {})
+    assert "A dog barks" in capsys.readouterr().out.splitlines()[0]
