@@ -142,7 +142,7 @@ def _quantise(path: Path, target: Path) -> None:
     in silence.
     """
     onnx, quantization = import_module("onnx"), import_module("onnxruntime.quantization")
-    capable = getattr(torch.cpu, "get_capabilities", dict)()
+    capable: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     vnni = any(has for name, has in capable.items() if "vnni" in name or name == "amx_int8")
     with hushed():
         # without VNNI, 8-bit products of int8 weights overflow 16-bit sums: 7 bits then, as ONNX Runtime advises

@@ -18,7 +18,7 @@ from typing import Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.eval.bench.kit import Run, table
+from mixlm_rerank.eval.bench.kit import Run, column, table
 from mixlm_rerank.eval.bench.load import Body, Point, httpx, open_loop, saturation
 from mixlm_rerank.eval.bench.memory import resident
 from mixlm_rerank.eval.bench.synthetic import Words, random_docids, random_index
@@ -35,10 +35,18 @@ FEWEST = 20  # requests at the first rate
 SHARES = (0.5, 0.8, 2.0)  # of saturation
 SENDERS = max(1, (os.cpu_count() or 1) // 4)  # processes that send
 READY_SECONDS = 300.0  # on a GPU it compiles first
-COLUMNS = (
-    *("load", "offered/s", "answered/s", "refused", "late", "failed", "p50, ms", "p90, ms", "p99, ms"),
-    "p99 / p50",
-)
+COLUMNS = {
+    "load": column(str, "load"),
+    "offered/s": column("{:.1f}".format, "offered"),
+    "answered/s": column("{:.1f}".format, "answered"),
+    "refused": column(numbers.percent, "refused"),
+    "late": column(numbers.percent, "late"),
+    "failed": column(numbers.percent, "failed"),
+    "p50, ms": column("{:.0f}".format, "milliseconds", 0),
+    "p90, ms": column("{:.0f}".format, "milliseconds", 1),
+    "p99, ms": column("{:.0f}".format, "milliseconds", 2),
+    "p99 / p50": lambda row: f"{row['milliseconds'][2] / row['milliseconds'][0]:.1f}",
+}
 
 
 def serve(
@@ -150,9 +158,9 @@ def _server(
 def _page(run: Run, model: str, settings: Mapping[str, Any], deadline: float) -> str:
     kept, tables = run.kept, []
     for size in dict.fromkeys((settings["candidates"], FEW)):
-        rows = [_row(f"{share} of saturation", point) for share, point in kept[f"loads of {size}"].items()]
+        rows = [{"load": f"{share} of saturation", **point} for share, point in kept[f"loads of {size}"].items()]
         if size == settings["candidates"]:
-            rows += [_row(f"soak, {numbers.duration(settings['soak'])}", kept["soak"])]
+            rows.append({"load": f"soak, {numbers.duration(settings['soak'])}", **kept["soak"]})
         rate = kept[f"saturation of {size}"]["rate"]
         tables += [f"Requests of {size} document_ids; saturation: {rate:.1f} a second.", table(COLUMNS, rows)]
     one, many = (kept["clients"][str(count)] for count in (1, CLIENTS))
@@ -167,10 +175,3 @@ def _page(run: Run, model: str, settings: Mapping[str, Any], deadline: float) ->
         f"{kept['soak']['after'] / max(1, kept['soak']['before']) - 1:+.1%}."
     )
     return run.page(f"The server with {model}", model, kept, [about, *tables, last])
-
-
-def _row(name: str, point: Mapping[str, Any]) -> list[str | None]:
-    middle, high, highest = point["milliseconds"]
-    rates = [f"{point['offered']:.1f}", f"{point['answered']:.1f}"]
-    shares = [numbers.percent(point[part]) for part in ("refused", "late", "failed")]
-    return [name, *rates, *shares, *(f"{value:.0f}" for value in (middle, high, highest)), f"{highest / middle:.1f}"]
