@@ -13,7 +13,7 @@ __all__ = ["demo"]
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for indexes, runs and results.")] = Path("mixlm-demo"),
 ) -> None:
-    """Compare BM25 and MixLM, quality and speed, on 66 questions about Python's standard library. Three minutes."""
+    """Compare BM25 and MixLM on 66 questions about Python's standard library. Takes about three minutes."""
     from ..demo.run import run_demo
 
     run_demo(output, typer.echo)
