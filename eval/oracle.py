@@ -14,9 +14,10 @@ def oracle(
 ) -> dict[str, list[ScoredDoc]]:
     """Each query's candidates by falling grade (unjudged: 0), equal grades as they stand.
 
-    >>> ranked = oracle({"q": [Candidate("a", 2.0), Candidate("b", 1.0)]}, {"q": {"b": 1}})
-    >>> [doc.docid for doc in ranked["q"]]
-    ['b', 'a']
+    Examples:
+        >>> ranked = oracle({"q": [Candidate("a", 2.0), Candidate("b", 1.0)]}, {"q": {"b": 1}})
+        >>> [doc.docid for doc in ranked["q"]]
+        ['b', 'a']
     """
     ranked = {}
     for qid, hits in run.items():

@@ -28,8 +28,9 @@ Texts = Mapping[str, str] | Callable[[Sequence[str]], Mapping[str, str]]
 class Document:
     """One document of a corpus. Raises InputError for what is not a string.
 
-    >>> Document("d1", "It barks.", title="The dog").content
-    'The dog. It barks.'
+    Examples:
+        >>> Document("d1", "It barks.", title="The dog").content
+        'The dog. It barks.'
     """
 
     docid: str
