@@ -25,6 +25,7 @@ from mixlm_rerank.eval.bench.operations import Operations
 from mixlm_rerank.eval.bench.plots import Panel, draw
 from mixlm_rerank.eval.bench.synthetic import Words, random_docids, random_index
 from mixlm_rerank.eval.bench.timing import Entrant, Spread, fastest, over, planned_rounds, spread
+from mixlm_rerank.eval.bench.yardsticks import SHAPES, Yardstick
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.builder import new_manifest
 from mixlm_rerank.model import MixLM
@@ -42,6 +43,7 @@ QUERY = 16  # tokens
 DOCUMENTS = 10_000  # in the token index
 CHECKED = 20  # candidates whose scores are compared with the reference's
 TRIED, WARM = 64, 16  # documents that settings of full text are tried on, and of its warm-up
+MEASURED_BY = 100  # candidates at most, of cross-encoders of other shapes
 WATCHED = 3  # runs of MixLM that are looked into
 TOLERANCE = 1e-4  # log-odds, float32: the promise of SharedPrefixScorer
 EXPECTED_SHARE = 0.75  # of the rate of matrix products, for the estimate
@@ -104,6 +106,7 @@ class Contender:
     """Attributes:
     run: from a task to a ranking.
     tokens: the token budget; None for cross-encoders, which read full text.
+    operations: of a cross-encoder of another shape.
     watched: the MixLM whose time inside is looked at; None where PyTorch cannot look.
     """
 
@@ -112,6 +115,7 @@ class Contender:
     tokens: int | None = None
     settings: str = ""
     watched: MixLM | None = None
+    operations: Operations | None = None
 
 
 def grid(
@@ -175,6 +179,7 @@ class _Grid:
         self.operations, self.words = Operations.of(model.ranker.backbone), Words(model.ranker.tokenizer)
         self.peers, self.int8 = CrossEncoders(model, place), in_int8(model)
         kinds: dict[str, Model] = {"": model, ", int8": self.int8, ", ONNX": exported(model, place / "onnx")}
+        self.yardsticks = [self._yardstick(name) for name in SHAPES]
         self.mixlms = [self._mixlm(kind, own, tokens) for kind, own in kinds.items() for tokens in budgets]
 
     def measure(self, todo: Sequence[Cell]) -> None:
@@ -188,7 +193,7 @@ class _Grid:
         self.run.rate()
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
-        contenders, tasks = [*self._cross_encoders(cell.document), *self.mixlms], self._tasks(cell, self.rounds)
+        contenders, tasks = self._contenders(cell), self._tasks(cell, self.rounds)
         text, entrants = self._operations(None, cell, tasks[0]), []
         for each in contenders:
             warm = tasks[-1].first(WARM) if each.tokens is None else tasks[-1]
@@ -199,7 +204,7 @@ class _Grid:
                 "name": contender.name,
                 "tokens": contender.tokens,
                 "settings": contender.settings,
-                "flops": self._operations(contender.tokens, cell, tasks[0]),
+                "flops": self._operations(contender.tokens, cell, tasks[0], contender.operations),
                 "seconds": taken[contender.name],
                 "shares": contender.watched
                 and shares(contender.watched, [partial(contender.run, task) for task in tasks[:WATCHED]]),
@@ -207,6 +212,16 @@ class _Grid:
             for contender in contenders
         ]
         return {**asdict(cell), "full_text_flops": text, "contenders": found}
+
+    def _contenders(self, cell: Cell) -> list[Contender]:
+        """Documents a second of a cross-encoder do not depend on their number: those of other shapes read few."""
+        others = self.yardsticks if cell.candidates <= MEASURED_BY else []
+        return [*self._cross_encoders(cell.document), *others, *self.mixlms]
+
+    def _yardstick(self, name: str) -> Contender:
+        scores = Yardstick(name, self.model.ranker.tokenizer)
+        operations = Operations.of(scores.model.base_model)
+        return Contender(name, partial(_rank, scores, DEFAULT_BATCH), settings=_settings(), operations=operations)
 
     def _mixlm(self, kind: str, model: Model, tokens: int) -> Contender:
         """End to end, docids to a ranking."""
@@ -253,10 +268,10 @@ class _Grid:
             for _ in range(count)
         ]
 
-    def _operations(self, tokens: int | None, cell: Cell, task: Task) -> float:
-        """Of a query with all its candidates; ``tokens``: None for full text."""
+    def _operations(self, tokens: int | None, cell: Cell, task: Task, of: Operations | None = None) -> float:
+        """Of a query with all its candidates; ``tokens``: None for full text, ``of`` another shape, perhaps."""
         if tokens is None:
-            return self.operations.whole(self.peers.positions(task.query, task.texts[0]), cell.candidates)
+            return (of or self.operations).whole(self.peers.positions(task.query, task.texts[0]), cell.candidates)
         ranker = self.model.ranker
         prefix = len(ranker.prefixes([task.query])[0])
         below = replace(self.operations, layers=ranker.mix_layer)
@@ -271,6 +286,8 @@ class _Grid:
             (task,) = self._tasks(Cell(1, cell.document), 1)
             text = self._operations(None, cell, task) / rate
             runs = [text, text, text / 1.5, *(self._operations(each.tokens, cell, task) / rate for each in self.mixlms)]
+            others = self.yardsticks if cell.candidates <= MEASURED_BY else []
+            runs += [self._operations(None, cell, task, each.operations) / rate for each in others]
             if cell in todo:
                 total += sum(run * planned_rounds(run, self.rounds, self.seconds) for run in runs)
             else:

@@ -15,6 +15,7 @@ import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.eval.bench import build, grid, memory, operations
+from mixlm_rerank.eval.bench.yardsticks import SHAPES
 
 Command = Callable[[str], Any]
 Place = Callable[..., Path]
@@ -136,14 +137,17 @@ def test_the_grid_has_all_contenders_in_each_cell_after_sameness(place: Place) -
     for cell in found["cells"]:
         rows = {row["name"]: row for row in cell["contenders"]}
         kinds = [f"MixLM k={tokens}{kind}" for kind in ("", ", int8", ", ONNX") for tokens in (1, 4)]
-        assert list(rows) == ["cross-encoder, defaults", "cross-encoder, best", "cross-encoder, ONNX int8", *kinds]
+        judges = ["cross-encoder, defaults", "cross-encoder, best", "cross-encoder, ONNX int8"]
+        assert list(rows) == [*judges, *SHAPES, *kinds]
         assert rows["cross-encoder, best"]["speedup"] == 1.0
         assert all(row["rounds"] == 2 for row in rows.values())
         for name, row in rows.items():
             assert row["realised"] == pytest.approx(row["speedup"] / row["flop_ratio"])
             assert (row["outside"] is not None) == (row["tokens"] is not None and "ONNX" not in name)
-        ratios = [row["flop_ratio"] for row in rows.values()]
+        ratios = [rows[name]["flop_ratio"] for name in (*judges, *kinds)]
         assert ratios[:3] == [1.0] * 3 and ratios[3] > ratios[4] > 1 and ratios[3:5] == ratios[5:7] == ratios[7:]
+        small, middle, twelve = (rows[name]["flop_ratio"] for name in SHAPES)
+        assert 1 > small > middle > twelve  # each more work than the tiny model's own text
 
 
 def test_the_same_grid_again_measures_nothing_and_a_larger_one_only_what_is_new(place: Place, mixlm: Command) -> None:
