@@ -203,7 +203,7 @@ def test_eval_tests_against_a_baseline_and_compares_with_a_teacher(work: Path, m
     ceiling = json.loads(mixlm("eval runs bm25.trec out.trec --qrels qrels.txt --oracle --json").out)["measures"]
     assert ceiling["oracle"]["nDCG@10"] >= max(ceiling["bm25.trec"]["nDCG@10"], ceiling["out.trec"]["nDCG@10"])
     refused = mixlm("eval runs bm25.trec --qrels qrels.txt --baseline out.trec")
-    assert refused.code == 2 and "name it among them" in refused.err
+    assert refused.code == 2 and "add it to them" in refused.err
 
 
 def test_search_is_bm25_and_rerank_in_one_step(work: Path, mixlm: Command, model: MixLM) -> None:

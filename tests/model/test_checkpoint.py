@@ -251,9 +251,15 @@ def test_a_model_that_is_not_there_is_named(name: str, message: str) -> None:
         MixLM.from_pretrained(name, local_files_only=True)
 
 
-def test_a_revision_is_taken_from_the_hubs_cache(
-    tiny: Callable[..., MixLM], checkpoint: Callable[..., Path], judge: Callable[..., Path], tmp_path: Path
+def test_a_revision_is_taken_from_the_hubs_cache_and_nobody_is_asked(
+    tiny: Callable[..., MixLM],
+    checkpoint: Callable[..., Path],
+    judge: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *rest, **options: asked.append(host) or [])
     folder = tmp_path / "models--me--tiny"
     made = {"main": tiny("bert").save_pretrained, "first": tiny("qwen3").save_pretrained}
     for number, (branch, save) in enumerate(made.items()):
@@ -274,6 +280,7 @@ def test_a_revision_is_taken_from_the_hubs_cache(
         shutil.copytree(source, whole / "snapshots" / ("2" * 40))
     MixLM.from_backbones("me/plain", "me/plain", revision="v2", max_query_tokens=64, max_document_tokens=40, **local)
     MixLM.from_cross_encoder("me/judge", revision="v2", **local)
+    assert not asked
 
 
 def test_a_plain_checkpoint_is_refused_with_the_mend(checkpoint: Callable[..., Path]) -> None:

@@ -141,10 +141,11 @@ def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_lef
     assert all(sets == [as_taught(pools[:2], texts, scores)] for _, sets in asked)
 
 
-def test_hard_candidates_are_those_that_the_model_ranks_first(
-    corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path
+@pytest.mark.parametrize(("residual", "tokens"), [("cosine", 1), ("none", 2)])
+def test_hard_candidates_are_those_that_first_stage_and_model_rank_first(
+    corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path, residual: str, tokens: int
 ) -> None:
-    model = fresh("bert", tokens=2)
+    model = fresh("bert", tokens=2, residual=residual)
     documents = list(open_corpus(str(corpus)))
     queries = {f"q{n}": f"dog cat moon {n}" for n in range(8)}
     hits = [Candidate(document.docid, 1.0, document.content) for document in documents[:20]]
@@ -153,9 +154,11 @@ def test_hard_candidates_are_those_that_the_model_ranks_first(
     work = Workplace(collection, tmp_path, tmp_path, progress=False)
     pools = corpus_pools(tmp_path / "pools.jsonl", candidates, work, model, size=6, hard=4, seed=0)
     assert [pool.query for pool in pools] == list(queries.values())
-    ranked = Reranker(model, TokenIndex.build(documents, model, tmp_path / "tokens", progress=False), tokens=1)
+    ranked = Reranker(model, TokenIndex.build(documents, model, tmp_path / "tokens", progress=False), tokens=tokens)
     for pool in pools:
-        assert pool.docids[:4] == [doc.docid for doc in ranked.rerank(pool.query, hits)[:4]]
+        own = [doc.docid for doc in ranked.rerank(pool.query, hits)]
+        in_turn = [docid for pair in zip(hits, own, strict=True) for docid in (pair[0].docid, pair[1])]
+        assert pool.docids[:4] == list(dict.fromkeys(in_turn))[:4]
         assert len(set(pool.docids)) == 6
     assert len({tuple(pool.docids[4:]) for pool in pools}) > 1  # the others are drawn
 
