@@ -22,6 +22,7 @@ from ..errors import InputError
 from .assembly import N, assemble, load_tokenizer, quiet
 from .config import Head, MixLMConfig
 from .families import Family, complete, family_of, longest_sequence
+from .hub import in_cache
 from .inference import scoring
 from .network import Network
 from .span import span
@@ -63,6 +64,7 @@ def from_cross_encoder(
     """See :meth:`MixLM.from_cross_encoder`."""
     if answers is not None:
         check_list_of_strings("answers", answers)
+    source = in_cache(source, hub)
     family, tokenizer = family_of(source, **hub), load_tokenizer(source, **hub)
     with quiet():
         whole, head, layers = _loaded(source, family, tokenizer, answers, **hub)

@@ -185,10 +185,8 @@ def complete(
 
     ``without``: children of the model that may be. Raises InputError if something is, or a file cannot be read.
     """
-    # Transformers looks for an adapter, too, and would ask the hub for it even where that is forbidden
-    places = {name: options[name] for name in ("cache_dir", "local_files_only") if name in options}
     try:
-        model, report = auto_class.from_pretrained(source, output_loading_info=True, adapter_kwargs=places, **options)
+        model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
     except Exception as error:  # of Transformers, safetensors, pickle, or the code of an architecture
         raise InputError(f"{source} cannot be loaded: {reason(error)}") from None
     missing = [name for name in report["missing_keys"] if name.partition(".")[0] not in ("pooler", *without)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypedDict
 
-__all__ = ["HubOptions", "checked"]
+__all__ = ["HubOptions", "checked", "in_cache"]
 
 
 class HubOptions(TypedDict, total=False):
@@ -31,3 +31,19 @@ def checked(given: HubOptions) -> dict[str, Any]:
         names = ", ".join(HubOptions.__annotations__)
         raise TypeError(f"{unknown[0]!r} is no argument. Those that are handed on to the Hugging Face hub: {names}")
     return dict(given)
+
+
+def in_cache(source: str, hub: dict[str, Any]) -> str:
+    """Where only local files may be read: the cached folder of a hub id, if there is one; else the source as it is.
+
+    Given the id itself, Transformers asks the hub all the same, for adapters and for details of tokenizers.
+    """
+    if not hub.get("local_files_only") or Path(source).exists():
+        return source
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(source, **hub)
+    except (HFValidationError, LocalEntryNotFoundError):  # who loads it says so
+        return source

@@ -12,6 +12,7 @@ from .assembly import N, assemble, assemble_encoder, load_tokenizer, quiet
 from .config import MixLMConfig, Pooling
 from .convention import convention_of, own_template
 from .families import Family, family_of, load_backbone, longest_sequence
+from .hub import in_cache
 from .item_encoder import ItemEncoder
 
 __all__ = ["bi_encoder", "from_backbones"]
@@ -32,6 +33,7 @@ def from_backbones(
     **sizes: Any,
 ) -> N:
     """See :meth:`MixLM.from_backbones`. ``sizes`` go into MixLMConfig as they are."""
+    encoder_source, ranker_source = in_cache(encoder_source, hub), in_cache(ranker_source, hub)
     encoder_family, ranker_family = family_of(encoder_source, **hub), family_of(ranker_source, **hub)
     encoder_tokenizer = load_tokenizer(encoder_source, **hub)
     ranker_tokenizer = load_tokenizer(ranker_source, **hub)
@@ -57,6 +59,7 @@ def bi_encoder(source: str, *, hub: dict[str, Any]) -> ItemEncoder:
 
     It reads 256 tokens of a text, or as many as it can. Raises InputError for a checkpoint that cannot be read.
     """
+    source = in_cache(source, hub)
     family, tokenizer = family_of(source, **hub), load_tokenizer(source, **hub)
     settings = _read_as(source, family, tokenizer, None, None, None, **hub)
     with quiet():
