@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification, BertConfig, ModernBertConfig, PreTrainedConfig
+from transformers import AutoModelForSequenceClassification, BertConfig, ModernBertConfig
 
 __all__ = ["SHAPES", "Yardstick"]
 
 # ModernBERT's layers of the Ettin suite (2507.11412), and BERT's of MiniLM (2002.10957)
-SHAPES: dict[str, tuple[type[PreTrainedConfig], dict[str, int]]] = {
+SHAPES: dict[str, tuple[Any, dict[str, int]]] = {  # name -> class of the configuration, sizes
     "shape of ettin-reranker-17m": (
         ModernBertConfig,
         {"hidden_size": 256, "num_hidden_layers": 7, "num_attention_heads": 4, "intermediate_size": 384},

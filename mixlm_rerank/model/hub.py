@@ -44,6 +44,6 @@ def in_cache(source: str, hub: dict[str, Any]) -> str:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return snapshot_download(source, **hub)
+        return str(snapshot_download(source, **hub))
     except (HFValidationError, LocalEntryNotFoundError):  # who loads it says so
         return source
