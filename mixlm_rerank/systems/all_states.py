@@ -6,6 +6,7 @@ All documents are read beforehand, and their vectors lie on disk in float16, for
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -34,22 +35,24 @@ AT_ONCE = 512  # documents
 POSITIONS_PER_FORWARD = 4096
 
 
-class _KeepsAll:
-    """``_read``: texts -> vectors of each, [length, d]; ``_score``: a query and vectors of documents -> float [n]."""
+class _KeepsAll(ABC):
+    """Reads every document before the first query, and scores the candidates by the vectors that it kept of them."""
 
     name: str
     kind: Kind = "other"
     tokens: int | None = None
     pointwise = True
 
+    @abstractmethod
     def _read(self, texts: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
-        raise NotImplementedError
+        """Row and vectors of each text, float [length, d], in any order."""
 
+    @abstractmethod
     def _score(self, query: str, documents: Sequence[Tensor]) -> Tensor:
-        raise NotImplementedError
+        """Vectors of documents, float32 [length, d] each -> their scores, float [n]."""
 
     def prepare(self, work: Workplace) -> Footprint:
-        """Read all documents."""
+        """Read all documents that have text; the others are ranked last."""
         corpus = work.documents(f"the vectors of {self.name}")
         count = sum(1 for _ in corpus)
         self._vectors = OnDisk(work.folder)
@@ -92,7 +95,7 @@ class AllStates(OfMixLM, _KeepsAll):
 
     @classmethod
     def cut(cls, source: str, mix_layer: int | None, loading: Loading, *, fixed_documents: bool) -> AllStates:
-        """Of a cross-encoder as it is, without any training."""
+        """Made of a cross-encoder, which is not trained further. Raises as :meth:`MixLM.from_cross_encoder`."""
         options = {"mix_layer": mix_layer, "fixed_documents": fixed_documents, "local_files_only": loading.offline}
         model = MixLM.from_cross_encoder(source, tokens=1, **options).to(loading.device_name())  # type: ignore[arg-type]
         return cls(model, short_name(source))
