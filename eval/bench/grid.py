@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.bench.cross_encoders import BATCHES, DEFAULT_BATCH, CrossEncoders, Scores, check_bert
+from mixlm_rerank.eval.bench.inside import shares
 from mixlm_rerank.eval.bench.kit import Run, check_same, column, quartiles, table, work_done
 from mixlm_rerank.eval.bench.operations import Operations
 from mixlm_rerank.eval.bench.plots import Panel, draw
@@ -214,9 +212,11 @@ class _Grid:
         return {**asdict(cell), "full_text_flops": text, "contenders": found}
 
     def _contenders(self, cell: Cell) -> list[Contender]:
-        """Documents a second of a cross-encoder do not depend on their number: those of other shapes read few."""
-        others = self.yardsticks if cell.candidates <= MEASURED_BY else []
-        return [*self._cross_encoders(cell.document), *others, *self.mixlms]
+        return [*self._cross_encoders(cell.document), *self._of_other_shapes(cell), *self.mixlms]
+
+    def _of_other_shapes(self, cell: Cell) -> list[Contender]:
+        """Only where they read few documents: how many a second they read does not depend on the number."""
+        return self.yardsticks if cell.candidates <= MEASURED_BY else []
 
     def _yardstick(self, name: str) -> Contender:
         scores = Yardstick(name, self.model.ranker.tokenizer)
@@ -286,7 +286,7 @@ class _Grid:
             (task,) = self._tasks(Cell(1, cell.document), 1)
             text = self._operations(None, cell, task) / rate
             runs = [text, text, text / 1.5, *(self._operations(each.tokens, cell, task) / rate for each in self.mixlms)]
-            others = self.yardsticks if cell.candidates <= MEASURED_BY else []
+            others = self._of_other_shapes(cell)
             runs += [self._operations(None, cell, task, each.operations) / rate for each in others]
             if cell in todo:
                 total += sum(run * planned_rounds(run, self.rounds, self.seconds) for run in runs)
@@ -302,51 +302,6 @@ def _rank(scores: Scores, batch_size: int, task: Task) -> object:
 
 def _settings(kind: str = "float32", batch_size: int = DEFAULT_BATCH) -> str:
     return f"{kind}, batches of {batch_size}"
-
-
-def shares(
-    model: MixLM, runs: Sequence[Callable[[], object]], clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float] | None:
-    """Where a query's time goes, as shares of it; medians over some runs.
-
-    Measuring costs time itself, so these runs are none of those whose median is reported.
-
-    Returns:
-        ``ranker``: in :meth:`Ranker.forward_packed`. ``query``: in :meth:`ItemEncoder.query_states`, which the residual
-        needs. ``rest``: fetching, tokenising, sorting, Python. None if the packed pass was not what ran.
-    """
-    found: list[tuple[float, float]] = []
-    for run in runs:
-        with _watched(model.ranker, "forward_packed", clock) as ranker:
-            with _watched(model.item_encoder, "query_states", clock) as query:
-                started = clock()
-                run()
-                whole = clock() - started
-        if not ranker or whole <= 0:
-            return None
-        found.append((sum(ranker) / whole, sum(query) / whole))
-    inside, encoding = map(median, zip(*found, strict=True))
-    return {"ranker": inside, "query": encoding, "rest": max(0.0, 1 - inside - encoding)}
-
-
-@contextmanager
-def _watched(module: nn.Module, method: str, clock: Callable[[], float]) -> Iterator[list[float]]:
-    """The seconds of every call of a module's method, as long as this is open."""
-    seconds: list[float] = []
-    original = getattr(module, method)
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        started = clock()
-        try:
-            return original(*args, **kwargs)
-        finally:
-            seconds.append(clock() - started)
-
-    vars(module)[method] = timed  # hides the class's own on this one module
-    try:
-        yield seconds
-    finally:
-        del vars(module)[method]
 
 
 def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:

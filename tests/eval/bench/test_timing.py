@@ -10,7 +10,7 @@ import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.eval.bench import operations
-from mixlm_rerank.eval.bench.grid import shares
+from mixlm_rerank.eval.bench.inside import shares
 from mixlm_rerank.eval.bench.timing import Entrant, fastest, interleaved, spread
 from mixlm_rerank.scoring import SharedPrefixScorer
 
