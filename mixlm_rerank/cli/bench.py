@@ -1,4 +1,4 @@
-"""``mixlm-rerank bench``: how fast it is on this machine, beside what else one could run, and beside the arithmetic."""
+"""``mixlm-rerank bench``: speed on this machine, beside cross-encoders and the ratio of operations."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Measure speed on this machine, everything side by side.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed on this machine, all systems side by side in one run.", no_args_is_help=True)
 
 Output = Annotated[
     Path,
     typer.Option(
-        help="Folder of the results; the same one goes on with an interrupted run. What is there is not measured "
-        "again, so take a new one after a change of the code."
+        help="Folder of the results. The same folder resumes an interrupted run: its results are not measured again, "
+        "so use a new one after a change of the code."
     ),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="Times that each is measured, in turn.")]
-Seconds = Annotated[float, typer.Option(min=0.001, help="Of each in all; what is slower takes part in fewer rounds.")]
-Lengths = Annotated[str, typer.Option(help="Comma-separated: tokens of a document.")]
-Candidates = Annotated[str, typer.Option(help="Comma-separated: candidates of a query.")]
-Budgets = Annotated[str, typer.Option(help="Comma-separated: token budgets; those that the model has are measured.")]
-Largest = Annotated[int, typer.Option(min=1, help="Documents of the largest index; a million take 4 GB for a while.")]
-Documents = Annotated[int, typer.Option(min=1, help="Documents that are built into an index.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No estimate and no progress bar.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Measurements of each system; systems take turns.")]
+Seconds = Annotated[float, typer.Option(min=0.001, help="Time limit of a system; slow ones get fewer rounds.")]
+Lengths = Annotated[str, typer.Option(help="Tokens of a document, separated by commas.")]
+Candidates = Annotated[str, typer.Option(help="Candidates of a query, separated by commas.")]
+Budgets = Annotated[str, typer.Option(help="Token budgets, separated by commas; too large ones are left out.")]
+Largest = Annotated[int, typer.Option(min=1, help="Documents of the largest index; a million need 4 GB of disk.")]
+Documents = Annotated[int, typer.Option(min=1, help="Documents of the index to build.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show neither an estimate nor a progress bar.")]
 
 QUICK: dict[str, dict[str, Any]] = {
     "grid": {"lengths": (32, 64), "candidates": (5, 10), "rounds": 2, "seconds": 5.0},
@@ -57,7 +57,7 @@ def grid(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """MixLM in PyTorch and in ONNX Runtime beside the cross-encoder of the same backbone, there in int8."""
+    """MixLM, in PyTorch and ONNX Runtime, beside the cross-encoder of the same backbone, also in int8."""
     varied = {
         "lengths": _numbers("--lengths", lengths),
         "candidates": _numbers("--candidates", candidates),
@@ -72,7 +72,7 @@ def grid(
 @app.command("decoder")
 def decoder(
     output: Output,
-    layers: Annotated[int, typer.Option(min=1, help="Of the random decoder.")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="Layers of the random decoder.")] = 4,
     hidden: Annotated[int, typer.Option(min=2, help="Its hidden size.")] = 512,
     document: Annotated[int, typer.Option(min=1, help="Tokens of a document.")] = 900,
     items: Annotated[int, typer.Option(min=1, help="Documents of a query.")] = 50,
@@ -80,7 +80,7 @@ def decoder(
     seconds: Seconds = 90.0,
     quiet: Quiet = False,
 ) -> None:
-    """Random weights in the shape of Qwen3, long documents, with and without prefix sharing: the paper's table."""
+    """The paper's table: a decoder with random weights, long documents, with and without prefix sharing."""
     shape = {"layers": layers, "hidden": hidden, "document": document, "items": items}
     with _resumable(output):
         from ..eval.bench.decoder import decoder
@@ -98,7 +98,7 @@ def growth(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Latency against candidates, corpus size, prefix and document length; memory of a rerank."""
+    """Latency against candidates, corpus size, prefix and document length; memory while reranking."""
     with _resumable(output):
         from ..eval.bench.growth import growth
 
@@ -115,7 +115,7 @@ def build(
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Index building against the bare item encoder on the same texts."""
+    """Speed of building an index, compared with the item encoder alone on the same texts."""
     with _resumable(output):
         from ..eval.bench.build import build
 
@@ -126,10 +126,10 @@ def build(
 def store(
     output: Output,
     largest: Largest = 1_000_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Fetches timed.")] = 41,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of timed fetches.")] = 41,
     quiet: Quiet = False,
 ) -> None:
-    """The token index by itself: fetching against a bare memory map, opening, memory and disk, as it grows."""
+    """The token index alone, as it grows: fetching compared with a plain memory map, opening, memory, disk."""
     with _resumable(output):
         from ..eval.bench.store import store
 
@@ -140,19 +140,19 @@ def store(
 def serve(
     output: Output,
     model: Model = "default",
-    documents: Annotated[int, typer.Option(min=1, help="In the index.")] = 100_000,
+    documents: Annotated[int, typer.Option(min=1, help="Documents in the index.")] = 100_000,
     candidates: Annotated[int, typer.Option(min=1, help="Documents of a request.")] = 100,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each rate.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds at each request rate.")] = 20.0,
     soak: Annotated[float, typer.Option(min=0.1, help="Seconds at 80% of saturation.")] = 600.0,
-    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds in which a request must be answered.")] = 2.0,
-    device: Annotated[str, typer.Option(help="Of the server: cpu, cuda ...")] = "cpu",
+    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds within which a request must be answered.")] = 2.0,
+    device: Annotated[str, typer.Option(help="Device of the server: cpu, cuda ...")] = "cpu",
     paper_shape: Annotated[
         bool, typer.Option("--paper-shape", help="Instead of --model: random weights in the shape of Qwen3-0.6B, k=1.")
     ] = False,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """The server under load: its saturation, its latency below and beyond, batching, memory."""
+    """The server under load: highest rate, latency below and above it, batching, memory."""
     with _resumable(output):
         from ..eval.bench.random_decoder import saved_mixlm
         from ..eval.bench.serve import serve
@@ -176,10 +176,10 @@ def serve(
 @app.command("gpu")
 def gpu(
     output: Output,
-    seconds: Annotated[float, typer.Option(min=0.001, help="Of each measurement, about.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Approximate seconds of each measurement.")] = 1.0,
     quiet: Quiet = False,
 ) -> None:
-    """The paper's shape, random weights, on a GPU: items a second, latency, share of the chip's matrix rate."""
+    """The paper's shape with random weights on a GPU: items/s, latency, share of the chip's matrix rate."""
     with _resumable(output):
         from ..eval.bench.gpu import gpu
 
@@ -192,12 +192,12 @@ def all_of_them(
     model: Model = "default",
     largest: Largest = 1_000_000,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Everything once, very small: does it run here? The figures mean little.")
+        bool, typer.Option("--quick", help="Run everything once at toy size; the figures mean little.")
     ] = False,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Grid, decoder, growth, build and store, each into a folder of its own."""
+    """Run grid, decoder, growth, build and store, each with its own results folder."""
     with _resumable(output):
         from ..eval.bench import build, decoder, grid, growth, store
 
@@ -227,10 +227,10 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 @contextmanager
 def _resumable(output: Path) -> Iterator[None]:
-    """Long work that writes into ``output``; ends the process on Ctrl-C."""
+    """Long work that writes to ``output``. Ctrl-C ends the process with exit code 130."""
     from ..eval.bench.plots import check_matplotlib
 
-    check_matplotlib()  # plots are drawn last: ask for them first
+    check_matplotlib()  # plots are drawn last: fail early
     try:
         yield
     except KeyboardInterrupt:
