@@ -93,7 +93,9 @@ def _clusters(
 
 def _lengths(states: Tensor, lengths: Tensor | None) -> Tensor:
     """int [b]: all positions, unless lengths are given."""
-    return torch.full(states.shape[:1], states.shape[1], device=states.device) if lengths is None else lengths
+    if lengths is not None:
+        return lengths
+    return torch.full(states.shape[:1], states.shape[1], dtype=torch.long, device=states.device)
 
 
 def _repeated(ids: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def test_help_says_what_the_command_and_each_of_its_parameters_are_for(mixlm: Co
     assert COMMANDS[name].help and "".join(COMMANDS[name].help.split()) in shown
     for parameter in COMMANDS[name].params:
         assert parameter.help, parameter.name
-        assert max(parameter.opts, key=len) in shown
+        assert max(parameter.opts, key=len).lower() in shown.lower()  # older Typers write FOLDER
         assert "".join(parameter.help.split()) in shown
 
 
