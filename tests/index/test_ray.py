@@ -158,3 +158,13 @@ def test_it_refuses_before_it_starts(tmp_path: Path, tiny: Any) -> None:
         TokenIndex.build(DOCUMENTS, model, tmp_path / "new", workers=2, progress=False)
     with pytest.raises(InputError, match='engine must be "local" or "ray"'):
         TokenIndex.build(DOCUMENTS, model, tmp_path / "new", engine="spark", progress=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.processes
+def test_workers_read_titles(
+    cluster: None, tmp_path: Path, tiny: Any, contents: Any, documents: list[Document]
+) -> None:
+    model = tiny("bert", tokens=4, title_tokens=5)
+    here = TokenIndex.build(documents, model, tmp_path / "here", progress=False)
+    there = TokenIndex.build(documents, model, tmp_path / "there", engine="ray", workers=1, progress=False)
+    assert contents(there.path, documents) == contents(here.path, documents)
