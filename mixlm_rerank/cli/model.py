@@ -42,7 +42,7 @@ def init(
         Literal["none", "cosine", "late"],
         typer.Option(help="Added to the score: the bi-encoder's cosine, and late interaction with the tokens."),
     ] = "cosine",
-    title_tokens: Annotated[int, typer.Option(help="Tokens of a title that the ranker reads as text.")] = 0,
+    title_tokens: Annotated[int, typer.Option(help="Tokens of a title that the ranker reads as text; 0 for none.")] = 0,
     max_query_tokens: Annotated[int, typer.Option(help="Longest query in tokens, with its prompt.")] = 256,
     max_document_tokens: Annotated[int, typer.Option(help="Longest document in tokens.")] = 256,
     offline: Offline = False,
@@ -80,7 +80,7 @@ def init(
 @app.command("titles")
 def titles(
     folder: Folder,
-    title_tokens: Annotated[int, typer.Option(help="Tokens of a title that the ranker reads as text; 0 for none.")],
+    title_tokens: Annotated[int, typer.Option(help="Tokens of a title that the ranker reads as text.", min=1)],
     model: Model = "default",
     offline: Offline = False,
 ) -> None:

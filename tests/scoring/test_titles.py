@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,13 +112,13 @@ def test_a_model_that_cannot_read_so_many_is_refused(
         tiny(**options)
 
 
-def test_a_mix_layer_takes_no_titles(mixed: Callable[..., MixLM], tmp_path: Any) -> None:
+def test_a_mix_layer_takes_no_titles(mixed: Callable[..., MixLM], tmp_path: Path) -> None:
     mixed().save_pretrained(tmp_path / "cut")
     with pytest.raises(InputError, match="title_tokens needs mix layer 0, not 1"):
         MixLM.from_pretrained(tmp_path / "cut", title_tokens=4)
 
 
-def test_a_saved_model_learns_to_read_titles(fresh: Callable[..., MixLM], tmp_path: Any) -> None:
+def test_a_saved_model_learns_to_read_titles(fresh: Callable[..., MixLM], tmp_path: Path) -> None:
     """What else it computes stays, and so does its fingerprint where it reads none."""
     plain = fresh()
     torch.nn.init.normal_(plain.readout.score.weight)
@@ -142,3 +144,20 @@ def test_ids_of_another_tokenizer_have_another_fingerprint(fresh: Callable[..., 
     after = [model.fingerprint for model in models]
     assert len(set(before[:2] + after[:2])) == 4
     assert before[2] == after[2]
+
+
+def test_the_pages_example_runs(
+    mixlm: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the training between its commands."""
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    _, section = page.split("## Titles beside the embedding tokens")
+    (command,) = re.findall(r"^mixlm-rerank (model titles .*)$", section, flags=re.MULTILINE)
+    code, *_ = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    done = mixlm(command)
+    assert done.code == 0, done.err
+    Path("fitted").mkdir()
+    Path("titled").rename("fitted/model")
+    exec(code, {})
+    assert sorted(line.split()[0] for line in capsys.readouterr().out.splitlines()) == ["d1", "d2"]
