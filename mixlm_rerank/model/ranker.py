@@ -159,7 +159,8 @@ class Ranker(nn.Module):
             int32 [n, title_tokens] on the CPU; -1 after the end of a shorter title.
         """
         found = following_ids(self.tokenizer, texts, self._before_document)
-        rows = [(ids + [-1] * self.title_tokens)[: self.title_tokens] for ids in found]
+        ids = [own if text.strip() else [] for text, own in zip(texts, found, strict=True)]  # a blank would be a token
+        rows = [(own + [-1] * self.title_tokens)[: self.title_tokens] for own in ids]
         return torch.tensor(rows, dtype=torch.int32).view(len(texts), self.title_tokens)
 
     def embedded(self, ids: Tensor) -> Tensor:

@@ -70,6 +70,14 @@ def test_a_title_is_cut_and_filled_up(tiny: Callable[..., MixLM]) -> None:
     assert model.ranker.titles([]).shape == (0, 3)
 
 
+@pytest.mark.parametrize("title", ["", " ", "\n"])
+def test_a_blank_title_is_none(tiny: Callable[..., MixLM], title: str) -> None:
+    """Also where the prompt ends in a space, which belongs to what follows."""
+    for prompt in (None, "Query: {text} Title and text: {document} So?"):
+        ids = tiny("qwen3", title_tokens=3, prompt=prompt).ranker.titles([title, "a dog"])
+        assert ids[0].tolist() == [-1, -1, -1] and (ids[1] >= 0).any()
+
+
 def test_the_bi_encoder_reads_no_titles(tiny: Callable[..., MixLM]) -> None:
     model, tokens = tiny(title_tokens=3), random_tokens(2, 2)
     scorer = BiEncoderScorer(model)
