@@ -266,9 +266,9 @@ class Reranker:
         tokens[from_index] = fetched.tokens
         with self.stage("encode"):
             tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
-        titles = fetched.titles
-        if titles is not None:
-            titles = np.full((len(tokens), titles.shape[1]), -1, dtype=np.int32)
+        titles = None
+        if fetched.titles is not None:
+            titles = np.full((len(tokens), fetched.titles.shape[1]), -1, dtype=np.int32)
             titles[from_index] = fetched.titles
         return Fetched(tokens, counts, titles)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ def check_titles(model: MixLM, tokens: Sequence[Tensor], titles: Sequence[Tensor
     """Raises InputError unless ``titles`` are what :meth:`Ranker.titles` gives for each query's candidates."""
     if titles is None:
         return
-    most, known = model.config.title_tokens, model.ranker.backbone.get_input_embeddings().weight.shape[0]
+    most, known = model.config.title_tokens, len(cast(Tensor, model.ranker.backbone.get_input_embeddings().weight))
     if not most:
         raise InputError(
             f"{model.name} reads no titles: leave them out, or load it with MixLM.from_pretrained(..., title_tokens=16)"
