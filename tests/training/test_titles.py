@@ -74,7 +74,12 @@ def test_losses_are_those_of_the_scorers_in_pieces_too(
 ) -> None:
     model = fresh(architecture, tokens=2, title_tokens=3)
     torch.nn.init.normal_(model.readout.score.weight)
-    batch = TrainingMix([replace(source, texts=OF_DOCIDS)], 1, queries=4, candidates=3)[0]
+    pools = [
+        replace(pool, docids=[DOCIDS[(number + step) % 6] for step in range(3)])
+        for number, pool in enumerate(source.pools)
+    ]
+    source = replace(source, pools=pools, texts=OF_DOCIDS, scores=6 * np.eye(6, 3, dtype=np.float32))
+    batch = TrainingMix([source], 1, queries=4, candidates=3)[0]
     tokens, titles = torch.from_numpy(model.encode(batch.documents)), model.ranker.titles(batch.titles)
     scores = torch.stack([ReferenceScorer(model).score(query, tokens, titles) for query in batch.queries])
     expected = float(listwise(batch.teacher, scores, batch.mask))
