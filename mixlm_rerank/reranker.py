@@ -16,7 +16,7 @@ from .arguments import check_count, check_kind, check_list_of_strings, check_mod
 from .candidates import as_candidates
 from .documents import rank_documents
 from .errors import InputError, MissingDocuments
-from .index import TokenStore, open_store
+from .index import Fetched, TokenStore, open_store
 from .onnx import OnnxMixLM
 from .progress import progress_bar
 from .ranking import Weight, check_weight, interpolated, ranked, verified
@@ -163,7 +163,7 @@ class Reranker:
                 self._score([job for job in group if job.query])
                 for job in group:
                     results[job.qid] = self._rank(job)[:top_k]
-                    job.tokens = np.empty(0, dtype=np.float32)  # those of one group are enough to hold
+                    job.tokens, job.titles = np.empty(0, dtype=np.float32), None  # one group's are enough to hold
                 bar.update(len(group))
         self._warn(jobs)
         return results
@@ -204,17 +204,18 @@ class Reranker:
     def _score(self, jobs: Sequence[_Job]) -> None:
         """Fill in which candidates have tokens, log-odds, and the tokens of the best passages."""
         candidates = [hit for job in jobs for hit in job.candidates]
-        tokens, counts = self._tokens(candidates)
+        read = self._read(candidates)
         row = column = 0
         for job in jobs:
-            job.counts = counts[row : row + len(job.candidates)]
+            job.counts = read.counts[row : row + len(job.candidates)]
             count = int(job.counts.sum())
-            job.tokens = tokens[column : column + count]
+            job.tokens = read.tokens[column : column + count]
+            job.titles = None if read.titles is None else read.titles[column : column + count]
             row, column = row + len(job.candidates), column + count
         scorable = [job for job in jobs if len(job.tokens)]
         if scorable:
             with self.stage("score"):
-                scores = self._log_odds([job.query for job in scorable], [job.tokens for job in scorable])
+                scores = self._log_odds(scorable)
             for job, job.scores in zip(scorable, scores, strict=True):
                 if not np.isfinite(job.scores).all():
                     raise InputError(
@@ -225,24 +226,27 @@ class Reranker:
                     best = _best(job.scores, job.counts[job.found])
                     job.scores, job.tokens = job.scores[best], job.tokens[best]
 
-    def _log_odds(self, queries: list[str], tokens: list[NDArray[np.float32]]) -> list[NDArray[np.float64]]:
-        """One float [n, k, d] a query -> one [n] a query. Scorers in PyTorch take tensors."""
+    def _log_odds(self, jobs: Sequence[_Job]) -> list[NDArray[np.float64]]:
+        """Of each job's candidates, [n] a job. Scorers in PyTorch take tensors."""
+        queries, tokens = [job.query for job in jobs], [job.tokens for job in jobs]
         found: Sequence[Any]
         if isinstance(self._scorer, OnnxMixLM):
             found = self._scorer.score_batch(queries, tokens)
         else:
             from torch import from_numpy
 
-            found = self._scorer.score_batch(queries, [from_numpy(own) for own in tokens])
+            titles = [from_numpy(job.titles) for job in jobs if job.titles is not None]  # all jobs have them, or none
+            given = [titles] if titles else []  # a scorer of one's own need not know of titles
+            found = self._scorer.score_batch(queries, [from_numpy(own) for own in tokens], *given)
         return [np.asarray(scores, dtype=np.float64) for scores in found]
 
-    def _tokens(self, candidates: Sequence[Candidate]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Embedding tokens float [m, k, d], and how many of the m each candidate has, int64 [n]."""
+    def _read(self, candidates: Sequence[Candidate]) -> Fetched:
+        """Of the index, and of texts that it lacks, which have no title."""
         with self.stage("index"):
             fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
         lacking = [hit for hit, found in zip(candidates, fetched.found, strict=True) if not found]
         if not lacking or self.missing == "last":
-            return fetched.tokens, fetched.counts
+            return fetched
         texts = texts_of(lacking, self.texts) if self.missing == "encode" else [None] * len(lacking)
         without = [hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None]
         if without:
@@ -254,7 +258,7 @@ class Reranker:
         ]
         encoded = [text for own in passages for text in own]
         if not encoded:
-            return fetched.tokens, fetched.counts
+            return fetched
         counts = fetched.counts.copy()
         counts[~fetched.found] = [len(own) for own in passages]
         tokens = np.empty((int(counts.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
@@ -262,7 +266,11 @@ class Reranker:
         tokens[from_index] = fetched.tokens
         with self.stage("encode"):
             tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
-        return tokens, counts
+        titles = None
+        if fetched.titles is not None:
+            titles = np.full((len(tokens), fetched.titles.shape[1]), -1, dtype=np.int32)
+            titles[from_index] = fetched.titles
+        return Fetched(tokens, counts, titles)
 
     def _rank(self, job: _Job) -> list[ScoredDoc]:
         scores = job.scores
@@ -312,6 +320,7 @@ class _Job:
     candidates: list[Candidate]
     counts: NDArray[np.int64] = field(init=False)
     tokens: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    titles: NDArray[np.int32] | None = None
     scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:

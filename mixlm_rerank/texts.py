@@ -45,7 +45,8 @@ class NoIndex:
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`."""
         nothing = np.empty((0, self._quantiser.record_bytes), dtype=np.uint8)
-        return Fetched(self._quantiser.unpack(nothing, tokens), np.zeros(len(docids), dtype=np.int64))
+        counts = np.zeros(len(docids), dtype=np.int64)
+        return Fetched(self._quantiser.unpack(nothing, tokens), counts, self._quantiser.titles(nothing))
 
 
 class OnTheFly:

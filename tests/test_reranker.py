@@ -222,7 +222,7 @@ def test_a_mapping_of_scores_is_ordered_by_score() -> None:
 
 def test_scores_that_are_not_finite_are_refused(model: MixLM, index: TokenIndex) -> None:
     class Broken(ReferenceScorer):
-        def score(self, query: str, tokens: torch.Tensor) -> torch.Tensor:
+        def score(self, query: str, tokens: torch.Tensor, *titles: object) -> torch.Tensor:
             return torch.full((len(tokens),), torch.nan)
 
     with pytest.raises(InputError, match="not finite"):

@@ -90,6 +90,7 @@ def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="P
         "read": "unknown: an earlier version built it" if found.cut is None else _cut(found),
         "size": f"{found.bytes / 1e6:,.1f} MB, {found.bytes_per_document:,.0f} bytes a document",
         "tokens": f"{manifest.tokens} a document, {manifest.dim} dimensions, {manifest.precision}",
+        **({"titles": f"up to {manifest.title_tokens} tokens a document"} if manifest.title_tokens else {}),
         "item encoder": f"{manifest.fingerprint} ({manifest.model})",
         "corpus": manifest.corpus,
     }

@@ -42,6 +42,7 @@ def init(
         Literal["none", "cosine", "late"],
         typer.Option(help="Added to the score: the bi-encoder's cosine, and late interaction with the tokens."),
     ] = "cosine",
+    title_tokens: Annotated[int, typer.Option(help="Tokens of a title that the ranker reads as text; 0 for none.")] = 0,
     max_query_tokens: Annotated[int, typer.Option(help="Longest query in tokens, with its prompt.")] = 256,
     max_document_tokens: Annotated[int, typer.Option(help="Longest document in tokens.")] = 256,
     offline: Offline = False,
@@ -60,6 +61,7 @@ def init(
         document_prompt=document_prompt,
         prompt=prompt,
         residual=residual,
+        title_tokens=title_tokens,
         max_query_tokens=max_query_tokens,
         max_document_tokens=max_document_tokens,
         local_files_only=offline,
@@ -71,6 +73,28 @@ def init(
         f"{folder}: untrained; item encoder {model.fingerprint}, up to {tokens} embedding tokens a document; ranker "
         f"{ranker}{head}. To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --model {folder} "
         "--output RUN",
+        err=True,
+    )
+
+
+@app.command("titles")
+def titles(
+    folder: Folder,
+    title_tokens: Annotated[int, typer.Option(help="Tokens of a title that the ranker reads as text.", min=1)],
+    model: Model = "default",
+    offline: Offline = False,
+) -> None:
+    """Copy a model that is to read titles beside embedding tokens. Its indexes must be built anew."""
+    _check_new(folder)
+    from ..model import MixLM
+
+    source = MixLM.from_pretrained(
+        model, device="cpu", dtype="float32", title_tokens=title_tokens, local_files_only=offline
+    )
+    source.save_pretrained(folder)
+    typer.echo(
+        f"{folder}: {model}, whose ranker reads up to {title_tokens} tokens of a title. To train it: mixlm-rerank "
+        f"distill CORPUS --teacher CROSS_ENCODER --model {folder} --output RUN",
         err=True,
     )
 

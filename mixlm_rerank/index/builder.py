@@ -82,7 +82,8 @@ def plan_ahead(
 def new_manifest(model: Model, precision: str, corpus: str, *, passages: bool = False) -> Manifest:
     """Of an index that is yet to be filled. Raises InputError for an unknown precision."""
     check_model(model)
-    quantiser = Quantiser(precision, model.config.tokens, model.item_encoder.token_size)
+    shape = model.config.tokens, model.item_encoder.token_size
+    quantiser = Quantiser(precision, *shape, title_tokens=model.config.title_tokens)
     return Manifest(
         fingerprint=model.fingerprint,
         model=model.name,
@@ -93,6 +94,7 @@ def new_manifest(model: Model, precision: str, corpus: str, *, passages: bool = 
         rows_per_segment=Segments.rows_per_segment(quantiser.record_bytes),
         passages=passages,
         text_tokens=model.item_encoder.text_tokens,
+        title_tokens=quantiser.title_tokens,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..progress import Progress
 from ..types import Document, Model
@@ -48,11 +50,23 @@ class Encoder:
         counts, unread = [len(reading.texts) for reading in readings], [reading.unread for reading in readings]
         texts = [text for reading in readings for text in reading.texts]
         by_text = None if self.manifest.passages else bar
-        groups = (texts[start : start + RECORDS] for start in range(0, len(texts), RECORDS))
-        records = [self.manifest.quantiser.pack(self.model.encode(group, bar=by_text)) for group in groups]
+        titles = self._titles(documents).repeat(counts, axis=0)
+        records = []
+        for start in range(0, len(texts), RECORDS):
+            rows = slice(start, start + RECORDS)
+            records.append(self.manifest.quantiser.pack(self.model.encode(texts[rows], bar=by_text), titles[rows]))
         if bar is not None and self.manifest.passages:
             bar.update(len(part))
-        return Packed.of(documents, np.concatenate(records), counts, unread)
+        titled = self.manifest.title_tokens > 0
+        return Packed.of(documents, np.concatenate(records), counts, unread, titled=titled)
+
+    def _titles(self, documents: Sequence[Document]) -> NDArray[np.int32]:
+        """Token ids of titles, int32 [n, title_tokens]."""
+        if not self.manifest.title_tokens:
+            return np.empty((len(documents), 0), dtype=np.int32)
+        ranker: Any = self.model.ranker  # no exported one, which reads no titles
+        found: NDArray[np.int32] = ranker.titles([document.title for document in documents]).numpy()
+        return found
 
     def _timed(self, part: Sequence[tuple[Document, Reading]], tokens: int, bar: Progress | None) -> Packed:
         started = time.monotonic()

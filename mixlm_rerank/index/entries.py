@@ -43,9 +43,13 @@ def docid_of(key: bytes) -> str:
         return key.decode("utf-8", "backslashreplace")
 
 
-def content_hash(document: Document) -> bytes:
-    """16 bytes that change when the text that the item encoder reads changes."""
-    return hashlib.blake2b(document.content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def content_hash(document: Document, *, titled: bool = False) -> bytes:
+    """16 bytes that change when the text that the item encoder reads changes.
+
+    ``titled``: the ranker reads the title, so they also change when title and text are divided in another place.
+    """
+    text = f"{document.title}\0{document.text}" if titled else document.content
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,15 @@ class Packed:
         records: NDArray[np.uint8],
         counts: Sequence[int] | None = None,
         unread: Sequence[int] | int = 0,
+        *,
+        titled: bool = False,
     ) -> Packed:
-        """``counts``: how many of the records each document has; by default one."""
+        """``counts``: how many of the records each document has; by default one. ``titled``: of the content hash."""
         entries = np.zeros(len(documents), dtype=ENTRY)
         of_each = np.array(counts or [1] * len(documents))
         entries["row"] = of_each.cumsum() - of_each
         entries["more"] = of_each - 1 + np.array(unread)  # one of the two is 0
-        entries["content"] = [content_hash(document) for document in documents]
+        entries["content"] = [content_hash(document, titled=titled) for document in documents]
         packed = cls([key_of(document.docid) for document in documents], entries, records)
         entries["crc"] = packed.checksums()
         return packed

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, InputError, masked
 from ..types import Document
-from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Packed, content_hash, key_of, rows_of
+from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Packed, key_of, rows_of
 from .environment import Environment, Pairs, Stored, create_environment
 from .manifest import Manifest
 from .protocol import Fetched
@@ -91,7 +91,7 @@ class LocalStore:
     def held_at(self, document: Document, row: int) -> int:
         """How many records from ``row`` on are of this very document, with this text."""
         entries = self.entries([document.docid])
-        same = entries["row"][0] == row and entries["content"][0].tobytes() == content_hash(document)
+        same = entries["row"][0] == row and entries["content"][0].tobytes() == self.manifest.content_hash(document)
         return int(self.counts(entries)[0]) if same else 0
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
@@ -101,7 +101,7 @@ class LocalStore:
             counts = self.counts(entries)
             try:
                 records = segments.read(rows_of(entries["row"], counts))
-                return Fetched(self.quantiser.unpack(records, tokens), counts)
+                return Fetched(self.quantiser.unpack(records, tokens), counts, self.quantiser.titles(records))
             except IndexDamaged:
                 entries, now = self._look_up(docids)
                 if now is segments:

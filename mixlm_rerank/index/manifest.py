@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import IndexDamaged, IndexMismatch
-from ..types import Model
+from ..types import Document, Model
+from .entries import content_hash
 from .quantiser import Quantiser
 
 __all__ = ["Manifest"]
@@ -29,6 +30,7 @@ class Manifest:
     complete: False while the first build is under way or was interrupted.
     passages: whether a long document is split into passages, with a record each; else it loses its end.
     text_tokens: how many tokens of a text are read for one record; 0: unknown (format 2).
+    title_tokens: how many tokens of a title are kept for the ranker.
     """
 
     fingerprint: str
@@ -42,11 +44,16 @@ class Manifest:
     format_version: int = FORMAT_VERSIONS[-1]
     passages: bool = False
     text_tokens: int = 0
+    title_tokens: int = 0
 
     @property
     def quantiser(self) -> Quantiser:
         """Of its records."""
-        return Quantiser(self.precision, self.tokens, self.dim, whole_vectors=self.format_version < 3)
+        return Quantiser(self.precision, self.tokens, self.dim, self.format_version < 3, self.title_tokens)
+
+    def content_hash(self, document: Document) -> bytes:
+        """16 bytes that change when what is stored of a document may change."""
+        return content_hash(document, titled=self.title_tokens > 0)
 
     @property
     def kind(self) -> str:
@@ -73,9 +80,9 @@ class Manifest:
         return (self.kind, self.tokens, self.dim) == (other.kind, other.tokens, other.dim)
 
     def dumps(self) -> bytes:
-        """Without what says nothing: version 0.1 knows neither ``passages`` nor ``text_tokens``."""
+        """Without what says nothing: version 0.1 knows no ``passages``, ``text_tokens`` and ``title_tokens``."""
         values = asdict(self)
-        for name in ("passages", "text_tokens"):
+        for name in ("passages", "text_tokens", "title_tokens"):
             if not values[name]:
                 del values[name]
         return json.dumps(values, sort_keys=True).encode()
@@ -97,7 +104,7 @@ class Manifest:
             manifest = cls(**values)
         except TypeError as error:
             raise IndexDamaged(f"{where} has a manifest with the wrong keys: {error}") from None
-        shape = (manifest.tokens, manifest.dim, manifest.rows_per_segment)
-        if not all(type(number) is int and number > 0 for number in shape):
+        shape = (manifest.tokens, manifest.dim, manifest.rows_per_segment, manifest.title_tokens)
+        if not all(type(number) is int and number >= least for number, least in zip(shape, (1, 1, 1, 0), strict=True)):
             raise IndexDamaged(f"{where} has a manifest with impossible numbers: {shape}")
         return manifest

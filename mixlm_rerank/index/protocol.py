@@ -22,10 +22,12 @@ class Fetched:
         tokens: float32 [m, k, d], of the documents that were found, in the order asked for; those of a document's
             passages one after the other.
         counts: int64 [n], how many of the m belong to each docid asked for; 0: it was not found.
+        titles: int32 [m, t], token ids of titles, -1 after their end; None in an index without.
     """
 
     tokens: NDArray[np.float32]
     counts: NDArray[np.int64]
+    titles: NDArray[np.int32] | None = None
 
     @property
     def found(self) -> NDArray[np.bool_]:

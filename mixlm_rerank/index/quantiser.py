@@ -1,6 +1,7 @@
 """Embedding tokens <-> fixed-size records of bytes.
 
-A record holds one document: ``tokens * dim`` components, then (int8 only) the scales of all blocks of 64 components.
+A record holds one document: ``tokens * dim`` components, then (int8 only) the scales of all blocks of 64 components,
+then, if the ranker reads titles, ``title_tokens`` ids of its tokenizer (int32; -1 after a title's end).
 int8 keeps each component within half a step of its block's ``max|component| / 127``, a quarter of the bytes of float32.
 Blocks, because states of large models have a few components that are hundreds of times larger than the others: with one
 scale a vector those of the middle layer of Gemma 3 270M lost a third of all the rest, and 65% became 0
@@ -42,6 +43,7 @@ class Quantiser:
     tokens: int
     dim: int
     whole_vectors: bool = False
+    title_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -51,6 +53,10 @@ class Quantiser:
 
     @property
     def record_bytes(self) -> int:
+        return self._vector_bytes + 4 * self.title_tokens
+
+    @property
+    def _vector_bytes(self) -> int:
         components = self.tokens * self.dim
         scales = 2 * self.tokens * self._blocks if self.precision == "int8" else 0
         return components * np.dtype(self.precision).itemsize + scales
@@ -65,17 +71,29 @@ class Quantiser:
         """Of a vector; the last may be shorter."""
         return -(-self.dim // self._block)
 
-    def pack(self, tokens: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """float32 [n, tokens, dim] -> uint8 [n, record_bytes].
+    def pack(self, tokens: NDArray[np.float32], titles: NDArray[np.int32] | None = None) -> NDArray[np.uint8]:
+        """float32 [n, tokens, dim], and int32 [n, title_tokens] (default: no titles) -> uint8 [n, record_bytes].
 
         Raises InputError for what ``precision`` cannot hold.
         """
+        vectors, shape = self._packed(tokens), (len(tokens), self.title_tokens)
+        ids = np.full(shape, -1, "<i4") if titles is None else np.ascontiguousarray(titles, "<i4").reshape(shape)
+        return np.concatenate([vectors, ids.view(np.uint8)], axis=1) if self.title_tokens else vectors
+
+    def titles(self, records: NDArray[np.uint8]) -> NDArray[np.int32] | None:
+        """uint8 [n, record_bytes] -> int32 [n, title_tokens]; None if records hold no titles."""
+        if not self.title_tokens:
+            return None
+        return np.ascontiguousarray(records[:, self._vector_bytes :]).view("<i4").astype(np.int32)
+
+    def _packed(self, tokens: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """float32 [n, tokens, dim] -> uint8 [n, _vector_bytes]."""
         n = len(tokens)
         if self.precision != "int8":
             with np.errstate(over="ignore"):
                 packed = np.ascontiguousarray(tokens, dtype=self.precision)
             self._refuse_infinite(packed)
-            return packed.view(np.uint8).reshape(n, self.record_bytes)
+            return packed.view(np.uint8).reshape(n, self._vector_bytes)
         largest = np.maximum.reduceat(np.abs(tokens), range(0, self.dim, self._block), axis=2)
         stored = self._stored((largest / 127).astype(np.float32))
         scales = self._scales(stored)
@@ -92,7 +110,7 @@ class Quantiser:
         n, k = len(records), self.tokens if tokens is None else tokens
         if not isinstance(k, Integral) or not 1 <= k <= self.tokens:
             raise InputError(f"a budget of {k} tokens is not possible: the index holds {self.tokens} a document")
-        skip = self.tokens - k
+        skip, records = self.tokens - k, records[:, : self._vector_bytes]
         if self.precision != "int8":
             whole = np.ascontiguousarray(records).view(self.precision).reshape(n, self.tokens, self.dim)
             return whole[:, skip:].astype(np.float32)

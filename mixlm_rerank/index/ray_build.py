@@ -24,7 +24,7 @@ from ..progress import progress_bar
 from ..types import Document, Model
 from .builder import new_manifest, plan_ahead
 from .encoding import Encoder
-from .entries import content_hash, key_of
+from .entries import key_of
 from .exchange import import_begun, import_index
 from .manifest import Manifest
 from .plan import checked, docid_hash
@@ -59,7 +59,7 @@ def build_on_ray(
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
     shards.prepare(OWN)
     stream = checked(documents, model, skip_empty=skip_empty)
-    counts, waiting = _staged(stream, shards, manifest.kind.encode())
+    counts, waiting = _staged(stream, shards, manifest)
     with progress_bar(sum(counts.values()), "encode", "documents", enabled=progress) as bar:
         bar.update(sum(count for name, count in counts.items() if name not in waiting))
         for name in _encoded(ray, model, shards, waiting, manifest, workers):
@@ -71,7 +71,7 @@ def build_on_ray(
         shards.clear(OWN)
 
 
-def _staged(stream: Iterator[Document], shards: Shards, salt: bytes) -> tuple[dict[str, int], list[str]]:
+def _staged(stream: Iterator[Document], shards: Shards, manifest: Manifest) -> tuple[dict[str, int], list[str]]:
     """Put the documents where the workers find them. Returns how many each shard has, in order; those to be encoded.
 
     Raises InputError for a docid that occurs twice, or no documents.
@@ -84,7 +84,7 @@ def _staged(stream: Iterator[Document], shards: Shards, salt: bytes) -> tuple[di
             if (mark := docid_hash(document.docid)) in seen:
                 raise InputError(f"duplicate docid {document.docid!r} in the corpus")
             seen.add(mark)
-        name = f"part-{len(counts):06d}-{_digest(window, salt)}.parquet"
+        name = f"part-{len(counts):06d}-{_digest(window, manifest)}.parquet"
         counts[name] = len(window)
         if not shards.holds(name):
             shards.write_documents(f"{name}.documents", window)
@@ -151,11 +151,11 @@ class _Encoder:
         return ""
 
 
-def _digest(documents: list[Document], salt: bytes) -> str:
-    found = hashlib.blake2b(salt, digest_size=8)
+def _digest(documents: list[Document], manifest: Manifest) -> str:
+    found = hashlib.blake2b(manifest.kind.encode(), digest_size=8)
     for document in documents:
         key = key_of(document.docid)
-        found.update(len(key).to_bytes(2, "big") + key + content_hash(document))
+        found.update(len(key).to_bytes(2, "big") + key + manifest.content_hash(document))
     return found.hexdigest()
 
 

@@ -100,7 +100,7 @@ class RedisTokenStore:
         counts = np.zeros(len(values), dtype=np.int64)
         counts[[value is not None for value in values]] = sizes // size
         records = np.frombuffer(b"".join(held), dtype=np.uint8).reshape(-1, size)
-        return Fetched(self._quantiser.unpack(records, tokens), counts)
+        return Fetched(self._quantiser.unpack(records, tokens), counts, self._quantiser.titles(records))
 
     def _values(self, docids: Sequence[str]) -> list[bytes | None]:
         keys = [self._keys.document(key_of(docid)) for docid in docids]

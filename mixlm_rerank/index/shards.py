@@ -74,14 +74,17 @@ class Shards:
 
     def write_documents(self, name: str, documents: Sequence[Document]) -> None:
         """Documents that are to be encoded elsewhere."""
-        columns = zip(*((key_of(document.docid), key_of(document.content)) for document in documents), strict=True)
-        self._put(name, self._arrow.table(dict(zip(("docid", "text"), columns, strict=True))))  # lone surrogates, too
+        table = {
+            column: [key_of(getattr(document, column)) for document in documents]  # lone surrogates, too
+            for column in ("docid", "text", "title")
+        }
+        self._put(name, self._arrow.table(table))
 
     def read_documents(self, name: str) -> list[Document]:
-        """What :meth:`write_documents` wrote; titles are part of the texts."""
+        """What :meth:`write_documents` wrote."""
         with self._files.open(self._path(name), "rb") as file:
             columns = self._parquet.read_table(file).to_pydict()
-        return [Document(*map(docid_of, row)) for row in zip(columns["docid"], columns["text"], strict=True)]
+        return [Document(*map(docid_of, row)) for row in zip(*columns.values(), strict=True)]
 
     def holds(self, name: str) -> bool:
         return bool(self._files.exists(self._path(name)))

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..progress import progress_bar
 from ..types import Document, Model
 from .encoding import Encoder
-from .entries import content_hash, docid_of, key_of
+from .entries import docid_of, key_of
 from .local import LocalStore
 from .lock import held_still
 from .plan import DOCID_MAP_BYTES, check_room, checked, is_stream
@@ -169,7 +169,7 @@ class _Update:
                 lacking.append(document)
                 continue
             self.seen[row] = True
-            if entry["content"].tobytes() != content_hash(document):
+            if entry["content"].tobytes() != self.store.manifest.content_hash(document):
                 if self.only_new:
                     raise InputError(
                         f"{self.store.folder} holds {docid_of(key)!r} already, with another text: use replace"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,6 +56,7 @@ def load(
     *,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
+    title_tokens: int | None,
     hub: dict[str, Any],
 ) -> N:
     """See :meth:`MixLM.from_pretrained`."""
@@ -72,7 +74,7 @@ def load(
             f"{folder} was exported to ONNX: OnnxMixLM.from_pretrained reads it, and of the commands index, rerank and "
             "search. Here give the model that it was exported from"
         )
-    model = _read(make, folder)
+    model = _read(make, folder, title_tokens)
     check_known_answer(lambda: known_answers(model), folder / KNOWN_ANSWER)
     model.name = str(name)
     if wanted != torch.float32:
@@ -135,8 +137,10 @@ def _merged(backbone: Any) -> PreTrainedModel:
     return cast(PreTrainedModel, plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
 
 
-def _read(make: type[N], folder: Path) -> N:
+def _read(make: type[N], folder: Path, title_tokens: int | None = None) -> N:
     config = MixLMConfig.load(folder / CONFIG)
+    if title_tokens is not None:
+        config = replace(config, title_tokens=title_tokens)
     encoder, encoder_tokenizer = _saved_part(folder / ITEM_ENCODER, final_norm=not config.mix_layer)
     table = cast(torch.Tensor, encoder.get_input_embeddings().weight)
     backbone, ranker_tokenizer = _saved_part(folder / RANKER, table)

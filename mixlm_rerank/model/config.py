@@ -50,6 +50,8 @@ class MixLMConfig:
         fixed_documents: of encoders with a mix layer: above it a document's states stay as they enter, and the query's
             alone change, which see both (MICE's cross-attention, 2602.16299): half to two thirds of the operations.
         document_position: of a document's first token in the item encoder, where what is before it begins at 0.
+        title_tokens: the ranker reads as text at most so many tokens of a document's title, before its embedding tokens
+            (as the paper does with title and company). Needs mix layer 0. 0: no title.
         head: what the readout does before its linear layer: a dense layer and this activation.
         template: what the item encoder reads, with ``{text}`` where the query or document goes. With a mix layer, what
             is before it stands for the query, and its states are no part of the document.
@@ -69,6 +71,7 @@ class MixLMConfig:
     mix_layer: int = 0
     fixed_documents: bool = False
     document_position: int = 0
+    title_tokens: int = 0
     head: Head = "linear"
     max_query_tokens: int = 256
     max_document_tokens: int = 256
@@ -90,8 +93,13 @@ class MixLMConfig:
             raise InputError(f'residual must be "none", "cosine" or "late", not {self.residual!r}')
         if self.head not in get_args(Head):
             raise InputError(f"head must be one of {', '.join(get_args(Head))}, not {self.head!r}")
-        if min(self.mix_layer, self.document_position) < 0:
-            raise InputError("mix_layer and document_position must not be negative")
+        if min(self.mix_layer, self.document_position, self.title_tokens) < 0:
+            raise InputError("mix_layer, document_position and title_tokens must not be negative")
+        if self.title_tokens and self.mix_layer:
+            raise InputError(
+                f"title_tokens needs mix layer 0, not {self.mix_layer}: below a mix layer the ranker reads the query "
+                "alone, and every candidate's title would have to pass these layers for each query"
+            )
         if self.fixed_documents and not self.mix_layer:
             raise InputError("fixed_documents needs a mix layer")
         if self.mix_layer and "{document}" not in self.prompt:

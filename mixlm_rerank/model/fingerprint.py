@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from .config import MixLMConfig
 from .item_encoder import ItemEncoder
+from .ranker import Ranker
+
+if TYPE_CHECKING:
+    from .network import Network
 
 __all__ = ["fingerprint", "weights_hash"]
 
@@ -25,11 +30,14 @@ SETTINGS = (
 TEXTS = ["Why IS the sky blue?\tNaïve Café, 3,141.59 km; don't  re-read https://example.org/a_b#1 (東京, Ωmega) 😀"]
 
 
-def fingerprint(encoder: ItemEncoder, config: MixLMConfig, *, former: bool = False) -> str:
+def fingerprint(
+    encoder: ItemEncoder, config: MixLMConfig, *, ranker: Ranker | None = None, former: bool = False
+) -> str:
     """Hash of the item encoder's weights (as float32), tokenizer, template, pooling and budget.
 
-    The ranker is left out on purpose: training it further keeps a token index valid. ``former``: as it was computed
-    by release 0.1, from all that the installed Transformers writes of backbone and tokenizer.
+    The ranker is left out on purpose: training it further keeps a token index valid. Only if it reads titles, its
+    tokenizer counts: an index holds their token ids. ``former``: as it was computed by release 0.1, from all that the
+    installed Transformers writes of backbone and tokenizer.
     """
     digest = hashlib.sha256()
     settings: dict[str, object] = {
@@ -48,15 +56,21 @@ def fingerprint(encoder: ItemEncoder, config: MixLMConfig, *, former: bool = Fal
         settings |= {"vocabulary": vocabulary, "ids": encoder.document_ids(TEXTS), "backbone": _backbone(encoder)}
     if config.mix_layer:  # indexes of models without are as old as the format
         settings |= {"mix_layer": config.mix_layer, "document_position": config.document_position}
+    if ranker is not None and config.title_tokens:
+        settings["titles"] = [ranker.titles(TEXTS).tolist(), sorted(ranker.tokenizer.get_vocab().items())]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     _add_weights(digest, encoder)
     return digest.hexdigest()[:16]
 
 
-def weights_hash(module: nn.Module) -> str:
-    """Hash of all weights of a module, in 16 hexadecimal digits: tells a trained model from the one before."""
-    digest = hashlib.sha256()
-    _add_weights(digest, module)
+def weights_hash(model: Network) -> str:
+    """Hash of all weights of a model, in 16 hexadecimal digits: tells a trained model from the one before.
+
+    It also tells a model that reads titles from one of the same weights that reads none.
+    """
+    titles = model.config.title_tokens
+    digest = hashlib.sha256(f"{titles} title tokens".encode() if titles else b"")
+    _add_weights(digest, model)
     return digest.hexdigest()[:16]
 
 

@@ -43,6 +43,7 @@ class MixLM(Network):
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        title_tokens: int | None = None,
         **hub: Unpack[HubOptions],
     ) -> Self:
         """Load a saved MixLM.
@@ -52,12 +53,14 @@ class MixLM(Network):
             device: where to put it; by default a GPU, if there is one.
             dtype: of the ranker: ``"float32"``, ``"bfloat16"``, ``"float16"``, or (on a CPU) ``"int8"``. By default
                 float32, on a GPU bfloat16. Item encoder and readout are always float32.
+            title_tokens: read so many tokens of a document's title as text, whatever the saved model does; 0: none. A
+                model that has not read titles before must be trained to.
             **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as in Transformers.
 
         Raises:
             InputError: there is no such model, it is not a MixLM, or it does not give its known answer.
         """
-        return load(cls, name, device=device, dtype=dtype, hub=checked(hub))
+        return load(cls, name, device=device, dtype=dtype, title_tokens=title_tokens, hub=checked(hub))
 
     @classmethod
     def from_backbones(
@@ -72,6 +75,7 @@ class MixLM(Network):
         document_prompt: str | None = None,
         prompt: str | None = None,
         residual: Residual = "cosine",
+        title_tokens: int = 0,
         max_query_tokens: int = 256,
         max_document_tokens: int = 256,
         **hub: Unpack[HubOptions],
@@ -96,6 +100,8 @@ class MixLM(Network):
             prompt: the ranker's prefix, with ``{text}`` for the query.
             residual: what is added to the ranker's score: ``"none"``, ``"cosine"`` or ``"late"`` (cosine and late
                 interaction).
+            title_tokens: the most tokens of a document's title that the ranker reads as text beside its embedding
+                tokens; 0: none.
             max_query_tokens: longest query in tokens, with its prompt.
             max_document_tokens: longest document in tokens.
             **hub: as in ``from_pretrained``; a ``revision`` must exist in both places.
@@ -114,6 +120,7 @@ class MixLM(Network):
             document_prompt=document_prompt,
             prompt=prompt,
             residual=residual,
+            title_tokens=title_tokens,
             max_query_tokens=max_query_tokens,
             max_document_tokens=max_document_tokens,
             hub=checked(hub),

@@ -54,7 +54,7 @@ class Network(nn.Module):
         ]
         held, value = self._fingerprints.get(former, (None, ""))
         if held != weights:
-            value = fingerprint(self.item_encoder, self.config, former=former)
+            value = fingerprint(self.item_encoder, self.config, ranker=self.ranker, former=former)
             self._fingerprints[former] = weights, value
         return value
 

@@ -64,6 +64,7 @@ class Ranker(nn.Module):
         self.mix_layer = config.mix_layer
         self.mixes_both_ways = config.mix_layer > 0 and not family.causal
         self.fixed_documents = config.fixed_documents
+        self.title_tokens = config.title_tokens
         if config.fixed_documents and family.causal:
             raise InputError("fixed_documents is for encoders: in a decoder the document comes after the query")
         self._prompt = prefix_template(tokenizer, config)
@@ -81,10 +82,11 @@ class Ranker(nn.Module):
             raise InputError(f"mix_layer={self.mix_layer}, but the ranker's layers are 0 to {self.layers - 1}")
         self.first_position = position_offset(backbone)
         self.max_positions = longest_sequence(backbone)
-        if self._prompt.max_tokens + config.tokens + len(self._suffix) > self.max_positions:
+        if self._prompt.max_tokens + config.title_tokens + config.tokens + len(self._suffix) > self.max_positions:
+            titles = f", {config.title_tokens} title tokens" if config.title_tokens else ""
             raise InputError(
-                f"max_query_tokens={config.max_query_tokens} and {config.tokens} embedding tokens do not fit into the "
-                f"ranker's {self.max_positions} positions"
+                f"max_query_tokens={config.max_query_tokens}{titles} and {config.tokens} embedding tokens do not fit "
+                f"into the ranker's {self.max_positions} positions"
             )
         if self.mixes_both_ways:
             take_added_logits(backbone)
@@ -149,6 +151,21 @@ class Ranker(nn.Module):
             room = [min(self._max_document_tokens, most - length) for length in prefix_lengths]
         found = following_ids(self.tokenizer, texts, self._before_document)
         return self._embed_each([ids[:most] for ids, most in zip(found, room, strict=True)])
+
+    def titles(self, texts: Sequence[str]) -> Tensor:
+        """Token ids of titles, as full-text mode reads the beginning of a document, cut to ``title_tokens``.
+
+        Returns:
+            int32 [n, title_tokens] on the CPU; -1 after the end of a shorter title.
+        """
+        found = following_ids(self.tokenizer, texts, self._before_document)
+        ids = [own if text.strip() else [] for text, own in zip(texts, found, strict=True)]  # a blank would be a token
+        rows = [(own + [-1] * self.title_tokens)[: self.title_tokens] for own in ids]
+        return torch.tensor(rows, dtype=torch.int32).view(len(texts), self.title_tokens)
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """Input embeddings of token ids. int [...] -> [..., d]"""
+        return self.backbone.get_input_embeddings()(moved(ids.long(), self.device))  # type: ignore[no-any-return]
 
     def forward_texts(self, inputs: Sequence[Tensor], documents: Sequence[Tensor]) -> Tensor:
         """Full-text mode: hidden states at the score token, [n, d].
@@ -259,5 +276,4 @@ class Ranker(nn.Module):
         return list(flat.split([len(ids) for ids in rows]))
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
-        embedding = self.backbone.get_input_embeddings()
-        return embedding(moved(torch.tensor(ids, dtype=torch.long), self.device))  # type: ignore[no-any-return]
+        return self.embedded(torch.tensor(ids, dtype=torch.long))

@@ -51,6 +51,11 @@ def export(model: MixLM, folder: str | Path) -> None:
         raise InputError(
             f"{model.name} must be in float32 on the CPU to be exported: load it with device='cpu' and dtype='float32'"
         )
+    if model.config.title_tokens:
+        raise InputError(
+            f"{model.name} reads titles (title_tokens={model.config.title_tokens}): an exported ranker reads embedding "
+            "tokens alone. Export a model without titles, or rank with this one in PyTorch"
+        )
     model = copy.deepcopy(model).eval()
     try:
         with replacing(Path(folder)) as draft:

@@ -13,10 +13,15 @@ __all__ = ["Scorer"]
 class Scorer(Protocol):
     """Log-odds of queries and the embedding tokens of their candidates."""
 
-    def score(self, query: str, tokens: Tensor) -> Tensor:
-        """One query. Embedding tokens, float [n, k, d] -> log-odds, float32 [n] on the CPU."""
+    def score(self, query: str, tokens: Tensor, titles: Tensor | None = None) -> Tensor:
+        """One query. Embedding tokens, float [n, k, d] -> log-odds, float32 [n] on the CPU.
+
+        ``titles``: token ids of titles, int32 [n, t], -1 after their end; given only if the model reads titles.
+        """
         ...
 
-    def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
+    def score_batch(
+        self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
         """Many queries; equal to :meth:`score` of each."""
         ...

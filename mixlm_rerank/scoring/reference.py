@@ -9,23 +9,28 @@ from torch import Tensor
 
 from ..model import MixLM
 from ..model.inference import scoring
+from .titles import check_titles
 
 __all__ = ["ReferenceScorer"]
 
 
 class ReferenceScorer:
-    """``readout(ranker([prefix ; tokens ; score token])) + residual``, document by document."""
+    """``readout(ranker([prefix ; title ; tokens ; score token])) + residual``, document by document."""
 
     def __init__(self, model: MixLM) -> None:
         self._model = model
 
     @scoring
-    def score(self, query: str, tokens: Tensor) -> Tensor:
-        """Embedding tokens, float [n, k, d] -> log-odds, float32 [n]."""
+    def score(self, query: str, tokens: Tensor, titles: Tensor | None = None) -> Tensor:
+        """Embedding tokens, float [n, k, d], and titles, int [n, t], -1 after their end -> log-odds, float32 [n]."""
         model = self._model
+        check_titles(model, [tokens], None if titles is None else [titles])
         prefix = model.ranker.prefixes([query])[0]
         scores = torch.empty(len(tokens), dtype=torch.float32)
         for row, document in enumerate(model.project(tokens)):
+            if titles is not None:
+                title = titles[row][titles[row] >= 0]
+                document = torch.cat([model.ranker.embedded(title), document])
             scores[row] = model.readout(model.ranker([prefix], [document])[0])
         return scores + self._residual(query, tokens.float())
 
@@ -45,5 +50,8 @@ class ReferenceScorer:
                 scores[row] += float(readout.late_weight) * sum(best) / len(best)
         return scores
 
-    def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
-        return [self.score(query, candidates) for query, candidates in zip(queries, tokens, strict=True)]
+    def score_batch(
+        self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        given = [None] * len(tokens) if titles is None else titles
+        return [self.score(*each) for each in zip(queries, tokens, given, strict=True)]

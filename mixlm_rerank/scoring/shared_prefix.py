@@ -11,8 +11,9 @@ from torch import Tensor
 from ..model import MixLM
 from ..model.inference import scoring
 from ..model.positions import positions_per_forward
-from ..model.transfer import joined
+from ..model.transfer import joined, moved
 from .residual import add_residual
+from .titles import check_titles
 
 __all__ = ["SharedPrefixScorer"]
 
@@ -32,36 +33,53 @@ class SharedPrefixScorer:
         self._model = model
         self._positions = positions or positions_per_forward(model.device, POSITIONS_PER_FORWARD)
 
-    def score(self, query: str, tokens: Tensor) -> Tensor:
-        """Embedding tokens, float [n, k, d] -> log-odds, float32 [n]."""
-        return self.score_batch([query], [tokens])[0]
+    def score(self, query: str, tokens: Tensor, titles: Tensor | None = None) -> Tensor:
+        """Embedding tokens, float [n, k, d], and titles, int [n, t], -1 after their end -> log-odds, float32 [n]."""
+        return self.score_batch([query], [tokens], None if titles is None else [titles])[0]
 
     @scoring
-    def score_batch(self, queries: Sequence[str], tokens: Sequence[Tensor]) -> list[Tensor]:
-        """One float [n, k, d] a query (the same k for all) -> one float32 [n] a query."""
-        model = self._model
+    def score_batch(
+        self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """One float [n, k, d] a query (the same k for all) -> one float32 [n] a query.
+
+        ``titles``: int [n, t] a query, -1 after their end. Titles of one length go through the ranker together, so
+        candidates are sorted by it meanwhile.
+        """
+        model, read, orders = self._model, tokens, None
+        check_titles(model, tokens, titles)
+        if titles is not None:
+            orders = [(own >= 0).sum(dim=1).argsort() for own in titles]
+            read, titles = ([own[at] for own, at in zip(each, orders, strict=True)] for each in (tokens, titles))
+        title = model.config.title_tokens if titles is not None else 0
         prefixes = model.ranker.prefixes(queries)
         found = [torch.empty(0, dtype=torch.float32, device=model.device)]
-        for spans in self._forwards([len(prefix) for prefix in prefixes], tokens):
-            states = model.ranker.forward_packed([prefixes[span.query] for span in spans], self._items(spans, tokens))
+        for spans in self._forwards([len(prefix) for prefix in prefixes], read, title):
+            own = [prefixes[span.query] for span in spans]
+            states = model.ranker.forward_packed(own, self._items(spans, read), titles and _parts(spans, titles))
             found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone
-        scores = torch.cat(found).split([len(candidates) for candidates in tokens])
+        scores: Sequence[Tensor] = torch.cat(found).split([len(candidates) for candidates in tokens])
+        if orders is not None:
+            scores = [own[moved(at.argsort(), own.device)] for own, at in zip(scores, orders, strict=True)]
         return add_residual(model, queries, tokens, scores)
 
     def _items(self, spans: Sequence[_Span], tokens: Sequence[Tensor]) -> list[Tensor]:
         """The ranker's inputs for a forward pass. float [n, k, d] a span."""
-        parts = [tokens[span.query][span.start : span.stop] for span in spans]
+        parts = _parts(spans, tokens)
         if self._model.device.type == "cpu":
             return [self._model.project(part) for part in parts]
         items = self._model.project(joined(parts, self._model.device))  # one transfer
         return list(items.split([len(part) for part in parts]))
 
-    def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor]) -> Iterator[list[_Span]]:
-        """Cut all candidates into forward passes of so many positions, or of twice a prefix that is longer."""
+    def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor], title: int) -> Iterator[list[_Span]]:
+        """Cut all candidates into forward passes of so many positions, or of twice a prefix that is longer.
+
+        ``title``: how many positions the title of a candidate takes at most.
+        """
         spans: list[_Span] = []
         room = self._positions
         for query, (prefix_length, candidates) in enumerate(zip(prefix_lengths, tokens, strict=True)):
-            shared, own = self._model.ranker.positions(prefix_length, candidates.shape[1])
+            shared, own = self._model.ranker.positions(prefix_length, title + candidates.shape[1])
             start = 0
             while start < len(candidates):
                 fits = (room - shared) // own
@@ -85,3 +103,8 @@ class _Span:
     query: int
     start: int
     stop: int
+
+
+def _parts(spans: Sequence[_Span], of_queries: Sequence[Tensor]) -> list[Tensor]:
+    """What each span has of its query's [n, ...]."""
+    return [of_queries[span.query][span.start : span.stop] for span in spans]

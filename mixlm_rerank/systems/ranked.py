@@ -33,6 +33,7 @@ class Candidates:
     Attributes:
         texts: docid -> text, of these documents alone; empty for a collection without documents.
         documents: of the whole corpus; None without one.
+        titles: docid -> title, of the same documents.
         relevant_words: qid -> mean words of all its relevant documents, found or not.
     """
 
@@ -42,6 +43,7 @@ class Candidates:
     texts: Mapping[str, str]
     documents: int | None = None
     relevant_words: Mapping[str, int] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,13 @@ def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Can
     }
     judged = {docid for docids in relevant.values() for docid in docids}
     texts: dict[str, str] = {}
+    titles: dict[str, str] = {}
     words: dict[str, int] = {}
     documents = 0
     for document in corpus or ():
         documents += 1
         if document.docid in wanted:
-            texts[document.docid] = document.content
+            texts[document.docid], titles[document.docid] = document.content, document.title
         if document.docid in judged:
             words[document.docid] = len(document.content.split())
     lacking = [docid for docid in wanted if docid not in texts]
@@ -87,7 +90,7 @@ def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Can
     with_texts = {qid: [replace(hit, text=texts.get(hit.docid)) for hit in hits] for qid, hits in found.items()}
     lengths = {qid: [words[docid] for docid in docids if docid in words] for qid, docids in relevant.items()}
     means = {qid: sum(own) // len(own) for qid, own in lengths.items() if own}
-    return Candidates(first_stage.name, depth, with_texts, texts, None if corpus is None else documents, means)
+    return Candidates(first_stage.name, depth, with_texts, texts, None if corpus is None else documents, means, titles)
 
 
 def rank(system: System, candidates: Candidates, work: Workplace) -> Ranked:

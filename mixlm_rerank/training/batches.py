@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ class Batch:
         labels: float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query.
         teacher: float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs. Pairs of which nothing is
             known are not scored.
+        titles: [n], of the documents, for a ranker that reads titles; empty: none has one.
     """
 
     queries: list[str]
@@ -28,6 +29,7 @@ class Batch:
     own: list[list[int]]
     labels: Tensor
     teacher: Tensor
+    titles: list[str] = field(default_factory=list)
 
     @property
     def mask(self) -> Tensor:
@@ -50,6 +52,7 @@ class Batch:
             [[places[document] for document in self.own[row]] for row in rows],
             self.labels[rows.start : rows.stop, kept],
             self.teacher[rows.start : rows.stop, kept],
+            [self.titles[document] for document in kept if self.titles],
         )
 
 

@@ -12,6 +12,7 @@ from statistics import fmean
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mixlm_rerank.data.measures import evaluate
 from mixlm_rerank.model import MixLM
@@ -37,7 +38,9 @@ class DevelopmentSet:
     candidates: Candidates
 
 
-def as_taught(pools: Sequence[Pool], texts: Mapping[str, str], scores: NDArray[np.float32]) -> DevelopmentSet:
+def as_taught(
+    pools: Sequence[Pool], texts: Mapping[str, str], scores: NDArray[np.float32], titles: Mapping[str, str] = {}
+) -> DevelopmentSet:
     """Queries of which nothing is known but a teacher's scores, float32 [pools or more, candidates]."""
     qrels, hits = {}, {}
     for pool, own in zip(pools, scores[: len(pools)].tolist(), strict=True):
@@ -45,7 +48,7 @@ def as_taught(pools: Sequence[Pool], texts: Mapping[str, str], scores: NDArray[n
         qrels[pool.qid] = {pool.docids[place]: GRADED - rank for rank, place in enumerate(order[:GRADED])}
         hits[pool.qid] = [Candidate(docid, 0.0) for docid in pool.docids]
     wanted = {docid: texts[docid] for pool in pools for docid in pool.docids}
-    candidates = Candidates("teacher", max(map(len, hits.values())), hits, wanted)
+    candidates = Candidates("teacher", max(map(len, hits.values())), hits, wanted, titles=titles)
     return DevelopmentSet("teacher", {pool.qid: pool.query for pool in pools}, qrels, candidates)
 
 
@@ -64,11 +67,12 @@ def development_values(
     for one in sets:
         docids = list(one.candidates.texts)
         tokens = model.encode([one.candidates.texts[docid] for docid in docids])
+        titles = model.ranker.titles([one.candidates.titles.get(docid, "") for docid in docids])
         rows = {docid: row for row, docid in enumerate(docids)}
         ways: dict[str, tuple[Scorer, int]] = {f"k={k}": (SharedPrefixScorer(model), k) for k in budgets}
         ways["cosine"] = (BiEncoderScorer(model), 1)
         for way, (scorer, budget) in ways.items():
-            ranking = _ranking(one, scorer, tokens[:, -budget:], rows)
+            ranking = _ranking(one, scorer, tokens[:, -budget:], titles, rows)
             value = evaluate(one.qrels, ranking, [measure])[measure]
             found[f"{one.name} {way}"] = value
             values.setdefault(way, []).append(value)
@@ -77,13 +81,16 @@ def development_values(
 
 
 def _ranking(
-    one: DevelopmentSet, scorer: Scorer, tokens: NDArray[np.float32], rows: Mapping[str, int]
+    one: DevelopmentSet, scorer: Scorer, tokens: NDArray[np.float32], titles: Tensor, rows: Mapping[str, int]
 ) -> dict[str, list[ScoredDoc]]:
     ranking = {}
     hits_of = one.candidates.of_query
     for qids in _groups(list(hits_of), QUERIES_AT_ONCE):
-        own = [torch.from_numpy(tokens[[rows[hit.docid] for hit in hits_of[qid]]]) for qid in qids]
-        for qid, scores in zip(qids, scorer.score_batch([one.queries[qid] for qid in qids], own), strict=True):
+        places = [[rows[hit.docid] for hit in hits_of[qid]] for qid in qids]
+        own, read = [torch.from_numpy(tokens[at]) for at in places], [titles[at] for at in places]
+        texts = [one.queries[qid] for qid in qids]
+        found = scorer.score_batch(texts, own, read if titles.shape[1] else None)
+        for qid, scores in zip(qids, found, strict=True):
             ranking[qid] = ranked(hits_of[qid], np.ones(len(hits_of[qid]), dtype=bool), scores.double().numpy())
     return ranking
 

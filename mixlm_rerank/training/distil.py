@@ -156,7 +156,7 @@ def distil(
             seed=seed,
         )
         watched = max(1, min(CHOSEN_BY, len(pools) // 20))
-        mixes = _mixes(pools[watched:], texts, options, seed)
+        mixes = _mixes(pools[watched:], candidates, options, seed)
         wanted = _wanted(pools, watched, mixes.values())
         measured_on = _of(candidates, held_out)
         if progress and not path.exists():
@@ -168,7 +168,7 @@ def distil(
         found = measure(model, "start ")
         scores = teacher_scores(path, teacher, pools, texts, wanted=wanted, progress=progress)
     if not (folder / MODEL).is_dir():
-        development = [as_taught(pools[:watched], texts, scores)]
+        development = [as_taught(pools[:watched], texts, scores, candidates.titles)]
         for name, mix in mixes.items():
             (source,) = mix.sources
             model = train_joint(
@@ -202,11 +202,12 @@ def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[
 
 
 def _mixes(
-    learned: Sequence[Pool], texts: Mapping[str, str], options: DistilOptions, seed: int
+    learned: Sequence[Pool], candidates: Candidates, options: DistilOptions, seed: int
 ) -> dict[str, TrainingMix]:
     """What each part of the training reads, before the teacher has said anything."""
     shape = (len(learned), max(len(pool.docids) for pool in learned))
-    source = Source("corpus", learned, texts, np.full(shape, np.nan, dtype=np.float32))
+    unknown = np.full(shape, np.nan, dtype=np.float32)
+    source = Source("corpus", learned, candidates.texts, unknown, titles=candidates.titles)
     parts = {"joint": (options.rounds, options.candidates // 2), "ranker": (options.ranker_rounds, options.candidates)}
     return {
         name: TrainingMix(

@@ -184,7 +184,10 @@ class JointObjective(nn.Module):
         queries, rows = self._places(batch.mask)
         counts = batch.mask.sum(dim=1).tolist()
         items = self.model.project(documents)[rows].split(counts)
-        states = torch.cat(self.model.ranker.forward_packed(prefixes, items))
+        titles = None
+        if self.model.config.title_tokens and batch.titles:
+            titles = self.model.ranker.titles(batch.titles)[batch.mask.nonzero()[:, 1]].split(counts)
+        states = torch.cat(self.model.ranker.forward_packed(prefixes, items, titles))
         return _Scored(queries, rows, states, self.model.readout(states) + residual[queries, rows], residual)
 
     def _text(self, batch: Batch, residual: Tensor) -> _Scored:

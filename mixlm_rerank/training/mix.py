@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -37,6 +37,7 @@ class Source:
         weight: its share of the batches, against the other sources' weights.
         highest_grade: the grade that counts as 1; soft labels are ``grade / highest_grade``.
         label_scale: log-odds that a label of 1 adds to the teacher's score.
+        titles: docid -> title, for a ranker that reads titles; a document that is not there has none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Source:
     weight: float = 1.0
     highest_grade: int = 1
     label_scale: float = 0.0
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 class TrainingMix(Dataset[Batch]):
@@ -112,6 +114,7 @@ class TrainingMix(Dataset[Batch]):
             [[rows[docid] for docid in docids] for docids in chosen],
             labels,
             teacher + source.label_scale * labels,
+            [source.titles.get(docid, "") for docid in rows],
         )
 
     @property

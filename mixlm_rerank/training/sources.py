@@ -30,7 +30,7 @@ __all__ = ["Pooled", "first_stages", "pooled", "source", "taught"]
 
 @dataclass(frozen=True)
 class Pooled:
-    """A collection's training queries with their candidates, and the candidates' texts.
+    """A collection's training queries with their candidates, and the candidates' texts and titles.
 
     ``corpus``: hash of the whole corpus.
     """
@@ -39,6 +39,7 @@ class Pooled:
     part: CollectionPart
     pools: list[Pool]
     texts: Mapping[str, str]
+    titles: Mapping[str, str]
     corpus: str
 
     def documents(self) -> Iterator[str]:
@@ -69,8 +70,10 @@ def pooled(
         write_pools(path, make_pools(collection, stages, depth=depth, size=depth))
     pools = read_pools(path)
     wanted = {docid for pool in pools for docid in pool.docids}
-    texts = {document.docid: document.content for document in collection.corpus or () if document.docid in wanted}
-    return Pooled(collection, part, pools, texts, corpus)
+    documents = [document for document in collection.corpus or () if document.docid in wanted]
+    texts = {document.docid: document.content for document in documents}
+    titles = {document.docid: document.title for document in documents}
+    return Pooled(collection, part, pools, texts, titles, corpus)
 
 
 def source(own: Pooled, label_scale: float) -> Source:
@@ -80,7 +83,7 @@ def source(own: Pooled, label_scale: float) -> Source:
     scores = np.where(beyond, np.float32(np.nan), np.float32(0))
     highest = max(grade for pool in own.pools for grade in pool.judged.values())
     scale = label_scale if own.part.labels is None else own.part.labels
-    return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, scale)
+    return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, scale, own.titles)
 
 
 def taught(

@@ -123,6 +123,10 @@ TABLE = {
     "unknown device": Bad(f"{BUILD} --device gpu", ["'gpu'", "cpu, cuda"]),
     "unknown dtype": Bad(f"{RERANK} --dtype int4", ["float32, bfloat16, float16 or", "'int4'"]),
     "init over something": Bad("model init model --item-encoder a --ranker b", ["model exists", "choose another"]),
+    "titles over something": Bad("model titles model --title-tokens 4", ["model exists", "choose another"]),
+    "more title tokens than fit": Bad(
+        "model titles new --model model --title-tokens 99", ["99 title tokens and 4 embedding tokens do not fit", "128"]
+    ),
     "init from nothing": Bad("model init new --item-encoder no/where --ranker b --offline", ["'no/where'"]),
     # indexes
     "no token index": Bad(RERANK.replace("tokens", "gone"), ["gone", "mixlm-rerank index build CORPUS gone"]),

@@ -34,6 +34,7 @@ def test_these_are_the_commands() -> None:
         "calibrate",
         "demo",
         "model init",
+        "model titles",
         "model export",
         "index build",
         "index info",

@@ -176,6 +176,21 @@ def test_init_says_that_a_cross_encoder_loses_its_head(
     assert "To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --model new" in done.err
 
 
+def test_a_copy_of_a_model_reads_titles(work: Path, mixlm: Command) -> None:
+    done = mixlm("model titles titled --model model --title-tokens 5")
+    assert "titled: model, whose ranker reads up to 5 tokens of a title. To train it: mixlm-rerank distill" in done.err
+    assert mixlm("index build corpus.jsonl titled-tokens --model titled").code == 0
+    assert "\ntitles        up to 5 tokens a document\n" in mixlm("index info titled-tokens").out
+    assert "titles" not in mixlm("index info tokens").out
+    refused = mixlm(RERANK.replace("--model model", "--model titled"))
+    assert refused.code == 2 and "Rebuild it: mixlm-rerank index build" in refused.err
+    done = mixlm(RERANK.replace("--model model", "--model titled").replace("--index tokens", "--index titled-tokens"))
+    assert done.code == 0, done.err
+    model, run = MixLM.from_pretrained("titled"), read_run("bm25.trec")
+    expected = Reranker(model, TokenIndex("titled-tokens")).rerank_batch(read_topics("topics.tsv"), run)
+    assert ids(read_run("out.trec")) == {qid: [doc.docid for doc in docs] for qid, docs in expected.items()}
+
+
 def test_eval_measures_over_all_judged_queries(work: Path, mixlm: Command) -> None:
     mixlm(RERANK)
     measures = ["nDCG@10", "AP(rel=2)"]

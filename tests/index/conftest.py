@@ -38,7 +38,7 @@ class StubModel:
         words = Tokenizer(models.WordLevel({"any": 0}, unk_token="any"))
         words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
-        self.config = SimpleNamespace(tokens=tokens)
+        self.config = SimpleNamespace(tokens=tokens, title_tokens=0)
         self.item_encoder = SimpleNamespace(
             token_size=dim,
             tokenizer=tokenizer,

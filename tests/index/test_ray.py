@@ -104,17 +104,18 @@ def test_a_second_try_of_a_worker_finds_its_work_done(
     tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny("bert", tokens=4)
+    manifest = new_manifest(model, "int8", "CORPUS")
     monkeypatch.setattr(ray, "get", lambda reference: reference)
     shards = Shards(str(tmp_path / "shards"))
     shards.prepare(ray_build.OWN)
-    counts, waiting = ray_build._staged(iter(DOCUMENTS), shards, b"")
+    counts, waiting = ray_build._staged(iter(DOCUMENTS), shards, manifest)
     assert (len(counts), waiting) == (8, list(counts))
-    worker = ray_build._Encoder(model, shards.url, new_manifest(model, "int8", "CORPUS"))
+    worker = ray_build._Encoder(model, shards.url, manifest)
     batch = {"name": np.array(waiting[:1])}
     for _ in range(2):
         assert worker(batch)["name"].tolist() == waiting[:1]
         shards.remove(f"{waiting[0]}.documents")
-    assert ray_build._staged(iter(DOCUMENTS), shards, b"")[1] == waiting[1:]
+    assert ray_build._staged(iter(DOCUMENTS), shards, manifest)[1] == waiting[1:]
 
 
 def test_workers_read_passages_as_a_local_build_does(
@@ -126,7 +127,7 @@ def test_workers_read_passages_as_a_local_build_does(
     index = TokenIndex.build(documents, model, tmp_path / "local", passages=True, progress=False)
     shards = Shards(str(tmp_path / "shards"))
     shards.prepare(ray_build.OWN)
-    counts, waiting = ray_build._staged(iter(documents), shards, b"")
+    counts, waiting = ray_build._staged(iter(documents), shards, index.manifest)
     worker = ray_build._Encoder(model, shards.url, index.manifest)
     assert worker({"name": np.array(waiting)})["error"].tolist() == [""] * 3
     shards.finish(index.manifest, list(counts), 12)
@@ -158,3 +159,13 @@ def test_it_refuses_before_it_starts(tmp_path: Path, tiny: Any) -> None:
         TokenIndex.build(DOCUMENTS, model, tmp_path / "new", workers=2, progress=False)
     with pytest.raises(InputError, match='engine must be "local" or "ray"'):
         TokenIndex.build(DOCUMENTS, model, tmp_path / "new", engine="spark", progress=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.processes
+def test_workers_read_titles(
+    cluster: None, tmp_path: Path, tiny: Any, contents: Any, documents: list[Document]
+) -> None:
+    model = tiny("bert", tokens=4, title_tokens=5)
+    here = TokenIndex.build(documents, model, tmp_path / "here", progress=False)
+    there = TokenIndex.build(documents, model, tmp_path / "there", engine="ray", workers=1, progress=False)
+    assert contents(there.path, documents) == contents(here.path, documents)

@@ -330,3 +330,15 @@ def test_passages_are_served_all_of_a_document_together(server: Server, tmp_path
     server.client.setrange(key, server.client.strlen(key), "x")
     with pytest.raises(IndexDamaged, match="holds a document of another size"):
         store.fetch(["d0"])
+
+
+def test_titles_travel_with_the_tokens(server: Server, tiny: Any, documents: list[Document], tmp_path: Path) -> None:
+    model = tiny("bert", tokens=4, title_tokens=5)
+    index = TokenIndex.build(documents, model, tmp_path / "titled", progress=False)
+    index.push(server.url, progress=False)
+    docids = [document.docid for document in documents]
+    assert Reranker(model, server.url).rerank("a dog", docids) == Reranker(model, index).rerank("a dog", docids)
+    index.replace([Document("d4", documents[3].text, title="Flour")], model, progress=False)
+    assert index.push(server.url, progress=False).changed == 1
+    there = RedisTokenStore(server.url).fetch(["d4"])
+    np.testing.assert_array_equal(there.titles, model.ranker.titles(["Flour"]).numpy())

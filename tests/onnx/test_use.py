@@ -179,6 +179,12 @@ def test_a_damaged_folder_is_named(folder: Path, tmp_path: Path, damage: Callabl
         OnnxMixLM.from_pretrained(copy)
 
 
+def test_a_model_that_reads_titles_is_not_exported(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="title_tokens=3.*rank with this one in PyTorch"):
+        export(tiny(title_tokens=3), tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+
+
 def test_commands_say_what_an_exported_model_is_not_for(
     folder: Path, beir: Path, mixlm: Callable[[str], Any], tmp_path: Path
 ) -> None:

@@ -37,6 +37,23 @@ def test_the_fast_scorer_equals_the_reference(tiny: Callable[..., MixLM], archit
     torch.testing.assert_close(few, expected[2][:7], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_titles_are_read_as_the_reference_reads_them(
+    tiny: Callable[..., MixLM], architecture: str, compiled: bool
+) -> None:
+    model = deepcopy(tiny(architecture, residual="late", title_tokens=4)).to("cuda")
+    draw = torch.Generator().manual_seed(0)
+    tokens = [2 * torch.randn(count, 3, 64, generator=draw) for count in COUNTS]
+    titles = [model.ranker.titles(["", "dogs", "the mail man and the moon"] * count)[:count] for count in COUNTS]
+    expected = ReferenceScorer(model).score_batch(QUERIES, tokens, titles)
+    if compiled:
+        model.ranker.compile_packed()
+    for _ in range(2):
+        for found, right in zip(SharedPrefixScorer(model).score_batch(QUERIES, tokens, titles), expected, strict=True):
+            torch.testing.assert_close(found, right, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("residual", ["none", "late"])
 def test_full_text_mode_equals_the_cpu(tiny: Callable[..., MixLM], residual: str) -> None:
     model = deepcopy(tiny("bert", residual=residual))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.systems.teachers import CrossEncoderTeacher
 from mixlm_rerank.systems.workplace import Workplace
+from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.development import DevelopmentSet, as_taught
 from mixlm_rerank.training.distil import DistilOptions, DistilRecipe, distil
+from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.pools import Pool, read_pools
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.stage3 import JointOptions
@@ -139,6 +142,41 @@ def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_lef
     pools, scores = read_pools(tmp_path / "pools.jsonl"), np.load(tmp_path / "teacher.npy")
     texts = {document.docid: document.content for document in open_corpus(str(corpus))}
     assert all(sets == [as_taught(pools[:2], texts, scores)] for _, sets in asked)
+
+
+def test_titles_of_the_corpus_are_read(
+    corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every batch, and where the best checkpoint is chosen."""
+    documents = [replace(document, title=f"number {n}") for n, document in enumerate(open_corpus(str(corpus)))]
+    titles = {document.content: document.title for document in documents}
+    batches: list[Batch] = []
+    watched: list[DevelopmentSet] = []
+    forward = JointObjective.forward
+
+    def read(self: JointObjective, batch: Batch, *given: Any, **named: Any) -> Any:
+        batches.append(batch)
+        return forward(self, batch, *given, **named)
+
+    def measured(model: MixLM, sets: Sequence[DevelopmentSet], budgets: Sequence[int]) -> dict[str, float]:
+        watched.extend(sets)
+        return {"k=2": 0.0}
+
+    monkeypatch.setattr(JointObjective, "forward", read)
+    monkeypatch.setattr("mixlm_rerank.training.distil.development_values", measured)
+    queries = {f"q{n}": f"dog cat moon {n}" for n in range(10)}
+    lines = [
+        f"{qid} Q0 {one.docid} {rank} {-rank} run\n" for qid in queries for rank, one in enumerate(documents[:5], 1)
+    ]
+    (tmp_path / "run.trec").write_text("".join(lines))
+    teacher, model = CommonWords(), fresh("bert", tokens=2, title_tokens=4)
+    asked: dict[str, Any] = {"queries": queries, "first_stage": RunFile(tmp_path / "run.trec"), "progress": False}
+    asked |= {"options": DistilOptions(candidates=4, hard=0), "joint": JointOptions(budgets=(2,))}
+    distil(documents, teacher, teacher, model, tmp_path / "out", **asked)
+    assert batches and all(batch.titles == [titles[text] for text in batch.documents] for batch in batches)
+    held = [(text, one.candidates.titles[docid]) for one in watched for docid, text in one.candidates.texts.items()]
+    assert held and all(titles[text] == title for text, title in held)
+    assert MixLM.from_pretrained(tmp_path / "out" / "model").config.title_tokens == 4
 
 
 @pytest.mark.parametrize(("residual", "tokens"), [("cosine", 1), ("none", 2)])

@@ -266,11 +266,11 @@ def test_when_memory_runs_out_a_step_is_done_in_more_passes(
     model = fresh()
     seen: list[int] = []
 
-    def packed(prefixes: Any, items: Any, plain: Any = model.ranker.forward_packed) -> Any:
+    def packed(prefixes: Any, *given: Any, plain: Any = model.ranker.forward_packed) -> Any:
         seen.append(len(prefixes))
         if len(prefixes) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(prefixes, items)
+        return plain(prefixes, *given)
 
     train_joint(fresh(), a_mix(source, 4), tmp_path / "whole", options, progress=False)
     model.ranker.forward_packed = packed  # type: ignore[method-assign]
@@ -282,7 +282,7 @@ def test_when_memory_runs_out_a_step_is_done_in_more_passes(
 def test_one_query_that_does_not_fit_is_an_error(fresh: Callable[..., MixLM], source: Source, tmp_path: Path) -> None:
     model = fresh()
 
-    def packed(prefixes: Any, items: Any) -> Any:
+    def packed(*given: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     model.ranker.forward_packed = packed  # type: ignore[method-assign]

@@ -51,7 +51,9 @@ class FastRanker(Ranker):
         places = [torch.arange(first, first + len(own)) for own in inputs]
         return [self._plain(own[None], at, self.mix_layer)[0] for own, at in zip(inputs, places, strict=True)]
 
-    def forward_packed(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
+    def forward_packed(
+        self, prefixes: Sequence[Prefix], items: Sequence[Tensor], titles: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
         """Hidden states at the score token, several queries a forward pass.
 
         A query's prefix is shared by its items or, in an encoder with a mix layer, copied for each of them.
@@ -59,10 +61,13 @@ class FastRanker(Ranker):
         Args:
             prefixes: of each query.
             items: projected embedding tokens of each query's documents, float [n, k, d], the same k for all.
+            titles: :meth:`titles` of each query's documents, int [n, t]; None: they have none.
 
         Returns:
             float [n, d] for each query. Equal to :meth:`forward` up to rounding.
         """
+        if titles is not None:
+            return self._titled(prefixes, items, titles)
         if self.mixes_both_ways:
             return self._pairs(prefixes, items)
         counts = tuple(len(tokens) for tokens in items)
@@ -83,6 +88,22 @@ class FastRanker(Ranker):
         masks = dict.fromkeys(self._layer_types, unused)
         states = self._run(flat[None], positions[None], in_item[None], masks, layout=layout)[0]
         return list(states[score_rows].split(list(counts)))
+
+    def _titled(self, prefixes: Sequence[Prefix], items: Sequence[Tensor], titles: Sequence[Tensor]) -> list[Tensor]:
+        """Documents whose titles have one length are packed together: there is no padding."""
+        counts = [len(own) for own in items]
+        lengths = torch.cat([(own >= 0).sum(dim=1) for own in titles])
+        query_of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(lengths.device)
+        flat, ids = torch.cat(list(items)), torch.cat(list(titles))
+        found, places = [], []
+        for length in lengths.unique().tolist():
+            at = (lengths == length).nonzero().flatten()
+            queries, own = query_of[at].unique_consecutive(return_counts=True)
+            heads = self.embedded(ids[at, :length])
+            whole = torch.cat([heads, flat[moved(at, self.device)]], dim=1)
+            found += self.forward_packed([prefixes[query] for query in queries.tolist()], whole.split(own.tolist()))
+            places.append(at)
+        return list(torch.cat(found)[moved(torch.cat(places).argsort(), self.device)].split(counts))
 
     def _pairs(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
         """Every item behind a copy of its query's prefix; prefixes of one length go through the layers together."""
