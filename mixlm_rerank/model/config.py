@@ -55,6 +55,8 @@ class MixLMConfig:
             is before it stands for the query, and its states are no part of the document.
         query_prompt, document_prompt: put before each text that the item encoder reads ("query: ").
         max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
+        vectors: the width of a document's vectors, where they are the user's own and there is no item encoder: ``tokens``
+            of them are its embedding tokens. 0: an item encoder reads documents.
     """
 
     tokens: int
@@ -72,6 +74,7 @@ class MixLMConfig:
     head: Head = "linear"
     max_query_tokens: int = 256
     max_document_tokens: int = 256
+    vectors: int = 0
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -92,6 +95,10 @@ class MixLMConfig:
             raise InputError(f"head must be one of {', '.join(get_args(Head))}, not {self.head!r}")
         if min(self.mix_layer, self.document_position) < 0:
             raise InputError("mix_layer and document_position must not be negative")
+        if self.vectors < 0:
+            raise InputError(f"vectors must be the width of a document's vectors, or 0, not {self.vectors}")
+        if self.vectors and (self.residual != "none" or self.mix_layer or self.memory_tokens):
+            raise InputError("vectors of your own go with residual 'none', without a mix layer and memory tokens")
         if self.fixed_documents and not self.mix_layer:
             raise InputError("fixed_documents needs a mix layer")
         if self.mix_layer and "{document}" not in self.prompt:

@@ -38,6 +38,12 @@ class Network(nn.Module):
         return self.ranker.device
 
     @property
+    def readers(self) -> dict[str, ItemEncoder | FastRanker]:
+        """The parts that read text, with a backbone and a tokenizer each, by name."""
+        parts = {"item_encoder": self.item_encoder, "ranker": self.ranker}
+        return {name: part for name, part in parts.items() if name == "ranker" or not self.config.vectors}
+
+    @property
     def fingerprint(self) -> str:
         """Ties a token index to this item encoder: hash of its weights, tokenizer, template and budget."""
         return self._fingerprint(former=False)
