@@ -21,6 +21,7 @@ class Batch:
         labels: float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query.
         teacher: float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs. Pairs of which nothing is
             known are not scored.
+        vectors: float32 [n, k, d], where documents are vectors of the user's own.
     """
 
     queries: list[str]
@@ -28,6 +29,7 @@ class Batch:
     own: list[list[int]]
     labels: Tensor
     teacher: Tensor
+    vectors: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -50,6 +52,7 @@ class Batch:
             [[places[document] for document in self.own[row]] for row in rows],
             self.labels[rows.start : rows.stop, kept],
             self.teacher[rows.start : rows.stop, kept],
+            None if self.vectors is None else self.vectors[kept],
         )
 
 

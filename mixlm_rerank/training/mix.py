@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.index import TokenStore
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.checkpoints import digest_of
 from mixlm_rerank.training.pools import Pool, digest
@@ -37,6 +38,7 @@ class Source:
         weight: its share of the batches, against the other sources' weights.
         highest_grade: the grade that counts as 1; soft labels are ``grade / highest_grade``.
         label_scale: log-odds that a label of 1 adds to the teacher's score.
+        vectors: the index of all candidates, where documents are vectors of the user's own.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Source:
     weight: float = 1.0
     highest_grade: int = 1
     label_scale: float = 0.0
+    vectors: TokenStore | None = None
 
 
 class TrainingMix(Dataset[Batch]):
@@ -112,6 +115,7 @@ class TrainingMix(Dataset[Batch]):
             [[rows[docid] for docid in docids] for docids in chosen],
             labels,
             teacher + source.label_scale * labels,
+            None if source.vectors is None else torch.from_numpy(source.vectors.fetch(list(rows)).tokens),
         )
 
     @property

@@ -1,0 +1,105 @@
+"""Text queries against images: scikit-learn's 8 x 8 pictures of handwritten digits, as vectors of your own.
+
+    python docs/examples/digits.py FOLDER
+
+An image is four vectors, its quadrants of 16 pixels each. The ranker is all-MiniLM-L6-v2, which reads the query; a linear
+layer between the two is new. The teacher reads captions, made of the labels; the model never sees these. It is measured
+on images that it was not trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
+from mixlm_rerank.data.measures import evaluate
+from mixlm_rerank.minilm import minilm_folder
+from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.protocol import by_score
+from mixlm_rerank.systems.workplace import Workplace
+from mixlm_rerank.training import JointOptions, LossWeights
+from mixlm_rerank.training.distil import DistilOptions, distil
+
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+ASKED = {name: {digit} for digit, name in enumerate(NAMES)} | {"even number": {0, 2, 4, 6, 8}, "odd number": {1, 3, 5, 7, 9}}
+LEARNED = ["{}", "the digit {}", "a handwritten {}", "an image of a {}", "pictures that show a {}"]
+MEASURED = "please find each {} that somebody wrote"  # no wording to learn from
+
+
+class Labels:
+    """A teacher that reads captions: does the query ask for the digit that is named there? Any cross-encoder will do."""
+
+    name, description, kind, tokens, pointwise, seed_group = "labels", "labels", "other", None, True, None
+
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
+        wanted = [next(digits for name, digits in ASKED.items() if name in query) for query in queries]
+        return [
+            np.array([5.0 if NAMES.index(text.split()[-1]) in digits else -5.0 for text in own])
+            for digits, own in zip(wanted, texts, strict=True)
+        ]
+
+    def prepare(self, work: Workplace) -> None:
+        """Nothing to prepare."""
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        return by_score(candidates, self.score_batch([query], [[hit.text or "" for hit in candidates]])[0])
+
+
+class AnyImages:
+    """A first stage that knows nothing: images at random."""
+
+    name = "images at random"
+
+    def __init__(self, docids: Sequence[str]) -> None:
+        self.docids = docids
+
+    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+        drawn = {qid: random.Random(qid).sample(self.docids, min(depth, len(self.docids))) for qid in collection.queries}
+        return {qid: [Candidate(docid, 0.0) for docid in docids] for qid, docids in drawn.items()}
+
+
+def main(folder: str, learned: int = 1297, rounds: int = 10) -> dict[str, dict[str, float]]:
+    place, digits = Path(folder), load_digits()
+    vectors = digits.images.reshape(-1, 2, 4, 2, 4).swapaxes(2, 3).reshape(-1, 4, 16) / 16
+    docids = [f"image-{number}" for number in range(len(vectors))]
+    model = MixLM.from_backbones(None, str(minilm_folder()), vectors=16, tokens=4)
+    index = TokenIndex.from_vectors(docids, vectors, model, place / "index", progress=False)
+
+    captions = [f"a handwritten {NAMES[digit]}" for digit in digits.target]
+    seen = [Document(*pair) for pair in zip(docids[:learned], captions, strict=False)]
+    queries = [wording.format(name) for name in ASKED for wording in LEARNED]
+    teacher = Labels()
+    distil(
+        seen,
+        teacher,
+        teacher,
+        model,
+        place / "run",
+        queries={f"q{number}": query for number, query in enumerate(queries)},
+        first_stage=AnyImages(docids[:learned]),
+        vectors=index,
+        options=DistilOptions(candidates=100, hard=0, rounds=rounds, group=4),
+        joint=JointOptions([LossWeights(listwise=1)], budgets=[4], learning_rates=(0, 1e-4, 1e-3)),
+    )
+    unseen = dict(zip(docids[learned:], digits.target[learned:].tolist(), strict=True))
+    qrels = {name: {docid: int(digit in wanted) for docid, digit in unseen.items()} for name, wanted in ASKED.items()}
+    found = {}
+    for name, which in (("before", model), ("after", MixLM.from_pretrained(place / "run" / "model"))):
+        hits = {name: list(unseen) for name in ASKED}
+        rankings = Reranker(which, index).rerank_batch({name: MEASURED.format(name) for name in ASKED}, hits)
+        found[name] = evaluate(qrels, rankings, ["nDCG@10", "P@10", "AP"])
+        print(f"{name}: {len(unseen)} images, " + ", ".join(f"{key} {value:.3f}" for key, value in found[name].items()))
+    (place / "digits.json").write_text(json.dumps(found, indent=1))
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
