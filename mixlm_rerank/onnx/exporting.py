@@ -51,6 +51,8 @@ def export(model: MixLM, folder: str | Path) -> None:
         raise InputError(
             f"{model.name} must be in float32 on the CPU to be exported: load it with device='cpu' and dtype='float32'"
         )
+    if model.config.vectors:
+        raise InputError(f"{model.name} takes vectors of your own: models without an item encoder cannot be exported")
     model = copy.deepcopy(model).eval()
     try:
         with replacing(Path(folder)) as draft:
