@@ -2,9 +2,9 @@
 
     python docs/examples/digits.py FOLDER
 
-An image is one vector, its 64 pixels. The ranker is all-MiniLM-L6-v2, which reads the query; the linear layer between the
-two is new. The teacher reads captions, made of the labels; the model never sees these. What is measured: images that it
-was not trained on, for queries in words that it was not trained on.
+An image is one vector, its 64 pixels. The ranker is all-MiniLM-L6-v2, which reads the query; the linear layer between
+the two is new. The teacher reads captions, made of the labels; the model never sees these. What is measured: images that
+it was not trained on, for queries in words that it was not trained on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from mixlm_rerank.training import JointOptions, LossWeights
 from mixlm_rerank.training.distil import DistilOptions, distil
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-ASKED = {name: {digit} for digit, name in enumerate(NAMES)} | {"even number": {0, 2, 4, 6, 8}, "odd number": {1, 3, 5, 7, 9}}
+ASKED = {name: {digit} for digit, name in enumerate(NAMES)} | {
+    "even number": {0, 2, 4, 6, 8},
+    "odd number": {1, 3, 5, 7, 9},
+}
 BEGINNINGS = ["", "find ", "show me ", "an image of ", "search for "]
 LEARNED = [begin + rest for begin in BEGINNINGS for rest in ("{}", "a {}", "a handwritten {}", "every {}")]
 MEASURED = "please give me each {} that somebody wrote"
@@ -64,7 +67,9 @@ class AnyImages:
         self.docids = docids
 
     def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
-        drawn = {qid: random.Random(qid).sample(self.docids, min(depth, len(self.docids))) for qid in collection.queries}
+        drawn = {
+            qid: random.Random(qid).sample(self.docids, min(depth, len(self.docids))) for qid in collection.queries
+        }
         return {qid: [Candidate(docid, 0.0) for docid in docids] for qid, docids in drawn.items()}
 
 
@@ -76,12 +81,22 @@ def main(folder: str, learned: int = 1297, wordings: int = 20, rounds: int = 5) 
     model = MixLM.from_backbones(None, str(minilm_folder()), vectors=64, tokens=1)
     index = TokenIndex.from_vectors(docids, vectors, model, place / "index", progress=False)
 
-    captions = [f"a handwritten {NAMES[digit]}" for digit in digits.target]
-    seen = [Document(*pair) for pair in zip(docids[:learned], captions, strict=False)]
+    unseen = dict(zip(docids[learned:], digits.target[learned:].tolist(), strict=True))
+    qrels = {name: {docid: int(digit in wanted) for docid, digit in unseen.items()} for name, wanted in ASKED.items()}
+
+    def measured(which: MixLM, name: str) -> dict[str, float]:
+        hits = {name: list(unseen) for name in ASKED}
+        ranking = Reranker(which, index).rerank_batch({name: MEASURED.format(name) for name in ASKED}, hits)
+        found = evaluate(qrels, ranking, ["nDCG@10", "P@10"])
+        print(f"{name}: {len(unseen)} images, " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
+        return found
+
+    before = measured(model, "before")
+    captions = [f"a handwritten {NAMES[digit]}" for digit in digits.target[:learned]]
     queries = [wording.format(name) for name in ASKED for wording in LEARNED[:wordings]]
     teacher = Labels()
     distil(
-        seen,
+        [Document(*pair) for pair in zip(docids[:learned], captions, strict=True)],
         teacher,
         teacher,
         model,
@@ -92,14 +107,8 @@ def main(folder: str, learned: int = 1297, wordings: int = 20, rounds: int = 5) 
         options=DistilOptions(candidates=32, hard=0, rounds=rounds, group=4),
         joint=JointOptions([LossWeights(listwise=1)], budgets=[1], learning_rates=(0, 1e-4, 1e-3)),
     )
-    unseen = dict(zip(docids[learned:], digits.target[learned:].tolist(), strict=True))
-    qrels = {name: {docid: int(digit in wanted) for docid, digit in unseen.items()} for name, wanted in ASKED.items()}
-    found = {}
-    for name, which in (("before", model), ("after", MixLM.from_pretrained(place / "run" / "model"))):
-        hits = {name: list(unseen) for name in ASKED}
-        rankings = Reranker(which, index).rerank_batch({name: MEASURED.format(name) for name in ASKED}, hits)
-        found[name] = evaluate(qrels, rankings, ["nDCG@10", "P@10"])
-        print(f"{name}: {len(unseen)} images, " + ", ".join(f"{key} {value:.3f}" for key, value in found[name].items()))
+    after = measured(MixLM.from_pretrained(place / "run" / "model"), "after")
+    found = {"before": before, "after": after}
     (place / "digits.json").write_text(json.dumps(found, indent=1))
     return found
 

@@ -114,7 +114,9 @@ def distill(
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(help="For a --model whose documents are vectors of your own: their index. The teacher reads CORPUS."),
+        typer.Option(
+            help="For a --model whose documents are vectors of your own: their index. The teacher reads CORPUS."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of made queries, batches and budgets.")] = 0,
     device: Device = None,
@@ -173,13 +175,13 @@ def distill(
     typer.echo(verdict(found))
     made, index = f"{output}/model", vectors or f"{output}/index"
     peer = teacher if teacher == "full-text" else f"cross-encoder:{teacher}"
+    encode = f"\n  mixlm-rerank index build {corpus} {index} --model {made}"
     typer.echo(
         f"{made}: trained. Next, {'' if vectors else 'encode the corpus with it, '}serve it, and compare it on judged "
-        "queries:\n"
-        + f"  mixlm-rerank index build {corpus} {index} --model {made}\n" * (vectors is None)
-        +        f"  mixlm-rerank serve --index corpus={index} --model {made}\n"
+        f"queries:{'' if vectors else encode}\n"
+        f"  mixlm-rerank serve --index corpus={index} --model {made}\n"
         f"  mixlm-rerank eval report COLLECTION --model {made} --systems mixlm:{max(budgets)},{peer} "
-        f"{f'--index {index} ' * bool(vectors)}--output {output}/report",
+        f"{f'--index {index} ' if vectors else ''}--output {output}/report",
         err=True,
     )
 

@@ -67,10 +67,11 @@ class Manifest:
     def check_model(self, model: Model, where: Path | str) -> None:
         """Raises IndexMismatch unless ``model`` has the item encoder that built this index."""
         if not model.accepts(self.fingerprint):
+            command = "import" if self.of_vectors else "build"
             raise IndexMismatch(
                 f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item "
                 f"encoder is {model.fingerprint} ({model.name}). Rebuild it: "
-                f"mixlm-rerank index {'import' if self.of_vectors else 'build'} {self.corpus} NEW_INDEX --model {model.name} {self.build_options}"
+                f"mixlm-rerank index {command} {self.corpus} NEW_INDEX --model {model.name} {self.build_options}"
             )
 
     def same_tokens(self, other: Manifest) -> bool:

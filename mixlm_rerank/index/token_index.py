@@ -254,8 +254,8 @@ class TokenIndex:
         """Make an index from Parquet shards. After an interruption, the same call resumes.
 
         Args:
-            url: the shards of an export. With a ``model``: vectors of your own, a Parquet file or a folder of them, with
-                the columns ``docid`` (strings) and ``vectors`` (k lists of d numbers each, or lists of k * d).
+            url: the shards of an export. With a ``model``: vectors of your own, a Parquet file or a folder of them,
+                with the columns ``docid`` (strings) and ``vectors`` (k lists of d numbers each, or lists of k * d).
             path: folder of the index: a new one, or that of an interrupted import.
             model: one that takes vectors, ``MixLM.from_backbones(None, ranker, vectors=d, tokens=k)``.
             precision: of the stored vectors, as in ``build``; an export keeps its own.

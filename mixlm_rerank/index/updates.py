@@ -98,8 +98,8 @@ class _Update:
     ) -> None:
         if store.manifest.of_vectors:
             raise InputError(
-                f"{store.folder} holds vectors of your own, and texts cannot be encoded for it: import all vectors into "
-                "a new index (mixlm-rerank index import)"
+                f"{store.folder} holds vectors of your own, and texts cannot be encoded for it: import all vectors "
+                "into a new index (mixlm-rerank index import)"
             )
         self.store = store
         self.documents = documents

@@ -63,7 +63,9 @@ def import_vectors(url: str, model: Model, folder: Path, *, precision: str, prog
 def _shape(model: Model) -> tuple[int, int]:
     """Of a document: vectors, and their width. Raises InputError for a model that encodes texts."""
     if not model.config.vectors:
-        raise InputError(f"{model.name} reads texts: for vectors make a model by mixlm-rerank model init --vectors WIDTH")
+        raise InputError(
+            f"{model.name} reads texts: for vectors make a model by mixlm-rerank model init --vectors WIDTH"
+        )
     return model.config.tokens, model.config.vectors
 
 
@@ -95,7 +97,9 @@ def _packed(docids: Sequence[str], vectors: NDArray[Any], quantiser: Quantiser) 
         exact = np.ascontiguousarray(vectors, dtype=np.float32)
     finite = np.isfinite(exact).all(axis=(1, 2))
     if not finite.all():
-        raise InputError(f"the vectors of {docids[int(finite.argmin())]!r} hold a number that is not finite (NaN, infinity)")
+        raise InputError(
+            f"the vectors of {docids[int(finite.argmin())]!r} hold a number that is not finite (NaN, infinity)"
+        )
     hashes = [hashlib.blake2b(own.data, digest_size=16).hexdigest() for own in exact]
     return Packed.of([Document(*pair) for pair in zip(docids, hashes, strict=True)], quantiser.pack(exact))
 
@@ -124,5 +128,5 @@ def _told(rows: Sequence[Any], docids: Sequence[str], lengths: Sequence[int]) ->
         inner = {len(one or ()) for one in row or ()} if len(lengths) > 1 else set()
         if len(row or ()) != lengths[0] or inner - {lengths[-1]}:
             of = f" lists of {', '.join(map(str, sorted(inner)))}" if inner else ""
-            break
-    return f"the vectors of {docid!r} are {len(row or ())}{of} numbers: expected {wanted} numbers"
+            return f"the vectors of {docid!r} are {len(row or ())}{of} numbers: expected {wanted} numbers"
+    return f"the column vectors must hold {wanted} numbers for each docid"

@@ -55,8 +55,8 @@ class MixLMConfig:
             is before it stands for the query, and its states are no part of the document.
         query_prompt, document_prompt: put before each text that the item encoder reads ("query: ").
         max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
-        vectors: the width of a document's vectors, where they are the user's own and there is no item encoder: ``tokens``
-            of them are its embedding tokens. 0: an item encoder reads documents.
+        vectors: the width of a document's vectors, where they are the user's own and there is no item encoder:
+            ``tokens`` of them are its embedding tokens. 0: an item encoder reads documents.
     """
 
     tokens: int

@@ -57,7 +57,9 @@ def known_answers(model: Network) -> list[float]:
         if model.config.vectors:  # as many made documents
             shape = (len(TEXTS), 1, model.config.tokens, model.config.vectors)
             places = torch.arange(math.prod(shape), dtype=torch.float32, device=model.device)
-            return [float(model.readout(model.ranker([prefix], model.project(own)))) for own in places.sin().view(shape)]
+            return [
+                float(model.readout(model.ranker([prefix], model.project(own)))) for own in places.sin().view(shape)
+            ]
         states = model.item_encoder.query_states([QUERY])[0]
         query = model.item_encoder.embedding_of(states)[None]
         found = []

@@ -87,8 +87,8 @@ class MixLM(Network):
             item_encoder: an embedding model, or any plain language model. None: documents are vectors of your own.
             ranker: a language model. The readout of a decoder starts from its language model head, that of an encoder
                 from zero.
-            vectors: the width of such vectors: ``tokens`` of them stand for a document. A new linear layer, the projector,
-                takes them to the ranker's size.
+            vectors: the width of such vectors: ``tokens`` of them stand for a document. A new linear layer, the
+                projector, takes them to the ranker's size.
             tokens: the largest token budget: embedding tokens per document.
             memory_tokens: learned tokens appended to each document, whose states replace pooled ones; 0: none.
             pooling: ``"last"``, ``"mean"`` or ``"cls"``; by default the checkpoint's own, else ``"last"`` for decoders

@@ -34,7 +34,9 @@ def from_backbones(
 ) -> N:
     """See :meth:`MixLM.from_backbones`. ``sizes`` go into MixLMConfig as they are."""
     if (encoder_source is None) == (not sizes["vectors"]):
-        raise InputError("give an item encoder or, where documents are vectors of your own, their width: one of the two")
+        raise InputError(
+            "give an item encoder or, where documents are vectors of your own, their width: one of the two"
+        )
     ranker_source = in_cache(ranker_source, hub)
     ranker_family, ranker_tokenizer = family_of(ranker_source, **hub), load_tokenizer(ranker_source, **hub)
     encoder_tokenizer = None

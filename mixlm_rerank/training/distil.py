@@ -116,8 +116,9 @@ def distil(
         teacher, teacher_system: the same cross-encoder, to learn from and to be compared with.
         queries: qid -> text of a log, say; None: titles and sentences of the corpus.
         first_stage: where candidates come from; None: BM25 by Pyserini.
-        vectors: of a ``model`` whose documents are vectors, their index; the teacher reads the texts of the corpus. There
-            is no item encoder to train: ranker and projector learn, by the losses of the last phase that are theirs.
+        vectors: of a ``model`` whose documents are vectors, their index; the teacher reads the texts of the corpus.
+            There is no item encoder to train: ranker and projector learn, by the losses of the last phase that are
+            theirs.
 
     Returns:
         system -> fidelity to the teacher on queries that were not trained on: the model at each of its budgets, and

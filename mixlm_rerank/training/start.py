@@ -24,7 +24,9 @@ def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
     if part.start is not None:
         model = MixLM.from_pretrained(part.start, dtype="float32", local_files_only=offline)
         if model.config.vectors:
-            raise InputError(f"{part.start} takes vectors of your own, no texts: train it by mixlm-rerank distill --vectors")
+            raise InputError(
+                f"{part.start} takes vectors of your own, no texts: train it by mixlm-rerank distill --vectors"
+            )
         return model
     if part.item_encoder is None or part.ranker is None:
         raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")

@@ -226,14 +226,19 @@ def test_a_model_that_reads_texts_takes_none(tiny: Callable[..., MixLM], index: 
 
 
 def test_the_commands(checkpoint: Callable[..., Path], mixlm: Any, parquet: Callable[..., str], tmp_path: Path) -> None:
-    done = mixlm(f"model init {tmp_path}/model --vectors 3 --tokens 2 --ranker {checkpoint('bert')} --max-query-tokens 64")
+    done = mixlm(
+        f"model init {tmp_path}/model --vectors 3 --tokens 2 --ranker {checkpoint('bert')} --max-query-tokens 64"
+    )
     assert done.code == 0 and "--vectors INDEX" in done.err
     done = mixlm(f"index import {parquet()} {tmp_path}/index --model {tmp_path}/model --quiet")
     assert done.code == 0 and "7 documents" in done.err
     assert "no text: documents are vectors" in mixlm(f"index info {tmp_path}/index").out
     for line, error in (
         (f"index import {parquet()} {tmp_path}/other", "Vectors of your own need --model"),
-        (f"index import {tmp_path}/none.parquet {tmp_path}/other --model {tmp_path}/model", "cannot be read as Parquet"),
+        (
+            f"index import {tmp_path}/none.parquet {tmp_path}/other --model {tmp_path}/model",
+            "cannot be read as Parquet",
+        ),
         (f"index import {tmp_path}/model {tmp_path}/other --model {tmp_path}/model", "holds no Parquet files"),
         (f"index import {parquet()} {tmp_path}/index --model {tmp_path}/model", "is a token index already"),
     ):

@@ -1,4 +1,4 @@
-"""A model whose documents are vectors of the user's own: what it computes, what it keeps, and that it reads no texts."""
+"""Documents that are vectors of the user's own: what a model computes and keeps, and that it encodes no texts."""
 
 from __future__ import annotations
 

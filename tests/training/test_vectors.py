@@ -1,4 +1,4 @@
-"""Distillation of a model whose documents are vectors of the user's own: the teacher reads their texts, the student them."""
+"""Distillation where documents are vectors of the user's own: the teacher reads their texts, the student the vectors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class OtherReadout:
     def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
         found = [self._index.fetch([text.removeprefix("picture of ") for text in own]).tokens for own in texts]
         scorer = SharedPrefixScorer(self._model)
-        return [scorer.score(*pair).double().numpy() for pair in zip(queries, map(torch.from_numpy, found), strict=True)]
+        return [
+            scorer.score(*pair).double().numpy() for pair in zip(queries, map(torch.from_numpy, found), strict=True)
+        ]
 
     def prepare(self, work: object) -> None:
         """Nothing to prepare."""
@@ -164,7 +166,12 @@ def test_what_does_not_belong_together_is_refused_before_the_teacher_reads(
 
 
 def test_the_command(
-    model: MixLM, captions: list[Document], index: TokenIndex, cross_encoder: Callable[..., Path], mixlm: Any, tmp_path: Path
+    model: MixLM,
+    captions: list[Document],
+    index: TokenIndex,
+    cross_encoder: Callable[..., Path],
+    mixlm: Any,
+    tmp_path: Path,
 ) -> None:
     model.save_pretrained(tmp_path / "start")
     rows = [{"_id": document.docid, "text": document.text} for document in captions]
@@ -187,7 +194,9 @@ def test_the_command(
     assert len(Reranker(fitted, index).rerank("dog", DOCIDS)) == 20
 
 
-def test_a_recipe_does_not_train_one(model: MixLM, recipe: Callable[..., Path], beir: Path, mixlm: Any, tmp_path: Path) -> None:
+def test_a_recipe_does_not_train_one(
+    model: MixLM, recipe: Callable[..., Path], beir: Path, mixlm: Any, tmp_path: Path
+) -> None:
     model.save_pretrained(tmp_path / "start")
     path = recipe(model={"start": str(tmp_path / "start")}, joint={"budgets": [2]})
     done = mixlm(f"train {path} --data {beir} --output {tmp_path}/run --quiet")
