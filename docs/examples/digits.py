@@ -3,8 +3,8 @@
     python docs/examples/digits.py FOLDER
 
 An image is one vector, its 64 pixels. The ranker is all-MiniLM-L6-v2, which reads the query; the linear layer between
-the two is new. The teacher reads captions, made of the labels; the model never sees these. What is measured: images that
-it was not trained on, for queries in words that it was not trained on.
+the two is new. The teacher reads captions, made of the labels; the model never sees these. What is measured: images
+that it was not trained on, for queries in words that it was not trained on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MEASURED = "please give me each {} that somebody wrote"
 
 
 class Labels:
-    """A teacher that reads captions: does the query ask for the digit that is named there? Any cross-encoder will do."""
+    """A teacher that reads captions: does the query ask for the digit named there? Any cross-encoder will do."""
 
     name, description, kind, tokens, pointwise, seed_group = "labels", "labels", "other", None, True, None
 

@@ -1,4 +1,4 @@
-"""Distillation where documents are vectors of the user's own: the teacher reads their texts, the student the vectors."""
+"""Distillation where documents are vectors of the user: the teacher reads their texts, the student the vectors."""
 
 from __future__ import annotations
 
