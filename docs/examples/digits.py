@@ -79,7 +79,8 @@ def main(folder: str, learned: int = 1297, wordings: int = 20, rounds: int = 5) 
     vectors = digits.data / np.linalg.norm(digits.data, axis=1, keepdims=True)
     docids = [f"image-{number}" for number in range(len(vectors))]
     model = MixLM.from_backbones(None, str(minilm_folder()), vectors=64, tokens=1)
-    index = TokenIndex.from_vectors(docids, vectors, model, place / "index", progress=False)
+    there = place / "index"
+    index = TokenIndex(there) if there.exists() else TokenIndex.from_vectors(docids, vectors, model, there)
 
     unseen = dict(zip(docids[learned:], digits.target[learned:].tolist(), strict=True))
     qrels = {name: {docid: int(digit in wanted) for docid, digit in unseen.items()} for name, wanted in ASKED.items()}

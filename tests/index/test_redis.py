@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixlm_rerank import Document, Reranker, TokenIndex
+from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import IndexDamaged, IndexMismatch, InputError, StoreUnavailable
 from mixlm_rerank.index import RedisTokenStore, push
 from mixlm_rerank.index.updates import Changes
@@ -330,3 +330,12 @@ def test_passages_are_served_all_of_a_document_together(server: Server, tmp_path
     server.client.setrange(key, server.client.strlen(key), "x")
     with pytest.raises(IndexDamaged, match="holds a document of another size"):
         store.fetch(["d0"])
+
+
+def test_it_serves_vectors_of_the_users_own(server: Server, tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    model, vectors = tiny("bert", vectors=3, tokens=2), np.random.default_rng(0).standard_normal((30, 2, 3))
+    index = TokenIndex.from_vectors(DOCIDS, vectors, model, tmp_path / "vectors", progress=False)
+    index.push(server.url, progress=False)
+    store = RedisTokenStore(server.url)
+    assert store.manifest == index.manifest
+    assert Reranker(model, store).rerank("a dog", DOCIDS) == Reranker(model, index).rerank("a dog", DOCIDS)
