@@ -108,7 +108,8 @@ def _folder(name: str, hub: dict[str, Any]) -> Path:
 def _save_backbones(model: Network, folder: Path, dtype: torch.dtype) -> None:
     """Word embeddings that both have, because they were kept in training, are written once: half of a small model."""
     backbones = {name: _merged(part.backbone) for name, part in model.readers.items()}
-    first, last = ([*backbones.values()][place].get_input_embeddings().weight for place in (0, -1))
+    tables = [cast(torch.Tensor, backbone.get_input_embeddings().weight) for backbone in backbones.values()]
+    first, last = tables[0], tables[-1]
     shared = len(backbones) > 1 and first.shape == last.shape and torch.equal(first.cpu(), last.cpu())
     for name, backbone in backbones.items():
         left_out = last.data_ptr() if shared and name == RANKER else None

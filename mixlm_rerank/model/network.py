@@ -40,8 +40,8 @@ class Network(nn.Module):
     @property
     def readers(self) -> dict[str, ItemEncoder | FastRanker]:
         """The parts that read text, with a backbone and a tokenizer each, by name."""
-        parts = {"item_encoder": self.item_encoder, "ranker": self.ranker}
-        return {name: part for name, part in parts.items() if name == "ranker" or not self.config.vectors}
+        encoders: dict[str, ItemEncoder | FastRanker] = {"item_encoder": self.item_encoder}
+        return {**({} if self.config.vectors else encoders), "ranker": self.ranker}
 
     @property
     def fingerprint(self) -> str:
