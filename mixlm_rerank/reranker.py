@@ -82,6 +82,11 @@ class Reranker:
         index = NoIndex(model) if index is None else open_store(index)  # an empty index is one too
         if missing not in ("error", "encode", "last"):
             raise InputError(f'missing must be "error", "encode" or "last", not {missing!r}')
+        if missing == "encode" and model.config.vectors:
+            raise InputError(
+                "this model encodes no texts, its documents are vectors: give an index that holds them, docids, and "
+                'missing="last" or "error"'
+            )
         check_weight(first_stage_weight)
         if not (texts is None or callable(texts) or isinstance(texts, Mapping)):
             raise InputError(f"texts must be a mapping docid -> text or a function, not {texts!r:.80}")

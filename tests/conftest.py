@@ -257,7 +257,8 @@ def tiny(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
         if key not in made:
             folder = checkpoint(architecture)
             options = {"max_query_tokens": 64, "max_document_tokens": 40} | options
-            model = MixLM.from_backbones(folder, folder, **options)  # type: ignore[arg-type]
+            encoder = None if "vectors" in options else folder
+            model = MixLM.from_backbones(encoder, folder, **options)  # type: ignore[arg-type]
             torch.manual_seed(1)
             torch.nn.init.normal_(model.readout.score.weight, std=0.25)
             made[key] = model
@@ -274,7 +275,8 @@ def fresh(checkpoint: Callable[..., Path]) -> Callable[..., MixLM]:
         folder = checkpoint(architecture, **{"hidden_dropout_prob": 0.0} if architecture == "bert" else {})
         options = {"max_query_tokens": 64, "max_document_tokens": 40} | options
         torch.manual_seed(1)
-        return MixLM.from_backbones(folder, folder, **options)  # type: ignore[arg-type]
+        encoder = None if "vectors" in options else folder
+        return MixLM.from_backbones(encoder, folder, **options)  # type: ignore[arg-type]
 
     return make
 

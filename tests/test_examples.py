@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
 
-@pytest.fixture
-def example() -> Any:
-    spec = importlib.util.spec_from_file_location("memories", EXAMPLES / "memories.py")
+def opened(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def example() -> Any:
+    return opened("memories")
 
 
 def test_memories_are_kept_and_recalled(example: Any, tmp_path: Path) -> None:
@@ -44,3 +49,17 @@ def test_the_page_of_memories_runs(example: Any, tmp_path: Path, capsys: pytest.
     example.main(str(tmp_path), "split a string at every comma", count=20)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("20 memories added") and "20 memories ranked" in said[1]
+
+
+def test_digits_are_trained_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole way; how well it ranks after so little training is not asked."""
+    digits = opened("digits")
+    found = digits.main(str(tmp_path), learned=1700, wordings=1, rounds=1)
+    assert json.loads((tmp_path / "digits.json").read_text()) == found and list(found) == ["before", "after"]
+    assert "after: 97 images, nDCG@10" in capsys.readouterr().out
+
+
+def test_the_teacher_of_digits_by_hand() -> None:
+    captions = ["a handwritten seven", "a handwritten eight", "a handwritten one"]
+    scores = opened("digits").Labels().score_batch(["find every seven", "show me a even number"], [captions] * 2)
+    assert [own.tolist() for own in scores] == [[5.0, -5.0, -5.0], [-5.0, 5.0, -5.0]]

@@ -87,7 +87,7 @@ def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="P
     dead = f"; {found.dead:,} dead records (index compact)" if found.dead else ""
     rows = {
         "documents": f"{found.documents:,}{_passages(found)}{dead}",
-        "read": "unknown: an earlier version built it" if found.cut is None else _cut(found),
+        "read": _cut(found),
         "size": f"{found.bytes / 1e6:,.1f} MB, {found.bytes_per_document:,.0f} bytes a document",
         "tokens": f"{manifest.tokens} a document, {manifest.dim} dimensions, {manifest.precision}",
         **({"titles": f"up to {manifest.title_tokens} tokens a document"} if manifest.title_tokens else {}),
@@ -229,15 +229,30 @@ def export(
 
 @app.command("import")
 def import_from(
-    url: Annotated[str, typer.Argument(help="Parquet shards: a folder, or a URL that fsspec supports.")],
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="Parquet shards, or Parquet of your own vectors (columns docid and vectors): a file, a folder, or a "
+            "URL that fsspec supports."
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(help="The index: a new folder, or the folder of an interrupted import.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="For vectors of your own: the model that they are for.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Number format of your vectors in the index: int8, float16 or float32.")
+    ] = "int8",
+    offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """Make an index from Parquet shards. After an interruption, the same command resumes."""
     from ..index import TokenIndex
 
+    own = None if model is None else load_any(model, "cpu", offline=offline)
     with _interruptible(folder):
-        _say(f"{folder}: {len(TokenIndex.import_from(url, folder, progress=not quiet)):,} documents")
+        index = TokenIndex.import_from(url, folder, model=own, precision=precision, progress=not quiet)
+        _say(f"{folder}: {len(index):,} documents")
 
 
 @app.command("push")
@@ -259,6 +274,9 @@ def _passages(found: IndexInfo) -> str:
 
 
 def _cut(found: IndexInfo) -> str:
+    if found.cut is None:
+        own = found.manifest.of_vectors
+        return "no text: documents are vectors" if own else "unknown: an earlier version built it"
     if not found.cut:
         return "all of every document"
     return (

@@ -26,8 +26,13 @@ def _group() -> None:
 @app.command("init")
 def init(
     folder: Folder,
-    item_encoder: Annotated[str, typer.Option(help="Checkpoint that encodes documents: an embedding model.")],
     ranker: Annotated[str, typer.Option(help="Checkpoint that ranks: a decoder or encoder language model.")],
+    item_encoder: Annotated[
+        str | None, typer.Option(help="Checkpoint that encodes documents: an embedding model.")
+    ] = None,
+    vectors: Annotated[
+        int, typer.Option(help="Instead of an item encoder: documents are vectors of your own, of this width.")
+    ] = 0,
     tokens: Annotated[int, typer.Option(help="Largest token budget: embedding tokens per document.")] = 4,
     memory_tokens: Annotated[int, typer.Option(help="Learned tokens appended to each document; 0 for none.")] = 0,
     pooling: Annotated[
@@ -39,21 +44,25 @@ def init(
     document_prompt: Annotated[str | None, typer.Option(help="Text before each document, e.g. 'passage: '.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The ranker's prefix, with {text} for the query.")] = None,
     residual: Annotated[
-        Literal["none", "cosine", "late"],
-        typer.Option(help="Added to the score: the bi-encoder's cosine, and late interaction with the tokens."),
-    ] = "cosine",
+        Literal["none", "cosine", "late"] | None,
+        typer.Option(
+            help="Added to the score: the bi-encoder's cosine, and late interaction with the tokens. "
+            "[cosine; with --vectors: none]"
+        ),
+    ] = None,
     title_tokens: Annotated[int, typer.Option(help="Tokens of a title that the ranker reads as text; 0 for none.")] = 0,
     max_query_tokens: Annotated[int, typer.Option(help="Longest query in tokens, with its prompt.")] = 256,
     max_document_tokens: Annotated[int, typer.Option(help="Longest document in tokens.")] = 256,
     offline: Offline = False,
 ) -> None:
-    """Create an untrained MixLM from two Hugging Face checkpoints (folders or hub ids)."""
+    """Create an untrained MixLM from two Hugging Face checkpoints (folders or hub ids), or one that reads vectors."""
     _check_new(folder)
     from ..model import MixLM
 
     model = MixLM.from_backbones(
         item_encoder,
         ranker,
+        vectors=vectors,
         tokens=tokens,
         memory_tokens=memory_tokens,
         pooling=pooling,
@@ -72,7 +81,7 @@ def init(
     typer.echo(
         f"{folder}: untrained; item encoder {model.fingerprint}, up to {tokens} embedding tokens a document; ranker "
         f"{ranker}{head}. To train it: mixlm-rerank distill CORPUS --teacher CROSS_ENCODER --model {folder} "
-        "--output RUN",
+        f"{'--vectors INDEX ' * bool(vectors)}--output RUN",
         err=True,
     )
 

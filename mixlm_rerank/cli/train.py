@@ -112,6 +112,12 @@ def distill(
         str | None,
         typer.Option(help="The MixLM to train: a folder, a hub id or 'default'. [one cut out of the teacher]"),
     ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a --model whose documents are vectors of your own: their index. The teacher reads CORPUS."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of made queries, batches and budgets.")] = 0,
     device: Device = None,
     offline: Offline = False,
@@ -122,6 +128,7 @@ def distill(
     from mixlm_rerank.systems.loading import Loading
 
     from ..data import read_topics
+    from ..index import TokenIndex
     from ..model.precision import bf16_pays
     from ..training.distil import DistilRecipe, distil
     from ..training.processes import is_main_process, join_processes
@@ -151,6 +158,7 @@ def distill(
             output,
             queries=None if queries is None else {q: text for q, text in read_topics(queries).items() if text.strip()},
             first_stage=None if run is None else RunFile(run),
+            vectors=None if vectors is None else TokenIndex(vectors),
             options=found_recipe.options,
             joint=replace(found_recipe.joint, budgets=budgets),
             seed=seed,
@@ -165,14 +173,15 @@ def distill(
     for name, value in found.items():
         typer.echo(f"  {name:<12}{value.rank_biased_overlap:6.3f}{value.overlap:7.3f}{value.same_first:7.3f}")
     typer.echo(verdict(found))
-    made, index = f"{output}/model", f"{output}/index"
+    made, index = f"{output}/model", vectors or f"{output}/index"
     peer = teacher if teacher == "full-text" else f"cross-encoder:{teacher}"
+    encode = f"\n  mixlm-rerank index build {corpus} {index} --model {made}"
     typer.echo(
-        f"{made}: trained. Next, encode the corpus with it, serve it, and compare it on judged queries:\n"
-        f"  mixlm-rerank index build {corpus} {index} --model {made}\n"
+        f"{made}: trained. Next, {'' if vectors else 'encode the corpus with it, '}serve it, and compare it on judged "
+        f"queries:{'' if vectors else encode}\n"
         f"  mixlm-rerank serve --index corpus={index} --model {made}\n"
         f"  mixlm-rerank eval report COLLECTION --model {made} --systems mixlm:{max(budgets)},{peer} "
-        f"--output {output}/report",
+        f"{f'--index {index} ' if vectors else ''}--output {output}/report",
         err=True,
     )
 

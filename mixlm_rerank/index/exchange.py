@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .plan import DOCID_MAP_BYTES, check_room
 from .shards import CATALOGUE, Shards
 from .writer import open_complete, refuse_strangers
 
-__all__ = ["export_index", "import_begun", "import_index"]
+__all__ = ["WINDOW", "export_index", "fill", "import_begun", "import_index"]
 
 SHARD_BYTES = 1 << 28
 OWN = re.compile(r"part-\d{6}\.parquet(\.\w+\.part)?|index\.json(\.\w+\.part)?")
@@ -48,23 +48,38 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
     """See :meth:`TokenIndex.import_from`."""
     shards = Shards(url)
     manifest, names, documents = shards.catalogue()
-    manifest = replace(manifest, complete=False)
+    window = max(1, WINDOW // 16) if manifest.passages else WINDOW
+    parts = ((f"{url}/{name}", part) for name in names for part in shards.read(name, manifest, window))
+    fill(folder, replace(manifest, complete=False), documents, parts, url, progress=progress)
+
+
+def fill(
+    folder: Path,
+    manifest: Manifest,
+    documents: int,
+    parts: Iterable[tuple[str, Packed]],
+    url: str,
+    *,
+    progress: bool,
+) -> None:
+    """Make an index out of so many documents, or go on where an interruption left it.
+
+    ``parts``: some documents and, for messages, where they are from. ``url``: where all are from.
+    """
     import_begun(folder, manifest, documents)  # refuse before anything is written
     with writer_lock(folder):
         store = import_begun(folder, manifest, documents) or LocalStore.create(folder, manifest)
         done = store.rows
         row = 0
-        window = max(1, WINDOW // 16) if manifest.passages else WINDOW
         with progress_bar(documents, "import", "documents", enabled=progress, initial=len(store)) as bar:
-            for name in names:
-                for read in shards.read(name, manifest, window):
-                    committed = int(np.searchsorted(row + read.entries["row"], done))
-                    _check_committed(store, read, committed, row, url)
-                    row += len(read.records)
-                    if committed < len(read):
-                        _refuse_known(store, read.keys[committed:], f"{url}/{name}")
-                        store.append(read.since(committed))
-                        bar.update(len(read) - committed)
+            for where, read in parts:
+                committed = int(np.searchsorted(row + read.entries["row"], done))
+                _check_committed(store, read, committed, row, url)
+                row += len(read.records)
+                if committed < len(read):
+                    _refuse_known(store, read.keys[committed:], where)
+                    store.append(read.since(committed))
+                    bar.update(len(read) - committed)
         if len(store) != documents:
             raise IndexDamaged(f"{url} holds {len(store)} documents, its {CATALOGUE} says {documents}: export it again")
         store.finish()

@@ -29,7 +29,7 @@ class Manifest:
     rows_per_segment: records in a full segment file.
     complete: False while the first build is under way or was interrupted.
     passages: whether a long document is split into passages, with a record each; else it loses its end.
-    text_tokens: how many tokens of a text are read for one record; 0: unknown (format 2).
+    text_tokens: how many tokens of a text are read for one record; 0: unknown (format 2), or documents are vectors.
     title_tokens: how many tokens of a title are kept for the ranker.
     """
 
@@ -66,13 +66,19 @@ class Manifest:
         """What the command ``index build`` needs besides corpus, folder and model."""
         return f"--precision {self.precision}" + " --passages" * self.passages
 
+    @property
+    def of_vectors(self) -> bool:
+        """Whether documents are vectors of the user's own: no text was read for them."""
+        return self.format_version > 2 and not self.text_tokens
+
     def check_model(self, model: Model, where: Path | str) -> None:
         """Raises IndexMismatch unless ``model`` has the item encoder that built this index."""
         if not model.accepts(self.fingerprint):
+            command = "import" if self.of_vectors else "build"
             raise IndexMismatch(
                 f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item "
                 f"encoder is {model.fingerprint} ({model.name}). Rebuild it: "
-                f"mixlm-rerank index build {self.corpus} NEW_INDEX --model {model.name} {self.build_options}"
+                f"mixlm-rerank index {command} {self.corpus} NEW_INDEX --model {model.name} {self.build_options}"
             )
 
     def same_tokens(self, other: Manifest) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -119,7 +119,8 @@ class Shards:
             return manifest, list(held["shards"]), int(held["documents"])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{self.url} holds no exported index ({CATALOGUE}: {error}): is the export finished?"
+                f"{self.url} holds no exported index ({CATALOGUE}: {error}): is the export finished? "
+                "(Vectors of your own need --model)"
             ) from None
 
     def read(self, name: str, manifest: Manifest, window: int) -> Iterator[Packed]:
@@ -142,6 +143,40 @@ class Shards:
                     yield documents
         except (OSError, KeyError, self._arrow.ArrowException) as error:
             raise IndexDamaged(f"{self.url}/{name} cannot be read ({error}): export it again") from None
+
+    def tables(self) -> dict[str, int]:
+        """Parquet files of a user's own, in the folder or the one file that this is, and their numbers of rows.
+
+        Raises InputError if there are none, or one cannot be read.
+        """
+        folder = self._files.isdir(self._root)
+        paths = sorted(self._files.glob(f"{self._root}/*.parquet")) if folder else [self._root]
+        if not paths:
+            raise InputError(f"{self.url} holds no Parquet files (*.parquet)")
+        rows = {}
+        for path in paths:
+            with self._reading(path) as whole:
+                rows[path] = whole.metadata.num_rows
+        return rows
+
+    def columns(self, path: str, names: Sequence[str], window: int) -> Iterator[list[Any]]:
+        """These columns of a file, so many rows at once. Raises InputError if one is not there."""
+        with self._reading(path) as whole:
+            lacking = [name for name in names if name not in whole.schema_arrow.names]
+            if lacking:
+                has = ", ".join(whole.schema_arrow.names)
+                raise InputError(f"{path} has no column {lacking[0]!r}; it has {has}")
+            for batch in whole.iter_batches(window, columns=list(names)):
+                yield [batch.column(name) for name in names]
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[Any]:
+        """A file of Parquet. Raises InputError if it cannot be read."""
+        try:
+            with self._files.open(path, "rb") as file:
+                yield self._parquet.ParquetFile(file)
+        except (OSError, self._arrow.ArrowException) as error:
+            raise InputError(f"{path} cannot be read as Parquet: {error}") from None
 
     def _schema(self, manifest: Manifest) -> Any:
         arrow = self._arrow

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from numpy.typing import ArrayLike
 
 from ..errors import IndexDamaged, InputError
 from ..types import Document, Model
@@ -20,6 +23,7 @@ from .push import push
 from .ray_build import build_on_ray
 from .redis_store import REDIS_SCHEMES, RedisTokenStore
 from .updates import Changes
+from .vectors import import_vectors, write_vectors
 from .verification import Verification, verify
 
 __all__ = ["IndexInfo", "TokenIndex", "open_store"]
@@ -238,12 +242,57 @@ class TokenIndex:
         export_index(self.path, url, progress=progress)
 
     @classmethod
-    def import_from(cls, url: str, path: str | Path, *, progress: bool = True) -> TokenIndex:
+    def import_from(
+        cls,
+        url: str,
+        path: str | Path,
+        *,
+        model: Model | None = None,
+        precision: str = "int8",
+        progress: bool = True,
+    ) -> TokenIndex:
         """Make an index from Parquet shards. After an interruption, the same call resumes.
 
-        Raises InputError if there is no finished export, IndexDamaged if the shards have changed.
+        Args:
+            url: the shards of an export. With a ``model``: vectors of your own, a Parquet file or a folder of them,
+                with the columns ``docid`` (strings) and ``vectors`` (k lists of d numbers each, or lists of k * d).
+            path: folder of the index: a new one, or that of an interrupted import.
+            model: one that takes vectors, ``MixLM.from_backbones(None, ranker, vectors=d, tokens=k)``.
+            precision: of the stored vectors, as in ``build``; an export keeps its own.
+            progress: show a progress bar on stderr.
+
+        Raises InputError if there is no finished export, or for vectors that ``from_vectors`` refuses; IndexDamaged if
+        the shards have changed.
         """
-        import_index(url, Path(path), progress=progress)
+        if model is None:
+            import_index(url, Path(path), progress=progress)
+        else:
+            import_vectors(url, model, Path(path), precision=precision, progress=progress)
+        return cls(path)
+
+    @classmethod
+    def from_vectors(
+        cls,
+        docids: Sequence[str],
+        vectors: ArrayLike,
+        model: Model,
+        path: str | Path,
+        *,
+        precision: str = "int8",
+        progress: bool = True,
+    ) -> TokenIndex:
+        """Make an index of vectors of your own. After an interruption, the same call resumes.
+
+        Args:
+            docids: unique.
+            vectors: numbers [n, k, d], or [n, k * d]; a memory-mapped array is read in parts.
+            model, path, precision, progress: as in ``import_from``.
+
+        Raises:
+            InputError: a model that reads texts; another shape; a number that is not finite; a duplicate docid; disk
+                full, folder in use.
+        """
+        write_vectors(docids, vectors, model, Path(path), precision=precision, progress=progress)
         return cls(path)
 
     def push(self, url: str, *, ttl: int | None = None, progress: bool = True) -> Changes:
@@ -257,6 +306,13 @@ class TokenIndex:
         Raises InputError for an unusable URL or if Redis has too little memory, StoreUnavailable if it does not answer.
         """
         return push(self.path, url, ttl=ttl, progress=progress)
+
+    def digest(self) -> str:
+        """Hash of all documents, in 16 hexadecimal digits; the same in whatever order they were written."""
+        found = hashlib.blake2b(digest_size=8)
+        for _, entries in self._store.scan(1 << 16):
+            found.update(entries["crc"].tobytes())
+        return found.hexdigest()
 
     def info(self) -> IndexInfo:
         """Size and identity of the index. Reads the whole docid map."""

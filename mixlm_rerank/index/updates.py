@@ -96,6 +96,11 @@ class _Update:
     def __init__(
         self, store: LocalStore, documents: Iterable[Document], skip_empty: bool, *, only_new: bool = False
     ) -> None:
+        if store.manifest.of_vectors:
+            raise InputError(
+                f"{store.folder} holds vectors of your own, and texts cannot be encoded for it: import all vectors "
+                "into a new index (mixlm-rerank index import)"
+            )
         self.store = store
         self.documents = documents
         self.skip_empty = skip_empty

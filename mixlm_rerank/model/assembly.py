@@ -21,6 +21,7 @@ from .item_encoder import ItemEncoder
 from .network import Network
 from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
 from .template import special_ids
+from .vectors import GivenVectors
 
 __all__ = ["N", "assemble", "assemble_encoder", "load_tokenizer", "quiet"]
 
@@ -30,15 +31,21 @@ N = TypeVar("N", bound=Network)  # what is made: a MixLM
 def assemble(
     make: type[N],
     config: MixLMConfig,
-    encoder: PreTrainedModel,
-    encoder_tokenizer: PreTrainedTokenizerBase,
+    encoder: PreTrainedModel | None,
+    encoder_tokenizer: PreTrainedTokenizerBase | None,
     backbone: PreTrainedModel,
     ranker_tokenizer: PreTrainedTokenizerBase,
     family: Family,
 ) -> N:
-    """A MixLM in float32; its parts have passed the probe. Raises InputError if they do not make one."""
+    """A MixLM in float32; its parts have passed the probe. Without ``encoder``, documents are vectors.
+
+    Raises InputError if the parts do not make one.
+    """
     _survive_forks()
-    item_encoder = assemble_encoder(config, encoder, encoder_tokenizer)
+    if encoder is None or encoder_tokenizer is None:
+        item_encoder: ItemEncoder = GivenVectors(ranker_tokenizer, config)
+    else:
+        item_encoder = assemble_encoder(config, encoder, encoder_tokenizer)
     with _usable_as("a ranker", backbone):
         check_vocabulary(backbone, ranker_tokenizer, config.prompt, config.suffix)
         if "{document}" not in config.prompt and len(special_ids(ranker_tokenizer, config.score_token)) != 1:
@@ -46,7 +53,7 @@ def assemble(
         ranker = FastRanker(backbone.float(), ranker_tokenizer, config, family)
         check_ranker(ranker, config.tokens)
     projector = None
-    if item_encoder.hidden_size != ranker.hidden_size:
+    if config.vectors or item_encoder.hidden_size != ranker.hidden_size:
         projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size, dtype=torch.float32)
     return make(config, item_encoder, ranker, projector)
 

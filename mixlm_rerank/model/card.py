@@ -14,6 +14,7 @@ def model_card(model: Network) -> str:
         "item encoder": sum(p.numel() for p in model.item_encoder.parameters()),
         "ranker": sum(p.numel() for p in model.ranker.parameters()),
     }
+    source = "from_vectors(docids, vectors" if config.vectors else "build(documents"
     rows = "\n".join(f"| {name} | {count / 1e6:.1f} M parameters |" for name, count in sizes.items())
     return f"""---
 library_name: mixlm-rerank
@@ -39,7 +40,7 @@ Reads the query as text and each document as up to {config.tokens} embedding tok
 from mixlm_rerank import MixLM, Reranker, TokenIndex
 
 model = MixLM.from_pretrained("THIS_FOLDER")
-index = TokenIndex.build(documents, model, "corpus.index")
+index = TokenIndex.{source}, model, "corpus.index")
 Reranker(model, index).rerank("a query", hits, top_k=10)
 ```
 

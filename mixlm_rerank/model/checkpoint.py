@@ -109,16 +109,16 @@ def _folder(name: str, hub: dict[str, Any]) -> Path:
 
 def _save_backbones(model: Network, folder: Path, dtype: torch.dtype) -> None:
     """Word embeddings that both have, because they were kept in training, are written once: half of a small model."""
-    backbones = [_merged(part.backbone) for part in (model.item_encoder, model.ranker)]
-    tables = [cast(torch.Tensor, backbone.get_input_embeddings().weight) for backbone in backbones]
-    shared = tables[0].shape == tables[1].shape and torch.equal(tables[0].cpu(), tables[1].cpu())
-    tokenizers = [model.item_encoder.tokenizer, model.ranker.tokenizer]
-    for name, backbone, tokenizer in zip((ITEM_ENCODER, RANKER), backbones, tokenizers, strict=True):
-        left_out = tables[1].data_ptr() if shared and name == RANKER else None
+    backbones = {name: _merged(part.backbone) for name, part in model.readers.items()}
+    tables = [cast(torch.Tensor, backbone.get_input_embeddings().weight) for backbone in backbones.values()]
+    first, last = tables[0], tables[-1]
+    shared = len(backbones) > 1 and first.shape == last.shape and torch.equal(first.cpu(), last.cpu())
+    for name, backbone in backbones.items():
+        left_out = last.data_ptr() if shared and name == RANKER else None
         state = {key: weight for key, weight in backbone.state_dict().items() if weight.data_ptr() != left_out}
         kept = {key: weight.to(dtype) if weight.is_floating_point() else weight for key, weight in state.items()}
         backbone.save_pretrained(folder / name, state_dict=kept)
-        tokenizer.save_pretrained(folder / name)
+        model.readers[name].tokenizer.save_pretrained(folder / name)
 
 
 def _merged(backbone: Any) -> PreTrainedModel:
@@ -141,8 +141,10 @@ def _read(make: type[N], folder: Path, title_tokens: int | None = None) -> N:
     config = MixLMConfig.load(folder / CONFIG)
     if title_tokens is not None:
         config = replace(config, title_tokens=title_tokens)
-    encoder, encoder_tokenizer = _saved_part(folder / ITEM_ENCODER, final_norm=not config.mix_layer)
-    table = cast(torch.Tensor, encoder.get_input_embeddings().weight)
+    encoder = encoder_tokenizer = table = None
+    if not config.vectors:
+        encoder, encoder_tokenizer = _saved_part(folder / ITEM_ENCODER, final_norm=not config.mix_layer)
+        table = cast(torch.Tensor, encoder.get_input_embeddings().weight)
     backbone, ranker_tokenizer = _saved_part(folder / RANKER, table)
     family = family_of_config(backbone.config, str(folder))
     model = assemble(make, config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, family)

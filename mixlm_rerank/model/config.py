@@ -57,6 +57,8 @@ class MixLMConfig:
             is before it stands for the query, and its states are no part of the document.
         query_prompt, document_prompt: put before each text that the item encoder reads ("query: ").
         max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
+        vectors: the width of a document's vectors, where they are the user's own and there is no item encoder:
+            ``tokens`` of them are its embedding tokens. 0: an item encoder reads documents.
     """
 
     tokens: int
@@ -75,6 +77,7 @@ class MixLMConfig:
     head: Head = "linear"
     max_query_tokens: int = 256
     max_document_tokens: int = 256
+    vectors: int = 0
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -99,6 +102,12 @@ class MixLMConfig:
             raise InputError(
                 f"title_tokens needs mix layer 0, not {self.mix_layer}: below a mix layer the ranker reads the query "
                 "alone, and every candidate's title would have to pass these layers for each query"
+            )
+        if self.vectors < 0:
+            raise InputError(f"vectors must be the width of a document's vectors, or 0, not {self.vectors}")
+        if self.vectors and (self.residual != "none" or self.mix_layer or self.memory_tokens or self.title_tokens):
+            raise InputError(
+                "vectors of your own go with residual 'none', and without mix layer, memory tokens, titles"
             )
         if self.fixed_documents and not self.mix_layer:
             raise InputError("fixed_documents needs a mix layer")

@@ -40,6 +40,9 @@ def fingerprint(
     installed Transformers writes of backbone and tokenizer.
     """
     digest = hashlib.sha256()
+    if config.vectors:  # the projector, which is trained, belongs to the ranker
+        digest.update(f"{config.tokens} vectors of {config.vectors}".encode())
+        return digest.hexdigest()[:16]
     settings: dict[str, object] = {
         "encoding": ENCODING_VERSION,
         "tokens": config.tokens,

@@ -65,16 +65,17 @@ class MixLM(Network):
     @classmethod
     def from_backbones(
         cls,
-        item_encoder: str | Path,
+        item_encoder: str | Path | None,
         ranker: str | Path,
         *,
+        vectors: int = 0,
         tokens: int = 4,
         memory_tokens: int = 0,
         pooling: Pooling | None = None,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         prompt: str | None = None,
-        residual: Residual = "cosine",
+        residual: Residual | None = None,
         title_tokens: int = 0,
         max_query_tokens: int = 256,
         max_document_tokens: int = 256,
@@ -87,9 +88,11 @@ class MixLM(Network):
         special tokens. (A Dense layer after the pooling is not read.)
 
         Args:
-            item_encoder: an embedding model, or any plain language model.
+            item_encoder: an embedding model, or any plain language model. None: documents are vectors of your own.
             ranker: a language model. The readout of a decoder starts from its language model head, that of an encoder
                 from zero.
+            vectors: the width of such vectors: ``tokens`` of them stand for a document. A new linear layer, the
+                projector, takes them to the ranker's size.
             tokens: the largest token budget: embedding tokens per document.
             memory_tokens: learned tokens appended to each document, whose states replace pooled ones; 0: none.
             pooling: ``"last"``, ``"mean"`` or ``"cls"``; by default the checkpoint's own, else ``"last"`` for decoders
@@ -99,7 +102,7 @@ class MixLM(Network):
             document_prompt: the same for documents ("passage: ").
             prompt: the ranker's prefix, with ``{text}`` for the query.
             residual: what is added to the ranker's score: ``"none"``, ``"cosine"`` or ``"late"`` (cosine and late
-                interaction).
+                interaction). By default the cosine; vectors of your own go with none.
             title_tokens: the most tokens of a document's title that the ranker reads as text beside its embedding
                 tokens; 0: none.
             max_query_tokens: longest query in tokens, with its prompt.
@@ -111,15 +114,16 @@ class MixLM(Network):
         """
         return from_backbones(
             cls,
-            str(item_encoder),
+            None if item_encoder is None else str(item_encoder),
             str(ranker),
+            vectors=vectors,
             tokens=tokens,
             memory_tokens=memory_tokens,
             pooling=pooling,
             query_prompt=query_prompt,
             document_prompt=document_prompt,
             prompt=prompt,
-            residual=residual,
+            residual=residual or ("none" if vectors else "cosine"),
             title_tokens=title_tokens,
             max_query_tokens=max_query_tokens,
             max_document_tokens=max_document_tokens,

@@ -38,6 +38,12 @@ class Network(nn.Module):
         return self.ranker.device
 
     @property
+    def readers(self) -> dict[str, ItemEncoder | FastRanker]:
+        """The parts that read text, with a backbone and a tokenizer each, by name."""
+        encoders: dict[str, ItemEncoder | FastRanker] = {"item_encoder": self.item_encoder}
+        return {**({} if self.config.vectors else encoders), "ranker": self.ranker}
+
+    @property
     def fingerprint(self) -> str:
         """Ties a token index to this item encoder: hash of its weights, tokenizer, template and budget."""
         return self._fingerprint(former=False)

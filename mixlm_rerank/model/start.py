@@ -22,7 +22,7 @@ LONGEST = 256  # tokens of a text
 
 def from_backbones(
     make: type[N],
-    encoder_source: str,
+    encoder_source: str | None,
     ranker_source: str,
     *,
     pooling: Pooling | None,
@@ -33,18 +33,29 @@ def from_backbones(
     **sizes: Any,
 ) -> N:
     """See :meth:`MixLM.from_backbones`. ``sizes`` go into MixLMConfig as they are."""
-    encoder_source, ranker_source = in_cache(encoder_source, hub), in_cache(ranker_source, hub)
-    encoder_family, ranker_family = family_of(encoder_source, **hub), family_of(ranker_source, **hub)
-    encoder_tokenizer = load_tokenizer(encoder_source, **hub)
-    ranker_tokenizer = load_tokenizer(ranker_source, **hub)
+    if (encoder_source is None) == (not sizes["vectors"]):
+        raise InputError(
+            "give an item encoder or, where documents are vectors of your own, their width: one of the two"
+        )
+    ranker_source = in_cache(ranker_source, hub)
+    ranker_family, ranker_tokenizer = family_of(ranker_source, **hub), load_tokenizer(ranker_source, **hub)
+    encoder_tokenizer = None
+    if encoder_source is not None:
+        encoder_source = in_cache(encoder_source, hub)
+        family, encoder_tokenizer = family_of(encoder_source, **hub), load_tokenizer(encoder_source, **hub)
+        read_as = _read_as(encoder_source, family, encoder_tokenizer, pooling, query_prompt, document_prompt, **hub)
+    elif pooling or query_prompt or document_prompt:
+        raise InputError("pooling, query_prompt and document_prompt are of an item encoder: vectors have none")
+    else:
+        read_as = {"pooling": "last", "template": "{text}"}
     config = MixLMConfig(
         prompt=ranker_family.prompt(ranker_tokenizer) if prompt is None else prompt,
         score_token=ranker_family.score_token(ranker_tokenizer),
-        **_read_as(encoder_source, encoder_family, encoder_tokenizer, pooling, query_prompt, document_prompt, **hub),
+        **read_as,
         **sizes,
     )
     with quiet():
-        encoder = load_backbone(encoder_source, **hub)
+        encoder = None if encoder_source is None else load_backbone(encoder_source, **hub)
         backbone, head = ranker_family.load(ranker_source, **hub)
     model = assemble(make, config, encoder, encoder_tokenizer, backbone, ranker_tokenizer, ranker_family)
     start = ranker_family.answer(head, ranker_tokenizer)

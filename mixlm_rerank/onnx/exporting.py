@@ -56,6 +56,8 @@ def export(model: MixLM, folder: str | Path) -> None:
             f"{model.name} reads titles (title_tokens={model.config.title_tokens}): an exported ranker reads embedding "
             "tokens alone. Export a model without titles, or rank with this one in PyTorch"
         )
+    if model.config.vectors:
+        raise InputError(f"{model.name} takes vectors of your own: models without an item encoder cannot be exported")
     model = copy.deepcopy(model).eval()
     try:
         with replacing(Path(folder)) as draft:

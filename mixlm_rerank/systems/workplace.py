@@ -79,7 +79,11 @@ class Workplace:
 
     def _checked(self, index: TokenIndex, model: MixLM) -> TokenIndex:
         index.manifest.check_model(model, index.path)
-        if self.collection.corpus is not None and not self._is_checked:
+        if index.manifest.of_vectors:
+            lacking = [document.docid for document in self.collection.corpus or () if document.docid not in index]
+            if lacking:
+                raise InputError(f"{index} lacks the vectors of {len(lacking):,} documents ({lacking[0]!r} ...)")
+        elif self.collection.corpus is not None and not self._is_checked:
             found = index.compare(checked(self.collection.corpus, model, skip_empty=True))
             if found.new or found.changed:
                 raise InputError(

@@ -22,6 +22,7 @@ class Batch:
         teacher: float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs. Pairs of which nothing is
             known are not scored.
         titles: [n], of the documents, for a ranker that reads titles; empty: none has one.
+        vectors: float32 [n, k, d], where documents are vectors of the user's own.
     """
 
     queries: list[str]
@@ -30,6 +31,7 @@ class Batch:
     labels: Tensor
     teacher: Tensor
     titles: list[str] = field(default_factory=list)
+    vectors: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -53,6 +55,7 @@ class Batch:
             self.labels[rows.start : rows.stop, kept],
             self.teacher[rows.start : rows.stop, kept],
             [self.titles[document] for document in kept if self.titles],
+            None if self.vectors is None else self.vectors[kept],
         )
 
 

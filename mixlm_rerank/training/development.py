@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixlm_rerank.data.measures import evaluate
+from mixlm_rerank.index import TokenStore
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import ranked
 from mixlm_rerank.scoring import BiEncoderScorer, Scorer, SharedPrefixScorer
@@ -30,16 +31,24 @@ GRADED = 10  # so many of the teacher's first documents count, the first the mos
 
 @dataclass(frozen=True)
 class DevelopmentSet:
-    """Judged queries to choose by, never those of a test, with their candidates."""
+    """Judged queries to choose by, never those of a test, with their candidates.
+
+    ``vectors``: the index of these, where documents are vectors of the user's own.
+    """
 
     name: str
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     candidates: Candidates
+    vectors: TokenStore | None = None
 
 
 def as_taught(
-    pools: Sequence[Pool], texts: Mapping[str, str], scores: NDArray[np.float32], titles: Mapping[str, str] = {}
+    pools: Sequence[Pool],
+    texts: Mapping[str, str],
+    scores: NDArray[np.float32],
+    titles: Mapping[str, str] = {},
+    vectors: TokenStore | None = None,
 ) -> DevelopmentSet:
     """Queries of which nothing is known but a teacher's scores, float32 [pools or more, candidates]."""
     qrels, hits = {}, {}
@@ -49,7 +58,7 @@ def as_taught(
         hits[pool.qid] = [Candidate(docid, 0.0) for docid in pool.docids]
     wanted = {docid: texts[docid] for pool in pools for docid in pool.docids}
     candidates = Candidates("teacher", max(map(len, hits.values())), hits, wanted, titles=titles)
-    return DevelopmentSet("teacher", {pool.qid: pool.query for pool in pools}, qrels, candidates)
+    return DevelopmentSet("teacher", {pool.qid: pool.query for pool in pools}, qrels, candidates, vectors)
 
 
 @torch.inference_mode()
@@ -66,11 +75,15 @@ def development_values(
     found: dict[str, float] = {}
     for one in sets:
         docids = list(one.candidates.texts)
-        tokens = model.encode([one.candidates.texts[docid] for docid in docids])
+        if one.vectors is not None:
+            tokens = one.vectors.fetch(docids).tokens
+        else:
+            tokens = model.encode([one.candidates.texts[docid] for docid in docids])
         titles = model.ranker.titles([one.candidates.titles.get(docid, "") for docid in docids])
         rows = {docid: row for row, docid in enumerate(docids)}
         ways: dict[str, tuple[Scorer, int]] = {f"k={k}": (SharedPrefixScorer(model), k) for k in budgets}
-        ways["cosine"] = (BiEncoderScorer(model), 1)
+        if one.vectors is None:
+            ways["cosine"] = (BiEncoderScorer(model), 1)
         for way, (scorer, budget) in ways.items():
             ranking = _ranking(one, scorer, tokens[:, -budget:], titles, rows)
             value = evaluate(one.qrels, ranking, [measure])[measure]

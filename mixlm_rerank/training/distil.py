@@ -21,6 +21,7 @@ from mixlm_rerank.data.fidelity import Fidelity, fidelity
 from mixlm_rerank.data.identity import identify
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.systems.collections import Collection
@@ -100,6 +101,7 @@ def distil(
     *,
     queries: Mapping[str, str] | None = None,
     first_stage: FirstStage | None = None,
+    vectors: TokenIndex | None = None,
     options: DistilOptions = DistilOptions(),
     joint: JointOptions = JointOptions(),
     seed: int = 0,
@@ -114,15 +116,24 @@ def distil(
         teacher, teacher_system: the same cross-encoder, to learn from and to be compared with.
         queries: qid -> text of a log, say; None: titles and sentences of the corpus.
         first_stage: where candidates come from; None: BM25 by Pyserini.
+        vectors: of a ``model`` whose documents are vectors, their index; the teacher reads the texts of the corpus.
+            There is no item encoder to train: ranker and projector learn, by the losses of the last phase that are
+            theirs.
 
     Returns:
         system -> fidelity to the teacher on queries that were not trained on: the model at each of its budgets, and
         "start k=...", as it was before. Also in fidelity.json.
 
     Raises:
-        InputError: too few queries, or a corpus to make none of.
+        InputError: too few queries, or a corpus to make none of; ``vectors`` without candidates of the first stage, or
+            for a model that reads texts.
     """
     folder = Path(folder)
+    if (vectors is None) == bool(model.config.vectors):
+        lack = "give the index of their vectors (--vectors INDEX)" if vectors is None else "leave out the vectors"
+        raise InputError(f"documents of {model.name} are {'vectors' if model.config.vectors else 'texts'}: {lack}")
+    if vectors is not None:
+        joint = joint.ranker_alone(*joint.learning_rates[1:])
     stage = first_stage or BM25(folder / "lucene", progress=progress)
     asked = dict(queries) if queries is not None else synthetic_queries(corpus, options.queries, seed)
     training, held_out = _divided(asked, options.held_out, seed)
@@ -136,6 +147,7 @@ def distil(
             "teacher": teacher_system.description,
             "model": weights_hash(model),
             "setting": digest_of(options, joint.decisive, seed),
+            "index of vectors": "" if vectors is None else vectors.digest(),
         },
     )
     if queries is None:
@@ -143,9 +155,11 @@ def distil(
             file.writelines(f"{qid}\t{text}\n" for qid, text in asked.items())
     path = folder / "teacher.npy"
     with locked(folder):
-        work = Workplace(_collection("corpus", corpus, {**training, **held_out}), folder, folder, progress)
+        work = Workplace(_collection("corpus", corpus, {**training, **held_out}), folder, folder, progress, vectors)
         candidates = find_candidates(work, stage, options.depth)
         texts, work = candidates.texts, work.restricted(candidates.texts)
+        if vectors is not None:
+            work.index(model)  # refuses it if it lacks a candidate
         pools = corpus_pools(
             folder / "pools.jsonl",
             _of(candidates, training),
@@ -156,7 +170,7 @@ def distil(
             seed=seed,
         )
         watched = max(1, min(CHOSEN_BY, len(pools) // 20))
-        mixes = _mixes(pools[watched:], candidates, options, seed)
+        mixes = _mixes(pools[watched:], candidates, vectors, options, seed)
         wanted = _wanted(pools, watched, mixes.values())
         measured_on = _of(candidates, held_out)
         if progress and not path.exists():
@@ -168,7 +182,7 @@ def distil(
         found = measure(model, "start ")
         scores = teacher_scores(path, teacher, pools, texts, wanted=wanted, progress=progress)
     if not (folder / MODEL).is_dir():
-        development = [as_taught(pools[:watched], texts, scores, candidates.titles)]
+        development = [as_taught(pools[:watched], texts, scores, candidates.titles, vectors)]
         for name, mix in mixes.items():
             (source,) = mix.sources
             model = train_joint(
@@ -202,12 +216,12 @@ def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[
 
 
 def _mixes(
-    learned: Sequence[Pool], candidates: Candidates, options: DistilOptions, seed: int
+    learned: Sequence[Pool], candidates: Candidates, vectors: TokenIndex | None, options: DistilOptions, seed: int
 ) -> dict[str, TrainingMix]:
     """What each part of the training reads, before the teacher has said anything."""
     shape = (len(learned), max(len(pool.docids) for pool in learned))
     unknown = np.full(shape, np.nan, dtype=np.float32)
-    source = Source("corpus", learned, candidates.texts, unknown, titles=candidates.titles)
+    source = Source("corpus", learned, candidates.texts, unknown, titles=candidates.titles, vectors=vectors)
     parts = {"joint": (options.rounds, options.candidates // 2), "ranker": (options.ranker_rounds, options.candidates)}
     return {
         name: TrainingMix(

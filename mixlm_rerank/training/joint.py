@@ -138,7 +138,7 @@ class JointObjective(nn.Module):
         ``whole``: what the batch is a piece of. The losses are its parts of the whole's, which are their sums.
         """
         model = self.model
-        documents = self._documents(batch.documents)
+        documents = self._documents(batch)
         states, queries = self._queries(batch.queries, weights)
         prefixes = model.ranker.prefixes(batch.queries)
         teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
@@ -237,8 +237,11 @@ class JointObjective(nn.Module):
             losses["hidden"] = hidden_alignment(mixed.states[both], text.states)
         return losses
 
-    def _documents(self, texts: Sequence[str]) -> Tensor:
+    def _documents(self, batch: Batch) -> Tensor:
         """Embedding tokens [n, all, d]. Those of a frozen item encoder are kept, on disk."""
+        if batch.vectors is not None:
+            return batch.vectors.to(self.model.device)
+        texts = batch.documents
         if any(weight.requires_grad for weight in self.model.item_encoder.parameters()):
             return self._encoded(texts)
         new = [text for text in texts if text not in self._kept]

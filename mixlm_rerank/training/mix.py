@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.index import TokenStore
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.checkpoints import digest_of
 from mixlm_rerank.training.pools import Pool, digest
@@ -38,6 +39,7 @@ class Source:
         highest_grade: the grade that counts as 1; soft labels are ``grade / highest_grade``.
         label_scale: log-odds that a label of 1 adds to the teacher's score.
         titles: docid -> title, for a ranker that reads titles; a document that is not there has none.
+        vectors: the index of all candidates, where documents are vectors of the user's own.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Source:
     highest_grade: int = 1
     label_scale: float = 0.0
     titles: Mapping[str, str] = field(default_factory=dict)
+    vectors: TokenStore | None = None
 
 
 class TrainingMix(Dataset[Batch]):
@@ -115,6 +118,7 @@ class TrainingMix(Dataset[Batch]):
             labels,
             teacher + source.label_scale * labels,
             [source.titles.get(docid, "") for docid in rows],
+            None if source.vectors is None else torch.from_numpy(source.vectors.fetch(list(rows)).tokens),
         )
 
     @property

@@ -31,10 +31,10 @@ def prepare(model: MixLM, options: JointOptions, seed: int) -> None:
         part.requires_grad_(rate > 0)
     if options.lora is not None:
         torch.manual_seed(seed)
-        for part, rate in zip((model.item_encoder, model.ranker), options.learning_rates[:2], strict=True):
-            if rate:
+        for part in model.readers.values():
+            if any(weight.requires_grad for weight in part.parameters()):
                 _adapt(cast(nn.Module, part.backbone), options.lora)
-    for backbone in (model.item_encoder.backbone, model.ranker.backbone):
+    for backbone in (part.backbone for part in model.readers.values()):
         for module in backbone.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0

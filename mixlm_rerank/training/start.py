@@ -22,7 +22,12 @@ def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
     Raises InputError if no start is named, or it cannot be read.
     """
     if part.start is not None:
-        return MixLM.from_pretrained(part.start, dtype="float32", local_files_only=offline)
+        model = MixLM.from_pretrained(part.start, dtype="float32", local_files_only=offline)
+        if model.config.vectors:
+            raise InputError(
+                f"{part.start} takes vectors of your own, no texts: train it by mixlm-rerank distill --vectors"
+            )
+        return model
     if part.item_encoder is None or part.ranker is None:
         raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")
     return _new(part.item_encoder, part.ranker, part.options, offline, seed)

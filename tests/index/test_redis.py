@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixlm_rerank import Document, Reranker, TokenIndex
+from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import IndexDamaged, IndexMismatch, InputError, StoreUnavailable
 from mixlm_rerank.index import RedisTokenStore, push
 from mixlm_rerank.index.updates import Changes
@@ -342,3 +342,12 @@ def test_titles_travel_with_the_tokens(server: Server, tiny: Any, documents: lis
     assert index.push(server.url, progress=False).changed == 1
     there = RedisTokenStore(server.url).fetch(["d4"])
     np.testing.assert_array_equal(there.titles, model.ranker.titles(["Flour"]).numpy())
+
+
+def test_it_serves_vectors_of_the_users_own(server: Server, tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    model, vectors = tiny("bert", vectors=3, tokens=2), np.random.default_rng(0).standard_normal((30, 2, 3))
+    index = TokenIndex.from_vectors(DOCIDS, vectors, model, tmp_path / "vectors", progress=False)
+    index.push(server.url, progress=False)
+    store = RedisTokenStore(server.url)
+    assert store.manifest == index.manifest
+    assert Reranker(model, store).rerank("a dog", DOCIDS) == Reranker(model, index).rerank("a dog", DOCIDS)

@@ -62,6 +62,14 @@ def test_sameness_holds_with_every_residual_and_with_memory_tokens(
     torch.testing.assert_close(fast, ReferenceScorer(model).score(QUERY, tokens), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_sameness_holds_for_vectors_of_the_users_own(tiny: Callable[..., MixLM], architecture: str) -> None:
+    model, tokens = tiny(architecture, vectors=5, tokens=3), random_tokens(20, 3, d=5)
+    fast = SharedPrefixScorer(model, positions=40).score(QUERY, tokens)
+    torch.testing.assert_close(fast, ReferenceScorer(model).score(QUERY, tokens), atol=TOLERANCE, rtol=0)
+    assert fast.std() > 0.01
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("kind", [ReferenceScorer, SharedPrefixScorer, FullTextScorer, BiEncoderScorer])
 def test_scores_and_tokens_do_not_depend_on_the_callers_mode(
