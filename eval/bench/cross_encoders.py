@@ -144,12 +144,14 @@ def _quantise(path: Path, target: Path) -> None:
     onnx, quantization = import_module("onnx"), import_module("onnxruntime.quantization")
     capable: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     vnni = any(has for name, has in capable.items() if "vnni" in name or name == "amx_int8")
+    model = onnx.load(str(path))
+    del model.graph.value_info[:]  # shapes of intermediate values: PyTorch 2.9 writes some that are wrong
     with hushed():
         # without VNNI, 8-bit products of int8 weights overflow 16-bit sums: 7 bits then, as ONNX Runtime advises
         quantization.quantize_dynamic(
-            path, target, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=not vnni
+            model, target, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=not vnni
         )
-    before, after = (onnx.load(str(each)).graph for each in (path, target))
+    before, after = model.graph, onnx.load(str(target)).graph
     constants = {constant.name for constant in before.initializer}
     linear = sum(node.op_type in ("MatMul", "Gemm") and node.input[1] in constants for node in before.node)
     int8 = sum(node.op_type == "MatMulInteger" for node in after.node)
