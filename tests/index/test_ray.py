@@ -21,7 +21,8 @@ from mixlm_rerank.index.shards import Shards
 
 ray = pytest.importorskip("ray")
 
-DOCUMENTS = [Document(f"d{number}", f"this is text number {number} of a corpus") for number in range(40)]
+DOCUMENTS = [Document(f"d{row}", f"this is text number {row} of a corpus", title=f"Text {row}") for row in range(40)]
+READS = {"tokens": 4, "title_tokens": 5}  # workers are given titles too
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def local(tmp_path: Path, tiny: Any, contents: Any) -> dict[str, object]:
     """All that a local build stores."""
-    TokenIndex.build(DOCUMENTS, tiny("bert", tokens=4), tmp_path / "local", progress=False)
+    TokenIndex.build(DOCUMENTS, tiny("bert", **READS), tmp_path / "local", progress=False)
     return contents(tmp_path / "local", DOCUMENTS)
 
 
@@ -59,7 +60,7 @@ def test_the_same_bytes_though_a_worker_is_killed(
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().encode(texts, **options)
 
-    model = copy.deepcopy(tiny("bert", tokens=4))
+    model = copy.deepcopy(tiny("bert", **READS))
     model.__class__ = Killed
     index = TokenIndex.build(DOCUMENTS, model, tmp_path / "index", engine="ray", progress=False)
     assert killed.exists()
@@ -72,7 +73,7 @@ def test_what_is_encoded_already_is_not_encoded_again(
     cluster: None, tmp_path: Path, tiny: Any, contents: Any, local: dict[str, object]
 ) -> None:
     """Shards that are kept serve the next build: here, of an index that was lost."""
-    model, shards = tiny("bert", tokens=4), tmp_path / "shards"
+    model, shards = tiny("bert", **READS), tmp_path / "shards"
     common: dict[str, Any] = {"engine": "ray", "shards": str(shards), "workers": 1, "progress": False}
     TokenIndex.build(DOCUMENTS, model, tmp_path / "index", **common)
     written = {path.name: mtime(path) for path in shards.glob("part-*")}
@@ -159,13 +160,3 @@ def test_it_refuses_before_it_starts(tmp_path: Path, tiny: Any) -> None:
         TokenIndex.build(DOCUMENTS, model, tmp_path / "new", workers=2, progress=False)
     with pytest.raises(InputError, match='engine must be "local" or "ray"'):
         TokenIndex.build(DOCUMENTS, model, tmp_path / "new", engine="spark", progress=False)  # type: ignore[arg-type]
-
-
-@pytest.mark.processes
-def test_workers_read_titles(
-    cluster: None, tmp_path: Path, tiny: Any, contents: Any, documents: list[Document]
-) -> None:
-    model = tiny("bert", tokens=4, title_tokens=5)
-    here = TokenIndex.build(documents, model, tmp_path / "here", progress=False)
-    there = TokenIndex.build(documents, model, tmp_path / "there", engine="ray", workers=1, progress=False)
-    assert contents(there.path, documents) == contents(here.path, documents)

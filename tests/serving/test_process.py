@@ -88,7 +88,9 @@ process.SPARE_SECONDS = 0.5
 """
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]])
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGTERM], pytest.param([signal.SIGINT, signal.SIGTERM], marks=pytest.mark.slow)]
+)
 def test_it_ends_though_the_ranker_hangs(
     start: Callable[..., Any], served_folder: tuple[Path, Path], metrics: Callable[..., str], signals: list[int]
 ) -> None:
