@@ -27,7 +27,7 @@ from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training import JointOptions, LossWeights
-from mixlm_rerank.training.distil import DistilOptions, distil
+from mixlm_rerank.training.distill import DistillOptions, distill
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 ASKED = {name: {digit} for digit, name in enumerate(NAMES)} | {
@@ -96,7 +96,7 @@ def main(folder: str, learned: int = 1297, wordings: int = 20, rounds: int = 5) 
     captions = [f"a handwritten {NAMES[digit]}" for digit in digits.target[:learned]]
     queries = [wording.format(name) for name in ASKED for wording in LEARNED[:wordings]]
     teacher = Labels()
-    distil(
+    distill(
         [Document(*pair) for pair in zip(docids[:learned], captions, strict=True)],
         teacher,
         teacher,
@@ -105,7 +105,7 @@ def main(folder: str, learned: int = 1297, wordings: int = 20, rounds: int = 5) 
         queries={f"q{number}": query for number, query in enumerate(queries)},
         first_stage=AnyImages(docids[:learned]),
         vectors=index,
-        options=DistilOptions(candidates=32, hard=0, rounds=rounds, group=4),
+        options=DistillOptions(candidates=32, hard=0, rounds=rounds, group=4),
         joint=JointOptions([LossWeights(listwise=1)], budgets=[1], learning_rates=(0, 1e-4, 1e-3)),
     )
     after = measured(MixLM.from_pretrained(place / "run" / "model"), "after")

@@ -29,7 +29,7 @@ def training_step(
     """
     on_gpu = device == "cuda"
     model = random_mixlm(replace(shape, encoder_layers=shape.layers), 1, document, device)
-    objective, weights = JointObjective(model), LossWeights(sft=1.0, distil=1.0)
+    objective, weights = JointObjective(model), LossWeights(sft=1.0, distill=1.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=on_gpu)
     batch, taken = _batch(queries, candidates, document), []
     for _ in range(WARM_UP + steps):

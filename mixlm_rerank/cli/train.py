@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mixlm_rerank.systems.protocol import System
 
     from ..model import MixLM
-    from ..training.distil import CutPart
+    from ..training.distill import CutPart
     from ..training.teacher import Teacher
 
 __all__ = ["ablate", "distill", "train"]
@@ -130,7 +130,7 @@ def distill(
     from ..data import read_topics
     from ..index import TokenIndex
     from ..model.precision import bf16_pays
-    from ..training.distil import DistilRecipe, distil
+    from ..training.distill import DistillRecipe, distill
     from ..training.processes import is_main_process, join_processes
     from ..training.recipe import load_recipe
     from ..training.verdict import verdict
@@ -138,7 +138,7 @@ def distill(
     if model is None and teacher == "full-text":
         model = "default"
     recipe = config or ("cut" if model is None else "default")
-    found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistilRecipe)
+    found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistillRecipe)
     join_processes(device)
     exact = Loading(device, "float32", offline)
     # what is learned from may be rounded; what fidelity is measured against is not
@@ -150,7 +150,7 @@ def distill(
         start = load_model(model, device, "float32", offline)
     budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     try:
-        found = distil(
+        found = distill(
             open_documents(corpus),
             learned_from,
             measured_against,

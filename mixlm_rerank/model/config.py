@@ -159,7 +159,7 @@ class MixLMConfig:
         version = values.get("format_version") if isinstance(values, dict) else None
         if version is None:
             raise InputError(
-                f"{path} is not a MixLM configuration. To get the ranking of a cross-encoder, distil it: mixlm-rerank "
+                f"{path} is not a MixLM configuration. To get the ranking of a cross-encoder, distill it: mixlm-rerank "
                 f"distill CORPUS --teacher {path.parent} --output FOLDER. For an untrained MixLM from language models: "
                 "mixlm-rerank model init FOLDER --item-encoder CHECKPOINT --ranker CHECKPOINT"
             )

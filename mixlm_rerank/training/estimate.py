@@ -19,12 +19,12 @@ from mixlm_rerank.training.processes import process_count
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.teacher import QUERIES_AT_ONCE, Teacher
 
-__all__ = ["distil_plan"]
+__all__ = ["distill_plan"]
 
 LONG = 2.0  # seconds
 
 
-def distil_plan(
+def distill_plan(
     teacher: Teacher,
     pools: Sequence[Pool],
     texts: Mapping[str, str],

@@ -30,7 +30,7 @@ class LossWeights:
     """How much each loss counts (docs/training.md lists them); a loss of weight 0 is not computed.
 
     Attributes:
-        sft, distil: pointwise, against labels and teacher.
+        sft, distill: pointwise, against labels and teacher.
         pred, hidden: self-alignment with the ranker's own full-text pass.
         listwise, margin_mse, ranknet, lambdarank, adr_mse: against the teacher, over the candidates of each query.
         residual: ``listwise`` of the residual alone, so that the item encoder does not leave the work to the ranker.
@@ -39,7 +39,7 @@ class LossWeights:
     """
 
     sft: float = 0.0
-    distil: float = 0.0
+    distill: float = 0.0
     pred: float = 0.0
     hidden: float = 0.0
     listwise: float = 0.0
@@ -63,7 +63,7 @@ class LossWeights:
     def teacher_is_asked(self) -> bool:
         """Whether a loss has its target from the teacher."""
         over_candidates = (getattr(self, name) for name in OVER_CANDIDATES)
-        return any((self.distil, *over_candidates, self.residual, self.cosine, self.text))
+        return any((self.distill, *over_candidates, self.residual, self.cosine, self.text))
 
     @property
     def read_text(self) -> bool:
@@ -167,7 +167,7 @@ class JointObjective(nn.Module):
         counts = []
         for one in (batch, whole):
             read = int(self._read(one).sum())
-            known = {"sft": int((~one.labels.isnan()).sum()), "distil": int((~one.teacher.isnan()).sum())}
+            known = {"sft": int((~one.labels.isnan()).sum()), "distill": int((~one.teacher.isnan()).sum())}
             counts.append({**known, "pred": read, "hidden": read, "listwise": len(one.queries)})
         return {name: count / max(1, counts[1][name]) for name, count in counts[0].items()}
 
@@ -216,7 +216,7 @@ class JointObjective(nn.Module):
 
     def _losses_of(self, mixed: _Scored, teacher: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
         losses = {}
-        for name, weight, targets in (("sft", weights.sft, labels), ("distil", weights.distil, teacher.sigmoid())):
+        for name, weight, targets in (("sft", weights.sft, labels), ("distill", weights.distill, teacher.sigmoid())):
             if weight:
                 own = targets[mixed.queries, mixed.documents]
                 losses[name] = pointwise(own[~own.isnan()], mixed.scores[~own.isnan()])

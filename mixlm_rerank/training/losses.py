@@ -4,10 +4,10 @@ Each is a mean over what it is given.
 
 With p = sigmoid(score), the probability of yes, and KL between two-valued distributions (p, 1 - p)::
 
-    sft       KL(P_label   || P)        label: soft grade in [0, 1]
-    distil    KL(P_teacher || P)
-    pred      KL(P_text    || P)        the ranker's own full-text pass
-    hidden    1 - cos(h_mixed, h_text)  final hidden states at the score token
+    sft      KL(P_label   || P)        label: soft grade in [0, 1]
+    distill  KL(P_teacher || P)
+    pred     KL(P_text    || P)        the ranker's own full-text pass
+    hidden   1 - cos(h_mixed, h_text)  final hidden states at the score token
 
 Over a query's candidates i, j, with teacher scores t and scores s, both divided by the temperature::
 

@@ -30,7 +30,11 @@ __all__ = [
     "recipe_of",
 ]
 
-RENAMED = {"run": "first_stages: ['run:FILE']", "hybrid": "members", "encoder": "members", "cross_encoder": "members"}
+RENAMED = {
+    "run": "first_stages: ['run:FILE']",
+    **dict.fromkeys(("hybrid", "encoder", "cross_encoder"), "members"),
+    "distil": "distill",
+}
 STRICT = ConfigDict(extra="forbid")
 Kind = TypeVar("Kind")
 UNFILLED = {

@@ -15,7 +15,7 @@ FEW = 20  # queries: the standard error of a mean overlap is then about .04
 def verdict(found: Mapping[str, Fidelity]) -> str:
     """Is the fitted model nearer to its teacher than the start was? By mean rank-biased overlap, at every token budget.
 
-    ``found``: as :func:`distil` returns it.
+    ``found``: as :func:`distill` returns it.
 
     >>> verdict({"start k=1": Fidelity(0.5, 0.5, 0.5, 0.5, 40), "k=1": Fidelity(0.6, 0.5, 0.5, 0.5, 40)})
     'better than the start at every token budget (k=1 +.100), on 40 held-out queries'

@@ -50,13 +50,13 @@ def test_losses_are_those_of_the_scorers(
     torch.nn.init.normal_(model.readout.score.weight)
     with torch.no_grad():
         found = JointObjective(model, texts_per_query=2)(
-            batch, LossWeights(listwise=1, distil=1, residual=1, cosine=1, text=1), [2]
+            batch, LossWeights(listwise=1, distill=1, residual=1, cosine=1, text=1), [2]
         )
     tokens = torch.from_numpy(model.encode(batch.documents))
     scores = torch.stack([ReferenceScorer(model).score(query, tokens[:, -2:]) for query in batch.queries])
     assert float(found["listwise"]) == pytest.approx(float(listwise(batch.teacher, scores, batch.mask)), abs=1e-3)
     flat = pointwise(batch.teacher[batch.mask].sigmoid(), scores[batch.mask])
-    assert float(found["distil"]) == pytest.approx(float(flat), abs=1e-3)
+    assert float(found["distill"]) == pytest.approx(float(flat), abs=1e-3)
     if residual != "none":
         alone = scores - torch.stack([_of_the_ranker_alone(model, query, tokens[:, -2:]) for query in batch.queries])
         expected = listwise(batch.teacher, alone, batch.mask)
@@ -92,7 +92,7 @@ def test_pairs_of_which_nothing_is_known_are_not_scored(fresh: Callable[..., Mix
     labels = torch.full_like(batch.labels, torch.nan)
     some = Batch(batch.queries, batch.documents, batch.own, labels, teacher)
     assert int(some.mask.sum()) == int(batch.mask[1:].sum()) + 1
-    loss = JointObjective(model)(some, LossWeights(listwise=1, distil=1), [4])["loss"]
+    loss = JointObjective(model)(some, LossWeights(listwise=1, distill=1), [4])["loss"]
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

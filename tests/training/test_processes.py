@@ -158,7 +158,7 @@ def test_two_processes_train_a_teacher_and_the_ranker_alone(together: Path) -> N
     assert MixLM.from_pretrained(run / "model").config.tokens == 4
 
 
-def test_two_processes_distil(together: Path) -> None:
+def test_two_processes_distill(together: Path) -> None:
     run = together / "distilled"
     assert set(json.loads((run / "fidelity.json").read_text())) == {"start k=4", "k=4"}
     assert MixLM.from_pretrained(run / "model").config.tokens == 4

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.distil import DistilRecipe
+from mixlm_rerank.training.distill import DistillRecipe
 from mixlm_rerank.training.recipe import Recipe, load_recipe
 from mixlm_rerank.training.run import run_recipe
 
@@ -20,7 +20,7 @@ def test_shipped_recipes_can_be_read() -> None:
     shipped = files("mixlm_rerank.training") / "recipes"
     names = {
         kind: {Path(str(one)).stem for one in (shipped / kind).iterdir() if load_recipe(str(one), places, recipe)}
-        for kind, recipe in (("train", Recipe), ("distill", DistilRecipe))
+        for kind, recipe in (("train", Recipe), ("distill", DistillRecipe))
     }
     assert names == {"train": {"cross-encoder", "default", "qwen3-0.6b"}, "distill": {"cut", "default", "gpu"}}
 

@@ -17,7 +17,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.systems.protocol import by_score
-from mixlm_rerank.training.distil import DistilOptions, distil
+from mixlm_rerank.training.distill import DistillOptions, distill
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 from mixlm_rerank.training.losses import listwise
 from mixlm_rerank.training.mix import Source, TrainingMix
@@ -96,7 +96,7 @@ def test_what_is_learned_holds_for_queries_held_out_and_the_index_stays_valid(
 ) -> None:
     teacher = OtherReadout(fresh("bert", vectors=5, tokens=2), index)
     before = index.digest()
-    found = distil(
+    found = distill(
         captions,
         teacher,
         teacher,  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ def test_what_is_learned_holds_for_queries_held_out_and_the_index_stays_valid(
         queries=QUERIES,
         first_stage=Everything(),
         vectors=index,
-        options=DistilOptions(held_out=0.1, rounds=4, ranker_rounds=4, hard=4, group=4),
+        options=DistillOptions(held_out=0.1, rounds=4, ranker_rounds=4, hard=4, group=4),
         # a loss of the item encoder among them, and a rate: there is none
         joint=JointOptions([LossWeights(listwise=1, cosine=1, residual=1)], [2], (1e-3, 0, 0.1), save_every=1000),
         progress=False,
@@ -138,8 +138,8 @@ def test_what_does_not_belong_together_is_refused_before_the_teacher_reads(
     teacher = Silent(model, index)
 
     def fitted(start: MixLM, vectors: TokenIndex | None, folder: str = "run") -> None:
-        stage, options = Everything(), DistilOptions(hard=0)
-        distil(
+        stage, options = Everything(), DistillOptions(hard=0)
+        distill(
             captions,
             teacher,
             teacher,  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.development import DevelopmentSet, as_taught
-from mixlm_rerank.training.distil import DistilOptions, DistilRecipe, distil
+from mixlm_rerank.training.distill import DistillOptions, DistillRecipe, distill
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.pools import Pool, read_pools
 from mixlm_rerank.training.recipe import load_recipe
@@ -79,7 +79,7 @@ def fitted_to_words(corpus: Path, model: MixLM, folder: Path, **options: Any) ->
 
 def fitted(teacher: CommonWords, corpus: Path, model: MixLM, folder: Path, **options: Any) -> dict[str, Fidelity]:
     documents = open_corpus(str(corpus))
-    return distil(documents, teacher, teacher, model, folder, **{"progress": False, **options})  # type: ignore[arg-type]
+    return distill(documents, teacher, teacher, model, folder, **{"progress": False, **options})  # type: ignore[arg-type]
 
 
 def test_what_is_learned_holds_for_queries_held_out(
@@ -92,7 +92,7 @@ def test_what_is_learned_holds_for_queries_held_out(
     """
     joint = JointOptions(budgets=(2,), learning_rates=(0, 0, 0.1), save_every=1000)
     # no hard candidates: a start of random weights knows none
-    options = DistilOptions(queries=60, held_out=0.1, rounds=8, ranker_rounds=8, depth=20, hard=0, group=8)
+    options = DistillOptions(queries=60, held_out=0.1, rounds=8, ranker_rounds=8, depth=20, hard=0, group=8)
     teacher, start = (fresh("bert", tokens=2, residual="none") for _ in range(2))
     found = fitted(OtherReadout(teacher), corpus, start, tmp_path, options=options, joint=joint, progress=True)
     plan = re.search(
@@ -125,12 +125,12 @@ def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_lef
         asked.append(([weight.detach().clone() for weight in model.parameters()], sets))
         return {"k=1": 1 - (value := next(values)), "k=2": value}
 
-    monkeypatch.setattr("mixlm_rerank.training.distil.development_values", measured)
+    monkeypatch.setattr("mixlm_rerank.training.distill.development_values", measured)
     fitted_to_words(
         corpus,
         fresh("bert", tokens=2),
         tmp_path,
-        options=DistilOptions(queries=60, held_out=0.1, rounds=2, depth=20, group=8),
+        options=DistillOptions(queries=60, held_out=0.1, rounds=2, depth=20, group=8),
         joint=JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=5),
     )
     rows = json.loads((tmp_path / "joint" / "development.json").read_text())
@@ -163,7 +163,7 @@ def test_titles_of_the_corpus_are_read(
         return {"k=2": 0.0}
 
     monkeypatch.setattr(JointObjective, "forward", read)
-    monkeypatch.setattr("mixlm_rerank.training.distil.development_values", measured)
+    monkeypatch.setattr("mixlm_rerank.training.distill.development_values", measured)
     queries = {f"q{n}": f"dog cat moon {n}" for n in range(10)}
     lines = [
         f"{qid} Q0 {one.docid} {rank} {-rank} run\n" for qid in queries for rank, one in enumerate(documents[:5], 1)
@@ -171,8 +171,8 @@ def test_titles_of_the_corpus_are_read(
     (tmp_path / "run.trec").write_text("".join(lines))
     teacher, model = CommonWords(), fresh("bert", tokens=2, title_tokens=4)
     asked: dict[str, Any] = {"queries": queries, "first_stage": RunFile(tmp_path / "run.trec"), "progress": False}
-    asked |= {"options": DistilOptions(candidates=4, hard=0), "joint": JointOptions(budgets=(2,))}
-    distil(documents, teacher, teacher, model, tmp_path / "out", **asked)
+    asked |= {"options": DistillOptions(candidates=4, hard=0), "joint": JointOptions(budgets=(2,))}
+    distill(documents, teacher, teacher, model, tmp_path / "out", **asked)
     assert batches and all(batch.titles == [titles[text] for text in batch.documents] for batch in batches)
     held = [(text, one.candidates.titles[docid]) for one in watched for docid, text in one.candidates.texts.items()]
     assert held and all(titles[text] == title for text, title in held)
@@ -290,7 +290,7 @@ def test_candidates_come_from_a_run_where_one_is_given_and_from_no_other_later(
     path = tmp_path / "run.trec"
     path.write_text("".join(f"{qid} Q0 d{n} {n + 1} {9 - n} x\n" for qid in queries for n in range(5)))
     joint = JointOptions(budgets=(1,), save_every=1000)
-    options = DistilOptions(depth=5)
+    options = DistillOptions(depth=5)
 
     def fitted() -> None:
         fitted_to_words(
@@ -331,7 +331,7 @@ def test_queries_may_have_different_numbers_of_candidates(
             tmp_path / longest,
             queries={f"q{n}": f"dog cat {n}" for n in range(12)},
             first_stage=RunFile(path),
-            options=DistilOptions(candidates=6, group=4),
+            options=DistillOptions(candidates=6, group=4),
             joint=JointOptions(budgets=(1,), measure_start=False),
         )
         return read_pools(tmp_path / longest / "pools.jsonl")[0]
@@ -350,7 +350,7 @@ def test_what_does_not_change_the_result_may_change_in_between(
             corpus,
             fresh("bert", tokens=1),
             tmp_path,
-            options=DistilOptions(queries=20, depth=5),
+            options=DistillOptions(queries=20, depth=5),
             joint=JointOptions(budgets=(1,), **changes),
         )
 
@@ -373,7 +373,7 @@ def test_queries_of_another_corpus_are_refused(corpus: Path, fresh: Callable[...
 
 def test_the_recipe_for_a_mixlm_says_what_the_defaults_are() -> None:
     shipped = files("mixlm_rerank.training") / "recipes" / "distill" / "default.yaml"
-    assert load_recipe(str(shipped), {}, DistilRecipe).options == DistilOptions()
+    assert load_recipe(str(shipped), {}, DistillRecipe).options == DistillOptions()
 
 
 @pytest.mark.parametrize(

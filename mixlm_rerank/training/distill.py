@@ -33,7 +33,7 @@ from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.checkpoints import MODEL, check_inputs, content_of, digest_of, keep_model
 from mixlm_rerank.training.corpus_pools import corpus_pools
 from mixlm_rerank.training.development import as_taught, development_values
-from mixlm_rerank.training.estimate import distil_plan
+from mixlm_rerank.training.estimate import distill_plan
 from mixlm_rerank.training.leakage import plain
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.pools import Pool
@@ -43,14 +43,14 @@ from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.synthetic import synthetic_queries
 from mixlm_rerank.training.teacher import Teacher, teacher_scores
 
-__all__ = ["CutPart", "DistilOptions", "DistilRecipe", "distil"]
+__all__ = ["CutPart", "DistillOptions", "DistillRecipe", "distill"]
 
 REPORT, QUERIES = "fidelity.json", "queries.tsv"
 CHOSEN_BY = 50  # at most so many of the training queries are not trained on: the best checkpoint is chosen by them
 
 
 @dataclass(frozen=True, config=STRICT)
-class DistilOptions:
+class DistillOptions:
     """Attributes:
     queries: how many are made of the corpus, where none are given.
     held_out: share of the queries that fidelity is measured on; at most 200 queries.
@@ -84,15 +84,15 @@ class CutPart:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DistilRecipe:
+class DistillRecipe:
     """What ``mixlm-rerank distill --config`` reads. Budgets above the model's largest are left out."""
 
     start: CutPart = field(default_factory=CutPart)
-    options: DistilOptions = field(default_factory=DistilOptions)
+    options: DistillOptions = field(default_factory=DistillOptions)
     joint: JointOptions = field(default_factory=JointOptions)
 
 
-def distil(
+def distill(
     corpus: Corpus,
     teacher: Teacher,
     teacher_system: System,
@@ -102,7 +102,7 @@ def distil(
     queries: Mapping[str, str] | None = None,
     first_stage: FirstStage | None = None,
     vectors: TokenIndex | None = None,
-    options: DistilOptions = DistilOptions(),
+    options: DistillOptions = DistillOptions(),
     joint: JointOptions = JointOptions(),
     seed: int = 0,
     progress: bool = True,
@@ -175,7 +175,7 @@ def distil(
         measured_on = _of(candidates, held_out)
         if progress and not path.exists():
             compared = sum(map(len, measured_on.of_query.values()))
-            plan = distil_plan(teacher, pools, texts, int(wanted.sum()), compared, model, mixes, joint)
+            plan = distill_plan(teacher, pools, texts, int(wanted.sum()), compared, model, mixes, joint)
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
         budgets = sorted(set(joint.budgets))
         measure = partial(_measured, teacher_system, measured_on, work, budgets)
@@ -216,7 +216,7 @@ def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[
 
 
 def _mixes(
-    learned: Sequence[Pool], candidates: Candidates, vectors: TokenIndex | None, options: DistilOptions, seed: int
+    learned: Sequence[Pool], candidates: Candidates, vectors: TokenIndex | None, options: DistillOptions, seed: int
 ) -> dict[str, TrainingMix]:
     """What each part of the training reads, before the teacher has said anything."""
     shape = (len(learned), max(len(pool.docids) for pool in learned))
