@@ -47,6 +47,7 @@ def test_shipped_recipes_can_be_read() -> None:
         ({"steps": 0}, "is not a recipe: .*0 steps and no cross_encoder: there is nothing to train"),
         ({"collections": [{"source": "x", "run": "y"}]}, r"0\.run: Unexpected .*version 0.2 it is first_stages"),
         ({"teacher": {"hybrid": {"bm25": 1}}}, r"teacher\.hybrid: Unexpected .*version 0.2 it is members"),
+        ({"joint": {"phases": [{"distil": 1}]}}, r"phases\.0\.distil: Unexpected .*version 0.2 it is distill"),
         ({"collections": [{"source": "x", "first_stages": []}]}, "first_stages: .* at least 1 item"),
         ({"development": [{"source": "x", "first_stages": ["bm25", "dense:y"]}]}, "x: a development set has one first"),
         ({"queries": 0}, "is not a recipe: queries: Input should be greater than or equal to 1"),
