@@ -286,7 +286,10 @@ class TokenIndex:
         Args:
             docids: unique.
             vectors: numbers [n, k, d], or [n, k * d]; a memory-mapped array is read in parts.
-            model, path, precision, progress: as in ``import_from``.
+            model: as in ``import_from``, and so are the others.
+            path: folder of the index.
+            precision: of the stored vectors.
+            progress: show a progress bar on stderr.
 
         Raises:
             InputError: a model that reads texts; another shape; a number that is not finite; a duplicate docid; disk

@@ -37,8 +37,6 @@ def from_backbones(
         raise InputError(
             "give an item encoder or, where documents are vectors of your own, their width: one of the two"
         )
-    ranker_source = in_cache(ranker_source, hub)
-    ranker_family, ranker_tokenizer = family_of(ranker_source, **hub), load_tokenizer(ranker_source, **hub)
     encoder_tokenizer = None
     if encoder_source is not None:
         encoder_source = in_cache(encoder_source, hub)
@@ -48,6 +46,8 @@ def from_backbones(
         raise InputError("pooling, query_prompt and document_prompt are of an item encoder: vectors have none")
     else:
         read_as = {"pooling": "last", "template": "{text}"}
+    ranker_source = in_cache(ranker_source, hub)
+    ranker_family, ranker_tokenizer = family_of(ranker_source, **hub), load_tokenizer(ranker_source, **hub)
     config = MixLMConfig(
         prompt=ranker_family.prompt(ranker_tokenizer) if prompt is None else prompt,
         score_token=ranker_family.score_token(ranker_tokenizer),

@@ -242,7 +242,7 @@ def test_an_index_of_another_model_names_both_and_the_command_that_mends(
         (f"{RERANK} --format csv", "--format"),
         (f"{SEARCH} --hits 0", "--hits"),
         ("eval runs bm25.trec", "--qrels"),
-        ("model init new", "--item-encoder"),
+        ("model init new", "--ranker"),
         ("rank", "'rank'"),
     ],
 )

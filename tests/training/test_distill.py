@@ -140,8 +140,11 @@ def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_lef
     assert same == [False, False, True, False]
 
     pools, scores = read_pools(tmp_path / "pools.jsonl"), np.load(tmp_path / "teacher.npy")
-    texts = {document.docid: document.content for document in open_corpus(str(corpus))}
-    assert all(sets == [as_taught(pools[:2], texts, scores)] for _, sets in asked)
+    documents = list(open_corpus(str(corpus)))
+    texts = {document.docid: document.content for document in documents}
+    (found,) = asked[0][1]
+    titles = {document.docid: document.title for document in documents if document.docid in found.candidates.titles}
+    assert all(sets == [as_taught(pools[:2], texts, scores, titles)] for _, sets in asked)
 
 
 def test_titles_of_the_corpus_are_read(
