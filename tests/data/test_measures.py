@@ -142,7 +142,7 @@ def test_a_query_with_negative_grades_alone_counts_zero() -> None:
         "print(evaluate_queries({'p': {'a': 3}, 'q': {'b': -2}}, {i: [Candidate('a', 2), Candidate('b', 1)] for i in "
         "'pq'}, ['nDCG@10', 'AP', 'Judged@10']))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0
     assert ast.literal_eval(done.stdout) == {
         "nDCG@10": {"p": 1.0, "q": 0.0},
