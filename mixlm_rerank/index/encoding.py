@@ -64,7 +64,7 @@ class Encoder:
         """Token ids of titles, int32 [n, title_tokens]."""
         if not self.manifest.title_tokens:
             return np.empty((len(documents), 0), dtype=np.int32)
-        ranker: Any = self.model.ranker  # no exported one, which reads no titles
+        ranker: Any = self.model.ranker  # not an ONNX one: these read no titles
         found: NDArray[np.int32] = ranker.titles([document.title for document in documents]).numpy()
         return found
 

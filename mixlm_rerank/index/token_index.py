@@ -286,7 +286,7 @@ class TokenIndex:
         Args:
             docids: unique.
             vectors: numbers [n, k, d], or [n, k * d]; a memory-mapped array is read in parts.
-            model: as in ``import_from``, and so are the others.
+            model: one that takes vectors, as in ``import_from``.
             path: folder of the index.
             precision: of the stored vectors.
             progress: show a progress bar on stderr.

@@ -34,7 +34,7 @@ def write_vectors(
     try:
         array = np.asarray(vectors)
     except ValueError as error:  # rows of different lengths
-        raise InputError(f"vectors are no array: {error}") from None
+        raise InputError(f"vectors must be an array: {error}") from None
     if array.dtype.kind not in "fiu" or array.shape not in ((len(docids), *shape), (len(docids), shape[0] * shape[1])):
         wanted = f"numbers [{len(docids)}, {shape[0]}, {shape[1]}]: documents, vectors a document, width"
         raise InputError(f"vectors must be {wanted}, not {array.dtype} {list(array.shape)}")

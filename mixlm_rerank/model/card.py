@@ -30,7 +30,7 @@ Reads the query as text and each document as up to {config.tokens} embedding tok
 |---|---|
 {rows}
 | token budget | 1 to {config.tokens} |
-| tokens of the title that the ranker reads besides | {config.title_tokens} |
+| tokens of the title that the ranker reads as text | {config.title_tokens} |
 | layer of the ranker that embedding tokens enter | {config.mix_layer} |
 | pooling | {config.pooling}, {config.memory_tokens} memory tokens |
 | longest query, document | {config.max_query_tokens}, {config.max_document_tokens} tokens |

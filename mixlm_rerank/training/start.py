@@ -25,7 +25,7 @@ def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
         model = MixLM.from_pretrained(part.start, dtype="float32", local_files_only=offline)
         if model.config.vectors:
             raise InputError(
-                f"{part.start} takes vectors of your own, no texts: train it by mixlm-rerank distill --vectors"
+                f"{part.start} takes vectors of your own, not texts: train it with mixlm-rerank distill --vectors"
             )
         return model
     if part.item_encoder is None or part.ranker is None:

@@ -158,7 +158,7 @@ def test_bad_docids_are_refused(
         (DOCIDS, VECTORS[:, :1], r"numbers \[7, 2, 3\]: documents, vectors a document, width, not float32 \[7, 1, 3\]"),
         (DOCIDS[:6], VECTORS, r"numbers \[6, 2, 3\].*not float32 \[7, 2, 3\]"),
         (DOCIDS, [[["a"] * 3] * 2] * 7, r"not <U1 \[7, 2, 3\]"),
-        (DOCIDS, [*LISTS[:6], [[1.0]]], "vectors are no array"),
+        (DOCIDS, [*LISTS[:6], [[1.0]]], "vectors must be an array"),
         (DOCIDS, np.where(np.arange(3) == 1, np.nan, VECTORS), "'image-0' hold a number that is not finite"),
         ("image-0", VECTORS, "docids must be a list of strings"),
         ([], np.empty((0, 2, 3)), "holds no documents"),

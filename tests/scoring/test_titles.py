@@ -138,7 +138,7 @@ def test_a_saved_model_learns_to_read_titles(fresh: Callable[..., MixLM], tmp_pa
     assert titled.fingerprint != plain.fingerprint
     assert MixLM.from_pretrained(tmp_path / "titled", title_tokens=0).fingerprint == plain.fingerprint
     assert (
-        "| tokens of the title that the ranker reads besides | 5 |" in (tmp_path / "titled" / "README.md").read_text()
+        "| tokens of the title that the ranker reads as text | 5 |" in (tmp_path / "titled" / "README.md").read_text()
     )
 
 

@@ -200,4 +200,4 @@ def test_a_recipe_does_not_train_one(
     model.save_pretrained(tmp_path / "start")
     path = recipe(model={"start": str(tmp_path / "start")}, joint={"budgets": [2]})
     done = mixlm(f"train {path} --data {beir} --output {tmp_path}/run --quiet")
-    assert done.code == 2 and "train it by mixlm-rerank distill --vectors" in done.err
+    assert done.code == 2 and "train it with mixlm-rerank distill --vectors" in done.err
