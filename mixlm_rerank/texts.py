@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .index import Fetched, Quantiser, content_hash
 from .index.builder import new_manifest
+from .index.encoding import Reader
 from .index.manifest import Manifest
-from .index.reading import Reader
 from .types import Candidate, Document, Model, Texts
 
 __all__ = ["NoIndex", "OnTheFly", "texts_of"]

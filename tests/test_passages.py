@@ -11,7 +11,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
-from mixlm_rerank.index.reading import Reader
+from mixlm_rerank.index.encoding import Reader
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer
 from mixlm_rerank.serving.app import Limits, create_app
 from mixlm_rerank.serving.catalogue import Catalogue

@@ -6,16 +6,16 @@ import fcntl
 import os
 import resource
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import lmdb
 
 from ..errors import IndexDamaged, InputError
 
-__all__ = ["Environment", "create_environment"]
+__all__ = ["DRAFT", "Environment", "create_environment", "writing"]
 
 # Upper bounds of address space, not of disk or memory. The second one is for processes whose address space is limited
 # (ulimit -v): three million documents, or four times of what is there.
@@ -26,37 +26,58 @@ Stored = bytes | memoryview  # LMDB's keys and values
 Pairs = Iterable[tuple[Stored, Stored]]
 
 _guard = threading.RLock()  # held while an environment is opened, used or closed, and over a fork
-_open: dict[tuple[int, int], _Handle] = {}
 
 
 class Environment:
     """The docid map of one index: ``meta`` (manifest, committed rows) and ``docs`` (docid -> entry).
 
-    A folder may have any number of these, in any thread; all share one LMDB handle. A forked child opens its own.
-    Raises IndexDamaged if there is no such map in ``folder``.
+    :meth:`at` gives all of a process the same one of a folder, in any thread. A forked child opens LMDB anew. It is
+    known by its file, not by its name: a folder may be deleted and built anew.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._env: lmdb.Environment | None = None
+        self.folder = folder.absolute()
+        self._identity = _identity(folder)
+        self._open()
+
+    @staticmethod
+    def at(folder: Path) -> Environment:
+        """Raises IndexDamaged if there is no such map in ``folder``."""
         with _guard:
-            self._handle = _open.get(_identity(folder)) or _Handle(folder)
-            self._handle.users += 1
-            weakref.finalize(self, _released, self._handle)
+            there = _environments.get(_identity(folder)) or Environment(folder)
+            return _environments.setdefault(there._identity, there)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
         """Keep it short: a transaction held makes the file grow, and others of this process wait."""
         with _guard:
             try:
-                with self._handle.begin(write) as transaction:
+                with self._begin(write) as transaction:
                     yield transaction
             except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
-                raise IndexDamaged(f"the docid map in {self._handle.folder} is damaged: {error}; rebuild") from None
+                raise IndexDamaged(f"the docid map in {self.folder} is damaged: {error}; rebuild") from None
+
+    def get(self, key: bytes) -> bytes | None:
+        """What ``meta`` holds under this key."""
+        with self.transaction() as transaction:
+            value = transaction.get(key, db=self.meta)
+        return None if value is None else bytes(value)
+
+    def number(self, key: bytes) -> int:
+        """The same as a number; 0 if there is none. Raises IndexDamaged if it is something else."""
+        value = self.get(key) or b"0"
+        if not value.isdigit():
+            raise IndexDamaged(
+                f"the docid map is damaged: {key.decode()} is {value!r}; restore it, or rebuild the index"
+            )
+        return int(value)
 
     @property
     def moved(self) -> bool:
         """Whether another map lies now where this one was opened: the folder was deleted, and built anew."""
         try:
-            return _identity(self._handle.folder) != self._handle.identity
+            return _identity(self.folder) != self._identity
         except FileNotFoundError:
             return False
 
@@ -70,42 +91,27 @@ class Environment:
         with _guard:
             with self.transaction() as old:
                 meta = dict(old.cursor(self.meta)) | {b"manifest": manifest}
-                draft = _draft(self._handle.folder, meta, old.cursor(self.docs))
-            self._handle.replace(draft)
+                draft = _draft(self.folder, meta, old.cursor(self.docs))
+            self.close()
+            _put(draft, self.folder)
+            _environments.pop(self._identity)
+            self._identity = _identity(self.folder)
+            _environments[self._identity] = self
 
-    @property
-    def meta(self) -> lmdb._Database:
-        return self._handle.meta
+    def close(self) -> None:
+        """It is opened again when it is used."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
 
-    @property
-    def docs(self) -> lmdb._Database:
-        return self._handle.docs
+    def __del__(self, guard: AbstractContextManager[object] = _guard) -> None:  # at exit there may be no globals left
+        with guard:
+            self.close()
 
-
-def _released(handle: _Handle) -> None:
-    """An environment is no longer used."""
-    with _guard:
-        handle.users -= 1
-        if not handle.users:
-            handle.close()
-            _open.pop(handle.identity, None)
-
-
-class _Handle:
-    """An open LMDB environment. Known by its file, not by its name: a folder may be deleted and built anew."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self.users = 0
-        self.env: lmdb.Environment | None = None
-        self.identity = _identity(folder)
-        self.open()
-        _open[self.identity] = self
-
-    def open(self) -> lmdb.Environment:
+    def _open(self) -> lmdb.Environment:
         """Open it, unless it is."""
-        if self.env is not None:
-            return self.env
+        if self._env is not None:
+            return self._env
         data, locks = self.folder / "data.mdb", self.folder / "lock.mdb"
         # All of it: a lock file of ours would keep out the owner of the map
         writable = os.access(self.folder, os.W_OK) and os.access(data, os.W_OK)
@@ -113,7 +119,7 @@ class _Handle:
         options = {"readonly": not writable, "lock": writable or os.access(locks, os.W_OK)}
         try:
             with _between_switches(self.folder, fcntl.LOCK_SH):
-                if not data.exists() or _identity(self.folder) != self.identity:
+                if not data.exists() or _identity(self.folder) != self._identity:
                     raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
                 env = lmdb.open(str(self.folder), map_size=_map_size(data), max_dbs=4, **options)
                 self.meta = env.open_db(b"meta", create=False)
@@ -127,28 +133,32 @@ class _Handle:
             raise IndexDamaged(f"{self.folder} is not a token index: data.mdb holds something else") from None
         except lmdb.Error as error:
             raise IndexDamaged(f"the docid map in {self.folder} cannot be opened: {error}") from None
-        self.env = env
+        self._env = env
         return env
 
-    def begin(self, write: bool) -> lmdb.Transaction:
+    def _begin(self, write: bool) -> lmdb.Transaction:
         try:
-            return self.open().begin(write=write)
+            return self._open().begin(write=write)
         except lmdb.MapResizedError:  # another process has let the file grow past our map of it
             self.close()
-            return self.open().begin(write=write)
+            return self._open().begin(write=write)
 
-    def close(self) -> None:
-        if self.env is not None:
-            self.env.close()
-            self.env = None
 
-    def replace(self, draft: Path) -> None:
-        """Put ``draft`` in the place of this map, for all who use it in this process."""
-        self.close()
-        _put(draft, self.folder)
-        _open.pop(self.identity)
-        self.identity = _identity(self.folder)
-        _open[self.identity] = self
+_environments: WeakValueDictionary[tuple[int, int], Environment] = WeakValueDictionary()
+
+
+@contextmanager
+def writing(folder: Path, safe: int) -> Iterator[None]:
+    """A failed write said in words, with how many documents are safe. Raises InputError."""
+    try:
+        yield
+    except (OSError, lmdb.Error) as error:
+        cramped = isinstance(error, lmdb.MapFullError | lmdb.MemoryError)
+        why = "address space limited (ulimit -v)?" if cramped else "disk full?"
+        raise InputError(
+            f"cannot write to {folder} ({error}): {why} {safe} documents are safe in it; make room and "
+            "run the same command again to go on"
+        ) from None
 
 
 def create_environment(folder: Path, manifest: bytes) -> None:
@@ -202,8 +212,8 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _after_fork_in_child() -> None:
-    for handle in _open.values():
-        handle.close()
+    for environment in _environments.values():
+        environment.close()
     _guard.release()
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from ..errors import IndexDamaged, InputError
 from ..progress import progress_bar
-from .entries import MAX_KEY_BYTES, Packed, docid_of, key_of
+from .builder import first_known
+from .entries import MAX_KEY_BYTES, Packed, docid_of
 from .local import LocalStore
-from .lock import held_still, writer_lock
+from .lock import held_still, open_complete, refuse_strangers, writer_lock
 from .manifest import Manifest
 from .plan import DOCID_MAP_BYTES, check_room
 from .shards import CATALOGUE, Shards
-from .writer import open_complete, refuse_strangers
 
 __all__ = ["WINDOW", "export_index", "fill", "import_begun", "import_index"]
 
@@ -54,13 +54,7 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
 
 
 def fill(
-    folder: Path,
-    manifest: Manifest,
-    documents: int,
-    parts: Iterable[tuple[str, Packed]],
-    url: str,
-    *,
-    progress: bool,
+    folder: Path, manifest: Manifest, documents: int, parts: Iterable[tuple[str, Packed]], url: str, *, progress: bool
 ) -> None:
     """Make an index out of so many documents, or go on where an interruption left it.
 
@@ -69,8 +63,7 @@ def fill(
     import_begun(folder, manifest, documents)  # refuse before anything is written
     with writer_lock(folder):
         store = import_begun(folder, manifest, documents) or LocalStore.create(folder, manifest)
-        done = store.rows
-        row = 0
+        done, row = store.rows, 0
         with progress_bar(documents, "import", "documents", enabled=progress, initial=len(store)) as bar:
             for where, read in parts:
                 committed = int(np.searchsorted(row + read.entries["row"], done))
@@ -104,11 +97,9 @@ def _check_committed(store: LocalStore, read: Packed, committed: int, first_row:
 
 
 def _refuse_known(store: LocalStore, keys: Sequence[bytes], where: str) -> None:
-    docids = [docid_of(key) for key in keys]
-    seen: set[str] = set()
-    for docid, row in zip(docids, store.entries(docids)["row"], strict=True):
-        if not 0 < len(key_of(docid)) <= MAX_KEY_BYTES:
-            raise InputError(f"{where} holds a docid of {len(key_of(docid))} bytes (1 to {MAX_KEY_BYTES} are possible)")
-        if row >= 0 or docid in seen:
-            raise InputError(f"{where} holds {docid!r}, which came before: a docid may stand in one place only")
-        seen.add(docid)
+    size = next((len(key) for key in keys if not 0 < len(key) <= MAX_KEY_BYTES), None)
+    if size is not None:
+        raise InputError(f"{where} holds a docid of {size} bytes (1 to {MAX_KEY_BYTES} are possible)")
+    twice = first_known([docid_of(key) for key in keys], store)
+    if twice is not None:
+        raise InputError(f"{where} holds {twice!r}, which came before: a docid may stand in one place only")

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from ..errors import InputError, masked
 from ..progress import progress_bar
 from .entries import docid_of
-from .local import LocalStore, check_there
-from .lock import held_still
+from .local import LocalStore
+from .lock import held_still, open_complete
 from .manifest import Manifest
 from .redis_store import CONTENT_BYTES, RedisKeys, connect, reaching
 from .updates import Changes
-from .writer import open_complete
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -40,7 +39,6 @@ def push(folder: Path, url: str, *, ttl: int | None, progress: bool) -> Changes:
     """See :meth:`TokenIndex.push`."""
     if ttl is not None and ttl < 1:
         raise InputError(f"ttl must be at least 1 second, not {ttl}")
-    check_there(folder)
     redis, name = connect(url, TIMEOUT)
     url = masked(url)
     deadline = None if ttl is None else int(time.time()) + ttl  # one for all: no document goes before the manifest

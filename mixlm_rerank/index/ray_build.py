@@ -11,10 +11,9 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,12 @@ import numpy as np
 from ..errors import InputError, MixLMError, optional_import
 from ..progress import progress_bar
 from ..types import Document, Model
-from .builder import new_manifest, plan_ahead
+from .builder import Job
 from .encoding import Encoder
 from .entries import key_of
 from .exchange import import_begun, import_index
 from .manifest import Manifest
-from .plan import checked, docid_hash
+from .plan import docid_hash
 from .shards import Shards
 
 __all__ = ["build_on_ray"]
@@ -36,37 +35,23 @@ SHARD_DOCUMENTS = 1024  # what an interruption may cost each worker
 OWN = re.compile(r"part-\d{6}-[0-9a-f]{16}\.parquet(\.documents)?(\.\w+\.part)?|index\.json(\.\w+\.part)?")
 
 
-def build_on_ray(
-    documents: Iterable[Document],
-    model: Model,
-    folder: Path,
-    *,
-    precision: str,
-    corpus: str,
-    skip_empty: bool,
-    passages: bool,
-    progress: bool,
-    shards_url: str | None,
-    workers: int | None,
-) -> None:
-    """See :meth:`TokenIndex.build`."""
-    ray = _ray()
-    manifest = new_manifest(model, precision, corpus, passages=passages)
+def build_on_ray(job: Job, shards_url: str | None, workers: int | None) -> None:
+    """On the workers of a cluster."""
+    ray, manifest, model, folder = _ray(), job.manifest(), job.model, job.folder
     if not hasattr(model, "to"):
         raise InputError("Ray's workers encode in PyTorch: give the MixLM that this model was exported from")
     import_begun(folder, manifest, 0)  # refuse before the long work
-    plan_ahead(documents, Encoder(model, manifest), folder, skip_empty=skip_empty, progress=progress)
+    job.plan(Encoder(model, manifest))
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
     shards.prepare(OWN)
-    stream = checked(documents, model, skip_empty=skip_empty)
-    counts, waiting = _staged(stream, shards, manifest)
-    with progress_bar(sum(counts.values()), "encode", "documents", enabled=progress) as bar:
+    counts, waiting = _staged(job.stream(), shards, manifest)
+    with progress_bar(sum(counts.values()), "encode", "documents", enabled=job.progress) as bar:
         bar.update(sum(count for name, count in counts.items() if name not in waiting))
         for name in _encoded(ray, model, shards, waiting, manifest, workers):
             bar.update(counts[name])
     shards.clear(OWN, kept=counts)  # of builds that were killed, or of what was another corpus then
     shards.finish(replace(manifest, complete=True), list(counts), sum(counts.values()))
-    import_index(shards.url, folder, progress=progress)
+    import_index(shards.url, folder, progress=job.progress)
     if shards_url is None:
         shards.clear(OWN)
 

@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urldefrag
 
@@ -22,13 +23,12 @@ import numpy as np
 from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, IndexMismatch, InputError, StoreUnavailable, masked, optional_import
 from .entries import key_of
-from .manifest import Manifest
-from .protocol import Fetched
+from .manifest import Fetched, Manifest
 
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["CONTENT_BYTES", "REDIS_SCHEMES", "RedisKeys", "RedisTokenStore", "connect"]
+__all__ = ["CONTENT_BYTES", "REDIS_SCHEMES", "RedisKeys", "RedisTokenStore", "connect", "reaching"]
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CONTENT_BYTES = 16
@@ -74,7 +74,8 @@ class RedisTokenStore:
         return self.url
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopened, (self._address, self.unavailable, self.timeout)
+        options = {"unavailable": self.unavailable, "timeout": self.timeout}
+        return partial(RedisTokenStore, **options), (self._address,)
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`.
@@ -185,7 +186,3 @@ def reaching(url: str) -> Iterator[None]:
         raise StoreUnavailable(f"{url} does not answer ({error}): is Redis running there?") from None
     except RedisError as error:
         raise StoreUnavailable(f"{url} cannot serve now: {error}") from None
-
-
-def _reopened(url: str, unavailable: Literal["error", "missing"], timeout: float) -> RedisTokenStore:
-    return RedisTokenStore(url, unavailable=unavailable, timeout=timeout)

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.index import builder, encoding, exchange, segments, updates
-from mixlm_rerank.index.reading import Reader, cut
+from mixlm_rerank.index.encoding import Reader, cut
 
 WORDS = ["dog", "moon", "mail.", "bread", "salt!", "cats", "sleep?\n", "earth"]
 
