@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, MissingDependency, optional_import
 from ..types import Document
-from .qrels import add_judgment
+from .topics import add_judgment
 
 __all__ = ["IrDatasetsCorpus", "irds_qrels", "irds_splits", "irds_topics", "load_dataset"]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixlm_rerank.data import Corpus, open_corpus, read_qrels, read_topics
 from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_dataset
-from mixlm_rerank.data.lines import file_in
+from mixlm_rerank.data.lines import file_in, some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
 
-__all__ = ["Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "sampled", "some_ids"]
+__all__ = ["Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "sampled"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -221,13 +221,3 @@ def _judged(name: str, queries: Mapping[str, str], qrels: Mapping[str, object]) 
             "topics that hold them, or take their judgments out"
         )
     return judged
-
-
-def some_ids(ids: Iterable[str]) -> str:
-    """The first of them, for a message.
-
-    >>> some_ids(["1", "2", "3", "4"])
-    '1, 2, 3 ...'
-    """
-    shown = list(ids)
-    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "") or "none"

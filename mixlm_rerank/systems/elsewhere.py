@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from mixlm_rerank.data import read_run
+from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.ranking import ranked
-from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.systems.protocol import Footprint, Kind
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mixlm_rerank.data import Corpus, read_run
+from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.systems.collections import Collection, some_ids
+from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.systems.embeddings import document_embeddings
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.peers import load_sentence_transformer
