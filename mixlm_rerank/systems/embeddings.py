@@ -22,7 +22,7 @@ from mixlm_rerank.data.identity import CorpusIdentity
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.progress import progress_bar
-from mixlm_rerank.systems.peers import fingerprint_of
+from mixlm_rerank.systems.loading import fingerprint_of
 from mixlm_rerank.types import Document
 
 __all__ = ["Embeddings", "document_embeddings"]

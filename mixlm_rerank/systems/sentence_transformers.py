@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.ranking import ranked
 from mixlm_rerank.systems.embeddings import document_embeddings
-from mixlm_rerank.systems.loading import Loading, short_name
-from mixlm_rerank.systems.peers import fingerprint_of, load_cross_encoder, load_sentence_transformer
-from mixlm_rerank.systems.protocol import Footprint, Kind, by_score
+from mixlm_rerank.systems.loading import (
+    Loading,
+    fingerprint_of,
+    load_cross_encoder,
+    load_sentence_transformer,
+    short_name,
+)
+from mixlm_rerank.systems.protocol import Footprint, Standalone, by_score, by_score_where
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["BiEncoder", "CrossEncoder"]
 
 
-class CrossEncoder:
+class CrossEncoder(Standalone):
     """Any sentence-transformers CrossEncoder (folder or hub id) on full text, or on its first ``max_length`` tokens.
 
     Raises InputError if it cannot be loaded or gives a pair more than one score, MissingDependency without
     sentence-transformers.
     """
 
-    kind: Kind = "full text"
-    tokens: int | None = None
-    seed_group: str | None = None
-    pointwise = True
+    kind = "full text"
 
     def __init__(self, source: str, max_length: int | None = None, loading: Loading = Loading()) -> None:
         if max_length is not None and max_length < 1:
@@ -40,9 +40,8 @@ class CrossEncoder:
         longest = self._model.max_seq_length
         self.description = f"CrossEncoder: {source}, {fingerprint_of(self._model)[:16]}, at most {longest} tokens"
 
-    def prepare(self, work: Workplace) -> Footprint | None:
+    def prepare(self, work: Workplace) -> None:
         work.documents("full text")
-        return None
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         pairs = [(query, hit.text or "") for hit in candidates]
@@ -51,16 +50,13 @@ class CrossEncoder:
         return by_score(candidates, scores)
 
 
-class BiEncoder:
+class BiEncoder(Standalone):
     """Any SentenceTransformer (folder or hub id): its similarity of the query and the documents' stored embeddings.
 
     Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers.
     """
 
-    kind: Kind = "bi-encoder"
-    tokens: int | None = None
-    seed_group: str | None = None
-    pointwise = True
+    kind = "bi-encoder"
 
     def __init__(self, source: str, loading: Loading = Loading()) -> None:
         self._model = load_sentence_transformer(source, loading)
@@ -75,10 +71,11 @@ class BiEncoder:
         return Footprint(float(self._documents.vectors[0].nbytes), None)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
-        found = np.array([hit.docid in self._rows for hit in candidates])  # those without text have no embedding
-        rows = [self._rows[hit.docid] for hit in candidates if hit.docid in self._rows]
-        if not rows:
-            return ranked(candidates, found, np.empty(0))
-        embedding = self._model.encode_query([query], convert_to_numpy=True, show_progress_bar=False)
-        scores = self._model.similarity(embedding, self._documents.vectors[rows])[0]
-        return ranked(candidates, found, scores.double().numpy())
+        def scores(hits: Sequence[Candidate]) -> torch.Tensor:
+            embedding = self._model.encode_query([query], convert_to_numpy=True, show_progress_bar=False)
+            rows = [self._rows[hit.docid] for hit in hits]
+            found: torch.Tensor = self._model.similarity(embedding, self._documents.vectors[rows])[0]
+            return found
+
+        known = [hit.docid in self._rows for hit in candidates]  # those without text have no embedding
+        return by_score_where(known, candidates, scores)

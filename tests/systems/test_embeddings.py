@@ -19,7 +19,7 @@ from mixlm_rerank import Document
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.systems import embeddings
 from mixlm_rerank.systems.embeddings import document_embeddings
-from mixlm_rerank.systems.peers import load_sentence_transformer
+from mixlm_rerank.systems.loading import load_sentence_transformer
 
 Checkpoint = Callable[..., Path]
 
