@@ -26,9 +26,7 @@ DEFAULT_MEASURES = default_measures()
 
 
 def evaluate(
-    qrels: Mapping[str, Mapping[str, int]],
-    run: Mapping[str, Ranked],
-    measures: Sequence[str] = DEFAULT_MEASURES,
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranked], measures: Sequence[str] = DEFAULT_MEASURES
 ) -> dict[str, float]:
     """Mean of each measure over all queries in ``qrels``; a query that the run lacks counts 0.
 

@@ -6,12 +6,4 @@ from .quantiser import Quantiser
 from .redis_store import RedisTokenStore
 from .token_index import TokenIndex, open_store
 
-__all__ = [
-    "Fetched",
-    "Quantiser",
-    "RedisTokenStore",
-    "TokenIndex",
-    "TokenStore",
-    "content_hash",
-    "open_store",
-]
+__all__ = ["Fetched", "Quantiser", "RedisTokenStore", "TokenIndex", "TokenStore", "content_hash", "open_store"]

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """Of one document.
+    """What is read of a document.
 
     Attributes:
         texts: what is encoded, a record each: the document, or its passages.
@@ -41,6 +41,7 @@ class Reading:
         unread: how many are cut off.
     """
 
+    document: Document
     texts: list[str]
     tokens: int
     unread: int
@@ -59,18 +60,20 @@ class Reader:
         self._model_name, self._unknown = model.name, self._tokenizer.unk_token_id
         self._seen = self._not_known = 0
 
-    def readings(self, documents: Sequence[Document]) -> Iterator[tuple[Document, Reading]]:
+    def readings(self, documents: Sequence[Document]) -> Iterator[Reading]:
         for start in range(0, len(documents), AT_ONCE):
             group = documents[start : start + AT_ONCE]
             found = text_ids(self._tokenizer, [document.content for document in group])
             self._look_for_unknown(found)
             for document, ids in zip(group, found, strict=True):
-                yield document, self._reading(document.content, len(ids))
+                yield self._reading(document, len(ids))
 
-    def _reading(self, text: str, tokens: int) -> Reading:
+    def _reading(self, document: Document, tokens: int) -> Reading:
+        text = document.content
         if tokens <= self._room or not self._passages:
-            return Reading([text], min(tokens, self._room), max(0, tokens - self._room))
-        return Reading(cut(text, text_spans(self._tokenizer, text), max(1, self._room - SLACK)), tokens, 0)
+            return Reading(document, [text], min(tokens, self._room), max(0, tokens - self._room))
+        passages = cut(text, text_spans(self._tokenizer, text), max(1, self._room - SLACK))
+        return Reading(document, passages, tokens, 0)
 
     def _look_for_unknown(self, found: Sequence[Sequence[int]]) -> None:
         if self._unknown is None:
@@ -98,22 +101,21 @@ class Encoder:
 
     def parts(self, documents: Sequence[Document], bar: Progress | None = None) -> Iterator[Packed]:
         """All documents in their order; a part takes about half a minute. ``bar`` counts documents."""
-        part: list[tuple[Document, Reading]] = []
+        part: list[Reading] = []
         records = tokens = 0
-        for document, reading in self.reader.readings(documents):
+        for reading in self.reader.readings(documents):
             if part and (records + len(reading.texts) > RECORDS or tokens >= self._tokens):
                 yield self._timed(part, tokens, bar)
                 part, records, tokens = [], 0, 0
-            part.append((document, reading))
+            part.append(reading)
             records, tokens = records + len(reading.texts), tokens + reading.tokens
         if part:
             yield self._timed(part, tokens, bar)
 
-    def packed(self, part: Sequence[tuple[Document, Reading]], bar: Progress | None = None) -> Packed:
+    def packed(self, part: Sequence[Reading], bar: Progress | None = None) -> Packed:
         """Documents encoded as they are read."""
-        documents, readings = zip(*part, strict=True)
-        counts, unread = [len(reading.texts) for reading in readings], [reading.unread for reading in readings]
-        texts = [text for reading in readings for text in reading.texts]
+        documents, counts = [reading.document for reading in part], [len(reading.texts) for reading in part]
+        texts = [text for reading in part for text in reading.texts]
         by_text = None if self.manifest.passages else bar
         titles = self._titles(documents).repeat(counts, axis=0)
         records = []
@@ -122,7 +124,7 @@ class Encoder:
             records.append(self.manifest.quantiser.pack(self.model.encode(texts[rows], bar=by_text), titles[rows]))
         if bar is not None and self.manifest.passages:
             bar.update(len(part))
-        titled = self.manifest.title_tokens > 0
+        unread, titled = [reading.unread for reading in part], self.manifest.title_tokens > 0
         return Packed.of(documents, np.concatenate(records), counts, unread, titled=titled)
 
     def _titles(self, documents: Sequence[Document]) -> NDArray[np.int32]:
@@ -133,7 +135,7 @@ class Encoder:
         found: NDArray[np.int32] = ranker.titles([document.title for document in documents]).numpy()
         return found
 
-    def _timed(self, part: Sequence[tuple[Document, Reading]], tokens: int, bar: Progress | None) -> Packed:
+    def _timed(self, part: Sequence[Reading], tokens: int, bar: Progress | None) -> Packed:
         started = time.monotonic()
         packed = self.packed(part, bar)
         self._tokens = int(SECONDS * tokens / max(time.monotonic() - started, 1e-6))

@@ -6,10 +6,10 @@ import fcntl
 import os
 import resource
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import lmdb
 
@@ -26,37 +26,31 @@ Stored = bytes | memoryview  # LMDB's keys and values
 Pairs = Iterable[tuple[Stored, Stored]]
 
 _guard = threading.RLock()  # held while an environment is opened, used or closed, and over a fork
+_open: dict[tuple[int, int], _Handle] = {}
 
 
 class Environment:
     """The docid map of one index: ``meta`` (manifest, committed rows) and ``docs`` (docid -> entry).
 
-    :meth:`at` gives all of a process the same one of a folder, in any thread. A forked child opens LMDB anew. It is
-    known by its file, not by its name: a folder may be deleted and built anew.
+    A folder may have any number of these, in any thread; all share one LMDB handle. A forked child opens its own.
+    Raises IndexDamaged if there is no such map in ``folder``.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._env: lmdb.Environment | None = None
-        self.folder = folder.absolute()
-        self._identity = _identity(folder)
-        self._open()
-
-    @staticmethod
-    def at(folder: Path) -> Environment:
-        """Raises IndexDamaged if there is no such map in ``folder``."""
         with _guard:
-            there = _environments.get(_identity(folder)) or Environment(folder)
-            return _environments.setdefault(there._identity, there)
+            self._handle = _open.get(_identity(folder)) or _Handle(folder)
+            self._handle.users += 1
+            weakref.finalize(self, _released, self._handle)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
         """Keep it short: a transaction held makes the file grow, and others of this process wait."""
         with _guard:
             try:
-                with self._begin(write) as transaction:
+                with self._handle.begin(write) as transaction:
                     yield transaction
             except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
-                raise IndexDamaged(f"the docid map in {self.folder} is damaged: {error}; rebuild") from None
+                raise IndexDamaged(f"the docid map in {self._handle.folder} is damaged: {error}; rebuild") from None
 
     def get(self, key: bytes) -> bytes | None:
         """What ``meta`` holds under this key."""
@@ -77,7 +71,7 @@ class Environment:
     def moved(self) -> bool:
         """Whether another map lies now where this one was opened: the folder was deleted, and built anew."""
         try:
-            return _identity(self.folder) != self._identity
+            return _identity(self._handle.folder) != self._handle.identity
         except FileNotFoundError:
             return False
 
@@ -91,27 +85,42 @@ class Environment:
         with _guard:
             with self.transaction() as old:
                 meta = dict(old.cursor(self.meta)) | {b"manifest": manifest}
-                draft = _draft(self.folder, meta, old.cursor(self.docs))
-            self.close()
-            _put(draft, self.folder)
-            _environments.pop(self._identity)
-            self._identity = _identity(self.folder)
-            _environments[self._identity] = self
+                draft = _draft(self._handle.folder, meta, old.cursor(self.docs))
+            self._handle.replace(draft)
 
-    def close(self) -> None:
-        """It is opened again when it is used."""
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+    @property
+    def meta(self) -> lmdb._Database:
+        return self._handle.meta
 
-    def __del__(self, guard: AbstractContextManager[object] = _guard) -> None:  # at exit there may be no globals left
-        with guard:
-            self.close()
+    @property
+    def docs(self) -> lmdb._Database:
+        return self._handle.docs
 
-    def _open(self) -> lmdb.Environment:
+
+def _released(handle: _Handle) -> None:
+    """An environment is no longer used."""
+    with _guard:
+        handle.users -= 1
+        if not handle.users:
+            handle.close()
+            _open.pop(handle.identity, None)
+
+
+class _Handle:
+    """An open LMDB environment. Known by its file, not by its name: a folder may be deleted and built anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.users = 0
+        self.env: lmdb.Environment | None = None
+        self.identity = _identity(folder)
+        self.open()
+        _open[self.identity] = self
+
+    def open(self) -> lmdb.Environment:
         """Open it, unless it is."""
-        if self._env is not None:
-            return self._env
+        if self.env is not None:
+            return self.env
         data, locks = self.folder / "data.mdb", self.folder / "lock.mdb"
         # All of it: a lock file of ours would keep out the owner of the map
         writable = os.access(self.folder, os.W_OK) and os.access(data, os.W_OK)
@@ -119,7 +128,7 @@ class Environment:
         options = {"readonly": not writable, "lock": writable or os.access(locks, os.W_OK)}
         try:
             with _between_switches(self.folder, fcntl.LOCK_SH):
-                if not data.exists() or _identity(self.folder) != self._identity:
+                if not data.exists() or _identity(self.folder) != self.identity:
                     raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
                 env = lmdb.open(str(self.folder), map_size=_map_size(data), max_dbs=4, **options)
                 self.meta = env.open_db(b"meta", create=False)
@@ -133,18 +142,28 @@ class Environment:
             raise IndexDamaged(f"{self.folder} is not a token index: data.mdb holds something else") from None
         except lmdb.Error as error:
             raise IndexDamaged(f"the docid map in {self.folder} cannot be opened: {error}") from None
-        self._env = env
+        self.env = env
         return env
 
-    def _begin(self, write: bool) -> lmdb.Transaction:
+    def begin(self, write: bool) -> lmdb.Transaction:
         try:
-            return self._open().begin(write=write)
+            return self.open().begin(write=write)
         except lmdb.MapResizedError:  # another process has let the file grow past our map of it
             self.close()
-            return self._open().begin(write=write)
+            return self.open().begin(write=write)
 
+    def close(self) -> None:
+        if self.env is not None:
+            self.env.close()
+            self.env = None
 
-_environments: WeakValueDictionary[tuple[int, int], Environment] = WeakValueDictionary()
+    def replace(self, draft: Path) -> None:
+        """Put ``draft`` in the place of this map, for all who use it in this process."""
+        self.close()
+        _put(draft, self.folder)
+        _open.pop(self.identity)
+        self.identity = _identity(self.folder)
+        _open[self.identity] = self
 
 
 @contextmanager
@@ -212,8 +231,8 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _after_fork_in_child() -> None:
-    for environment in _environments.values():
-        environment.close()
+    for handle in _open.values():
+        handle.close()
     _guard.release()
 
 

@@ -37,7 +37,7 @@ class LocalStore:
     def __init__(self, folder: Path, *, whole: bool = True) -> None:
         check_there(folder)
         self.folder = folder = folder.absolute()  # it outlives a change of the working directory
-        environment = Environment.at(folder)
+        environment = Environment(folder)
         manifest = environment.get(b"manifest")
         if manifest is None:
             raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")
@@ -67,6 +67,11 @@ class LocalStore:
     def rows(self) -> int:
         """Committed rows: records ever written since the last compaction."""
         return self._view[0].number(b"rows")
+
+    @property
+    def segments(self) -> Segments:
+        """Of the records, in the generation that was seen last."""
+        return self._view[1]
 
     def __len__(self) -> int:
         environment = self._followed()[0]
@@ -118,18 +123,10 @@ class LocalStore:
                 return
             start = pairs[window][0]
 
-    def records(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Records as they are stored: int64 [n] -> uint8 [n, record_bytes]. Raises IndexDamaged if one is gone."""
-        return self._view[1].read(rows)
-
-    def readable(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these rows lie within the files: int64 [n] -> bool [n]."""
-        return self._view[1].held(rows)
-
     def packed(self, keys: Sequence[bytes], entries: NDArray[np.void]) -> Packed:
         """Documents as they are stored. Raises IndexDamaged if a record is gone."""
         counts = self.counts(entries)
-        records = self.records(rows_of(entries["row"], counts))
+        records = self.segments.read(rows_of(entries["row"], counts))
         entries = entries.copy()
         entries["row"] = counts.cumsum() - counts
         return Packed(keys, entries, records)
@@ -165,7 +162,7 @@ class LocalStore:
         """:meth:`remove` damaged documents; the files take the lengths that they are to have."""
         self.remove(keys)
         with writing(self.folder, len(self)):
-            self._view[1].pad(self.rows)
+            self.segments.pad(self.rows)
 
     def finish(self) -> None:
         """Mark the first build as complete. The files depend on the documents alone, not on interruptions.
@@ -176,10 +173,6 @@ class LocalStore:
         with writing(self.folder, len(self)):
             self._view[0].rewrite(manifest.dumps())
         self.manifest = manifest
-
-    def sweep(self) -> None:
-        """Delete what a killed compaction has left. For the writer alone."""
-        self._view[1].sweep()
 
     def next_generation(self) -> Segments:
         """Segments of the generation after this one, to be filled and then switched to."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import InputError
+from ..errors import IndexDamaged, InputError
 from ..types import Model
 from .environment import DRAFT
 from .local import LocalStore, check_there
@@ -66,22 +66,27 @@ def held_still(folder: Path) -> Iterator[None]:
 def open_to_write(folder: Path, model: Model | None = None) -> Iterator[LocalStore]:
     """A complete store, locked, and freed of what a killed compaction has left.
 
-    Raises InputError if it is half built or another process holds it, IndexMismatch if ``model`` did not build it.
+    Raises InputError if another process holds it, IndexMismatch if ``model`` did not build it.
     """
     check_there(folder)
     with writer_lock(folder):
         store = open_complete(folder)
         if model is not None:
             store.manifest.check_model(model, folder)
-        store.sweep()
+        store.segments.sweep()
         yield store
 
 
 def open_complete(folder: Path) -> LocalStore:
-    """Raises InputError if it is half built."""
+    """Raises InputError if there is none, IndexDamaged if it is half built, damaged, or of another format version."""
     store = LocalStore(folder)
-    if not store.manifest.complete:
-        raise InputError(f"{folder} is half built ({len(store)} documents): finish it with the command that began it")
+    manifest = store.manifest
+    if not manifest.complete:
+        raise IndexDamaged(
+            f"{store.folder} is half built ({len(store)} documents). Finish it with the command that began it: "
+            f"mixlm-rerank index import, or index build {manifest.corpus} {store.folder} --model {manifest.model} "
+            f"{manifest.build_options}"
+        )
     return store
 
 

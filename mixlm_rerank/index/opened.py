@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexDamaged, InputError
+from ..errors import InputError
 from ..folders import replacing
 from ..progress import progress_bar
 from .entries import docid_of, rows_of
@@ -78,14 +78,8 @@ class OpenedIndex:
     """What a :class:`TokenIndex` can do that needs no model."""
 
     def __init__(self, path: str | Path) -> None:
-        self._store = LocalStore(Path(path))
+        self._store = open_complete(Path(path))
         self.path = self._store.folder
-        if not self._store.manifest.complete:
-            raise IndexDamaged(
-                f"{self.path} is half built ({len(self._store)} documents). Finish it with the command that began it: "
-                f"mixlm-rerank index import, or index build {self.manifest.corpus} {self.path} --model "
-                f"{self.manifest.model} {self.manifest.build_options}"
-            )
 
     @property
     def manifest(self) -> Manifest:
@@ -142,7 +136,7 @@ class OpenedIndex:
                 progress_bar(len(rows), "compact", "documents", enabled=progress) as bar,
             ):
                 for start in range(0, len(rows), WINDOW):
-                    records = store.records(rows[start : start + WINDOW])
+                    records = store.segments.read(rows[start : start + WINDOW])
                     segments.append(start, records)
                     bar.update(len(records))
             store.switch(segments, rows)
@@ -207,7 +201,7 @@ def _copy(store: LocalStore, draft: Path, progress: bool) -> None:
 def _damaged(store: LocalStore, keys: list[bytes], entries: NDArray[np.void]) -> dict[bytes, str]:
     counts = store.counts(entries)
     here = (counts > 0) & (entries["row"] + counts <= store.rows)
-    readable = store.readable(rows_of(entries["row"][here], counts[here]))
+    readable = store.segments.held(rows_of(entries["row"][here], counts[here]))
     here[np.repeat(np.flatnonzero(here), counts[here])[~readable]] = False
     found = {keys[place]: "its record is gone" for place in np.flatnonzero(~here)}
     places = np.flatnonzero(here)

@@ -11,14 +11,13 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from ..types import Document, Model
 from .builder import Job, build
-from .exchange import export_index, import_index
+from .exchange import export_index, import_index, import_vectors, write_vectors
 from .manifest import TokenStore
 from .opened import IndexInfo
 from .push import push
 from .ray_build import build_on_ray
 from .redis_store import REDIS_SCHEMES, RedisTokenStore
 from .updates import Changes, UpdatableIndex
-from .vectors import import_vectors, write_vectors
 
 __all__ = ["IndexInfo", "TokenIndex", "open_store"]
 
@@ -96,13 +95,7 @@ class TokenIndex(UpdatableIndex):
 
     @classmethod
     def import_from(
-        cls,
-        url: str,
-        path: str | Path,
-        *,
-        model: Model | None = None,
-        precision: str = "int8",
-        progress: bool = True,
+        cls, url: str, path: str | Path, *, model: Model | None = None, precision: str = "int8", progress: bool = True
     ) -> TokenIndex:
         """Make an index from Parquet shards. After an interruption, the same call resumes.
 

@@ -6,7 +6,7 @@ All documents are read beforehand, and their vectors lie on disk in float16, for
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -20,7 +20,7 @@ from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_multi_vector_encoder, short_name
 from mixlm_rerank.systems.mixlm import OfMixLM
-from mixlm_rerank.systems.protocol import Footprint, Standalone, by_score_where
+from mixlm_rerank.systems.protocol import Footprint, System, by_score_where
 from mixlm_rerank.systems.token_states import OnDisk, states_of_texts
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
@@ -31,7 +31,7 @@ AT_ONCE = 512  # documents
 POSITIONS_PER_FORWARD = 4096
 
 
-class _KeepsAll(Standalone, ABC):
+class _KeepsAll(System):
     """Reads every document before the first query, and scores the candidates by the vectors that it kept of them."""
 
     @abstractmethod

@@ -15,14 +15,14 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.ranking import Weight, check_weight, interpolated
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Members, weighted_sum
-from mixlm_rerank.systems.protocol import Footprint, Standalone, System, by_score_where
+from mixlm_rerank.systems.protocol import Footprint, System, by_score_where
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Ensemble", "Interpolated", "RankedElsewhere", "mixed"]
 
 
-class RankedElsewhere(Standalone):
+class RankedElsewhere(System):
     """The candidates in the order of a TREC or MS MARCO run; those that it lacks come last.
 
     Raises InputError for a run that cannot be read, and when it ranks for a query that is not in the run, or of which
@@ -54,7 +54,7 @@ class RankedElsewhere(Standalone):
         return by_score_where(found, candidates, lambda hits: [own[hit.docid] for hit in hits])
 
 
-class Interpolated(Standalone):
+class Interpolated(System):
     """The system and the first stage in one ranking: see :func:`mixlm_rerank.ranking.interpolated`."""
 
     kind = "combination"
@@ -67,10 +67,7 @@ class Interpolated(Standalone):
         self.name = self._named(system.name)
         self.seed_group = None if system.seed_group is None else self._named(system.seed_group)
         self.tokens = system.tokens
-
-    @property
-    def description(self) -> str:
-        return f"{self.system.description}; first-stage weight {self._weight}"
+        self.description = f"{system.description}; first-stage weight {self._weight}"
 
     def prepare(self, work: Workplace) -> Footprint | None:
         return self.system.prepare(work)
@@ -94,7 +91,7 @@ def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: We
     )
 
 
-class Ensemble(Standalone):
+class Ensemble(System):
     """Members of a teacher (see :mod:`..members`), or their weighted sum: what a student can hope for.
 
     BM25's statistics are those of the documents that are there: with ``--candidates-only`` the candidates.

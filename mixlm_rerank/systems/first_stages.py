@@ -16,14 +16,12 @@ from mixlm_rerank.data import Corpus, read_run
 from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.systems.collections import Collection
-from mixlm_rerank.systems.embeddings import document_embeddings
-from mixlm_rerank.systems.loading import Loading, load_sentence_transformer
 from mixlm_rerank.types import Candidate
 
 if TYPE_CHECKING:
     from mixlm_rerank.integrations.lucene import Fields
 
-__all__ = ["BM25", "DensePyserini", "DenseSentenceTransformers", "FirstStage", "RunFile"]
+__all__ = ["BM25", "CheckedFirstStage", "DensePyserini", "FirstStage", "RunFile", "documents_of"]
 
 
 class FirstStage(Protocol):
@@ -40,20 +38,20 @@ class FirstStage(Protocol):
     def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]: ...
 
 
-class _Finds(ABC):
+class CheckedFirstStage(ABC):
     """What all first stages check, and how their candidates are cut."""
 
     name: str
 
     @abstractmethod
-    def _find(self, collection: Collection, hits: int) -> Mapping[str, Iterable[Candidate]]:
+    def find(self, collection: Collection, hits: int) -> Mapping[str, Iterable[Candidate]]:
         """The best ``hits`` documents of each query, best first; queries that find none may be left out."""
 
     def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
         """Raises InputError for a depth below 1, a document that occurs twice, a score that is not finite."""
         if depth < 1:
             raise InputError(f"depth must be at least 1, not {depth}")
-        run, finished = self._find(collection, depth + int(collection.drop_same_id)), {}
+        run, finished = self.find(collection, depth + int(collection.drop_same_id)), {}
         for qid in collection.queries:
             kept = [hit for hit in run.get(qid, ()) if not (collection.drop_same_id and hit.docid == qid)][:depth]
             if len({hit.docid for hit in kept}) < len(kept):
@@ -67,7 +65,7 @@ class _Finds(ABC):
         return finished
 
 
-class RunFile(_Finds):
+class RunFile(CheckedFirstStage):
     """Candidates out of a TREC or MS MARCO run (see :func:`read_run`).
 
     Raises InputError, when it retrieves, for a bad run, and for one in which no query of the collection occurs.
@@ -77,7 +75,7 @@ class RunFile(_Finds):
         self.path = Path(path)
         self.name = f"run file {self.path.name}"
 
-    def _find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
         run = read_run(self.path)
         if collection.queries.keys().isdisjoint(run):
             raise InputError(
@@ -87,7 +85,7 @@ class RunFile(_Finds):
         return run
 
 
-class BM25(_Finds):
+class BM25(CheckedFirstStage):
     """BM25 by Pyserini, over a Lucene index that is built from the collection's documents if it is not there.
 
     ``fields``: ``"flat"`` searches title and text as one field, ``"multifield"`` as two of equal weight. An index that
@@ -117,12 +115,12 @@ class BM25(_Finds):
         self.progress = progress
         self.name = f"BM25 (Pyserini, {fields}, k1={k1:g}, b={b:g})"
 
-    def _find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
         from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, check_lucene_index, open_searcher
 
         new = not self.folder.exists()
         if new:
-            documents = _documents(collection, f"no Lucene index at {self.folder}")
+            documents = documents_of(collection, f"no Lucene index at {self.folder}")
             build_lucene_index(documents, self.folder, fields=self.fields, progress=self.progress)
         searcher = open_searcher(self.folder)
         if not new:
@@ -132,7 +130,7 @@ class BM25(_Finds):
         return bm25_run(searcher, collection.queries, hits=hits, threads=threads, fields=self.fields)
 
 
-class DensePyserini(_Finds):
+class DensePyserini(CheckedFirstStage):
     """Pyserini's FaissSearcher on a Faiss index in a folder (files ``index`` and ``docid``).
 
     ``encoder`` is a checkpoint's folder or hub id, or an object with ``encode(query) -> float [d]``; Pyserini tells
@@ -148,7 +146,7 @@ class DensePyserini(_Finds):
         encoder_name = Path(encoder).name if isinstance(encoder, str | Path) else type(encoder).__name__
         self.name = f"dense (Pyserini, {self.folder.name}, {encoder_name})"
 
-    def _find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
         searcher = self._searcher()
         queries = collection.queries
         try:
@@ -183,45 +181,7 @@ class DensePyserini(_Finds):
             raise InputError(f"{self.name} cannot be opened: {reason}") from None
 
 
-class DenseSentenceTransformers(_Finds):
-    """Exact search with a sentence-transformers model, by its own similarity and with its own prompts.
-
-    The documents' embeddings are kept in ``folder``, by model and corpus, so that the next run is quick. ``name`` says
-    what to call the model; by default the last part of its path or hub id.
-
-    Raises InputError if the model cannot be loaded, MissingDependency without sentence-transformers.
-    """
-
-    def __init__(
-        self,
-        model_name_or_path: str | Path,
-        folder: str | Path,
-        *,
-        name: str | None = None,
-        loading: Loading = Loading(),
-        progress: bool = False,
-    ) -> None:
-        self._model = load_sentence_transformer(str(model_name_or_path), loading)
-        self.folder = Path(folder)
-        self.progress = progress
-        self.name = f"dense ({name or Path(model_name_or_path).name}, exact {self._model.similarity_fn_name})"
-
-    def _find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
-        import torch
-        from sentence_transformers.util import semantic_search
-
-        corpus, texts = _documents(collection, self.name), list(collection.queries.values())
-        documents = document_embeddings(self._model, corpus, self.folder, progress=self.progress)
-        queries = torch.from_numpy(self._model.encode_query(texts, convert_to_numpy=True, show_progress_bar=False))
-        vectors, near = torch.from_numpy(documents.vectors), self._model.similarity
-        found = semantic_search(queries.float(), vectors, top_k=hits, score_function=near)
-        return {
-            qid: [Candidate(documents.docids[int(row["corpus_id"])], float(row["score"])) for row in rows]
-            for qid, rows in zip(collection.queries, found, strict=True)
-        }
-
-
-def _documents(collection: Collection, reason: str) -> Corpus:
+def documents_of(collection: Collection, reason: str) -> Corpus:
     if collection.corpus is None:
         raise InputError(f"{reason}, and the collection {collection.name} has no documents to build from")
     return collection.corpus

@@ -16,14 +16,11 @@ from safetensors import SafetensorError
 from mixlm_rerank.errors import InputError, optional_import
 
 __all__ = [
-    *("Loading", "fingerprint_of", "load_cross_encoder", "load_multi_vector_encoder", "load_sentence_transformer"),
-    "short_name",
+    *("Loading", "fingerprint_of", "short_name"),
+    *("load_cross_encoder", "load_multi_vector_encoder", "load_sentence_transformer"),
 ]
 
-SETTINGS = (
-    *("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "max_seq_length"),
-    "dtype",
-)
+SETTINGS = ("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "max_seq_length", "dtype")
 NOT_OF_THE_MODEL = {"_name_or_path", "transformers_version"}  # where it was loaded from, and by what
 
 
@@ -49,29 +46,25 @@ class Loading:
     dtype: str | None = None
     offline: bool = False
 
-    def of_rankers(self) -> dict[str, Any]:
-        """Keywords of CrossEncoder. Raises InputError for another dtype."""
-        import torch
-
-        from mixlm_rerank.model.precision import parameter_dtype
-
-        on_gpu = self.device_name().startswith("cuda")
-        return self._options(parameter_dtype(self.dtype) or (torch.bfloat16 if on_gpu else torch.float32))
-
-    def of_embedding_models(self) -> dict[str, Any]:
-        """Keywords of SentenceTransformer: always float32, as our item encoder is."""
-        import torch
-
-        return self._options(torch.float32)
-
     def device_name(self) -> str:
         """What ``device`` comes to here."""
         import torch
 
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
-    def _options(self, dtype: Any) -> dict[str, Any]:
-        return {"device": self.device_name(), "local_files_only": self.offline, "model_kwargs": {"dtype": dtype}}
+    def of_rankers(self) -> dict[str, Any]:
+        """Keywords of CrossEncoder. Raises InputError for another dtype."""
+        from mixlm_rerank.model.precision import parameter_dtype
+
+        usual = "bfloat16" if self.device_name().startswith("cuda") else "float32"
+        return self.of_embedding_models() | {"model_kwargs": {"dtype": parameter_dtype(self.dtype or usual)}}
+
+    def of_embedding_models(self) -> dict[str, Any]:
+        """Keywords of SentenceTransformer: always float32, as our item encoder is."""
+        import torch
+
+        options = {"device": self.device_name(), "local_files_only": self.offline}
+        return options | {"model_kwargs": {"dtype": torch.float32}}
 
 
 def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -> Any:
@@ -171,9 +164,9 @@ def _lacking(model: Any, source: str, offline: bool) -> list[str]:
 def fingerprint_of(model: Any) -> str:
     """Hash of what a model's output depends on: modules and settings, prompts, lengths, tokenizer, weights, device."""
     digest = hashlib.sha256(repr(model).encode())
-    settings: list[object] = [getattr(model, name, None) for name in SETTINGS]
-    settings.append(model.device.type)  # which of several GPUs does not matter
-    settings += [_tokenizer(model.tokenizer), *map(_architecture, model.modules())]
+    settings = [getattr(model, name, None) for name in SETTINGS]
+    # which of several GPUs does not matter
+    settings += [model.device.type, _tokenizer(model.tokenizer), *map(_architecture, model.modules())]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(weight.shape)}".encode())

@@ -7,7 +7,7 @@ once, so a student learns from many as fast as from one.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -165,19 +165,20 @@ class Members:
             folder: of what is read meanwhile, see :class:`OnDisk`.
         """
         states = {name: TokenStates(encoder, folder) for name, (encoder, _) in self._encoders.items()}
-        return [self._member(word, states, documents, corpus) for word in self._words]
-
-    def _member(self, word: str, states: Mapping[str, TokenStates], documents: Iterable[str], corpus: str) -> Member:
-        kind, _, name = word.partition(":")
-        short = f"{kind}-{short_name(name)}" if name else kind
-        if kind == "bm25":
-            made = cache(lambda: BM25Scores(documents))  # when it is first asked: scores that are stored need none
-            return Member(short, lambda queries, texts: made()(queries, texts), corpus)
-        if kind == "cross-encoder":
-            teacher = self._cross_encoders[name]
-            return Member(short, teacher.score_batch, teacher.fingerprint)
-        score = states[name].max_sim if kind == "max-sim" else states[name].cosine
-        return Member(short, score, self._encoders[name][1])
+        lexical = cache(lambda: BM25Scores(documents))  # when it is first asked: scores that are stored need none
+        members = []
+        for word in self._words:
+            kind, _, name = word.partition(":")
+            score: Score
+            if kind == "bm25":
+                score, made_by = lambda queries, texts: lexical()(queries, texts), corpus
+            elif kind == "cross-encoder":
+                score, made_by = self._cross_encoders[name].score_batch, self._cross_encoders[name].fingerprint
+            else:
+                score = states[name].max_sim if kind == "max-sim" else states[name].cosine
+                made_by = self._encoders[name][1]
+            members.append(Member(f"{kind}-{short_name(name)}" if name else kind, score, made_by))
+        return members
 
 
 def check_members(words: Iterable[str], *, nameless: bool = False) -> None:

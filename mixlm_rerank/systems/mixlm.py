@@ -15,14 +15,14 @@ from mixlm_rerank.model.fast.int8 import is_int8
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
-from mixlm_rerank.systems.protocol import Footprint, Standalone, by_score
+from mixlm_rerank.systems.protocol import Footprint, System, by_score
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Cascade", "Cosine", "FullTextMode", "OfMixLM", "TokenReranker"]
 
 
-class OfMixLM(Standalone):
+class OfMixLM(System):
     """A system of a MixLM. ``seed`` names the model where several seeds of one recipe are evaluated."""
 
     def __init__(self, model: MixLM, name: str, seed: str | None) -> None:

@@ -13,7 +13,7 @@ from mixlm_rerank.ranking import ranked
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["Efficiency", "Footprint", "Kind", "Standalone", "System", "by_score", "by_score_where"]
+__all__ = ["Efficiency", "Footprint", "Kind", "System", "by_score", "by_score_where"]
 
 # What a system is, for colours, reference lines and the words of a report.
 Kind = Literal["first stage", "bi-encoder", "full text", "MixLM", "combination", "oracle", "other"]
@@ -53,7 +53,7 @@ class Footprint:
 
 
 class System(Protocol):
-    """Ranks the candidates of one query.
+    """Ranks the candidates of one query. What most systems have in common is the default.
 
     Attributes:
         name: short, for tables; unique within an evaluation.
@@ -64,44 +64,20 @@ class System(Protocol):
         seed_group: systems that differ only in their seed share this name; None for one that stands alone.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def description(self) -> str: ...
-
-    @property
-    def kind(self) -> Kind: ...
-
-    @property
-    def tokens(self) -> int | None: ...
-
-    @property
-    def pointwise(self) -> bool: ...
-
-    @property
-    def seed_group(self) -> str | None: ...
+    name: str
+    description: str
+    kind: Kind = "other"
+    tokens: int | None = None
+    pointwise: bool = True
+    seed_group: str | None = None
 
     def prepare(self, work: Workplace) -> Footprint | None:
         """Get ready for one collection: open indexes, say. None for a system that computes nothing beforehand."""
-        ...
+        return None
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         """All candidates, best first. They carry their texts."""
         ...
-
-
-class Standalone:
-    """What most systems are: without budget and seeds, with nothing to prepare, and scores of one pair at a time."""
-
-    name: str
-    kind: Kind = "other"
-    tokens: int | None = None
-    pointwise = True
-    seed_group: str | None = None
-
-    def prepare(self, work: Workplace) -> Footprint | None:
-        return None
 
 
 def by_score(candidates: Sequence[Candidate], scores: Any) -> list[ScoredDoc]:

@@ -18,12 +18,12 @@ from mixlm_rerank.model.fast.int8 import in_int8
 from mixlm_rerank.ranking import parsed_weight
 from mixlm_rerank.systems.all_states import AllStates, MultiVector
 from mixlm_rerank.systems.combined import Ensemble, Interpolated, RankedElsewhere
-from mixlm_rerank.systems.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
+from mixlm_rerank.systems.first_stages import BM25, DensePyserini, FirstStage, RunFile
 from mixlm_rerank.systems.loading import Loading, short_name
 from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, read_members
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import Kind, System
-from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder
+from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder, DenseSentenceTransformers
 
 if TYPE_CHECKING:
     from mixlm_rerank.integrations.lucene import Fields
@@ -194,7 +194,7 @@ def make_first_stage(
     if word == "run" and value:
         return RunFile(value)
     if word == "dense" and value:
-        return DenseSentenceTransformers(value, folder / "embeddings", loading=loading, progress=progress)
+        return DenseSentenceTransformers(value, folder / "embeddings", loading, progress=progress)
     index, _, encoder = value.partition("@")
     if word == "faiss" and index and encoder:
         return DensePyserini(index, encoder)

@@ -86,10 +86,7 @@ class TokenStates:
 
     @torch.inference_mode()
     def _each(
-        self,
-        near: Callable[[Tensor, Sequence[Tensor]], Tensor],
-        queries: Sequence[str],
-        texts: Sequence[Sequence[str]],
+        self, near: Callable[[Tensor, Sequence[Tensor]], Tensor], queries: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> list[NDArray[np.float32]]:
         new = list(dict.fromkeys(text for own in texts for text in own if text not in self._read))
         for row, states in states_of_texts(self._encoder, self._encoder.document_ids(new)):
