@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..errors import InputError
 from ..types import Document
-from .irds import IrDatasetsCorpus
+from .irds import IrDataset
 from .lines import beginning, file_in, id_in, json_lines, lines, shape
 from .trec import TrecCorpus, trec_files
 
@@ -91,7 +91,10 @@ def open_corpus(source: str) -> Corpus:
     Raises InputError if there is no such thing. (Pyserini indexes: ``mixlm_rerank.integrations.pyserini``.)
     """
     if source.startswith("irds:"):
-        return IrDatasetsCorpus(source.removeprefix("irds:"))
+        dataset = IrDataset(source.removeprefix("irds:"))
+        if not dataset.held.has_docs():
+            raise InputError(f"the ir_datasets dataset {dataset.id!r} has no documents")
+        return dataset
     path = Path(source)
     if path.is_dir():
         if (corpus := file_in(path, "corpus.jsonl")) is not None:

@@ -52,7 +52,8 @@ def fidelity(
         if ours:
             biased, shared = rank_biased_overlap(ours, theirs, persistence), overlap(ours, theirs, depth)
             sums += biased, shared, kendall_tau(ours, theirs), ours[0] == theirs[0]
-    return Fidelity(*(sums / len(qids)).tolist(), len(qids))
+    biased, shared, tau, first = (sums / len(qids)).tolist()
+    return Fidelity(biased, shared, tau, first, len(qids))
 
 
 def rank_biased_overlap(a: Sequence[str], b: Sequence[str], persistence: float = 0.9) -> float:

@@ -75,8 +75,7 @@ class RedisTokenStore:
         return self.url
 
     def __reduce__(self) -> tuple[object, ...]:
-        options = {"unavailable": self.unavailable, "timeout": self.timeout}
-        return partial(RedisTokenStore, **options), (self._address,)
+        return partial(RedisTokenStore, unavailable=self.unavailable, timeout=self.timeout), (self._address,)
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`.

@@ -146,7 +146,12 @@ class _Update:
             self._begin()
         encoder = Encoder(model, self.store.manifest)
         with progress_bar(total, task, "documents", enabled=progress) as bar:
-            return self._over_all(lambda documents: [self.store.append(part) for part in encoder.parts(documents, bar)])
+
+            def write(documents: list[Document]) -> None:
+                for part in encoder.parts(documents, bar):
+                    self.store.append(part)
+
+            return self._over_all(write)
 
     def survey(self) -> Changes:
         """What :meth:`run` would do. Raises InputError where it would."""

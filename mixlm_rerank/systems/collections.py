@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixlm_rerank.data import Corpus, open_corpus, read_qrels, read_topics
-from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_dataset
+from mixlm_rerank.data.irds import IrDataset
 from mixlm_rerank.data.lines import file_in, some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
@@ -148,28 +148,27 @@ def _splits(folder: Path) -> dict[str, Path]:
 
 
 def _open_irds(source: str, split: str, topics: File, qrels: File) -> Parts:
-    dataset_id = source.removeprefix(IRDS)
+    dataset = IrDataset(source.removeprefix(IRDS))
     if qrels is None:
-        dataset_id = _judged_dataset(dataset_id, split)
-    dataset = load_dataset(dataset_id)
-    if topics is None and not dataset.has_queries():
-        raise InputError(f"the ir_datasets dataset {dataset_id!r} has no queries: give a file of them as topics")
-    corpus = open_corpus(IRDS + dataset_id) if dataset.has_docs() else None
-    queries = irds_topics(dataset_id) if topics is None else read_topics(topics)
-    return dataset_id, corpus, queries, irds_qrels(dataset_id) if qrels is None else read_qrels(qrels)
+        dataset = _judged_dataset(dataset, split)
+    if topics is None and not dataset.held.has_queries():
+        raise InputError(f"the ir_datasets dataset {dataset.id!r} has no queries: give a file of them as topics")
+    queries = dataset.topics() if topics is None else read_topics(topics)
+    judgments = dataset.qrels() if qrels is None else read_qrels(qrels)
+    return dataset.id, dataset if dataset.held.has_docs() else None, queries, judgments
 
 
-def _judged_dataset(dataset_id: str, split: str) -> str:
-    """``dataset_id`` itself if it has judgments, else its split."""
-    if load_dataset(dataset_id).has_qrels():
-        if split not in ("test", dataset_id.rsplit("/")[-1]):
-            raise InputError(f"{IRDS}{dataset_id} has judgments of its own: leave out the split {split!r}")
-        return dataset_id
-    splits = irds_splits(dataset_id)
+def _judged_dataset(dataset: IrDataset, split: str) -> IrDataset:
+    """The dataset itself if it has judgments, else its split."""
+    if dataset.held.has_qrels():
+        if split not in ("test", dataset.id.rsplit("/")[-1]):
+            raise InputError(f"{IRDS}{dataset.id} has judgments of its own: leave out the split {split!r}")
+        return dataset
+    splits = dataset.splits()
     if split not in splits:
-        there = ", ".join(f"{dataset_id}/{name}" for name in splits) or "none under it either"
-        raise InputError(f"the ir_datasets dataset {dataset_id!r} has no judgments for {split!r}: there is {there}")
-    return f"{dataset_id}/{split}"
+        there = ", ".join(f"{dataset.id}/{name}" for name in splits) or "none under it either"
+        raise InputError(f"the ir_datasets dataset {dataset.id!r} has no judgments for {split!r}: there is {there}")
+    return IrDataset(f"{dataset.id}/{split}")
 
 
 def _open_corpus_alone(source: str, split: str, topics: File, qrels: File) -> Parts:

@@ -15,7 +15,7 @@ from mixlm_rerank.model.fast.int8 import is_int8
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
-from mixlm_rerank.systems.protocol import Footprint, System, by_score
+from mixlm_rerank.systems.protocol import Footprint, Kind, System, by_score
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
@@ -51,7 +51,7 @@ class _FromIndex(OfMixLM):
 class TokenReranker(_FromIndex):
     """MixLM from embedding tokens, at one budget (None: the model's largest)."""
 
-    kind = "MixLM"
+    kind: Kind = "MixLM"
 
     def __init__(self, model: MixLM, tokens: int | None = None, *, seed: str | None = None, below: str = "") -> None:
         self.tokens = model.config.check_budget(tokens)
