@@ -92,10 +92,8 @@ class Manifest:
 
     def dumps(self) -> bytes:
         """Without what says nothing: version 0.1 knows no ``passages``, ``text_tokens`` and ``title_tokens``."""
-        values = asdict(self)
-        for name in ("passages", "text_tokens", "title_tokens"):
-            if not values[name]:
-                del values[name]
+        later = ("passages", "text_tokens", "title_tokens")
+        values = {name: value for name, value in asdict(self).items() if value or name not in later}
         return json.dumps(values, sort_keys=True).encode()
 
     @classmethod
