@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mixlm_rerank import numbers
+from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.significance import Comparison, compare_pairs
 from mixlm_rerank.eval.standings import kind_of
-from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["CollectionDifference", "EvaluationDifference", "SystemDifference", "compare_evaluations"]

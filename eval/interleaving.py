@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_rerank.arguments import check_count
+from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.clicks import ClickModel
 from mixlm_rerank.eval.significance import bootstrap
-from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["ABSENT", "Method", "Preference", "balanced", "balanced_credit", "common_queries", "interleave"]

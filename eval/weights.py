@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mixlm_rerank.data.measures import evaluate, evaluate_queries
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.systems.interpolated import mixed
+from mixlm_rerank.systems.combined import mixed
 from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.types import Candidate, ScoredDoc
 

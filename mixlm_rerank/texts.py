@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .index import Fetched, Quantiser, content_hash
 from .index.builder import new_manifest
+from .index.encoding import Reader
 from .index.manifest import Manifest
-from .index.reading import Reader
 from .types import Candidate, Document, Model, Texts
 
 __all__ = ["NoIndex", "OnTheFly", "texts_of"]
@@ -69,7 +69,7 @@ class OnTheFly:
         """What is read of a text; in an index of passages several, else the text as it is."""
         if self._reader is None:
             return [text]
-        return [passage for _, reading in self._reader.readings([Document("", text)]) for passage in reading.texts]
+        return [passage for reading in self._reader.readings([Document("", text)]) for passage in reading.texts]
 
     def encode(self, texts: Sequence[str], tokens: int) -> NDArray[np.float32]:
         """Texts -> float32 [n, tokens, d]."""

@@ -11,7 +11,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
-from mixlm_rerank.index.reading import Reader
+from mixlm_rerank.index.encoding import Reader
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer
 from mixlm_rerank.serving.app import Limits, create_app
 from mixlm_rerank.serving.catalogue import Catalogue
@@ -39,9 +39,9 @@ def index(model: MixLM, tmp_path_factory: pytest.TempPathFactory) -> TokenIndex:
 def passages(model: MixLM) -> dict[str, tuple[list[str], torch.Tensor, torch.Tensor]]:
     """docid -> its passages, their embedding tokens and scores, the plain way."""
     found = {}
-    for document, reading in Reader(model, passages=True).readings(DOCUMENTS):
+    for reading in Reader(model, passages=True).readings(DOCUMENTS):
         tokens = torch.from_numpy(model.encode(reading.texts))
-        found[document.docid] = reading.texts, tokens, ReferenceScorer(model).score(QUERY, tokens)
+        found[reading.document.docid] = reading.texts, tokens, ReferenceScorer(model).score(QUERY, tokens)
     return found
 
 

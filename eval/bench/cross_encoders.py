@@ -23,8 +23,7 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.assembly import quiet
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.onnx.exporting import hushed, write_graph
-from mixlm_rerank.systems.loading import Loading
-from mixlm_rerank.systems.peers import load_cross_encoder
+from mixlm_rerank.systems.loading import Loading, load_cross_encoder
 
 __all__ = ["BATCHES", "DEFAULT_BATCH", "CrossEncoders", "Scores", "check_bert"]
 

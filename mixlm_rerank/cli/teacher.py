@@ -42,7 +42,7 @@ def teacher(
 
     from mixlm_rerank.eval.harness import check_measures
     from mixlm_rerank.eval.weights import Development, fit_ensemble
-    from mixlm_rerank.systems.ensemble import Ensemble
+    from mixlm_rerank.systems.combined import Ensemble
     from mixlm_rerank.systems.loading import Loading
     from mixlm_rerank.systems.members import check_members
     from mixlm_rerank.systems.ranked import find_candidates, rank

@@ -207,9 +207,9 @@ def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> 
 
 def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) -> tuple[Teacher, System]:
     """The teacher that is learned from, and the same one to measure against."""
+    from mixlm_rerank.systems.members import CrossEncoderTeacher, FullTextTeacher
     from mixlm_rerank.systems.mixlm import FullTextMode
     from mixlm_rerank.systems.sentence_transformers import CrossEncoder
-    from mixlm_rerank.systems.teachers import CrossEncoderTeacher, FullTextTeacher
 
     if teacher != "full-text" or model is None:
         return CrossEncoderTeacher(teacher, quick), CrossEncoder(teacher, None, exact)

@@ -1,10 +1,8 @@
 """Files of this field, in and out: corpora, topics, runs, judgments. Ids are str; every error names file and line."""
 
 from .corpus import Corpus, JsonlCorpus, open_corpus
-from .qrels import read_qrels
-from .requests import Requests, read_requests, write_requests
-from .runs import read_run, write_run
-from .topics import read_topics
+from .runs import Requests, read_requests, read_run, write_requests, write_run
+from .topics import read_qrels, read_topics
 
 __all__ = [
     "Corpus",

@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 from ..errors import InputError
 from ..types import Document
-from .irds import IrDatasetsCorpus
-from .lines import file_in, id_in, json_lines, lines, shape
+from .irds import IrDataset
+from .lines import beginning, file_in, id_in, json_lines, lines, shape
 from .trec import TrecCorpus, trec_files
-from .tsv import TsvCorpus
 
 __all__ = ["Corpus", "JsonlCorpus", "document_text", "open_corpus"]
 
 DOCID_KEYS = ("_id", "id", "docid")
 TEXT_KEYS = ("text", "contents", "segment", "body")
+TSV_COLUMNS = {2: "2 (docid, text)", 4: "4 (docid, url, title, body)"}
 
 
 class Corpus(Protocol):
@@ -55,11 +55,35 @@ class JsonlCorpus:
             yield Document(docid, text, title)
 
 
+class TsvCorpus:
+    """MS MARCO's: ``docid <tab> text`` or ``docid <tab> url <tab> title <tab> body``, the same on every line.
+
+    Raises InputError, while it is read, for a line of another width and for an empty docid.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __iter__(self) -> Iterator[Document]:
+        width = 0
+        for number, line in lines(self.path):
+            where = f"{self.path}, line {number}"
+            columns = line.split("\t")
+            width = width or len(columns)
+            if len(columns) != width or width not in TSV_COLUMNS:
+                expected = TSV_COLUMNS.get(width) or " or ".join(TSV_COLUMNS.values())
+                raise InputError(f"{where}: {len(columns)} columns, expected {expected}")
+            docid = columns[0].strip()
+            if not docid:
+                raise InputError(f"{where}: no docid in the first column")
+            yield Document(docid, columns[-1], columns[2] if width == 4 else "")
+
+
 def open_corpus(source: str) -> Corpus:
     """A corpus by name: ``irds:DATASET``, a BEIR folder (with ``corpus.jsonl``), or a file or folder of these formats:
 
     - JSONL (:class:`JsonlCorpus`);
-    - MS MARCO's TSV: ``docid <tab> text``, or ``docid <tab> url <tab> title <tab> body``;
+    - TSV (:class:`TsvCorpus`);
     - TREC's SGML (``<DOC><DOCNO>``), a file or a folder of them.
 
     Files may be compressed (see :func:`lines`); the suffixes .jsonl, .json and .tsv decide the format, else what the
@@ -67,14 +91,17 @@ def open_corpus(source: str) -> Corpus:
     Raises InputError if there is no such thing. (Pyserini indexes: ``mixlm_rerank.integrations.pyserini``.)
     """
     if source.startswith("irds:"):
-        return IrDatasetsCorpus(source.removeprefix("irds:"))
+        dataset = IrDataset(source.removeprefix("irds:"))
+        if not dataset.held.has_docs():
+            raise InputError(f"the ir_datasets dataset {dataset.id!r} has no documents")
+        return dataset
     path = Path(source)
     if path.is_dir():
         if (corpus := file_in(path, "corpus.jsonl")) is not None:
             return JsonlCorpus(corpus)
         if any(path.glob("segments_*")):
             raise InputError(f"{path} is a Lucene index: to read its documents, name it lucene:{path}")
-        beginnings = (_beginning(file) for file in trec_files(path))
+        beginnings = map(beginning, trec_files(path))
         if not next(filter(None, beginnings), "").startswith("<"):
             raise InputError(f"{path} is a folder without corpus.jsonl, and not one of TREC files (<DOC>) either")
         return TrecCorpus(path)
@@ -88,12 +115,7 @@ def open_corpus(source: str) -> Corpus:
         return JsonlCorpus(path)
     if ".tsv" in suffixes:
         return TsvCorpus(path)
-    beginning = _beginning(path)
-    if beginning.startswith("<"):
+    first = beginning(path)
+    if first.startswith("<"):
         return TrecCorpus(path)
-    return TsvCorpus(path) if "\t" in beginning and not beginning.startswith("{") else JsonlCorpus(path)
-
-
-def _beginning(path: Path) -> str:
-    """The first line that is not blank; "" if there is none."""
-    return next((line.lstrip() for _, line in lines(path)), "")
+    return TsvCorpus(path) if "\t" in first and not first.startswith("{") else JsonlCorpus(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.types import Candidate, ScoredDoc
 
@@ -44,19 +46,13 @@ def fidelity(
     qids = [qid for qid, docs in teacher.items() if docs]
     if not qids:
         raise InputError("the teacher's run holds no candidates")
-    totals = [0.0] * 4
+    sums = np.zeros(4)
     for qid in qids:
-        ours = [doc.docid for doc in run.get(qid, ())]
-        theirs = [doc.docid for doc in teacher[qid]]
+        ours, theirs = ([doc.docid for doc in docs] for docs in (run.get(qid, ()), teacher[qid]))
         if ours:
-            parts = (
-                rank_biased_overlap(ours, theirs, persistence),
-                overlap(ours, theirs, depth),
-                kendall_tau(ours, theirs),
-                float(ours[0] == theirs[0]),
-            )
-            totals = [total + part for total, part in zip(totals, parts, strict=True)]
-    biased, shared, tau, first = (total / len(qids) for total in totals)
+            biased, shared = rank_biased_overlap(ours, theirs, persistence), overlap(ours, theirs, depth)
+            sums += biased, shared, kendall_tau(ours, theirs), ours[0] == theirs[0]
+    biased, shared, tau, first = (sums / len(qids)).tolist()
     return Fidelity(biased, shared, tau, first, len(qids))
 
 
@@ -69,25 +65,16 @@ def rank_biased_overlap(a: Sequence[str], b: Sequence[str], persistence: float =
     0.5
     """
     short, long = sorted((a, b), key=len)
-    seen_short: set[str] = set()
-    seen_long: set[str] = set()
-    common = 0  # X_d: documents that both lists hold down to depth d
-    common_at_end_of_short = 0
-    weighted = 0.0
-    for depth, docid in enumerate(long, 1):
-        seen_long.add(docid)
-        if depth <= len(short):
-            seen_short.add(short[depth - 1])
-            common += (docid in seen_short) + (short[depth - 1] in seen_long and short[depth - 1] != docid)
-            common_at_end_of_short = common
-        else:
-            common += docid in seen_short
-        agreement = common / depth
-        if depth > len(short):  # what the short list would share if it went on as it began
-            agreement += common_at_end_of_short * (depth - len(short)) / (depth * len(short))
-        weighted += agreement * persistence**depth
-    tail = (common - common_at_end_of_short) / len(long) + common_at_end_of_short / len(short)
-    return (1 - persistence) / persistence * weighted + tail * persistence ** len(long)
+    places = {docid: depth for depth, docid in enumerate(short, 1)}
+    both = [max(depth, places[docid]) for depth, docid in enumerate(long, 1) if docid in places]
+    common = np.bincount(both, minlength=len(long) + 1)[1:].cumsum()  # X_d: documents of both lists down to depth d
+    at_end_of_short = common[len(short) - 1]
+    depths = np.arange(1, len(long) + 1)
+    # what the short list would share if it went on as it began
+    assumed = at_end_of_short * np.maximum(depths - len(short), 0) / len(short)
+    weighted = ((common + assumed) / depths * persistence**depths).sum()
+    tail = (common[-1] - at_end_of_short) / len(long) + at_end_of_short / len(short)
+    return float((1 - persistence) / persistence * weighted + tail * persistence ** len(long))
 
 
 def overlap(a: Sequence[str], b: Sequence[str], depth: int = 10) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..types import Document
 
 __all__ = ["CorpusIdentity", "identify"]
 
 
+@dataclass
 class CorpusIdentity:
     """Grows document by document; documents without text do not count, as no first stage can find them.
 
@@ -18,9 +20,8 @@ class CorpusIdentity:
     True
     """
 
-    def __init__(self) -> None:
-        self.documents = 0
-        self._sum = 0
+    documents: int = 0
+    total: int = 0  # of the documents' hashes: their order does not matter
 
     def add(self, document: Document) -> None:
         if not document.content.strip():
@@ -29,18 +30,12 @@ class CorpusIdentity:
         encoded = [field.encode("utf-8", "replace") for field in fields]
         digest = hashlib.sha256(b"".join(len(field).to_bytes(8, "big") + field for field in encoded))
         self.documents += 1
-        self._sum += int.from_bytes(digest.digest(), "big")  # a sum, so that the order does not matter
+        self.total = (self.total + int.from_bytes(digest.digest(), "big")) % 2**256
 
     @property
     def digest(self) -> str:
         """64 hexadecimal digits."""
-        return f"{self._sum % 2**256:064x}"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CorpusIdentity) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
+        return f"{self.total:064x}"
 
 
 def identify(documents: Iterable[Document]) -> CorpusIdentity:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from ..errors import InputError
 
-__all__ = ["file_in", "id_in", "json_lines", "lines", "shape", "writing"]
+__all__ = ["beginning", "file_in", "id_in", "json_lines", "lines", "shape", "some_ids", "writing"]
 
 # What a file is, is told by its first bytes: suffixes are missing, or lie.
 DECOMPRESS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -66,6 +66,11 @@ def _text(raw: BufferedReader, path: Path) -> TextIO:
     return TextIOWrapper(file, encoding=encoding, newline="\n")
 
 
+def beginning(path: Path) -> str:
+    """The first line that is not blank; "" if there is none."""
+    return next((line.lstrip() for _, line in lines(path)), "")
+
+
 def file_in(folder: Path, name: str) -> Path | None:
     """The file of that name in a folder, compressed or not; None if there is none."""
     return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
@@ -100,6 +105,16 @@ def shape(fields: Mapping[str, Any]) -> str:
     """
     kinds = {key: "null" if value is None else type(value).__name__ for key, value in fields.items()}
     return ", ".join(f"{key} ({kind})" for key, kind in kinds.items()) or "nothing"
+
+
+def some_ids(ids: Iterable[str]) -> str:
+    """The first of them, for a message.
+
+    >>> some_ids(["1", "2", "3", "4"])
+    '1, 2, 3 ...'
+    """
+    shown = list(ids)
+    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "") or "none"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from subprocess import SubprocessError
 from typing import Any
 
 from mixlm_rerank.arguments import check_strings
+from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.types import Candidate, ScoredDoc
 
@@ -25,9 +26,7 @@ DEFAULT_MEASURES = default_measures()
 
 
 def evaluate(
-    qrels: Mapping[str, Mapping[str, int]],
-    run: Mapping[str, Ranked],
-    measures: Sequence[str] = DEFAULT_MEASURES,
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranked], measures: Sequence[str] = DEFAULT_MEASURES
 ) -> dict[str, float]:
     """Mean of each measure over all queries in ``qrels``; a query that the run lacks counts 0.
 
@@ -58,7 +57,8 @@ def measure(
         ir_measures = importlib.import_module("ir_measures")
     if not any(qid in qrels for qid in run):
         raise InputError(
-            f"no query of the run is judged (run: {_some(run)}; judgments: {_some(qrels)}): do they belong together?"
+            f"no query of the run is judged (run: {some_ids(run)}; judgments: {some_ids(qrels)}): do they belong "
+            "together?"
         )
     check_strings("measures", measures)
     parsed = {name: _parse(ir_measures, name) for name in measures}
@@ -114,7 +114,3 @@ def _meant(ir_measures: Any, name: str) -> str | None:
 def _order(doc: Candidate | ScoredDoc) -> float:
     """What trec_eval sorts by. It keeps float32 and breaks ties by docid; our own rankings have a rank, and no ties."""
     return float(-doc.rank) if isinstance(doc, ScoredDoc) else doc.score
-
-
-def _some(ids: Mapping[str, Any]) -> str:
-    return ", ".join(list(ids)[:3]) + " ..."

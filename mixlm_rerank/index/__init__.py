@@ -1,17 +1,9 @@
 """The token index: docid -> embedding tokens of one corpus under one item encoder."""
 
 from .entries import content_hash
-from .protocol import Fetched, TokenStore
+from .manifest import Fetched, TokenStore
 from .quantiser import Quantiser
 from .redis_store import RedisTokenStore
 from .token_index import TokenIndex, open_store
 
-__all__ = [
-    "Fetched",
-    "Quantiser",
-    "RedisTokenStore",
-    "TokenIndex",
-    "TokenStore",
-    "content_hash",
-    "open_store",
-]
+__all__ = ["Fetched", "Quantiser", "RedisTokenStore", "TokenIndex", "TokenStore", "content_hash", "open_store"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -14,45 +15,72 @@ from ..errors import InputError
 from ..progress import progress_bar
 from ..types import Document, Model
 from .encoding import Encoder
-from .local import LocalStore
-from .lock import writer_lock
+from .local import LocalStore, disk_of
+from .lock import refuse_strangers, writer_lock
 from .manifest import Manifest
 from .plan import check_room, checked, is_stream, plan_build
 from .quantiser import Quantiser
 from .segments import Segments
-from .writer import refuse_strangers
 
-__all__ = ["build", "new_manifest", "plan_ahead"]
+__all__ = ["Job", "build", "first_known", "new_manifest"]
 
 WINDOW = 2048  # documents that are looked up at once
 
 
-def build(
-    documents: Iterable[Document],
-    model: Model,
-    folder: Path,
-    *,
-    precision: str,
-    corpus: str,
-    skip_empty: bool,
-    passages: bool,
-    progress: bool,
-) -> None:
-    """See :meth:`TokenIndex.build`."""
-    manifest = new_manifest(model, precision, corpus, passages=passages)
-    begun = _begun(folder, model, manifest)  # refuse before the long work
-    encoder = Encoder(model, manifest if begun is None else begun.manifest)  # its format may be an older one
-    total = plan_ahead(documents, encoder, folder, skip_empty=skip_empty, progress=progress)
-    with writer_lock(folder):
-        store = _begun(folder, model, manifest)
-        stream = checked(documents, model, skip_empty=skip_empty)
+@dataclass(frozen=True)
+class Job:
+    """What is to be built, and where. See :meth:`TokenIndex.build`."""
+
+    documents: Iterable[Document]
+    model: Model
+    folder: Path
+    precision: str
+    corpus: str
+    skip_empty: bool
+    passages: bool
+    progress: bool
+
+    def manifest(self) -> Manifest:
+        """Of an index that is yet to be filled. Raises InputError for an unknown precision."""
+        return new_manifest(self.model, self.precision, self.corpus, passages=self.passages)
+
+    def stream(self) -> Iterator[Document]:
+        """The documents, one pass over them. Raises InputError for what cannot be indexed."""
+        return checked(self.documents, self.model, skip_empty=self.skip_empty)
+
+    def plan(self, encoder: Encoder) -> int | None:
+        """Look at the corpus before the long work, and say what it will take. Returns how many documents there are.
+
+        ``None`` for a one-way stream, which is taken as it comes. Raises InputError for what cannot be indexed, or no
+        room.
+        """
+        if is_stream(self.documents):
+            return None
+        plan = plan_build(self.documents, encoder, skip_empty=self.skip_empty)
+        check_room(plan.bytes - disk_of(self.folder), self.folder)  # an interrupted build has written some already
+        if self.progress:
+            tqdm.write(f"{self.folder}: {plan}", file=sys.stderr)
+        return plan.documents
+
+
+def build(job: Job) -> None:
+    """In this process."""
+    manifest = job.manifest()
+    begun = _begun(job, manifest)  # refuse before the long work
+    encoder = Encoder(job.model, manifest if begun is None else begun.manifest)  # its format may be an older one
+    total = job.plan(encoder)
+    with writer_lock(job.folder):
+        store = _begun(job, manifest)
+        stream = job.stream()
         done = 0 if store is None else _skip_committed(stream, store)
-        with progress_bar(total, "index", "documents", enabled=progress, initial=done) as bar:
-            for window in _windows(stream):
-                _refuse_duplicates(window, store)
+        with progress_bar(total, "index", "documents", enabled=job.progress, initial=done) as bar:
+            while window := list(islice(stream, WINDOW)):
+                if (twice := first_known([document.docid for document in window], store)) is not None:
+                    safe = 0 if store is None else len(store)
+                    raise InputError(f"duplicate docid {twice!r} in the corpus; {safe} documents before it are safe")
                 for part in encoder.parts(window, bar):
                     if store is None:  # not before there is something to keep
-                        store = LocalStore.create(folder, manifest)
+                        store = LocalStore.create(job.folder, manifest)
                     store.append(part)
         if store is None:
             raise InputError("the corpus holds no documents")
@@ -61,22 +89,6 @@ def build(
                 f"the corpus had {total} documents at first and {len(store)} now: it changed under the build"
             )
         store.finish()
-
-
-def plan_ahead(
-    documents: Iterable[Document], encoder: Encoder, folder: Path, *, skip_empty: bool, progress: bool
-) -> int | None:
-    """Look at the corpus before the long work, and say what it will take. Returns how many documents there are.
-
-    ``None`` for a one-way stream, which is taken as it comes. Raises InputError for what cannot be indexed, or no room.
-    """
-    if is_stream(documents):
-        return None
-    plan = plan_build(documents, encoder, skip_empty=skip_empty)
-    check_room(plan.bytes - _held(folder), folder)
-    if progress:
-        tqdm.write(f"{folder}: {plan}", file=sys.stderr)
-    return plan.documents
 
 
 def new_manifest(model: Model, precision: str, corpus: str, *, passages: bool = False) -> Manifest:
@@ -98,16 +110,12 @@ def new_manifest(model: Model, precision: str, corpus: str, *, passages: bool = 
     )
 
 
-def _held(folder: Path) -> int:
-    """Bytes that an interrupted build has written already."""
-    return sum(path.stat().st_blocks * 512 for path in folder.glob("*") if path.is_file())
-
-
-def _begun(folder: Path, model: Model, manifest: Manifest) -> LocalStore | None:
+def _begun(job: Job, manifest: Manifest) -> LocalStore | None:
     """The store of an interrupted build that has committed documents; ``None`` where a build starts anew.
 
     Raises InputError, IndexMismatch for any other folder.
     """
+    folder = job.folder
     if not (folder / "data.mdb").exists():
         refuse_strangers(folder)
         return None
@@ -118,7 +126,7 @@ def _begun(folder: Path, model: Model, manifest: Manifest) -> LocalStore | None:
         )
     if not store.rows:
         return None
-    store.manifest.check_model(model, folder)
+    store.manifest.check_model(job.model, folder)
     if store.manifest.build_options != manifest.build_options:
         raise InputError(f"{folder} was begun with {store.manifest.build_options}, not {manifest.build_options}")
     return store
@@ -129,7 +137,7 @@ def _skip_committed(stream: Iterator[Document], store: LocalStore) -> int:
     row = number = 0
     while row < store.rows:
         document, number = next(stream, None), number + 1
-        records = 0 if document is None else store.held_at(document, row)
+        records = 0 if document is None else _held_at(row, document, store)
         if not records:
             now = "is gone" if document is None else f"({document.docid!r}) is another one, or has another text"
             raise InputError(
@@ -140,18 +148,19 @@ def _skip_committed(stream: Iterator[Document], store: LocalStore) -> int:
     return number
 
 
-def _windows(stream: Iterator[Document]) -> Iterator[list[Document]]:
-    while window := list(islice(stream, WINDOW)):
-        yield window
+def _held_at(row: int, document: Document, store: LocalStore) -> int:
+    """How many records from ``row`` on are of this very document, with this text."""
+    entries = store.entries([document.docid])
+    same = entries["row"][0] == row and entries["content"][0].tobytes() == store.manifest.content_hash(document)
+    return int(store.counts(entries)[0]) if same else 0
 
 
-def _refuse_duplicates(window: list[Document], store: LocalStore | None) -> None:
-    """For one-way streams, which no plan has looked at."""
-    docids = [document.docid for document in window]
-    held = [False] * len(docids) if store is None else store.entries(docids)["row"] >= 0
+def first_known(docids: Sequence[str], store: LocalStore | None) -> str | None:
+    """The first docid that ``store`` holds already, or that stands here twice."""
+    rows = [-1] * len(docids) if store is None else store.entries(docids)["row"].tolist()
     seen: set[str] = set()
-    for docid, committed in zip(docids, held, strict=True):
-        if committed or docid in seen:
-            safe = 0 if store is None else len(store)
-            raise InputError(f"duplicate docid {docid!r} in the corpus; {safe} documents before it are safe")
+    for docid, row in zip(docids, rows, strict=True):
+        if row >= 0 or docid in seen:
+            return docid
         seen.add(docid)
+    return None

@@ -1,25 +1,93 @@
-"""Documents -> what is stored of them, in parts that are worth a commit each."""
+"""Documents -> what is stored of them: what the item encoder reads, encoded in parts that are worth a commit each."""
 
 from __future__ import annotations
 
+import logging
+import re
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.template import text_ids, text_spans
 from ..progress import Progress
 from ..types import Document, Model
 from .entries import Packed
 from .manifest import Manifest
-from .reading import Reader, Reading
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "Reader", "Reading", "cut"]
 
 RECORDS = 2048  # of a part at most (but for a document that has more): their tokens are in memory together
 SECONDS = 30.0  # of a part, about: what an interruption costs
 FIRST_TOKENS = 1024  # of the first part, by which the next one is measured
+AT_ONCE = 64  # texts; tokens with their places take some hundred bytes each
+SLACK = 2  # a passage that is tokenised alone may have a token or two more than as a part of its text
+SENTENCE_END, BLANK = re.compile(r"\n\s*|[.!?]+\s+|[。！？]+\s*"), re.compile(r"\s+")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a document.
+
+    Attributes:
+        texts: what is encoded, a record each: the document, or its passages.
+        tokens: how many of its tokens are read.
+        unread: how many are cut off.
+    """
+
+    document: Document
+    texts: list[str]
+    tokens: int
+    unread: int
+
+
+class Reader:
+    """Documents -> readings. Warns once if most of the tokens are the tokenizer's unknown token.
+
+    ``passages``: a text that is too long is split. Otherwise it loses its end.
+    """
+
+    def __init__(self, model: Model, *, passages: bool) -> None:
+        self._passages = passages
+        self._room = model.item_encoder.text_tokens
+        self._tokenizer = model.item_encoder.tokenizer
+        self._model_name, self._unknown = model.name, self._tokenizer.unk_token_id
+        self._seen = self._not_known = 0
+
+    def readings(self, documents: Sequence[Document]) -> Iterator[Reading]:
+        for start in range(0, len(documents), AT_ONCE):
+            group = documents[start : start + AT_ONCE]
+            found = text_ids(self._tokenizer, [document.content for document in group])
+            self._look_for_unknown(found)
+            for document, ids in zip(group, found, strict=True):
+                yield self._reading(document, len(ids))
+
+    def _reading(self, document: Document, tokens: int) -> Reading:
+        text = document.content
+        if tokens <= self._room or not self._passages:
+            return Reading(document, [text], min(tokens, self._room), max(0, tokens - self._room))
+        passages = cut(text, text_spans(self._tokenizer, text), max(1, self._room - SLACK))
+        return Reading(document, passages, tokens, 0)
+
+    def _look_for_unknown(self, found: Sequence[Sequence[int]]) -> None:
+        if self._unknown is None:
+            return
+        self._seen += sum(map(len, found))
+        self._not_known += sum(ids.count(self._unknown) for ids in found)
+        if 2 * self._not_known > self._seen:
+            _log.warning(
+                "%.0f%% of the documents' tokens are unknown to the tokenizer of %s, which was made for another "
+                "language: choose a model that knows it",
+                100 * self._not_known / self._seen,
+                self._model_name,
+            )
+            self._unknown = None
 
 
 class Encoder:
@@ -33,22 +101,21 @@ class Encoder:
 
     def parts(self, documents: Sequence[Document], bar: Progress | None = None) -> Iterator[Packed]:
         """All documents in their order; a part takes about half a minute. ``bar`` counts documents."""
-        part: list[tuple[Document, Reading]] = []
+        part: list[Reading] = []
         records = tokens = 0
-        for document, reading in self.reader.readings(documents):
+        for reading in self.reader.readings(documents):
             if part and (records + len(reading.texts) > RECORDS or tokens >= self._tokens):
                 yield self._timed(part, tokens, bar)
                 part, records, tokens = [], 0, 0
-            part.append((document, reading))
+            part.append(reading)
             records, tokens = records + len(reading.texts), tokens + reading.tokens
         if part:
             yield self._timed(part, tokens, bar)
 
-    def packed(self, part: Sequence[tuple[Document, Reading]], bar: Progress | None = None) -> Packed:
+    def packed(self, part: Sequence[Reading], bar: Progress | None = None) -> Packed:
         """Documents encoded as they are read."""
-        documents, readings = zip(*part, strict=True)
-        counts, unread = [len(reading.texts) for reading in readings], [reading.unread for reading in readings]
-        texts = [text for reading in readings for text in reading.texts]
+        documents, counts = [reading.document for reading in part], [len(reading.texts) for reading in part]
+        texts = [text for reading in part for text in reading.texts]
         by_text = None if self.manifest.passages else bar
         titles = self._titles(documents).repeat(counts, axis=0)
         records = []
@@ -57,7 +124,7 @@ class Encoder:
             records.append(self.manifest.quantiser.pack(self.model.encode(texts[rows], bar=by_text), titles[rows]))
         if bar is not None and self.manifest.passages:
             bar.update(len(part))
-        titled = self.manifest.title_tokens > 0
+        unread, titled = [reading.unread for reading in part], self.manifest.title_tokens > 0
         return Packed.of(documents, np.concatenate(records), counts, unread, titled=titled)
 
     def _titles(self, documents: Sequence[Document]) -> NDArray[np.int32]:
@@ -68,8 +135,36 @@ class Encoder:
         found: NDArray[np.int32] = ranker.titles([document.title for document in documents]).numpy()
         return found
 
-    def _timed(self, part: Sequence[tuple[Document, Reading]], tokens: int, bar: Progress | None) -> Packed:
+    def _timed(self, part: Sequence[Reading], tokens: int, bar: Progress | None) -> Packed:
         started = time.monotonic()
         packed = self.packed(part, bar)
         self._tokens = int(SECONDS * tokens / max(time.monotonic() - started, 1e-6))
         return packed
+
+
+def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:
+    """``text`` in pieces of at most ``size`` tokens, about equally long, cut between sentences, else between words.
+
+    ``spans``: first character of each token, and the one after its last.
+
+    >>> cut("It is. A dog barks. So", [(0, 2), (3, 5), (5, 6), (7, 8), (9, 12), (13, 18), (18, 19), (20, 22)], 5)
+    ['It is.', 'A dog barks. So']
+    """
+    ends = [end for _, end in spans]
+    pieces, begin, start = [], 0, 0
+    while (left := len(spans) - begin) > size:
+        wanted = -(-left // -(-left // size))
+        low, stop, high = (spans[begin + tokens][0] for tokens in (wanted // 2, wanted, size))
+        stop = max(_stop(text, low, stop, high), ends[begin])  # a character of many tokens is not split
+        pieces.append(text[start:stop].strip())
+        start, begin = stop, bisect_right(ends, stop)
+    pieces.append(text[start:].strip())
+    return [piece for piece in pieces if piece] or [text]
+
+
+def _stop(text: str, low: int, wanted: int, high: int) -> int:
+    """Where a sentence or else a word ends, between ``low`` and ``high``, nearest to ``wanted``."""
+    for pattern in (SENTENCE_END, BLANK):
+        if places := [match.end() for match in pattern.finditer(text, low, high)]:
+            return min(places, key=lambda place: abs(place - wanted))
+    return wanted

@@ -15,7 +15,7 @@ import lmdb
 
 from ..errors import IndexDamaged, InputError
 
-__all__ = ["Environment", "create_environment"]
+__all__ = ["DRAFT", "Environment", "create_environment", "writing"]
 
 # Upper bounds of address space, not of disk or memory. The second one is for processes whose address space is limited
 # (ulimit -v): three million documents, or four times of what is there.
@@ -51,6 +51,21 @@ class Environment:
                     yield transaction
             except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
                 raise IndexDamaged(f"the docid map in {self._handle.folder} is damaged: {error}; rebuild") from None
+
+    def get(self, key: bytes) -> bytes | None:
+        """What ``meta`` holds under this key."""
+        with self.transaction() as transaction:
+            value = transaction.get(key, db=self.meta)
+        return None if value is None else bytes(value)
+
+    def number(self, key: bytes) -> int:
+        """The same as a number; 0 if there is none. Raises IndexDamaged if it is something else."""
+        value = self.get(key) or b"0"
+        if not value.isdigit():
+            raise IndexDamaged(
+                f"the docid map is damaged: {key.decode()} is {value!r}; restore it, or rebuild the index"
+            )
+        return int(value)
 
     @property
     def moved(self) -> bool:
@@ -149,6 +164,20 @@ class _Handle:
         _open.pop(self.identity)
         self.identity = _identity(self.folder)
         _open[self.identity] = self
+
+
+@contextmanager
+def writing(folder: Path, safe: int) -> Iterator[None]:
+    """A failed write said in words, with how many documents are safe. Raises InputError."""
+    try:
+        yield
+    except (OSError, lmdb.Error) as error:
+        cramped = isinstance(error, lmdb.MapFullError | lmdb.MemoryError)
+        why = "address space limited (ulimit -v)?" if cramped else "disk full?"
+        raise InputError(
+            f"cannot write to {folder} ({error}): {why} {safe} documents are safe in it; make room and "
+            "run the same command again to go on"
+        ) from None
 
 
 def create_environment(folder: Path, manifest: bytes) -> None:

@@ -1,29 +1,37 @@
-"""An index to Parquet shards and back: for other tools, other machines, and for what many workers have encoded."""
+"""Into an index out of what is encoded already, and back: Parquet shards of an index, and vectors of the user's own."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, InputError
 from ..progress import progress_bar
-from .entries import MAX_KEY_BYTES, Packed, docid_of, key_of
+from ..types import Document, Model
+from .builder import first_known, new_manifest
+from .entries import MAX_KEY_BYTES, Packed, docid_of
 from .local import LocalStore
-from .lock import held_still, writer_lock
+from .lock import held_still, open_complete, refuse_strangers, writer_lock
 from .manifest import Manifest
 from .plan import DOCID_MAP_BYTES, check_room
+from .quantiser import Quantiser
 from .shards import CATALOGUE, Shards
-from .writer import open_complete, refuse_strangers
 
-__all__ = ["WINDOW", "export_index", "fill", "import_begun", "import_index"]
+__all__ = ["export_index", "import_begun", "import_index", "import_vectors", "write_vectors"]
 
 SHARD_BYTES = 1 << 28
 OWN = re.compile(r"part-\d{6}\.parquet(\.\w+\.part)?|index\.json(\.\w+\.part)?")
 WINDOW = 16384  # records a commit of an import, about
+BYTES = 1 << 26  # of the user's vectors that are in memory together
+Batch = tuple[str, Sequence[str], NDArray[Any]]  # where it is from, docids, vectors [n, k, d]
 
 
 def export_index(folder: Path, url: str, *, progress: bool) -> None:
@@ -50,17 +58,46 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
     manifest, names, documents = shards.catalogue()
     window = max(1, WINDOW // 16) if manifest.passages else WINDOW
     parts = ((f"{url}/{name}", part) for name in names for part in shards.read(name, manifest, window))
-    fill(folder, replace(manifest, complete=False), documents, parts, url, progress=progress)
+    _fill(folder, replace(manifest, complete=False), documents, parts, url, progress=progress)
 
 
-def fill(
-    folder: Path,
-    manifest: Manifest,
-    documents: int,
-    parts: Iterable[tuple[str, Packed]],
-    url: str,
-    *,
-    progress: bool,
+def write_vectors(
+    docids: Sequence[str], vectors: ArrayLike, model: Model, folder: Path, *, precision: str, progress: bool
+) -> None:
+    """See :meth:`TokenIndex.from_vectors`."""
+    check_list_of_strings("docids", docids)
+    shape = _shape(model)
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"vectors must be an array: {error}") from None
+    if array.dtype.kind not in "fiu" or array.shape not in ((len(docids), *shape), (len(docids), shape[0] * shape[1])):
+        wanted = f"numbers [{len(docids)}, {shape[0]}, {shape[1]}]: documents, vectors a document, width"
+        raise InputError(f"vectors must be {wanted}, not {array.dtype} {list(array.shape)}")
+    window = _window(shape)
+    starts = range(0, len(docids), window)
+    batches = (("the array", docids[at : at + window], array[at : at + window].reshape(-1, *shape)) for at in starts)
+    _fill_with_vectors(batches, len(docids), model, folder, precision, "ARRAY", progress=progress)
+
+
+def import_vectors(url: str, model: Model, folder: Path, *, precision: str, progress: bool) -> None:
+    """See :meth:`TokenIndex.import_from`."""
+    shape, shards = _shape(model), Shards(url)
+    files = shards.tables()
+
+    def batches() -> Iterator[Batch]:
+        for path in files:
+            for docids, lists in shards.columns(path, ("docid", "vectors"), _window(shape)):
+                named = docids.to_pylist()
+                if not all(isinstance(docid, str) for docid in named):
+                    raise InputError(f"{path}: the column docid must hold strings, and one in each row")
+                yield path, named, _array(lists, named, shape)
+
+    _fill_with_vectors(batches(), sum(files.values()), model, folder, precision, url, progress=progress)
+
+
+def _fill(
+    folder: Path, manifest: Manifest, documents: int, parts: Iterable[tuple[str, Packed]], url: str, *, progress: bool
 ) -> None:
     """Make an index out of so many documents, or go on where an interruption left it.
 
@@ -69,8 +106,7 @@ def fill(
     import_begun(folder, manifest, documents)  # refuse before anything is written
     with writer_lock(folder):
         store = import_begun(folder, manifest, documents) or LocalStore.create(folder, manifest)
-        done = store.rows
-        row = 0
+        done, row = store.rows, 0
         with progress_bar(documents, "import", "documents", enabled=progress, initial=len(store)) as bar:
             for where, read in parts:
                 committed = int(np.searchsorted(row + read.entries["row"], done))
@@ -104,11 +140,74 @@ def _check_committed(store: LocalStore, read: Packed, committed: int, first_row:
 
 
 def _refuse_known(store: LocalStore, keys: Sequence[bytes], where: str) -> None:
-    docids = [docid_of(key) for key in keys]
-    seen: set[str] = set()
-    for docid, row in zip(docids, store.entries(docids)["row"], strict=True):
-        if not 0 < len(key_of(docid)) <= MAX_KEY_BYTES:
-            raise InputError(f"{where} holds a docid of {len(key_of(docid))} bytes (1 to {MAX_KEY_BYTES} are possible)")
-        if row >= 0 or docid in seen:
-            raise InputError(f"{where} holds {docid!r}, which came before: a docid may stand in one place only")
-        seen.add(docid)
+    size = next((len(key) for key in keys if not 0 < len(key) <= MAX_KEY_BYTES), None)
+    if size is not None:
+        raise InputError(f"{where} holds a docid of {size} bytes (1 to {MAX_KEY_BYTES} are possible)")
+    twice = first_known([docid_of(key) for key in keys], store)
+    if twice is not None:
+        raise InputError(f"{where} holds {twice!r}, which came before: a docid may stand in one place only")
+
+
+def _shape(model: Model) -> tuple[int, int]:
+    """Of a document: vectors, and their width. Raises InputError for a model that encodes texts."""
+    if not model.config.vectors:
+        raise InputError(
+            f"{model.name} reads texts: for vectors make a model by mixlm-rerank model init --vectors WIDTH"
+        )
+    return model.config.tokens, model.config.vectors
+
+
+def _window(shape: tuple[int, int]) -> int:
+    """Documents that are read at once."""
+    return max(1, min(WINDOW, BYTES // (4 * shape[0] * shape[1])))
+
+
+def _fill_with_vectors(
+    batches: Iterable[Batch], documents: int, model: Model, folder: Path, precision: str, source: str, *, progress: bool
+) -> None:
+    if not documents:
+        raise InputError(f"{source} holds no documents")
+    manifest = new_manifest(model, precision, source)
+    parts = ((where, _packed(docids, vectors, manifest.quantiser)) for where, docids, vectors in batches)
+    _fill(folder, manifest, documents, parts, source, progress=progress)
+
+
+def _packed(docids: Sequence[str], vectors: NDArray[Any], quantiser: Quantiser) -> Packed:
+    """The hash of a document's vectors stands for its text. Raises InputError for what is not finite."""
+    with np.errstate(over="ignore"):
+        exact = np.ascontiguousarray(vectors, dtype=np.float32)
+    finite = np.isfinite(exact).all(axis=(1, 2))
+    if not finite.all():
+        raise InputError(
+            f"the vectors of {docids[int(finite.argmin())]!r} hold a number that is not finite (NaN, infinity)"
+        )
+    hashes = [hashlib.blake2b(own.data, digest_size=16).hexdigest() for own in exact]
+    return Packed.of([Document(*pair) for pair in zip(docids, hashes, strict=True)], quantiser.pack(exact))
+
+
+def _array(lists: Any, docids: Sequence[str], shape: tuple[int, int]) -> NDArray[Any]:
+    """A column of lists of k lists of d numbers, or of k * d numbers -> [n, k, d]. Raises InputError for other ones."""
+    from pyarrow import compute, types
+
+    levels = [lists]
+    while any(kind(levels[-1].type) for kind in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+        levels.append(levels[-1].flatten())
+    numbers: NDArray[Any] = levels.pop().to_numpy(zero_copy_only=False)
+    if numbers.dtype.kind not in "fiu" or len(levels) not in (1, 2):
+        raise InputError(f"the column vectors must hold lists of numbers, or of lists of numbers, not {lists.type}")
+    lengths = shape if len(levels) == 2 else (shape[0] * shape[1],)
+    for level, length in zip(levels, lengths, strict=True):
+        if (compute.list_value_length(level).to_numpy(zero_copy_only=False) != length).any():
+            raise InputError(_told(lists.to_pylist(), docids, lengths))
+    return numbers.reshape(-1, *shape)
+
+
+def _told(rows: Sequence[Any], docids: Sequence[str], lengths: Sequence[int]) -> str:
+    """The first document whose lists have other lengths."""
+    wanted = " lists of ".join(map(str, lengths))
+    for docid, row in zip(docids, rows, strict=True):
+        inner = {len(one or ()) for one in row or ()} if len(lengths) > 1 else set()
+        if len(row or ()) != lengths[0] or inner - {lengths[-1]}:
+            of = f" lists of {', '.join(map(str, sorted(inner)))}" if inner else ""
+            return f"the vectors of {docid!r} are {len(row or ())}{of} numbers: expected {wanted} numbers"
+    return f"the column vectors must hold {wanted} numbers for each docid"

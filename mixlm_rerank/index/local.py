@@ -7,8 +7,8 @@ document's old state or its new one, never a torn one; rows are never overwritte
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import lmdb
@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, InputError, masked
-from ..types import Document
 from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Packed, key_of, rows_of
-from .environment import Environment, Pairs, Stored, create_environment
-from .manifest import Manifest
-from .protocol import Fetched
+from .environment import Environment, Stored, create_environment, writing
+from .manifest import Fetched, Manifest
 from .segments import Segments
 
-__all__ = ["LocalStore", "check_there", "writing"]
+__all__ = ["LocalStore", "check_there", "disk_of"]
 
 
 class LocalStore:
@@ -40,18 +38,22 @@ class LocalStore:
         check_there(folder)
         self.folder = folder = folder.absolute()  # it outlives a change of the working directory
         environment = Environment(folder)
-        self.manifest = _manifest(environment, folder)
+        manifest = environment.get(b"manifest")
+        if manifest is None:
+            raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")
+        self.manifest = Manifest.loads(manifest, folder)
         self.quantiser = self.manifest.quantiser
-        self._view = environment, self._segments(environment, _number(environment, b"generation"))
+        segments = self._segments(environment, environment.number(b"generation"))
         while whole:
             try:
-                self._view[1].open(self.rows)
+                segments.open(environment.number(b"rows"))
                 break
             except IndexDamaged:
-                generation = _number(environment, b"generation")
-                if generation == self._view[1].generation:
+                generation = environment.number(b"generation")
+                if generation == segments.generation:
                     raise
-                self._view = environment, self._segments(environment, generation)  # compacted meanwhile
+                segments = self._segments(environment, generation)  # compacted meanwhile
+        self._view = environment, segments
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> LocalStore:
@@ -64,17 +66,17 @@ class LocalStore:
     @property
     def rows(self) -> int:
         """Committed rows: records ever written since the last compaction."""
-        return _number(self._view[0], b"rows")
+        return self._view[0].number(b"rows")
+
+    @property
+    def segments(self) -> Segments:
+        """Of the records, in the generation that was seen last."""
+        return self._view[1]
 
     def __len__(self) -> int:
         environment = self._followed()[0]
         with environment.transaction() as transaction:
             return int(transaction.stat(environment.docs)["entries"])
-
-    @property
-    def disk(self) -> int:
-        """Bytes on disk, all files together."""
-        return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir() if path.is_file())
 
     def entries(self, docids: Sequence[str]) -> NDArray[np.void]:
         """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there.
@@ -87,12 +89,6 @@ class LocalStore:
         """How many records each document has: int64 [n]; 0 for one that is absent."""
         found = (entries["row"] >= 0).astype(np.int64)
         return found * np.maximum(1 + entries["more"], 0) if self.manifest.passages else found  # the map may be damaged
-
-    def held_at(self, document: Document, row: int) -> int:
-        """How many records from ``row`` on are of this very document, with this text."""
-        entries = self.entries([document.docid])
-        same = entries["row"][0] == row and entries["content"][0].tobytes() == self.manifest.content_hash(document)
-        return int(self.counts(entries)[0]) if same else 0
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`."""
@@ -120,25 +116,17 @@ class LocalStore:
             with environment.transaction() as transaction, transaction.cursor(environment.docs) as cursor:
                 if not (cursor.set_range(start) if start else cursor.first()):
                     return
-                pairs = [(bytes(key), bytes(value)) for key, value in _first(cursor, window + 1)]
+                pairs = [(bytes(key), bytes(value)) for key, value in islice(cursor, window + 1)]
             keys, values = zip(*pairs[:window], strict=True)
             yield list(keys), _entries(values, self.folder)
             if len(pairs) <= window:
                 return
             start = pairs[window][0]
 
-    def records(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Records as they are stored: int64 [n] -> uint8 [n, record_bytes]. Raises IndexDamaged if one is gone."""
-        return self._view[1].read(rows)
-
-    def readable(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these rows lie within the files: int64 [n] -> bool [n]."""
-        return self._view[1].held(rows)
-
     def packed(self, keys: Sequence[bytes], entries: NDArray[np.void]) -> Packed:
         """Documents as they are stored. Raises IndexDamaged if a record is gone."""
         counts = self.counts(entries)
-        records = self.records(rows_of(entries["row"], counts))
+        records = self.segments.read(rows_of(entries["row"], counts))
         entries = entries.copy()
         entries["row"] = counts.cumsum() - counts
         return Packed(keys, entries, records)
@@ -174,7 +162,7 @@ class LocalStore:
         """:meth:`remove` damaged documents; the files take the lengths that they are to have."""
         self.remove(keys)
         with writing(self.folder, len(self)):
-            self._view[1].pad(self.rows)
+            self.segments.pad(self.rows)
 
     def finish(self) -> None:
         """Mark the first build as complete. The files depend on the documents alone, not on interruptions.
@@ -185,10 +173,6 @@ class LocalStore:
         with writing(self.folder, len(self)):
             self._view[0].rewrite(manifest.dumps())
         self.manifest = manifest
-
-    def sweep(self) -> None:
-        """Delete what a killed compaction has left. For the writer alone."""
-        self._view[1].sweep()
 
     def next_generation(self) -> Segments:
         """Segments of the generation after this one, to be filled and then switched to."""
@@ -244,6 +228,11 @@ def check_there(folder: Path) -> None:
         raise InputError(f"no token index at {place} (make one: mixlm-rerank index build CORPUS {place})")
 
 
+def disk_of(folder: Path) -> int:
+    """Bytes on disk, all files together."""
+    return sum(path.stat().st_blocks * 512 for path in folder.glob("*") if path.is_file())
+
+
 def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[str]) -> list[Stored]:
     """What the map holds of each docid. The first way is the fast one, for docids as they are nearly always."""
     get = transaction.get
@@ -254,47 +243,9 @@ def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[
         return [get(key, ABSENT, docs) if 0 < len(key) <= MAX_KEY_BYTES else ABSENT for key in keys]
 
 
-def _manifest(environment: Environment, folder: Path) -> Manifest:
-    with environment.transaction() as transaction:
-        manifest = transaction.get(b"manifest", db=environment.meta)
-    if manifest is None:
-        raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")
-    return Manifest.loads(bytes(manifest), folder)
-
-
-def _number(environment: Environment, key: bytes) -> int:
-    with environment.transaction() as transaction:
-        value = bytes(transaction.get(key, db=environment.meta) or b"0")
-    if not value.isdigit():
-        raise IndexDamaged(f"the docid map is damaged: {key.decode()} is {value!r}; restore it, or rebuild the index")
-    return int(value)
-
-
 def _entries(values: Sequence[Stored], folder: Path) -> NDArray[np.void]:
     """Values of the docid map as entries [n]."""
     joined = b"".join(values)
     if len(joined) != len(values) * ENTRY.itemsize:
         raise IndexDamaged(f"the docid map in {folder} is damaged: restore it, or rebuild the index")
     return np.frombuffer(joined, dtype=ENTRY)
-
-
-def _first(cursor: lmdb.Cursor, count: int) -> Pairs:
-    """Pairs from where the cursor stands."""
-    for number, pair in enumerate(cursor, 1):
-        yield pair
-        if number == count:
-            return
-
-
-@contextmanager
-def writing(folder: Path, safe: int) -> Iterator[None]:
-    """A failed write said in words. Raises InputError."""
-    try:
-        yield
-    except (OSError, lmdb.Error) as error:
-        cramped = isinstance(error, lmdb.MapFullError | lmdb.MemoryError)
-        why = "address space limited (ulimit -v)?" if cramped else "disk full?"
-        raise InputError(
-            f"cannot write to {folder} ({error}): {why} {safe} documents are safe in it; make room and "
-            "run the same command again to go on"
-        ) from None

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file that says who holds it and since when."""
+"""One writer at a time: a lock file that says who holds it and since when, and a complete index opened under it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import InputError
+from ..errors import IndexDamaged, InputError
+from ..types import Model
+from .environment import DRAFT
+from .local import LocalStore, check_there
 
-__all__ = ["held_still", "writer_lock"]
+__all__ = ["held_still", "open_complete", "open_to_write", "refuse_strangers", "writer_lock"]
 
 
 @contextmanager
@@ -32,10 +35,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"cannot write a token index to {folder}: {error.strerror}") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise _in_use(folder, file) from None
+        _take(file, fcntl.LOCK_EX, folder)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat("T", "seconds")}
         file.truncate(0)
         file.write(json.dumps(holder))
@@ -50,22 +50,58 @@ def held_still(folder: Path) -> Iterator[None]:
 
     An index without a lock file that this process cannot write to is taken for one that nobody writes.
 
-    Raises InputError if another process writes it.
+    Raises InputError if there is no index, or another process writes it.
     """
+    check_there(folder)
     path = folder / "writer.lock"
     if not path.exists() and not all(os.access(own, os.W_OK) for own in (folder, folder / "data.mdb")):
         yield
         return
     with path.open("r" if path.exists() else "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            raise _in_use(folder, file) from None
+        _take(file, fcntl.LOCK_SH, folder)
         yield
 
 
-def _in_use(folder: Path, file: TextIO) -> InputError:
-    file.seek(0)
-    writer = file.read()
-    how = f"written by another process: {writer}" if writer else "read whole by another process: wait for it"
-    return InputError(f"{folder} is being {how}")
+@contextmanager
+def open_to_write(folder: Path, model: Model | None = None) -> Iterator[LocalStore]:
+    """A complete store, locked, and freed of what a killed compaction has left.
+
+    Raises InputError if another process holds it, IndexMismatch if ``model`` did not build it.
+    """
+    check_there(folder)
+    with writer_lock(folder):
+        store = open_complete(folder)
+        if model is not None:
+            store.manifest.check_model(model, folder)
+        store.segments.sweep()
+        yield store
+
+
+def open_complete(folder: Path) -> LocalStore:
+    """Raises InputError if there is none, IndexDamaged if it is half built, damaged, or of another format version."""
+    store = LocalStore(folder)
+    manifest = store.manifest
+    if not manifest.complete:
+        raise IndexDamaged(
+            f"{store.folder} is half built ({len(store)} documents). Finish it with the command that began it: "
+            f"mixlm-rerank index import, or index build {manifest.corpus} {store.folder} --model {manifest.model} "
+            f"{manifest.build_options}"
+        )
+    return store
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Raises InputError if a new index is to be made where other files lie."""
+    strangers = [path.name for path in folder.glob("*") if path.name not in ("writer.lock", DRAFT)]
+    if strangers:
+        raise InputError(f"{folder} is not empty and not a token index (it holds {strangers[0]!r}): choose another")
+
+
+def _take(file: TextIO, kind: int, folder: Path) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        writer = file.read()
+        how = f"written by another process: {writer}" if writer else "read whole by another process: wait for it"
+        raise InputError(f"{folder} is being {how}") from None

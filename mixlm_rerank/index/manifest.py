@@ -1,17 +1,22 @@
-"""What a token index says of itself: by which encoder, in which shape, how far."""
+"""What a token index says of itself (by which encoder, in which shape, how far), and what it gives a reranker."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import IndexDamaged, IndexMismatch
 from ..types import Document, Model
 from .entries import content_hash
 from .quantiser import Quantiser
 
-__all__ = ["Manifest"]
+__all__ = ["Fetched", "Manifest", "TokenStore"]
 
 # 2: checksums cover docid and content hash too; generations of segments.
 # 3: ``passages``, ``text_tokens``, ``more`` in entries, int8 in blocks. An index of format 2 has none, and stays one.
@@ -87,10 +92,8 @@ class Manifest:
 
     def dumps(self) -> bytes:
         """Without what says nothing: version 0.1 knows no ``passages``, ``text_tokens`` and ``title_tokens``."""
-        values = asdict(self)
-        for name in ("passages", "text_tokens", "title_tokens"):
-            if not values[name]:
-                del values[name]
+        later = ("passages", "text_tokens", "title_tokens")
+        values = {name: value for name, value in asdict(self).items() if value or name not in later}
         return json.dumps(values, sort_keys=True).encode()
 
     @classmethod
@@ -114,3 +117,35 @@ class Manifest:
         if not all(type(number) is int and number >= least for number, least in zip(shape, (1, 1, 1, 0), strict=True)):
             raise IndexDamaged(f"{where} has a manifest with impossible numbers: {shape}")
         return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Embedding tokens of some docids.
+
+    Attributes:
+        tokens: float32 [m, k, d], of the documents that were found, in the order asked for; those of a document's
+            passages one after the other.
+        counts: int64 [n], how many of the m belong to each docid asked for; 0: it was not found.
+        titles: int32 [m, t], token ids of titles, -1 after their end; None in an index without.
+    """
+
+    tokens: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    titles: NDArray[np.int32] | None = None
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """bool [n], one for each docid asked for."""
+        return self.counts > 0
+
+
+class TokenStore(Protocol):
+    """A read view of a token index: a local folder, a shared cache. ``str(store)`` names it in messages."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
+        """Embedding tokens of many documents at once; the last ``tokens`` of each (all of them for ``None``)."""
+        ...

@@ -107,7 +107,7 @@ def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: b
         len(hashes),
         int(scale * records.nbytes) + len(hashes) * DOCID_MAP_BYTES,
         scale * (time.perf_counter() - start),
-        sum(reading.unread > 0 for _, reading in read) / len(sample),
+        sum(reading.unread > 0 for reading in read) / len(sample),
     )
 
 

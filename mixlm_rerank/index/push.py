@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from ..errors import InputError, masked
 from ..progress import progress_bar
 from .entries import docid_of
-from .local import LocalStore, check_there
-from .lock import held_still
+from .local import LocalStore
+from .lock import held_still, open_complete
 from .manifest import Manifest
 from .redis_store import CONTENT_BYTES, RedisKeys, connect, reaching
 from .updates import Changes
-from .writer import open_complete
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -40,13 +39,12 @@ def push(folder: Path, url: str, *, ttl: int | None, progress: bool) -> Changes:
     """See :meth:`TokenIndex.push`."""
     if ttl is not None and ttl < 1:
         raise InputError(f"ttl must be at least 1 second, not {ttl}")
-    check_there(folder)
     redis, name = connect(url, TIMEOUT)
     url = masked(url)
     deadline = None if ttl is None else int(time.time()) + ttl  # one for all: no document goes before the manifest
     with held_still(folder), reaching(url):
         store = open_complete(folder)
-        keys = RedisKeys(name, store.manifest)
+        keys = RedisKeys(name)
         with _alone(redis, keys, url) as lock:
             held = redis.get(keys.manifest)
             if held is None or not Manifest.loads(held, url).same_tokens(store.manifest):
@@ -91,7 +89,8 @@ def _written(
     deadline: int | None,
 ) -> tuple[int, int]:
     """Write those documents that Redis lacks or holds with another text. Returns how many of each."""
-    names = [keys.document(docid) for docid in docids]
+    prefix = keys.documents(store.manifest)
+    names = [prefix + docid for docid in docids]
     with redis.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.getrange(name, 0, CONTENT_BYTES - 1)
@@ -117,13 +116,12 @@ def _written(
 
 def _deleted(redis: Redis, store: LocalStore, keys: RedisKeys) -> Iterator[int]:
     """Delete what is under this name and not of this index, some at a time."""
-    stream = redis.scan_iter(keys.name_prefix + b"*", count=WINDOW)
+    stream, prefix = redis.scan_iter(f"{keys.all}*", count=WINDOW), keys.documents(store.manifest)
     while found := list(islice(stream, WINDOW)):
-        ours = [key for key in found if key.startswith(keys.prefix)]
-        rows = store.entries([docid_of(key.removeprefix(keys.prefix)) for key in ours])["row"]
+        ours = [key for key in found if key.startswith(prefix)]
+        rows = store.entries([docid_of(key.removeprefix(prefix)) for key in ours])["row"]
         gone = [key for key, row in zip(ours, rows, strict=True) if row < 0]
-        kept = (keys.manifest.encode(), keys.lock.encode())
-        gone += [key for key in found if not key.startswith(keys.prefix) and key not in kept]
+        gone += {*found} - {*ours, keys.manifest.encode(), keys.lock.encode()}
         if gone:
             yield int(redis.unlink(*gone))
 

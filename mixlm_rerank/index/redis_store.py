@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urldefrag
 
@@ -22,13 +23,12 @@ import numpy as np
 from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, IndexMismatch, InputError, StoreUnavailable, masked, optional_import
 from .entries import key_of
-from .manifest import Manifest
-from .protocol import Fetched
+from .manifest import Fetched, Manifest
 
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["CONTENT_BYTES", "REDIS_SCHEMES", "RedisKeys", "RedisTokenStore", "connect"]
+__all__ = ["CONTENT_BYTES", "REDIS_SCHEMES", "RedisKeys", "RedisTokenStore", "connect", "reaching"]
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CONTENT_BYTES = 16
@@ -60,21 +60,22 @@ class RedisTokenStore:
         self.timeout = timeout
         self._redis, name = connect(url, timeout)
         self._address, self.url = url, masked(url)
+        keys = RedisKeys(name)
         with reaching(self.url):
-            manifest = self._redis.get(RedisKeys.manifest_of(name))
+            manifest = self._redis.get(keys.manifest)
         if manifest is None:
             raise InputError(f"there is no token index {name!r} in {self} (put one there: mixlm-rerank index push)")
         self.manifest = Manifest.loads(manifest, self.url)
         if not self.manifest.complete:
             raise IndexDamaged(f"{self} is half pushed: finish it (mixlm-rerank index push)")
-        self._keys = RedisKeys(name, self.manifest)
+        self._manifest_key, self._prefix = keys.manifest, keys.documents(self.manifest)
         self._quantiser = self.manifest.quantiser
 
     def __str__(self) -> str:
         return self.url
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopened, (self._address, self.unavailable, self.timeout)
+        return partial(RedisTokenStore, unavailable=self.unavailable, timeout=self.timeout), (self._address,)
 
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`.
@@ -103,11 +104,11 @@ class RedisTokenStore:
         return Fetched(self._quantiser.unpack(records, tokens), counts, self._quantiser.titles(records))
 
     def _values(self, docids: Sequence[str]) -> list[bytes | None]:
-        keys = [self._keys.document(key_of(docid)) for docid in docids]
+        keys = [self._prefix + key_of(docid) for docid in docids]
         with self._redis.pipeline(transaction=False) as pipeline:
             for start in range(0, len(keys), MGET_KEYS):
                 pipeline.mget(keys[start : start + MGET_KEYS])
-            pipeline.get(self._keys.manifest)  # last: what a push takes away, it takes away after changing this
+            pipeline.get(self._manifest_key)  # last: what a push takes away, it takes away after changing this
             *chunks, manifest = pipeline.execute()
         if manifest is None:
             raise StoreUnavailable(f"{self.url} has lost its index (Redis was emptied, or it expired): push it again")
@@ -125,18 +126,13 @@ class RedisTokenStore:
 class RedisKeys:
     """The keys of an index under its name."""
 
-    def __init__(self, name: str, manifest: Manifest) -> None:
-        self.manifest = self.manifest_of(name)
-        self.lock = f"mixlm:{name}:lock"
-        self.name_prefix = f"mixlm:{name}:".encode()
-        self.prefix = self.name_prefix + f"{manifest.kind}:".encode()
+    def __init__(self, name: str) -> None:
+        self.all = f"mixlm:{name}:"
+        self.manifest, self.lock = f"{self.all}manifest", f"{self.all}lock"
 
-    @staticmethod
-    def manifest_of(name: str) -> str:
-        return f"mixlm:{name}:manifest"
-
-    def document(self, key: bytes) -> bytes:
-        return self.prefix + key
+    def documents(self, manifest: Manifest) -> bytes:
+        """What the keys of documents begin with; the docid follows."""
+        return f"{self.all}{manifest.kind}:".encode()
 
 
 def connect(url: str, timeout: float) -> tuple[Redis, str]:
@@ -185,7 +181,3 @@ def reaching(url: str) -> Iterator[None]:
         raise StoreUnavailable(f"{url} does not answer ({error}): is Redis running there?") from None
     except RedisError as error:
         raise StoreUnavailable(f"{url} cannot serve now: {error}") from None
-
-
-def _reopened(url: str, unavailable: Literal["error", "missing"], timeout: float) -> RedisTokenStore:
-    return RedisTokenStore(url, unavailable=unavailable, timeout=timeout)

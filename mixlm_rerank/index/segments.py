@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,16 +79,15 @@ class Segments:
 
         Raises IndexDamaged if there are fewer records.
         """
-        for segment in range(-(-rows // self._rows_per_segment)):
-            self._map(segment, min(rows - segment * self._rows_per_segment, self._rows_per_segment))
+        for segment, count in self._each(rows):
+            self._map(segment, count)
 
     def pad(self, rows: int) -> None:
         """Give the first ``rows`` records room in their files again, where those were cut off or lost."""
-        for segment in range(-(-rows // self._rows_per_segment)):
-            size = min(rows - segment * self._rows_per_segment, self._rows_per_segment) * self._record_bytes
+        for segment, count in self._each(rows):
             with self._path(segment).open("ab") as file:
-                if file.tell() < size:
-                    file.truncate(size)
+                if file.tell() < count * self._record_bytes:
+                    file.truncate(count * self._record_bytes)
 
     def sweep(self) -> None:
         """Delete the segments of other generations, which a compaction has left. Their readers keep them mapped."""
@@ -96,6 +95,11 @@ class Segments:
             match = FILE.fullmatch(path.name)
             if match and match[1] != (f"{self.generation}-" if self.generation else None):
                 path.unlink()
+
+    def _each(self, rows: int) -> Iterator[tuple[int, int]]:
+        """Segments of the first ``rows`` records, and how many of these each holds."""
+        for segment, start in enumerate(range(0, rows, self._rows_per_segment)):
+            yield segment, min(rows - start, self._rows_per_segment)
 
     def _map(self, segment: int, rows: int) -> NDArray[np.uint8]:
         """The mapped segment, mapped anew if it has grown past the last mapping."""

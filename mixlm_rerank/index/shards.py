@@ -20,7 +20,6 @@ from uuid import uuid4
 import numpy as np
 
 from ..errors import IndexDamaged, InputError, optional_import
-from ..types import Document
 from .entries import ENTRY, Packed, docid_of, key_of
 from .manifest import Manifest
 
@@ -55,50 +54,31 @@ class Shards:
             raise InputError(f"cannot write to {self.url}: {error}") from None
 
     def write(self, name: str, documents: Packed, manifest: Manifest) -> None:
-        """One shard; written twice, it is the same."""
-        arrow, schema = self._arrow, self._schema(manifest)
-        buffers = [None, arrow.py_buffer(np.ascontiguousarray(documents.records))]
-        if manifest.passages:
-            starts = np.append(documents.entries["row"], len(documents.records)).astype(np.int64)
-            buffers.insert(1, arrow.py_buffer(starts * documents.records.shape[1]))
+        """One shard: it appears whole or not at all; written twice, it is the same."""
+        schema = self._schema(manifest)
         values = {
             "docid": [_text(key) for key in documents.keys],
             "content": documents.contents(),
             "crc": documents.entries["crc"],
-            "record": arrow.Array.from_buffers(schema.field("record").type, len(documents), buffers),
+            "record": [own.tobytes() for own in documents.of_each()],
             "unread": documents.entries["more"],
         }
-        table = arrow.table({column: values[column] for column in schema.names}, schema=schema)
-        # Codes and hashes do not compress: what little there is to gain would cost the speed of the disk.
-        self._put(name, table, compression="none", use_dictionary=False)
-
-    def write_documents(self, name: str, documents: Sequence[Document]) -> None:
-        """Documents that are to be encoded elsewhere."""
-        table = {
-            column: [key_of(getattr(document, column)) for document in documents]  # lone surrogates, too
-            for column in ("docid", "text", "title")
-        }
-        self._put(name, self._arrow.table(table))
-
-    def read_documents(self, name: str) -> list[Document]:
-        """What :meth:`write_documents` wrote."""
-        with self._files.open(self._path(name), "rb") as file:
-            columns = self._parquet.read_table(file).to_pydict()
-        return [Document(*map(docid_of, row)) for row in zip(*columns.values(), strict=True)]
+        table = self._arrow.table({column: values[column] for column in schema.names}, schema=schema)
+        draft = self._path(f"{name}.{uuid4().hex[:8]}.part")
+        with self._files.open(draft, "wb") as file:
+            # Codes and hashes do not compress: what little there is to gain would cost the speed of the disk.
+            self._parquet.write_table(table, file, compression="none", use_dictionary=False)
+        self._files.mv(draft, self._path(name))
 
     def holds(self, name: str) -> bool:
         return bool(self._files.exists(self._path(name)))
-
-    def remove(self, name: str) -> None:
-        """Delete one file, if it is there."""
-        with suppress(FileNotFoundError):
-            self._files.rm(self._path(name))
 
     def clear(self, own: re.Pattern[str], kept: Collection[str] = ()) -> None:
         """Delete one's ``own`` files but those that are ``kept``, and the folder if nothing is left."""
         for name in self._names():
             if own.fullmatch(name) and name not in kept:
-                self.remove(name)
+                with suppress(FileNotFoundError):  # another process may clear it, too
+                    self._files.rm(self._path(name))
         if not self._names():
             self._files.rmdir(self._root)
 
@@ -189,13 +169,6 @@ class Shards:
     def _names(self) -> list[str]:
         """Names of all files there."""
         return [path.rstrip("/").rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
-
-    def _put(self, name: str, table: Any, **options: Any) -> None:
-        """One file of Parquet: it appears whole, or not at all, whoever else writes the same."""
-        draft = self._path(f"{name}.{uuid4().hex[:8]}.part")
-        with self._files.open(draft, "wb") as file:
-            self._parquet.write_table(table, file, **options)
-        self._files.mv(draft, self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -5,10 +5,9 @@ After any of these the tokens of every document are those of a fresh build, bit 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -19,11 +18,11 @@ from ..types import Document, Model
 from .encoding import Encoder
 from .entries import docid_of, key_of
 from .local import LocalStore
-from .lock import held_still
+from .lock import held_still, open_complete, open_to_write
+from .opened import OpenedIndex
 from .plan import DOCID_MAP_BYTES, check_room, checked, is_stream
-from .writer import open_complete, open_to_write
 
-__all__ = ["Changes", "add", "compare", "delete", "replace", "sync"]
+__all__ = ["Changes", "UpdatableIndex"]
 
 WINDOW = 2048
 
@@ -42,50 +41,74 @@ class Changes:
         return ", ".join(f"{count:,} {name}" for name, count in parts)
 
 
-def add(folder: Path, documents: Iterable[Document], model: Model, *, skip_empty: bool, progress: bool) -> Changes:
-    """See :meth:`TokenIndex.add`."""
-    with open_to_write(folder, model) as store:
-        return _Update(store, documents, skip_empty, only_new=True).run(model, "add", progress)
+class UpdatableIndex(OpenedIndex):
+    """What changes a :class:`TokenIndex` in place."""
 
+    def add(
+        self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
+    ) -> Changes:
+        """Encode and write new documents. Documents that are in the index with the same text are skipped.
 
-def replace(folder: Path, documents: Iterable[Document], model: Model, *, skip_empty: bool, progress: bool) -> Changes:
-    """See :meth:`TokenIndex.replace`."""
-    with open_to_write(folder, model) as store:
-        return _Update(store, documents, skip_empty).run(model, "replace", progress)
+        Like all updates it commits in windows: after an interruption the same call resumes.
 
+        Raises:
+            InputError: a docid is in the index with another text; duplicate docid, empty text, disk full, folder in
+                use.
+            IndexMismatch: another item encoder built the index.
+        """
+        with open_to_write(self.path, model) as store:
+            return _Update(store, documents, skip_empty, only_new=True).run(model, "add", progress)
 
-def delete(folder: Path, docids: Sequence[str]) -> Changes:
-    """See :meth:`TokenIndex.delete`."""
-    with open_to_write(folder) as store:
-        check_list_of_strings("docids", docids)
-        wanted = list(dict.fromkeys(docids))
-        absent = [docid for docid, row in zip(wanted, store.entries(wanted)["row"], strict=True) if row < 0]
-        if absent:
-            raise InputError(f"{folder} does not hold {absent[0]!r} ({len(absent)} of {len(wanted)}): nothing deleted")
-        store.remove([key_of(docid) for docid in wanted])
-        return Changes(unchanged=len(store), deleted=len(wanted))
+    def replace(
+        self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
+    ) -> Changes:
+        """Add or overwrite documents. Documents whose text has not changed are skipped.
 
+        Raises the errors of ``add``, except for texts that differ.
+        """
+        with open_to_write(self.path, model) as store:
+            return _Update(store, documents, skip_empty).run(model, "replace", progress)
 
-def sync(folder: Path, documents: Iterable[Document], model: Model, *, skip_empty: bool, progress: bool) -> Changes:
-    """See :meth:`TokenIndex.sync`."""
-    with open_to_write(folder, model) as store:
-        update = _Update(store, documents, skip_empty)
-        written = update.run(model, "sync", progress)
-        if not update.documents_seen:
-            raise InputError("the corpus holds no documents: to empty an index, delete its folder")
-        gone = update.unseen()
-        if gone:
-            store.remove(gone)
-        return Changes(written.new, written.changed, written.unchanged, len(gone))
+    def delete(self, docids: Sequence[str]) -> Changes:
+        """Delete documents in one step. ``compact`` frees their space.
 
+        Raises InputError, and deletes nothing, if a docid is not in the index.
+        """
+        with open_to_write(self.path) as store:
+            check_list_of_strings("docids", docids)
+            wanted = list(dict.fromkeys(docids))
+            absent = [docid for docid, row in zip(wanted, store.entries(wanted)["row"], strict=True) if row < 0]
+            if absent:
+                raise InputError(
+                    f"{self.path} does not hold {absent[0]!r} ({len(absent)} of {len(wanted)}): nothing deleted"
+                )
+            store.remove([key_of(docid) for docid in wanted])
+            return Changes(unchanged=len(store), deleted=len(wanted))
 
-def compare(folder: Path, documents: Iterable[Document], *, skip_empty: bool) -> Changes:
-    """See :meth:`TokenIndex.compare`."""
-    store = open_complete(folder)
-    with held_still(folder):
-        update = _Update(store, documents, skip_empty)
-        found = update.survey()
-        return Changes(found.new, found.changed, found.unchanged, len(update.unseen()))
+    def sync(
+        self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
+    ) -> Changes:
+        """Bring the index up to date with a corpus: encode what is new or changed, delete what is gone.
+
+        ``compare`` shows first what would change. Raises the errors of ``replace``; InputError for an empty corpus.
+        """
+        with open_to_write(self.path, model) as store:
+            update = _Update(store, documents, skip_empty)
+            written = update.run(model, "sync", progress)
+            if not update.documents_seen:
+                raise InputError("the corpus holds no documents: to empty an index, delete its folder")
+            gone = update.unseen()
+            if gone:
+                store.remove(gone)
+            return Changes(written.new, written.changed, written.unchanged, len(gone))
+
+    def compare(self, documents: Iterable[Document], *, skip_empty: bool = False) -> Changes:
+        """Show what ``sync`` would do. Encodes and writes nothing."""
+        store = open_complete(self.path)
+        with held_still(self.path):
+            update = _Update(store, documents, skip_empty)
+            found = update.survey()
+            return Changes(found.new, found.changed, found.unchanged, len(update.unseen()))
 
 
 class _Update:
@@ -118,26 +141,30 @@ class _Update:
         self.model, total = model, None
         if not is_stream(self.documents):  # refuse before the long work
             found = self.survey()
-            room = (found.new + found.changed) * (self.store.quantiser.record_bytes + DOCID_MAP_BYTES)
-            check_room(room, self.store.folder)
             total = found.new + found.changed
+            check_room(total * (self.store.quantiser.record_bytes + DOCID_MAP_BYTES), self.store.folder)
             self._begin()
         encoder = Encoder(model, self.store.manifest)
-        new = changed = unchanged = 0
         with progress_bar(total, task, "documents", enabled=progress) as bar:
-            for window in self._windows():
-                lacking, outdated = self._sorted_out(window)
-                for part in encoder.parts([*lacking, *outdated], bar):
+
+            def write(documents: list[Document]) -> None:
+                for part in encoder.parts(documents, bar):
                     self.store.append(part)
-                new, changed = new + len(lacking), changed + len(outdated)
-                unchanged += len(window) - len(lacking) - len(outdated)
-        return Changes(new, changed, unchanged)
+
+            return self._over_all(write)
 
     def survey(self) -> Changes:
         """What :meth:`run` would do. Raises InputError where it would."""
+        return self._over_all(lambda documents: None)
+
+    def _over_all(self, write: Callable[[list[Document]], object]) -> Changes:
+        """``write`` gets the documents that are new or changed, some at a time."""
         new = changed = unchanged = 0
-        for window in self._windows():
+        stream = checked(self.documents, self.model, skip_empty=self.skip_empty)
+        while window := list(islice(stream, WINDOW)):
+            self.documents_seen += len(window)
             lacking, outdated = self._sorted_out(window)
+            write([*lacking, *outdated])
             new, changed = new + len(lacking), changed + len(outdated)
             unchanged += len(window) - len(lacking) - len(outdated)
         return Changes(new, changed, unchanged)
@@ -152,12 +179,6 @@ class _Update:
             absent = (rows < self.first) & ~self.seen[np.minimum(rows, self.first - 1)]
             gone.extend(keys[place] for place in np.flatnonzero(absent))
         return gone
-
-    def _windows(self) -> Iterator[list[Document]]:
-        stream = checked(self.documents, self.model, skip_empty=self.skip_empty)
-        while window := list(islice(stream, WINDOW)):
-            self.documents_seen += len(window)
-            yield window
 
     def _sorted_out(self, window: list[Document]) -> tuple[list[Document], list[Document]]:
         """Documents that the index lacks, and those that it holds with another text."""

@@ -6,11 +6,10 @@ All documents are read beforehand, and their vectors lie on disk in float16, for
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,13 +18,10 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.inference import inference
 from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.progress import progress_bar
-from mixlm_rerank.ranking import ranked
-from mixlm_rerank.systems.loading import Loading, short_name
+from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_multi_vector_encoder, short_name
 from mixlm_rerank.systems.mixlm import OfMixLM
-from mixlm_rerank.systems.on_disk import OnDisk
-from mixlm_rerank.systems.peers import fingerprint_of, load_multi_vector_encoder
-from mixlm_rerank.systems.protocol import Footprint, Kind
-from mixlm_rerank.systems.token_states import states_of_texts
+from mixlm_rerank.systems.protocol import Footprint, System, by_score_where
+from mixlm_rerank.systems.token_states import OnDisk, states_of_texts
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
@@ -35,13 +31,8 @@ AT_ONCE = 512  # documents
 POSITIONS_PER_FORWARD = 4096
 
 
-class _KeepsAll(ABC):
+class _KeepsAll(System):
     """Reads every document before the first query, and scores the candidates by the vectors that it kept of them."""
-
-    name: str
-    kind: Kind = "other"
-    tokens: int | None = None
-    pointwise = True
 
     @abstractmethod
     def _read(self, texts: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
@@ -68,15 +59,13 @@ class _KeepsAll(ABC):
         return Footprint(2 * numbers / max(1, documents), time.perf_counter() - started)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
-        texts = [hit.text or "" for hit in candidates]
-        found = np.array([text in self._vectors for text in texts], dtype=bool)
-        if not found.any():
-            return ranked(candidates, found, np.empty(0))
-        scores = self._score(query, [self._vectors[text].float() for text in texts if text in self._vectors])
-        return ranked(candidates, found, scores.double().cpu().numpy())
+        def scores(hits: Sequence[Candidate]) -> Tensor:
+            return self._score(query, [self._vectors[hit.text or ""].float() for hit in hits]).cpu()
+
+        return by_score_where([(hit.text or "") in self._vectors for hit in candidates], candidates, scores)
 
 
-class AllStates(OfMixLM, _KeepsAll):
+class AllStates(_KeepsAll, OfMixLM):
     """A model with a mix layer that is given every state of that layer, instead of a few pooled ones.
 
     This is PreTTR (2004.14255) and, where documents are fixed above the mix layer, MICE (2602.16299). Raises InputError
@@ -125,8 +114,6 @@ class MultiVector(_KeepsAll):
     ``pooling``: one vector for so many tokens of a document, by hierarchical clustering (2409.14683). Raises
     InputError for a model that was not trained for late interaction.
     """
-
-    seed_group: str | None = None
 
     def __init__(self, source: str, pooling: int | None = None, loading: Loading = Loading()) -> None:
         self._model = load_multi_vector_encoder(source, loading)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixlm_rerank.data import Corpus, open_corpus, read_qrels, read_topics
-from mixlm_rerank.data.irds import irds_qrels, irds_splits, irds_topics, load_dataset
-from mixlm_rerank.data.lines import file_in
+from mixlm_rerank.data.irds import IrDataset
+from mixlm_rerank.data.lines import file_in, some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
 
-__all__ = ["Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "sampled", "some_ids"]
+__all__ = ["Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "sampled"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -56,15 +56,11 @@ class SomeDocuments:
 
 
 def open_collection(
-    source: str | Path,
-    split: str = "test",
-    *,
-    topics: str | Path | None = None,
-    qrels: str | Path | None = None,
-    name: str | None = None,
-    drop_same_id: bool | None = None,
+    source: str | Path, split: str = "test", *, topics: str | Path | None = None, qrels: str | Path | None = None
 ) -> Collection:
     """The judged queries of a collection with their judgments, and its documents.
+
+    A query's own document is dropped in BEIR's ArguAna and Quora, told by the name of folder or id.
 
     Args:
         source: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels/``; without a corpus it is a collection
@@ -73,8 +69,6 @@ def open_collection(
             at where ``qrels`` is given.
         topics, qrels: files to take instead of the source's own (see :func:`read_topics`, :func:`read_qrels`); needed
             where the source is a corpus alone.
-        name: by default the source's, with the split unless that is ``test``.
-        drop_same_id: by default only for BEIR's ArguAna and Quora, told by the name of folder or id.
 
     Raises:
         InputError: the source lacks a part; no query is judged; a judged query has no text; bad lines, by number.
@@ -82,10 +76,8 @@ def open_collection(
     """
     source = str(source)
     opened = _open_irds if source.startswith(IRDS) else _open_beir if _is_beir(Path(source)) else _open_corpus_alone
-    own_name, corpus, queries, judgments = opened(source, split, topics, qrels)
-    name = name or own_name
-    if drop_same_id is None:
-        drop_same_id = any(QUERIES_ARE_DOCUMENTS.fullmatch(called) for called in (name, own_name))
+    name, corpus, queries, judgments = opened(source, split, topics, qrels)
+    drop_same_id = QUERIES_ARE_DOCUMENTS.fullmatch(name) is not None
     return Collection(name, corpus, _judged(name, queries, judgments), judgments, drop_same_id)
 
 
@@ -139,22 +131,16 @@ def _is_beir(path: Path) -> bool:
 
 
 def _open_beir(source: str, split: str, topics: File, qrels: File) -> Parts:
-    folder = Path(source)
-    has_corpus = file_in(folder, "corpus.jsonl") is not None
-    name = _last_part(source)
+    folder, name = Path(source), _last_part(source)
     if qrels is None:
-        qrels = _qrels_of_split(folder, split)
-        name = name if split == "test" else f"{name} {split}"
-    return name, open_corpus(source) if has_corpus else None, read_topics(topics or folder), read_qrels(qrels)
-
-
-def _qrels_of_split(folder: Path, split: str) -> Path:
-    splits = _splits(folder)
-    if not splits:
-        raise InputError(f"{folder} has no judgments (qrels/{split}.tsv): give a file of them as qrels")
-    if split not in splits:
-        raise InputError(f"{folder} has no split {split!r} in its qrels: there is {', '.join(splits)}")
-    return splits[split]
+        splits = _splits(folder)
+        if not splits:
+            raise InputError(f"{folder} has no judgments (qrels/{split}.tsv): give a file of them as qrels")
+        if split not in splits:
+            raise InputError(f"{folder} has no split {split!r} in its qrels: there is {', '.join(splits)}")
+        qrels, name = splits[split], name if split == "test" else f"{name} {split}"
+    corpus = open_corpus(source) if file_in(folder, "corpus.jsonl") else None
+    return name, corpus, read_topics(topics or folder), read_qrels(qrels)
 
 
 def _splits(folder: Path) -> dict[str, Path]:
@@ -162,35 +148,39 @@ def _splits(folder: Path) -> dict[str, Path]:
 
 
 def _open_irds(source: str, split: str, topics: File, qrels: File) -> Parts:
-    dataset_id = source.removeprefix(IRDS)
+    dataset = IrDataset(source.removeprefix(IRDS))
     if qrels is None:
-        dataset_id = _judged_dataset(dataset_id, split)
-    dataset = load_dataset(dataset_id)
-    if topics is None and not dataset.has_queries():
-        raise InputError(f"the ir_datasets dataset {dataset_id!r} has no queries: give a file of them as topics")
-    corpus = open_corpus(IRDS + dataset_id) if dataset.has_docs() else None
-    queries = irds_topics(dataset_id) if topics is None else read_topics(topics)
-    return dataset_id, corpus, queries, irds_qrels(dataset_id) if qrels is None else read_qrels(qrels)
+        dataset = _judged_dataset(dataset, split)
+    if topics is None and not dataset.held.has_queries():
+        raise InputError(f"the ir_datasets dataset {dataset.id!r} has no queries: give a file of them as topics")
+    queries = dataset.topics() if topics is None else read_topics(topics)
+    judgments = dataset.qrels() if qrels is None else read_qrels(qrels)
+    return dataset.id, dataset if dataset.held.has_docs() else None, queries, judgments
 
 
-def _judged_dataset(dataset_id: str, split: str) -> str:
-    """``dataset_id`` itself if it has judgments, else its split."""
-    if load_dataset(dataset_id).has_qrels():
-        if split not in ("test", dataset_id.rsplit("/")[-1]):
-            raise InputError(f"{IRDS}{dataset_id} has judgments of its own: leave out the split {split!r}")
-        return dataset_id
-    splits = irds_splits(dataset_id)
+def _judged_dataset(dataset: IrDataset, split: str) -> IrDataset:
+    """The dataset itself if it has judgments, else its split."""
+    if dataset.held.has_qrels():
+        if split not in ("test", dataset.id.rsplit("/")[-1]):
+            raise InputError(f"{IRDS}{dataset.id} has judgments of its own: leave out the split {split!r}")
+        return dataset
+    splits = dataset.splits()
     if split not in splits:
-        there = ", ".join(f"{dataset_id}/{name}" for name in splits) or "none under it either"
-        raise InputError(f"the ir_datasets dataset {dataset_id!r} has no judgments for {split!r}: there is {there}")
-    return f"{dataset_id}/{split}"
+        there = ", ".join(f"{dataset.id}/{name}" for name in splits) or "none under it either"
+        raise InputError(f"the ir_datasets dataset {dataset.id!r} has no judgments for {split!r}: there is {there}")
+    return IrDataset(f"{dataset.id}/{split}")
 
 
 def _open_corpus_alone(source: str, split: str, topics: File, qrels: File) -> Parts:
-    corpus = _open_lucene(source.removeprefix(LUCENE)) if source.startswith(LUCENE) else open_corpus(source)
+    path = source.removeprefix(LUCENE)
+    if source.startswith(LUCENE):
+        from mixlm_rerank.integrations.pyserini import LuceneCorpus
+
+        corpus: Corpus = LuceneCorpus(path)
+    else:
+        corpus = open_corpus(source)
     if topics is None or qrels is None:
         raise InputError(f"{source} is a corpus alone: give files of topics and qrels too")
-    path = source.removeprefix(LUCENE)
     name = _last_part(path) if Path(path).is_dir() else _last_part(path).split(".")[0]
     return name, corpus, read_topics(topics), read_qrels(qrels)
 
@@ -198,12 +188,6 @@ def _open_corpus_alone(source: str, split: str, topics: File, qrels: File) -> Pa
 def _last_part(path: str) -> str:
     """The name of a file or folder; of ``.`` and ``..``, too."""
     return Path(os.path.abspath(path)).name
-
-
-def _open_lucene(folder: str) -> Corpus:
-    from mixlm_rerank.integrations.pyserini import LuceneCorpus
-
-    return LuceneCorpus(folder)
 
 
 def _judged(name: str, queries: Mapping[str, str], qrels: Mapping[str, object]) -> dict[str, str]:
@@ -221,13 +205,3 @@ def _judged(name: str, queries: Mapping[str, str], qrels: Mapping[str, object]) 
             "topics that hold them, or take their judgments out"
         )
     return judged
-
-
-def some_ids(ids: Iterable[str]) -> str:
-    """The first of them, for a message.
-
-    >>> some_ids(["1", "2", "3", "4"])
-    '1, 2, 3 ...'
-    """
-    shown = list(ids)
-    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "") or "none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,17 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mixlm_rerank.data import Corpus, read_run
+from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.systems.collections import Collection, some_ids
-from mixlm_rerank.systems.embeddings import document_embeddings
-from mixlm_rerank.systems.loading import Loading
-from mixlm_rerank.systems.peers import load_sentence_transformer
+from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.types import Candidate
 
 if TYPE_CHECKING:
     from mixlm_rerank.integrations.lucene import Fields
 
-__all__ = ["BM25", "DensePyserini", "DenseSentenceTransformers", "FirstStage", "RunFile"]
+__all__ = ["BM25", "CheckedFirstStage", "DensePyserini", "FirstStage", "RunFile", "documents_of"]
 
 
 class FirstStage(Protocol):
@@ -39,7 +38,34 @@ class FirstStage(Protocol):
     def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]: ...
 
 
-class RunFile:
+class CheckedFirstStage(ABC):
+    """What all first stages check, and how their candidates are cut."""
+
+    name: str
+
+    @abstractmethod
+    def find(self, collection: Collection, hits: int) -> Mapping[str, Iterable[Candidate]]:
+        """The best ``hits`` documents of each query, best first; queries that find none may be left out."""
+
+    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+        """Raises InputError for a depth below 1, a document that occurs twice, a score that is not finite."""
+        if depth < 1:
+            raise InputError(f"depth must be at least 1, not {depth}")
+        run, finished = self.find(collection, depth + int(collection.drop_same_id)), {}
+        for qid in collection.queries:
+            kept = [hit for hit in run.get(qid, ()) if not (collection.drop_same_id and hit.docid == qid)][:depth]
+            if len({hit.docid for hit in kept}) < len(kept):
+                raise InputError(
+                    f"{self.name}: a document occurs twice for query {qid!r}; is its docid twice in the index?"
+                )
+            bad = next((hit for hit in kept if not math.isfinite(hit.score)), None)
+            if bad is not None:
+                raise InputError(f"{self.name}: the score of document {bad.docid!r} for query {qid!r} is not finite")
+            finished[qid] = kept
+        return finished
+
+
+class RunFile(CheckedFirstStage):
     """Candidates out of a TREC or MS MARCO run (see :func:`read_run`).
 
     Raises InputError, when it retrieves, for a bad run, and for one in which no query of the collection occurs.
@@ -49,17 +75,17 @@ class RunFile:
         self.path = Path(path)
         self.name = f"run file {self.path.name}"
 
-    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
         run = read_run(self.path)
         if collection.queries.keys().isdisjoint(run):
             raise InputError(
                 f"no query of {self.path} is judged in {collection.name} (run: {some_ids(run)}; judged: "
                 f"{some_ids(collection.queries)}): do they belong together?"
             )
-        return _finished(run, collection, depth, self.name)
+        return run
 
 
-class BM25:
+class BM25(CheckedFirstStage):
     """BM25 by Pyserini, over a Lucene index that is built from the collection's documents if it is not there.
 
     ``fields``: ``"flat"`` searches title and text as one field, ``"multifield"`` as two of equal weight. An index that
@@ -89,29 +115,22 @@ class BM25:
         self.progress = progress
         self.name = f"BM25 (Pyserini, {fields}, k1={k1:g}, b={b:g})"
 
-    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
         from mixlm_rerank.integrations.lucene import bm25_run, build_lucene_index, check_lucene_index, open_searcher
 
-        hits = _hits(collection, depth)
         new = not self.folder.exists()
         if new:
-            documents = _documents(collection, f"no Lucene index at {self.folder}")
+            documents = documents_of(collection, f"no Lucene index at {self.folder}")
             build_lucene_index(documents, self.folder, fields=self.fields, progress=self.progress)
         searcher = open_searcher(self.folder)
         if not new:
             check_lucene_index(searcher, self.folder, self.fields, collection.corpus)
         searcher.set_bm25(self.k1, self.b)
-        run = bm25_run(
-            searcher,
-            collection.queries,
-            hits=hits,
-            threads=os.cpu_count() or 1,
-            fields=self.fields,
-        )
-        return _finished(run, collection, depth, self.name)
+        threads = os.cpu_count() or 1
+        return bm25_run(searcher, collection.queries, hits=hits, threads=threads, fields=self.fields)
 
 
-class DensePyserini:
+class DensePyserini(CheckedFirstStage):
     """Pyserini's FaissSearcher on a Faiss index in a folder (files ``index`` and ``docid``).
 
     ``encoder`` is a checkpoint's folder or hub id, or an object with ``encode(query) -> float [d]``; Pyserini tells
@@ -127,8 +146,7 @@ class DensePyserini:
         encoder_name = Path(encoder).name if isinstance(encoder, str | Path) else type(encoder).__name__
         self.name = f"dense (Pyserini, {self.folder.name}, {encoder_name})"
 
-    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
-        hits = _hits(collection, depth)
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
         searcher = self._searcher()
         queries = collection.queries
         try:
@@ -141,10 +159,9 @@ class DensePyserini:
             if not found[qid] and not np.isfinite(searcher.query_encoder.encode(queries[qid])).all():
                 raise InputError(f"the encoder of {self.name} gives numbers that are not finite for query {qid!r}")
         falling = -1 if searcher.index.metric_type == importlib.import_module("faiss").METRIC_L2 else 1
-        run = {
+        return {
             qid: [Candidate(str(hit.docid), falling * float(hit.score)) for hit in rows] for qid, rows in found.items()
         }
-        return _finished(run, collection, depth, self.name)
 
     def _searcher(self) -> Any:
         from mixlm_rerank.integrations.java import start_java
@@ -164,78 +181,7 @@ class DensePyserini:
             raise InputError(f"{self.name} cannot be opened: {reason}") from None
 
 
-class DenseSentenceTransformers:
-    """Exact search with a sentence-transformers model, by its own similarity and with its own prompts.
-
-    The documents' embeddings are kept in ``folder``, by model and corpus, so that the next run is quick. ``name`` says
-    what to call the model; by default the last part of its path or hub id.
-
-    Raises InputError if the model cannot be loaded, MissingDependency without sentence-transformers.
-    """
-
-    def __init__(
-        self,
-        model_name_or_path: str | Path,
-        folder: str | Path,
-        *,
-        name: str | None = None,
-        loading: Loading = Loading(),
-        progress: bool = False,
-    ) -> None:
-        self._model = load_sentence_transformer(str(model_name_or_path), loading)
-        self.folder = Path(folder)
-        self.progress = progress
-        self.name = f"dense ({name or Path(model_name_or_path).name}, exact {self._model.similarity_fn_name})"
-
-    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
-        import torch
-        from sentence_transformers.util import semantic_search
-
-        hits = _hits(collection, depth)
-        documents = document_embeddings(
-            self._model, _documents(collection, self.name), self.folder, progress=self.progress
-        )
-        queries = self._model.encode_query(
-            list(collection.queries.values()), convert_to_numpy=True, show_progress_bar=False
-        )
-        found = semantic_search(
-            torch.from_numpy(queries).float(),
-            torch.from_numpy(documents.vectors),
-            top_k=hits,
-            score_function=self._model.similarity,
-        )
-        run = {
-            qid: [Candidate(documents.docids[int(row["corpus_id"])], float(row["score"])) for row in rows]
-            for qid, rows in zip(collection.queries, found, strict=True)
-        }
-        return _finished(run, collection, depth, self.name)
-
-
-def _documents(collection: Collection, reason: str) -> Corpus:
+def documents_of(collection: Collection, reason: str) -> Corpus:
     if collection.corpus is None:
         raise InputError(f"{reason}, and the collection {collection.name} has no documents to build from")
     return collection.corpus
-
-
-def _hits(collection: Collection, depth: int) -> int:
-    """How many to ask for, so that ``depth`` are left."""
-    if depth < 1:
-        raise InputError(f"depth must be at least 1, not {depth}")
-    return depth + int(collection.drop_same_id)
-
-
-def _finished(
-    run: Mapping[str, Iterable[Candidate]], collection: Collection, depth: int, name: str
-) -> dict[str, list[Candidate]]:
-    """Every query's candidates, its own document dropped if the collection asks, then cut; checked."""
-    _hits(collection, depth)
-    finished = {}
-    for qid in collection.queries:
-        kept = [hit for hit in run.get(qid, ()) if not (collection.drop_same_id and hit.docid == qid)][:depth]
-        if len({hit.docid for hit in kept}) < len(kept):
-            raise InputError(f"{name}: a document occurs twice for query {qid!r}; is its docid twice in the index?")
-        bad = next((hit for hit in kept if not math.isfinite(hit.score)), None)
-        if bad is not None:
-            raise InputError(f"{name}: the score of document {bad.docid!r} for query {qid!r} is not finite")
-        finished[qid] = kept
-    return finished

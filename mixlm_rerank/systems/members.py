@@ -1,4 +1,4 @@
-"""What a teacher is made of: rankers that are not trained here, each by a word, and their weighted sum.
+"""Teachers: rankers that are not trained here. Several, each by a word, are members of one: their weighted sum.
 
 Mistakes of different rankers differ: together they order documents better than the best of them. Scores are computed
 once, so a student learns from many as fast as from one.
@@ -6,24 +6,31 @@ once, so a student learns from many as fast as from one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 
-from mixlm_rerank.errors import InputError
+from mixlm_rerank.errors import InputError, optional_import
+from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import fingerprint
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.start import bi_encoder
-from mixlm_rerank.systems.bm25_scores import BM25Scores
-from mixlm_rerank.systems.loading import Loading, short_name
-from mixlm_rerank.systems.teachers import CrossEncoderTeacher
+from mixlm_rerank.scoring import FullTextScorer
+from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_cross_encoder, short_name
 from mixlm_rerank.systems.token_states import TokenStates
 
-__all__ = ["DEFAULT_WEIGHTS", "MEMBERS", "Ensemble", "Member", "Members", "check_members", "read_members"]
+__all__ = [
+    *("DEFAULT_WEIGHTS", "MEMBERS", "BM25Scores", "CrossEncoderTeacher", "FullTextTeacher", "Member", "Members"),
+    *("check_members", "read_members", "weighted_sum"),
+]
 
 MEMBERS = (
     "max-sim:NAME (late interaction over a bi-encoder's token states), bi-encoder:NAME (its cosine), "
@@ -33,7 +40,69 @@ OF_MODELS = ("max-sim", "bi-encoder", "cross-encoder")
 # Log-odds for a difference of 1: the range of each among BM25's first hundred, times its weight on development queries.
 DEFAULT_WEIGHTS = {"max-sim": 27.0, "bm25": 1.5}
 
+PAIRS_ON_CPU, PAIRS_ON_GPU = 32, 256  # of a forward pass
+
 Score = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[NDArray[np.floating]]]
+
+
+class CrossEncoderTeacher:
+    """Raw scores (log-odds, where the model was trained with a sigmoid). ``fingerprint``: hash of the model.
+
+    Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers.
+    """
+
+    def __init__(self, source: str, loading: Loading = Loading()) -> None:
+        self._model = load_cross_encoder(source, loading=loading)
+        self.fingerprint = fingerprint_of(self._model)
+        self._batch_size = PAIRS_ON_CPU if self._model.device.type == "cpu" else PAIRS_ON_GPU
+
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """Scores of each query's candidates, float32 [n] a query."""
+        pairs = [(query, text) for query, own in zip(queries, texts, strict=True) for text in own]
+        scores = self._model.predict(
+            pairs, batch_size=self._batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+        return np.split(np.asarray(scores, dtype=np.float32), np.cumsum([len(own) for own in texts])[:-1])
+
+
+class FullTextTeacher:
+    """The ranker of a MixLM on text. Give it a model of its own: what is trained must not teach itself."""
+
+    def __init__(self, model: MixLM) -> None:
+        self._scorer = FullTextScorer(model)
+
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """Log-odds of each query's candidates, float32 [n] a query."""
+        return [self._scorer.score(query, own).numpy() for query, own in zip(queries, texts, strict=True)]
+
+
+class BM25Scores:
+    """BM25 (k1 .9, b .4) of any query and document of a corpus, as a share of the query's best in that corpus."""
+
+    def __init__(self, documents: Iterable[str]) -> None:
+        with optional_import("this teacher needs bm25s", "train"):
+            self._library: Any = importlib.import_module("bm25s")
+        texts = list(dict.fromkeys(documents))
+        if not texts:
+            raise InputError("the corpus holds no documents")
+        self._rows = {text: row for row, text in enumerate(texts)}
+        self._index = self._library.BM25(k1=0.9, b=0.4)
+        self._index.index(self._library.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+
+    def __call__(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """Scores of each query's documents, float32 [n] in [0, 1] a query; 0 for one without a word of the corpus."""
+        lacking = next((text for own in texts for text in own if text not in self._rows), None)
+        if lacking is not None:
+            raise InputError(f"the document {lacking[:60]!r} ... is not in the corpus of BM25's statistics")
+        words = self._library.tokenize(list(queries), stopwords="en", return_ids=False, show_progress=False)
+        return [self._shares(own, documents) for own, documents in zip(words, texts, strict=True)]
+
+    def _shares(self, words: list[str], documents: Sequence[str]) -> NDArray[np.float32]:
+        if not words:
+            return np.zeros(len(documents), dtype=np.float32)
+        whole = np.asarray(self._index.get_scores(words), dtype=np.float32)
+        shares: NDArray[np.float32] = whole[[self._rows[text] for text in documents]] / max(float(whole.max()), 1e-6)
+        return shares
 
 
 @dataclass(frozen=True)
@@ -49,19 +118,15 @@ class Member:
     made_by: str
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """The sum of members' scores times their weights."""
-
-    members: Sequence[tuple[Member, float]]
-
-    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        """Log-odds of each query's documents, float32 [n] a query."""
-        sums = [np.zeros(len(own), dtype=np.float32) for own in texts]
-        for member, weight in self.members:
-            for own, scores in zip(sums, member.score_batch(queries, texts), strict=True):
-                own += weight * np.asarray(scores, dtype=np.float32)
-        return sums
+def weighted_sum(
+    members: Iterable[Member], weights: Iterable[float], queries: Sequence[str], texts: Sequence[Sequence[str]]
+) -> list[NDArray[np.float32]]:
+    """The members' scores times their weights: log-odds of each query's documents, float32 [n] a query."""
+    sums = [np.zeros(len(own), dtype=np.float32) for own in texts]
+    for member, weight in zip(members, weights, strict=True):
+        for own, scores in zip(sums, member.score_batch(queries, texts), strict=True):
+            own += weight * np.asarray(scores, dtype=np.float32)
+    return sums
 
 
 class Members:
@@ -84,7 +149,11 @@ class Members:
             if kind == "cross-encoder":
                 self._cross_encoders[name] = CrossEncoderTeacher(name, loading)
             elif kind != "bm25" and name not in self._encoders:
-                encoder = own if own is not None and not name else _encoder(name, loading)
+                if own is not None and not name:
+                    encoder = own
+                else:
+                    hub = {"local_files_only": loading.offline}
+                    encoder = bi_encoder(name, hub=hub).to(loading.device_name())
                 self._encoders[name] = encoder, _identity(encoder)
 
     def of(self, documents: Iterable[str], corpus: str, folder: Path | None = None) -> list[Member]:
@@ -96,31 +165,20 @@ class Members:
             folder: of what is read meanwhile, see :class:`OnDisk`.
         """
         states = {name: TokenStates(encoder, folder) for name, (encoder, _) in self._encoders.items()}
-        return [self._member(word, states, documents, corpus) for word in self._words]
-
-    def _member(self, word: str, states: Mapping[str, TokenStates], documents: Iterable[str], corpus: str) -> Member:
-        kind, _, name = word.partition(":")
-        short = f"{kind}-{short_name(name)}" if name else kind
-        if kind == "bm25":
-            return Member(short, _LaterBM25(documents), corpus)
-        if kind == "cross-encoder":
-            teacher = self._cross_encoders[name]
-            return Member(short, teacher.score_batch, teacher.fingerprint)
-        score = states[name].max_sim if kind == "max-sim" else states[name].cosine
-        return Member(short, score, self._encoders[name][1])
-
-
-class _LaterBM25:
-    """Made when it is first asked: scores that are stored need none."""
-
-    def __init__(self, documents: Iterable[str]) -> None:
-        self._documents = documents
-        self._scores: BM25Scores | None = None
-
-    def __call__(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        if self._scores is None:
-            self._scores = BM25Scores(self._documents)
-        return self._scores(queries, texts)
+        lexical = cache(lambda: BM25Scores(documents))  # when it is first asked: scores that are stored need none
+        members = []
+        for word in self._words:
+            kind, _, name = word.partition(":")
+            score: Score
+            if kind == "bm25":
+                score, made_by = lambda queries, texts: lexical()(queries, texts), corpus
+            elif kind == "cross-encoder":
+                score, made_by = self._cross_encoders[name].score_batch, self._cross_encoders[name].fingerprint
+            else:
+                score = states[name].max_sim if kind == "max-sim" else states[name].cosine
+                made_by = self._encoders[name][1]
+            members.append(Member(f"{kind}-{short_name(name)}" if name else kind, score, made_by))
+        return members
 
 
 def check_members(words: Iterable[str], *, nameless: bool = False) -> None:
@@ -150,7 +208,3 @@ def _identity(encoder: ItemEncoder) -> str:
     """With what queries are read by: the fingerprint is that of documents."""
     config = encoder.config
     return f"{fingerprint(encoder, config)} {config.query_prompt!r} {config.max_query_tokens}"
-
-
-def _encoder(name: str, loading: Loading) -> ItemEncoder:
-    return bi_encoder(name, hub={"local_files_only": loading.offline}).to(loading.device_name())

@@ -15,14 +15,14 @@ from mixlm_rerank.model.fast.int8 import is_int8
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
-from mixlm_rerank.systems.protocol import Footprint, Kind, by_score
+from mixlm_rerank.systems.protocol import Footprint, Kind, System, by_score
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Cascade", "Cosine", "FullTextMode", "OfMixLM", "TokenReranker"]
 
 
-class OfMixLM:
+class OfMixLM(System):
     """A system of a MixLM. ``seed`` names the model where several seeds of one recipe are evaluated."""
 
     def __init__(self, model: MixLM, name: str, seed: str | None) -> None:
@@ -34,79 +34,60 @@ class OfMixLM:
         self.description = f"{type(self).__name__}: {model.name}, weights {weights_hash(model)}, settings {digest}"
 
 
-class TokenReranker(OfMixLM):
-    """MixLM from embedding tokens, at one budget (None: the model's largest)."""
+class _FromIndex(OfMixLM):
+    """Ranks by what lies in the token index; documents without text are not in it."""
 
-    kind: Kind = "MixLM"
-    pointwise = True
-
-    def __init__(self, model: MixLM, tokens: int | None = None, *, seed: str | None = None) -> None:
-        self.tokens: int | None = model.config.check_budget(tokens)
-        self.model = model
-        super().__init__(model, self._named(), seed)
-        self.description += f", k={self.tokens}"
+    _options: dict[str, Any]  # of the reranker, ``tokens`` among them
 
     def prepare(self, work: Workplace) -> Footprint:
         index = work.index(self.model)
-        self._reranker = Reranker(self.model, index, missing="last", **self._options())  # documents without text
-        return _footprint(index, self.tokens or 1, work)
+        self._reranker = Reranker(self.model, index, missing="last", **self._options)
+        return _footprint(index, self._options["tokens"], work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         return self._reranker.rerank(query, candidates)
 
-    def _named(self) -> str:
-        return f"MixLM k={self.tokens}" + ", int8" * is_int8(self.model)
 
-    def _options(self) -> dict[str, Any]:
-        return {"tokens": self.tokens}
+class TokenReranker(_FromIndex):
+    """MixLM from embedding tokens, at one budget (None: the model's largest)."""
+
+    kind: Kind = "MixLM"
+
+    def __init__(self, model: MixLM, tokens: int | None = None, *, seed: str | None = None, below: str = "") -> None:
+        self.tokens = model.config.check_budget(tokens)
+        super().__init__(model, f"MixLM k={self.tokens}" + ", int8" * is_int8(model) + below, seed)
+        self.description += f", k={self.tokens}"
+        self._options = {"tokens": self.tokens}
 
 
 class Cascade(TokenReranker):
     """MixLM, then the best ``verify_top`` read in full by the same ranker."""
 
-    kind: Kind = "combination"
+    kind = "combination"
     pointwise = False
 
     def __init__(self, model: MixLM, verify_top: int, tokens: int | None = None, *, seed: str | None = None) -> None:
         if verify_top < 1:
             raise InputError(f"verify_top must be at least 1, not {verify_top}")
-        self.verify_top = verify_top
-        super().__init__(model, tokens, seed=seed)
+        super().__init__(model, tokens, seed=seed, below=f", best {verify_top} in full")
         self.description += f", verify_top {verify_top}"
-
-    def _named(self) -> str:
-        return f"{super()._named()}, best {self.verify_top} in full"
-
-    def _options(self) -> dict[str, Any]:
-        return {"tokens": self.tokens, "verify_top": self.verify_top}
+        self._options["verify_top"] = verify_top
 
 
-class Cosine(OfMixLM):
+class Cosine(_FromIndex):
     """Cosine of query and document embedding: the MixLM's item encoder as a plain bi-encoder."""
 
-    kind: Kind = "bi-encoder"
-    tokens: int | None = None
-    pointwise = True
+    kind = "bi-encoder"
 
     def __init__(self, model: MixLM, *, seed: str | None = None) -> None:
         super().__init__(model, "cosine", seed)
-
-    def prepare(self, work: Workplace) -> Footprint:
-        index = work.index(self.model)
-        scorer = BiEncoderScorer(self.model)
-        self._reranker = Reranker(self.model, index, missing="last", tokens=1, scorer=scorer)
-        return _footprint(index, 1, work)
-
-    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
-        return self._reranker.rerank(query, candidates)
+        self._options = {"tokens": 1, "scorer": BiEncoderScorer(model)}
 
 
 class FullTextMode(OfMixLM):
     """The same ranker reading every document's text: the same-backbone cross-encoder."""
 
-    kind: Kind = "full text"
-    tokens: int | None = None
-    pointwise = True
+    kind = "full text"
 
     def __init__(self, model: MixLM, *, seed: str | None = None) -> None:
         super().__init__(model, "full-text mode", seed)
@@ -118,9 +99,7 @@ class FullTextMode(OfMixLM):
         """The residual needs the embedding tokens, which lie in the token index."""
         work.documents("full text")
         self._index = work.index(self.model) if self.model.config.residual != "none" else None
-        if self._index is None:
-            return None
-        return _footprint(self._index, self._tokens, work)
+        return None if self._index is None else _footprint(self._index, self._tokens, work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         tokens = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from mixlm_rerank.ranking import ranked
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["Efficiency", "Footprint", "Kind", "System", "by_score"]
+__all__ = ["Efficiency", "Footprint", "Kind", "System", "by_score", "by_score_where"]
 
 # What a system is, for colours, reference lines and the words of a report.
 Kind = Literal["first stage", "bi-encoder", "full text", "MixLM", "combination", "oracle", "other"]
@@ -52,7 +53,7 @@ class Footprint:
 
 
 class System(Protocol):
-    """Ranks the candidates of one query.
+    """Ranks the candidates of one query. What most systems have in common is the default.
 
     Attributes:
         name: short, for tables; unique within an evaluation.
@@ -63,27 +64,16 @@ class System(Protocol):
         seed_group: systems that differ only in their seed share this name; None for one that stands alone.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def description(self) -> str: ...
-
-    @property
-    def kind(self) -> Kind: ...
-
-    @property
-    def tokens(self) -> int | None: ...
-
-    @property
-    def pointwise(self) -> bool: ...
-
-    @property
-    def seed_group(self) -> str | None: ...
+    name: str
+    description: str
+    kind: Kind = "other"
+    tokens: int | None = None
+    pointwise: bool = True
+    seed_group: str | None = None
 
     def prepare(self, work: Workplace) -> Footprint | None:
         """Get ready for one collection: open indexes, say. None for a system that computes nothing beforehand."""
-        ...
+        return None
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         """All candidates, best first. They carry their texts."""
@@ -93,3 +83,12 @@ class System(Protocol):
 def by_score(candidates: Sequence[Candidate], scores: Any) -> list[ScoredDoc]:
     """Candidates by the scores that a system gave to each. ``scores``: array-like [n]."""
     return ranked(candidates, np.ones(len(candidates), dtype=bool), np.asarray(scores, dtype=np.float64))
+
+
+def by_score_where(
+    known: Sequence[bool], candidates: Sequence[Candidate], score: Callable[[Sequence[Candidate]], Any]
+) -> list[ScoredDoc]:
+    """Those candidates that are ``known`` by what ``score`` gives them, array-like [m]; the others come last."""
+    hits = list(compress(candidates, known))
+    scores = score(hits) if hits else []
+    return ranked(candidates, np.array(known, dtype=bool), np.asarray(scores, dtype=np.float64))

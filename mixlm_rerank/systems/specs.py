@@ -1,28 +1,29 @@
-"""Systems and first stages by a word on the command line: ``mixlm:4+0.2``, ``cross-encoder:NAME@64``, ``bm25``."""
+"""Systems and first stages by a word on the command line: ``mixlm:4+0.2``, ``cross-encoder:NAME@64``, ``bm25``.
+
+Other packages register systems of their own by an entry point.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from mixlm_rerank.errors import InputError
+from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fast.int8 import in_int8
-from mixlm_rerank.ranking import Weight, parsed_weight
+from mixlm_rerank.ranking import parsed_weight
 from mixlm_rerank.systems.all_states import AllStates, MultiVector
-from mixlm_rerank.systems.elsewhere import RankedElsewhere
-from mixlm_rerank.systems.ensemble import Ensemble
-from mixlm_rerank.systems.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
-from mixlm_rerank.systems.interpolated import Interpolated
+from mixlm_rerank.systems.combined import Ensemble, Interpolated, RankedElsewhere
+from mixlm_rerank.systems.first_stages import BM25, DensePyserini, FirstStage, RunFile
 from mixlm_rerank.systems.loading import Loading, short_name
 from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, read_members
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
-from mixlm_rerank.systems.protocol import System
-from mixlm_rerank.systems.registered import registered_systems
-from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder
+from mixlm_rerank.systems.protocol import Kind, System
+from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder, DenseSentenceTransformers
 
 if TYPE_CHECKING:
     from mixlm_rerank.integrations.lucene import Fields
@@ -48,10 +49,26 @@ FIRST_STAGES = (
 
 BM25_FOLDERS = {"bm25": "lucene", "bm25-multifield": "lucene-multifield"}  # where an index is built
 
-Make = Callable[[MixLM, str, str | None], System]
+GROUP = "mixlm_rerank.systems"
+MEMBERS = ("name", "description", "kind", "tokens", "pointwise", "seed_group", "prepare", "rank")
+
+Make = Callable[[], System]
+
+
+def _at_number(make: Callable[[str, int | None, Loading], System]) -> Callable[[str, Loading], Make]:
+    """Of a model's name and perhaps a number after an @."""
+
+    def made(value: str, loading: Loading) -> Make:
+        source, _, number = value.rpartition("@")
+        if source and number.isdecimal() and not Path(value).exists():
+            return partial(make, source, int(number), loading)
+        return partial(make, value, None, loading)
+
+    return made
+
 
 # word -> how the system is made of a MixLM, the value after the colon, and the seed's name
-OF_MIXLM: dict[str, Make] = {
+OF_MIXLM: dict[str, Callable[[MixLM, str, str | None], System]] = {
     "mixlm": lambda model, value, seed: TokenReranker(model, int(value) if value else None, seed=seed),
     "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value) if value else None, seed=seed),
     "verify": lambda model, value, seed: Cascade(model, int(value), seed=seed),
@@ -59,14 +76,23 @@ OF_MIXLM: dict[str, Make] = {
     "all-states": lambda model, value, seed: AllStates(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
 }
-# word -> how the system is made of a model's name and the number after its @
-AT_NUMBER: dict[str, Callable[[str, int | None, Loading], System]] = {
-    "cross-encoder": CrossEncoder,
-    "prettr": partial(AllStates.cut, fixed_documents=False),
-    "mice": partial(AllStates.cut, fixed_documents=True),
-    "multi-vector": MultiVector,
+# word -> what makes the system, of the value after the colon
+OF_VALUE: dict[str, Callable[[str, Loading], Make]] = {
+    "cross-encoder": _at_number(CrossEncoder),
+    "prettr": _at_number(partial(AllStates.cut, fixed_documents=False)),
+    "mice": _at_number(partial(AllStates.cut, fixed_documents=True)),
+    "multi-vector": _at_number(MultiVector),
+    "bi-encoder": lambda name, loading: partial(BiEncoder, name, loading),
+    "max-sim": lambda name, loading: partial(Ensemble, f"MaxSim {short_name(name)}", {f"max-sim:{name}": 1.0}, loading),
+    "hybrid": lambda name, loading: partial(
+        Ensemble,
+        "hybrid teacher",
+        {f"max-sim:{name}": DEFAULT_WEIGHTS["max-sim"], "bm25": DEFAULT_WEIGHTS["bm25"]},
+        loading,
+    ),
+    "ensemble": lambda path, loading: partial(Ensemble, Path(path).stem, read_members(Path(path)), loading),
+    "run": lambda path, loading: partial(RankedElsewhere, Path(path)),
 }
-WITH_VALUE = {"verify", *AT_NUMBER, "bi-encoder", "max-sim", "hybrid", "ensemble", "run"}
 WITHOUT_VALUE = {"full-text", "cosine", "all-states"}
 
 Named = dict[str, list[System]]  # by the word that they were asked for with
@@ -108,58 +134,50 @@ def name_of(word: str, systems: Named) -> str:
     return found[0] if found else word
 
 
-def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Callable[[], System]]:
+def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Make]:
     """What makes each system of one word."""
     whole, plus, last = spec.rpartition("+")
     weight = parsed_weight(last) if plus else None
-    if weight is not None and whole.startswith("verify"):
-        raise InputError(f"{spec!r}: what is read in full cannot be mixed afterwards; mix another system")
     if weight is not None:
-        return [partial(_interpolated, make, weight) for make in _makers(whole, models, loading)]
+        if whole.startswith("verify"):
+            raise InputError(f"{spec!r}: what is read in full cannot be mixed afterwards; mix another system")
+        return [partial(lambda make: Interpolated(make(), weight), make) for make in _makers(whole, models, loading)]
     word, colon, value = spec.partition(":")
     if word == "mixlm" and value.endswith("@int8"):
         word, value = "mixlm@int8", value.removesuffix("@int8")
-    known = word in OF_MIXLM or word in WITH_VALUE
-    registered = {} if known else registered_systems()
-    if word in registered:
-        return [partial(registered[word], value)]
-    if not known or (word in WITH_VALUE and not value) or (word in WITHOUT_VALUE and colon):
+    if word in OF_VALUE and value:
+        return [OF_VALUE[word](value, loading)]
+    if word not in OF_MIXLM or (word == "verify" and not value) or (word in WITHOUT_VALUE and colon):
+        known = word in OF_MIXLM or word in OF_VALUE
+        registered = {} if known else {entry.name: entry for entry in entry_points(group=GROUP)}
+        if word in registered:
+            return [partial(_registered, registered[word], value)]
         others = f"; and {', '.join(registered)}" if registered else ""
-        near = "" if known else _nearest(word, [*OF_MIXLM, *WITH_VALUE, *registered])
+        near = "" if known else _nearest(word, [*OF_MIXLM, *OF_VALUE, *registered])
         raise InputError(f"no such system: {spec!r}{near}. There are: {SYSTEMS}{others}")
-    if word == "bi-encoder":
-        return [partial(BiEncoder, value, loading)]
-    if word in ("max-sim", "hybrid", "ensemble"):
-        return [partial(Ensemble, *_ensemble(word, value), loading)]
-    if word == "run":
-        return [partial(RankedElsewhere, Path(value))]
-    if word in AT_NUMBER:
-        source, _, number = value.rpartition("@")
-        if source and number.isdecimal() and not Path(value).exists():
-            return [partial(AT_NUMBER[word], source, int(number), loading)]
-        return [partial(AT_NUMBER[word], value, None, loading)]
     if colon and not value.isdecimal():
         raise InputError(f"the system {spec!r} needs a whole number after its colon")
-    return [partial(_of_mixlm, word, value, load, name if len(models) > 1 else None) for name, load in models.items()]
+    return [
+        partial(lambda load, seed: OF_MIXLM[word](load(), value, seed), load, name if len(models) > 1 else None)
+        for name, load in models.items()
+    ]
 
 
-def _ensemble(word: str, value: str) -> tuple[str, dict[str, float]]:
-    """The name and the weights of a weighted sum."""
-    if word == "ensemble":
-        return Path(value).stem, read_members(Path(value))
-    if word == "max-sim":
-        return f"MaxSim {short_name(value)}", {f"max-sim:{value}": 1.0}
-    return "hybrid teacher", {
-        f"{kind}:{value}" if kind == "max-sim" else kind: weight for kind, weight in DEFAULT_WEIGHTS.items()
-    }
-
-
-def _interpolated(make: Callable[[], System], weight: Weight) -> System:
-    return Interpolated(make(), weight)
-
-
-def _of_mixlm(word: str, value: str, load: Callable[[], MixLM], seed: str | None) -> System:
-    return OF_MIXLM[word](load(), value, seed)
+def _registered(entry: EntryPoint, value: str) -> System:
+    """A system of another package. Raises InputError if that fails, or gives what is no System."""
+    try:
+        system: System = entry.load()(value)
+    except MixLMError:
+        raise
+    except Exception as error:  # whatever another package does
+        raise InputError(f"the system {entry.name!r} ({entry.value}) fails: {type(error).__name__}: {error}") from error
+    lacking = [name for name in MEMBERS if not hasattr(system, name)]
+    if lacking:
+        raise InputError(f"the system {entry.name!r} ({entry.value}) lacks {', '.join(lacking)}")
+    if system.kind not in get_args(Kind):
+        kinds = ", ".join(get_args(Kind))
+        raise InputError(f"the system {entry.name!r} ({entry.value}) is of kind {system.kind!r}; there are {kinds}")
+    return system
 
 
 def make_first_stage(
@@ -176,7 +194,7 @@ def make_first_stage(
     if word == "run" and value:
         return RunFile(value)
     if word == "dense" and value:
-        return DenseSentenceTransformers(value, folder / "embeddings", loading=loading, progress=progress)
+        return DenseSentenceTransformers(value, folder / "embeddings", loading, progress=progress)
     index, _, encoder = value.partition("@")
     if word == "faiss" and index and encoder:
         return DensePyserini(index, encoder)

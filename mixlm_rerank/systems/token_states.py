@@ -1,11 +1,14 @@
 """A bi-encoder's own token states: late interaction over them, and its cosine.
 
 Final hidden states of a bi-encoder know more than their mean: MaxSim over them (ColBERT's score, 2004.12832) ranks
-better than the cosine that the model was trained for.
+better than the cosine that the model was trained for. They lie on disk, where others keep their tensors too.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,11 +22,40 @@ from torch.nn.utils.rnn import pad_sequence
 from mixlm_rerank.model.inference import inference
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.positions import positions_per_forward
-from mixlm_rerank.systems.on_disk import OnDisk
 
-__all__ = ["TokenStates", "max_sim", "states_of_texts"]
+__all__ = ["OnDisk", "TokenStates", "max_sim", "states_of_texts"]
 
 POSITIONS_PER_FORWARD = 4096
+
+
+class OnDisk:
+    """``text -> tensor`` of any shape, as float16; gone with the process. Memory holds texts and places alone, and what
+    the system's page cache has room for.
+
+    ``folder``: where the file is, which has no name; None: the system's folder for temporary files.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        weakref.finalize(self, self._file.close)
+        self._places: dict[str, tuple[int, torch.Size]] = {}
+
+    def __contains__(self, text: object) -> bool:
+        return text in self._places
+
+    def __setitem__(self, text: str, tensor: Tensor) -> None:
+        self._places[text] = (self._file.seek(0, os.SEEK_END), tensor.shape)
+        self._file.write(tensor.detach().to("cpu", torch.float16).contiguous().numpy().data)
+
+    def __getitem__(self, text: str) -> Tensor:
+        """On the CPU."""
+        place, shape = self._places[text]
+        values = np.empty(shape, dtype=np.float16)
+        self._file.seek(place)
+        self._file.readinto(values.data)
+        return torch.from_numpy(values)
 
 
 class TokenStates:
@@ -54,10 +86,7 @@ class TokenStates:
 
     @torch.inference_mode()
     def _each(
-        self,
-        near: Callable[[Tensor, Sequence[Tensor]], Tensor],
-        queries: Sequence[str],
-        texts: Sequence[Sequence[str]],
+        self, near: Callable[[Tensor, Sequence[Tensor]], Tensor], queries: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> list[NDArray[np.float32]]:
         new = list(dict.fromkeys(text for own in texts for text in own if text not in self._read))
         for row, states in states_of_texts(self._encoder, self._encoder.document_ids(new)):

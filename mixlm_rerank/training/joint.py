@@ -15,7 +15,7 @@ from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.model.transfer import moved
-from mixlm_rerank.systems.on_disk import OnDisk
+from mixlm_rerank.systems.token_states import OnDisk
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.losses import OVER_CANDIDATES, hidden_alignment, listwise, pointwise
 

@@ -108,7 +108,7 @@ def test_one_measure_alone_is_a_list_too() -> None:
 
 
 def test_a_run_and_judgments_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(InputError, match=r"run: 7, 8 \.\.\.; judgments: q1, q2 \.\.\.\).*belong together"):
+    with pytest.raises(InputError, match=r"run: 7, 8; judgments: q1, q2\).*belong together"):
         evaluate(QRELS, {"7": [Candidate("d1", 1.0)], "8": []})
 
 

@@ -19,8 +19,8 @@ from mixlm_rerank.eval import analysis, fidelity
 from mixlm_rerank.eval.harness import evaluate_collection
 from mixlm_rerank.eval.results import CollectionResult, SystemResult
 from mixlm_rerank.systems.collections import open_collection
+from mixlm_rerank.systems.combined import Interpolated
 from mixlm_rerank.systems.first_stages import RunFile
-from mixlm_rerank.systems.interpolated import Interpolated
 from mixlm_rerank.systems.machine import machine, peak_memory, reset_peak_memory
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import System

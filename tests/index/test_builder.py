@@ -15,7 +15,7 @@ import pytest
 from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import builder
-from mixlm_rerank.index.reading import Reader
+from mixlm_rerank.index.encoding import Reader
 
 WORDS = ["dog", "moon", "mail", "bread", "salt", "cats", "sleep", "earth"]
 

@@ -37,7 +37,7 @@ def stored(folder: Path) -> tuple[bytes, bytes]:
     """Records and content hashes of all documents."""
     store = LocalStore(folder)
     entries = store.entries(DOCIDS)
-    return store.records(entries["row"]).tobytes(), entries["content"].tobytes()
+    return store.segments.read(entries["row"]).tobytes(), entries["content"].tobytes()
 
 
 def test_exported_and_imported_it_is_the_same(index: TokenIndex, shards: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from mixlm_rerank import Document, TokenIndex
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.index import builder, compaction, exchange, segments, updates
+from mixlm_rerank.index import builder, exchange, opened, segments, updates
 
 OLD = [Document(f"d{number}", f"text {number}") for number in range(30)]
 NEW = [Document(f"d{number}", f"text {number + number % 2}") for number in range(5, 45)]
@@ -49,7 +49,7 @@ PLACE = {"build": "built", "add": "index", "sync": "index", "compact": "dead", "
 def start(tmp_path: Path, stub: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an index, one with dead records, and exported shards; windows of 4 and segments of 7 documents."""
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 7 * 96)
-    for module in (builder, updates, compaction, exchange):
+    for module in (builder, updates, opened, exchange):
         monkeypatch.setattr(module, "WINDOW", 4)
     folder = tmp_path / "start"
     index = TokenIndex.build(OLD, stub(), folder / "index", precision="float32", progress=False)

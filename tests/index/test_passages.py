@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from mixlm_rerank import Document, MixLM, TokenIndex
 from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.index import builder, encoding, exchange, segments, updates
-from mixlm_rerank.index.reading import Reader, cut
+from mixlm_rerank.index.encoding import Reader, cut
 
 WORDS = ["dog", "moon", "mail.", "bread", "salt!", "cats", "sleep?\n", "earth"]
 
@@ -28,7 +28,7 @@ def text(words: int, seed: int = 0) -> str:
 
 
 def passages(model: Any, document: Document) -> list[str]:
-    ((_, reading),) = Reader(model, passages=True).readings([document])
+    (reading,) = Reader(model, passages=True).readings([document])
     return reading.texts
 
 
@@ -73,10 +73,10 @@ def test_the_item_encoder_reads_every_passage_to_its_end(tiny: Callable[..., Mix
     for seed, words in enumerate((5, 30, 200, 1000)):
         whole = text(words, seed) + " 狗在叫\ud83d🐕 [CLS] <eos>" * 5
         parts = passages(model, Document("d", whole))
-        ((_, reading),) = Reader(model, passages=False).readings([Document("d", whole)])
+        (reading,) = Reader(model, passages=False).readings([Document("d", whole)])
         assert (len(parts) > 1) == (reading.unread > 0)
         for part in parts:
-            ((_, reading),) = Reader(model, passages=False).readings([Document("d", part)])
+            (reading,) = Reader(model, passages=False).readings([Document("d", part)])
             assert reading.unread == 0, part
         assert "".join("".join(parts).split()) == "".join(whole.split())
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -101,37 +100,29 @@ def test_what_a_worker_cannot_do_is_said_and_the_rest_is_kept(cluster: None, tmp
         TokenIndex.build(iter(DOCUMENTS[:3]), model, tmp_path / "index", engine="ray", progress=False)
 
 
-def test_a_second_try_of_a_worker_finds_its_work_done(
-    tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_try_of_a_worker_finds_its_work_done(tmp_path: Path, tiny: Any) -> None:
     model = tiny("bert", tokens=4)
     manifest = new_manifest(model, "int8", "CORPUS")
-    monkeypatch.setattr(ray, "get", lambda reference: reference)
     shards = Shards(str(tmp_path / "shards"))
     shards.prepare(ray_build.OWN)
-    counts, waiting = ray_build._staged(iter(DOCUMENTS), shards, manifest)
-    assert (len(counts), waiting) == (8, list(counts))
-    worker = ray_build._Encoder(model, shards.url, manifest)
-    batch = {"name": np.array(waiting[:1])}
-    for _ in range(2):
-        assert worker(batch)["name"].tolist() == waiting[:1]
-        shards.remove(f"{waiting[0]}.documents")
-    assert ray_build._staged(iter(DOCUMENTS), shards, manifest)[1] == waiting[1:]
+    work = dict(ray_build._named(iter(DOCUMENTS), manifest))
+    assert [len(documents) for documents in work.values()] == [5] * 8
+    worker, name = ray_build._Worker(model, shards.url, manifest), next(iter(work))
+    for documents in (work[name], []):
+        assert worker.encode(name, documents) == (name, "")
+    assert [name for name in work if shards.holds(name)] == [name]
 
 
-def test_workers_read_passages_as_a_local_build_does(
-    tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch, contents: Any
-) -> None:
-    monkeypatch.setattr(ray, "get", lambda reference: reference)
+def test_workers_read_passages_as_a_local_build_does(tmp_path: Path, tiny: Any, contents: Any) -> None:
     model = tiny("bert", tokens=4)
     documents = [Document(f"d{n}", f"text number {n}. " * n, "\ud800 title" * (n % 2)) for n in range(1, 13)]
     index = TokenIndex.build(documents, model, tmp_path / "local", passages=True, progress=False)
     shards = Shards(str(tmp_path / "shards"))
     shards.prepare(ray_build.OWN)
-    counts, waiting = ray_build._staged(iter(documents), shards, index.manifest)
-    worker = ray_build._Encoder(model, shards.url, index.manifest)
-    assert worker({"name": np.array(waiting)})["error"].tolist() == [""] * 3
-    shards.finish(index.manifest, list(counts), 12)
+    work = dict(ray_build._named(iter(documents), index.manifest))
+    worker = ray_build._Worker(model, shards.url, index.manifest)
+    assert [worker.encode(*one) for one in work.items()] == [(name, "") for name in work]
+    shards.finish(index.manifest, list(work), 12)
     TokenIndex.import_from(shards.url, tmp_path / "there", progress=False)
     assert contents(tmp_path / "there", documents) == contents(tmp_path / "local", documents)
     assert index.info().records > 20

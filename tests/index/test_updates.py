@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from mixlm_rerank import Document, TokenIndex
-from mixlm_rerank.errors import IndexMismatch, InputError
+from mixlm_rerank.errors import IndexDamaged, IndexMismatch, InputError
 from mixlm_rerank.index import segments, updates
 from mixlm_rerank.index.local import LocalStore
 from mixlm_rerank.index.updates import Changes
@@ -31,7 +31,9 @@ def records(folder: Path, docids: list[str]) -> dict[str, bytes]:
     """The stored bytes of each document that is there."""
     store = LocalStore(folder)
     rows = store.entries(docids)["row"]
-    return {docid: store.records(rows[[place]]).tobytes() for place, docid in enumerate(docids) if rows[place] >= 0}
+    return {
+        docid: store.segments.read(rows[[place]]).tobytes() for place, docid in enumerate(docids) if rows[place] >= 0
+    }
 
 
 def test_update_equals_rebuild(stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +201,7 @@ def test_a_half_built_index_is_not_changed(tmp_path: Path, stub: Any, corpus: An
     store = LocalStore(index.path)
     store._view[0].rewrite(store.manifest.dumps().replace(b'"complete": true', b'"complete": false'))
     for work in (lambda: index.delete(["d1"]), lambda: index.compact(), lambda: index.export(str(tmp_path / "out"))):
-        with pytest.raises(InputError, match="half built"):
+        with pytest.raises(IndexDamaged, match="half built"):
             work()
 
 

@@ -14,7 +14,7 @@ import torch
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import IndexMismatch, InputError
-from mixlm_rerank.index import vectors as module
+from mixlm_rerank.index import exchange as module
 from mixlm_rerank.index.local import LocalStore
 from mixlm_rerank.scoring import ReferenceScorer
 

@@ -17,9 +17,9 @@ from tokenizers.normalizers import Lowercase
 
 from mixlm_rerank import Document
 from mixlm_rerank.errors import InputError, MissingDependency
-from mixlm_rerank.systems import embeddings
-from mixlm_rerank.systems.embeddings import document_embeddings
-from mixlm_rerank.systems.peers import load_sentence_transformer
+from mixlm_rerank.systems import sentence_transformers as module
+from mixlm_rerank.systems.loading import load_sentence_transformer
+from mixlm_rerank.systems.sentence_transformers import document_embeddings
 
 Checkpoint = Callable[..., Path]
 
@@ -50,7 +50,7 @@ def test_each_row_is_its_documents_embedding(
     model: Any, documents: list[Document], tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many are encoded at once; documents without text are left out."""
-    monkeypatch.setattr(embeddings, "AT_ONCE", 4)
+    monkeypatch.setattr(module, "AT_ONCE", 4)
     empty = Document("empty", " \n")
     found = document_embeddings(model, [empty, *documents[:2], empty, *documents[2:]], tmp_path / "new" / "folder")
     assert calls == [4, 2]
@@ -149,7 +149,7 @@ def test_an_interrupted_run_leaves_nothing(
     kind: type[BaseException],
 ) -> None:
     """Neither to be taken for whole, nor in the way of the next one."""
-    monkeypatch.setattr(embeddings, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "AT_ONCE", 2)
     encode = model.encode_document
 
     def interrupted(texts: list[str], **options: Any) -> Any:
@@ -197,7 +197,7 @@ class Changing:
 def test_a_corpus_that_changes_meanwhile_is_refused(
     model: Any, documents: list[Document], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    monkeypatch.setattr(embeddings, "AT_ONCE", 3)
+    monkeypatch.setattr(module, "AT_ONCE", 3)
     second = {
         "none": [],
         "fewer": documents[:3],

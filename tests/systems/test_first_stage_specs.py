@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.systems.first_stages import BM25, DensePyserini, DenseSentenceTransformers, RunFile
+from mixlm_rerank.systems.first_stages import BM25, DensePyserini, RunFile
+from mixlm_rerank.systems.sentence_transformers import DenseSentenceTransformers
 from mixlm_rerank.systems.specs import make_first_stage
 
 

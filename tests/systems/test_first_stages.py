@@ -21,7 +21,8 @@ import torch
 from mixlm_rerank import Candidate, Document
 from mixlm_rerank.errors import InputError, MissingDependency, install_command
 from mixlm_rerank.systems.collections import Collection
-from mixlm_rerank.systems.first_stages import BM25, DensePyserini, DenseSentenceTransformers, FirstStage, RunFile
+from mixlm_rerank.systems.first_stages import BM25, DensePyserini, FirstStage, RunFile
+from mixlm_rerank.systems.sentence_transformers import DenseSentenceTransformers
 
 WORDS = ("dog", "moon", "mail", "cat", "sleep", "bread", "yeast", "man")
 # "d1" asks for itself, as in ArguAna; "007" finds nothing where words must match
@@ -156,14 +157,13 @@ def test_a_depth_below_one_is_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_say_exactly_what_it_is(stage: Made, place: Path, bi_encoder: Path) -> None:
+def test_names_say_exactly_what_it_is(stage: Made) -> None:
     assert stage("run").name == "run file bm25.trec"
     assert stage("bm25").name == "BM25 (Pyserini, flat, k1=0.9, b=0.4)"
     assert BM25("x", "multifield", 1.25, 1).name == "BM25 (Pyserini, multifield, k1=1.25, b=1)"
     assert stage("faiss").name == "dense (Pyserini, faiss, SimpleNamespace)"
     assert DensePyserini("a/index", "org/e5").name == "dense (Pyserini, index, e5)"
     assert stage("dense").name == "dense (tiny, exact cosine)"
-    assert DenseSentenceTransformers(str(bi_encoder), place, name="mine").name == "dense (mine, exact cosine)"
 
 
 @pytest.mark.parametrize("library", ["pyserini", "faiss"])

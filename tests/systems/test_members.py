@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,20 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import evaluate
 from mixlm_rerank.eval.weights import Development, fit_ensemble
 from mixlm_rerank.scoring import BiEncoderScorer
-from mixlm_rerank.systems.bm25_scores import BM25Scores
 from mixlm_rerank.systems.collections import open_collection
 from mixlm_rerank.systems.first_stages import RunFile
-from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, Ensemble, Members, check_members, read_members
+from mixlm_rerank.systems.members import (
+    DEFAULT_WEIGHTS,
+    BM25Scores,
+    CrossEncoderTeacher,
+    Members,
+    check_members,
+    read_members,
+    weighted_sum,
+)
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.ranked import Candidates, find_candidates, rank
 from mixlm_rerank.systems.specs import make_systems, unique
-from mixlm_rerank.systems.teachers import CrossEncoderTeacher
 from mixlm_rerank.systems.token_states import TokenStates, max_sim
 from mixlm_rerank.systems.workplace import Workplace
 
@@ -58,14 +65,14 @@ def test_members_add_up_and_a_pair_scores_the_same_in_any_company(checkpoint: Ca
     folder = checkpoint("bert", max_position_embeddings=300)
     weights = {f"bi-encoder:{folder}": 3.0, f"max-sim:{folder}": 5.0, "bm25": 7.0}
     members = Members(weights).of(TEXTS, "corpus")
-    together = Ensemble(list(zip(members, weights.values(), strict=True)))
+    together = partial(weighted_sum, members, weights.values())
     own = [TEXTS[:1], TEXTS[1:4], [TEXTS[3], TEXTS[0]]]
     parts = [member.score_batch(QUERIES, own) for member in members]
-    found = together.score_batch(QUERIES, own)
+    found = together(QUERIES, own)
     for row, query in enumerate(QUERIES):
         expected = sum(weight * part[row] for weight, part in zip(weights.values(), parts, strict=True))
         np.testing.assert_allclose(found[row], expected, atol=1e-5)
-        np.testing.assert_allclose(together.score_batch([query], own[row : row + 1])[0], found[row], atol=1e-4)
+        np.testing.assert_allclose(together([query], own[row : row + 1])[0], found[row], atol=1e-4)
 
 
 def test_a_cross_encoder_is_a_member(cross_encoder: Callable[..., Path]) -> None:
@@ -129,11 +136,10 @@ def test_as_a_system_it_ranks_as_it_teaches(beir: Path, checkpoint: Callable[...
     candidates = find_candidates(work, RunFile(beir / "run.trec"), 100)
     ranking = rank(system, candidates, work).ranking
     members = Members([f"max-sim:{folder}", "bm25"]).of([doc.content for doc in collection.corpus or ()], "")
-    teacher = Ensemble(list(zip(members, DEFAULT_WEIGHTS.values(), strict=True)))
     for qid, hits in candidates.of_query.items():
         docids = [hit.docid for hit in hits]
         texts = [candidates.texts[docid] for docid in docids]
-        (taught,) = teacher.score_batch([collection.queries[qid]], [texts])
+        (taught,) = weighted_sum(members, DEFAULT_WEIGHTS.values(), [collection.queries[qid]], [texts])
         found = {hit.docid: hit.score for hit in ranking[qid]}
         assert found == pytest.approx(dict(zip(docids, taught.tolist(), strict=True)), abs=0.05)  # kept in float16
 

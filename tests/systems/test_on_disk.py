@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mixlm_rerank.systems.on_disk import OnDisk
+from mixlm_rerank.systems.token_states import OnDisk
 
 
 def test_they_come_back_in_float16_and_memory_holds_none_of_them(tmp_path: Path) -> None:

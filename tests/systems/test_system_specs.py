@@ -10,7 +10,7 @@ import pytest
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems import specs
-from mixlm_rerank.systems.interpolated import Interpolated
+from mixlm_rerank.systems.combined import Interpolated
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import System
 from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder

@@ -20,8 +20,7 @@ from mixlm_rerank.model.cross_encoder import DOCUMENT_POSITION
 from mixlm_rerank.ranking import Weight
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
 from mixlm_rerank.systems.all_states import AllStates, MultiVector
-from mixlm_rerank.systems.elsewhere import RankedElsewhere
-from mixlm_rerank.systems.interpolated import Interpolated, mixed
+from mixlm_rerank.systems.combined import Interpolated, RankedElsewhere, mixed
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import System

@@ -25,9 +25,9 @@ from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.systems.first_stages import RunFile
 from mixlm_rerank.systems.loading import Loading, short_name
+from mixlm_rerank.systems.members import CrossEncoderTeacher
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.ranked import Candidates
-from mixlm_rerank.systems.teachers import CrossEncoderTeacher
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.corpus_pools import corpus_pools

@@ -21,7 +21,7 @@ from mixlm_rerank import MixLM
 from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.collections import open_collection
-from mixlm_rerank.systems.teachers import CrossEncoderTeacher
+from mixlm_rerank.systems.members import CrossEncoderTeacher
 from mixlm_rerank.training.development import development_values
 from mixlm_rerank.training.pools import read_pools
 from mixlm_rerank.training.reasoning import Judgement

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.systems.teachers import CrossEncoderTeacher
+from mixlm_rerank.systems.members import CrossEncoderTeacher
 from mixlm_rerank.training.development import as_taught
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.training.teacher import teacher_scores

@@ -1,0 +1,121 @@
+"""Systems out of scores of others: a run of other software, the first stage mixed in, a teacher's weighted sum."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mixlm_rerank.data import read_run
+from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.lines import some_ids
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.ranking import Weight, check_weight, interpolated
+from mixlm_rerank.systems.loading import Loading
+from mixlm_rerank.systems.members import Members, weighted_sum
+from mixlm_rerank.systems.protocol import Footprint, System, by_score_where
+from mixlm_rerank.systems.workplace import Workplace
+from mixlm_rerank.types import Candidate, ScoredDoc
+
+__all__ = ["Ensemble", "Interpolated", "RankedElsewhere", "mixed"]
+
+
+class RankedElsewhere(System):
+    """The candidates in the order of a TREC or MS MARCO run; those that it lacks come last.
+
+    Raises InputError for a run that cannot be read, and when it ranks for a query that is not in the run, or of which
+    the run has none of the candidates: the first stage's order would pass for a ranking.
+    """
+
+    pointwise = False  # nobody knows
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"run {path.stem}"
+        self._path, self._run = path, read_run(path)
+        self.description = f"run {path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+    def prepare(self, work: Workplace) -> None:
+        self._scores: dict[str, dict[str, float]] = {}
+        for qid, query in work.collection.queries.items():
+            own = {hit.docid: hit.score for hit in self._run.get(qid, [])}
+            if self._scores.setdefault(query, own) != own:
+                raise InputError(f"{self._path} has two different rankings for the query {query!r}, which occurs twice")
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        own = self._scores[query]
+        found = [hit.docid in own for hit in candidates]
+        if found and not any(found):
+            held = "does not have it" if not own else f"has other documents of it ({some_ids(own)})"
+            raise InputError(
+                f"{self._path} ranks no candidate of the query {query!r}: it {held}. Is it of this collection?"
+            )
+        return by_score_where(found, candidates, lambda hits: [own[hit.docid] for hit in hits])
+
+
+class Interpolated(System):
+    """The system and the first stage in one ranking: see :func:`mixlm_rerank.ranking.interpolated`."""
+
+    kind = "combination"
+    pointwise = False
+
+    def __init__(self, system: System, weight: Weight) -> None:
+        check_weight(weight)
+        self.system, self.weight = system, weight
+        self._weight = weight if isinstance(weight, str) else f"{weight:g}"
+        self.name = self._named(system.name)
+        self.seed_group = None if system.seed_group is None else self._named(system.seed_group)
+        self.tokens = system.tokens
+        self.description = f"{system.description}; first-stage weight {self._weight}"
+
+    def prepare(self, work: Workplace) -> Footprint | None:
+        return self.system.prepare(work)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        return mixed(candidates, self.system.rank(query, candidates), self.weight)
+
+    def _named(self, name: str) -> str:
+        return f"{name} + {self._weight} first stage"
+
+
+def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: Weight) -> list[ScoredDoc]:
+    """Candidates by their scores in ``docs``, mixed with their own (of the first stage); those without a score last."""
+    scores = {doc.docid: doc.score for doc in docs if not doc.missing}
+    return by_score_where(
+        [hit.docid in scores for hit in candidates],
+        candidates,
+        lambda hits: interpolated(
+            np.array([scores[hit.docid] for hit in hits]), np.array([hit.score for hit in hits]), weight
+        ),
+    )
+
+
+class Ensemble(System):
+    """Members of a teacher (see :mod:`..members`), or their weighted sum: what a student can hope for.
+
+    BM25's statistics are those of the documents that are there: with ``--candidates-only`` the candidates.
+
+    ``weights``: member -> weight. Raises InputError for another word, or a model that cannot be loaded.
+    """
+
+    kind = "full text"
+
+    def __init__(self, name: str, weights: Mapping[str, float], loading: Loading = Loading()) -> None:
+        self._members = Members(weights, loading)
+        self._weights = weights
+        self.name = name
+        made_by = [member.made_by for member in self._members.of([], "")]
+        parts = (f"{weight:g} {word}" for word, weight in weights.items())
+        self.description = f"ensemble: {', '.join(parts)}; {' '.join(made_by)}"
+
+    def prepare(self, work: Workplace) -> None:
+        corpus = work.documents(f"the {self.name}")
+        texts = [document.content for document in corpus if document.content.strip()]
+        self._made = self._members.of(texts, identify(corpus).digest, work.folder)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        def scores(hits: Sequence[Candidate]) -> object:
+            return weighted_sum(self._made, self._weights.values(), [query], [[hit.text or "" for hit in hits]])[0]
+
+        return by_score_where([bool((hit.text or "").strip()) for hit in candidates], candidates, scores)
