@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from mixlm_rerank.eval.bench.operations import Operations
-from mixlm_rerank.eval.bench.random_decoder import DecoderShape, random_mixlm
+from mixlm_rerank.eval.bench.machine import Operations
+from mixlm_rerank.eval.bench.synthetic import DecoderShape, random_mixlm
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 

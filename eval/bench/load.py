@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,7 @@ with optional_import("the load test needs httpx", "bench"):
 
 __all__ = ["Body", "Point", "httpx", "open_loop", "saturation"]
 
-GROWTH = 1.5
-HALVINGS = 2
+GROWTH, HALVINGS = 1.5, 2
 KEPT = 0.99  # a rate is served if so much of it is answered in time
 
 Body = dict[str, object]
@@ -56,7 +55,7 @@ def open_loop(
     wait in it and not in the server.
     """
     plans = [
-        (url, bodies[number::senders] or bodies, rate / senders, seconds, deadline, random.Random(number))
+        (url, bodies[number::senders] or bodies, rate / senders, seconds, deadline, Random(number))
         for number in range(senders)
     ]
     if senders == 1:
@@ -82,10 +81,10 @@ def open_loop(
 
 
 def saturation(ask: Callable[[float], Point], *, start: float) -> tuple[float, list[Point]]:
-    """The highest rate that is served, and all points.
+    """The highest rate that is served, and all points. ``ask``: of a rate, what it meets with.
 
-    ``ask``: of a rate, what it meets with. Rates grow by half from ``start`` on until one is not served; then the
-    gap is halved, and halved again. Raises MixLMError if none is served.
+    Rates grow by half from ``start`` on until one is not served; then the gap is halved, and halved again. Raises
+    MixLMError if none is served.
     """
     points: list[Point] = []
 
@@ -111,7 +110,7 @@ def _send(together: Any, *plan: Any) -> list[tuple[int, float]]:
 
 
 async def _answers(
-    url: str, bodies: Sequence[Body], rate: float, seconds: float, deadline: float, draw: random.Random
+    url: str, bodies: Sequence[Body], rate: float, seconds: float, deadline: float, draw: Random
 ) -> list[tuple[int, float]]:
     """Status (0: none) and seconds of every request; ``draw``: of their moments."""
     moments, moment = [], 0.0

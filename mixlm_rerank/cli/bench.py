@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +36,7 @@ Documents = Annotated[int, typer.Option(min=1, help="Documents of the index to b
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show neither an estimate nor a progress bar.")]
 
 QUICK: dict[str, dict[str, Any]] = {
-    "grid": {"lengths": (32, 64), "candidates": (5, 10), "rounds": 2, "seconds": 5.0},
+    "grid": {"lengths": "32,64", "candidates": "5,10", "rounds": 2, "seconds": 5.0},
     "decoder": {"layers": 1, "hidden": 64, "document": 50, "items": 4, "rounds": 2},
     "growth": {"largest": 100, "rounds": 2, "seconds": 5.0},
     "build": {"documents": 32, "rounds": 1},
@@ -117,7 +116,7 @@ def build(
 ) -> None:
     """Speed of building an index, compared with the item encoder alone on the same texts."""
     with _resumable(output):
-        from ..eval.bench.build import build
+        from ..eval.bench.index import build
 
         typer.echo(build(_load(model, offline), output, documents=documents, rounds=rounds, quiet=quiet))
 
@@ -131,7 +130,7 @@ def store(
 ) -> None:
     """The token index alone, as it grows: fetching compared with a plain memory map, opening, memory, disk."""
     with _resumable(output):
-        from ..eval.bench.store import store
+        from ..eval.bench.index import store
 
         typer.echo(store(output, largest=largest, rounds=rounds, quiet=quiet))
 
@@ -153,24 +152,13 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """The server under load: highest rate, latency below and above it, batching, memory."""
+    settings: dict[str, Any] = {"documents": documents, "candidates": candidates, "seconds": seconds, "soak": soak}
     with _resumable(output):
-        from ..eval.bench.random_decoder import saved_mixlm
         from ..eval.bench.serve import serve
+        from ..eval.bench.synthetic import saved_mixlm
 
         loaded = _load(str(saved_mixlm(output / "model")) if paper_shape else model, offline)
-        typer.echo(
-            serve(
-                loaded,
-                output,
-                documents=documents,
-                candidates=candidates,
-                seconds=seconds,
-                soak=soak,
-                deadline=deadline,
-                device=device,
-                quiet=quiet,
-            )
-        )
+        typer.echo(serve(loaded, output, **settings, deadline=deadline, device=device, quiet=quiet))
 
 
 @app.command("gpu")
@@ -198,18 +186,18 @@ def all_of_them(
     quiet: Quiet = False,
 ) -> None:
     """Run grid, decoder, growth, build and store, each with its own results folder."""
-    with _resumable(output):
-        from ..eval.bench import build, decoder, grid, growth, store
-
-        loaded, small = _load(model, offline), QUICK if quick else {}
-        for measured in (
-            partial(grid.grid, loaded, output / "grid", **small.get("grid", {})),
-            partial(decoder.decoder, output / "decoder", **small.get("decoder", {})),
-            partial(growth.growth, loaded, output / "growth", **{"largest": largest} | small.get("growth", {})),
-            partial(build.build, loaded, output / "build", **small.get("build", {})),
-            partial(store.store, output / "store", **{"largest": largest} | small.get("store", {})),
-        ):
-            typer.echo(measured(quiet=quiet))
+    own = {"model": model, "offline": offline}
+    size = {"largest": largest}
+    commands: dict[Callable[..., None], dict[str, Any]] = {
+        grid: own,
+        decoder: {},
+        growth: own | size,
+        build: own,
+        store: size,
+    }
+    for command, options in commands.items():
+        name = command.__name__
+        command(output / name, **options | (QUICK[name] if quick else {}), quiet=quiet)
 
 
 def _load(name: str, offline: bool) -> MixLM:
@@ -228,7 +216,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 @contextmanager
 def _resumable(output: Path) -> Iterator[None]:
     """Long work that writes to ``output``. Ctrl-C ends the process with exit code 130."""
-    from ..eval.bench.plots import check_matplotlib
+    from ..eval.bench.show import check_matplotlib
 
     check_matplotlib()  # plots are drawn last: fail early
     try:

@@ -11,8 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench.random_decoder import DecoderShape, random_mixlm
-from mixlm_rerank.eval.bench.synthetic import Words
+from mixlm_rerank.eval.bench.synthetic import DecoderShape, Words, random_mixlm
 from mixlm_rerank.minilm import minilm_folder
 
 
