@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from random import Random
 from statistics import median
 from typing import Any
 
@@ -42,7 +41,7 @@ def decoder(
     settings = {"layers": layers, "hidden": hidden, "document": document, "items": items}
     run = Run(folder, None, quiet, **settings, rounds=rounds, seconds=seconds)
     shape = DecoderShape(layers, hidden, max(2, hidden // 64), max(1, hidden // 128), head=64)
-    ways = run.cell("four ways", _measured, run, shape, document, items, rounds, seconds)
+    ways = run.cell("four ways", _measured, run, shape, document, items, rounds)
     speeds = {name: items / median(way["seconds"]) for name, way in ways.items()}
     found = [
         {
@@ -80,13 +79,11 @@ def decoder(
     )
 
 
-def _measured(
-    run: Run, shape: DecoderShape, document: int, items: int, rounds: int, seconds: float
-) -> dict[str, dict[str, Any]]:
-    model, draw = random_mixlm(shape, 1, document), Random(0)
+def _measured(run: Run, shape: DecoderShape, document: int, items: int, rounds: int) -> dict[str, dict[str, Any]]:
+    model = random_mixlm(shape, 1, document)
     words = Words(model.ranker.tokenizer)
-    queries = words.texts(rounds, shape.prefix - words.prompt(model.ranker), draw)
-    texts, tokens = words.texts(items, document, draw), torch.randn(items, 1, shape.hidden)
+    queries = words.texts(rounds, shape.prefix - words.prompt(model.ranker))
+    texts, tokens = words.texts(items, document), torch.randn(items, 1, shape.hidden)
     count, item = Operations.of(model.ranker.backbone), document + 1  # 1: the score token
     flops = {
         FULL_TEXT: count.whole(shape.prefix + item, items),
@@ -110,6 +107,6 @@ def _measured(
         Entrant(name, [partial(way, query, items) for query in queries], partial(way, queries[0], FEW))
         for name, way in ways.items()
     ]
-    taken = run.timed("four ways", entrants, rounds, seconds)
+    taken = run.timed("four ways", entrants)
     run.rate()
     return {way: {"flops": flops[way], "seconds": taken[way]} for way in flops}

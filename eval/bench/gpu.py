@@ -11,7 +11,6 @@ from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
-from random import Random
 from statistics import median
 from typing import Any
 
@@ -48,6 +47,9 @@ KINDS = {
 }
 
 
+Ints = Sequence[int]
+
+
 def mixlm_name(budget: int, queries: int, items: int, at_once: int = 1) -> str:
     """
     >>> mixlm_name(1, 64, 50), mixlm_name(1, 64, 50, 2)
@@ -64,19 +66,17 @@ def gpu(
     device: str = "cuda",
     shape: DecoderShape = QWEN3,
     training: Mapping[str, int] = {},
-    budgets: Sequence[int] = (1, 4, 8),
-    queries: Sequence[int] = (1, 8, 64),
-    items: Sequence[int] = (50, 250, 1000),
-    documents: Sequence[int] = (150, 900),
+    budgets: Ints = (1, 4, 8),
+    queries: Ints = (1, 8, 64),
+    items: Ints = (50, 250, 1000),
+    documents: Ints = (150, 900),
     matrix: int = 8192,
 ) -> str:
     """Measure the cells that ``folder`` lacks, each for about ``seconds``; write and return the page.
 
-    Args:
-        budgets, queries, items: MixLM is measured at every combination; ``queries`` are scored in one call. Where they
-            are most, also in two calls at a time, each in a thread of its own.
-        documents: tokens of full texts.
-        matrix: size of the products that tell the chip's rate. training: keywords of :func:`training_step`.
+    MixLM is measured at every combination of ``budgets``, ``queries`` of one call, and ``items`` of a query; where
+    queries are most, also in two calls at a time, each in a thread of its own. ``documents``: tokens of full texts;
+    ``matrix``: size of the products that tell the chip's rate; ``training``: keywords of :func:`training_step`.
 
     Raises InputError without a GPU, MixLMError where the fast scorer and the reference do not agree in float32.
     """
@@ -94,17 +94,11 @@ def gpu(
 
 
 def _scoring(
-    run: Run,
-    seconds: float,
-    model: MixLM,
-    budgets: Sequence[int],
-    queries: Sequence[int],
-    items: Sequence[int],
-    documents: Sequence[int],
+    run: Run, seconds: float, model: MixLM, budgets: Ints, queries: Ints, items: Ints, documents: Ints
 ) -> None:
-    words, count, draw = Words(model.ranker.tokenizer), Operations.of(model.ranker.backbone), Random(0)
+    words, count = Words(model.ranker.tokenizer), Operations.of(model.ranker.backbone)
     prefix, most = model.config.max_query_tokens, max(queries)
-    texts = words.texts(most, prefix - words.prompt(model.ranker), draw)
+    texts = words.texts(most, prefix - words.prompt(model.ranker))
     run.keep("sameness", _sameness(model, texts))
     run.say("the first passes compile kernels, which takes a minute")
 
@@ -123,7 +117,7 @@ def _scoring(
             measure(name, scoring(several, each, budget), several * each, flops, at_once)
     for length in documents:
         several = positions_per_forward(model.device, 2048) // (prefix + length)
-        long = words.texts(several, length, draw)
+        long = words.texts(several, length)
         alone, once = count.whole(prefix + length + 1, several), count.shared(prefix, length + 1, several)
         for shared, flops in ((False, alone), (True, once)):
             work = partial(full_text, model, texts[0], long, shared=shared, at_once=several)
@@ -158,9 +152,9 @@ def _sameness(model: MixLM, queries: Sequence[str]) -> dict[str, float]:
 
 
 def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, at_once: int) -> dict[str, Any]:
-    """``run`` gives scores on the CPU, so that its end is the end of the GPU's work too.
+    """``each``: seconds from one result to the next: the median, or of several calls at once the mean.
 
-    ``each``: seconds from one result to the next: the median, or of several calls at once the mean.
+    ``run`` gives scores on the CPU, so that its end is the end of the GPU's work too.
     """
     runs = int(min(MOST, max(FEWEST, seconds / min(_seconds(run, WARM_UP)))))
     started = time.perf_counter()

@@ -11,11 +11,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench.contenders import QUERY, Contender, Task, mixlm, reader, readers, tasks
-from mixlm_rerank.eval.bench.cross_encoders import SHAPES, check_bert, check_onnx, of_ranker, of_shape, torch_formats
+from mixlm_rerank.eval.bench import contenders
+from mixlm_rerank.eval.bench.contenders import Contender, CrossEncoder, Task
 from mixlm_rerank.eval.bench.kit import Run, check_same, work_done
 from mixlm_rerank.eval.bench.show import Panel, draw, table
 from mixlm_rerank.eval.bench.synthetic import Words, random_index
@@ -38,7 +39,7 @@ CHECKED = 20  # candidates whose scores are compared with the reference's
 TRIED = 64  # documents that settings of full text are tried on
 MEASURED_BY = 100  # candidates at most, of cross-encoders of other shapes: documents a second do not depend on it
 WATCHED = 3  # runs of MixLM that are looked into
-TOLERANCE = 1e-4  # log-odds, float32: the promise of SharedPrefixScorer
+TOLERANCE, ONNX_TOLERANCE = 1e-4, 1e-3  # log-odds, as SharedPrefixScorer promises; logits, before quantisation
 
 EXPLAINED = (
     "Medians. Speed-up: over the cross-encoder at its best settings. FLOP ratio: operations of full text over the "
@@ -54,7 +55,7 @@ def cell_name(candidates: int, length: int) -> str:
     >>> cell_name(100, 256)
     '256 tokens, 100 candidates, query of 16'
     """
-    return f"{length} tokens, {candidates} candidates, query of {QUERY}"
+    return f"{length} tokens, {candidates} candidates, query of {contenders.QUERY}"
 
 
 def grid(
@@ -73,7 +74,9 @@ def grid(
     Raises InputError for a ranker that is no BERT or has none of the budgets, MissingDependency without ONNX Runtime,
     MixLMError where scores are not the same.
     """
-    check_bert(model)
+    kind = type(model.ranker.backbone).__name__
+    if kind != "BertModel":
+        raise InputError(f"the grid compares MixLMs whose ranker is a BertModel with its cross-encoder, not a {kind}")
     check_installed("bench")
     within = [tokens for tokens in budgets if tokens <= model.config.tokens]
     if not within:
@@ -84,7 +87,7 @@ def grid(
     if todo:
         run.say(f"{len(todo)} cells; first cross-encoder and MixLM are exported, and scores compared")
         with TemporaryDirectory() as place:
-            _measure(run, model, Path(place), todo, within, rounds, seconds)
+            _measure(run, model, Path(place), todo, within, rounds)
     return _page(run, model.name)
 
 
@@ -95,42 +98,36 @@ def exported(model: MixLM, folder: Path) -> OnnxMixLM:
 
 
 def _measure(
-    run: Run,
-    model: MixLM,
-    place: Path,
-    todo: Sequence[tuple[int, int]],
-    budgets: Sequence[int],
-    rounds: int,
-    seconds: float,
+    run: Run, model: MixLM, place: Path, todo: Sequence[tuple[int, int]], budgets: Sequence[int], rounds: int
 ) -> None:
-    documents, words = max(DOCUMENTS, *(count for count, _ in todo)), Words(model.ranker.tokenizer)
+    words, documents = Words(model.ranker.tokenizer), max(DOCUMENTS, *(count for count, _ in todo))
     index = random_index(place / "tokens", new_manifest(model, "int8", "random tokens"), documents)
-    own, int8 = of_ranker(model, place / "own"), in_int8(model)
-    others = [reader(name, of_shape(name, model.ranker.tokenizer, place / name)) for name in SHAPES]
-    kinds: dict[str, Model] = {"": model, ", int8": int8, ", ONNX": exported(model, place / "onnx")}
+    own, draw = contenders.of_ranker(model, place / "own"), partial(contenders.tasks, words, documents)
+    shapes = {name: contenders.of_shape(name, words.tokenizer, place / name) for name in contenders.SHAPES}
+    others = [contenders.reader(name, shape) for name, shape in shapes.items()]
+    kinds: dict[str, Model] = {"": model, ", int8": in_int8(model), ", ONNX": exported(model, place / "onnx")}
     mixlms = [
-        mixlm(f"MixLM k={tokens}{kind}", Reranker(each, index, tokens=tokens), model, tokens)
+        contenders.mixlm(f"MixLM k={tokens}{kind}", Reranker(each, index, tokens=tokens), model, tokens)
         for kind, each in kinds.items()
         for tokens in budgets
     ]
 
     def best(name: str, kinds: Sequence[str], length: int) -> Contender:
         """In the settings that a short measurement finds best."""
-        options, drawn = readers(name, own, kinds), tasks(words, documents, length, TRIED, 1)
-        entrants = [replace(each, name=settings).entrant(drawn) for settings, each in options.items()]
-        chosen: str = run.cell(f"settings, {name}, {length} tokens", fastest, entrants)
-        return options[chosen]
+        options = [contenders.reader(name, own, kind, batch) for kind in kinds for batch in contenders.BATCHES]
+        entrants = [replace(each, name=each.settings).entrant(draw(length, TRIED, 1)) for each in options]
+        chosen = run.cell(f"settings, {name}, {length} tokens", fastest, entrants)
+        return next(each for each in options if each.settings == chosen)
 
     run.rate()
-    (largest,) = tasks(words, documents, todo[-1][1], todo[-1][0], 1)
-    run.keep("sameness", _sameness(model, int8, index, largest, budgets))
-    run.keep("sameness, ONNX", check_onnx(own, largest.query, largest.texts[:CHECKED]))
+    (largest,) = draw(todo[-1][1], todo[-1][0], 1)
+    run.keep("sameness", {**_sameness(model, index, largest, budgets), "onnx": _onnx_sameness(own, largest)})
     for candidates, length in todo:
-        text = reader(DEFAULTS, own)
-        contenders = [text, best(BEST, torch_formats(), length), best(ONNX, ["int8"], length)]
-        contenders += [*(others if candidates <= MEASURED_BY else ()), *mixlms]
-        drawn, name = tasks(words, documents, length, candidates, rounds), cell_name(candidates, length)
-        taken = run.timed(name, [each.entrant(drawn) for each in contenders], rounds, seconds)
+        in_torch = [kind for kind in own.scores if kind not in ("ONNX", "int8")]
+        present = [contenders.reader(DEFAULTS, own), best(BEST, in_torch, length), best(ONNX, ["int8"], length)]
+        present += [*(others if candidates <= MEASURED_BY else ()), *mixlms]
+        drawn, name = draw(length, candidates, rounds), cell_name(candidates, length)
+        taken = run.timed(name, [each.entrant(drawn) for each in present])
         found = [
             {
                 "name": each.name,
@@ -140,18 +137,18 @@ def _measure(
                 "seconds": taken[each.name],
                 "shares": each.watched and shares(each.watched, [partial(each.run, task) for task in drawn[:WATCHED]]),
             }
-            for each in contenders
+            for each in present
         ]
-        size = {"candidates": candidates, "document": length, "full_text_flops": text.flops(drawn[0])}
+        size = {"candidates": candidates, "document": length, "full_text_flops": own.flops(drawn[0])}
         run.keep(name, {**size, "contenders": found})
     run.rate()
 
 
-def _sameness(model: MixLM, int8: MixLM, index: TokenIndex, task: Task, budgets: Sequence[int]) -> dict[str, Any]:
+def _sameness(model: MixLM, index: TokenIndex, task: Task, budgets: Sequence[int]) -> dict[str, float]:
     """The fast scorer against the reference on some of the candidates that it scores together, at every budget; and
     what int8 changes: nothing is promised of it, so nothing is refused.
     """
-    fast, near, plain = SharedPrefixScorer(model), SharedPrefixScorer(int8), ReferenceScorer(model)
+    fast, near, plain = SharedPrefixScorer(model), SharedPrefixScorer(in_int8(model)), ReferenceScorer(model)
     largest = off = 0.0
     for tokens in budgets:
         candidates = torch.from_numpy(index.fetch([docid for docid, _ in task.hits], tokens).tokens)
@@ -159,8 +156,15 @@ def _sameness(model: MixLM, int8: MixLM, index: TokenIndex, task: Task, budgets:
         exact = fast.score(task.query, candidates)
         largest = max(largest, float((exact[rows] - plain.score(task.query, candidates[rows])).abs().max()))
         off = max(off, float((near.score(task.query, candidates) - exact).abs().max()))
-    check_same(largest, TOLERANCE, "MixLM's fast scores and the reference's")
-    return {"mixlm": largest, "int8": off}
+    return {"mixlm": check_same(largest, TOLERANCE, "MixLM's fast scores and the reference's"), "int8": off}
+
+
+def _onnx_sameness(own: CrossEncoder, task: Task) -> dict[str, float]:
+    """The largest difference in logits of the graph before quantisation; Pearson's correlation of int8 and PyTorch."""
+    kinds = ("float32", "ONNX", "int8")
+    plain, onnx, int8 = (own.scores[kind](task.query, task.texts[:CHECKED], CHECKED) for kind in kinds)
+    difference = check_same(float(abs(onnx - plain).max()), ONNX_TOLERANCE, "the ONNX graph's and PyTorch's scores")
+    return {"difference": difference, "correlation": float(np.corrcoef(int8, plain)[0, 1])}
 
 
 def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
@@ -187,8 +191,7 @@ def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
 
 def _page(run: Run, model: str) -> str:
     """Tables and the plot of all cells that were ever kept."""
-    rates, rate = run.rates, median(run.rates)
-    same = {**run.kept["sameness"], "onnx": run.kept["sameness, ONNX"]}
+    rates, rate, same = run.rates, median(run.rates), run.kept["sameness"]
     kept = [values for values in run.kept.values() if isinstance(values, dict) and "contenders" in values]
     cells = [
         {"name": cell_name(values["candidates"], values["document"]), **values, "contenders": rows(values, rate)}

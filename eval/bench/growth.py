@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ CORPORA = (10_000, 100_000, 1_000_000)
 PREFIXES = (8, 16, 32, 64, 128, 256)  # tokens of prompt and query together
 LENGTHS = (64, 256, 512)  # tokens of a document
 DEPTH, QUERY = 100, 16  # candidates, and tokens of the query, where they are not varied
-MEMORY_CANDIDATES = 1000
+MEMORY, MEMORY_CANDIDATES = "memory, ", 1000
 ACROSS = {
     "candidates": "candidates",
     "corpus": "documents in the index",
@@ -41,7 +40,6 @@ ACROSS = {
     "document": "tokens of a document",
 }
 PLOTTED = ("candidates", "corpus")
-MEMORY = "memory, "
 
 
 def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: float, quiet: bool) -> str:
@@ -52,8 +50,9 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
     """
     run = Run(folder, model, quiet, largest=largest, rounds=rounds, seconds=seconds)
     counts, corpora = (sorted({min(value, largest) for value in values}) for values in (CANDIDATES, CORPORA))
-    place, depth, most = run.folder / "indexes", min(DEPTH, largest), max(counts)
-    words, draw, manifest = Words(model.ranker.tokenizer), Random(0), new_manifest(model, "int8", "random tokens")
+    place, depth, most = folder / "indexes", min(DEPTH, largest), max(counts)
+    manifest = new_manifest(model, "int8", "random tokens")
+    words, source = Words(model.ranker.tokenizer), Words(model.item_encoder.tokenizer)
     around, longest = words.prompt(model.ranker), model.config.max_query_tokens
     prefixes = [length for length in PREFIXES if around < length <= longest]
     if not prefixes:
@@ -65,42 +64,44 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
         with run.bar(documents, "write an index", "documents") as bar:
             return random_index(place / str(documents), manifest, documents, bar)
 
-    def some(documents: int, count: int = depth) -> list[str]:
-        """Candidates that lie all over an index."""
-        return random_docids(count, documents, draw)
+    @cache
+    def encoded(length: int) -> TokenIndex:
+        """Of documents of so many tokens that were really read. It holds as many embedding tokens of each."""
+        documents = [Document(docid(row), source.text(length)) for row in range(depth)]
+        shutil.rmtree(place / f"{length} tokens", ignore_errors=True)
+        return TokenIndex.build(documents, model, place / f"{length} tokens", progress=False)
 
-    def curve(points: Sequence[int], of: Callable[[int], tuple[TokenIndex, list[str], int]]) -> dict[str, Any]:
-        """``of`` draws what a point does in a round: docids of an index, and how many tokens the query has."""
+    def curve(
+        points: Sequence[int],
+        of: Callable[[int], TokenIndex],
+        candidates: int | None = depth,
+        query: int | None = QUERY,
+    ) -> dict[str, Any]:
+        """Of each point the index, and the number of candidates and the query's tokens; None: these are the points.
 
-        def once(point: int) -> Callable[[], object]:
-            own, docids, query = of(point)
-            hits = [(name, 0.0) for name in docids]
-            return partial(Reranker(model, own).rerank, words.text(query, draw), hits)
-
-        entrants = [Entrant(str(point), [once(point) for _ in range(rounds)]) for point in points]
-        return {"x": points, "seconds": list(run.timed("rerank", entrants, rounds, seconds).values())}
-
-    def by_length() -> dict[str, Any]:
-        """Documents that were really encoded. The index holds as many tokens of each."""
-        docids, source, own = [docid(row) for row in range(depth)], Words(model.item_encoder.tokenizer), {}
-        with TemporaryDirectory() as scratch:
-            for length in LENGTHS:
-                documents = [Document(name, source.text(length, draw)) for name in docids]
-                own[length] = TokenIndex.build(documents, model, Path(scratch, str(length)), progress=False)
-            return curve(LENGTHS, lambda length: (own[length], docids, QUERY))
+        Candidates lie all over the index, in each round others.
+        """
+        entrants = []
+        for point in points:
+            runs = []
+            for _ in range(rounds):
+                docids = random_docids(candidates or point, len(of(point)), words.draw)
+                text = words.text(query or point - around)
+                runs.append(partial(Reranker(model, of(point)).rerank, text, [(name, 0.0) for name in docids]))
+            entrants.append(Entrant(str(point), runs))
+        return {"x": points, "seconds": list(run.timed("rerank", entrants).values())}
 
     def memory(documents: int) -> dict[str, Any]:
         """Of a process that reranks out of an index of so many documents."""
-        index(documents)
-        count, threads = min(MEMORY_CANDIDATES, documents), torch.get_num_threads()
-        given = (model.name, place / str(documents), count, threads, words.text(QUERY, draw))
+        count, threads = min(MEMORY_CANDIDATES, len(index(documents))), torch.get_num_threads()
+        given = (model.name, place / str(documents), count, threads, words.text(QUERY))
         return {"candidates": count, **machine.apart(rerank_memory, *given)}
 
     steps: dict[str, Callable[[], Any]] = {
-        "candidates": lambda: curve(counts, lambda count: (index(most), some(most, count), QUERY)),
-        "prefix": lambda: curve(prefixes, lambda length: (index(most), some(most), length - around)),
-        "document": by_length,
-        "corpus": lambda: curve(corpora, lambda size: (index(size), some(size), QUERY)),
+        "candidates": partial(curve, counts, lambda _: index(most), candidates=None),
+        "prefix": partial(curve, prefixes, lambda _: index(most), query=None),
+        "document": partial(curve, LENGTHS, encoded),
+        "corpus": partial(curve, corpora, index),
         **{f"{MEMORY}{size} documents": partial(memory, size) for size in corpora},
     }
     if any(name not in run.kept for name in steps):

@@ -22,7 +22,7 @@ from mixlm_rerank.eval.bench.grid import exported
 from mixlm_rerank.eval.bench.kit import Run, check_same
 from mixlm_rerank.eval.bench.show import Panel, draw, table
 from mixlm_rerank.eval.bench.synthetic import Words, docid, index_bytes, random_docids, random_index
-from mixlm_rerank.eval.bench.timing import Entrant, Spread, spread
+from mixlm_rerank.eval.bench.timing import Entrant, spread
 from mixlm_rerank.index import Quantiser, TokenIndex
 from mixlm_rerank.index.manifest import Manifest
 from mixlm_rerank.index.segments import Segments
@@ -72,8 +72,8 @@ def build(model: MixLM, folder: Path, *, documents: int, rounds: int, quiet: boo
 
 
 def _build(run: Run, model: MixLM, count: int, rounds: int) -> dict[str, Any]:
-    words, draw = Words(model.item_encoder.tokenizer), Random(0)
-    texts = [words.text(draw.randint(SHORTEST, LONGEST), draw) for _ in range(count)]
+    words = Words(model.item_encoder.tokenizer)
+    texts = [words.text(words.draw.randint(SHORTEST, LONGEST)) for _ in range(count)]
     documents = [Document(docid(row), text) for row, text in enumerate(texts)]
     encoders: dict[str, Callable[[Sequence[str]], object]] = {ENCODER: model.encode}
     with TemporaryDirectory() as place:
@@ -94,7 +94,7 @@ def _build(run: Run, model: MixLM, count: int, rounds: int) -> dict[str, Any]:
         builds = [partial(build, documents, str(number)) for number in range(rounds)]
         entrants.append(Entrant(BUILD, builds, partial(build, documents[:TRIED], "warm-up")))
         tokens = sum(map(len, model.item_encoder.document_ids(texts)))
-        return {"tokens": tokens, "seconds": run.timed("build", entrants, rounds)}
+        return {"tokens": tokens, "seconds": run.timed("build", entrants)}
 
 
 def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
@@ -106,20 +106,20 @@ def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
     run = Run(folder, None, quiet, fetch=FETCH, rounds=rounds)
     for size in sorted({min(size, largest) for size in SIZES}):
         run.cell(f"{size} documents", _store, run, size, rounds)
-    points, rows, lines = [], [], {INDEX: dict[int, Spread](), BARE: dict[int, Spread]()}
+    points = []
     for cell in sorted(run.kept.values(), key=lambda cell: int(cell["documents"])):
         taken = {name: spread(seconds, 1e3) for name, seconds in cell["seconds"].items()}
-        point = {
-            **{name: value for name, value in cell.items() if name != "seconds"},
+        over = {
             "over_bare": taken[INDEX]["median"] / taken[BARE]["median"],
             "over_payload": cell["disk"] / cell["payload"],
             "documents_per_second": cell["documents"] / cell["writing_seconds"],
         }
-        name = str(cell["documents"])
-        points.append({"name": name, **point, "milliseconds": taken})
-        rows.append({"name": name, "fetch_milliseconds": taken[INDEX], "bare_milliseconds": taken[BARE], **point})
-        for way, own in taken.items():
-            lines[way][cell["documents"]] = own
+        points.append({"name": str(cell["documents"]), **cell, "milliseconds": taken, **over})
+    rows = [
+        {**point, "milliseconds": point["milliseconds"][INDEX], "bare_milliseconds": point["milliseconds"][BARE]}
+        for point in points
+    ]
+    lines = {name: {point["documents"]: point["milliseconds"][name] for point in points} for name in (INDEX, BARE)}
     up = f"milliseconds for {FETCH:,} documents"
     draw(run.folder / "fetch.png", Panel("documents in the index", up, lines, level=True))
     said = (
@@ -144,7 +144,7 @@ def _store(run: Run, documents: int, rounds: int) -> dict[str, Any]:
             check_same(largest, 0.0, "tokens of the index and of its own file")
         fetches: dict[str, Callable[[Sequence[str]], object]] = {INDEX: index.fetch, BARE: bare}
         entrants = [Entrant(name, [partial(fetch, docids) for docids in drawn]) for name, fetch in fetches.items()]
-        taken = run.timed("fetch", entrants, rounds)
+        taken = run.timed("fetch", entrants)
         sizes = {"payload": documents * QUANTISER.record_bytes, "disk": index.info().bytes}
         return {"documents": documents, "seconds": taken, **found, **sizes}
     finally:

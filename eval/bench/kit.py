@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,17 +38,15 @@ PRODUCT = "matrix product"
 class Run:
     """A benchmark in ``folder``, where its finished cells are: the conditions on the first line, then one a line.
 
-    ``model`` and ``settings``: with the machine and the version, what all cells have in common.
+    ``model`` and ``settings``: with the machine and the version, what all cells have in common; ``rounds`` and
+    ``seconds`` of them: see :func:`interleaved`. ``kept``: the cells by name, as JSON gives them back.
 
     Raises InputError if the folder holds cells of other conditions, or cannot be written.
-
-    Attributes:
-        kept: the cells by name, as JSON gives them back.
     """
 
-    def __init__(self, folder: Path, model: MixLM | None, quiet: bool = True, **settings: object) -> None:
+    def __init__(self, folder: Path, model: MixLM | None, quiet: bool = True, **settings: Any) -> None:
         self.folder, self.path, self.kept = folder, folder / "cells.jsonl", dict[str, Any]()
-        self._quiet = quiet
+        self._quiet, self._rounds, self._seconds = quiet, settings.get("rounds", 1), settings.get("seconds", inf)
         weights = {} if model is None else {"weights": weights_hash(model)}
         here = _as_json({**machine(), "mixlm-rerank": version("mixlm-rerank"), **weights, **settings})
         self._first = {"conditions": here}
@@ -100,10 +99,9 @@ class Run:
     def bar(self, total: int, task: str, unit: str) -> Any:
         return progress_bar(total, task, unit, enabled=not self._quiet)
 
-    def timed(
-        self, task: str, entrants: Sequence[Entrant], rounds: int, seconds: float = float("inf")
-    ) -> dict[str, list[float]]:
+    def timed(self, task: str, entrants: Sequence[Entrant]) -> dict[str, list[float]]:
         """:func:`interleaved`, with an estimate and a bar over all turns, which ends early where some take fewer."""
+        rounds = self._rounds
         with self.bar(len(entrants) * (rounds + 1), task, "turns") as bar:
 
             def told(name: str) -> None:
@@ -113,7 +111,7 @@ class Run:
             def expected(total: float) -> None:
                 self.say(f"{task}, about {numbers.duration(total)} (going by the first round)")
 
-            return interleaved(entrants, rounds=rounds, seconds=seconds, told=told, expected=expected)
+            return interleaved(entrants, rounds=rounds, seconds=self._seconds, told=told, expected=expected)
 
     def page(self, title: str, model: str, values: Mapping[str, Any], parts: Sequence[str]) -> str:
         """Write ``results.json`` (of ``values``) and ``results.md`` (of ``parts``), which is returned.

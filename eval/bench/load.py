@@ -29,13 +29,9 @@ Body = dict[str, object]
 
 @dataclass(frozen=True)
 class Point:
-    """What a rate of requests met with.
-
-    Attributes:
-        offered, answered: requests a second; ``answered`` with 200 within the deadline.
-        refused: share answered with 429.
-        late, failed: shares answered after the deadline, and otherwise or not at all.
-        milliseconds: latency of those answered with 200: median, 90th, 99th percentile.
+    """What a rate of requests met with: requests a second offered, and answered with 200 within the deadline; shares
+    refused (429), answered after the deadline, and failed otherwise; latency of those answered with 200 (median, 90th,
+    99th percentile).
     """
 
     offered: float
@@ -47,7 +43,7 @@ class Point:
 
 
 def open_loop(
-    url: str, bodies: Sequence[Body], *, rate: float, seconds: float, deadline: float, senders: int = 1
+    url: str, bodies: Sequence[Body], rate: float, *, seconds: float, deadline: float, senders: int = 1
 ) -> Point:
     """Send requests at random moments (Poisson), ``rate`` a second; ``bodies`` in turn.
 
@@ -80,8 +76,8 @@ def open_loop(
     )
 
 
-def saturation(ask: Callable[[float], Point], *, start: float) -> tuple[float, list[Point]]:
-    """The highest rate that is served, and all points. ``ask``: of a rate, what it meets with.
+def saturation(ask: Callable[[float], Point], start: float) -> dict[str, Any]:
+    """The highest ``rate`` that is served, and all ``points``. ``ask``: of a rate, what it meets with.
 
     Rates grow by half from ``start`` on until one is not served; then the gap is halved, and halved again. Raises
     MixLMError if none is served.
@@ -100,7 +96,7 @@ def saturation(ask: Callable[[float], Point], *, start: float) -> tuple[float, l
         best, rate = (middle, rate) if served(middle) else (best, middle)
     if not best:
         raise MixLMError(f"not even {rate:.2g} requests a second are answered in time")
-    return best, points
+    return {"rate": best, "points": points}
 
 
 def _send(together: Any, *plan: Any) -> list[tuple[int, float]]:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from mixlm_rerank import numbers
@@ -59,34 +58,30 @@ def serve(
     sizes = list(dict.fromkeys((candidates, FEW)))
     names = [f"{cell} of {size}" for size in sizes for cell in ("saturation", "loads")] + ["clients", "soak"]
     if any(name not in run.kept for name in names):
-        index, words, draw = folder / "index", Words(model.ranker.tokenizer), Random(0)
+        index, words = folder / "index", Words(model.ranker.tokenizer)
         random_index(index, new_manifest(model, "int8", "random tokens"), documents)
         with _server(model, index, folder / "server.log", deadline, device) as (process, url):
 
-            def saturated(ask: partial[Point]) -> dict[str, Any]:
-                best, points = saturation(lambda rate: ask(rate=rate, seconds=seconds), start=FEWEST / seconds)
-                return {"rate": best, "points": points}
-
-            def loads(ask: partial[Point], rate: float) -> dict[str, Any]:
-                return {str(share): ask(rate=share * rate, seconds=3 * seconds) for share in SHARES}
+            def loads(ask: partial[Point], rate: float) -> dict[str, Point]:
+                return {str(share): ask(share * rate, seconds=3 * seconds) for share in SHARES}
 
             def soaked(ask: partial[Point], rate: float) -> dict[str, Any]:
                 """With the server's memory before and after."""
                 before = resident(process.pid)
-                return {**asdict(ask(rate=0.8 * rate, seconds=soak)), "before": before, "after": resident(process.pid)}
+                return {**asdict(ask(0.8 * rate, seconds=soak)), "before": before, "after": resident(process.pid)}
 
             for size in sizes:
                 bodies: list[Body] = [
-                    {"query": words.text(QUERY, draw), "document_ids": random_docids(size, documents, draw)}
+                    {"query": words.text(QUERY), "document_ids": random_docids(size, documents, words.draw)}
                     for _ in range(BODIES)
                 ]
                 ask = partial(open_loop, url, bodies, deadline=deadline, senders=SENDERS)
                 run.say(f"requests of {size} documents: rates grow until they are not served, {seconds:.0f} s each")
-                most = run.cell(f"saturation of {size}", saturated, ask)["rate"]
-                run.cell(f"loads of {size}", loads, ask, most)
+                found = run.cell(f"saturation of {size}", saturation, partial(ask, seconds=seconds), FEWEST / seconds)
+                run.cell(f"loads of {size}", loads, ask, found["rate"])
                 if size == candidates:
                     run.say(f"{numbers.duration(soak)} at 80% of saturation")
-                    run.cell("soak", soaked, ask, most)
+                    run.cell("soak", soaked, ask, found["rate"])
             run.cell("clients", lambda: {str(n): _closed(url, bodies, n, seconds) for n in (1, CLIENTS)})
     kept, tables = run.kept, []
     for size in sizes:

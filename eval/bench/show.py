@@ -20,7 +20,7 @@ FORMATS: dict[Callable[[Any], str], str] = {
     str: "name settings",
     count: "candidates rounds runs",
     speed: "milliseconds items_per_second documents_per_second tokens_per_second paper_items_per_second "
-    "fetch_milliseconds bare_milliseconds offered answered gflops",
+    "bare_milliseconds offered answered gflops",
     ratio: "speedup flop_ratio gain paper over_full_text",
     percent: "of_machine of_matrix_rate outside query refused late failed",
     "{:.3f}".format: "realised over_bare over_payload p99_over_p50",

@@ -45,10 +45,11 @@ WORDS = [f"{a}{b}{c}" for a, b, c in product("bdfgklmnprst", "aeiou", "bdfgklmnp
 class Words:
     """Words that are one token each, at the beginning of a text and after a blank: n of them are n tokens.
 
-    Raises InputError for a tokenizer that has none.
+    ``draw``: what draws them. Raises InputError for a tokenizer that has none.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> None:
+        self.tokenizer, self.draw = tokenizer, Random(seed)
         special = set(tokenizer.all_special_tokens)
         pieces = [piece for piece in tokenizer.get_vocab() if piece not in special]
         words = {tokenizer.convert_tokens_to_string([piece]).strip() for piece in pieces}
@@ -64,12 +65,12 @@ class Words:
         long = [word for word in known if len(word) >= LONG]
         self._words = long if len(long) >= ENOUGH else known
 
-    def text(self, tokens: int, draw: Random) -> str:
+    def text(self, tokens: int) -> str:
         """A text of exactly ``tokens`` tokens, special tokens not counted."""
-        return " ".join(draw.choices(self._words, k=tokens))
+        return " ".join(self.draw.choices(self._words, k=tokens))
 
-    def texts(self, count: int, tokens: int, draw: Random) -> list[str]:
-        return [self.text(tokens, draw) for _ in range(count)]
+    def texts(self, count: int, tokens: int) -> list[str]:
+        return [self.text(tokens) for _ in range(count)]
 
     def prompt(self, ranker: Ranker) -> int:
         """Tokens of the ranker's prefix beside the query's."""
@@ -129,31 +130,28 @@ class DecoderShape:
     encoder_layers: int = 1
     prefix: int = 60
 
-    def backbone(self, layers: int, vocabulary: int, document: int) -> Qwen3Model:
-        config = Qwen3Config(
-            vocab_size=vocabulary,
-            hidden_size=self.hidden,
-            intermediate_size=3 * self.hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.key_heads,
-            head_dim=self.head,
-            max_position_embeddings=self.prefix + document + 64,
-        )
-        return Qwen3Model(config)
-
 
 QWEN3 = DecoderShape(layers=28, hidden=1024, heads=16, key_heads=8, head=128)  # of 0.6B parameters: the paper's
 
 
 def random_mixlm(shape: DecoderShape, tokens: int, document: int, device: str = "cpu") -> MixLM:
     """A MixLM in float32 without residual. ``document``: tokens of the longest."""
-    tokenizer, family = _tokenizer(), DecoderFamily()
+    tokenizer, family, backbones = _tokenizer(), DecoderFamily(), []
     torch.manual_seed(0)
-    with torch.device(device):
-        layers = (shape.encoder_layers, shape.layers)
-        encoder, ranker = (shape.backbone(each, len(tokenizer), document) for each in layers)
-    config = MixLMConfig(
+    for layers in (shape.encoder_layers, shape.layers):
+        config = Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.hidden,
+            intermediate_size=3 * shape.hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.key_heads,
+            head_dim=shape.head,
+            max_position_embeddings=shape.prefix + document + 64,
+        )
+        with torch.device(device):
+            backbones.append(Qwen3Model(config))
+    settings = MixLMConfig(
         tokens=tokens,
         pooling="last",
         prompt=family.prompt(tokenizer),
@@ -163,7 +161,7 @@ def random_mixlm(shape: DecoderShape, tokens: int, document: int, device: str = 
         max_query_tokens=shape.prefix,
         max_document_tokens=document,
     )
-    model = assemble(MixLM, config, encoder, tokenizer, ranker, tokenizer, family).to(device).eval()
+    model = assemble(MixLM, settings, backbones[0], tokenizer, backbones[1], tokenizer, family).to(device).eval()
     nn.init.normal_(model.readout.score.weight, std=shape.hidden**-0.5)
     return model
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from mixlm_rerank.model import MixLM
 
@@ -23,9 +21,7 @@ Spread = dict[str, float]  # median, low and high quartile of the same thing mea
 
 @dataclass(frozen=True)
 class Entrant:
-    """What is timed: the work of each round (the first again after the last one), and what is done once before all
-    rounds, by default the last of the runs.
-    """
+    """The work of each round, the first again after the last one; and a warm-up, by default the last of the runs."""
 
     name: str
     runs: Sequence[Callable[[], object]]
@@ -76,8 +72,7 @@ def interleaved(
 
     Args:
         seconds: an entrant whose rounds would take longer takes part in fewer, spread over all; in the first anyway.
-        rest: done before every turn, not timed.
-        told: is given the entrant's name before every turn.
+        rest: done before every turn, not timed. told: is given the entrant's name before every turn.
         expected: is given, after the first round, about the seconds of all rounds.
     """
     for entrant in entrants:
@@ -115,36 +110,29 @@ def shares(
         ``ranker``: in :meth:`Ranker.forward_packed`. ``query``: in :meth:`ItemEncoder.query_states`, which the residual
         needs. ``rest``: fetching, tokenising, sorting, Python. None if the packed pass was not what ran.
     """
-    found: list[tuple[float, float]] = []
+    ranker, encoder, found = model.ranker, model.item_encoder, []
+
+    def watched(part: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = clock()
+            result = original(*args, **kwargs)
+            inside[part] += clock() - started
+            return result
+
+        return timed
+
     for run in runs:
-        with (
-            _watched(model.ranker, "forward_packed", clock) as ranker,
-            _watched(model.item_encoder, "query_states", clock) as query,
-        ):
+        inside = {"ranker": 0.0, "query": 0.0}
+        vars(ranker)["forward_packed"] = watched("ranker", ranker.forward_packed)  # hides the class's own on this one
+        vars(encoder)["query_states"] = watched("query", encoder.query_states)
+        try:
             started = clock()
             run()
             whole = clock() - started
-        if not ranker or whole <= 0:
+        finally:
+            del vars(ranker)["forward_packed"], vars(encoder)["query_states"]
+        if not inside["ranker"]:
             return None
-        found.append((sum(ranker) / whole, sum(query) / whole))
-    inside, encoding = map(median, zip(*found, strict=True))
-    return {"ranker": inside, "query": encoding, "rest": max(0.0, 1 - inside - encoding)}
-
-
-@contextmanager
-def _watched(module: nn.Module, method: str, clock: Clock) -> Iterator[list[float]]:
-    """The seconds of every call of a module's method, as long as this is open."""
-    seconds: list[float] = []
-    original = getattr(module, method)
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        started = clock()
-        found = original(*args, **kwargs)
-        seconds.append(clock() - started)
-        return found
-
-    vars(module)[method] = timed  # hides the class's own on this one module
-    try:
-        yield seconds
-    finally:
-        del vars(module)[method]
+        found.append({part: seconds / whole for part, seconds in inside.items()})
+    medians = {part: median(each[part] for each in found) for part in inside}
+    return {**medians, "rest": max(0.0, 1 - sum(medians.values()))}

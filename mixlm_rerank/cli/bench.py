@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
 from .options import Model, Offline, load_model
-
-if TYPE_CHECKING:
-    from ..model import MixLM
 
 __all__ = ["app"]
 
@@ -62,10 +60,7 @@ def grid(
         "candidates": _numbers("--candidates", candidates),
         "budgets": _numbers("--budgets", budgets),
     }
-    with _resumable(output):
-        from ..eval.bench.grid import grid
-
-        typer.echo(grid(_load(model, offline), output, **varied, rounds=rounds, seconds=seconds, quiet=quiet))
+    _measure("grid", output, model, offline, **varied, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
 @app.command("decoder")
@@ -81,10 +76,7 @@ def decoder(
 ) -> None:
     """The paper's table: a decoder with random weights, long documents, with and without prefix sharing."""
     shape = {"layers": layers, "hidden": hidden, "document": document, "items": items}
-    with _resumable(output):
-        from ..eval.bench.decoder import decoder
-
-        typer.echo(decoder(output, **shape, rounds=rounds, seconds=seconds, quiet=quiet))
+    _measure("decoder", output, **shape, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
 @app.command("growth")
@@ -98,11 +90,7 @@ def growth(
     quiet: Quiet = False,
 ) -> None:
     """Latency against candidates, corpus size, prefix and document length; memory while reranking."""
-    with _resumable(output):
-        from ..eval.bench.growth import growth
-
-        loaded = _load(model, offline)
-        typer.echo(growth(loaded, output, largest=largest, rounds=rounds, seconds=seconds, quiet=quiet))
+    _measure("growth", output, model, offline, largest=largest, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
 @app.command("build")
@@ -115,10 +103,7 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Speed of building an index, compared with the item encoder alone on the same texts."""
-    with _resumable(output):
-        from ..eval.bench.index import build
-
-        typer.echo(build(_load(model, offline), output, documents=documents, rounds=rounds, quiet=quiet))
+    _measure("build", output, model, offline, documents=documents, rounds=rounds, quiet=quiet)
 
 
 @app.command("store")
@@ -129,10 +114,7 @@ def store(
     quiet: Quiet = False,
 ) -> None:
     """The token index alone, as it grows: fetching compared with a plain memory map, opening, memory, disk."""
-    with _resumable(output):
-        from ..eval.bench.index import store
-
-        typer.echo(store(output, largest=largest, rounds=rounds, quiet=quiet))
+    _measure("store", output, largest=largest, rounds=rounds, quiet=quiet)
 
 
 @app.command("serve")
@@ -153,12 +135,12 @@ def serve(
 ) -> None:
     """The server under load: highest rate, latency below and above it, batching, memory."""
     settings: dict[str, Any] = {"documents": documents, "candidates": candidates, "seconds": seconds, "soak": soak}
-    with _resumable(output):
-        from ..eval.bench.serve import serve
+    if paper_shape:
         from ..eval.bench.synthetic import saved_mixlm
 
-        loaded = _load(str(saved_mixlm(output / "model")) if paper_shape else model, offline)
-        typer.echo(serve(loaded, output, **settings, deadline=deadline, device=device, quiet=quiet))
+        with _resumable(output):
+            model = str(saved_mixlm(output / "model"))
+    _measure("serve", output, model, offline, **settings, deadline=deadline, device=device, quiet=quiet)
 
 
 @app.command("gpu")
@@ -168,10 +150,7 @@ def gpu(
     quiet: Quiet = False,
 ) -> None:
     """The paper's shape with random weights on a GPU: items/s, latency, share of the chip's matrix rate."""
-    with _resumable(output):
-        from ..eval.bench.gpu import gpu
-
-        typer.echo(gpu(output, seconds=seconds, quiet=quiet))
+    _measure("gpu", output, seconds=seconds, quiet=quiet)
 
 
 @app.command("all")
@@ -200,9 +179,13 @@ def all_of_them(
         command(output / name, **options | (QUICK[name] if quick else {}), quiet=quiet)
 
 
-def _load(name: str, offline: bool) -> MixLM:
-    """In float32 on the CPU, where all of this is measured."""
-    return load_model(name, "cpu", "float32", offline)
+def _measure(name: str, output: Path, model: str | None = None, offline: bool = False, **settings: Any) -> None:
+    """Run a benchmark and print its page. A model is in float32 on the CPU, where all of this is measured."""
+    with _resumable(output):
+        module = "index" if name in ("build", "store") else name
+        benchmark = getattr(import_module(f"..eval.bench.{module}", __package__), name)
+        given = () if model is None else (load_model(model, "cpu", "float32", offline),)
+        typer.echo(benchmark(*given, output, **settings))
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
