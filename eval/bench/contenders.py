@@ -182,11 +182,7 @@ def _predict(encoder: Any, query: str, texts: Sequence[str], batch_size: int) ->
 
 def _quantised(path: Path) -> Path:
     """int8 weights with a scale for each column, activations quantised as they come (dynamic quantisation)."""
-    onnx, quantization, target = (
-        import_module("onnx"),
-        import_module("onnxruntime.quantization"),
-        path.parent / "int8.onnx",
-    )
+    onnx, quantization = import_module("onnx"), import_module("onnxruntime.quantization")
     capable: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     vnni = any(has for name, has in capable.items() if "vnni" in name or name == "amx_int8")
     model = onnx.load(str(path))
@@ -194,8 +190,8 @@ def _quantised(path: Path) -> Path:
     with hushed():
         # without VNNI, 8-bit products of int8 weights overflow 16-bit sums: 7 bits then, as ONNX Runtime advises
         options = {"weight_type": quantization.QuantType.QInt8, "per_channel": True, "reduce_range": not vnni}
-        quantization.quantize_dynamic(model, target, **options)
-    return target
+        quantization.quantize_dynamic(model, path.parent / "int8.onnx", **options)
+    return path.parent / "int8.onnx"
 
 
 def _in_onnx(path: Path, encoder: CrossEncoder) -> Callable[[str, Sequence[str], int], Any]:
@@ -208,10 +204,8 @@ def _in_onnx(path: Path, encoder: CrossEncoder) -> Callable[[str, Sequence[str],
 
     def scores(query: str, texts: Sequence[str], batch_size: int) -> Any:
         """In batches of texts of like length."""
-        found, order = (
-            np.empty(len(texts), dtype=np.float32),
-            sorted(range(len(texts)), key=lambda row: -len(texts[row])),
-        )
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+        found = np.empty(len(texts), dtype=np.float32)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             given = {"padding": True, "truncation": True, "max_length": encoder.longest, "return_tensors": "np"}

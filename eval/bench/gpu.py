@@ -37,7 +37,7 @@ __all__ = ["gpu"]
 TOLERANCE = 1e-3  # log-odds in float32, of sums over 28 layers in another order
 PREFIX = {False: "prefix for each", True: "prefix once"}  # whether documents share it
 WARM_UP, FEWEST, MOST = 3, 5, 200  # runs
-FULL, KERNELS = "full text", "kernels, "
+KERNELS = "kernels, "
 KINDS = {
     "matrix products": r"gemm|cutlass|nvjet|xmma|wgmma|gemv|splitK",
     "attention": r"attend_tiles",
@@ -45,8 +45,6 @@ KINDS = {
     "copies": r"memcpy|memset",
     "other": "",
 }
-
-
 Ints = Sequence[int]
 
 
@@ -90,7 +88,7 @@ def gpu(
     )
     run.cell("training", partial(training_step, shape, device, **training))
     rate()
-    return _page(run, shape, f"{FULL} of {max(documents)} tokens, {PREFIX[True]}")
+    return _page(run, shape, f"{FULL_TEXT} of {max(documents)} tokens, {PREFIX[True]}")
 
 
 def _scoring(
@@ -121,7 +119,7 @@ def _scoring(
         alone, once = count.whole(prefix + length + 1, several), count.shared(prefix, length + 1, several)
         for shared, flops in ((False, alone), (True, once)):
             work = partial(full_text, model, texts[0], long, shared=shared, at_once=several)
-            measure(f"{FULL} of {length} tokens, {PREFIX[shared]}", work, several, flops)
+            measure(f"{FULL_TEXT} of {length} tokens, {PREFIX[shared]}", work, several, flops)
     for each in (min(items), max(items)):
         run.cell(f"{KERNELS}{mixlm_name(1, most, each)}", kernel_shares, scoring(most, each, 1))
 

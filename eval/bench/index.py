@@ -108,7 +108,7 @@ def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
         run.cell(f"{size} documents", _store, run, size, rounds)
     points = []
     for cell in sorted(run.kept.values(), key=lambda cell: int(cell["documents"])):
-        taken = {name: spread(seconds, 1e3) for name, seconds in cell["seconds"].items()}
+        taken = {name: spread(seconds, 1e3) for name, seconds in cell.pop("seconds").items()}
         over = {
             "over_bare": taken[INDEX]["median"] / taken[BARE]["median"],
             "over_payload": cell["disk"] / cell["payload"],

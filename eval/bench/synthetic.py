@@ -48,8 +48,8 @@ class Words:
     ``draw``: what draws them. Raises InputError for a tokenizer that has none.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> None:
-        self.tokenizer, self.draw = tokenizer, Random(seed)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer, self.draw = tokenizer, Random(0)
         special = set(tokenizer.all_special_tokens)
         pieces = [piece for piece in tokenizer.get_vocab() if piece not in special]
         words = {tokenizer.convert_tokens_to_string([piece]).strip() for piece in pieces}

@@ -15,13 +15,18 @@ from mixlm_rerank.minilm import minilm_folder
 
 
 def assert_exact(tokenizer: PreTrainedTokenizerFast, least_words: int) -> None:
+    words = Words(tokenizer)
     for length in (1, 2, 17, 64, 512):
-        texts = Words(tokenizer, length).texts(5, length)
+        texts = words.texts(5, length)
         lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
         assert lengths == [length] * 5
         assert [len(text.split()) for text in texts] == [length] * 5  # whole words
-    assert len(set(Words(tokenizer).text(5000).split())) >= least_words
-    assert Words(tokenizer, 1).text(9) == Words(tokenizer, 1).text(9) != Words(tokenizer, 2).text(9)
+    assert len(set(words.text(5000).split())) >= least_words
+    drawn = []
+    for seed in (1, 1, 2):
+        words.draw.seed(seed)
+        drawn.append(words.text(9))
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_byte_level_bpe(checkpoint: Callable[..., Path]) -> None:
