@@ -75,7 +75,7 @@ def decoder(
     quiet: Quiet = False,
 ) -> None:
     """The paper's table: a decoder with random weights, long documents, with and without prefix sharing."""
-    shape = {"layers": layers, "hidden": hidden, "document": document, "items": items}
+    shape: dict[str, Any] = {"layers": layers, "hidden": hidden, "document": document, "items": items}
     _measure("decoder", output, **shape, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
