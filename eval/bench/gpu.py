@@ -11,30 +11,21 @@ from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
-from random import Random
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.bench.decoder import FULL_CACHED, FULL_TEXT, MIXLM, PAPER
 from mixlm_rerank.eval.bench.gpu_training import training_step
-from mixlm_rerank.eval.bench.kit import Run, check_same, column, table
-from mixlm_rerank.eval.bench.operations import Operations
-from mixlm_rerank.eval.bench.random_decoder import (
-    FULL_CACHED,
-    FULL_TEXT,
-    MIXLM,
-    PAPER,
-    QWEN3,
-    DecoderShape,
-    random_mixlm,
-)
-from mixlm_rerank.eval.bench.synthetic import Words
+from mixlm_rerank.eval.bench.kit import Run, check_same
+from mixlm_rerank.eval.bench.machine import Operations
+from mixlm_rerank.eval.bench.show import table
+from mixlm_rerank.eval.bench.synthetic import QWEN3, DecoderShape, Words, full_text, random_mixlm
 from mixlm_rerank.eval.significance import scipy_stats
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.positions import positions_per_forward
@@ -44,9 +35,9 @@ from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 __all__ = ["gpu"]
 
 TOLERANCE = 1e-3  # log-odds in float32, of sums over 28 layers in another order
-OWN, SHARED = "prefix for each", "prefix once"
+PREFIX = {False: "prefix for each", True: "prefix once"}  # whether documents share it
 WARM_UP, FEWEST, MOST = 3, 5, 200  # runs
-FULL, KERNELS = "full text", "kernels, "
+KERNELS = "kernels, "
 KINDS = {
     "matrix products": r"gemm|cutlass|nvjet|xmma|wgmma|gemv|splitK",
     "attention": r"attend_tiles",
@@ -54,15 +45,7 @@ KINDS = {
     "copies": r"memcpy|memset",
     "other": "",
 }
-COLUMNS = {
-    "": column(str, "name"),
-    "items/s": column(numbers.speed, "items_per_second"),
-    "over full text": column(numbers.ratio, "over_full_text"),
-    "p50, ms": column(numbers.milliseconds, "milliseconds", 0),
-    "p99, ms": column(numbers.milliseconds, "milliseconds", 1),
-    "of the matrix rate": column(numbers.percent, "of_matrix_rate"),
-    "runs": column(numbers.count, "runs"),
-}
+Ints = Sequence[int]
 
 
 def mixlm_name(budget: int, queries: int, items: int, at_once: int = 1) -> str:
@@ -81,73 +64,64 @@ def gpu(
     device: str = "cuda",
     shape: DecoderShape = QWEN3,
     training: Mapping[str, int] = {},
-    budgets: Sequence[int] = (1, 4, 8),
-    queries: Sequence[int] = (1, 8, 64),
-    items: Sequence[int] = (50, 250, 1000),
-    documents: Sequence[int] = (150, 900),
+    budgets: Ints = (1, 4, 8),
+    queries: Ints = (1, 8, 64),
+    items: Ints = (50, 250, 1000),
+    documents: Ints = (150, 900),
     matrix: int = 8192,
 ) -> str:
     """Measure the cells that ``folder`` lacks, each for about ``seconds``; write and return the page.
 
-    Args:
-        budgets, queries, items: MixLM is measured at every combination; ``queries`` are scored in one call. Where they
-            are most, also in two calls at a time, each in a thread of its own.
-        documents: tokens of full texts.
-        matrix: size of the products that tell the chip's rate. training: keywords of :func:`training_step`.
+    MixLM is measured at every combination of ``budgets``, ``queries`` of one call, and ``items`` of a query; where
+    queries are most, also in two calls at a time, each in a thread of its own. ``documents``: tokens of full texts;
+    ``matrix``: size of the products that tell the chip's rate; ``training``: keywords of :func:`training_step`.
 
     Raises InputError without a GPU, MixLMError where the fast scorer and the reference do not agree in float32.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no GPU here that PyTorch can use: bench gpu measures one")
-    with Run(folder, None, quiet, seconds=seconds, shape=asdict(shape), training=training) as run:
-        rate = partial(run.rate, sizes=(matrix,), device=device, dtype=torch.bfloat16)
-        rate()
-        model = random_mixlm(shape, max(budgets), max(documents), device)
-        words, count, draw = Words(model.ranker.tokenizer), Operations.of(model.ranker.backbone), Random(0)
-        texts = words.texts(max(queries), shape.prefix - words.prompt(model.ranker), draw)
-        run.keep("sameness", _sameness(model, texts))
-        run.say("the first passes compile kernels, which takes a minute")
-
-        def measure(name: str, work: Callable[[], object], items: int, flops: float, at_once: int = 1) -> None:
-            cell = run.cell(name, partial(_timed, work, items, flops, seconds, at_once))
-            run.say(f"{name}: {cell['items'] / cell['each']:,.0f} a second")
-
-        for budget, several, each in product(budgets, queries, items):
-            flops = several * count.shared(shape.prefix, budget + 1, each)
-            for at_once in (1, 2) if several == max(queries) else (1,):
-                work = _scoring(model, texts[:several], each, budget)
-                measure(mixlm_name(budget, several, each, at_once), work, several * each, flops, at_once)
-        for length in documents:
-            several = positions_per_forward(torch.device(device), 2048) // (shape.prefix + length)
-            long = words.texts(several, length, draw)
-            alone = count.whole(shape.prefix + length + 1, several)
-            for prefix, flops in ((OWN, alone), (SHARED, count.shared(shape.prefix, length + 1, several))):
-                work = partial(_full_text, model, texts[0], long, prefix)
-                measure(f"{FULL} of {length} tokens, {prefix}", work, several, flops)
-        for each in (min(items), max(items)):
-            name = mixlm_name(1, max(queries), each)
-            run.cell(f"{KERNELS}{name}", partial(kernel_shares, _scoring(model, texts, each, 1)))
-        del model
-        run.cell("training", partial(training_step, shape, device, **training))
-        rate()
-        return _page(run, shape, f"{FULL} of {max(documents)} tokens, {SHARED}")
+    run = Run(folder, None, quiet, seconds=seconds, shape=asdict(shape), training=training)
+    rate = partial(run.rate, sizes=(matrix,), device=device, dtype=torch.bfloat16)
+    rate()
+    _scoring(
+        run, seconds, random_mixlm(shape, max(budgets), max(documents), device), budgets, queries, items, documents
+    )
+    run.cell("training", partial(training_step, shape, device, **training))
+    rate()
+    return _page(run, shape, f"{FULL_TEXT} of {max(documents)} tokens, {PREFIX[True]}")
 
 
-def _scoring(model: MixLM, queries: Sequence[str], items: int, budget: int) -> Callable[[], object]:
-    tokens = [torch.randn(items, budget, model.ranker.hidden_size) for _ in queries]
-    return partial(SharedPrefixScorer(model).score_batch, queries, tokens)
+def _scoring(
+    run: Run, seconds: float, model: MixLM, budgets: Ints, queries: Ints, items: Ints, documents: Ints
+) -> None:
+    words, count = Words(model.ranker.tokenizer), Operations.of(model.ranker.backbone)
+    prefix, most = model.config.max_query_tokens, max(queries)
+    texts = words.texts(most, prefix - words.prompt(model.ranker))
+    run.keep("sameness", _sameness(model, texts))
+    run.say("the first passes compile kernels, which takes a minute")
 
+    def scoring(queries: int, items: int, budget: int) -> Callable[[], object]:
+        tokens = [torch.randn(items, budget, model.ranker.hidden_size) for _ in range(queries)]
+        return partial(SharedPrefixScorer(model).score_batch, texts[:queries], tokens)
 
-@torch.inference_mode()
-def _full_text(model: MixLM, query: str, texts: Sequence[str], prefix: str) -> Tensor:
-    """Log-odds of documents of one length, float32 [n]: the packed pass over text instead of embedding tokens."""
-    ranker = model.ranker
-    (own,) = ranker.prefixes([query])
-    documents = torch.stack(ranker.documents(texts, [len(own)] * len(texts)))
-    prefixes = [own] if prefix == SHARED else [own] * len(texts)
-    items = [documents] if prefix == SHARED else list(documents[:, None])
-    scores: Tensor = model.readout(torch.cat(ranker.forward_packed(prefixes, items)))
-    return scores.cpu()
+    def measure(name: str, work: Callable[[], object], items: int, flops: float, at_once: int = 1) -> None:
+        cell = run.cell(name, _timed, work, items, flops, seconds, at_once)
+        run.say(f"{name}: {cell['items'] / cell['each']:,.0f} a second")
+
+    for budget, several, each in product(budgets, queries, items):
+        flops = several * count.shared(prefix, budget + 1, each)
+        for at_once in (1, 2) if several == most else (1,):
+            name = mixlm_name(budget, several, each, at_once)
+            measure(name, scoring(several, each, budget), several * each, flops, at_once)
+    for length in documents:
+        several = positions_per_forward(model.device, 2048) // (prefix + length)
+        long = words.texts(several, length)
+        alone, once = count.whole(prefix + length + 1, several), count.shared(prefix, length + 1, several)
+        for shared, flops in ((False, alone), (True, once)):
+            work = partial(full_text, model, texts[0], long, shared=shared, at_once=several)
+            measure(f"{FULL_TEXT} of {length} tokens, {PREFIX[shared]}", work, several, flops)
+    for each in (min(items), max(items)):
+        run.cell(f"{KERNELS}{mixlm_name(1, most, each)}", kernel_shares, scoring(most, each, 1))
 
 
 @torch.inference_mode()
@@ -176,9 +150,9 @@ def _sameness(model: MixLM, queries: Sequence[str]) -> dict[str, float]:
 
 
 def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, at_once: int) -> dict[str, Any]:
-    """``run`` gives scores on the CPU, so that its end is the end of the GPU's work too.
+    """``each``: seconds from one result to the next: the median, or of several calls at once the mean.
 
-    ``each``: seconds from one result to the next: the median, or of several calls at once the mean.
+    ``run`` gives scores on the CPU, so that its end is the end of the GPU's work too.
     """
     runs = int(min(MOST, max(FEWEST, seconds / min(_seconds(run, WARM_UP)))))
     started = time.perf_counter()
@@ -221,34 +195,30 @@ def kernel_shares(run: Callable[[], object], rounds: int = 3) -> dict[str, Any]:
 def _page(run: Run, shape: DecoderShape, slowest: str) -> str:
     """``slowest``: the cell that others are compared with."""
     kept, rate = run.kept, median(run.rates)
-    full_text = kept[slowest]["items"] / kept[slowest]["each"]
+    timed = {name: cell for name, cell in kept.items() if isinstance(cell, dict) and "each" in cell}
+    speeds = {name: cell["items"] / cell["each"] for name, cell in timed.items()}
     rows = [
         {
             "name": name,
-            "items_per_second": cell["items"] / cell["each"],
-            "over_full_text": cell["items"] / cell["each"] / full_text,
+            "items_per_second": speeds[name],
+            "over_full_text": speeds[name] / speeds[slowest],
             "milliseconds": [1e3 * cell["p50"], 1e3 * cell["p99"]],
-            "runs": cell["runs"],
             "of_matrix_rate": cell["flops"] / cell["each"] / rate,
+            "runs": cell["runs"],
         }
-        for name, cell in kept.items()
-        if isinstance(cell, dict) and "each" in cell
+        for name, cell in timed.items()
     ]
     kernels = {name.removeprefix(KERNELS): own for name, own in kept.items() if name.startswith(KERNELS)}
     step, same = kept["training"], kept["sameness"]
-    training = {
-        **step,
-        "tokens_per_second": step["tokens"] / step["seconds"],
-        "of_matrix_rate": step["flops"] / step["seconds"] / rate,
-    }
+    tokens, share = step["tokens"] / step["seconds"], step["flops"] / step["seconds"] / rate
     about = (
         f"Random weights in the shape of Qwen3-0.6B ({shape.layers} layers of {shape.hidden}), bfloat16; prompt and "
         f"query of {shape.prefix} tokens; from query text and embedding tokens (float32, on the CPU) to log-odds. "
-        f"Medians; of calls at once, means. Of full text, as many documents at once as fit into a forward pass. The "
-        f"chip multiplies bfloat16 matrices at {rate / 1e12:.0f} TFLOP/s. Before timing, in float32: the reference's "
-        f"scores within {same['float32']:.1e} log-odds. bfloat16: within {same['bfloat16']:.2g} of float32 (scores "
-        f"spread by {same['spread']:.2g}), Kendall's tau {same['kendall_tau']:.4f}; compiled and not, they differ by "
-        f"{same['compiled']:.1g}, in other company by {same['company']:.1g}."
+        "Medians, and 99th percentiles; of calls at once, means. Of full text, as many documents at once as fit into a "
+        f"forward pass. The chip multiplies bfloat16 matrices at {rate / 1e12:.0f} TFLOP/s. Before timing, in float32: "
+        f"the reference's scores within {same['float32']:.1e} log-odds. bfloat16: within {same['bfloat16']:.2g} of "
+        f"float32 (scores spread by {same['spread']:.2g}), Kendall's tau {same['kendall_tau']:.4f}; compiled and not, "
+        f"they differ by {same['compiled']:.1g}, in other company by {same['company']:.1g}."
     )
     paper = (
         f"The paper, on one H100 and within 500 ms at the 99th percentile: {numbers.count(int(PAPER[MIXLM]))} items a "
@@ -256,17 +226,19 @@ def _page(run: Run, shape: DecoderShape, slowest: str) -> str:
         f"{PAPER[FULL_TEXT]:.0f} (prefix for each)."
     )
     trained = (
-        "Stage III, item encoder and ranker both of this shape: "
-        f"{numbers.count(round(training['tokens_per_second']))} tokens a second, "
-        f"{numbers.percent(training['of_matrix_rate'])} of the matrix rate."
+        f"Stage III, item encoder and ranker both of this shape: {numbers.count(round(tokens))} tokens a second, "
+        f"{numbers.percent(share)} of the matrix rate."
     )
-    where = [f"Milliseconds on the GPU, {name}: {_listed(own)}." for name, own in kernels.items()]
-    values = {"matrix_product_tflops": rate / 1e12, "rows": rows}
-    values |= {"sameness": same, "kernels": kernels, "training": training}
-    parts = [about, table(COLUMNS, rows), paper, *where, trained]
+    where = []
+    for name, own in kernels.items():
+        kinds = ", ".join(f"{kind} {numbers.milliseconds(taken)}" for kind, taken in own["kinds"].items() if taken)
+        where.append(f"Milliseconds on the GPU, {name}: {kinds}; {numbers.milliseconds(own['clock'])} by the clock.")
+    values = {
+        "matrix_product_tflops": rate / 1e12,
+        "rows": rows,
+        "sameness": same,
+        "kernels": kernels,
+        "training": {**step, "tokens_per_second": tokens, "of_matrix_rate": share},
+    }
+    parts = [about, table(rows), paper, *where, trained]
     return run.page("The paper's shape on a GPU", "random weights in the shape of Qwen3-0.6B", values, parts)
-
-
-def _listed(found: Mapping[str, Any]) -> str:
-    kinds = ", ".join(f"{kind} {numbers.milliseconds(taken)}" for kind, taken in found["kinds"].items() if taken)
-    return f"{kinds}; {numbers.milliseconds(found['clock'])} by the clock"

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from mixlm_rerank.eval.bench.operations import Operations
-from mixlm_rerank.eval.bench.random_decoder import DecoderShape, random_mixlm
+from mixlm_rerank.eval.bench.machine import Operations
+from mixlm_rerank.eval.bench.synthetic import DecoderShape, random_mixlm
 from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.joint import JointObjective, LossWeights
 
@@ -52,8 +52,7 @@ def _batch(queries: int, candidates: int, document: int) -> Batch:
     """Words that the tokenizer has; documents are cut to their length."""
     documents = queries * candidates
     own = [list(range(row, row + candidates)) for row in range(0, documents, candidates)]
-    labels = torch.full((queries, documents), torch.nan)
-    for query, rows in enumerate(own):
-        labels[query, rows] = torch.rand(candidates)
+    mine = torch.arange(documents) // candidates == torch.arange(queries)[:, None]
+    labels = torch.rand(queries, documents).masked_fill(~mine, torch.nan)
     texts = [f"bab {number} " + "bad " * document for number in range(documents)]
     return Batch(["bab " * document] * queries, texts, own, labels, 4 * labels - 2)  # queries are cut to the prefix

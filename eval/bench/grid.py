@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
-from random import Random
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,16 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench.cross_encoders import BATCHES, DEFAULT_BATCH, CrossEncoders, Scores, check_bert
-from mixlm_rerank.eval.bench.inside import shares
-from mixlm_rerank.eval.bench.kit import Run, check_same, column, quartiles, table, work_done
-from mixlm_rerank.eval.bench.operations import Operations
-from mixlm_rerank.eval.bench.plots import Panel, draw
-from mixlm_rerank.eval.bench.synthetic import Words, random_docids, random_index
-from mixlm_rerank.eval.bench.timing import Entrant, Spread, fastest, over, planned_rounds, spread
-from mixlm_rerank.eval.bench.yardsticks import SHAPES, Yardstick
+from mixlm_rerank.eval.bench import contenders
+from mixlm_rerank.eval.bench.contenders import Contender, CrossEncoder, Task
+from mixlm_rerank.eval.bench.kit import Run, check_same, work_done
+from mixlm_rerank.eval.bench.show import Panel, draw, table
+from mixlm_rerank.eval.bench.synthetic import Words, random_index
+from mixlm_rerank.eval.bench.timing import Spread, fastest, over, shares, spread
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.builder import new_manifest
 from mixlm_rerank.model import MixLM
@@ -37,14 +34,12 @@ from mixlm_rerank.types import Model
 __all__ = ["exported", "grid"]
 
 DEFAULTS, BEST, ONNX = "cross-encoder, defaults", "cross-encoder, best", "cross-encoder, ONNX int8"
-QUERY = 16  # tokens
 DOCUMENTS = 10_000  # in the token index
 CHECKED = 20  # candidates whose scores are compared with the reference's
-TRIED, WARM = 64, 16  # documents that settings of full text are tried on, and of its warm-up
-MEASURED_BY = 100  # candidates at most, of cross-encoders of other shapes
+TRIED = 64  # documents that settings of full text are tried on
+MEASURED_BY = 100  # candidates at most, of cross-encoders of other shapes: documents a second do not depend on it
 WATCHED = 3  # runs of MixLM that are looked into
-TOLERANCE = 1e-4  # log-odds, float32: the promise of SharedPrefixScorer
-EXPECTED_SHARE = 0.75  # of the rate of matrix products, for the estimate
+TOLERANCE, ONNX_TOLERANCE = 1e-4, 1e-3  # log-odds, as SharedPrefixScorer promises; logits, before quantisation
 
 EXPLAINED = (
     "Medians. Speed-up: over the cross-encoder at its best settings. FLOP ratio: operations of full text over the "
@@ -55,102 +50,45 @@ EXPLAINED = (
 )
 
 
-COLUMNS = {
-    "contender": lambda row: f"{row['name']} ({row['settings']})" if row["settings"] else row["name"],
-    "documents/s": column(numbers.speed, "documents_per_second", "median"),
-    "quartiles": column(quartiles, "documents_per_second"),
-    "ms a query": column(numbers.milliseconds, "milliseconds", "median"),
-    "speed-up": column(numbers.ratio, "speedup"),
-    "FLOP ratio": column(numbers.ratio, "flop_ratio"),
-    "realised": column("{:.2f}".format, "realised"),
-    "GFLOP/s": column(numbers.speed, "gflops"),
-    "of the machine": column(numbers.percent, "of_machine"),
-    "outside the ranker": column(numbers.percent, "outside"),
-    "of it the query": column(numbers.percent, "query"),
-    "rounds": column(numbers.count, "rounds"),
-}
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """Number of candidates, and their length in tokens. Sorted, quick ones come first."""
-
-    candidates: int
-    document: int
-
-    @property
-    def name(self) -> str:
-        """
-        >>> Cell(100, 256).name
-        '256 tokens, 100 candidates, query of 16'
-        """
-        return f"{self.document} tokens, {self.candidates} candidates, query of {QUERY}"
-
-
-@dataclass(frozen=True)
-class Task:
-    """A query and its candidates: as a first stage gives them, and the texts that full-text contenders read."""
-
-    query: str
-    hits: list[tuple[str, float]]
-    texts: Sequence[str]
-
-    def first(self, candidates: int) -> Task:
-        return Task(self.query, self.hits[:candidates], self.texts[:candidates])
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Attributes:
-    run: from a task to a ranking.
-    tokens: the token budget; None for cross-encoders, which read full text.
-    operations: of a cross-encoder of another shape.
-    watched: the MixLM whose time inside is looked at; None where PyTorch cannot look.
+def cell_name(candidates: int, length: int) -> str:
     """
-
-    name: str
-    run: Callable[[Task], object]
-    tokens: int | None = None
-    settings: str = ""
-    watched: MixLM | None = None
-    operations: Operations | None = None
+    >>> cell_name(100, 256)
+    '256 tokens, 100 candidates, query of 16'
+    """
+    return f"{length} tokens, {candidates} candidates, query of {contenders.QUERY}"
 
 
 def grid(
     model: MixLM,
     folder: Path,
     *,
-    lengths: Sequence[int] = (64, 128, 256, 512),
-    candidates: Sequence[int] = (10, 100, 1000),
-    budgets: Sequence[int] = (1, 2, 4, 8),
-    rounds: int = 9,
-    seconds: float = 30.0,
-    quiet: bool = True,
+    lengths: Sequence[int],
+    candidates: Sequence[int],
+    budgets: Sequence[int],
+    rounds: int,
+    seconds: float,
+    quiet: bool,
 ) -> str:
     """Measure what ``folder`` lacks of all combinations; write and return the page, of all that it has.
-
-    Args:
-        budgets: those that the model has are measured.
-        rounds, seconds: see :func:`interleaved`; seconds are of a contender in a cell.
 
     Raises InputError for a ranker that is no BERT or has none of the budgets, MissingDependency without ONNX Runtime,
     MixLMError where scores are not the same.
     """
-    check_bert(model)
+    kind = type(model.ranker.backbone).__name__
+    if kind != "BertModel":
+        raise InputError(f"the grid compares MixLMs whose ranker is a BertModel with its cross-encoder, not a {kind}")
     check_installed("bench")
     within = [tokens for tokens in budgets if tokens <= model.config.tokens]
     if not within:
         raise InputError(f"none of the budgets {tuple(budgets)} is within this model's {model.config.tokens}")
-    with Run(folder, model, quiet, budgets=within, rounds=rounds, seconds=seconds) as run:
-        cells = sorted({Cell(count, length) for count in candidates for length in lengths})
-        todo = [cell for cell in cells if cell.name not in run.kept]
-        if todo:
-            run.say("exporting cross-encoder and MixLM, checking that scores are the same")
-            with TemporaryDirectory() as place:
-                documents = max(DOCUMENTS, max(todo).candidates)
-                index = random_index(Path(place, "tokens"), new_manifest(model, "int8", "random tokens"), documents)
-                _Grid(model, index, run, Path(place), within, rounds, seconds).measure(todo)
-        return _page(run, model.name)
+    run = Run(folder, model, quiet, budgets=within, rounds=rounds, seconds=seconds)
+    cells = sorted(product(set(candidates), set(lengths)))  # quick ones first
+    todo = [cell for cell in cells if cell_name(*cell) not in run.kept]
+    if todo:
+        run.say(f"{len(todo)} cells; first cross-encoder and MixLM are exported, and scores compared")
+        with TemporaryDirectory() as place:
+            _measure(run, model, Path(place), todo, within, rounds)
+    return _page(run, model.name)
 
 
 def exported(model: MixLM, folder: Path) -> OnnxMixLM:
@@ -159,149 +97,74 @@ def exported(model: MixLM, folder: Path) -> OnnxMixLM:
     return OnnxMixLM.from_pretrained(folder, threads=torch.get_num_threads())
 
 
-class _Grid:
-    """The contenders, ready to run, and the cells that they fill."""
+def _measure(
+    run: Run, model: MixLM, place: Path, todo: Sequence[tuple[int, int]], budgets: Sequence[int], rounds: int
+) -> None:
+    words, documents = Words(model.ranker.tokenizer), max(DOCUMENTS, *(count for count, _ in todo))
+    index = random_index(place / "tokens", new_manifest(model, "int8", "random tokens"), documents)
+    own, draw = contenders.of_ranker(model, place / "own"), partial(contenders.tasks, words, documents)
+    shapes = {name: contenders.of_shape(name, words.tokenizer, place / name) for name in contenders.SHAPES}
+    others = [contenders.reader(name, shape) for name, shape in shapes.items()]
+    kinds: dict[str, Model] = {"": model, ", int8": in_int8(model), ", ONNX": exported(model, place / "onnx")}
+    mixlms = [
+        contenders.mixlm(f"MixLM k={tokens}{kind}", Reranker(each, index, tokens=tokens), model, tokens)
+        for kind, each in kinds.items()
+        for tokens in budgets
+    ]
 
-    def __init__(
-        self,
-        model: MixLM,
-        index: TokenIndex,
-        run: Run,
-        place: Path,
-        budgets: Sequence[int],
-        rounds: int,
-        seconds: float,
-    ) -> None:
-        self.model, self.index, self.run, self.budgets = model, index, run, budgets
-        self.rounds, self.seconds = rounds, seconds
-        self.operations, self.words = Operations.of(model.ranker.backbone), Words(model.ranker.tokenizer)
-        self.peers, self.int8 = CrossEncoders(model, place), in_int8(model)
-        kinds: dict[str, Model] = {"": model, ", int8": self.int8, ", ONNX": exported(model, place / "onnx")}
-        self.yardsticks = [self._yardstick(name) for name in SHAPES]
-        self.mixlms = [self._mixlm(kind, own, tokens) for kind, own in kinds.items() for tokens in budgets]
+    def best(name: str, kinds: Sequence[str], length: int) -> Contender:
+        """In the settings that a short measurement finds best."""
+        options = [contenders.reader(name, own, kind, batch) for kind in kinds for batch in contenders.BATCHES]
+        entrants = [replace(each, name=each.settings).entrant(draw(length, TRIED, 1)) for each in options]
+        chosen = run.cell(f"settings, {name}, {length} tokens", fastest, entrants)
+        return next(each for each in options if each.settings == chosen)
 
-    def measure(self, todo: Sequence[Cell]) -> None:
-        rate = self.run.rate()
-        largest = self._tasks(max(todo), 1)[0]
-        self.run.keep("sameness", self._sameness(largest))
-        expected = numbers.duration(self._expected(todo, EXPECTED_SHARE * rate))
-        self.run.say(f"{len(todo)} cells, about {expected} (guessed from their operations)")
-        for cell in todo:
-            self.run.keep(cell.name, self._measure(cell))
-        self.run.rate()
-
-    def _measure(self, cell: Cell) -> dict[str, Any]:
-        contenders, tasks = self._contenders(cell), self._tasks(cell, self.rounds)
-        text, entrants = self._operations(None, cell, tasks[0]), []
-        for each in contenders:
-            warm = tasks[-1].first(WARM) if each.tokens is None else tasks[-1]
-            entrants.append(Entrant(each.name, [partial(each.run, task) for task in tasks], partial(each.run, warm)))
-        taken = self.run.timed(cell.name, entrants, rounds=self.rounds, seconds=self.seconds)
+    run.rate()
+    (largest,) = draw(todo[-1][1], todo[-1][0], 1)
+    run.keep("sameness", {**_sameness(model, index, largest, budgets), "onnx": _onnx_sameness(own, largest)})
+    for candidates, length in todo:
+        in_torch = [kind for kind in own.scores if kind not in ("ONNX", "int8")]
+        present = [contenders.reader(DEFAULTS, own), best(BEST, in_torch, length), best(ONNX, ["int8"], length)]
+        present += [*(others if candidates <= MEASURED_BY else ()), *mixlms]
+        drawn, name = draw(length, candidates, rounds), cell_name(candidates, length)
+        taken = run.timed(name, [each.entrant(drawn) for each in present])
         found = [
             {
-                "name": contender.name,
-                "tokens": contender.tokens,
-                "settings": contender.settings,
-                "flops": self._operations(contender.tokens, cell, tasks[0], contender.operations),
-                "seconds": taken[contender.name],
-                "shares": contender.watched
-                and shares(contender.watched, [partial(contender.run, task) for task in tasks[:WATCHED]]),
+                "name": each.name,
+                "tokens": each.tokens,
+                "settings": each.settings,
+                "flops": each.flops(drawn[0]),
+                "seconds": taken[each.name],
+                "shares": each.watched and shares(each.watched, [partial(each.run, task) for task in drawn[:WATCHED]]),
             }
-            for contender in contenders
+            for each in present
         ]
-        return {**asdict(cell), "full_text_flops": text, "contenders": found}
-
-    def _contenders(self, cell: Cell) -> list[Contender]:
-        return [*self._cross_encoders(cell.document), *self._of_other_shapes(cell), *self.mixlms]
-
-    def _of_other_shapes(self, cell: Cell) -> list[Contender]:
-        """Only where they read few documents: how many a second they read does not depend on the number."""
-        return self.yardsticks if cell.candidates <= MEASURED_BY else []
-
-    def _yardstick(self, name: str) -> Contender:
-        scores = Yardstick(name, self.model.ranker.tokenizer)
-        operations = Operations.of(scores.model.base_model)
-        return Contender(name, partial(_rank, scores, DEFAULT_BATCH), settings=_settings(), operations=operations)
-
-    def _mixlm(self, kind: str, model: Model, tokens: int) -> Contender:
-        """End to end, docids to a ranking."""
-        reranker, watched = Reranker(model, self.index, tokens=tokens), model if isinstance(model, MixLM) else None
-        run: Callable[[Task], object] = lambda task: reranker.rerank(task.query, task.hits)  # noqa: E731
-        return Contender(f"MixLM k={tokens}{kind}", run, tokens, watched=watched)
-
-    def _cross_encoders(self, length: int) -> list[Contender]:
-        """As it comes, and in PyTorch and ONNX Runtime each in the settings that a short measurement found best."""
-        contenders = [Contender(DEFAULTS, partial(_rank, self.peers.plain, DEFAULT_BATCH), settings=_settings())]
-        (task,) = self._tasks(Cell(TRIED, length), 1)
-        for name, scorers in ((BEST, self.peers.torch), (ONNX, {"int8": self.peers.onnx})):
-            runs = {_settings(kind, size): partial(_rank, scorers[kind], size) for kind in scorers for size in BATCHES}
-            options = [Entrant(own, [partial(run, task)], partial(run, task.first(1))) for own, run in runs.items()]
-            best = self.run.cell(f"settings, {name}, {length} tokens", partial(fastest, options))
-            contenders.append(Contender(name, runs[best], settings=best))
-        return contenders
-
-    def _sameness(self, task: Task) -> dict[str, Any]:
-        """The fast scorer against the reference on some of the candidates that it scores together, at every budget; and
-        what int8 changes: nothing is promised of it, so nothing is refused."""
-        fast, int8 = SharedPrefixScorer(self.model), SharedPrefixScorer(self.int8)
-        largest = off = 0.0
-        for tokens in self.budgets:
-            candidates = torch.from_numpy(self.index.fetch([docid for docid, _ in task.hits], tokens).tokens)
-            rows = torch.linspace(0, len(candidates) - 1, min(CHECKED, len(candidates))).long()
-            exact, near = fast.score(task.query, candidates), int8.score(task.query, candidates)
-            plain = ReferenceScorer(self.model).score(task.query, candidates[rows])
-            largest = max(largest, float((exact[rows] - plain).abs().max()))
-            off = max(off, float((near - exact).abs().max()))
-        check_same(largest, TOLERANCE, "MixLM's fast scores and the reference's")
-        return {"mixlm": largest, "int8": off, "onnx": self.peers.check(task.query, task.texts[:CHECKED])}
-
-    def _tasks(self, cell: Cell, count: int) -> list[Task]:
-        """A query and candidates for every round, of the wished numbers of tokens; no two queries are the same."""
-        draw = Random(cell.name)
-        texts = self.words.texts(cell.candidates, cell.document, draw)
-        return [
-            Task(
-                self.words.text(QUERY, draw),
-                [(docid, 0.0) for docid in random_docids(cell.candidates, len(self.index), draw)],
-                draw.sample(texts, len(texts)),
-            )
-            for _ in range(count)
-        ]
-
-    def _operations(self, tokens: int | None, cell: Cell, task: Task, of: Operations | None = None) -> float:
-        """Of a query with all its candidates; ``tokens``: None for full text, ``of`` another shape, perhaps."""
-        if tokens is None:
-            return (of or self.operations).whole(self.peers.positions(task.query, task.texts[0]), cell.candidates)
-        ranker = self.model.ranker
-        prefix = len(ranker.prefixes([task.query])[0])
-        below = replace(self.operations, layers=ranker.mix_layer)
-        above = replace(self.operations, layers=ranker.layers - ranker.mix_layer)
-        shared, own = ranker.positions(prefix, tokens)
-        return below.whole(prefix) + above.shared(shared, own, cell.candidates)
-
-    def _expected(self, todo: Sequence[Cell], rate: float) -> float:
-        """About the seconds that the cells take; int8 is taken for half as fast again as float32."""
-        total = 0.0
-        for cell in [*todo, *{Cell(TRIED, cell.document) for cell in todo}]:  # and where settings are tried
-            (task,) = self._tasks(Cell(1, cell.document), 1)
-            text = self._operations(None, cell, task) / rate
-            runs = [text, text, text / 1.5, *(self._operations(each.tokens, cell, task) / rate for each in self.mixlms)]
-            others = self._of_other_shapes(cell)
-            runs += [self._operations(None, cell, task, each.operations) / rate for each in others]
-            if cell in todo:
-                total += sum(run * planned_rounds(run, self.rounds, self.seconds) for run in runs)
-            else:
-                total += 2 * len(BATCHES) * (text + text / 1.5)
-        return total
+        size = {"candidates": candidates, "document": length, "full_text_flops": own.flops(drawn[0])}
+        run.keep(name, {**size, "contenders": found})
+    run.rate()
 
 
-def _rank(scores: Scores, batch_size: int, task: Task) -> object:
-    """Rows of the texts, best first."""
-    return np.argsort(-scores(task.query, task.texts, batch_size), kind="stable")
+def _sameness(model: MixLM, index: TokenIndex, task: Task, budgets: Sequence[int]) -> dict[str, float]:
+    """The fast scorer against the reference on some of the candidates that it scores together, at every budget; and
+    what int8 changes: nothing is promised of it, so nothing is refused.
+    """
+    fast, near, plain = SharedPrefixScorer(model), SharedPrefixScorer(in_int8(model)), ReferenceScorer(model)
+    largest = off = 0.0
+    for tokens in budgets:
+        candidates = torch.from_numpy(index.fetch([docid for docid, _ in task.hits], tokens).tokens)
+        rows = torch.linspace(0, len(candidates) - 1, min(CHECKED, len(candidates))).long()
+        exact = fast.score(task.query, candidates)
+        largest = max(largest, float((exact[rows] - plain.score(task.query, candidates[rows])).abs().max()))
+        off = max(off, float((near.score(task.query, candidates) - exact).abs().max()))
+    return {"mixlm": check_same(largest, TOLERANCE, "MixLM's fast scores and the reference's"), "int8": off}
 
 
-def _settings(kind: str = "float32", batch_size: int = DEFAULT_BATCH) -> str:
-    return f"{kind}, batches of {batch_size}"
+def _onnx_sameness(own: CrossEncoder, task: Task) -> dict[str, float]:
+    """The largest difference in logits of the graph before quantisation; Pearson's correlation of int8 and PyTorch."""
+    kinds = ("float32", "ONNX", "int8")
+    plain, onnx, int8 = (own.scores[kind](task.query, task.texts[:CHECKED], CHECKED) for kind in kinds)
+    difference = check_same(float(abs(onnx - plain).max()), ONNX_TOLERANCE, "the ONNX graph's and PyTorch's scores")
+    return {"difference": difference, "correlation": float(np.corrcoef(int8, plain)[0, 1])}
 
 
 def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
@@ -313,9 +176,9 @@ def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
         speedup, ratio = best / median(seconds), cell["full_text_flops"] / flops
         found.append(
             {
-                **{name: each[name] for name in ("name", "tokens", "settings")},
-                **work_done(seconds, flops, rate),
+                **{name: each[name] for name in ("name", "settings", "tokens")},
                 "documents_per_second": over(cell["candidates"], spread(seconds)),
+                **work_done(seconds, flops, rate),
                 "speedup": speedup,
                 "flop_ratio": ratio,
                 "realised": speedup / ratio,
@@ -328,11 +191,10 @@ def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
 
 def _page(run: Run, model: str) -> str:
     """Tables and the plot of all cells that were ever kept."""
-    rates, same = run.rates, run.kept["sameness"]
-    rate = median(rates)
+    rates, rate, same = run.rates, median(run.rates), run.kept["sameness"]
     kept = [values for values in run.kept.values() if isinstance(values, dict) and "contenders" in values]
     cells = [
-        {"name": Cell(values["candidates"], values["document"]).name, **values, "contenders": rows(values, rate)}
+        {"name": cell_name(values["candidates"], values["document"]), **values, "contenders": rows(values, rate)}
         for values in sorted(kept, key=lambda values: (values["document"], values["candidates"]))
     ]
     counts = sorted({cell["candidates"] for cell in cells})
@@ -345,7 +207,7 @@ def _page(run: Run, model: str) -> str:
         f"Matrix product, float32: {rate / 1e9:.0f} GFLOP/s "
         f"(median of {len(rates)}, {min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f})."
     )
-    tables = [f"## {cell['name']}\n\n{table(COLUMNS, cell['contenders'])}" for cell in cells]
+    tables = [f"## {cell['name']}\n\n{table(cell['contenders'])}" for cell in cells]
     values = {"matrix_product_gflops": [each / 1e9 for each in rates], "sameness": same, "cells": cells}
     return run.page(f"Speed of {model}", model, values, [checked, EXPLAINED, *tables])
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,9 @@ import torch
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench import memory
-from mixlm_rerank.eval.bench.kit import Run, column, quartiles, table
-from mixlm_rerank.eval.bench.plots import Panel, draw
+from mixlm_rerank.eval.bench import machine
+from mixlm_rerank.eval.bench.kit import Run
+from mixlm_rerank.eval.bench.show import Panel, draw, table
 from mixlm_rerank.eval.bench.synthetic import Words, docid, index_bytes, random_docids, random_index
 from mixlm_rerank.eval.bench.timing import Entrant, spread
 from mixlm_rerank.index import TokenIndex
@@ -34,8 +32,7 @@ CORPORA = (10_000, 100_000, 1_000_000)
 PREFIXES = (8, 16, 32, 64, 128, 256)  # tokens of prompt and query together
 LENGTHS = (64, 256, 512)  # tokens of a document
 DEPTH, QUERY = 100, 16  # candidates, and tokens of the query, where they are not varied
-MEMORY_CANDIDATES = 1000
-WRITING = 1e-4  # seconds a document, about
+MEMORY, MEMORY_CANDIDATES = "memory, ", 1000
 ACROSS = {
     "candidates": "candidates",
     "corpus": "documents in the index",
@@ -43,138 +40,80 @@ ACROSS = {
     "document": "tokens of a document",
 }
 PLOTTED = ("candidates", "corpus")
-MEMORY = "memory, "
-COLUMNS = {
-    "ms a query": column(numbers.milliseconds, "milliseconds", "median"),
-    "quartiles": column(quartiles, "milliseconds"),
-    "rounds": column(numbers.count, "rounds"),
-}
-MEMORY_COLUMNS = {
-    "index": column(str, "index"),
-    "model loaded": column(numbers.size, "loaded"),
-    "private while reranking, beyond that": column(numbers.size, "private"),
-    "candidates": column(numbers.count, "candidates"),
-}
 
 
-def growth(
-    model: MixLM, folder: Path, *, largest: int = 1_000_000, rounds: int = 9, seconds: float = 30.0, quiet: bool = True
-) -> str:
-    """Measure the curves that ``folder`` lacks; write and return the page.
-
-    Args:
-        largest: no index, and so no list of candidates, is larger.
-        rounds, seconds: see :func:`interleaved`; seconds are of a point.
+def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: float, quiet: bool) -> str:
+    """Measure the curves that ``folder`` lacks; write and return the page. No index is larger than ``largest``.
 
     The model must have been loaded by a name that another process can load. Raises InputError if the disk has no room
     for the indexes, which are deleted in the end.
     """
-    with Run(folder, model, quiet, largest=largest, rounds=rounds, seconds=seconds) as run:
-        counts, corpora = (sorted({min(value, largest) for value in values}) for values in (CANDIDATES, CORPORA))
-        curves = _Curves(model, run, largest, rounds, seconds)
-        steps: dict[str, Callable[[], Any]] = {
-            "candidates": partial(curves.candidates, counts),
-            "prefix": partial(curves.prefix, max(counts)),
-            "document": curves.document,
-            "corpus": partial(curves.corpus, corpora),
-            **{f"{MEMORY}{size} documents": partial(curves.memory, size) for size in corpora},
-        }
-        if any(name not in run.kept for name in steps):
-            run.say(curves.estimate(corpora, counts))
-        for name, step in steps.items():
-            run.cell(name, step)
-        shutil.rmtree(curves.place, ignore_errors=True)
-        return _page(run, model)
+    run = Run(folder, model, quiet, largest=largest, rounds=rounds, seconds=seconds)
+    counts, corpora = (sorted({min(value, largest) for value in values}) for values in (CANDIDATES, CORPORA))
+    place, depth, most = folder / "indexes", min(DEPTH, largest), max(counts)
+    manifest = new_manifest(model, "int8", "random tokens")
+    words, source = Words(model.ranker.tokenizer), Words(model.item_encoder.tokenizer)
+    around, longest = words.prompt(model.ranker), model.config.max_query_tokens
+    prefixes = [length for length in PREFIXES if around < length <= longest]
+    if not prefixes:
+        raise InputError(f"this model's prefix has {around + 1} to {longest} tokens: none of {list(PREFIXES)}")
 
-
-class _Curves:
-    """Points that are measured in turn, each round with other queries and candidates, at the largest budget."""
-
-    def __init__(self, model: MixLM, run: Run, largest: int, rounds: int, seconds: float) -> None:
-        self.model, self.run, self.rounds, self.seconds = model, run, rounds, seconds
-        self.place, self.depth = run.folder / "indexes", min(DEPTH, largest)
-        self.words, self.draw = Words(model.ranker.tokenizer), Random(0)
-        self.manifest, self.made = new_manifest(model, "int8", "random tokens"), dict[int, TokenIndex]()
-
-    def estimate(self, corpora: Sequence[int], counts: Sequence[int]) -> str:
-        """What it will take: the smallest index is made, and a query reranked with it, to know."""
-        rerank = self.rerank(self.index(min(corpora)), self.some(min(corpora)))
-        rerank()  # warm-up
-        started = time.perf_counter()
-        rerank()
-        one = (time.perf_counter() - started) / self.depth  # seconds a candidate
-        others = len(corpora) + len(PREFIXES) + len(LENGTHS)
-        points = [one * count for count in (*counts, *[self.depth] * others)]
-        measuring = sum(2 * point + min(self.rounds * point, self.seconds) for point in points)
-        missing = sum(size for size in corpora if not (self.place / str(size)).exists())
-        return (
-            f"indexes of {', '.join(map(numbers.count, corpora))} documents, "
-            f"{numbers.size(index_bytes(self.manifest, missing))} more on disk for a while, about "
-            f"{numbers.duration(measuring + WRITING * missing)}"
-        )
-
-    def candidates(self, counts: Sequence[int]) -> dict[str, Any]:
-        index, documents = self.index(max(counts)), max(counts)
-        return self.timed(counts, lambda count: self.rerank(index, random_docids(count, documents, self.draw)))
-
-    def corpus(self, sizes: Sequence[int]) -> dict[str, Any]:
-        """Candidates lie all over the index."""
-        indexes = {size: self.index(size) for size in sizes}
-        return self.timed(sizes, lambda size: self.rerank(indexes[size], self.some(size)))
-
-    def prefix(self, documents: int) -> dict[str, Any]:
-        """As many tokens as this model reads."""
-        around, longest = self.words.prompt(self.model.ranker), self.model.config.max_query_tokens
-        possible = [length for length in PREFIXES if around < length <= longest]
-        if not possible:
-            raise InputError(f"this model's prefix has {around + 1} to {longest} tokens: none of {list(PREFIXES)}")
-        index = self.index(documents)
-        return self.timed(possible, lambda length: self.rerank(index, self.some(documents), length - around))
-
-    def document(self) -> dict[str, Any]:
-        """Documents that were really encoded. The index holds as many tokens of each."""
-        words = Words(self.model.item_encoder.tokenizer)
-        docids = [docid(row) for row in range(self.depth)]
-        with TemporaryDirectory() as place:
-            indexes = {}
-            for length in LENGTHS:
-                texts = words.texts(self.depth, length, self.draw)
-                documents = [Document(name, text) for name, text in zip(docids, texts, strict=True)]
-                indexes[length] = TokenIndex.build(documents, self.model, Path(place, str(length)), progress=False)
-            return self.timed(LENGTHS, lambda length: self.rerank(indexes[length], docids))
-
-    def memory(self, documents: int) -> dict[str, Any]:
-        """Of a process that reranks out of an index of so many documents."""
-        self.index(documents)
-        count, query = min(MEMORY_CANDIDATES, documents), self.words.text(QUERY, self.draw)
-        place = str(self.place / str(documents))
-        found = memory.apart(rerank_memory, self.model.name, place, count, torch.get_num_threads(), query)
-        return {"candidates": count, **found}
-
-    def timed(self, points: Sequence[int], work: Callable[[int], Callable[[], object]]) -> dict[str, Any]:
-        """``work`` draws what a point does in a round."""
-        drawn = {point: [work(point) for _ in range(self.rounds)] for point in points}
-        entrants = [Entrant(str(point), runs) for point, runs in drawn.items()]
-        taken = self.run.timed("rerank", entrants, rounds=self.rounds, seconds=self.seconds)
-        return {"x": list(points), "seconds": list(taken.values())}
-
-    def index(self, documents: int) -> TokenIndex:
+    @cache
+    def index(documents: int) -> TokenIndex:
         """Made if it is not there, or made to its end."""
-        if documents not in self.made:
-            with self.run.bar(documents, "write an index", "documents") as bar:
-                self.made[documents] = random_index(self.place / str(documents), self.manifest, documents, bar)
-        return self.made[documents]
+        with run.bar(documents, "write an index", "documents") as bar:
+            return random_index(place / str(documents), manifest, documents, bar)
 
-    def rerank(self, index: TokenIndex, docids: Sequence[str], query: int = QUERY) -> Callable[[], object]:
-        """``query``: tokens of it."""
-        hits, text = [(name, 0.0) for name in docids], self.words.text(query, self.draw)
-        return partial(Reranker(self.model, index).rerank, text, hits)
+    @cache
+    def encoded(length: int) -> TokenIndex:
+        """Of documents of so many tokens that were really read. It holds as many embedding tokens of each."""
+        documents = [Document(docid(row), source.text(length)) for row in range(depth)]
+        shutil.rmtree(place / f"{length} tokens", ignore_errors=True)
+        return TokenIndex.build(documents, model, place / f"{length} tokens", progress=False)
 
-    def some(self, documents: int) -> list[str]:
-        return random_docids(self.depth, documents, self.draw)
+    def curve(
+        points: Sequence[int],
+        of: Callable[[int], TokenIndex],
+        candidates: int | None = depth,
+        query: int | None = QUERY,
+    ) -> dict[str, Any]:
+        """Of each point the index, and the number of candidates and the query's tokens; None: these are the points.
+
+        Candidates lie all over the index, in each round others.
+        """
+        entrants = []
+        for point in points:
+            runs = []
+            for _ in range(rounds):
+                docids = random_docids(candidates or point, len(of(point)), words.draw)
+                text = words.text(query or point - around)
+                runs.append(partial(Reranker(model, of(point)).rerank, text, [(name, 0.0) for name in docids]))
+            entrants.append(Entrant(str(point), runs))
+        return {"x": points, "seconds": list(run.timed("rerank", entrants).values())}
+
+    def memory(documents: int) -> dict[str, Any]:
+        """Of a process that reranks out of an index of so many documents."""
+        count, threads = min(MEMORY_CANDIDATES, len(index(documents))), torch.get_num_threads()
+        given = (model.name, place / str(documents), count, threads, words.text(QUERY))
+        return {"candidates": count, **machine.apart(rerank_memory, *given)}
+
+    steps: dict[str, Callable[[], Any]] = {
+        "candidates": partial(curve, counts, lambda _: index(most), candidates=None),
+        "prefix": partial(curve, prefixes, lambda _: index(most), query=None),
+        "document": partial(curve, LENGTHS, encoded),
+        "corpus": partial(curve, corpora, index),
+        **{f"{MEMORY}{size} documents": partial(memory, size) for size in corpora},
+    }
+    if any(name not in run.kept for name in steps):
+        size = numbers.size(sum(index_bytes(manifest, each) for each in corpora))
+        run.say(f"indexes of {', '.join(map(numbers.count, corpora))} documents, {size} on disk for a while")
+    for name, step in steps.items():
+        run.cell(name, step)
+    shutil.rmtree(place, ignore_errors=True)
+    return _page(run, model)
 
 
-def rerank_memory(name: str, index: str, candidates: int, threads: int, query: str) -> dict[str, int | None]:
+def rerank_memory(name: str, index: Path, candidates: int, threads: int, query: str) -> dict[str, int | None]:
     """Bytes of memory of this process, which reranks once, at the largest budget, on the CPU.
 
     Returns:
@@ -184,9 +123,9 @@ def rerank_memory(name: str, index: str, candidates: int, threads: int, query: s
     """
     torch.set_num_threads(threads)
     model = MixLM.from_pretrained(name, device="cpu", dtype="float32", local_files_only=True)
-    loaded = memory.resident()
+    loaded = machine.resident()
     hits = [(name, 0.0) for name in random_docids(candidates, len(TokenIndex(index)), Random(0))]
-    private = memory.private_growth(lambda: Reranker(model, TokenIndex(index)).rerank(query, hits))
+    private = machine.private_growth(lambda: Reranker(model, TokenIndex(index)).rerank(query, hits))
     return {"loaded": loaded, "private": private}
 
 
@@ -206,32 +145,32 @@ def straight_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
 
 
 def _page(run: Run, model: MixLM) -> str:
-    tokens, values, parts = model.config.tokens, dict[str, Any](), []
+    values, parts = dict[str, Any](), []
     for name, across in ACROSS.items():
+        x = run.kept[name]["x"]
         points = [
-            {"name": str(x), "x": x, "rounds": len(seconds), "milliseconds": spread(seconds, 1e3)}
-            for x, seconds in zip(run.kept[name]["x"], run.kept[name]["seconds"], strict=True)
+            {"name": str(at), "x": at, "rounds": len(seconds), "milliseconds": spread(seconds, 1e3)}
+            for at, seconds in zip(x, run.kept[name]["seconds"], strict=True)
         ]
         medians = [point["milliseconds"]["median"] for point in points]
-        flat = max(medians) / min(medians)
-        values[name] = {"points": points, "largest_over_smallest": flat}
-        said = f"Slowest over fastest point: {flat:.2f}."
+        values[name] = {"points": points, "largest_over_smallest": max(medians) / min(medians)}
+        said = f"Slowest over fastest point: {max(medians) / min(medians):.2f}."
         if name == "candidates":
-            line = values[name]["line"] = straight_line(run.kept[name]["x"], medians)
+            line = values[name]["line"] = straight_line(x, medians)
             said = (
                 f"Line through the points: {line['intercept']:.1f} ms, and {1e3 * line['slope']:.1f} ms for each 1,000 "
                 f"candidates; no point is further from it than {numbers.percent(line['departure'])}."
             )
-        parts.append(f"## {across}\n\n{table({across: column(numbers.count, 'x')} | COLUMNS, points)}\n\n{said}")
+        parts.append(f"## {across}\n\n{table(points)}\n\n{said}")
         if name in PLOTTED:
             lines = {"MixLM": {point["x"]: point["milliseconds"] for point in points}}
             panel = Panel(across, "milliseconds a query", lines, level=name != "candidates")
             draw(run.folder / f"{name}.png", panel)
     memory = {name.removeprefix(MEMORY): own for name, own in run.kept.items() if name.startswith(MEMORY)}
     said = (
-        f"Token budget {tokens}; medians of whole queries, from docids to a ranking. The item encoder reads at most "
-        f"{model.config.max_document_tokens} tokens of a document."
+        f"Token budget {model.config.tokens}; medians of whole queries, from docids to a ranking. The item encoder "
+        f"reads at most {model.config.max_document_tokens} tokens of a document."
     )
-    drawn = table(MEMORY_COLUMNS, [{"index": name, **own} for name, own in memory.items()])
-    values |= {"tokens": tokens, "memory": memory}
+    drawn = table([{"name": name, **own} for name, own in memory.items()])
+    values |= {"tokens": model.config.tokens, "memory": memory}
     return run.page(f"Growth of {model.name}", model.name, values, [said, *parts, f"## memory\n\n{drawn}"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,7 @@ with optional_import("the load test needs httpx", "bench"):
 
 __all__ = ["Body", "Point", "httpx", "open_loop", "saturation"]
 
-GROWTH = 1.5
-HALVINGS = 2
+GROWTH, HALVINGS = 1.5, 2
 KEPT = 0.99  # a rate is served if so much of it is answered in time
 
 Body = dict[str, object]
@@ -30,13 +29,9 @@ Body = dict[str, object]
 
 @dataclass(frozen=True)
 class Point:
-    """What a rate of requests met with.
-
-    Attributes:
-        offered, answered: requests a second; ``answered`` with 200 within the deadline.
-        refused: share answered with 429.
-        late, failed: shares answered after the deadline, and otherwise or not at all.
-        milliseconds: latency of those answered with 200: median, 90th, 99th percentile.
+    """What a rate of requests met with: requests a second offered, and answered with 200 within the deadline; shares
+    refused (429), answered after the deadline, and failed otherwise; latency of those answered with 200 (median, 90th,
+    99th percentile).
     """
 
     offered: float
@@ -48,7 +43,7 @@ class Point:
 
 
 def open_loop(
-    url: str, bodies: Sequence[Body], *, rate: float, seconds: float, deadline: float, senders: int = 1
+    url: str, bodies: Sequence[Body], rate: float, *, seconds: float, deadline: float, senders: int = 1
 ) -> Point:
     """Send requests at random moments (Poisson), ``rate`` a second; ``bodies`` in turn.
 
@@ -56,7 +51,7 @@ def open_loop(
     wait in it and not in the server.
     """
     plans = [
-        (url, bodies[number::senders] or bodies, rate / senders, seconds, deadline, random.Random(number))
+        (url, bodies[number::senders] or bodies, rate / senders, seconds, deadline, Random(number))
         for number in range(senders)
     ]
     if senders == 1:
@@ -81,11 +76,11 @@ def open_loop(
     )
 
 
-def saturation(ask: Callable[[float], Point], *, start: float) -> tuple[float, list[Point]]:
-    """The highest rate that is served, and all points.
+def saturation(ask: Callable[[float], Point], start: float) -> dict[str, Any]:
+    """The highest ``rate`` that is served, and all ``points``. ``ask``: of a rate, what it meets with.
 
-    ``ask``: of a rate, what it meets with. Rates grow by half from ``start`` on until one is not served; then the
-    gap is halved, and halved again. Raises MixLMError if none is served.
+    Rates grow by half from ``start`` on until one is not served; then the gap is halved, and halved again. Raises
+    MixLMError if none is served.
     """
     points: list[Point] = []
 
@@ -101,7 +96,7 @@ def saturation(ask: Callable[[float], Point], *, start: float) -> tuple[float, l
         best, rate = (middle, rate) if served(middle) else (best, middle)
     if not best:
         raise MixLMError(f"not even {rate:.2g} requests a second are answered in time")
-    return best, points
+    return {"rate": best, "points": points}
 
 
 def _send(together: Any, *plan: Any) -> list[tuple[int, float]]:
@@ -111,7 +106,7 @@ def _send(together: Any, *plan: Any) -> list[tuple[int, float]]:
 
 
 async def _answers(
-    url: str, bodies: Sequence[Body], rate: float, seconds: float, deadline: float, draw: random.Random
+    url: str, bodies: Sequence[Body], rate: float, seconds: float, deadline: float, draw: Random
 ) -> list[tuple[int, float]]:
     """Status (0: none) and seconds of every request; ``draw``: of their moments."""
     moments, moment = [], 0.0

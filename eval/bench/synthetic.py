@@ -1,12 +1,21 @@
-"""What is measured on: texts of an exact length in tokens, and token indexes of random embedding tokens."""
+"""What is measured on: texts of an exact length in tokens, random token indexes, decoders with random weights.
+
+How fast a decoder is does not depend on its weights. Its shape is Qwen3's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from random import Random
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenIndex
@@ -15,24 +24,32 @@ from mixlm_rerank.index.local import LocalStore
 from mixlm_rerank.index.lock import writer_lock
 from mixlm_rerank.index.manifest import Manifest
 from mixlm_rerank.index.plan import DOCID_MAP_BYTES, check_room
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.assembly import assemble
+from mixlm_rerank.model.config import MixLMConfig
+from mixlm_rerank.model.families import DecoderFamily
 from mixlm_rerank.model.ranker import Ranker
 from mixlm_rerank.model.template import text_ids
 from mixlm_rerank.progress import Progress
 from mixlm_rerank.types import Document
 
-__all__ = ["Words", "docid", "index_bytes", "random_docids", "random_index"]
+__all__ = ["QWEN3", "DecoderShape", "Words", "docid", "index_bytes", "random_docids", "random_index", "random_mixlm"]
+__all__ += ["full_text", "saved_mixlm", "scores"]
 
 LONG, ENOUGH = 3, 100  # words of three letters and more, where there are a hundred of them
 CHUNK = 4096  # documents a commit; 50 MB of float32 at 8 tokens of 384 dimensions
+EOS, PAD, UNK = "<eos>", "<pad>", "<unk>"
+WORDS = [f"{a}{b}{c}" for a, b, c in product("bdfgklmnprst", "aeiou", "bdfgklmnprst")]  # bab, bad ...
 
 
 class Words:
     """Words that are one token each, at the beginning of a text and after a blank: n of them are n tokens.
 
-    Raises InputError for a tokenizer that has none.
+    ``draw``: what draws them. Raises InputError for a tokenizer that has none.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer, self.draw = tokenizer, Random(0)
         special = set(tokenizer.all_special_tokens)
         pieces = [piece for piece in tokenizer.get_vocab() if piece not in special]
         words = {tokenizer.convert_tokens_to_string([piece]).strip() for piece in pieces}
@@ -48,12 +65,12 @@ class Words:
         long = [word for word in known if len(word) >= LONG]
         self._words = long if len(long) >= ENOUGH else known
 
-    def text(self, tokens: int, draw: Random) -> str:
+    def text(self, tokens: int) -> str:
         """A text of exactly ``tokens`` tokens, special tokens not counted."""
-        return " ".join(draw.choices(self._words, k=tokens))
+        return " ".join(self.draw.choices(self._words, k=tokens))
 
-    def texts(self, count: int, tokens: int, draw: Random) -> list[str]:
-        return [self.text(tokens, draw) for _ in range(count)]
+    def texts(self, count: int, tokens: int) -> list[str]:
+        return [self.text(tokens) for _ in range(count)]
 
     def prompt(self, ranker: Ranker) -> int:
         """Tokens of the ranker's prefix beside the query's."""
@@ -95,3 +112,106 @@ def random_index(folder: Path, manifest: Manifest, documents: int, bar: Progress
         if not store.manifest.complete:
             store.finish()
     return TokenIndex(folder)
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Attributes:
+    layers, hidden, heads, key_heads, head: of the ranker; its feed-forward part is three times as wide.
+    encoder_layers: of the item encoder, which scoring does not need.
+    prefix: tokens of prompt and query together.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    key_heads: int
+    head: int
+    encoder_layers: int = 1
+    prefix: int = 60
+
+
+QWEN3 = DecoderShape(layers=28, hidden=1024, heads=16, key_heads=8, head=128)  # of 0.6B parameters: the paper's
+
+
+def random_mixlm(shape: DecoderShape, tokens: int, document: int, device: str = "cpu") -> MixLM:
+    """A MixLM in float32 without residual. ``document``: tokens of the longest."""
+    tokenizer, family, backbones = _tokenizer(), DecoderFamily(), []
+    torch.manual_seed(0)
+    for layers in (shape.encoder_layers, shape.layers):
+        config = Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.hidden,
+            intermediate_size=3 * shape.hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.key_heads,
+            head_dim=shape.head,
+            max_position_embeddings=shape.prefix + document + 64,
+        )
+        with torch.device(device):
+            backbones.append(Qwen3Model(config))
+    settings = MixLMConfig(
+        tokens=tokens,
+        pooling="last",
+        prompt=family.prompt(tokenizer),
+        score_token=family.score_token(tokenizer),
+        template=family.text_template(tokenizer),
+        residual="none",
+        max_query_tokens=shape.prefix,
+        max_document_tokens=document,
+    )
+    model = assemble(MixLM, settings, backbones[0], tokenizer, backbones[1], tokenizer, family).to(device).eval()
+    nn.init.normal_(model.readout.score.weight, std=shape.hidden**-0.5)
+    return model
+
+
+def saved_mixlm(folder: Path, shape: DecoderShape = QWEN3) -> Path:
+    """One that another process can load, of one token and documents of 150; made if it is not there."""
+    if not (folder / "config.json").is_file():  # it comes last
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # a minute on two cores
+        random_mixlm(shape, 1, 150, device).save_pretrained(folder, half=True)
+    return folder
+
+
+@torch.inference_mode()
+def scores(model: MixLM, query: str, documents: Tensor, *, shared: bool, at_once: int) -> Tensor:
+    """Log-odds of texts or embedding tokens as the ranker takes them in, [n, length, d], by its packed pass.
+
+    ``shared``: the prefix once a pass, else once a document; ``at_once``: documents of a pass.
+    """
+    (own,) = model.ranker.prefixes([query])
+    found = []
+    for part in documents.split(at_once):
+        prefixes, items = ([own], [part]) if shared else ([own] * len(part), list(part[:, None]))
+        found.append(model.readout(torch.cat(model.ranker.forward_packed(prefixes, items))))
+    return torch.cat(found).cpu()
+
+
+@torch.inference_mode()
+def full_text(model: MixLM, query: str, texts: Sequence[str], *, shared: bool, at_once: int) -> Tensor:
+    """Log-odds of texts of one length: the prefix once a pass, by :func:`scores`, or once a document.
+
+    The latter by Transformers' own pass: without a mask its kernel leaves out what lies above the diagonal.
+    """
+    (inputs,), (prefix,) = model.ranker.inputs([query]), model.ranker.prefixes([query])
+    documents = torch.stack(model.ranker.documents(texts, [len(inputs)] * len(texts)))
+    if shared:
+        return scores(model, query, documents, shared=True, at_once=at_once)
+    found = []
+    for part in documents.split(at_once):
+        before, after = (own.expand(len(part), -1, -1) for own in (prefix.states, prefix.tail))
+        states = model.ranker.backbone(inputs_embeds=torch.cat([before, part, after], dim=1), use_cache=False)[0]
+        found.append(model.readout(states[:, -1]))
+    return torch.cat(found).cpu()
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word; the words of the prompt are in the vocabulary."""
+    split = pre_tokenizers.Whitespace()
+    prompt = DecoderFamily().prompt(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel())))
+    known = [piece for piece, _ in split.pre_tokenize_str(prompt)]
+    words = dict.fromkeys([PAD, UNK, EOS, "yes", "no", *known, *WORDS])
+    tokenizer = Tokenizer(models.WordLevel({word: row for row, word in enumerate(words)}, unk_token=UNK))
+    tokenizer.pre_tokenizer = split
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNK, eos_token=EOS)

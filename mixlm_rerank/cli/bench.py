@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
 from .options import Model, Offline, load_model
-
-if TYPE_CHECKING:
-    from ..model import MixLM
 
 __all__ = ["app"]
 
@@ -37,7 +34,7 @@ Documents = Annotated[int, typer.Option(min=1, help="Documents of the index to b
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show neither an estimate nor a progress bar.")]
 
 QUICK: dict[str, dict[str, Any]] = {
-    "grid": {"lengths": (32, 64), "candidates": (5, 10), "rounds": 2, "seconds": 5.0},
+    "grid": {"lengths": "32,64", "candidates": "5,10", "rounds": 2, "seconds": 5.0},
     "decoder": {"layers": 1, "hidden": 64, "document": 50, "items": 4, "rounds": 2},
     "growth": {"largest": 100, "rounds": 2, "seconds": 5.0},
     "build": {"documents": 32, "rounds": 1},
@@ -63,10 +60,7 @@ def grid(
         "candidates": _numbers("--candidates", candidates),
         "budgets": _numbers("--budgets", budgets),
     }
-    with _resumable(output):
-        from ..eval.bench.grid import grid
-
-        typer.echo(grid(_load(model, offline), output, **varied, rounds=rounds, seconds=seconds, quiet=quiet))
+    _measure("grid", output, model, offline, **varied, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
 @app.command("decoder")
@@ -81,11 +75,8 @@ def decoder(
     quiet: Quiet = False,
 ) -> None:
     """The paper's table: a decoder with random weights, long documents, with and without prefix sharing."""
-    shape = {"layers": layers, "hidden": hidden, "document": document, "items": items}
-    with _resumable(output):
-        from ..eval.bench.decoder import decoder
-
-        typer.echo(decoder(output, **shape, rounds=rounds, seconds=seconds, quiet=quiet))
+    shape: dict[str, Any] = {"layers": layers, "hidden": hidden, "document": document, "items": items}
+    _measure("decoder", output, **shape, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
 @app.command("growth")
@@ -99,11 +90,7 @@ def growth(
     quiet: Quiet = False,
 ) -> None:
     """Latency against candidates, corpus size, prefix and document length; memory while reranking."""
-    with _resumable(output):
-        from ..eval.bench.growth import growth
-
-        loaded = _load(model, offline)
-        typer.echo(growth(loaded, output, largest=largest, rounds=rounds, seconds=seconds, quiet=quiet))
+    _measure("growth", output, model, offline, largest=largest, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
 @app.command("build")
@@ -116,10 +103,7 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Speed of building an index, compared with the item encoder alone on the same texts."""
-    with _resumable(output):
-        from ..eval.bench.build import build
-
-        typer.echo(build(_load(model, offline), output, documents=documents, rounds=rounds, quiet=quiet))
+    _measure("build", output, model, offline, documents=documents, rounds=rounds, quiet=quiet)
 
 
 @app.command("store")
@@ -130,10 +114,7 @@ def store(
     quiet: Quiet = False,
 ) -> None:
     """The token index alone, as it grows: fetching compared with a plain memory map, opening, memory, disk."""
-    with _resumable(output):
-        from ..eval.bench.store import store
-
-        typer.echo(store(output, largest=largest, rounds=rounds, quiet=quiet))
+    _measure("store", output, largest=largest, rounds=rounds, quiet=quiet)
 
 
 @app.command("serve")
@@ -153,24 +134,13 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """The server under load: highest rate, latency below and above it, batching, memory."""
-    with _resumable(output):
-        from ..eval.bench.random_decoder import saved_mixlm
-        from ..eval.bench.serve import serve
+    settings: dict[str, Any] = {"documents": documents, "candidates": candidates, "seconds": seconds, "soak": soak}
+    if paper_shape:
+        from ..eval.bench.synthetic import saved_mixlm
 
-        loaded = _load(str(saved_mixlm(output / "model")) if paper_shape else model, offline)
-        typer.echo(
-            serve(
-                loaded,
-                output,
-                documents=documents,
-                candidates=candidates,
-                seconds=seconds,
-                soak=soak,
-                deadline=deadline,
-                device=device,
-                quiet=quiet,
-            )
-        )
+        with _resumable(output):
+            model = str(saved_mixlm(output / "model"))
+    _measure("serve", output, model, offline, **settings, deadline=deadline, device=device, quiet=quiet)
 
 
 @app.command("gpu")
@@ -180,10 +150,7 @@ def gpu(
     quiet: Quiet = False,
 ) -> None:
     """The paper's shape with random weights on a GPU: items/s, latency, share of the chip's matrix rate."""
-    with _resumable(output):
-        from ..eval.bench.gpu import gpu
-
-        typer.echo(gpu(output, seconds=seconds, quiet=quiet))
+    _measure("gpu", output, seconds=seconds, quiet=quiet)
 
 
 @app.command("all")
@@ -198,23 +165,27 @@ def all_of_them(
     quiet: Quiet = False,
 ) -> None:
     """Run grid, decoder, growth, build and store, each with its own results folder."""
+    own = {"model": model, "offline": offline}
+    size = {"largest": largest}
+    commands: dict[Callable[..., None], dict[str, Any]] = {
+        grid: own,
+        decoder: {},
+        growth: own | size,
+        build: own,
+        store: size,
+    }
+    for command, options in commands.items():
+        name = command.__name__
+        command(output / name, **options | (QUICK[name] if quick else {}), quiet=quiet)
+
+
+def _measure(name: str, output: Path, model: str | None = None, offline: bool = False, **settings: Any) -> None:
+    """Run a benchmark and print its page. A model is in float32 on the CPU, where all of this is measured."""
     with _resumable(output):
-        from ..eval.bench import build, decoder, grid, growth, store
-
-        loaded, small = _load(model, offline), QUICK if quick else {}
-        for measured in (
-            partial(grid.grid, loaded, output / "grid", **small.get("grid", {})),
-            partial(decoder.decoder, output / "decoder", **small.get("decoder", {})),
-            partial(growth.growth, loaded, output / "growth", **{"largest": largest} | small.get("growth", {})),
-            partial(build.build, loaded, output / "build", **small.get("build", {})),
-            partial(store.store, output / "store", **{"largest": largest} | small.get("store", {})),
-        ):
-            typer.echo(measured(quiet=quiet))
-
-
-def _load(name: str, offline: bool) -> MixLM:
-    """In float32 on the CPU, where all of this is measured."""
-    return load_model(name, "cpu", "float32", offline)
+        module = "index" if name in ("build", "store") else name
+        benchmark = getattr(import_module(f"..eval.bench.{module}", __package__), name)
+        given = () if model is None else (load_model(model, "cpu", "float32", offline),)
+        typer.echo(benchmark(*given, output, **settings))
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -228,7 +199,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 @contextmanager
 def _resumable(output: Path) -> Iterator[None]:
     """Long work that writes to ``output``. Ctrl-C ends the process with exit code 130."""
-    from ..eval.bench.plots import check_matplotlib
+    from ..eval.bench.show import check_matplotlib
 
     check_matplotlib()  # plots are drawn last: fail early
     try:

@@ -11,38 +11,23 @@ import pytest
 
 from mixlm_rerank import MixLM, TokenIndex
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench import synthetic
+from mixlm_rerank.eval.bench import kit, synthetic
 from mixlm_rerank.eval.bench.grid import rows
 from mixlm_rerank.eval.bench.kit import Run
 from mixlm_rerank.index.builder import new_manifest
 
 
 def test_cells_are_measured_once(tmp_path: Path) -> None:
-    with Run(tmp_path / "new", None, budgets=(1, 2)) as first:
-        assert first.cell("x", lambda: {"pair": (1, 2)}) == {"pair": [1, 2]}
-        first.keep("y", 2.5)
-    with Run(tmp_path / "new", None, budgets=(1, 2)) as again:
-        assert again.kept == first.kept == {"x": {"pair": [1, 2]}, "y": 2.5}
-        assert again.cell("y", lambda: pytest.fail("measured twice")) == 2.5
-
-
-@pytest.mark.parametrize("torn", ['{"cell": "y", "val', '{"cell": "y", "values": 2}', "[1]\n", "\x00\n"])
-def test_a_line_that_was_cut_off_is_lost_alone(tmp_path: Path, torn: str) -> None:
-    with Run(tmp_path, None) as run:
-        run.keep("x", 1)
-    path = tmp_path / "cells.jsonl"
-    whole = path.read_bytes()
-    path.write_bytes(whole + torn.encode())
-    with Run(tmp_path, None) as again:
-        assert again.kept == {"x": 1} and path.read_bytes() == whole
-        again.keep("y", 3)
-    with Run(tmp_path, None) as last:
-        assert last.kept == {"x": 1, "y": 3}
+    first = Run(tmp_path / "new", None, budgets=(1, 2))
+    assert first.cell("x", lambda: {"pair": (1, 2)}) == {"pair": [1, 2]}
+    first.keep("y", 2.5)
+    again = Run(tmp_path / "new", None, budgets=(1, 2))
+    assert again.kept == first.kept == {"x": {"pair": [1, 2]}, "y": 2.5}
+    assert again.cell("y", lambda: pytest.fail("measured twice")) == 2.5
 
 
 def test_other_conditions_are_refused_by_name(tmp_path: Path) -> None:
-    with Run(tmp_path, None, rounds=9):
-        pass
+    Run(tmp_path, None, rounds=9)
     with pytest.raises(InputError, match=r"other conditions \(rounds: 9 there, 5 here\).*choose another --output"):
         Run(tmp_path, None, rounds=5)
     with pytest.raises(InputError, match=r"\(seconds: None there, 2 here\)"):
@@ -50,18 +35,26 @@ def test_other_conditions_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_another_model_is_another_condition(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
-    with Run(tmp_path, tiny("bert")):
-        pass
+    Run(tmp_path, tiny("bert"))
     with pytest.raises(InputError, match=r"\(weights: "):
         Run(tmp_path, tiny("bert", tokens=2, memory_tokens=2))
 
 
-def test_a_cell_that_cannot_be_written_is_an_error_and_the_others_are_safe(tmp_path: Path) -> None:
-    with Run(tmp_path, None) as run:
-        run.keep("x", 1)
-        run._file = open("/dev/full", "a", encoding="ascii")
-        with pytest.raises(InputError, match="1 cells are safe in it: make room"):
+def test_a_cell_that_cannot_be_written_is_an_error_and_the_others_are_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, None)
+    run.keep("x", 1)
+    before = run.path.read_bytes()
+
+    def full(path: Path) -> None:
+        raise InputError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kit, "writing", full)
+        with pytest.raises(InputError, match="No space left on device; 1 cells are safe in it: make room"):
             run.keep("y", 2)
+    assert run.path.read_bytes() == before and Run(tmp_path, None).kept == {"x": 1}
 
 
 def test_what_follows_from_the_seconds_of_a_cell() -> None:

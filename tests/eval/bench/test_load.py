@@ -97,10 +97,10 @@ def up_to(most: float) -> Callable[[float], Point]:
 
 
 def test_saturation_is_found_by_growing_and_halving() -> None:
-    best, points = saturation(up_to(33), start=20)
-    assert [point.offered for point in points] == [20, 30, 45, 37.5, 33.75]
-    assert best == 30
-    assert saturation(up_to(40), start=20)[0] == 37.5
+    found = saturation(up_to(33), start=20)
+    assert [point.offered for point in found["points"]] == [20, 30, 45, 37.5, 33.75]
+    assert found["rate"] == 30
+    assert saturation(up_to(40), start=20)["rate"] == 37.5
 
 
 def test_a_server_that_serves_nothing_is_named() -> None:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.eval.bench import memory
+from mixlm_rerank.eval.bench import machine
 
 
 @pytest.mark.processes
 def test_work_apart_gives_its_result_or_its_error() -> None:
-    assert memory.apart(os.getpid) != os.getpid()
+    assert machine.apart(os.getpid) != os.getpid()
     with pytest.raises(ValueError, match="invalid literal"):
-        memory.apart(int, "many")
+        machine.apart(int, "many")
     with pytest.raises(MixLMError, match="the process for '_exit' died"):
-        memory.apart(os._exit, 1)
+        machine.apart(os._exit, 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -28,4 +28,4 @@ def test_memory_that_is_given_back_counts_too() -> None:
         held = [np.ones(8_000_000, dtype=np.uint8) for _ in range(20)]
         np.stack(held).sum()
 
-    assert 150e6 < (memory.private_growth(work) or 0) < 600e6
+    assert 150e6 < (machine.private_growth(work) or 0) < 600e6

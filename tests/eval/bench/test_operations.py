@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel, DynamicCache, LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
 
-from mixlm_rerank.eval.bench.operations import Operations
+from mixlm_rerank.eval.bench.machine import Operations
 
 SHARED = {
     "vocab_size": 50,

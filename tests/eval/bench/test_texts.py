@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.bench.random_decoder import DecoderShape, random_mixlm
-from mixlm_rerank.eval.bench.synthetic import Words
+from mixlm_rerank.eval.bench.synthetic import DecoderShape, Words, random_mixlm
 from mixlm_rerank.minilm import minilm_folder
 
 
 def assert_exact(tokenizer: PreTrainedTokenizerFast, least_words: int) -> None:
     words = Words(tokenizer)
     for length in (1, 2, 17, 64, 512):
-        texts = words.texts(5, length, Random(length))
+        texts = words.texts(5, length)
         lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
         assert lengths == [length] * 5
         assert [len(text.split()) for text in texts] == [length] * 5  # whole words
-    assert len(set(words.text(5000, Random(0)).split())) >= least_words
-    assert words.text(9, Random(1)) == words.text(9, Random(1)) != words.text(9, Random(2))
+    assert len(set(words.text(5000).split())) >= least_words
+    drawn = []
+    for seed in (1, 1, 2):
+        words.draw.seed(seed)
+        drawn.append(words.text(9))
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_byte_level_bpe(checkpoint: Callable[..., Path]) -> None:
@@ -37,7 +39,7 @@ def test_wordpiece() -> None:
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
     assert_exact(fast, 4)
-    assert set(Words(fast).text(999, Random(0)).split()) == {"dog", "cat", "moon", "bark"}
+    assert set(Words(fast).text(999).split()) == {"dog", "cat", "moon", "bark"}
 
 
 def test_the_default_models_tokenizer() -> None:
@@ -55,8 +57,8 @@ def test_a_tokenizer_without_words_is_refused() -> None:
 
 def test_the_random_decoder_reads_prefix_and_documents_of_the_wished_lengths() -> None:
     model = random_mixlm(DecoderShape(1, 64, 2, 1, 32, prefix=40), tokens=1, document=50)
-    words, draw = Words(model.ranker.tokenizer), Random(0)
-    (prefix,) = model.ranker.prefixes([words.text(40 - words.prompt(model.ranker), draw)])
-    (document,) = model.ranker.documents([words.text(50, draw)], [len(prefix)])
+    words = Words(model.ranker.tokenizer)
+    (prefix,) = model.ranker.prefixes([words.text(40 - words.prompt(model.ranker))])
+    (document,) = model.ranker.documents([words.text(50)], [len(prefix)])
     assert (len(prefix), len(document)) == (40, 50)
     assert model.config.tokens == 1 and model.config.residual == "none"

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.eval.bench import operations
-from mixlm_rerank.eval.bench.inside import shares
-from mixlm_rerank.eval.bench.timing import Entrant, fastest, interleaved, spread
+from mixlm_rerank.eval.bench import machine
+from mixlm_rerank.eval.bench.timing import Entrant, fastest, interleaved, shares, spread
 from mixlm_rerank.scoring import SharedPrefixScorer
 
 
@@ -113,9 +112,9 @@ def test_matrix_rate_is_that_of_the_best_size(monkeypatch: pytest.MonkeyPatch) -
         def blocked_autorange(self, min_run_time: float) -> Second:
             return self
 
-    monkeypatch.setattr(operations, "Timer", lambda *args, **kwargs: Second())
-    assert operations.matrix_rate(sizes=(4, 8, 2)) == 2 * 8**3
+    monkeypatch.setattr(machine, "Timer", lambda *args, **kwargs: Second())
+    assert machine.matrix_rate(sizes=(4, 8, 2)) == 2 * 8**3
 
 
 def test_matrix_rate_of_this_machine() -> None:
-    assert 0 < operations.matrix_rate(sizes=(16,)) < 1e15
+    assert 0 < machine.matrix_rate(sizes=(16,)) < 1e15

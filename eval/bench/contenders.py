@@ -1,0 +1,217 @@
+"""Who takes part in the grid: MixLM end to end, and cross-encoders on text, in PyTorch and ONNX Runtime.
+
+Cross-encoders have random heads: how fast a model is does not depend on its weights. One has the ranker's body, others
+the shapes of small rerankers whose speed is published, so that known figures can be compared with this machine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, BertConfig, ModernBertConfig
+
+from mixlm_rerank.eval.bench.machine import Operations
+from mixlm_rerank.eval.bench.synthetic import Words, random_docids
+from mixlm_rerank.eval.bench.timing import Entrant
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.assembly import quiet
+from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.onnx.exporting import hushed, write_graph
+from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.systems.loading import Loading, load_cross_encoder
+
+__all__ = [
+    "BATCHES",
+    "QUERY",
+    "SHAPES",
+    "Contender",
+    "CrossEncoder",
+    "Task",
+    "mixlm",
+    "of_ranker",
+    "of_shape",
+    "reader",
+]
+__all__ += ["tasks"]
+
+QUERY = 16  # tokens
+WARM = 16  # documents of a cross-encoder's warm-up
+DEFAULT_BATCH = 32  # of CrossEncoder.predict
+BATCHES = (4, 8, 16, 32, 64)
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+SHAPES: dict[str, tuple[Any, tuple[int, ...]]] = {  # ModernBERT of the Ettin suite (2507.11412), MiniLM (2002.10957)
+    "shape of ettin-reranker-17m": (ModernBertConfig, (256, 7, 4, 384)),
+    "shape of ettin-reranker-32m": (ModernBertConfig, (384, 10, 6, 576)),
+    "shape of MiniLM-L12": (BertConfig, (384, 12, 12, 1536)),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A query and its candidates: as a first stage gives them, and the texts that full-text contenders read."""
+
+    query: str
+    hits: list[tuple[str, float]]
+    texts: Sequence[str]
+
+
+def tasks(words: Words, index: int, length: int, candidates: int, count: int) -> list[Task]:
+    """Of texts of so many tokens, and docids of an index of so many documents; no two queries are the same."""
+    texts, found = words.texts(candidates, length), []
+    for _ in range(count):
+        hits = [(docid, 0.0) for docid in random_docids(candidates, index, words.draw)]
+        found.append(Task(words.text(QUERY), hits, words.draw.sample(texts, len(texts))))
+    return found
+
+
+@dataclass(frozen=True)
+class Contender:
+    """``run``: from a task to a ranking; ``flops``: operations of a task; ``tokens``: the token budget, None for full
+    text; ``watched``: the MixLM whose time inside is looked at, None where PyTorch cannot look.
+    """
+
+    name: str
+    run: Callable[[Task], object]
+    flops: Callable[[Task], float]
+    settings: str = ""
+    tokens: int | None = None
+    watched: MixLM | None = None
+
+    def entrant(self, drawn: Sequence[Task]) -> Entrant:
+        last = drawn[-1]
+        warm = last if self.tokens else replace(last, texts=last.texts[:WARM])
+        return Entrant(self.name, [partial(self.run, task) for task in drawn], partial(self.run, warm))
+
+
+def mixlm(name: str, reranker: Reranker, model: MixLM, tokens: int) -> Contender:
+    """End to end, docids to a ranking. ``model``: what the reranker's was made of."""
+    ranker, operations = model.ranker, Operations.of(model.ranker.backbone)
+    below = replace(operations, layers=ranker.mix_layer)
+    above = replace(operations, layers=ranker.layers - ranker.mix_layer)
+
+    def flops(task: Task) -> float:
+        prefix = len(ranker.prefixes([task.query])[0])
+        return below.whole(prefix) + above.shared(*ranker.positions(prefix, tokens), len(task.hits))
+
+    watched = reranker.model if isinstance(reranker.model, MixLM) else None
+    run = lambda task: reranker.rerank(task.query, task.hits)  # noqa: E731
+    return Contender(name, run, flops, tokens=tokens, watched=watched)
+
+
+class CrossEncoder:
+    """Written to ``folder`` with a random head, and loaded by sentence-transformers in some number formats.
+
+    Attributes:
+        scores: logits [n] of (query, texts, batch size), by number format.
+        longest: positions that a pair may have; a longer one loses the end of its longer text.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Any,
+        tokenizer: Any,
+        body: Mapping[str, Tensor] | None = None,
+        formats: Sequence[str] = ("float32",),
+    ) -> None:
+        torch.manual_seed(0)
+        self.tokenizer, self.longest = tokenizer, min(tokenizer.model_max_length, config.max_position_embeddings)
+        with quiet():
+            classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            if body is not None:
+                classifier.base_model.load_state_dict(body, strict=False)  # without the pooler
+            classifier.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        self._operations = Operations.of(classifier.base_model)
+        self.scores: dict[str, Callable[[str, Sequence[str], int], Any]] = {}
+        for name in formats:
+            loaded = load_cross_encoder(str(folder), self.longest, Loading("cpu", name, offline=True))
+            self.scores[name] = partial(_predict, loaded)
+
+    def flops(self, task: Task) -> float:
+        """Operations of texts of one length, as they are read."""
+        read = self.tokenizer(task.query, task.texts[0], truncation=True, max_length=self.longest)["input_ids"]
+        return self._operations.whole(len(read), len(task.texts))
+
+
+def of_ranker(model: MixLM, folder: Path) -> CrossEncoder:
+    """In all number formats that pay here, and its graph in ONNX Runtime: ``int8``, and ``ONNX`` in float32."""
+    backbone, graph = model.ranker.backbone, folder / "float32.onnx"
+    config = BertConfig(**{**backbone.config.to_dict(), "num_labels": 1, "id2label": None, "label2id": None})
+    formats = ["float32", *["bfloat16"] * bf16_pays("cpu")]
+    encoder = CrossEncoder(folder, config, model.ranker.tokenizer, backbone.state_dict(), formats)
+    with quiet():
+        kind = AutoModelForSequenceClassification
+        classifier = kind.from_pretrained(folder, dtype=torch.float32, return_dict=False).eval()
+    given = {name: torch.full((2, 8), int(name != "token_type_ids")) for name in INPUTS}
+    write_graph(classifier, given, [[0, 1]] * len(INPUTS), ["logits"], graph)
+    encoder.scores |= {"ONNX": _in_onnx(graph, encoder), "int8": _in_onnx(_quantised(graph), encoder)}
+    return encoder
+
+
+def of_shape(name: str, tokenizer: Any, folder: Path) -> CrossEncoder:
+    """One of ``SHAPES``."""
+    kind, sizes = SHAPES[name]
+    options = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id or 0, "num_labels": 1}
+    options |= {f"{part}_token_id": None for part in ("bos", "eos", "cls", "sep")}
+    return CrossEncoder(folder, kind(**dict(zip(SIZES, sizes, strict=True)), **options), tokenizer)
+
+
+def reader(name: str, encoder: CrossEncoder, kind: str = "float32", batch: int = DEFAULT_BATCH) -> Contender:
+    """A cross-encoder in a number format and batch size: rows of the texts, best first."""
+    scores = encoder.scores[kind]
+    run = lambda task: np.argsort(-scores(task.query, task.texts, batch), kind="stable")  # noqa: E731
+    return Contender(name, run, encoder.flops, f"{kind}, batches of {batch}")
+
+
+def _predict(encoder: Any, query: str, texts: Sequence[str], batch_size: int) -> Any:
+    """``CrossEncoder.predict``, which sorts the pairs by length itself."""
+    pairs, identity = [(query, text) for text in texts], nn.Identity()
+    return encoder.predict(pairs, batch_size=batch_size, activation_fn=identity, show_progress_bar=False)
+
+
+def _quantised(path: Path) -> Path:
+    """int8 weights with a scale for each column, activations quantised as they come (dynamic quantisation)."""
+    onnx, quantization = import_module("onnx"), import_module("onnxruntime.quantization")
+    capable: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    vnni = any(has for name, has in capable.items() if "vnni" in name or name == "amx_int8")
+    model = onnx.load(str(path))
+    del model.graph.value_info[:]  # shapes of intermediate values: PyTorch 2.9 writes some that are wrong
+    with hushed():
+        # without VNNI, 8-bit products of int8 weights overflow 16-bit sums: 7 bits then, as ONNX Runtime advises
+        options = {"weight_type": quantization.QuantType.QInt8, "per_channel": True, "reduce_range": not vnni}
+        quantization.quantize_dynamic(model, path.parent / "int8.onnx", **options)
+    return path.parent / "int8.onnx"
+
+
+def _in_onnx(path: Path, encoder: CrossEncoder) -> Callable[[str, Sequence[str], int], Any]:
+    """On as many threads as PyTorch uses."""
+    runtime: Any = import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def scores(query: str, texts: Sequence[str], batch_size: int) -> Any:
+        """In batches of texts of like length."""
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+        found = np.empty(len(texts), dtype=np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            given = {"padding": True, "truncation": True, "max_length": encoder.longest, "return_tensors": "np"}
+            batch = encoder.tokenizer([query] * len(rows), [texts[row] for row in rows], **given)
+            none = np.zeros_like(batch["input_ids"])  # a tokenizer that gives no segments: all the first, as in PyTorch
+            (logits,) = session.run(None, {name: np.asarray(batch.get(name, none), np.int64) for name in INPUTS})
+            found[rows] = logits[:, 0]
+        return found
+
+    return scores

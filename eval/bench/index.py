@@ -1,0 +1,179 @@
+"""The token index by itself: building it against the bare encoder; fetching, opening, memory and disk as it grows."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_rerank import numbers
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval.bench import machine
+from mixlm_rerank.eval.bench.grid import exported
+from mixlm_rerank.eval.bench.kit import Run, check_same
+from mixlm_rerank.eval.bench.show import Panel, draw, table
+from mixlm_rerank.eval.bench.synthetic import Words, docid, index_bytes, random_docids, random_index
+from mixlm_rerank.eval.bench.timing import Entrant, spread
+from mixlm_rerank.index import Quantiser, TokenIndex
+from mixlm_rerank.index.manifest import Manifest
+from mixlm_rerank.index.segments import Segments
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.types import Document
+
+__all__ = ["build", "store"]
+
+BUILD, ENCODER, ONNX = "index build", "bare item encoder", "bare item encoder, ONNX"
+SHORTEST, LONGEST = 100, 300  # tokens of a document
+TRIED = 64  # documents of warm-up and sameness check
+INDEX, BARE = "token index", "bare memory map and a dict"
+SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+FETCH = 1000  # documents at once
+QUANTISER = Quantiser("int8", 4, 384)  # tokens of a document, and their dimensions
+ROWS = Segments.rows_per_segment(QUANTISER.record_bytes)
+MANIFEST = Manifest("0" * 16, "none", QUANTISER.tokens, QUANTISER.dim, QUANTISER.precision, "random", ROWS)
+
+
+def build(model: MixLM, folder: Path, *, documents: int, rounds: int, quiet: bool) -> str:
+    """Measure all, unless ``folder`` has it; write and return the page.
+
+    A build looks at all documents and tries 64 of them before it begins, which is part of its time. Raises MixLMError
+    if the index does not hold what the encoder gives.
+    """
+    run = Run(folder, model, quiet, documents=documents, rounds=rounds)
+    cell = run.cell("build and encoder", _build, run, model, documents, rounds)
+    tokens, taken = cell["tokens"], {name: median(seconds) for name, seconds in cell["seconds"].items()}
+    ways = [
+        {
+            "name": name,
+            "documents_per_second": documents / middle,
+            "tokens_per_second": tokens / middle,
+            "milliseconds": spread(cell["seconds"][name], 1e3),
+            "rounds": len(cell["seconds"][name]),
+        }
+        for name, middle in taken.items()
+    ]
+    share = taken[ENCODER] / taken[BUILD]
+    about = (
+        f"{documents:,} synthetic documents of {SHORTEST} to {LONGEST} tokens (as read: {tokens / documents:.0f} on "
+        f"average, with the template). The build reaches {numbers.percent(share)} of the bare encoder's throughput; "
+        "its own estimate of the time is part of it."
+    )
+    values = {"documents": documents, "tokens": tokens, "build_over_encoder": share, "ways": ways}
+    return run.page(f"Index build of {model.name}", model.name, values, [about, table(ways)])
+
+
+def _build(run: Run, model: MixLM, count: int, rounds: int) -> dict[str, Any]:
+    words = Words(model.item_encoder.tokenizer)
+    texts = [words.text(words.draw.randint(SHORTEST, LONGEST)) for _ in range(count)]
+    documents = [Document(docid(row), text) for row, text in enumerate(texts)]
+    encoders: dict[str, Callable[[Sequence[str]], object]] = {ENCODER: model.encode}
+    with TemporaryDirectory() as place:
+
+        def build(documents: Sequence[Document], name: str) -> TokenIndex:
+            return TokenIndex.build(documents, model, Path(place, name), progress=False)
+
+        checked = build(documents[:TRIED], "checked")
+        quantiser = checked.manifest.quantiser
+        expected = quantiser.unpack(quantiser.pack(model.encode(texts[:TRIED])))
+        held = checked.fetch([document.docid for document in documents[:TRIED]]).tokens
+        check_same(float(np.abs(held - expected).max()), 0.0, "tokens in the index and the encoder's")
+        try:
+            encoders[ONNX] = exported(model, Path(place, "onnx")).encode
+        except InputError as error:
+            run.say(str(error))
+        entrants = [Entrant(name, [partial(own, texts)], partial(own, texts[:TRIED])) for name, own in encoders.items()]
+        builds = [partial(build, documents, str(number)) for number in range(rounds)]
+        entrants.append(Entrant(BUILD, builds, partial(build, documents[:TRIED], "warm-up")))
+        tokens = sum(map(len, model.item_encoder.document_ids(texts)))
+        return {"tokens": tokens, "seconds": run.timed("build", entrants)}
+
+
+def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
+    """Measure the sizes that ``folder`` lacks, up to ``largest``; write and return the page.
+
+    ``rounds``: fetches timed, each of other documents. Indexes are deleted as they are done with. Raises InputError if
+    the disk has no room, MixLMError if an index gives other bytes than the bare map.
+    """
+    run = Run(folder, None, quiet, fetch=FETCH, rounds=rounds)
+    for size in sorted({min(size, largest) for size in SIZES}):
+        run.cell(f"{size} documents", _store, run, size, rounds)
+    points = []
+    for cell in sorted(run.kept.values(), key=lambda cell: int(cell["documents"])):
+        taken = {name: spread(seconds, 1e3) for name, seconds in cell.pop("seconds").items()}
+        over = {
+            "over_bare": taken[INDEX]["median"] / taken[BARE]["median"],
+            "over_payload": cell["disk"] / cell["payload"],
+            "documents_per_second": cell["documents"] / cell["writing_seconds"],
+        }
+        points.append({"name": str(cell["documents"]), **cell, "milliseconds": taken, **over})
+    rows = [
+        {**point, "milliseconds": point["milliseconds"][INDEX], "bare_milliseconds": point["milliseconds"][BARE]}
+        for point in points
+    ]
+    lines = {name: {point["documents"]: point["milliseconds"][name] for point in points} for name in (INDEX, BARE)}
+    up = f"milliseconds for {FETCH:,} documents"
+    draw(run.folder / "fetch.png", Panel("documents in the index", up, lines, level=True))
+    said = (
+        f"A fetch is of {FETCH:,} random documents, {QUANTISER.tokens} tokens of {QUANTISER.dim} dimensions each, int8 "
+        "to float32, out of the page cache. The bare map and its dict hold the same records, without updates or crash "
+        "safety. Memory is private, beyond that before."
+    )
+    return run.page("The token index by itself", "none", {"points": points}, [said, table(rows)])
+
+
+def _store(run: Run, documents: int, rounds: int) -> dict[str, Any]:
+    place, joined = run.folder / "index", run.folder / "bare.bin"
+    shutil.rmtree(place, ignore_errors=True)  # half written: its seconds are unknown
+    run.say(f"{numbers.count(documents)} documents, {numbers.size(index_bytes(MANIFEST, documents))}")
+    try:
+        found = {**machine.apart(writing, place, documents), **machine.apart(opening, place)}
+        index, draw = TokenIndex(place), Random(0)
+        bare = _bare(place, documents, joined)
+        drawn = [random_docids(min(FETCH, documents), documents, draw) for _ in range(rounds + 1)]
+        for docids in drawn[:3]:
+            largest = float(np.abs(index.fetch(docids).tokens - bare(docids)).max())
+            check_same(largest, 0.0, "tokens of the index and of its own file")
+        fetches: dict[str, Callable[[Sequence[str]], object]] = {INDEX: index.fetch, BARE: bare}
+        entrants = [Entrant(name, [partial(fetch, docids) for docids in drawn]) for name, fetch in fetches.items()]
+        taken = run.timed("fetch", entrants)
+        sizes = {"payload": documents * QUANTISER.record_bytes, "disk": index.info().bytes}
+        return {"documents": documents, "seconds": taken, **found, **sizes}
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        joined.unlink(missing_ok=True)
+
+
+def writing(place: Path, documents: int) -> dict[str, float | None]:
+    """Write an index. Returns seconds, and the most private memory while at it, beyond that before."""
+    started = time.perf_counter()
+    growth = machine.private_growth(lambda: random_index(place, MANIFEST, documents))
+    return {"writing_seconds": time.perf_counter() - started, "writing_memory": growth}
+
+
+def opening(place: Path) -> dict[str, float]:
+    """Open an index. Returns seconds, and the private memory that it takes."""
+    before, started = machine.private() or 0, time.perf_counter()
+    index = TokenIndex(place)
+    seconds = time.perf_counter() - started
+    taken = (machine.private() or 0) - before
+    del index
+    return {"open_seconds": seconds, "open_memory": taken}
+
+
+def _bare(place: Path, documents: int, joined: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """What one would write who needs no updates and no crash safety: one file, and docid -> row in memory."""
+    with joined.open("wb") as whole:
+        for file in sorted(place.glob("tokens-*.bin")):
+            whole.write(np.memmap(file, np.uint8, mode="r").data)
+    records = np.memmap(joined, np.uint8, mode="r").reshape(-1, QUANTISER.record_bytes)
+    rows = {docid(row): row for row in range(documents)}
+    return lambda docids: QUANTISER.unpack(records[[rows[name] for name in docids]])
