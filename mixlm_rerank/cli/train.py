@@ -37,7 +37,7 @@ def train(
 ) -> None:
     """Train a MixLM by a recipe: candidates, teacher, item encoder and ranker together."""
     from ..model.precision import bf16_pays
-    from ..training.processes import is_main_process
+    from ..training.folder import is_main_process
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
@@ -69,7 +69,7 @@ def ablate(
 ) -> None:
     """Train a recipe several times with one part changed, and plot the effects on development queries."""
     from ..training.ablations import ablate, load_ablations
-    from ..training.processes import is_main_process
+    from ..training.folder import is_main_process
 
     asked = load_ablations(_path("ablate", config))
     base = _path("train", asked.base)
@@ -131,9 +131,9 @@ def distill(
     from ..index import TokenIndex
     from ..model.precision import bf16_pays
     from ..training.distill import DistillRecipe, distill
-    from ..training.processes import is_main_process, join_processes
+    from ..training.folder import is_main_process, join_processes
     from ..training.recipe import load_recipe
-    from ..training.verdict import verdict
+    from ..training.summary import verdict
 
     if model is None and teacher == "full-text":
         model = "default"

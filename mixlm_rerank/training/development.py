@@ -5,9 +5,11 @@ Where there are no judgments, the teacher's order stands for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["DevelopmentSet", "as_taught", "development_values"]
+__all__ = ["DevelopmentSet", "as_taught", "development_values", "watch"]
 
 QUERIES_AT_ONCE = 16
 GRADED = 10  # so many of the teacher's first documents count, the first the most
@@ -61,6 +63,14 @@ def as_taught(
     return DevelopmentSet("teacher", {pool.qid: pool.query for pool in pools}, qrels, candidates, vectors)
 
 
+def watch(sets: Sequence[DevelopmentSet], budgets: Sequence[int]) -> dict[str, Any]:
+    """Arguments of a joint training: the model with the best mean at the largest budget is kept. Without sets, none."""
+    if not sets:
+        return {}
+    measured = partial(development_values, sets=sets, budgets=sorted(set(budgets)))
+    return {"development": measured, "choose_by": f"k={max(budgets)}"}
+
+
 @torch.inference_mode()
 def development_values(
     model: MixLM, sets: Sequence[DevelopmentSet], budgets: Sequence[int], measure: str = "nDCG@10"
@@ -96,17 +106,12 @@ def development_values(
 def _ranking(
     one: DevelopmentSet, scorer: Scorer, tokens: NDArray[np.float32], titles: Tensor, rows: Mapping[str, int]
 ) -> dict[str, list[ScoredDoc]]:
-    ranking = {}
-    hits_of = one.candidates.of_query
-    for qids in _groups(list(hits_of), QUERIES_AT_ONCE):
+    ranking, hits_of = {}, one.candidates.of_query
+    for start in range(0, len(hits_of), QUERIES_AT_ONCE):
+        qids = list(hits_of)[start : start + QUERIES_AT_ONCE]
         places = [[rows[hit.docid] for hit in hits_of[qid]] for qid in qids]
         own, read = [torch.from_numpy(tokens[at]) for at in places], [titles[at] for at in places]
-        texts = [one.queries[qid] for qid in qids]
-        found = scorer.score_batch(texts, own, read if titles.shape[1] else None)
+        found = scorer.score_batch([one.queries[qid] for qid in qids], own, read if titles.shape[1] else None)
         for qid, scores in zip(qids, found, strict=True):
             ranking[qid] = ranked(hits_of[qid], np.ones(len(hits_of[qid]), dtype=bool), scores.double().numpy())
     return ranking
-
-
-def _groups(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,71 +16,13 @@ from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.model.transfer import moved
 from mixlm_rerank.systems.on_disk import OnDisk
-from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.losses import OVER_CANDIDATES, hidden_alignment, listwise, pointwise
+from mixlm_rerank.training.losses import OVER_CANDIDATES, LossWeights, hidden_alignment, listwise, pointwise
+from mixlm_rerank.training.mix import Batch
 
-__all__ = ["JointObjective", "LossWeights", "weights_at"]
+__all__ = ["JointObjective"]
 
 # Token positions of the item encoder in one forward pass on a CPU; documents of like length stand together.
 POSITIONS_PER_FORWARD = 4096
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """How much each loss counts (docs/training.md lists them); a loss of weight 0 is not computed.
-
-    Attributes:
-        sft, distill: pointwise, against labels and teacher.
-        pred, hidden: self-alignment with the ranker's own full-text pass.
-        listwise, margin_mse, ranknet, lambdarank, adr_mse: against the teacher, over the candidates of each query.
-        residual: ``listwise`` of the residual alone, so that the item encoder does not leave the work to the ranker.
-        cosine: the same of the bi-encoder inside: keeps document and query embeddings good.
-        text: the same of the full-text pass: keeps full-text mode good.
-    """
-
-    sft: float = 0.0
-    distill: float = 0.0
-    pred: float = 0.0
-    hidden: float = 0.0
-    listwise: float = 0.0
-    margin_mse: float = 0.0
-    ranknet: float = 0.0
-    lambdarank: float = 0.0
-    adr_mse: float = 0.0
-    residual: float = 0.0
-    cosine: float = 0.0
-    text: float = 0.0
-
-    def mixed(self, other: LossWeights, share: float) -> LossWeights:
-        """``(1 - share)`` of these and ``share`` of the other's."""
-        parts = {
-            field.name: (1 - share) * getattr(self, field.name) + share * getattr(other, field.name)
-            for field in fields(self)
-        }
-        return LossWeights(**parts)
-
-    @property
-    def teacher_is_asked(self) -> bool:
-        """Whether a loss has its target from the teacher."""
-        over_candidates = (getattr(self, name) for name in OVER_CANDIDATES)
-        return any((self.distill, *over_candidates, self.residual, self.cosine, self.text))
-
-    @property
-    def read_text(self) -> bool:
-        """Whether the full-text pass is needed."""
-        return any((self.pred, self.hidden, self.text))
-
-
-def weights_at(phases: Sequence[LossWeights], progress: float) -> LossWeights:
-    """The first of ``phases`` at the start of training (0), the last at its end (1), linear between each and the next.
-
-    >>> weights_at([LossWeights(pred=1), LossWeights(), LossWeights(listwise=1)], 0.75).listwise
-    0.5
-    """
-    place = progress * (len(phases) - 1)
-    before = min(int(place), len(phases) - 1)
-    after = min(before + 1, len(phases) - 1)
-    return phases[before].mixed(phases[after], place - before)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.progress import progress_bar
-from mixlm_rerank.training.pools import Pool
+from mixlm_rerank.training.pools import Pool, is_candidate
 
 __all__ = ["Teacher", "teacher_scores"]
 
@@ -49,10 +49,8 @@ def teacher_scores(
     Raises InputError if a score is not finite, or ``path`` holds scores of other pools.
     """
     path = Path(path)
-    shape = (len(pools), max((len(pool.docids) for pool in pools), default=0))
-    scores = _opened(path, shape)
-    within = np.arange(shape[1]) < np.array([len(pool.docids) for pool in pools])[:, None]
-    asked = within if wanted is None else within & wanted
+    asked = is_candidate(pools) if wanted is None else is_candidate(pools) & wanted
+    scores = _opened(path, asked.shape)
     rows = np.flatnonzero(asked.any(axis=1)).tolist()
     left = [row for row in rows if np.isnan(scores[row, asked[row]]).any()]
     with progress_bar(
@@ -93,7 +91,7 @@ def _finite(found: NDArray[np.floating], qid: str, docids: Sequence[str]) -> NDA
     return found
 
 
-def _opened(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float32]]:
+def _opened(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float32]]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.tmp")

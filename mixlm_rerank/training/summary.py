@@ -1,4 +1,4 @@
-"""What a distillation takes, said before it begins: the teacher's reading, and the steps of the training."""
+"""A distillation in words: what it takes, said before it begins, and what came of it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from mixlm_rerank import numbers
+from mixlm_rerank.data.fidelity import Fidelity
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.precision import bf16_pays
-from mixlm_rerank.training.attention import Float32Attention
+from mixlm_rerank.training.folder import process_count
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.pools import Pool
-from mixlm_rerank.training.processes import process_count
 from mixlm_rerank.training.stage3 import JointOptions
+from mixlm_rerank.training.stage_trainer import Float32Attention
 from mixlm_rerank.training.teacher import QUERIES_AT_ONCE, Teacher
 
-__all__ = ["distill_plan"]
+__all__ = ["distill_plan", "verdict"]
 
 LONG = 2.0  # seconds
+FEW = 20  # queries: the standard error of a mean overlap is then about .04
 
 
 def distill_plan(
@@ -84,3 +86,28 @@ def _pace(teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str]) -> 
         if seconds > LONG:
             break
     return seconds / sum(len(pool.docids) for pool in own)
+
+
+def verdict(found: Mapping[str, Fidelity]) -> str:
+    """Is the fitted model nearer to its teacher than the start was? By mean rank-biased overlap, at every token budget.
+
+    ``found``: as :func:`distill` returns it.
+
+    >>> verdict({"start k=1": Fidelity(0.5, 0.5, 0.5, 0.5, 40), "k=1": Fidelity(0.6, 0.5, 0.5, 0.5, 40)})
+    'better than the start at every token budget (k=1 +.100), on 40 held-out queries'
+    """
+    values = {name: value.rank_biased_overlap for name, value in found.items()}
+    gains = {name: value - values[f"start {name}"] for name, value in values.items() if f"start {name}" in values}
+    by = {better: [name for name, gain in gains.items() if (gain > 0) == better] for better in (True, False)}
+    told = ", ".join(f"{name} {numbers.difference(gain)}" for name, gain in gains.items())
+    if not by[False]:
+        where = f"better than the start at every token budget ({told})"
+    elif by[True]:
+        where = f"better than the start at {', '.join(by[True])}, not at {', '.join(by[False])} ({told})"
+    else:
+        where = f"not better than the start at any token budget ({told})"
+    count = next(iter(found.values())).queries
+    if count < FEW:
+        return f"{where}, on {count} held-out queries: too few to tell"
+    advice = "; try more queries (--queries, or options.queries in --config) or rounds" if by[False] else ""
+    return f"{where}, on {count:,} held-out queries{advice}"
