@@ -58,20 +58,17 @@ class Batch:
 
     def pieces(self, size: int) -> list[Batch]:
         """At most ``size`` queries each, with the documents that they are scored against."""
-        return [
-            self._piece(range(start, min(start + size, len(self.queries))))
-            for start in range(0, len(self.queries), size)
-        ]
+        return [self._piece(slice(start, start + size)) for start in range(0, len(self.queries), size)]
 
-    def _piece(self, rows: range) -> Batch:
-        kept = self.mask[rows.start : rows.stop].any(dim=0).nonzero().flatten().tolist()
+    def _piece(self, rows: slice) -> Batch:
+        kept = self.mask[rows].any(dim=0).nonzero().flatten().tolist()
         places = {document: place for place, document in enumerate(kept)}
         return Batch(
-            [self.queries[row] for row in rows],
+            self.queries[rows],
             [self.documents[document] for document in kept],
-            [[places[document] for document in self.own[row]] for row in rows],
-            self.labels[rows.start : rows.stop, kept],
-            self.teacher[rows.start : rows.stop, kept],
+            [[places[document] for document in own] for own in self.own[rows]],
+            self.labels[rows, kept],
+            self.teacher[rows, kept],
             [self.titles[document] for document in kept if self.titles],
             None if self.vectors is None else self.vectors[kept],
         )
@@ -182,13 +179,8 @@ class TrainingMix(Dataset[Batch]):
     @property
     def digest(self) -> str:
         """Of all that is learned from: what was trained on other batches is not gone on with."""
-        drawn = (
-            self._source_of.tolist(),
-            [rows.tolist() for rows in self._pools_of],
-            self._candidates,
-            self._stratified,
-            self._seed,
-        )
+        rows = [own.tolist() for own in self._pools_of]
+        drawn = (self._source_of.tolist(), rows, self._candidates, self._stratified, self._seed)
         learned = []
         for one in self.sources:
             counted = ([pool.judged for pool in one.pools], one.weight, one.highest_grade, one.label_scale)

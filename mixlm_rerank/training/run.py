@@ -33,7 +33,7 @@ from mixlm_rerank.training.folder import (
 )
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.recipe import CollectionPart, ModelPart, RankerPart, Recipe
-from mixlm_rerank.training.sources import Forbidden, Pooled, divided, first_stages, left_out, pooled, source, taught
+from mixlm_rerank.training.sources import Forbidden, Pooled, divided, first_stages, left_out, pooled, taught
 from mixlm_rerank.training.stage1 import ReasoningPart, read_judgements, train_reasoning
 from mixlm_rerank.training.stage2 import CrossEncoderPart, examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
@@ -146,7 +146,7 @@ class _Run:
 
     def _mix(self, pools: Sequence[Pooled], part: Recipe | RankerPart | CrossEncoderPart, labels: float) -> TrainingMix:
         """Batches of the size that the part names, under labels alone."""
-        sources, seed, draw = [source(own, labels) for own in pools], self.recipe.seed, self.recipe.draw
+        sources, seed, draw = [own.labelled(labels) for own in pools], self.recipe.seed, self.recipe.draw
         return TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
 
     def _taught(self, mix: TrainingMix, pools: Sequence[Pooled], weights: Mapping[str, float]) -> TrainingMix:

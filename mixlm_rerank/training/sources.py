@@ -22,7 +22,7 @@ from mixlm_rerank.systems.ranked import slug
 from mixlm_rerank.systems.specs import make_first_stage
 from mixlm_rerank.training.folder import content_of, digest_of, locked
 from mixlm_rerank.training.mix import Source
-from mixlm_rerank.training.pools import Pool, digest, is_candidate, make_pools, read_pools, write_pools
+from mixlm_rerank.training.pools import digest, is_candidate, make_pools, read_pools, write_pools
 from mixlm_rerank.training.recipe import CollectionPart, Recipe
 from mixlm_rerank.training.teacher import teacher_scores
 
@@ -35,7 +35,6 @@ __all__ = [
     "left_out",
     "plain",
     "pooled",
-    "source",
     "taught",
     "without_queries",
 ]
@@ -113,22 +112,24 @@ def plain(query: str) -> str:
 
 @dataclass(frozen=True)
 class Pooled:
-    """A collection's training queries with their candidates, and the candidates' texts and titles.
+    """A collection to train on, as the recipe's ``part`` has it. ``corpus``: hash of the whole corpus.
 
-    ``corpus``: hash of the whole corpus.
+    ``source``: its batches, for a teacher who knows nothing yet.
     """
 
     collection: Collection
     part: CollectionPart
-    pools: list[Pool]
-    texts: Mapping[str, str]
-    titles: Mapping[str, str]
     corpus: str
+    source: Source
 
     def documents(self) -> Iterator[str]:
         """Texts of the whole corpus that have any."""
         texts = (document.content for document in self.collection.corpus or ())
         return (text for text in texts if text.strip())
+
+    def labelled(self, scale: float) -> Source:
+        """The same under labels alone; ``scale``: what a label of 1 counts, unless the part says it."""
+        return replace(self.source, label_scale=scale if self.part.labels is None else self.part.labels)
 
 
 def pooled(
@@ -156,15 +157,10 @@ def pooled(
     documents = [document for document in collection.corpus or () if document.docid in wanted]
     texts = {document.docid: document.content for document in documents}
     titles = {document.docid: document.title for document in documents}
-    return Pooled(collection, part, pools, texts, titles, corpus)
-
-
-def source(own: Pooled, label_scale: float) -> Source:
-    """Batches of one collection; the teacher knows labels alone."""
-    scores = np.where(is_candidate(own.pools), np.float32(0), np.float32(np.nan))
-    highest = max(grade for pool in own.pools for grade in pool.judged.values())
-    scale = label_scale if own.part.labels is None else own.part.labels
-    return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, scale, own.titles)
+    unknown = np.where(is_candidate(pools), np.float32(0), np.float32(np.nan))
+    highest = max(grade for pool in pools for grade in pool.judged.values())
+    source = Source(collection.name, pools, texts, unknown, part.weight, highest, titles=titles)
+    return Pooled(collection, part, corpus, source)
 
 
 def taught(

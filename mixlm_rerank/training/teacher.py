@@ -63,7 +63,12 @@ def teacher_scores(
             queries = [pools[row].query for row in group]
             answers = teacher.score_batch(queries, [[texts[docid] for docid in own] for own in docids])
             for row, own, named, answer in zip(group, columns, docids, answers, strict=True):
-                scores[row, own] = _finite(answer, pools[row].qid, named)
+                if not np.isfinite(answer).all():
+                    raise InputError(
+                        f"the teacher's score of document {named[int(np.argmin(np.isfinite(answer)))]!r} for query "
+                        f"{pools[row].qid!r} is not finite: use the teacher in float32, or leave the document out"
+                    )
+                scores[row, own] = answer
             if start == 0:
                 _warn_if_flat(answers)
             bar.update(len(group))
@@ -79,16 +84,6 @@ def _warn_if_flat(answers: Sequence[NDArray[np.floating]]) -> None:
             "log-odds. Check that it is a cross-encoder that was trained to rank",
             stacklevel=3,
         )
-
-
-def _finite(found: NDArray[np.floating], qid: str, docids: Sequence[str]) -> NDArray[np.floating]:
-    if not np.isfinite(found).all():
-        bad = docids[int(np.flatnonzero(~np.isfinite(found))[0])]
-        raise InputError(
-            f"the teacher's score of document {bad!r} for query {qid!r} is not finite: use the teacher in float32, or "
-            "leave the document out"
-        )
-    return found
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float32]]:

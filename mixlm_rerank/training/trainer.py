@@ -139,17 +139,12 @@ class JointTrainer(StageTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         mixlm = self._objective.model
         encoder, ranker, readout = self._options.learning_rates
-        parts: list[tuple[nn.Module | None, float]] = [
-            (mixlm.item_encoder, encoder),
-            (mixlm.ranker, ranker),
-            (mixlm.projector, ranker),
-            (mixlm.readout, readout),
-        ]
+        ranking = nn.ModuleList([mixlm.ranker, mixlm.projector or nn.Identity()])
+        parts = ((mixlm.item_encoder, encoder), (ranking, ranker), (mixlm.readout, readout))
         groups = []
         for part, rate in parts:
-            trained = [weight for weight in part.parameters() if weight.requires_grad] if part is not None else []
             for decays in (True, False):  # biases, norms and single numbers do not decay
-                weights = [weight for weight in trained if (weight.ndim > 1) == decays]
+                weights = [one for one in part.parameters() if one.requires_grad and (one.ndim > 1) == decays]
                 if weights:
                     groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
         self.optimizer = torch.optim.AdamW(groups, betas=(self.args.adam_beta1, self.args.adam_beta2))

@@ -26,7 +26,7 @@ from mixlm_rerank.training.development import development_values
 from mixlm_rerank.training.pools import read_pools
 from mixlm_rerank.training.recipe import CollectionPart, ModelPart, load_recipe
 from mixlm_rerank.training.run import run_recipe, start
-from mixlm_rerank.training.sources import pooled, source
+from mixlm_rerank.training.sources import pooled
 from mixlm_rerank.training.stage1 import Judgement, ReasoningPart, train_reasoning
 from mixlm_rerank.training.stage2 import CandidateLoss, CrossEncoderPart, Example, train_cross_encoder
 
@@ -108,7 +108,7 @@ def test_a_collection_may_count_its_labels_otherwise(beir: Path, tmp_path: Path)
     for labels, expected in ((0.0, 0.0), (None, 3.0)):
         part = CollectionPart(str(beir), split="dev", labels=labels)
         own = pooled(open_collection(part.source, part.split), part, 10, tmp_path / "pools", progress=False)
-        assert source(own, 3.0).label_scale == expected
+        assert own.labelled(3.0).label_scale == expected
 
 
 def test_every_first_stage_has_pools_and_teacher_scores_of_its_own(
@@ -135,7 +135,7 @@ def test_candidates_of_several_first_stages_come_in_turn(
     for words in (["bm25"], [dense], ["bm25", dense]):
         part = CollectionPart(str(beir), split="dev", first_stages=words)
         own = pooled(open_collection(part.source, part.split), part, 4, tmp_path / "pools", progress=False)
-        pools[" ".join(words)] = {pool.qid: pool.docids for pool in own.pools}
+        pools[" ".join(words)] = {pool.qid: pool.docids for pool in own.source.pools}
     sparse, near, both = pools.values()
     for qid, docids in both.items():
         assert len(docids) == 4 and {*docids} <= {*sparse.get(qid, ()), *near[qid]}

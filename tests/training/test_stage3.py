@@ -384,6 +384,25 @@ def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_start_is_kept_where_training_gains_nothing(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    """Though the run is killed on the way, and whatever is reported goes where the Trainer reports to."""
+    before, measured = weights(fresh()), iter([0.5, 0.2])
+    options: dict[str, Any] = {"choose_by": "k=4", "progress": False}
+    with pytest.raises(StopIteration):  # at step 6
+        train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=lambda _: {"k=4": next(measured)}, **options)
+    rest = iter([0.3, 0.4, 0.5])
+    kept = train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=lambda _: {"k=4": next(rest)}, **options)
+    for name, weight in before.items():
+        assert torch.equal(weight, weights(kept)[name]), name
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"model"}
+    values = json.loads((tmp_path / "development.json").read_text())
+    assert {int(step): row["k=4"] for step, row in values.items()} == {0: 0.5, 3: 0.2, 6: 0.3, 9: 0.4, 12: 0.5}
+    reported = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert [row["eval_k=4"] for row in reported if "eval_k=4" in row] == [0.5, 0.2, 0.3, 0.4, 0.5]
+
+
 def test_budgets_and_values_that_are_not_there_are_refused(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path
 ) -> None:
