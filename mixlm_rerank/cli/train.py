@@ -125,10 +125,10 @@ def distill(
     from ..data import read_topics
     from ..index import TokenIndex
     from ..model.precision import bf16_pays
+    from ..training.development import verdict
     from ..training.distill import DistillRecipe, distill
     from ..training.folder import is_main_process, join_processes
     from ..training.recipe import load_recipe
-    from ..training.summary import verdict
 
     if model is None and teacher == "full-text":
         model = "default"

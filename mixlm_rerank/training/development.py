@@ -1,6 +1,6 @@
 """How good is the model now? nDCG@10 of development queries at several token budgets, while training goes on.
 
-Where there are no judgments, the teacher's order stands for them.
+Where there are no judgments, the teacher's order stands for them. In the end: is it nearer to its teacher than before?
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixlm_rerank import numbers
+from mixlm_rerank.data.fidelity import Fidelity
 from mixlm_rerank.data.measures import evaluate
 from mixlm_rerank.index import TokenStore
 from mixlm_rerank.model import MixLM
@@ -25,10 +27,11 @@ from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["DevelopmentSet", "as_taught", "development_values", "watch"]
+__all__ = ["DevelopmentSet", "as_taught", "development_values", "verdict", "watch"]
 
 MEASURE = "nDCG@10"
 QUERIES_AT_ONCE = 16
+FEW = 20  # queries: the standard error of a mean overlap is then about .04
 GRADED = 10  # so many of the teacher's first documents count, the first the most
 
 
@@ -114,3 +117,28 @@ def _ranking(
         for qid, scores in zip(qids, found, strict=True):
             ranking[qid] = ranked(hits_of[qid], np.ones(len(hits_of[qid]), dtype=bool), scores.double().numpy())
     return ranking
+
+
+def verdict(found: Mapping[str, Fidelity]) -> str:
+    """Is the fitted model nearer to its teacher than the start was? By mean rank-biased overlap, at every token budget.
+
+    ``found``: as :func:`distill` returns it.
+
+    >>> verdict({"start k=1": Fidelity(0.5, 0.5, 0.5, 0.5, 40), "k=1": Fidelity(0.6, 0.5, 0.5, 0.5, 40)})
+    'better than the start at every token budget (k=1 +.100), on 40 held-out queries'
+    """
+    values = {name: value.rank_biased_overlap for name, value in found.items()}
+    gains = {name: value - values[f"start {name}"] for name, value in values.items() if f"start {name}" in values}
+    by = {better: [name for name, gain in gains.items() if (gain > 0) == better] for better in (True, False)}
+    told = ", ".join(f"{name} {numbers.difference(gain)}" for name, gain in gains.items())
+    if not by[False]:
+        where = f"better than the start at every token budget ({told})"
+    elif by[True]:
+        where = f"better than the start at {', '.join(by[True])}, not at {', '.join(by[False])} ({told})"
+    else:
+        where = f"not better than the start at any token budget ({told})"
+    count = next(iter(found.values())).queries
+    if count < FEW:
+        return f"{where}, on {count} held-out queries: too few to tell"
+    advice = "; try more queries (--queries, or options.queries in --config) or rounds" if by[False] else ""
+    return f"{where}, on {count:,} held-out queries{advice}"

@@ -37,8 +37,7 @@ from mixlm_rerank.training.pools import Pool, corpus_pools, is_candidate, synthe
 from mixlm_rerank.training.sources import plain
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.stage_trainer import STRICT, keep_model
-from mixlm_rerank.training.summary import distill_plan
-from mixlm_rerank.training.teacher import Teacher, teacher_scores
+from mixlm_rerank.training.teacher import Teacher, distill_plan, teacher_scores
 
 __all__ = ["CutPart", "DistillOptions", "DistillRecipe", "distill"]
 

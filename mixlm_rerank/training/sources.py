@@ -26,18 +26,7 @@ from mixlm_rerank.training.pools import digest, is_candidate, make_pools, read_p
 from mixlm_rerank.training.recipe import CollectionPart, Recipe
 from mixlm_rerank.training.teacher import teacher_scores
 
-__all__ = [
-    "Divided",
-    "Forbidden",
-    "Pooled",
-    "divided",
-    "first_stages",
-    "left_out",
-    "plain",
-    "pooled",
-    "taught",
-    "without_queries",
-]
+__all__ = ["Forbidden", "Pooled", "divided", "first_stages", "left_out", "plain", "pooled", "taught", "without_queries"]
 
 Forbidden = Mapping[str, str]  # a query, made plain -> name of a collection that has it
 

@@ -173,7 +173,12 @@ def _of_words(logits: Tensor, told: Sequence[int], judged: Sequence[Mapping[int,
     predicted = logits.float().log_softmax(dim=-1)
     if judged is None:
         return F.nll_loss(predicted, torch.tensor(told, device=logits.device), reduction="sum")
-    return torch.stack([_kl(step, own) for step, own in zip(judged, predicted, strict=True)]).sum()
+    losses = []
+    for likeliest, own in zip(judged, predicted, strict=True):  # KL, of the judge's likeliest tokens made to sum to 1
+        tokens = torch.tensor(list(likeliest), device=logits.device)
+        target = torch.tensor(list(likeliest.values()), device=logits.device).log_softmax(dim=0)
+        losses.append((target.exp() * (target - own[tokens])).sum())
+    return torch.stack(losses).sum()
 
 
 def train_reasoning(
@@ -233,10 +238,3 @@ def _collate(sequences: Sequence[Reasoned]) -> dict[str, Any]:
     ids = [torch.tensor(sequence.ids) for sequence in sequences]
     mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
     return {"input_ids": pad_sequence(ids, batch_first=True), "attention_mask": mask, "sequences": list(sequences)}
-
-
-def _kl(judge: Mapping[int, float], predicted: Tensor) -> Tensor:
-    """KL of the judge's likeliest tokens, made to sum to 1, to the model's log-probabilities [vocabulary]."""
-    tokens = torch.tensor(list(judge), device=predicted.device)
-    own = torch.tensor(list(judge.values()), device=predicted.device).log_softmax(dim=0)
-    return (own.exp() * (own - predicted[tokens])).sum()

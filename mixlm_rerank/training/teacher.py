@@ -1,23 +1,38 @@
-"""Teacher scores of candidate pools: computed once, kept as an array that an interrupted run goes on to fill."""
+"""Teacher scores of candidate pools: computed once, kept as an array that an interrupted run goes on to fill.
+
+And how long they, and the training by them, will take.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.progress import progress_bar
+from mixlm_rerank.training.folder import process_count
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.pools import Pool, is_candidate
+from mixlm_rerank.training.stage3 import JointOptions
+from mixlm_rerank.training.stage_trainer import Float32Attention
 
-__all__ = ["Teacher", "teacher_scores"]
+__all__ = ["Teacher", "distill_plan", "teacher_scores"]
 
 QUERIES_AT_ONCE = 16  # what a kill can lose
+LONG = 2.0  # seconds of a reading that its pace is taken from
 FLAT = 0.1  # log-odds between the best and the worst candidate of a query: no order to learn
 
 
@@ -98,3 +113,65 @@ def _opened(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.fl
     if scores.shape != shape:
         raise InputError(f"{path} holds teacher scores of other candidates ({scores.shape}, not {shape}): delete it")
     return scores
+
+
+def distill_plan(
+    teacher: Teacher,
+    pools: Sequence[Pool],
+    texts: Mapping[str, str],
+    pairs: int,
+    held_out: int,
+    model: MixLM,
+    mixes: Mapping[str, TrainingMix],
+    options: JointOptions,
+) -> str:
+    """One line. The teacher's time is that of some queries' candidates, read here, times the number of pairs; that of a
+    joint step is of one, done here and not kept.
+
+    Args:
+        pools, texts: what is to be learned from.
+        pairs: how many of their candidates the teacher is to read.
+        held_out: pairs of queries held out that the teacher reads, too, to be measured against.
+        model, mixes, options: what is trained, the batches of each part of the training, and how.
+    """
+    steps = {name: options.steps_of(mix) for name, mix in mixes.items()}
+    seconds = max(1, len(mixes["joint"]) // process_count()) * _step(model, mixes["joint"], options)
+    about = {"joint": f" (about {numbers.duration(seconds)})" if math.isfinite(seconds) else ""}
+    then = ", ".join(f"{count:,} steps {name}{about.get(name, '')}" for name, count in steps.items())
+    return (
+        f"{len(pools):,} queries to learn from; the teacher reads {pairs:,} pairs, and {held_out:,} of queries held "
+        f"out (about {numbers.duration((pairs + held_out) * _pace(teacher, pools, texts))}); then {then}; "
+        "encoding and measuring come on top"
+    )
+
+
+def _step(model: MixLM, mix: TrainingMix, options: JointOptions) -> float:
+    """Seconds of a joint step: those of one pass, times the number of passes. NaN where it does not fit into memory."""
+    objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
+    passes = mix[0].pieces(options.queries_at_once or len(mix[0].queries))
+    mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16 and bf16_pays(model.device))
+    seconds = math.inf
+    for _ in range(2):  # the first one is slower
+        started = time.perf_counter()
+        try:
+            with Float32Attention(), mixed:
+                loss = objective(passes[0], options.phases[-1], sorted(options.budgets)[-2:])["loss"]
+            loss.backward()
+            loss.item()  # a GPU is waited for
+        except RuntimeError:  # out of memory: the training has an answer to it
+            seconds = math.nan
+        model.zero_grad()
+        seconds = min(seconds, time.perf_counter() - started)
+    return seconds * len(passes)
+
+
+def _pace(teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str]) -> float:
+    """Seconds a pair: of a few queries, more of them where that is quick (a GPU reads many at once)."""
+    for count in (1, 1, 4, QUERIES_AT_ONCE):  # the first call is slower than the others
+        own = pools[:count]
+        started = time.perf_counter()
+        teacher.score_batch([pool.query for pool in own], [[texts[docid] for docid in pool.docids] for pool in own])
+        seconds = time.perf_counter() - started
+        if seconds > LONG:
+            break
+    return seconds / sum(len(pool.docids) for pool in own)

@@ -29,14 +29,13 @@ from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.systems.teachers import CrossEncoderTeacher
 from mixlm_rerank.systems.workplace import Workplace
-from mixlm_rerank.training.development import DevelopmentSet, as_taught
+from mixlm_rerank.training.development import DevelopmentSet, as_taught, verdict
 from mixlm_rerank.training.distill import DistillOptions, DistillRecipe, distill
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.mix import Batch
 from mixlm_rerank.training.pools import Pool, corpus_pools, read_pools, synthetic_queries
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.stage3 import JointOptions
-from mixlm_rerank.training.summary import verdict
 
 
 class CommonWords:
