@@ -109,7 +109,7 @@ class JointTrainer(StageTrainer):
         if self.is_world_process_zero() and self._development is not None:
             with torch.autocast(model.device.type, torch.bfloat16, enabled=self.args.bf16):
                 values = self._development(model)
-            found = [{f"{MEASURED}{name}": value for name, value in values.items()}]
+            found = [{f"{MEASURED}{name}": float(value) for name, value in values.items()}]
             if chosen is not None and chosen not in found[0]:
                 raise InputError(f"{chosen.removeprefix(MEASURED)!r} is not measured; there is {', '.join(values)}")
         broadcast_object_list(found)
