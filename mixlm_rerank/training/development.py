@@ -29,7 +29,6 @@ from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["DevelopmentSet", "as_taught", "development_values", "verdict", "watch"]
 
-MEASURE = "nDCG@10"
 QUERIES_AT_ONCE = 16
 FEW = 20  # queries: the standard error of a mean overlap is then about .04
 GRADED = 10  # so many of the teacher's first documents count, the first the most
@@ -76,7 +75,9 @@ def watch(sets: Sequence[DevelopmentSet], budgets: Sequence[int]) -> dict[str, A
 
 
 @torch.inference_mode()
-def development_values(model: MixLM, sets: Sequence[DevelopmentSet], budgets: Sequence[int]) -> dict[str, float]:
+def development_values(
+    model: MixLM, sets: Sequence[DevelopmentSet], budgets: Sequence[int], measure: str = "nDCG@10"
+) -> dict[str, float]:
     """``"msmarco dl21 k=4"`` -> value, for every set, at every budget, and for the bi-encoder inside (``cosine``).
 
     ``"k=4"`` alone: the mean over sets. The model is left in the mode (training or not) in which it was.
@@ -98,7 +99,7 @@ def development_values(model: MixLM, sets: Sequence[DevelopmentSet], budgets: Se
             ways["cosine"] = (BiEncoderScorer(model), 1)
         for way, (scorer, budget) in ways.items():
             ranking = _ranking(one, scorer, tokens[:, -budget:], titles, rows)
-            value = evaluate(one.qrels, ranking, [MEASURE])[MEASURE]
+            value = evaluate(one.qrels, ranking, [measure])[measure]
             found[f"{one.name} {way}"] = value
             values.setdefault(way, []).append(value)
     model.train(training)

@@ -89,13 +89,14 @@ class _Run:
                 return folder / "cross-encoder" / MODEL
         parts = zip(found.development, recipe.development, strict=True)
         watched = watch([self._development(whole, part) for whole, part in parts], recipe.joint.budgets)
-        fit = partial(train_joint, seed=recipe.seed, progress=self.progress, **watched)
+        watched |= {"seed": recipe.seed, "progress": self.progress}
         lessons = self._lessons(pools, recipe)
-        model = fit(start(recipe.model, self.offline, recipe.seed), lessons, folder / "joint", recipe.joint)
+        model = start(recipe.model, self.offline, recipe.seed)
+        model = train_joint(model, lessons, folder / "joint", recipe.joint, **watched)
         if recipe.ranker is not None:
             alone = recipe.joint.ranker_alone(*recipe.ranker.learning_rates)
             alone = replace(alone, save_every=recipe.ranker.save_every)
-            model = fit(model, self._lessons(pools, recipe.ranker), folder / "ranker", alone)
+            model = train_joint(model, self._lessons(pools, recipe.ranker), folder / "ranker", alone, **watched)
         on_main_process(partial(model.save_pretrained, folder / MODEL, half=recipe.half))
         return folder / MODEL
 
