@@ -11,8 +11,9 @@ import torch
 
 from mixlm_rerank.eval.bench.machine import Operations
 from mixlm_rerank.eval.bench.synthetic import DecoderShape, random_mixlm
-from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.joint import JointObjective, LossWeights
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.losses import LossWeights
+from mixlm_rerank.training.mix import Batch
 
 __all__ = ["training_step"]
 

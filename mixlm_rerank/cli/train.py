@@ -12,6 +12,7 @@ import typer
 from ..errors import InputError
 from ..minilm import minilm_folder
 from .options import CORPUS_HELP, Device, Offline, load_model, open_documents
+from .report import Quiet, resumable
 
 if TYPE_CHECKING:
     from mixlm_rerank.systems.loading import Loading
@@ -33,11 +34,11 @@ def train(
         Path | None, typer.Option(help="Folder for candidates and teacher scores that several runs share. [OUTPUT]")
     ] = None,
     offline: Offline = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a MixLM by a recipe: candidates, teacher, item encoder and ranker together."""
     from ..model.precision import bf16_pays
-    from ..training.processes import is_main_process
+    from ..training.folder import is_main_process
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
@@ -47,11 +48,8 @@ def train(
         found = replace(found, seed=seed)
     if found.joint.bf16 and not bf16_pays():
         typer.echo("this processor has no bfloat16 instructions: training in float32, which is faster", err=True)
-    try:
+    with resumable(output):
         model = run_recipe(found, output, shared=shared, offline=offline, progress=not quiet)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
-        raise typer.Exit(130) from None
     if not is_main_process():
         return
     history = f"; its history is {output}/joint/history.png" if found.steps else ""
@@ -65,19 +63,16 @@ def ablate(
     ] = "default",
     data: Annotated[Path | None, typer.Option(help="Folder of the recipe's collections: its {data}.")] = None,
     offline: Offline = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a recipe several times with one part changed, and plot the effects on development queries."""
     from ..training.ablations import ablate, load_ablations
-    from ..training.processes import is_main_process
+    from ..training.folder import is_main_process
 
     asked = load_ablations(_path("ablate", config))
     base = _path("train", asked.base)
-    try:
+    with resumable(output):
         found = ablate(asked, base, output, _places(data), offline=offline, progress=not quiet)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
-        raise typer.Exit(130) from None
     if not is_main_process():
         return
     columns = [name for name in next(iter(found.values())) if name == "cosine" or name.startswith("k=")]
@@ -121,7 +116,7 @@ def distill(
     seed: Annotated[int, typer.Option(help="Seed of made queries, batches and budgets.")] = 0,
     device: Device = None,
     offline: Offline = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit a MixLM to a corpus so that it ranks like a cross-encoder. Needs no labels."""
     from mixlm_rerank.systems.first_stages import RunFile
@@ -130,10 +125,10 @@ def distill(
     from ..data import read_topics
     from ..index import TokenIndex
     from ..model.precision import bf16_pays
+    from ..training.development import verdict
     from ..training.distill import DistillRecipe, distill
-    from ..training.processes import is_main_process, join_processes
+    from ..training.folder import is_main_process, join_processes
     from ..training.recipe import load_recipe
-    from ..training.verdict import verdict
 
     if model is None and teacher == "full-text":
         model = "default"
@@ -149,7 +144,7 @@ def distill(
     else:
         start = load_model(model, device, "float32", offline)
     budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
-    try:
+    with resumable(output):
         found = distill(
             open_documents(corpus),
             learned_from,
@@ -164,9 +159,6 @@ def distill(
             seed=seed,
             progress=not quiet,
         )
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
-        raise typer.Exit(130) from None
     if not is_main_process():
         return
     typer.echo("fidelity to the teacher on held-out queries: rank-biased overlap, overlap of the first ten, same first")

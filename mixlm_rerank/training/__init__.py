@@ -1,7 +1,7 @@
 """Training: candidate pools, teachers, and the joint training of item encoder and ranker."""
 
 from mixlm_rerank.systems.members import CrossEncoderTeacher
-from mixlm_rerank.training.joint import LossWeights
+from mixlm_rerank.training.losses import LossWeights
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.training.stage3 import JointOptions, train_joint

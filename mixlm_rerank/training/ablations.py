@@ -16,10 +16,11 @@ from pydantic.dataclasses import dataclass
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.systems.ranked import slug
-from mixlm_rerank.training.processes import on_main_process
-from mixlm_rerank.training.recipe import STRICT, Recipe, checked, read_yaml, recipe_of
+from mixlm_rerank.training.folder import on_main_process
+from mixlm_rerank.training.recipe import Recipe, read_yaml, recipe_of
 from mixlm_rerank.training.run import run_recipe
-from mixlm_rerank.training.stage3 import DEVELOPMENT
+from mixlm_rerank.training.stage_trainer import STRICT
+from mixlm_rerank.training.trainer import DEVELOPMENT
 
 __all__ = ["Ablations", "ablate", "load_ablations", "plot_ablations"]
 
@@ -43,7 +44,7 @@ class Ablations:
 
 def load_ablations(path: Path) -> Ablations:
     """Out of a YAML file; ``{data}`` and the like are filled in for each variant. Raises InputError if it is none."""
-    return checked(read_yaml(path), str(path), Ablations)
+    return recipe_of(read_yaml(path), None, str(path), Ablations)
 
 
 def ablate(

@@ -1,19 +1,23 @@
 """How good is the model now? nDCG@10 of development queries at several token budgets, while training goes on.
 
-Where there are no judgments, the teacher's order stands for them.
+Where there are no judgments, the teacher's order stands for them. In the end: is it nearer to its teacher than before?
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixlm_rerank import numbers
+from mixlm_rerank.data.fidelity import Fidelity
 from mixlm_rerank.data.measures import evaluate
 from mixlm_rerank.index import TokenStore
 from mixlm_rerank.model import MixLM
@@ -23,9 +27,10 @@ from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["DevelopmentSet", "as_taught", "development_values"]
+__all__ = ["DevelopmentSet", "as_taught", "development_values", "verdict", "watch"]
 
 QUERIES_AT_ONCE = 16
+FEW = 20  # queries: the standard error of a mean overlap is then about .04
 GRADED = 10  # so many of the teacher's first documents count, the first the most
 
 
@@ -59,6 +64,14 @@ def as_taught(
     wanted = {docid: texts[docid] for pool in pools for docid in pool.docids}
     candidates = Candidates("teacher", max(map(len, hits.values())), hits, wanted, titles=titles)
     return DevelopmentSet("teacher", {pool.qid: pool.query for pool in pools}, qrels, candidates, vectors)
+
+
+def watch(sets: Sequence[DevelopmentSet], budgets: Sequence[int]) -> dict[str, Any]:
+    """Arguments of a joint training: the model with the best mean at the largest budget is kept. Without sets, none."""
+    if not sets:
+        return {}
+    measured = partial(development_values, sets=sets, budgets=sorted(set(budgets)))
+    return {"development": measured, "choose_by": f"k={max(budgets)}"}
 
 
 @torch.inference_mode()
@@ -96,17 +109,37 @@ def development_values(
 def _ranking(
     one: DevelopmentSet, scorer: Scorer, tokens: NDArray[np.float32], titles: Tensor, rows: Mapping[str, int]
 ) -> dict[str, list[ScoredDoc]]:
-    ranking = {}
-    hits_of = one.candidates.of_query
-    for qids in _groups(list(hits_of), QUERIES_AT_ONCE):
+    ranking, hits_of = {}, one.candidates.of_query
+    for start in range(0, len(hits_of), QUERIES_AT_ONCE):
+        qids = list(hits_of)[start : start + QUERIES_AT_ONCE]
         places = [[rows[hit.docid] for hit in hits_of[qid]] for qid in qids]
         own, read = [torch.from_numpy(tokens[at]) for at in places], [titles[at] for at in places]
-        texts = [one.queries[qid] for qid in qids]
-        found = scorer.score_batch(texts, own, read if titles.shape[1] else None)
+        found = scorer.score_batch([one.queries[qid] for qid in qids], own, read if titles.shape[1] else None)
         for qid, scores in zip(qids, found, strict=True):
             ranking[qid] = ranked(hits_of[qid], np.ones(len(hits_of[qid]), dtype=bool), scores.double().numpy())
     return ranking
 
 
-def _groups(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def verdict(found: Mapping[str, Fidelity]) -> str:
+    """Is the fitted model nearer to its teacher than the start was? By mean rank-biased overlap, at every token budget.
+
+    ``found``: as :func:`distill` returns it.
+
+    >>> verdict({"start k=1": Fidelity(0.5, 0.5, 0.5, 0.5, 40), "k=1": Fidelity(0.6, 0.5, 0.5, 0.5, 40)})
+    'better than the start at every token budget (k=1 +.100), on 40 held-out queries'
+    """
+    values = {name: value.rank_biased_overlap for name, value in found.items()}
+    gains = {name: value - values[f"start {name}"] for name, value in values.items() if f"start {name}" in values}
+    by = {better: [name for name, gain in gains.items() if (gain > 0) == better] for better in (True, False)}
+    told = ", ".join(f"{name} {numbers.difference(gain)}" for name, gain in gains.items())
+    if not by[False]:
+        where = f"better than the start at every token budget ({told})"
+    elif by[True]:
+        where = f"better than the start at {', '.join(by[True])}, not at {', '.join(by[False])} ({told})"
+    else:
+        where = f"not better than the start at any token budget ({told})"
+    count = next(iter(found.values())).queries
+    if count < FEW:
+        return f"{where}, on {count} held-out queries: too few to tell"
+    advice = "; try more queries (--queries, or options.queries in --config) or rounds" if by[False] else ""
+    return f"{where}, on {count:,} held-out queries{advice}"

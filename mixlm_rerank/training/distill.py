@@ -30,18 +30,14 @@ from mixlm_rerank.systems.mixlm import TokenReranker
 from mixlm_rerank.systems.protocol import System
 from mixlm_rerank.systems.ranked import Candidates, find_candidates, rank
 from mixlm_rerank.systems.workplace import Workplace
-from mixlm_rerank.training.checkpoints import MODEL, check_inputs, content_of, digest_of, keep_model
-from mixlm_rerank.training.corpus_pools import corpus_pools
-from mixlm_rerank.training.development import as_taught, development_values
-from mixlm_rerank.training.estimate import distill_plan
-from mixlm_rerank.training.leakage import plain
+from mixlm_rerank.training.development import as_taught, watch
+from mixlm_rerank.training.folder import MODEL, check_inputs, content_of, digest_of, locked
 from mixlm_rerank.training.mix import Source, TrainingMix
-from mixlm_rerank.training.pools import Pool
-from mixlm_rerank.training.processes import locked
-from mixlm_rerank.training.recipe import STRICT
+from mixlm_rerank.training.pools import Pool, corpus_pools, is_candidate, synthetic_queries
+from mixlm_rerank.training.sources import plain
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
-from mixlm_rerank.training.synthetic import synthetic_queries
-from mixlm_rerank.training.teacher import Teacher, teacher_scores
+from mixlm_rerank.training.stage_trainer import STRICT, keep_model
+from mixlm_rerank.training.teacher import Teacher, distill_plan, teacher_scores
 
 __all__ = ["CutPart", "DistillOptions", "DistillRecipe", "distill"]
 
@@ -155,20 +151,15 @@ def distill(
             file.writelines(f"{qid}\t{text}\n" for qid, text in asked.items())
     path = folder / "teacher.npy"
     with locked(folder):
-        work = Workplace(_collection("corpus", corpus, {**training, **held_out}), folder, folder, progress, vectors)
+        both = {**training, **held_out}
+        collection = Collection("corpus", corpus, both, {qid: {} for qid in both})
+        work = Workplace(collection, folder, folder, progress, vectors)
         candidates = find_candidates(work, stage, options.depth)
         texts, work = candidates.texts, work.restricted(candidates.texts)
         if vectors is not None:
             work.index(model)  # refuses it if it lacks a candidate
-        pools = corpus_pools(
-            folder / "pools.jsonl",
-            _of(candidates, training),
-            work,
-            model,
-            size=options.candidates,
-            hard=options.hard,
-            seed=seed,
-        )
+        drawn = {"size": options.candidates, "hard": options.hard, "seed": seed}
+        pools = corpus_pools(folder / "pools.jsonl", _of(candidates, training), work, model, **drawn)
         watched = max(1, min(CHOSEN_BY, len(pools) // 20))
         mixes = _mixes(pools[watched:], candidates, vectors, options, seed)
         wanted = _wanted(pools, watched, mixes.values())
@@ -177,25 +168,17 @@ def distill(
             compared = sum(map(len, measured_on.of_query.values()))
             plan = distill_plan(teacher, pools, texts, int(wanted.sum()), compared, model, mixes, joint)
             tqdm.write(f"{folder}: {plan}", file=sys.stderr)
-        budgets = sorted(set(joint.budgets))
-        measure = partial(_measured, teacher_system, measured_on, work, budgets)
+        measure = partial(_measured, teacher_system, measured_on, work, sorted(set(joint.budgets)))
         found = measure(model, "start ")
         scores = teacher_scores(path, teacher, pools, texts, wanted=wanted, progress=progress)
     if not (folder / MODEL).is_dir():
-        development = [as_taught(pools[:watched], texts, scores, candidates.titles, vectors)]
+        chosen_by = watch([as_taught(pools[:watched], texts, scores, candidates.titles, vectors)], joint.budgets)
         for name, mix in mixes.items():
             (source,) = mix.sources
-            model = train_joint(
-                model,
-                mix.with_sources([replace(source, scores=scores[watched:, : source.scores.shape[1]])]),
-                folder / name,
-                joint if name == "joint" else alone,
-                seed=seed,
-                development=partial(development_values, sets=development, budgets=budgets),
-                choose_by=f"k={budgets[-1]}",
-                progress=progress,
-            )
-        keep_model(folder, model.save_pretrained, list(mixes))
+            taught = mix.with_sources([replace(source, scores=scores[watched:, : source.scores.shape[1]])])
+            how = joint if name == "joint" else alone
+            model = train_joint(model, taught, folder / name, how, seed=seed, progress=progress, **chosen_by)
+        keep_model(folder, model.save_pretrained, [folder / name / MODEL for name in mixes])
     model = MixLM.from_pretrained(folder / MODEL, device=model.device, dtype="float32")
     with locked(folder):
         found |= measure(model, "")
@@ -219,16 +202,13 @@ def _mixes(
     learned: Sequence[Pool], candidates: Candidates, vectors: TokenIndex | None, options: DistillOptions, seed: int
 ) -> dict[str, TrainingMix]:
     """What each part of the training reads, before the teacher has said anything."""
-    shape = (len(learned), max(len(pool.docids) for pool in learned))
-    unknown = np.full(shape, np.nan, dtype=np.float32)
+    unknown = np.full(is_candidate(learned).shape, np.nan, dtype=np.float32)
     source = Source("corpus", learned, candidates.texts, unknown, titles=candidates.titles, vectors=vectors)
     parts = {"joint": (options.rounds, options.candidates // 2), "ranker": (options.ranker_rounds, options.candidates)}
+    counts = {name: max(1, rounds * len(learned) // options.group) for name, (rounds, _) in parts.items() if rounds}
     return {
-        name: TrainingMix(
-            [source], max(1, many * len(learned) // options.group), queries=options.group, candidates=size, seed=seed
-        )
-        for name, (many, size) in parts.items()
-        if many
+        name: TrainingMix([source], count, queries=options.group, candidates=parts[name][1], seed=seed)
+        for name, count in counts.items()
     }
 
 
@@ -236,16 +216,11 @@ def _wanted(pools: Sequence[Pool], watched: int, mixes: Iterable[TrainingMix]) -
     """The scores that the teacher is asked for, bool [pools, most candidates]: all of the first ``watched`` pools, and
     of the others what is read.
     """
-    sizes = np.array([len(pool.docids) for pool in pools])
-    wanted = np.arange(sizes.max()) < sizes[:, None]
+    wanted = is_candidate(pools)
     (read,) = np.logical_or.reduce([mix.wanted() for mix in mixes])
     wanted[watched:] = False
     wanted[watched:, : read.shape[1]] = read
     return wanted
-
-
-def _collection(name: str, corpus: Corpus, queries: Mapping[str, str]) -> Collection:
-    return Collection(name, corpus, dict(queries), {qid: {} for qid in queries})
 
 
 def _of(candidates: Candidates, queries: Mapping[str, str]) -> Candidates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,71 +16,13 @@ from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.model.transfer import moved
 from mixlm_rerank.systems.token_states import OnDisk
-from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.losses import OVER_CANDIDATES, hidden_alignment, listwise, pointwise
+from mixlm_rerank.training.losses import OVER_CANDIDATES, LossWeights, hidden_alignment, listwise, pointwise
+from mixlm_rerank.training.mix import Batch
 
-__all__ = ["JointObjective", "LossWeights", "weights_at"]
+__all__ = ["JointObjective"]
 
 # Token positions of the item encoder in one forward pass on a CPU; documents of like length stand together.
 POSITIONS_PER_FORWARD = 4096
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """How much each loss counts (docs/training.md lists them); a loss of weight 0 is not computed.
-
-    Attributes:
-        sft, distill: pointwise, against labels and teacher.
-        pred, hidden: self-alignment with the ranker's own full-text pass.
-        listwise, margin_mse, ranknet, lambdarank, adr_mse: against the teacher, over the candidates of each query.
-        residual: ``listwise`` of the residual alone, so that the item encoder does not leave the work to the ranker.
-        cosine: the same of the bi-encoder inside: keeps document and query embeddings good.
-        text: the same of the full-text pass: keeps full-text mode good.
-    """
-
-    sft: float = 0.0
-    distill: float = 0.0
-    pred: float = 0.0
-    hidden: float = 0.0
-    listwise: float = 0.0
-    margin_mse: float = 0.0
-    ranknet: float = 0.0
-    lambdarank: float = 0.0
-    adr_mse: float = 0.0
-    residual: float = 0.0
-    cosine: float = 0.0
-    text: float = 0.0
-
-    def mixed(self, other: LossWeights, share: float) -> LossWeights:
-        """``(1 - share)`` of these and ``share`` of the other's."""
-        parts = {
-            field.name: (1 - share) * getattr(self, field.name) + share * getattr(other, field.name)
-            for field in fields(self)
-        }
-        return LossWeights(**parts)
-
-    @property
-    def teacher_is_asked(self) -> bool:
-        """Whether a loss has its target from the teacher."""
-        over_candidates = (getattr(self, name) for name in OVER_CANDIDATES)
-        return any((self.distill, *over_candidates, self.residual, self.cosine, self.text))
-
-    @property
-    def read_text(self) -> bool:
-        """Whether the full-text pass is needed."""
-        return any((self.pred, self.hidden, self.text))
-
-
-def weights_at(phases: Sequence[LossWeights], progress: float) -> LossWeights:
-    """The first of ``phases`` at the start of training (0), the last at its end (1), linear between each and the next.
-
-    >>> weights_at([LossWeights(pred=1), LossWeights(), LossWeights(listwise=1)], 0.75).listwise
-    0.5
-    """
-    place = progress * (len(phases) - 1)
-    before = min(int(place), len(phases) - 1)
-    after = min(before + 1, len(phases) - 1)
-    return phases[before].mixed(phases[after], place - before)
 
 
 @dataclass(frozen=True)
@@ -138,25 +80,23 @@ class JointObjective(nn.Module):
         ``whole``: what the batch is a piece of. The losses are its parts of the whole's, which are their sums.
         """
         model = self.model
+        teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
         documents = self._documents(batch)
         states, queries = self._queries(batch.queries, weights)
         prefixes = model.ranker.prefixes(batch.queries)
-        teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
-        mixed = []
+        text, parts = None, []
+        if weights.read_text:
+            text = self._text(batch, model.readout.residual(queries, states, documents).detach())
         for tokens in budgets:
             read = documents[:, -tokens:]
-            mixed.append(self._mixed(batch, prefixes, read, model.readout.residual(queries, states, read)))
-        losses = _means([self._losses_of(scored, teacher, labels, weights) for scored in mixed])
+            mixed = self._mixed(batch, prefixes, read, model.readout.residual(queries, states, read))
+            parts.append(self._losses_of(mixed, text, teacher, labels, weights))
+        losses = {name: torch.stack([one[name] for one in parts]).mean() for name in parts[0]}
         if weights.cosine:
             table = BI_ENCODER_SCALE * _cosines(queries, documents[:, -1])
             losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
-        if weights.read_text:
-            residual = model.readout.residual(queries, states, documents).detach()
-            text = self._text(batch, residual)
-            losses |= _means([self._alignment(scored, text, weights) for scored in mixed])
-            if weights.text:
-                known = text.mask() & ~teacher.isnan()
-                losses["text"] = listwise(teacher, text.table(), known, self.temperature)
+        if text is not None and weights.text:
+            losses["text"] = listwise(teacher, text.table(), text.mask() & ~teacher.isnan(), self.temperature)
         shares = self._shares(batch, whole or batch)
         losses = {name: shares.get(name, shares["listwise"]) * loss for name, loss in losses.items()}
         losses["loss"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
@@ -214,7 +154,10 @@ class JointObjective(nn.Module):
         queries, documents = moved(mask.nonzero(), self.model.device).unbind(dim=1)
         return queries, documents
 
-    def _losses_of(self, mixed: _Scored, teacher: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+    def _losses_of(
+        self, mixed: _Scored, text: _Scored | None, teacher: Tensor, labels: Tensor, weights: LossWeights
+    ) -> dict[str, Tensor]:
+        """Of one token budget; self-alignment is on the pairs that were scored both ways."""
         losses = {}
         for name, weight, targets in (("sft", weights.sft, labels), ("distill", weights.distill, teacher.sigmoid())):
             if weight:
@@ -225,16 +168,13 @@ class JointObjective(nn.Module):
                 losses[name] = loss(teacher, mixed.table(), ~teacher.isnan(), self.temperature)
         if weights.residual:
             losses["residual"] = listwise(teacher, mixed.residual, ~teacher.isnan(), self.temperature)
-        return losses
-
-    def _alignment(self, mixed: _Scored, text: _Scored, weights: LossWeights) -> dict[str, Tensor]:
-        """Self-alignment on the pairs that were scored both ways."""
-        both = text.mask()[mixed.queries, mixed.documents]  # which of these were read as text, in the same order
-        losses = {}
-        if weights.pred:
-            losses["pred"] = pointwise(text.scores.sigmoid(), mixed.scores[both])
-        if weights.hidden:
-            losses["hidden"] = hidden_alignment(mixed.states[both], text.states)
+        if text is not None and (weights.pred or weights.hidden):
+            both = text.mask()[mixed.queries, mixed.documents]  # which of these were read as text, in the same order
+            aligned = {
+                "pred": pointwise(text.scores.sigmoid(), mixed.scores[both]),
+                "hidden": hidden_alignment(mixed.states[both], text.states),
+            }
+            losses |= {name: loss for name, loss in aligned.items() if getattr(weights, name)}
         return losses
 
     def _documents(self, batch: Batch) -> Tensor:
@@ -257,18 +197,12 @@ class JointObjective(nn.Module):
         ids = self.model.item_encoder.document_ids(texts)
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
         positions = positions_per_forward(self.model.device, POSITIONS_PER_FORWARD)
-        parts, start = [], 0
-        while start < len(order):
-            size = max(1, positions // len(ids[order[start]]))
-            parts.append(self.model.item_encoder.forward_padded([ids[row] for row in order[start : start + size]]))
-            start += size
-        place = torch.empty(len(order), dtype=torch.long)
-        place[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(parts)[place.to(parts[0].device)]
-
-
-def _means(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
+        found: dict[int, Tensor] = {}
+        while order:
+            size = max(1, positions // len(ids[order[0]]))
+            rows, order = order[:size], order[size:]
+            found.update(zip(rows, self.model.item_encoder.forward_padded([ids[row] for row in rows]), strict=True))
+        return torch.stack([found[row] for row in range(len(ids))])
 
 
 def _cosines(queries: Tensor, documents: Tensor) -> Tensor:

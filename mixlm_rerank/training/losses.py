@@ -20,11 +20,14 @@ Over a query's candidates i, j, with teacher scores t and scores s, both divided
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["OVER_CANDIDATES", "hidden_alignment", "listwise", "pointwise"]
+__all__ = ["OVER_CANDIDATES", "LossWeights", "hidden_alignment", "listwise", "pointwise", "weights_at"]
 
 
 def pointwise(targets: Tensor, scores: Tensor) -> Tensor:
@@ -125,3 +128,58 @@ def _ranks(values: Tensor, mask: Tensor) -> Tensor:
 def _log_softmax(values: Tensor, mask: Tensor, temperature: float) -> Tensor:
     # a large number, not infinity: infinite values have no gradient even where they do not count
     return (values.float() / temperature).masked_fill(~mask, -1e9).log_softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each loss counts (docs/training.md lists them); a loss of weight 0 is not computed.
+
+    Attributes:
+        sft, distill: pointwise, against labels and teacher.
+        pred, hidden: self-alignment with the ranker's own full-text pass.
+        listwise, margin_mse, ranknet, lambdarank, adr_mse: against the teacher, over the candidates of each query.
+        residual: ``listwise`` of the residual alone, so that the item encoder does not leave the work to the ranker.
+        cosine: the same of the bi-encoder inside: keeps document and query embeddings good.
+        text: the same of the full-text pass: keeps full-text mode good.
+    """
+
+    sft: float = 0.0
+    distill: float = 0.0
+    pred: float = 0.0
+    hidden: float = 0.0
+    listwise: float = 0.0
+    margin_mse: float = 0.0
+    ranknet: float = 0.0
+    lambdarank: float = 0.0
+    adr_mse: float = 0.0
+    residual: float = 0.0
+    cosine: float = 0.0
+    text: float = 0.0
+
+    def mixed(self, other: LossWeights, share: float) -> LossWeights:
+        """``(1 - share)`` of these and ``share`` of the other's."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return LossWeights(*((1 - share) * own + share * later for own, later in pairs))
+
+    @property
+    def teacher_is_asked(self) -> bool:
+        """Whether a loss has its target from the teacher."""
+        over_candidates = (getattr(self, name) for name in OVER_CANDIDATES)
+        return any((self.distill, *over_candidates, self.residual, self.cosine, self.text))
+
+    @property
+    def read_text(self) -> bool:
+        """Whether the full-text pass is needed."""
+        return any((self.pred, self.hidden, self.text))
+
+
+def weights_at(phases: Sequence[LossWeights], progress: float) -> LossWeights:
+    """The first of ``phases`` at the start of training (0), the last at its end (1), linear between each and the next.
+
+    >>> weights_at([LossWeights(pred=1), LossWeights(), LossWeights(listwise=1)], 0.75).listwise
+    0.5
+    """
+    place = progress * (len(phases) - 1)
+    before = min(int(place), len(phases) - 1)
+    after = min(before + 1, len(phases) - 1)
+    return phases[before].mixed(phases[after], place - before)

@@ -1,4 +1,7 @@
-"""The training set: batches out of the candidate pools of many collections, in one fixed order."""
+"""The training set: batches out of the candidate pools of many collections, in one fixed order.
+
+A batch is a few queries and their documents, and what labels and teacher say of each pair.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,69 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenStore
-from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.checkpoints import digest_of
-from mixlm_rerank.training.pools import Pool, digest
+from mixlm_rerank.training.folder import digest_of
+from mixlm_rerank.training.pools import Pool, digest, is_candidate
 
-__all__ = ["Draw", "Source", "TrainingMix"]
+__all__ = ["Batch", "Draw", "Source", "TrainingMix", "single_batch"]
 
 Draw = Literal["random", "stratified"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Queries and documents that are scored against each other.
+
+    Attributes:
+        queries: [q] texts.
+        documents: [n] texts, each once.
+        own: for each query the rows of its own candidates, a relevant one first; the full-text pass reads of these.
+        labels: float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query.
+        teacher: float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs. Pairs of which nothing is
+            known are not scored.
+        titles: [n], of the documents, for a ranker that reads titles; empty: none has one.
+        vectors: float32 [n, k, d], where documents are vectors of the user's own.
+    """
+
+    queries: list[str]
+    documents: list[str]
+    own: list[list[int]]
+    labels: Tensor
+    teacher: Tensor
+    titles: list[str] = field(default_factory=list)
+    vectors: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """bool [q, n]: the pairs to score."""
+        return ~(self.labels.isnan() & self.teacher.isnan())
+
+    def pieces(self, size: int) -> list[Batch]:
+        """At most ``size`` queries each, with the documents that they are scored against."""
+        return [self._piece(slice(start, start + size)) for start in range(0, len(self.queries), size)]
+
+    def _piece(self, rows: slice) -> Batch:
+        kept = self.mask[rows].any(dim=0).nonzero().flatten().tolist()
+        places = {document: place for place, document in enumerate(kept)}
+        return Batch(
+            self.queries[rows],
+            [self.documents[document] for document in kept],
+            [[places[document] for document in own] for own in self.own[rows]],
+            self.labels[rows, kept],
+            self.teacher[rows, kept],
+            [self.titles[document] for document in kept if self.titles],
+            None if self.vectors is None else self.vectors[kept],
+        )
+
+
+def single_batch(batches: Sequence[Batch]) -> dict[str, Batch]:
+    """The Trainer's collator: an item of the training set is a whole batch."""
+    (batch,) = batches
+    return {"batch": batch}
 
 
 @dataclass(frozen=True)
@@ -124,13 +179,8 @@ class TrainingMix(Dataset[Batch]):
     @property
     def digest(self) -> str:
         """Of all that is learned from: what was trained on other batches is not gone on with."""
-        drawn = (
-            self._source_of.tolist(),
-            [rows.tolist() for rows in self._pools_of],
-            self._candidates,
-            self._stratified,
-            self._seed,
-        )
+        rows = [own.tolist() for own in self._pools_of]
+        drawn = (self._source_of.tolist(), rows, self._candidates, self._stratified, self._seed)
         learned = []
         for one in self.sources:
             counted = ([pool.judged for pool in one.pools], one.weight, one.highest_grade, one.label_scale)
@@ -146,7 +196,7 @@ class TrainingMix(Dataset[Batch]):
     def wanted(self) -> list[NDArray[np.bool_]]:
         """Of each source's scores, bool [pools, most candidates]: those that some batch reads."""
         if self._stratified:  # what is drawn depends on all of them
-            return [_candidates(source) for source in self.sources]
+            return [is_candidate(source.pools) for source in self.sources]
         masks = [np.zeros(source.scores.shape, dtype=bool) for source in self.sources]
         for position in range(len(self)):
             number = self._source_of[position]
@@ -176,19 +226,13 @@ class TrainingMix(Dataset[Batch]):
         return [first, *(draw.choice(order[start:end]) for start, end in pairwise(bounds))]
 
 
-def _candidates(source: Source) -> NDArray[np.bool_]:
-    """Which places of ``source.scores`` are a pool's candidates, bool [pools, most candidates]."""
-    sizes = np.array([len(pool.docids) for pool in source.pools])
-    return np.arange(source.scores.shape[1]) < sizes[:, None]
-
-
 def _check(source: Source) -> None:
     if not source.pools:
         raise InputError(f"{source.name} has no queries to train on")
-    most = max(len(pool.docids) for pool in source.pools)
-    if source.scores.shape != (len(source.pools), most):
+    count, most = is_candidate(source.pools).shape
+    if source.scores.shape != (count, most):
         raise InputError(
-            f"{source.name} has {len(source.pools)} pools of at most {most} candidates, but teacher scores of shape "
+            f"{source.name} has {count} pools of at most {most} candidates, but teacher scores of shape "
             f"{source.scores.shape}"
         )
     lacking = next((docid for pool in source.pools for docid in pool.docids if docid not in source.texts), None)

@@ -1,20 +1,46 @@
-"""Candidate pools: for every training query its relevant documents and hard negatives out of several first stages."""
+"""Candidate pools: every training query with the documents to learn its ranking from.
+
+Of a judged collection: its relevant documents, and hard negatives out of several first stages. Of a bare corpus:
+candidates many of which look relevant already, and, where there are none, queries made of titles and sentences.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_rerank.data.lines import json_lines, writing
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model import MixLM
 from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.systems.first_stages import FirstStage
+from mixlm_rerank.systems.mixlm import TokenReranker
+from mixlm_rerank.systems.ranked import Candidates, rank
+from mixlm_rerank.systems.workplace import Workplace
+from mixlm_rerank.types import Candidate, Document, ScoredDoc
 
-__all__ = ["Pool", "digest", "make_pools", "read_pools", "write_pools"]
+__all__ = [
+    "Pool",
+    "corpus_pools",
+    "digest",
+    "is_candidate",
+    "make_pools",
+    "read_pools",
+    "synthetic_queries",
+    "write_pools",
+]
+
+FEWEST_WORDS, MOST_WORDS = 3, 24  # of a query that is made
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,12 @@ class Pool:
     def relevant(self) -> list[str]:
         """Candidates with a grade above 0."""
         return [docid for docid in self.docids if self.judged.get(docid, 0) > 0]
+
+
+def is_candidate(pools: Sequence[Pool]) -> NDArray[np.bool_]:
+    """Which places of an array [pools, most candidates] are candidates."""
+    sizes = np.array([len(pool.docids) for pool in pools], dtype=int)
+    return np.arange(sizes.max(initial=0)) < sizes[:, None]
 
 
 def make_pools(
@@ -65,6 +97,78 @@ def make_pools(
             yield Pool(qid, query, docids, {docid: max(0, grade) for docid, grade in grades.items()})
     if not left:
         raise InputError(f"{collection.name}: no query has a relevant document and another candidate to learn from")
+
+
+def corpus_pools(
+    path: Path, candidates: Candidates, work: Workplace, start: MixLM, *, size: int, hard: int, seed: int
+) -> list[Pool]:
+    """At most ``size`` candidates of each query, drawn once and kept in ``path``.
+
+    ``hard`` of them are, in turn, those that the first stage and ``start`` rank first (with a residual by one embedding
+    token): the teacher's own first ones are mostly among these, and their order is what counts. The others are drawn
+    at random.
+
+    Raises InputError unless two queries have two candidates each: one to train on, one to choose by.
+    """
+    if not path.exists():
+        ranked: Mapping[str, Sequence[ScoredDoc | Candidate]] = {}
+        if hard and candidates.of_query:
+            system = TokenReranker(start, None if start.config.residual == "none" else 1)
+            system.name = "hard candidates"
+            ranked = rank(system, candidates, work).ranking
+        draw = random.Random(seed)
+        pools = []
+        for qid, hits in candidates.of_query.items():
+            in_turn = chain.from_iterable(zip(hits, ranked.get(qid, hits), strict=True))
+            first = list(dict.fromkeys(one.docid for one in in_turn))[: min(hard, size)]
+            others = [hit.docid for hit in hits if hit.docid not in first]
+            chosen = [*first, *draw.sample(others, min(size - len(first), len(others)))]
+            if len(chosen) > 1:
+                pools.append(Pool(qid, work.collection.queries[qid], chosen, {}))
+        if len(pools) < 2:
+            raise InputError(
+                f"{candidates.first_stage} finds two documents or more for {len(pools)} of {len(candidates.of_query)} "
+                "queries, and two such queries are needed: are they of this corpus?"
+            )
+        write_pools(path, pools)
+    return read_pools(path)
+
+
+def synthetic_queries(documents: Iterable[Document], count: int, seed: int = 0) -> dict[str, str]:
+    """At most ``count`` queries, qid -> text: titles and sentences of 3 to 24 words, each query another text.
+
+    From as many documents as there are queries, drawn at random; from fewer in turn, one from each and then the next.
+    A document's title or a sentence comes first with the same chance. Memory: ``count`` documents.
+
+    Raises InputError if no document has such a title or sentence.
+    """
+    draw = random.Random(seed)
+    kept: list[Document] = []
+    for number, document in enumerate(documents):  # reservoir sampling: the corpus is read once
+        if len(kept) < count:
+            kept.append(document)
+        elif (place := draw.randrange(number + 1)) < count:
+            kept[place] = document
+    offers = [_offers(document, draw) for document in sorted(kept, key=lambda document: document.docid)]
+    in_turn = (text for turn in zip_longest(*offers) for text in turn if text is not None)
+    texts = list(islice(dict.fromkeys(in_turn), count))
+    if not texts:
+        raise InputError(
+            f"no title or sentence of {FEWEST_WORDS} to {MOST_WORDS} words to make queries of: give a file of queries"
+        )
+    return {f"s{number}": text for number, text in enumerate(texts, 1)}
+
+
+def _offers(document: Document, draw: random.Random) -> list[str]:
+    """What a document can be asked by, in random order."""
+    title, sentences = _fitting([document.title]), _fitting(SENTENCE_END.split(document.text))
+    draw.shuffle(sentences)
+    return [*title, *sentences] if draw.random() < 0.5 else [*sentences[:1], *title, *sentences[1:]]
+
+
+def _fitting(texts: Iterable[str]) -> list[str]:
+    clean = (" ".join(text.split()) for text in texts)
+    return [text for text in clean if FEWEST_WORDS <= len(text.split()) <= MOST_WORDS]
 
 
 def write_pools(path: str | Path, pools: Iterable[Pool]) -> int:

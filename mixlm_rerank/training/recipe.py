@@ -7,24 +7,23 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mixlm_rerank.errors import InputError, install_command, optional_import
 from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, check_members
 from mixlm_rerank.training.mix import Draw
-from mixlm_rerank.training.stage2 import CandidateLoss
+from mixlm_rerank.training.stage1 import ReasoningPart
+from mixlm_rerank.training.stage2 import CrossEncoderPart
 from mixlm_rerank.training.stage3 import JointOptions
+from mixlm_rerank.training.stage_trainer import STRICT
 
 __all__ = [
     "CollectionPart",
-    "CrossEncoderPart",
     "ModelPart",
     "RankerPart",
-    "ReasoningPart",
     "Recipe",
     "TeacherPart",
-    "checked",
     "load_recipe",
     "read_yaml",
     "recipe_of",
@@ -35,7 +34,6 @@ RENAMED = {
     **dict.fromkeys(("hybrid", "encoder", "cross_encoder"), "members"),
     "distil": "distill",
 }
-STRICT = ConfigDict(extra="forbid")
 Kind = TypeVar("Kind")
 UNFILLED = {
     "data": "say where the collections are (--data FOLDER)",
@@ -76,45 +74,6 @@ class ModelPart:
     item_encoder: str | None = None
     ranker: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, config=STRICT)
-class ReasoningPart:
-    """Stage I, see :func:`train_reasoning`: the decoder it makes is ``{run}/reasoning/model``.
-
-    Attributes:
-        judgements: a JSONL file, see :func:`read_judgements`.
-        arguments: of Transformers' TrainingArguments.
-    """
-
-    judgements: str
-    checkpoint: str
-    max_length: int = Field(default=2048, ge=2)
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, config=STRICT)
-class CrossEncoderPart:
-    """Stage II, see :func:`train_cross_encoder`: the cross-encoder it makes is ``{run}/cross-encoder/model``.
-
-    Attributes:
-        start: a checkpoint.
-        members, labels: what it learns from, as in :class:`TeacherPart`; labels alone by default.
-        steps: groups of ``queries`` queries with ``candidates`` documents each.
-        loss: see :func:`train_cross_encoder`.
-        arguments: of CrossEncoderTrainingArguments.
-    """
-
-    start: str
-    members: dict[str, float] = field(default_factory=dict)
-    labels: float = 10.0
-    steps: int = Field(default=1000, ge=1)
-    queries: int = Field(default=8, ge=1)
-    candidates: int = Field(default=6, ge=2)
-    learning_rate: float = 5e-5
-    max_length: int = Field(default=256, ge=2)
-    loss: CandidateLoss = "ListNet"
-    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -245,18 +204,13 @@ def _merged(base: Any, own: Any) -> Any:
     return base | {key: _merged(base[key], value) if key in base else value for key, value in own.items()}
 
 
-def recipe_of(values: Any, places: Mapping[str, str], name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
-    """What a file's ``values`` say, with ``places`` filled in.
+def recipe_of(values: Any, places: Mapping[str, str] | None, name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
+    """What a file's ``values`` say, with ``places`` filled in (None: as they stand).
 
-    Raises InputError as :func:`checked` does, and for a place that is not known.
+    Raises InputError, with the recipe's ``name`` and the field, if that is none, or for a place that is not known.
     """
-    return checked(_filled(values, places, name), name, kind)
-
-
-def checked(values: Any, name: str, kind: type[Kind]) -> Kind:
-    """Raises InputError, with the recipe's ``name`` and the field, if that is none."""
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(values if places is None else _filled(values, places, name))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -7,31 +7,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.item_encoder import ItemEncoder
+from mixlm_rerank.model.precision import bf16_pays, weights_to
 from mixlm_rerank.systems.collections import Collection, judged_documents, sampled
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Members
 from mixlm_rerank.systems.ranked import find_candidates, slug
 from mixlm_rerank.systems.workplace import Workplace
-from mixlm_rerank.training.checkpoints import MODEL, check_inputs, content_of, digest_of, merged_arguments
-from mixlm_rerank.training.development import DevelopmentSet, development_values
-from mixlm_rerank.training.leakage import Forbidden, divided, left_out
+from mixlm_rerank.training.development import DevelopmentSet, watch
+from mixlm_rerank.training.folder import (
+    MODEL,
+    check_inputs,
+    content_of,
+    digest_of,
+    join_processes,
+    locked,
+    on_main_process,
+)
 from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.processes import join_processes, locked, on_main_process
-from mixlm_rerank.training.reasoning import read_judgements
-from mixlm_rerank.training.recipe import CollectionPart, CrossEncoderPart, ReasoningPart, Recipe
-from mixlm_rerank.training.sources import Pooled, first_stages, pooled, source, taught
-from mixlm_rerank.training.stage1 import train_reasoning
-from mixlm_rerank.training.stage2 import examples_of, train_cross_encoder
+from mixlm_rerank.training.recipe import CollectionPart, ModelPart, RankerPart, Recipe
+from mixlm_rerank.training.sources import Forbidden, Pooled, divided, first_stages, left_out, pooled, taught
+from mixlm_rerank.training.stage1 import ReasoningPart, read_judgements, train_reasoning
+from mixlm_rerank.training.stage2 import CrossEncoderPart, examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
-from mixlm_rerank.training.start import frozen_encoder, start
 
-__all__ = ["run_recipe"]
+__all__ = ["run_recipe", "start"]
 
 OVERLAPS = "overlaps.json"
 
@@ -67,7 +74,7 @@ class _Run:
     def carry_out(self) -> Path:
         recipe, folder = self.recipe, self.folder
         join_processes()
-        found = divided(recipe.collections, recipe.development, recipe.never)
+        found = divided(recipe)
         whole = TypeAdapter(Recipe).dump_python(replace(recipe, joint=recipe.joint.decisive), mode="json")
         development = digest_of(*((one.name, one.queries, one.qrels) for one in found.development))
         check_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True), "set of development queries": development})
@@ -80,16 +87,16 @@ class _Run:
             self._stage_two(recipe.cross_encoder, pools)
             if not recipe.steps:
                 return folder / "cross-encoder" / MODEL
-        watch = self._watch(found.development)
-        mix = self._mix(pools, recipe.steps, recipe.queries, recipe.candidates)
-        model = train_joint(
-            start(recipe.model, self.offline, recipe.seed), mix, folder / "joint", recipe.joint, **watch
-        )
+        parts = zip(found.development, recipe.development, strict=True)
+        watched = watch([self._development(whole, part) for whole, part in parts], recipe.joint.budgets)
+        watched |= {"seed": recipe.seed, "progress": self.progress}
+        lessons = self._lessons(pools, recipe)
+        model = start(recipe.model, self.offline, recipe.seed)
+        model = train_joint(model, lessons, folder / "joint", recipe.joint, **watched)
         if recipe.ranker is not None:
-            part = recipe.ranker
-            mix = self._mix(pools, part.steps, part.queries, part.candidates)
-            alone = replace(recipe.joint.ranker_alone(*part.learning_rates), save_every=part.save_every)
-            model = train_joint(model, mix, folder / "ranker", alone, **watch)
+            alone = recipe.joint.ranker_alone(*recipe.ranker.learning_rates)
+            alone = replace(alone, save_every=recipe.ranker.save_every)
+            model = train_joint(model, self._lessons(pools, recipe.ranker), folder / "ranker", alone, **watched)
         on_main_process(partial(model.save_pretrained, folder / MODEL, half=recipe.half))
         return folder / MODEL
 
@@ -110,44 +117,19 @@ class _Run:
         dropped = left_out(part.judgements, {one.query: one.query for one in every}, forbidden)
         with writing(folder / OVERLAPS) as file:
             json.dump(dropped, file, indent=1)
-        own = {"max_length": part.max_length, "seed": self.recipe.seed, "local_files_only": self.offline}
-        options = merged_arguments(part.arguments, own)
-        train_reasoning(part.checkpoint, [one for one in every if one.query not in dropped], folder, **options)
+        learned = [one for one in every if one.query not in dropped]
+        train_reasoning(part, learned, folder, seed=self.recipe.seed, local_files_only=self.offline)
 
     def _stage_two(self, part: CrossEncoderPart, pools: Sequence[Pooled]) -> None:
-        folder = self.folder / "cross-encoder"
-        sources = [source(own, part.labels) for own in pools]
-        seed, draw, model = self.recipe.seed, self.recipe.draw, self.recipe.model
-        mix = TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
+        folder, model = self.folder / "cross-encoder", self.recipe.model
+        mix = self._mix(pools, part, part.labels)
         at_start = model.start or model.item_encoder or ""
         models = [word for word, weight in part.members.items() if weight and word != "bm25"]
         teachers = {f"teacher {word}": content_of(word.partition(":")[2] or at_start) for word in models}
-        made_by = {"checkpoint": content_of(part.start), "set of training data": mix.digest}
-        check_inputs(folder, made_by | teachers)
-        if (folder / MODEL).is_dir():
-            return
-        own = {
-            "batch_size": part.queries,
-            "learning_rate": part.learning_rate,
-            "max_length": part.max_length,
-            "loss": part.loss,
-            "seed": seed,
-            "local_files_only": self.offline,
-        }
-        options = merged_arguments(part.arguments, own)
-        train_cross_encoder(part.start, examples_of(self._taught(mix, pools, part.members)), folder, **options)
-
-    def _watch(self, held_out: Sequence[Collection]) -> dict[str, Any]:
-        """What a joint training is watched by."""
-        parts = zip(held_out, self.recipe.development, strict=True)
-        sets = [self._development(whole, part) for whole, part in parts]
-        budgets = sorted(set(self.recipe.joint.budgets))
-        return {
-            "seed": self.recipe.seed,
-            "development": partial(development_values, sets=sets, budgets=budgets) if sets else None,
-            "choose_by": f"k={budgets[-1]}" if sets else None,
-            "progress": self.progress,
-        }
+        check_inputs(folder, {"checkpoint": content_of(part.start), "set of training data": mix.digest, **teachers})
+        if not (folder / MODEL).is_dir():
+            examples = examples_of(self._taught(mix, pools, part.members))
+            train_cross_encoder(part, examples, folder, seed=self.recipe.seed, local_files_only=self.offline)
 
     def _development(self, whole: Collection, part: CollectionPart) -> DevelopmentSet:
         collection, folder = sampled(whole, part.queries), self.shared / "development"
@@ -158,18 +140,21 @@ class _Run:
             candidates = find_candidates(work, stage, self.recipe.depth)
         return DevelopmentSet(whole.name, collection.queries, collection.qrels, candidates)
 
-    def _mix(self, pools: Sequence[Pooled], steps: int, queries: int, candidates: int) -> TrainingMix:
+    def _lessons(self, pools: Sequence[Pooled], part: Recipe | RankerPart) -> TrainingMix:
         """Batches under the teacher of stage III."""
-        teacher, seed, draw = self.recipe.teacher, self.recipe.seed, self.recipe.draw
-        sources = [source(own, teacher.labels) for own in pools]
-        mix = TrainingMix(sources, steps, queries=queries, candidates=candidates, draw=draw, seed=seed)
-        return self._taught(mix, pools, teacher.members)
+        teacher = self.recipe.teacher
+        return self._taught(self._mix(pools, part, teacher.labels), pools, teacher.members)
+
+    def _mix(self, pools: Sequence[Pooled], part: Recipe | RankerPart | CrossEncoderPart, labels: float) -> TrainingMix:
+        """Batches of the size that the part names, under labels alone."""
+        sources, seed, draw = [own.labelled(labels) for own in pools], self.recipe.seed, self.recipe.draw
+        return TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
 
     def _taught(self, mix: TrainingMix, pools: Sequence[Pooled], weights: Mapping[str, float]) -> TrainingMix:
         """The same batches under the members of a teacher."""
         recipe = self.recipe
         weights = {word: weight for word, weight in weights.items() if weight}
-        own = frozen_encoder(recipe, self.offline) if {"max-sim", "bi-encoder"} & weights.keys() else None
+        own = _frozen_encoder(recipe, self.offline) if {"max-sim", "bi-encoder"} & weights.keys() else None
         dtype = "bfloat16" if recipe.joint.bf16 and bf16_pays() else "float32"
         models = Members(weights, Loading(None, dtype, self.offline), own)
         sources = []
@@ -178,3 +163,34 @@ class _Run:
             members = list(zip(found, weights.values(), strict=True))
             sources.append(taught(plain, members, wanted, self.shared / "teachers", progress=self.progress))
         return mix.with_sources(sources)
+
+
+def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
+    """Where training starts. In float32, on a GPU if there is one; weights that are new are drawn by ``seed``.
+
+    Raises InputError if no start is named, or it cannot be read.
+    """
+    if part.start is not None:
+        model = MixLM.from_pretrained(part.start, dtype="float32", local_files_only=offline)
+        if model.config.vectors:
+            raise InputError(
+                f"{part.start} takes vectors of your own, not texts: train it with mixlm-rerank distill --vectors"
+            )
+        return model
+    if part.item_encoder is None or part.ranker is None:
+        raise InputError("the recipe's model needs start (a saved MixLM), or item_encoder and ranker (checkpoints)")
+    torch.manual_seed(seed)  # for projector and memory tokens
+    try:
+        model = MixLM.from_backbones(part.item_encoder, part.ranker, local_files_only=offline, **part.options)
+    except TypeError as error:
+        raise InputError(f"the recipe's model.options: {error}") from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
+    """The item encoder as it is at the start, a copy of its own: what is trained must not teach itself."""
+    encoder = start(recipe.model, offline, recipe.seed).item_encoder.eval()
+    on_cpu = encoder.backbone.device.type == "cpu"
+    if on_cpu and recipe.joint.bf16 and bf16_pays("cpu"):
+        weights_to(encoder, torch.bfloat16)
+    return encoder

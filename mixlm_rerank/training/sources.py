@@ -1,9 +1,10 @@
-"""From a recipe's collection to a source of batches: candidate pools, texts, and what the teachers say."""
+"""The collections of a recipe: without queries that they must not see, with candidates and what the teachers say."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,40 +13,112 @@ from numpy.typing import NDArray
 
 from mixlm_rerank.data.identity import identify
 from mixlm_rerank.data.lines import writing
-from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.systems.collections import Collection, open_collection
 from mixlm_rerank.systems.first_stages import FirstStage, RunFile
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Member
 from mixlm_rerank.systems.ranked import slug
 from mixlm_rerank.systems.specs import make_first_stage
-from mixlm_rerank.training.checkpoints import content_of, digest_of
+from mixlm_rerank.training.folder import content_of, digest_of, locked
 from mixlm_rerank.training.mix import Source
-from mixlm_rerank.training.pools import Pool, digest, make_pools, read_pools, write_pools
-from mixlm_rerank.training.processes import locked
-from mixlm_rerank.training.recipe import CollectionPart
+from mixlm_rerank.training.pools import digest, is_candidate, make_pools, read_pools, write_pools
+from mixlm_rerank.training.recipe import CollectionPart, Recipe
 from mixlm_rerank.training.teacher import teacher_scores
 
-__all__ = ["Pooled", "first_stages", "pooled", "source", "taught"]
+__all__ = ["Forbidden", "Pooled", "divided", "first_stages", "left_out", "plain", "pooled", "taught", "without_queries"]
+
+Forbidden = Mapping[str, str]  # a query, made plain -> name of a collection that has it
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Attributes:
+    train, development: collections, without the queries that they must not see.
+    forbidden: what is not to be trained on.
+    overlaps: what was left out: name of a collection -> qid -> name of the one that has the query too.
+    """
+
+    train: list[Collection]
+    development: list[Collection]
+    forbidden: Forbidden
+    overlaps: dict[str, dict[str, str]]
+
+
+def divided(recipe: Recipe) -> Divided:
+    """What to train on and what to choose by. Raises InputError if no query of a collection is left."""
+    overlaps: dict[str, dict[str, str]] = {}
+
+    def opened(parts: Sequence[CollectionPart], forbidden: Forbidden) -> list[Collection]:
+        collections = []
+        for part in parts:
+            collection, found = without_queries(open_collection(part.source, part.split), forbidden)
+            if found:  # two collections may have one name
+                overlaps.setdefault(collection.name, {}).update(found)
+            collections.append(collection)
+        return collections
+
+    tests = _asked(opened(recipe.never, {}))
+    held_out = opened(recipe.development, tests)
+    forbidden = _asked(held_out) | tests
+    return Divided(opened(recipe.collections, forbidden), held_out, forbidden, overlaps)
+
+
+def _asked(collections: Iterable[Collection]) -> dict[str, str]:
+    return {plain(query): one.name for one in collections for query in one.queries.values()}
+
+
+def without_queries(collection: Collection, forbidden: Forbidden) -> tuple[Collection, dict[str, str]]:
+    """The collection without forbidden queries, and which those were, as :func:`left_out` has them.
+
+    Raises InputError if no query is left.
+    """
+    found = left_out(collection.name, collection.queries, forbidden)
+    queries = {qid: query for qid, query in collection.queries.items() if qid not in found}
+    return replace(collection, queries=queries, qrels={qid: collection.qrels[qid] for qid in queries}), found
+
+
+def left_out(name: str, queries: Mapping[str, str], forbidden: Forbidden) -> dict[str, str]:
+    """Those of ``queries`` (qid -> text) that are forbidden: qid -> name of a collection that has it, too.
+
+    Raises InputError if that is every one of ``name``.
+    """
+    found = {qid: forbidden[plain(query)] for qid, query in queries.items() if plain(query) in forbidden}
+    if found and len(found) == len(queries):
+        raise InputError(f"every query of {name} is also one of {' or '.join(sorted(set(found.values())))}")
+    return found
+
+
+def plain(query: str) -> str:
+    """What makes two queries the same: letters, marks and digits, without case; all of it where there are none.
+
+    >>> plain("What's  a Dog?") == plain("whats a dog"), plain("?") == plain("!")
+    (True, False)
+    """
+    folded = unicodedata.normalize("NFKC", query).casefold()
+    return "".join(char for char in folded if unicodedata.category(char)[0] in "LMN") or folded
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """A collection's training queries with their candidates, and the candidates' texts and titles.
+    """A collection to train on, as the recipe's ``part`` has it. ``corpus``: hash of the whole corpus.
 
-    ``corpus``: hash of the whole corpus.
+    ``source``: its batches, for a teacher who knows nothing yet.
     """
 
     collection: Collection
     part: CollectionPart
-    pools: list[Pool]
-    texts: Mapping[str, str]
-    titles: Mapping[str, str]
     corpus: str
+    source: Source
 
     def documents(self) -> Iterator[str]:
         """Texts of the whole corpus that have any."""
         texts = (document.content for document in self.collection.corpus or ())
         return (text for text in texts if text.strip())
+
+    def labelled(self, scale: float) -> Source:
+        """The same under labels alone; ``scale``: what a label of 1 counts, unless the part says it."""
+        return replace(self.source, label_scale=scale if self.part.labels is None else self.part.labels)
 
 
 def pooled(
@@ -73,17 +146,10 @@ def pooled(
     documents = [document for document in collection.corpus or () if document.docid in wanted]
     texts = {document.docid: document.content for document in documents}
     titles = {document.docid: document.title for document in documents}
-    return Pooled(collection, part, pools, texts, titles, corpus)
-
-
-def source(own: Pooled, label_scale: float) -> Source:
-    """Batches of one collection; the teacher knows labels alone."""
-    sizes = np.array([len(pool.docids) for pool in own.pools])
-    beyond = np.arange(sizes.max(initial=0)) >= sizes[:, None]
-    scores = np.where(beyond, np.float32(np.nan), np.float32(0))
-    highest = max(grade for pool in own.pools for grade in pool.judged.values())
-    scale = label_scale if own.part.labels is None else own.part.labels
-    return Source(own.collection.name, own.pools, own.texts, scores, own.part.weight, highest, scale, own.titles)
+    unknown = np.where(is_candidate(pools), np.float32(0), np.float32(np.nan))
+    highest = max(grade for pool in pools for grade in pool.judged.values())
+    source = Source(collection.name, pools, texts, unknown, part.weight, highest, titles=titles)
+    return Pooled(collection, part, corpus, source)
 
 
 def taught(

@@ -8,30 +8,99 @@ verdict it is KL between (p_yes, p_no) of judge and model. What comes out is a r
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as part
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, TrainingArguments
 
+from mixlm_rerank.data.lines import json_lines
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.model.families import DecoderFamily, family_of
 from mixlm_rerank.model.template import Template, text_ids
-from mixlm_rerank.training.checkpoints import MODEL, keep_model, last_checkpoint, training_arguments
 from mixlm_rerank.training.losses import pointwise
-from mixlm_rerank.training.reasoning import Judgement
-from mixlm_rerank.training.stage_trainer import StageTrainer
+from mixlm_rerank.training.stage_trainer import STRICT, StageTrainer, training_arguments
 
-__all__ = ["Sequencer", "reasoning_loss", "train_reasoning"]
+__all__ = ["Judgement", "ReasoningPart", "Sequencer", "read_judgements", "reasoning_loss", "train_reasoning"]
 
 REASONING, ANSWER = "\nReasoning: ", "\nAnswer: "
+MOST_QUERY_TOKENS = 256
 TOKENS_AT_ONCE = 64  # whose logits are in float32
+
+
+@part(frozen=True, config=STRICT)
+class ReasoningPart:
+    """Stage I in a recipe: the decoder it makes is ``{run}/reasoning/model``.
+
+    Attributes:
+        judgements: a JSONL file, see :func:`read_judgements`.
+        arguments: of Transformers' TrainingArguments.
+    """
+
+    judgements: str
+    checkpoint: str
+    max_length: int = Field(default=2048, ge=2)
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Attributes:
+    grade: the judge's p(yes), in [0, 1].
+    rationale: why, in words.
+    logits: for each token of the rationale the judge's likeliest next tokens, {token id: log-probability}; None where
+        it only gave words.
+    """
+
+    query: str
+    document: str
+    rationale: str
+    grade: float
+    logits: list[dict[int, float]] | None = None
+
+
+def read_judgements(path: str | Path) -> list[Judgement]:
+    """``{"query", "document", "rationale", "grade"}``, perhaps ``"logits"``: a list of [id, log-probability] a token.
+
+    Raises InputError for a malformed line, by its number, a pair judged twice with different grades, or an empty file.
+    """
+    found = [_judgement(fields, where) for where, fields in json_lines(path)]
+    if not found:
+        raise InputError(f"{path} holds no judgements")
+    grades: dict[tuple[str, str], float] = {}
+    for one in found:
+        if grades.setdefault((one.query, one.document), one.grade) != one.grade:
+            raise InputError(f"{path}: the query {one.query!r} and one of its documents have two different grades")
+    return found
+
+
+def _judgement(fields: dict[str, Any], where: str) -> Judgement:
+    texts = [fields.get(name) for name in ("query", "document", "rationale")]
+    grade, logits = fields.get("grade"), fields.get("logits")
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(f"{where}: query, document and rationale must be texts that are not empty")
+    if not isinstance(grade, int | float) or not 0 <= grade <= 1:
+        raise InputError(f"{where}: grade must be a number from 0 to 1, not {grade!r}")
+    try:
+        steps = None if logits is None else [{int(token): float(value) for token, value in step} for step in logits]
+    except (TypeError, ValueError):
+        steps = [{}]
+    if steps is not None and not all(step and all(map(math.isfinite, step.values())) for step in steps):
+        raise InputError(
+            f"{where}: logits must be a list of [token id, log-probability] for each token of the rationale"
+        )
+    query, document, rationale = (str(text) for text in texts)
+    return Judgement(query, document, rationale, float(grade), steps)
 
 
 @dataclass(frozen=True)
@@ -104,45 +173,47 @@ def _of_words(logits: Tensor, told: Sequence[int], judged: Sequence[Mapping[int,
     predicted = logits.float().log_softmax(dim=-1)
     if judged is None:
         return F.nll_loss(predicted, torch.tensor(told, device=logits.device), reduction="sum")
-    return torch.stack([_kl(step, own) for step, own in zip(judged, predicted, strict=True)]).sum()
+    losses = []
+    for likeliest, own in zip(judged, predicted, strict=True):  # KL, of the judge's likeliest tokens made to sum to 1
+        tokens = torch.tensor(list(likeliest), device=logits.device)
+        target = torch.tensor(list(likeliest.values()), device=logits.device).log_softmax(dim=0)
+        losses.append((target.exp() * (target - own[tokens])).sum())
+    return torch.stack(losses).sum()
 
 
 def train_reasoning(
-    checkpoint: str,
+    part: ReasoningPart,
     judgements: Sequence[Judgement],
     folder: str | Path,
     *,
-    max_length: int = 2048,
-    max_query_tokens: int = 256,
+    seed: int = 0,
     local_files_only: bool = False,
-    **arguments: Any,
 ) -> Path:
     """Train a decoder checkpoint; returns the folder of the new one, ``model`` under ``folder``. Resumable.
 
-    ``arguments``: of TrainingArguments (``learning_rate=1e-5``, ``num_train_epochs=3`` ...).
-
     Raises InputError if the checkpoint is no decoder, or a judgement does not fit.
     """
-    folder = Path(folder)
-    if not family_of(checkpoint, local_files_only=local_files_only).causal:
-        raise InputError(f"{checkpoint!r} is no decoder: stage I needs one that can write a rationale")
-    tokenizer = load_tokenizer(checkpoint, local_files_only=local_files_only)
-    sequencer = Sequencer(tokenizer, max_query_tokens, max_length)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=local_files_only, dtype=torch.float32)
+    hub = {"local_files_only": local_files_only}
+    if not family_of(part.checkpoint, **hub).causal:
+        raise InputError(f"{part.checkpoint!r} is no decoder: stage I needs one that can write a rationale")
+    tokenizer = load_tokenizer(part.checkpoint, **hub)
+    sequencer = Sequencer(tokenizer, MOST_QUERY_TOKENS, part.max_length)
+    model = AutoModelForCausalLM.from_pretrained(part.checkpoint, dtype=torch.float32, **hub)
     verdicts = [tokenizer.encode(word, add_special_tokens=False) for word in ("yes", "no")]
     if any(len(pieces) != 1 for pieces in verdicts):
-        raise InputError(f'"yes" and "no" must be one token each in the tokenizer of {checkpoint!r}, not {verdicts}')
+        raise InputError(
+            f'"yes" and "no" must be one token each in the tokenizer of {part.checkpoint!r}, not {verdicts}'
+        )
     trainer = _ReasoningTrainer(
         model=model,
         verdicts=(verdicts[0][0], verdicts[1][0]),
-        args=training_arguments(TrainingArguments, arguments, output_dir=str(folder), remove_unused_columns=False),
+        args=training_arguments(
+            TrainingArguments, part.arguments, output_dir=str(folder), remove_unused_columns=False, seed=seed
+        ),
         train_dataset=[sequencer(judgement) for judgement in judgements],
         data_collator=_collate,
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    trainer.save_state()
-    keep_model(folder, lambda draft: (model.save_pretrained(draft), tokenizer.save_pretrained(draft)))
-    return folder / MODEL
+    return trainer.train_on(lambda draft: (model.save_pretrained(draft), tokenizer.save_pretrained(draft)))
 
 
 class _ReasoningTrainer(StageTrainer):
@@ -164,14 +235,6 @@ class _ReasoningTrainer(StageTrainer):
 
 
 def _collate(sequences: Sequence[Reasoned]) -> dict[str, Any]:
-    longest = max(len(sequence.ids) for sequence in sequences)
-    rows = [[*sequence.ids, *[0] * (longest - len(sequence.ids))] for sequence in sequences]
-    mask = [[1] * len(sequence.ids) + [0] * (longest - len(sequence.ids)) for sequence in sequences]
-    return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(mask), "sequences": list(sequences)}
-
-
-def _kl(judge: Mapping[int, float], predicted: Tensor) -> Tensor:
-    """KL of the judge's likeliest tokens, made to sum to 1, to the model's log-probabilities [vocabulary]."""
-    tokens = torch.tensor(list(judge), device=predicted.device)
-    own = torch.tensor(list(judge.values()), device=predicted.device).log_softmax(dim=0)
-    return (own.exp() * (own - predicted[tokens])).sum()
+    ids = [torch.tensor(sequence.ids) for sequence in sequences]
+    mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+    return {"input_ids": pad_sequence(ids, batch_first=True), "attention_mask": mask, "sequences": list(sequences)}

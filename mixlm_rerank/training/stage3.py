@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
-from transformers import TrainerCallback, TrainingArguments
+from torch import nn
+from transformers import TrainingArguments
 
-from mixlm_rerank.data.lines import writing
-from mixlm_rerank.errors import InputError
+from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
-from mixlm_rerank.training.batches import single_batch
-from mixlm_rerank.training.checkpoints import (
-    BEST,
-    MODEL,
-    check_inputs,
-    keep_model,
-    last_checkpoint,
-    merged_arguments,
-    training_arguments,
-)
-from mixlm_rerank.training.history import plot_history
-from mixlm_rerank.training.joint import JointObjective, LossWeights
-from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.prepare import prepare
-from mixlm_rerank.training.processes import process_count
-from mixlm_rerank.training.trainer import JointTrainer
+from mixlm_rerank.training.folder import MODEL, check_inputs, process_count
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.losses import LossWeights
+from mixlm_rerank.training.mix import TrainingMix, single_batch
+from mixlm_rerank.training.stage_trainer import last_checkpoint, training_arguments
+from mixlm_rerank.training.trainer import MEASURED, START, JointTrainer
 
 __all__ = ["JointOptions", "train_joint"]
 
-DEVELOPMENT, HISTORY, PLOT = "development.json", "history.json", "history.png"
 Positive = Annotated[int, Field(ge=1)]  # in a recipe
 
 
@@ -150,111 +138,86 @@ def train_joint(
     check_inputs(folder, {"model to start from": weights_hash(model), "set of training data": mix.digest})
     if (folder / MODEL).is_dir():
         return finished()
-    prepare(model, options, seed)
-    objective = JointObjective(
-        model, temperature=options.temperature, texts_per_query=options.texts_per_query, folder=folder
-    )
-    watch = _Watch(model, folder, development, choose_by, options.measure_start)
+    _prepare(model, options, seed)
+    measured = development is not None
+    chosen = f"{MEASURED}{choose_by}" if measured and choose_by is not None else None
     arguments = training_arguments(
         TrainingArguments,
-        {
-            "lr_scheduler_type": "linear",
-            "weight_decay": 0.01,
-            **merged_arguments(options.arguments, {"bf16": options.bf16}),
-        },
+        {"weight_decay": 0.01, **options.arguments},
         output_dir=str(folder),
         max_steps=options.steps_of(mix),
         per_device_train_batch_size=1,
         warmup_steps=options.warmup,
         use_cpu=model.device.type == "cpu",
+        bf16=options.bf16,
         logging_steps=options.log_every,
         save_steps=options.save_every,
+        eval_strategy="steps" if measured else "no",
+        eval_steps=options.save_every,
+        eval_on_start=measured and options.measure_start and last_checkpoint(folder) is None,
+        load_best_model_at_end=chosen is not None,
+        metric_for_best_model=chosen,
+        greater_is_better=True,
         remove_unused_columns=False,
         gradient_checkpointing=False,  # checkpoint_activations
-        eval_strategy="no",  # development values
         ddp_find_unused_parameters=True,
         disable_tqdm=not progress,
         seed=seed,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs: torchrun, one process each; never DataParallel
-    trainer = JointTrainer(
-        objective,
-        phases=options.phases,
-        budgets=options.budgets,
-        learning_rates=options.learning_rates,
-        seed=seed,
-        queries_at_once=options.queries_at_once,
-        args=arguments,
-        train_dataset=mix,
-        data_collator=single_batch,
-        callbacks=[watch],
+    objective = JointObjective(
+        model, temperature=options.temperature, texts_per_query=options.texts_per_query, folder=folder
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    trainer.accelerator.wait_for_everyone()  # for the best model, which the first process writes
-    model.eval()
-    best = folder / BEST
-    keep_model(folder, partial(shutil.copytree, best, dirs_exist_ok=True) if best.is_dir() else model.save_pretrained)
+    trainer = JointTrainer(
+        objective, options, development, args=arguments, train_dataset=mix, data_collator=single_batch
+    )
+
+    def write(draft: Path) -> None:
+        if (folder / START).is_dir() and trainer.state.best_global_step is None:
+            shutil.copytree(folder / START, draft, dirs_exist_ok=True)
+        else:
+            model.eval().save_pretrained(draft)
+
+    trainer.train_on(write, START)
     return finished()
 
 
-class _Watch(TrainerCallback):
-    """Measures at every checkpoint, keeps the best model, and draws what happened so far.
+def _prepare(model: MixLM, options: JointOptions, seed: int) -> None:
+    """Freeze what has a learning rate of 0, add adapters, and switch dropout off, in place.
 
-    What was measured is kept in a file of its own: a checkpoint does not hold what was found after it was written.
+    The teacher regularises, and without dropout a resumed run needs no state of a random generator. Weights become
+    float32: in half precision small steps round away (``bf16`` is for the arithmetic alone).
+
+    Raises InputError for adapters that PEFT refuses, and for checkpoint_activations with fixed_documents.
     """
+    if options.checkpoint_activations and model.config.fixed_documents:
+        raise InputError("checkpoint_activations is not possible with fixed_documents: leave one of them out")
+    model.float()
+    for part, rate in zip((model.item_encoder, model.ranker, model.readout), options.learning_rates, strict=True):
+        part.requires_grad_(rate > 0)
+    if options.lora is not None:
+        torch.manual_seed(seed)
+        for part in model.readers.values():
+            if any(weight.requires_grad for weight in part.parameters()):
+                _adapt(cast(nn.Module, part.backbone), options.lora)
+    for backbone in (part.backbone for part in model.readers.values()):
+        for module in backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            for name, value in vars(module).items():  # of attention, in decoders: a number
+                if "drop" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)
+        if options.freeze_embeddings:
+            backbone.get_input_embeddings().weight.requires_grad_(False)
+        if options.checkpoint_activations:
+            backbone.gradient_checkpointing_enable()
 
-    def __init__(
-        self,
-        model: MixLM,
-        folder: Path,
-        development: Callable[[MixLM], dict[str, float]] | None,
-        choose_by: str | None,
-        measure_start: bool,
-    ) -> None:
-        self._model = model
-        self._folder = folder
-        self._development = development
-        self._choose_by = choose_by
-        self._measure_start = measure_start
-        self._measured: dict[int, dict[str, float]] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Measure the start. After a kill: forget what came after the checkpoint, and measure that if it was not."""
-        path = self._folder / DEVELOPMENT
-        if state.global_step and path.is_file():
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            self._measured = {int(step): row for step, row in rows.items() if int(step) <= state.global_step}
-        asked = self._development is not None and (self._measure_start or state.global_step)
-        if asked and state.global_step not in self._measured:
-            self.on_save(args, state, control)
-
-    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        if self._development is not None:
-            with torch.autocast(self._model.device.type, torch.bfloat16, enabled=args.bf16):
-                values = self._development(self._model)
-            if self._choose_by is not None and self._choose_by not in values:
-                raise InputError(f"{self._choose_by!r} is not measured; there is {', '.join(values)}")
-            self._measured[state.global_step] = values
-            self._keep_best(state.global_step)
-            with writing(self._folder / DEVELOPMENT) as file:
-                json.dump(self._measured, file, indent=1)
-        measured = [
-            {"step": step, **{f"dev {name}": value for name, value in row.items()}}
-            for step, row in self._measured.items()
-        ]
-        history = [*state.log_history, *measured]
-        with writing(self._folder / HISTORY) as file:
-            json.dump(history, file, indent=1)
-        plot_history(history, self._folder / PLOT)
-
-    def _keep_best(self, step: int) -> None:
-        if self._choose_by is None:
-            return
-        values = {at: row[self._choose_by] for at, row in self._measured.items()}
-        if values[step] < max(values.values()):
-            return
-        name = self._model.name
-        self._model.save_pretrained(self._folder / BEST)
-        self._model.name = name
+def _adapt(backbone: nn.Module, lora: dict[str, Any]) -> None:
+    """Put adapters into its layers; nothing else of it is trained. Raises InputError for options that PEFT refuses."""
+    with optional_import("LoRA needs PEFT", "train"):
+        from peft import LoraConfig, inject_adapter_in_model
+    try:
+        inject_adapter_in_model(LoraConfig(**{"target_modules": "all-linear", **lora}), backbone)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"lora: {' '.join(str(error).split())}") from None

@@ -1,20 +1,36 @@
-"""What the trainers of all stages have in common."""
+"""What the trainers of all stages share: arguments, whole checkpoints, fast attention, the model at the end."""
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
+from pydantic import ConfigDict
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from transformers import Trainer
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.attention import Float32Attention
+from mixlm_rerank.folders import replacing
+from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.training.folder import MODEL, on_main_process
 
-__all__ = ["StageTrainer"]
+__all__ = ["STRICT", "Float32Attention", "StageTrainer", "keep_model", "last_checkpoint", "training_arguments"]
+
+Arguments = TypeVar("Arguments")
+
+STRICT = ConfigDict(extra="forbid")  # of the parts of a recipe
+STATE = "trainer_state.json"  # the Trainer writes it last
+WITH_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 class StageTrainer(Trainer):
@@ -22,6 +38,18 @@ class StageTrainer(Trainer):
 
     Raises InputError where the disk is full, or the loss or a weight is no finite number.
     """
+
+    def train_on(self, write: Callable[[Path], object], *spent: str) -> Path:
+        """Train, from the last whole checkpoint on; ``write(draft)`` then fills what becomes the model.
+
+        Returns its folder. Checkpoints are removed, and so is what is called ``spent`` in the folder of the run.
+        """
+        folder = Path(str(self.args.output_dir))
+        self.train(resume_from_checkpoint=last_checkpoint(folder))
+        self.accelerator.wait_for_everyone()  # they read the best checkpoint
+        self.save_state()
+        keep_model(folder, write, [*folder.glob("checkpoint-*"), *(folder / name for name in spent)])
+        return folder / MODEL
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any) -> Tensor:
         with Float32Attention():
@@ -50,3 +78,84 @@ class StageTrainer(Trainer):
                 f"cannot write the checkpoint {folder} ({' '.join(str(error).split())}): disk full? Make room and run "
                 "the same command again; it goes on from the last one"
             ) from None
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint in the folder of a run; what was only begun is removed."""
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+            whole.append(checkpoint)
+        except (OSError, ValueError):
+            with suppress(FileNotFoundError):  # another process removes it, too
+                shutil.rmtree(checkpoint)
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
+
+
+def keep_model(folder: Path, write: Callable[[Path], object], spent: Iterable[Path]) -> None:
+    """Training in ``folder`` is finished: ``write(draft)`` fills what becomes its ``model``. A kill leaves none that is
+    half there. Of several processes the first one writes.
+
+    ``spent``: folders that led to it and are removed, such as checkpoints, which are several times as large.
+    """
+
+    def keep() -> None:
+        with replacing(folder / MODEL) as draft:
+            write(draft)
+        for one in spent:
+            shutil.rmtree(one, ignore_errors=True)
+
+    on_main_process(keep)
+
+
+def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any], **own: Any) -> Arguments:
+    """Arguments of a Trainer: ``users`` and our ``own``; ``bf16`` where it pays.
+
+    Raises InputError for one of the user's that the Trainer does not have, or that is ours.
+    """
+    taken = next((name for name in users if name in own), None)
+    if taken is not None:
+        raise InputError(f"the arguments of this training: {taken} is not to be set there, the recipe decides it")
+    given: dict[str, Any] = {
+        "report_to": "none",
+        "save_total_limit": 1,
+        "logging_nan_inf_filter": False,  # what is not finite ends the training
+        # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
+        "use_cpu": not torch.cuda.is_available(),
+        **own,
+    }
+    for name, value in users.items():  # YAML reads 1e-5 as a word; 1.0e-5 is a number
+        given[name] = float(value) if isinstance(value, str) and WITH_EXPONENT.fullmatch(value) else value
+    given["bf16"] = bool(given.get("bf16")) and bf16_pays("cpu" if own.get("use_cpu") else None)
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
+
+
+class Float32Attention(TorchFunctionMode):
+    """As a context: attention between bfloat16 tensors on a CPU is computed in float32.
+
+    There PyTorch's backward pass of attention takes eight times as long in bfloat16 (2.13, AMX): half of a step.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        options = kwargs or {}
+        if func is not F.scaled_dot_product_attention or not _slow(args[0] if args else options["query"]):
+            return func(*args, **options)
+        with torch.autocast("cpu", enabled=False):
+            exact = {name: _exact(part) for name, part in options.items()}
+            attended: Tensor = func(*map(_exact, args), **exact)
+        return attended.to(torch.bfloat16)
+
+
+def _slow(query: Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype is torch.bfloat16
+
+
+def _exact(part: Any) -> Any:
+    """Numbers in float32; masks of truth values, and what is no tensor, as they are."""
+    return part.float() if isinstance(part, Tensor) and part.is_floating_point() else part

@@ -1,23 +1,38 @@
-"""Teacher scores of candidate pools: computed once, kept as an array that an interrupted run goes on to fill."""
+"""Teacher scores of candidate pools: computed once, kept as an array that an interrupted run goes on to fill.
+
+And how long they, and the training by them, will take.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.progress import progress_bar
-from mixlm_rerank.training.pools import Pool
+from mixlm_rerank.training.folder import process_count
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.mix import TrainingMix
+from mixlm_rerank.training.pools import Pool, is_candidate
+from mixlm_rerank.training.stage3 import JointOptions
+from mixlm_rerank.training.stage_trainer import Float32Attention
 
-__all__ = ["Teacher", "teacher_scores"]
+__all__ = ["Teacher", "distill_plan", "teacher_scores"]
 
 QUERIES_AT_ONCE = 16  # what a kill can lose
+LONG = 2.0  # seconds of a reading that its pace is taken from
 FLAT = 0.1  # log-odds between the best and the worst candidate of a query: no order to learn
 
 
@@ -49,10 +64,8 @@ def teacher_scores(
     Raises InputError if a score is not finite, or ``path`` holds scores of other pools.
     """
     path = Path(path)
-    shape = (len(pools), max((len(pool.docids) for pool in pools), default=0))
-    scores = _opened(path, shape)
-    within = np.arange(shape[1]) < np.array([len(pool.docids) for pool in pools])[:, None]
-    asked = within if wanted is None else within & wanted
+    asked = is_candidate(pools) if wanted is None else is_candidate(pools) & wanted
+    scores = _opened(path, asked.shape)
     rows = np.flatnonzero(asked.any(axis=1)).tolist()
     left = [row for row in rows if np.isnan(scores[row, asked[row]]).any()]
     with progress_bar(
@@ -65,7 +78,12 @@ def teacher_scores(
             queries = [pools[row].query for row in group]
             answers = teacher.score_batch(queries, [[texts[docid] for docid in own] for own in docids])
             for row, own, named, answer in zip(group, columns, docids, answers, strict=True):
-                scores[row, own] = _finite(answer, pools[row].qid, named)
+                if not np.isfinite(answer).all():
+                    raise InputError(
+                        f"the teacher's score of document {named[int(np.argmin(np.isfinite(answer)))]!r} for query "
+                        f"{pools[row].qid!r} is not finite: use the teacher in float32, or leave the document out"
+                    )
+                scores[row, own] = answer
             if start == 0:
                 _warn_if_flat(answers)
             bar.update(len(group))
@@ -83,17 +101,7 @@ def _warn_if_flat(answers: Sequence[NDArray[np.floating]]) -> None:
         )
 
 
-def _finite(found: NDArray[np.floating], qid: str, docids: Sequence[str]) -> NDArray[np.floating]:
-    if not np.isfinite(found).all():
-        bad = docids[int(np.flatnonzero(~np.isfinite(found))[0])]
-        raise InputError(
-            f"the teacher's score of document {bad!r} for query {qid!r} is not finite: use the teacher in float32, or "
-            "leave the document out"
-        )
-    return found
-
-
-def _opened(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float32]]:
+def _opened(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float32]]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.tmp")
@@ -105,3 +113,65 @@ def _opened(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.fl
     if scores.shape != shape:
         raise InputError(f"{path} holds teacher scores of other candidates ({scores.shape}, not {shape}): delete it")
     return scores
+
+
+def distill_plan(
+    teacher: Teacher,
+    pools: Sequence[Pool],
+    texts: Mapping[str, str],
+    pairs: int,
+    held_out: int,
+    model: MixLM,
+    mixes: Mapping[str, TrainingMix],
+    options: JointOptions,
+) -> str:
+    """One line. The teacher's time is that of some queries' candidates, read here, times the number of pairs; that of a
+    joint step is of one, done here and not kept.
+
+    Args:
+        pools, texts: what is to be learned from.
+        pairs: how many of their candidates the teacher is to read.
+        held_out: pairs of queries held out that the teacher reads, too, to be measured against.
+        model, mixes, options: what is trained, the batches of each part of the training, and how.
+    """
+    steps = {name: options.steps_of(mix) for name, mix in mixes.items()}
+    seconds = max(1, len(mixes["joint"]) // process_count()) * _step(model, mixes["joint"], options)
+    about = {"joint": f" (about {numbers.duration(seconds)})" if math.isfinite(seconds) else ""}
+    then = ", ".join(f"{count:,} steps {name}{about.get(name, '')}" for name, count in steps.items())
+    return (
+        f"{len(pools):,} queries to learn from; the teacher reads {pairs:,} pairs, and {held_out:,} of queries held "
+        f"out (about {numbers.duration((pairs + held_out) * _pace(teacher, pools, texts))}); then {then}; "
+        "encoding and measuring come on top"
+    )
+
+
+def _step(model: MixLM, mix: TrainingMix, options: JointOptions) -> float:
+    """Seconds of a joint step: those of one pass, times the number of passes. NaN where it does not fit into memory."""
+    objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
+    passes = mix[0].pieces(options.queries_at_once or len(mix[0].queries))
+    mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16 and bf16_pays(model.device))
+    seconds = math.inf
+    for _ in range(2):  # the first one is slower
+        started = time.perf_counter()
+        try:
+            with Float32Attention(), mixed:
+                loss = objective(passes[0], options.phases[-1], sorted(options.budgets)[-2:])["loss"]
+            loss.backward()
+            loss.item()  # a GPU is waited for
+        except RuntimeError:  # out of memory: the training has an answer to it
+            seconds = math.nan
+        model.zero_grad()
+        seconds = min(seconds, time.perf_counter() - started)
+    return seconds * len(passes)
+
+
+def _pace(teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str]) -> float:
+    """Seconds a pair: of a few queries, more of them where that is quick (a GPU reads many at once)."""
+    for count in (1, 1, 4, QUERIES_AT_ONCE):  # the first call is slower than the others
+        own = pools[:count]
+        started = time.perf_counter()
+        teacher.score_batch([pool.query for pool in own], [[texts[docid] for docid in pool.docids] for pool in own])
+        seconds = time.perf_counter() - started
+        if seconds > LONG:
+            break
+    return seconds / sum(len(pool.docids) for pool in own)

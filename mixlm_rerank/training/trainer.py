@@ -1,60 +1,62 @@
-"""The Trainer of stage III: Hugging Face's, with our objective, budgets and curriculum."""
+"""The Trainer of stage III: Hugging Face's, with our objective, budgets, curriculum and development values."""
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Sequence, Sized
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers.utils import logging
 
-from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.joint import JointObjective, LossWeights, weights_at
+from mixlm_rerank.data.lines import writing
+from mixlm_rerank.errors import InputError, optional_import
+from mixlm_rerank.model import MixLM
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.losses import weights_at
+from mixlm_rerank.training.mix import Batch
 from mixlm_rerank.training.stage_trainer import StageTrainer
 
-__all__ = ["JointTrainer"]
+if TYPE_CHECKING:
+    from mixlm_rerank.training.stage3 import JointOptions
+
+__all__ = ["DEVELOPMENT", "MEASURED", "START", "JointTrainer"]
+
+START = "start"  # the model at the start, until the end of the training
+DEVELOPMENT, HISTORY, PLOT = "development.json", "history.json", "history.png"
+MEASURED = "eval_"  # begins the names of development values in the Trainer's log
+NOT_DRAWN = {"step", "epoch", "learning_rate", "grad_norm"}
 
 logger = logging.get_logger(__name__)
 
 
 class JointTrainer(StageTrainer):
-    """Trains a :class:`JointObjective`.
+    """Trains a :class:`JointObjective` as ``options`` say. Each step trains the largest token budget and one of the
+    others: what costs is encoding the documents, once for both.
 
-    Args:
-        objective: with the model.
-        phases: weights of the losses at equally distant steps, the first at the start and the last at the end; between
-            them they move linearly (the paper's curriculum: alignment first, then distillation). One: no curriculum.
-        budgets: token budgets that are to serve; each step trains the largest and one of the others: what costs is
-            encoding the documents, once for both.
-        learning_rates: of item encoder, ranker (with projector), and readout.
-        seed: of the budgets.
-        queries_at_once: what a step has more is done in several passes, whose gradients add up. When memory runs out,
-            the step is begun again with half of it, and so are those that follow.
-        options: of the Hugging Face Trainer.
+    When memory runs out, a step is begun again in twice as many passes, and so are those that follow.
+
+    ``development``: what is measured of the model where the Trainer evaluates. ``given``: of the Hugging Face Trainer.
     """
 
     def __init__(
         self,
         objective: JointObjective,
-        *,
-        phases: Sequence[LossWeights],
-        budgets: Sequence[int],
-        learning_rates: tuple[float, float, float],
-        seed: int,
-        queries_at_once: int | None = None,
-        **options: Any,
+        options: JointOptions,
+        development: Callable[[MixLM], dict[str, float]] | None,
+        **given: Any,
     ) -> None:
-        super().__init__(model=objective, **options)
+        super().__init__(model=objective, eval_dataset=[], **given)  # development values are of no data set
         self._objective = objective
-        self._phases = phases
-        self._budgets = budgets
-        self._learning_rates = learning_rates
-        self._seed = seed
-        self._queries_at_once = queries_at_once
+        self._options = options
+        self._development = development
+        self._queries_at_once = options.queries_at_once
         self._sums: dict[str, Tensor | float] = {}  # of tensors: a number would have to be waited for
         self._steps = 0.0
 
@@ -89,10 +91,10 @@ class JointTrainer(StageTrainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         step = self.state.global_step
-        *smaller, largest = sorted(set(self._budgets))
+        *smaller, largest = sorted(set(self._options.budgets))
         # of the step alone: a resumed run draws the same
-        budgets = [largest, *random.Random(f"{self._seed} {step}").sample(smaller, min(1, len(smaller)))]
-        batch, weights = inputs["batch"], weights_at(self._phases, step / max(1, self.state.max_steps))
+        budgets = [largest, *random.Random(f"{self.args.seed} {step}").sample(smaller, min(1, len(smaller)))]
+        batch, weights = inputs["batch"], weights_at(self._options.phases, step / max(1, self.state.max_steps))
         losses: dict[str, Tensor] = model(batch, weights, budgets, inputs["of"])
         for name, loss in losses.items():
             if name != "loss":
@@ -100,8 +102,24 @@ class JointTrainer(StageTrainer):
         self._steps += len(batch.queries) / len(inputs["of"].queries)
         return losses["loss"]
 
-    def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
-        return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has an order of its own
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        """Development values, of the first process. The model at the start is kept: it may remain the best one."""
+        found: list[dict[str, float]] = [{}]
+        model, chosen = self._objective.model, self.args.metric_for_best_model
+        if self.is_world_process_zero() and self._development is not None:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=self.args.bf16):
+                values = self._development(model)
+            found = [{f"{MEASURED}{name}": float(value) for name, value in values.items()}]
+            if chosen is not None and chosen not in found[0]:
+                raise InputError(f"{chosen.removeprefix(MEASURED)!r} is not measured; there is {', '.join(values)}")
+        broadcast_object_list(found)
+        self.log(dict(found[0]))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found[0])
+        if chosen is not None and not self.state.global_step:
+            self.state.best_metric = found[0][chosen]
+            if self.is_world_process_zero():
+                model.save_pretrained(Path(str(self.args.output_dir)) / START)
+        return found[0]
 
     def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
         """Each loss beside their sum: means since the last time."""
@@ -110,20 +128,23 @@ class JointTrainer(StageTrainer):
             self._sums, self._steps = {}, 0.0
         super().log(logs, *arguments, **options)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():
+            _keep_history(self.state.log_history, Path(str(self.args.output_dir)))
+
+    def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
+        return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has an order of its own
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         mixlm = self._objective.model
-        encoder, ranker, readout = self._learning_rates
-        parts: list[tuple[nn.Module | None, float]] = [
-            (mixlm.item_encoder, encoder),
-            (mixlm.ranker, ranker),
-            (mixlm.projector, ranker),
-            (mixlm.readout, readout),
-        ]
+        encoder, ranker, readout = self._options.learning_rates
+        ranking = nn.ModuleList([mixlm.ranker, mixlm.projector or nn.Identity()])
+        parts = ((mixlm.item_encoder, encoder), (ranking, ranker), (mixlm.readout, readout))
         groups = []
         for part, rate in parts:
-            trained = [weight for weight in part.parameters() if weight.requires_grad] if part is not None else []
             for decays in (True, False):  # biases, norms and single numbers do not decay
-                weights = [weight for weight in trained if (weight.ndim > 1) == decays]
+                weights = [one for one in part.parameters() if one.requires_grad and (one.ndim > 1) == decays]
                 if weights:
                     groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
         self.optimizer = torch.optim.AdamW(groups, betas=(self.args.adam_beta1, self.args.adam_beta2))
@@ -133,3 +154,58 @@ class JointTrainer(StageTrainer):
 def _out_of_memory(error: RuntimeError) -> bool:
     """Of a GPU, or of the machine (torch has no class of its own for that)."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _keep_history(log: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """What the Trainer logged, as files: everything, development values alone, and the picture of both."""
+    losses = [row for row in log if "loss" in row]
+    values = {
+        row["step"]: {name.removeprefix(MEASURED): value for name, value in row.items() if name.startswith(MEASURED)}
+        for row in log
+        if "loss" not in row
+    }
+    measured = [{"step": step, **{f"dev {name}": value for name, value in row.items()}} for step, row in values.items()]
+    for name, kept in ((DEVELOPMENT, values), (HISTORY, [*losses, *measured])):
+        if kept:
+            with writing(folder / name) as file:
+                json.dump(kept, file, indent=1)
+    plot_history(losses, [{"step": step, **row} for step, row in values.items()], folder / PLOT)
+
+
+def plot_history(losses: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Losses on the left, development values on the right: rows with ``step`` and values.
+
+    Raises MissingDependency without matplotlib.
+    """
+    with optional_import("the plot needs matplotlib", "train"):
+        from matplotlib.figure import Figure
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.set(title="training batches", xlabel="step", ylabel="loss")
+    right.set(title="development queries", xlabel="step", ylabel="nDCG@10")
+    for axes, lines in ((left, _lines(losses)), (right, _lines(measured))):
+        for name, (steps, values) in lines.items():
+            axes.plot(steps, values, marker="." if len(steps) < 40 else "", label=name)
+        axes.spines[["top", "right"]].set_visible(False)
+        if lines:
+            axes.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
+    """name -> steps and values. What is the same up to rounding is one line with both names: a loss that is alone and
+    the sum, say.
+    """
+    lines: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row if name not in NOT_DRAWN):
+        steps, values = zip(*((row["step"], float(row[name])) for row in rows if name in row), strict=True)
+        same = (
+            label
+            for label, (at, drawn) in lines.items()
+            if at == steps and np.allclose(values, drawn, rtol=1e-3, atol=1e-4)
+        )
+        twin = next(same, None)
+        if twin is not None:
+            del lines[twin]
+        lines[name if twin is None else f"{twin} = {name}"] = steps, values
+    return lines

@@ -13,7 +13,7 @@ from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.precision import bf16_pays, parameter_dtype
 from mixlm_rerank.scoring import SharedPrefixScorer
-from mixlm_rerank.training.checkpoints import training_arguments
+from mixlm_rerank.training.stage_trainer import training_arguments
 
 
 @pytest.mark.parametrize(

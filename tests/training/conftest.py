@@ -33,7 +33,7 @@ def pictures() -> None:
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere none are drawn: each takes longer than the steps that it shows."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("mixlm_rerank.training.stage3.plot_history", lambda history, path: None)
+        monkeypatch.setattr("mixlm_rerank.training.trainer.plot_history", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

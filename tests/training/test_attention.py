@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.training.attention import Float32Attention
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
+from mixlm_rerank.training.stage_trainer import Float32Attention
 
 
 class Computed(TorchFunctionMode):
@@ -64,7 +64,7 @@ def test_other_numbers_and_other_functions_are_left_alone() -> None:
 def test_training_in_bfloat16_computes_attention_so(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
 ) -> None:
-    monkeypatch.setattr("mixlm_rerank.training.checkpoints.bf16_pays", lambda device=None: True)
+    monkeypatch.setattr("mixlm_rerank.training.stage_trainer.bf16_pays", lambda device=None: True)
     rates = (0.0 if frozen else 1e-4, 1e-4, 1e-3)
     options = JointOptions(budgets=(1,), learning_rates=rates, bf16=True)
     with Computed() as computed:

@@ -29,16 +29,13 @@ from mixlm_rerank.systems.members import CrossEncoderTeacher
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.systems.workplace import Workplace
-from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.corpus_pools import corpus_pools
-from mixlm_rerank.training.development import DevelopmentSet, as_taught
+from mixlm_rerank.training.development import DevelopmentSet, as_taught, verdict
 from mixlm_rerank.training.distill import DistillOptions, DistillRecipe, distill
 from mixlm_rerank.training.joint import JointObjective
-from mixlm_rerank.training.pools import Pool, read_pools
+from mixlm_rerank.training.mix import Batch
+from mixlm_rerank.training.pools import Pool, corpus_pools, read_pools, synthetic_queries
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.stage3 import JointOptions
-from mixlm_rerank.training.synthetic import synthetic_queries
-from mixlm_rerank.training.verdict import verdict
 
 
 class CommonWords:
@@ -125,7 +122,7 @@ def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_lef
         asked.append(([weight.detach().clone() for weight in model.parameters()], sets))
         return {"k=1": 1 - (value := next(values)), "k=2": value}
 
-    monkeypatch.setattr("mixlm_rerank.training.distill.development_values", measured)
+    monkeypatch.setattr("mixlm_rerank.training.development.development_values", measured)
     fitted_to_words(
         corpus,
         fresh("bert", tokens=2),
@@ -166,7 +163,7 @@ def test_titles_of_the_corpus_are_read(
         return {"k=2": 0.0}
 
     monkeypatch.setattr(JointObjective, "forward", read)
-    monkeypatch.setattr("mixlm_rerank.training.distill.development_values", measured)
+    monkeypatch.setattr("mixlm_rerank.training.development.development_values", measured)
     queries = {f"q{n}": f"dog cat moon {n}" for n in range(10)}
     lines = [
         f"{qid} Q0 {one.docid} {rank} {-rank} run\n" for qid in queries for rank, one in enumerate(documents[:5], 1)

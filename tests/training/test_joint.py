@@ -10,10 +10,9 @@ import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer, ReferenceScorer
-from mixlm_rerank.training.batches import Batch
-from mixlm_rerank.training.joint import JointObjective, LossWeights, weights_at
-from mixlm_rerank.training.losses import listwise, pointwise
-from mixlm_rerank.training.mix import Source, TrainingMix
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.losses import LossWeights, listwise, pointwise, weights_at
+from mixlm_rerank.training.mix import Batch, Source, TrainingMix
 
 ARCHITECTURES = ("bert", "modernbert", "qwen3")
 

@@ -11,9 +11,9 @@ import pytest
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.collections import Collection
-from mixlm_rerank.training.leakage import plain, without_queries
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.run import run_recipe
+from mixlm_rerank.training.sources import plain, without_queries
 
 
 def test_queries_that_a_test_or_development_set_has_too_are_left_out_and_reported(

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.training.processes import locked
+from mixlm_rerank.training.folder import locked
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.run import run_recipe
 

@@ -24,13 +24,11 @@ from mixlm_rerank.systems.collections import open_collection
 from mixlm_rerank.systems.members import CrossEncoderTeacher
 from mixlm_rerank.training.development import development_values
 from mixlm_rerank.training.pools import read_pools
-from mixlm_rerank.training.reasoning import Judgement
 from mixlm_rerank.training.recipe import CollectionPart, ModelPart, load_recipe
-from mixlm_rerank.training.run import run_recipe
-from mixlm_rerank.training.sources import pooled, source
-from mixlm_rerank.training.stage1 import train_reasoning
-from mixlm_rerank.training.stage2 import CandidateLoss, Example, train_cross_encoder
-from mixlm_rerank.training.start import start
+from mixlm_rerank.training.run import run_recipe, start
+from mixlm_rerank.training.sources import pooled
+from mixlm_rerank.training.stage1 import Judgement, ReasoningPart, train_reasoning
+from mixlm_rerank.training.stage2 import CandidateLoss, CrossEncoderPart, Example, train_cross_encoder
 
 
 def test_a_recipe_gives_a_model_that_ranks_and_a_history(
@@ -62,7 +60,7 @@ def test_the_ranker_goes_on_alone_where_a_recipe_says_so(
         asked.append({name: weight.detach().clone() for name, weight in model.state_dict().items()})
         return development_values(model, **options) | {"k=4": next(values)}
 
-    monkeypatch.setattr("mixlm_rerank.training.run.development_values", measured)
+    monkeypatch.setattr("mixlm_rerank.training.development.development_values", measured)
     path = recipe(
         steps=4,
         ranker={"steps": 4, "queries": 3, "candidates": 4, "learning_rates": [1e-3, 1e-2], "save_every": 2},
@@ -110,7 +108,7 @@ def test_a_collection_may_count_its_labels_otherwise(beir: Path, tmp_path: Path)
     for labels, expected in ((0.0, 0.0), (None, 3.0)):
         part = CollectionPart(str(beir), split="dev", labels=labels)
         own = pooled(open_collection(part.source, part.split), part, 10, tmp_path / "pools", progress=False)
-        assert source(own, 3.0).label_scale == expected
+        assert own.labelled(3.0).label_scale == expected
 
 
 def test_every_first_stage_has_pools_and_teacher_scores_of_its_own(
@@ -137,7 +135,7 @@ def test_candidates_of_several_first_stages_come_in_turn(
     for words in (["bm25"], [dense], ["bm25", dense]):
         part = CollectionPart(str(beir), split="dev", first_stages=words)
         own = pooled(open_collection(part.source, part.split), part, 4, tmp_path / "pools", progress=False)
-        pools[" ".join(words)] = {pool.qid: pool.docids for pool in own.pools}
+        pools[" ".join(words)] = {pool.qid: pool.docids for pool in own.source.pools}
     sparse, near, both = pools.values()
     for qid, docids in both.items():
         assert len(docids) == 4 and {*docids} <= {*sparse.get(qid, ()), *near[qid]}
@@ -154,8 +152,9 @@ def test_candidates_of_several_first_stages_come_in_turn(
 def test_a_cross_encoder_learns_by_every_loss(checkpoint: Callable[..., Path], tmp_path: Path, loss: Any) -> None:
     """Of two documents, the one that is to come first."""
     examples = [Example("dogs", ["bread is salt", "a dog barks"], [0.0, 3.0])] * 40
-    folder = train_cross_encoder(checkpoint("bert"), examples, tmp_path, learning_rate=1e-2, loss=loss)
-    worse, better = CrossEncoder(str(folder)).predict([("dogs", text) for text in examples[0].texts])
+    part = CrossEncoderPart(str(checkpoint("bert")), learning_rate=1e-2, loss=loss)
+    folder = train_cross_encoder(part, examples, tmp_path)
+    worse, better = CrossEncoder(str(folder)).predict([("dogs", text) for text in examples[0].docs])
     assert better > worse + 0.1
 
 
@@ -231,9 +230,9 @@ def test_the_papers_shape_goes_through_all_three_stages(
     run = tmp_path / "run"
     learned: list[Judgement] = []
 
-    def noted(checkpoint: str, judgements: list[Judgement], folder: Path, **options: Any) -> Path:
+    def noted(part: ReasoningPart, judgements: list[Judgement], folder: Path, **options: Any) -> Path:
         learned.extend(judgements)
-        return train_reasoning(checkpoint, judgements, folder, **options)
+        return train_reasoning(part, judgements, folder, **options)
 
     monkeypatch.setattr("mixlm_rerank.training.run.train_reasoning", noted)
     model = run_recipe(load_recipe(path, {"data": str(tmp_path), "run": str(run)}), run, progress=False)
@@ -302,7 +301,9 @@ def test_new_weights_follow_the_seed(checkpoint: Callable[..., Path], tmp_path: 
     def head(seed: int, name: str) -> torch.Tensor:
         torch.rand(1)
         examples = [Example("a dog", ["a dog", "bread"], [1.0, 0.0])]
-        train_cross_encoder(part.ranker or "", examples, tmp_path / name, learning_rate=1e-6, seed=seed)
+        train_cross_encoder(
+            CrossEncoderPart(part.ranker or "", learning_rate=1e-6), examples, tmp_path / name, seed=seed
+        )
         model = CrossEncoder(str(tmp_path / name / "model"), local_files_only=True).model
         return model.classifier.weight
 

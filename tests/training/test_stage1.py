@@ -19,9 +19,16 @@ from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.scoring import FullTextScorer
-from mixlm_rerank.training.checkpoints import training_arguments
-from mixlm_rerank.training.reasoning import Judgement, read_judgements
-from mixlm_rerank.training.stage1 import Reasoned, Sequencer, reasoning_loss, train_reasoning
+from mixlm_rerank.training.stage1 import (
+    Judgement,
+    Reasoned,
+    ReasoningPart,
+    Sequencer,
+    read_judgements,
+    reasoning_loss,
+    train_reasoning,
+)
+from mixlm_rerank.training.stage_trainer import training_arguments
 
 FILE = Path(__file__).with_name("reasoning.jsonl")
 YES, NO = 5, 6  # token ids
@@ -111,7 +118,8 @@ def test_it_learns_the_judges_verdicts_and_the_checkpoint_starts_a_ranker(
         return found
 
     monkeypatch.setattr(Qwen3ForCausalLM, "forward", noted)
-    trained = train_reasoning(start, judgements, tmp_path, max_length=120, max_query_tokens=64, **options)
+    part = ReasoningPart(str(FILE), start, max_length=120, arguments=options)
+    trained = train_reasoning(part, judgements, tmp_path)
     assert asked and all(logits < length for length, logits in asked)  # of the rationales alone
     losses = [
         row["loss"] for row in json.loads((tmp_path / "trainer_state.json").read_text())["log_history"] if "loss" in row
@@ -145,7 +153,7 @@ def test_bad_judgements_are_named(tmp_path: Path, changes: dict[str, Any], messa
 
 def test_encoders_and_empty_files_are_refused(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no decoder: stage I needs one"):
-        train_reasoning(str(checkpoint("bert")), [Judgement("q", "d", "r", 0.5)], tmp_path)
+        train_reasoning(ReasoningPart("", str(checkpoint("bert"))), [Judgement("q", "d", "r", 0.5)], tmp_path)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="holds no judgements"):
         read_judgements(tmp_path / "empty.jsonl")

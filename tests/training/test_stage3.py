@@ -18,7 +18,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.joint import JointObjective, LossWeights
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.losses import LossWeights
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.trainer import JointTrainer
@@ -97,12 +98,12 @@ def test_killed_and_resumed_it_ends_with_the_weights_of_an_uninterrupted_run(
 def test_a_checkpoint_that_was_only_begun_is_passed_over(
     fresh: Callable[..., MixLM], source: Source, tmp_path: Path, whole: dict[str, torch.Tensor]
 ) -> None:
-    measured = iter([{"k=4": 0.1}] * 3)  # of steps 0, 3 and 6: at 9 it fails
+    measured = iter([{"k=4": 0.1}] * 3)  # of steps 0, 3 and 6: at 9 it fails, before that is saved
     with pytest.raises(StopIteration):
         train_joint(
             fresh(), a_mix(source), tmp_path / "torn", OPTIONS, development=lambda _: next(measured), progress=False
         )
-    shutil.copytree(tmp_path / "torn" / "checkpoint-9", tmp_path / "torn" / "checkpoint-12")
+    shutil.copytree(tmp_path / "torn" / "checkpoint-6", tmp_path / "torn" / "checkpoint-12")
     (tmp_path / "torn" / "checkpoint-12" / "trainer_state.json").unlink()
     (tmp_path / "torn" / "checkpoint-15").mkdir()
     again = fresh()
@@ -167,7 +168,7 @@ def test_what_was_measured_and_the_best_model_outlive_a_kill(
     options: dict[str, Any] = {"choose_by": "k=4", "progress": False}
     with pytest.raises(KeyboardInterrupt):
         train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=killed, **options)
-    rest = iter([0.4, 0.2])  # step 9 was saved, but not measured
+    rest = iter([0.4, 0.2])  # step 9 was not measured, and so not saved
     best = train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=lambda _: {"k=4": next(rest)}, **options)
     history = json.loads((tmp_path / "history.json").read_text())
     assert {row["step"]: row["dev k=4"] for row in history if "dev k=4" in row} == values
@@ -297,7 +298,7 @@ def test_adapters_alone_are_trained_and_merged_in(
     """Killed after three steps and gone on with: the same adapters."""
     before, options = weights(fresh(architecture)), replace(OPTIONS, lora={"r": 2})
     whole = train_joint(fresh(architecture), a_mix(source, 6), tmp_path / "whole", options, progress=False)
-    measured = iter([{"k=4": 0.1}])  # of the start: at step 3 it fails
+    measured = iter([{"k=4": 0.1}] * 2)  # of steps 0 and 3: at 6 it fails
     with pytest.raises(StopIteration):
         train_joint(
             fresh(architecture),
@@ -381,6 +382,25 @@ def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
     assert [row["dev k=4"] for row in history if "dev k=4" in row] == [0.1, 0.3, 0.5, 0.4, 0.2]
     assert {"pred", "hidden", "listwise", "cosine"} <= {name for row in history for name in row}
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_start_is_kept_where_training_gains_nothing(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    """Though the run is killed on the way, and whatever is reported goes where the Trainer reports to."""
+    before, measured = weights(fresh()), iter([0.5, 0.2])
+    options: dict[str, Any] = {"choose_by": "k=4", "progress": False}
+    with pytest.raises(StopIteration):  # at step 6
+        train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=lambda _: {"k=4": next(measured)}, **options)
+    rest = iter([0.3, 0.4, 0.5])
+    kept = train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=lambda _: {"k=4": next(rest)}, **options)
+    for name, weight in before.items():
+        assert torch.equal(weight, weights(kept)[name]), name
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"model"}
+    values = json.loads((tmp_path / "development.json").read_text())
+    assert {int(step): row["k=4"] for step, row in values.items()} == {0: 0.5, 3: 0.2, 6: 0.3, 9: 0.4, 12: 0.5}
+    reported = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert [row["eval_k=4"] for row in reported if "eval_k=4" in row] == [0.5, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_budgets_and_values_that_are_not_there_are_refused(

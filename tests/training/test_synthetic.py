@@ -6,7 +6,7 @@ import pytest
 
 from mixlm_rerank import Document
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.training.synthetic import synthetic_queries
+from mixlm_rerank.training.pools import synthetic_queries
 
 
 def test_queries_are_titles_and_sentences_of_the_corpus() -> None:

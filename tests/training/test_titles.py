@@ -17,11 +17,10 @@ from mixlm_rerank.data import open_corpus
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 from mixlm_rerank.systems.ranked import Candidates
-from mixlm_rerank.training.batches import Batch
 from mixlm_rerank.training.development import DevelopmentSet, development_values
-from mixlm_rerank.training.joint import JointObjective, LossWeights
-from mixlm_rerank.training.losses import listwise
-from mixlm_rerank.training.mix import Source, TrainingMix
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.losses import LossWeights, listwise
+from mixlm_rerank.training.mix import Batch, Source, TrainingMix
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.training.recipe import load_recipe
 from mixlm_rerank.training.run import run_recipe
@@ -119,7 +118,7 @@ def test_a_recipe_reads_the_titles_of_its_collections(
         return development_values(model, sets, budgets)
 
     monkeypatch.setattr(JointObjective, "forward", read)
-    monkeypatch.setattr("mixlm_rerank.training.run.development_values", measured)
+    monkeypatch.setattr("mixlm_rerank.training.development.development_values", measured)
     run = {"source": "{data}", "first_stages": [f"run:{beir}/run.trec"]}
     path = recipe(collections=[run | {"split": "test"}], development=[run | {"split": "dev"}])
     values = yaml.safe_load(path.read_text())

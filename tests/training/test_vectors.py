@@ -18,8 +18,8 @@ from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.training.distill import DistillOptions, distill
-from mixlm_rerank.training.joint import JointObjective, LossWeights
-from mixlm_rerank.training.losses import listwise
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.losses import LossWeights, listwise
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.stage3 import JointOptions
 
