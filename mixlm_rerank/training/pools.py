@@ -104,16 +104,16 @@ def corpus_pools(
 ) -> list[Pool]:
     """At most ``size`` candidates of each query, drawn once and kept in ``path``.
 
-    ``hard`` of them are, in turn, those that the first stage and ``start`` rank first (with a residual by one embedding
-    token): the teacher's own first ones are mostly among these, and their order is what counts. The others are drawn
-    at random.
+    ``hard`` of them are those that the first stage ranks first or, in turn, it and ``start`` by one embedding token: the
+    teacher's own first ones are mostly among these, and their order is what counts. A model without a residual, as one
+    that was just cut out of the teacher, is not asked. The others are drawn at random.
 
     Raises InputError unless two queries have two candidates each: one to train on, one to choose by.
     """
     if not path.exists():
         ranked: Mapping[str, Sequence[ScoredDoc | Candidate]] = {}
-        if hard and candidates.of_query:
-            system = TokenReranker(start, None if start.config.residual == "none" else 1)
+        if hard and candidates.of_query and start.config.residual != "none":
+            system = TokenReranker(start, 1)
             system.name = "hard candidates"
             ranked = rank(system, candidates, work).ranking
         draw = random.Random(seed)

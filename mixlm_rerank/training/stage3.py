@@ -21,7 +21,7 @@ from mixlm_rerank.training.folder import MODEL, check_inputs, process_count
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.losses import LossWeights
 from mixlm_rerank.training.mix import TrainingMix, single_batch
-from mixlm_rerank.training.stage_trainer import last_checkpoint, training_arguments
+from mixlm_rerank.training.stage_trainer import last_checkpoint, training_arguments, without_dropout
 from mixlm_rerank.training.trainer import MEASURED, START, JointTrainer
 
 __all__ = ["JointOptions", "train_joint"]
@@ -201,12 +201,7 @@ def _prepare(model: MixLM, options: JointOptions, seed: int) -> None:
             if any(weight.requires_grad for weight in part.parameters()):
                 _adapt(cast(nn.Module, part.backbone), options.lora)
     for backbone in (part.backbone for part in model.readers.values()):
-        for module in backbone.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            for name, value in vars(module).items():  # of attention, in decoders: a number
-                if "drop" in name and isinstance(value, float):
-                    setattr(module, name, 0.0)
+        without_dropout(cast(nn.Module, backbone))
         if options.freeze_embeddings:
             backbone.get_input_embeddings().weight.requires_grad_(False)
         if options.checkpoint_activations:

@@ -24,7 +24,15 @@ from mixlm_rerank.folders import replacing
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.folder import MODEL, on_main_process
 
-__all__ = ["STRICT", "Float32Attention", "StageTrainer", "keep_model", "last_checkpoint", "training_arguments"]
+__all__ = [
+    "STRICT",
+    "Float32Attention",
+    "StageTrainer",
+    "keep_model",
+    "last_checkpoint",
+    "training_arguments",
+    "without_dropout",
+]
 
 Arguments = TypeVar("Arguments")
 
@@ -132,6 +140,16 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
         return kind(**given)
     except (TypeError, ValueError) as error:
         raise InputError(f"the arguments of this training: {' '.join(str(error).split())}") from None
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch it off, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():  # of attention, in decoders: a number
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 class Float32Attention(TorchFunctionMode):
