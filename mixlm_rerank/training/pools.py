@@ -104,9 +104,9 @@ def corpus_pools(
 ) -> list[Pool]:
     """At most ``size`` candidates of each query, drawn once and kept in ``path``.
 
-    ``hard`` of them are those that the first stage ranks first or, in turn, it and ``start`` by one embedding token: the
-    teacher's own first ones are mostly among these, and their order is what counts. A model without a residual, as one
-    that was just cut out of the teacher, is not asked. The others are drawn at random.
+    ``hard`` of them are those that the first stage ranks first or, in turn, it and ``start`` by one embedding token:
+    the teacher's own first ones are mostly among these, and their order is what counts. A model without a residual (one
+    that was just cut out of the teacher) is not asked. The others are drawn at random.
 
     Raises InputError unless two queries have two candidates each: one to train on, one to choose by.
     """
