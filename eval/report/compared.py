@@ -6,9 +6,9 @@ from collections import Counter
 
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.differences import CollectionDifference, EvaluationDifference, SystemDifference
-from mixlm_rerank.eval.report.grids import difference_cell, field, tests
+from mixlm_rerank.eval.report.grids import difference_cell, tests
 from mixlm_rerank.eval.report.page import render
-from mixlm_rerank.eval.tables import Cell, Column, Table, aligned, filled, listed, markdown, markdown_escaped
+from mixlm_rerank.eval.tables import Cell, Column, Table, aligned, field, filled, listed, markdown, markdown_escaped
 
 __all__ = ["comparison_html", "comparison_markdown", "comparison_text"]
 

@@ -74,7 +74,7 @@ def answers(table: Standings) -> list[Finding]:
     now, rows = table.row(table.baseline), table.ranked
     if now not in rows or len(rows) < 2:
         return []
-    best = max(rows, key=lambda row: (row.best, _speed(row)))
+    best = max(table.best, key=_speed)
     others = [row for row in rows if row is not now]
     faster = sorted((row for row in others if _speed(row) > FASTER * _speed(best) > 0), key=_speed, reverse=True)
     rival = max(others, key=lambda row: row.mean or 0.0) if best is now else best
@@ -90,7 +90,7 @@ def _switch(table: Standings, now: Row, row: Row) -> str:
     told, doubt = "Yes" if low > 0 else "No", ""
     if low <= 0 <= high:
         told, doubt = "Not shown", ", which may be chance"
-    elif [cell.verdict for cell in row.cells if cell] == [Verdict.NO_DIFFERENCE]:
+    elif row.verdicts == (Verdict.NO_DIFFERENCE,):
         # where queries are few the interval is rough: on one collection a paired test has to agree with it
         told, doubt = "Not shown", ", but no paired test finds it significant"
     same = numbers.count(found.queries - len(found.won) - len(found.lost))
@@ -178,9 +178,9 @@ def _place(table: Standings, row: Row) -> str:
     budgets = sum(other.kind == "MixLM" for other in table.ranked)
     best_of_all = f", the best of {budgets} MixLM here" if budgets > 1 else ""
     text = f"{row.name}{best_of_all}: {table.measure} {numbers.measure(row.mean)}, place {place} of {len(means)}."
-    found = {n: c.verdict for n, c in zip(table.collections, row.cells, strict=True) if c and c.verdict is not None}
-    alone_at_top = row.best and sum(other.best for other in table.rows) == 1  # the first answer is of it
-    return text + (f" Against {table.against}: {_by_verdict(found)}." if found and not alone_at_top else "")
+    found = {name: told for name, told in zip(table.collections, row.verdicts, strict=True) if told is not None}
+    # the first answer is of a system that is alone at the top
+    return text + (f" Against {table.against}: {_by_verdict(found)}." if found and table.best != [row] else "")
 
 
 def _against(table: Standings, row: Row, full: Row) -> str:
@@ -202,13 +202,12 @@ def _against(table: Standings, row: Row, full: Row) -> str:
 
 def _losses(table: Standings) -> str:
     """Of all MixLM, unless the one that there is was described already."""
-    rows = [row for row in table.rows if row.kind == "MixLM" and any(c and c.verdict is not None for c in row.cells)]
+    rows = [row for row in table.rows if row.kind == "MixLM" and set(row.verdicts) != {None}]
     if len(rows) < 2:
         return ""
     parts = []
     for row in rows:
-        cells = zip(table.collections, row.cells, strict=True)
-        lost = [name for name, cell in cells if cell and cell.verdict == Verdict.WORSE]
+        lost = [name for name, told in zip(table.collections, row.verdicts, strict=True) if told == Verdict.WORSE]
         parts += [f"{row.name} on {listed(lost)}"] if lost else []
     if parts:
         return f"Significantly worse than {table.against}: {'; '.join(parts)}."

@@ -141,7 +141,7 @@ def _descriptions(table: Standings) -> Iterator[tuple[Row, str, str]]:
     """Every system's description once; several where seeds differ, or it was another one elsewhere; and where."""
     for row in table.rows:
         texts: dict[str, list[str]] = {}
-        for collection, systems in zip(table.collections, row.members, strict=True):
+        for collection, systems in zip(table.collections, row.seeds, strict=True):
             for text in dict.fromkeys(system.description for system in systems):
                 texts.setdefault(text, []).append(collection)
         everywhere = max(map(len, texts.values()))
@@ -155,7 +155,7 @@ def _section(
 ) -> dict[str, Any]:
     """All that there is to show of one collection; ``column``: its place in the table."""
     anchor = f"collection-{column + 1}"
-    legend = [row for row in featured if row.members[column]]
+    legend = [row for row in featured if row.seeds[column]]
     depth = depth_picture(table, column, legend, f"{anchor}-depth")
     budget = budget_picture(table, column, legend, f"{anchor}-budget")
     pictures = [*filter(None, (depth, budget)), *slice_pictures(table, column, legend, f"{anchor}-slice")]
