@@ -18,6 +18,11 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.types import ScoredDoc
 
+with optional_import("calibration needs scikit-learn", "eval"):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import precision_recall_curve, precision_recall_fscore_support
+    from sklearn.model_selection import GroupKFold
+
 __all__ = ["Calibration", "Kept", "Pairs", "calibrate", "calibrated", "draw", "pairs_of"]
 
 FOLDS = 5
@@ -54,11 +59,6 @@ class Kept:
     precision: float
     recall: float
     f1: float
-
-    @classmethod
-    def of(cls, name: str, kept: Bools, relevant: Bools) -> Kept:
-        hits = (kept & relevant).sum()
-        return cls(name, hits / max(kept.sum(), 1), hits / relevant.sum(), 2 * hits / (kept.sum() + relevant.sum()))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def calibrate(pairs: Pairs, seed: int = 0) -> Calibration:
         slope=slope,
         intercept=intercept,
         threshold=float(threshold),
-        kept=tuple(Kept.of(name, kept, relevant) for name, kept in ways.items()),
+        kept=tuple(Kept(name, *_precision_recall_f1(relevant, kept)) for name, kept in ways.items()),
         gain=_gain(pairs, by_score, by_rank, seed),
         above_half=(float((others > 0).mean()), float((slope * others + intercept > 0).mean())),
         pairs=len(relevant),
@@ -160,11 +160,10 @@ def calibrate(pairs: Pairs, seed: int = 0) -> Calibration:
 def calibrated(model: MixLM, slope: float, intercept: float) -> None:
     """In place: all log-odds of the model become ``slope * log-odds + intercept``. Rankings and fingerprint stay."""
     readout = model.readout
-    weights = [readout.score.weight, readout.score.bias, readout.cosine_weight, readout.late_weight]
+    weights = readout.score.weight, readout.score.bias, readout.cosine_weight, readout.late_weight
     with torch.no_grad():
-        for weight in weights:
-            if weight is not None:
-                weight.mul_(slope)
+        for weight in filter(torch.is_tensor, weights):
+            weight.mul_(slope)
         readout.score.bias.add_(intercept)
 
 
@@ -186,20 +185,20 @@ def draw(pairs: Pairs, found: Calibration, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _precision_recall_f1(relevant: Bools, kept: Bools) -> tuple[float, float, float]:
+    *found, _ = precision_recall_fscore_support(relevant, kept, average="binary", zero_division=0)
+    return tuple(map(float, found))
+
+
 def _platt(scores: Floats, targets: Floats) -> tuple[float, float]:
     """Logistic regression of probabilities: each pair counts as relevant and as irrelevant, by its target."""
-    with optional_import("calibration needs scikit-learn", "eval"):
-        from sklearn.linear_model import LogisticRegression
-    count = len(scores)
-    features, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], count)
+    features, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], len(scores))
     fitted = LogisticRegression(C=np.inf).fit(features, labels, np.concatenate([targets, 1 - targets]))
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
 def _best_cut(values: NDArray[np.float64] | NDArray[np.int64], relevant: Bools) -> float:
     """Of all values, the one from which on F1 is best."""
-    from sklearn.metrics import precision_recall_curve
-
     precision, recall, cuts = precision_recall_curve(relevant, values)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return float(cuts[f1[:-1].argmax()])
@@ -207,8 +206,6 @@ def _best_cut(values: NDArray[np.float64] | NDArray[np.int64], relevant: Bools) 
 
 def _cross_validated(pairs: Pairs, values: NDArray[np.float64] | NDArray[np.int64]) -> Bools:
     """What is kept where each query's cut was chosen on the queries of other folds. bool [pairs]"""
-    from sklearn.model_selection import GroupKFold
-
     kept = np.zeros(len(values), dtype=bool)
     for train, test in GroupKFold(FOLDS).split(values, groups=pairs.queries):
         kept[test] = values[test] >= _best_cut(values[train], pairs.relevant[train])

@@ -20,22 +20,23 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Row:
-    """A system, or all seeds of one.
+    """A system, or all seeds of one; for each collection, its systems, their mean, and what the tests say.
 
-    Attributes:
-        seeds: for each collection, its systems: none where it did not run, several where there are seeds.
-        on: for each collection, the mean of these as one system; None where it did not run.
-        mean: of the measure, over collections; None unless it ran on all of them.
-        verdicts: for each collection, against its baseline; of several seeds, what holds for each of them. None for the
-            baseline itself, and for the oracle, which is no system to choose.
+    A verdict is against the collection's baseline; of several seeds, what holds for each of them. None for the baseline
+    itself, and for the oracle, which is no system to choose.
     """
 
     name: str
     kind: Kind
-    seeds: tuple[tuple[SystemResult, ...], ...]
-    on: tuple[SystemResult | None, ...]
-    mean: float | None
+    seeds: tuple[tuple[SystemResult, ...], ...]  # none where it did not run
+    on: tuple[SystemResult | None, ...]  # of several seeds, one system with their means
+    mean: float | None  # of the measure, over collections; None unless it ran on all of them
     verdicts: tuple[Verdict | None, ...]
+
+    @property
+    def runs(self) -> int:
+        """How many seeds the row stands for."""
+        return max(map(len, self.seeds))
 
     @property
     def documents_per_second(self) -> float | None:

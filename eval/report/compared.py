@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.report.grids import difference_cell, tests
+from mixlm_rerank.eval.report.grids import tests
 from mixlm_rerank.eval.report.page import render
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.significance import Comparison, compare_pairs
 from mixlm_rerank.eval.standings import kind_of
-from mixlm_rerank.eval.tables import Column, Table, aligned, field, filled, listed, markdown, markdown_escaped
+from mixlm_rerank.eval.tables import Cell, Column, Table, aligned, field, filled, listed, markdown, markdown_escaped
 from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.systems.protocol import Kind
 
@@ -196,7 +196,7 @@ def _sections(found: EvaluationDifference) -> list[tuple[str, list[str], Table |
     columns = [
         field("a", a, ""),
         field("b", b, ""),
-        (Column("difference", marked=True), lambda system: difference_cell(system.b - system.a, system.comparison)),
+        (Column("difference", marked=True), _difference),
         *tests("", f"queries on which {b} is better/worse"),
         field("speed_ratio", "speed", f"documents/s of {b} over those of {a}", numbers.ratio),
     ]
@@ -208,3 +208,8 @@ def _sections(found: EvaluationDifference) -> list[tuple[str, list[str], Table |
         table = filled(one.name, columns, [(system.name, system.kind, system) for system in one.systems])
         sections.append((one.name, remarks, table))
     return sections
+
+
+def _difference(system: SystemDifference) -> Cell:
+    mark = system.comparison.verdict.sign if system.comparison else ""
+    return Cell(numbers.difference(system.b - system.a), system.b - system.a, mark=mark)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
-from mixlm_rerank.eval.significance import Comparison, Verdict, interval
+from mixlm_rerank.eval.significance import Verdict, interval
 from mixlm_rerank.eval.standings import Row, Standings, standings
 from mixlm_rerank.eval.tables import (
     EMPTY,
@@ -25,8 +25,9 @@ from mixlm_rerank.eval.tables import (
     markdown_escaped,
     number,
 )
+from mixlm_rerank.systems.protocol import Efficiency
 
-__all__ = ["big_table", "collection_tables", "difference_cell", "latex_table", "markdown_table", "tests"]
+__all__ = ["big_table", "collection_tables", "latex_table", "markdown_table", "tests"]
 
 Columns = list[Filling[Any]]
 
@@ -49,7 +50,6 @@ def latex_table(evaluation: Evaluation) -> str:
 
 def big_table(table: Standings) -> Table | None:
     """Systems against collections on one measure; the mean and documents/s, where there are such."""
-
     measure, every = table.measure, range(len(table.collections))
 
     def cell(column: int, row: Row) -> Cell:
@@ -59,8 +59,9 @@ def big_table(table: Standings) -> Table | None:
         return _mean_cell(row.mean, [row.by_query(column, measure) for column in every])
 
     def seeds(row: Row) -> str:
-        count, spread = _runs(row), row.spread(measure)
-        return f"{count} seeds{'' if spread is None else f', ± {numbers.measure(spread)}'}" if count > 1 else ""
+        spread = row.spread(measure)
+        shown = "" if spread is None else f", ± {numbers.measure(spread)}"
+        return f"{row.runs} seeds{shown}" if row.runs > 1 else ""
 
     heads = [f"{name}, n={count:,}" for name, count in zip(table.collections, table.queries, strict=True)]
     best = not measure.startswith("Judged")
@@ -78,25 +79,17 @@ def _explained(table: Standings, intervals: bool) -> str:
     verdicts = {verdict for row in table.rows for verdict in row.verdicts} - {None}
     marks = [f"{found.sign} {found.words}" for found in sorted(Verdict, reverse=True) if found and found in verdicts]
     tests = "paired t-test and randomisation test"
-    parts = [
-        f"{table.measure} over all judged queries (n); best in bold (the oracle apart).",
-        "Intervals: 95%, bootstrap over queries." if intervals else "",
-        "Mean: over collections, not tested." if len(table.collections) > 1 else "",
-        "Several seeds: their mean ± the standard deviation of their means; a mark holds for every seed."
-        if any(_runs(row) > 1 for row in table.rows)
-        else "",
-        f"Against {table.against}: {'; '.join(marks)} ({tests}, p < .05 after Holm's correction)."
-        if marks
-        else f"No difference to {table.against} is significant ({tests}, Holm)."
-        if verdicts
-        else "",
-    ]
-    return " ".join(filter(None, parts))
-
-
-def _runs(row: Row) -> int:
-    """How many seeds the row stands for."""
-    return max(map(len, row.seeds))
+    told = {
+        f"{table.measure} over all judged queries (n); best in bold (the oracle apart).": True,
+        "Intervals: 95%, bootstrap over queries.": intervals,
+        "Mean: over collections, not tested.": len(table.collections) > 1,
+        "Several seeds: their mean ± the standard deviation of their means; a mark holds for every seed.": any(
+            row.runs > 1 for row in table.rows
+        ),
+        f"Against {table.against}: {'; '.join(marks)} ({tests}, p < .05 after Holm's correction).": marks,
+        f"No difference to {table.against} is significant ({tests}, Holm).": verdicts and not marks,
+    }
+    return " ".join(sentence for sentence, holds in told.items() if holds)
 
 
 def collection_tables(table: Standings, column: int, collection: CollectionResult, measures: list[str]) -> list[Table]:
@@ -110,7 +103,9 @@ def collection_tables(table: Standings, column: int, collection: CollectionResul
         filled("Measures, over all judged queries", _measures(collection, measures), plain),
         _pairs(table, column),
         filled(f"Fidelity to {name}", _fidelity(measures[0], name, taught), plain) if name else None,
-        filled("Efficiency, one query at a time", _efficiency(name, taught), rows),
+        filled(
+            "Efficiency, one query at a time", _efficiency(name, taught), [(n, k, s.efficiency) for n, k, s in rows]
+        ),
         _seeds(table, column, measures),
     ]
     return [one for one in found if one is not None]
@@ -123,13 +118,9 @@ def _measures(collection: CollectionResult, measures: list[str]) -> Columns:
     def value(name: str, system: SystemResult) -> Cell:
         return _mean_cell(system.measures[name], [system.per_query.get(name, {})])
 
-    def difference(system: SystemResult) -> Cell:
-        found = system.comparison
-        return EMPTY if found is None else difference_cell(found.difference, found)
-
     return [
         *((Column(name, best=not name.startswith("Judged")), partial(value, name)) for name in measures),
-        (Column(f"− {collection.baseline}", against, marked=True), difference),
+        (Column(f"− {collection.baseline}", against, marked=True), _difference),
         *tests(f"{against}: ", f"queries on which {measures[0]} is higher/lower than that of {collection.baseline}"),
     ]
 
@@ -152,23 +143,21 @@ def _fidelity(measure: str, name: str, teacher: SystemResult | None) -> Columns:
 
 def _efficiency(name: str, teacher: SystemResult | None) -> Columns:
     """What ranking cost."""
+    speed, milliseconds = numbers.speed, numbers.milliseconds
     of_teacher = teacher.efficiency.documents_per_second if teacher and teacher.efficiency else None
 
-    def ratio(system: SystemResult) -> Cell:
-        found = system.efficiency
-        return number(found.documents_per_second / of_teacher, numbers.ratio) if found and of_teacher else EMPTY
+    def ratio(own: Efficiency | None) -> Cell:
+        return number(own.documents_per_second / of_teacher, numbers.ratio) if own and of_teacher else EMPTY
 
     of_document = "bytes that the system needs on disk for each document"
     return [
-        field(
-            "efficiency.documents_per_second", "documents/s", "candidates over the time spent on them", numbers.speed
-        ),
+        field("documents_per_second", "documents/s", "candidates over the time spent on them", speed),
         (Column("× teacher", f"documents/s over that of {name}"), ratio),
-        field("efficiency.p50_ms", "p50, ms", "half of the queries took no longer", numbers.milliseconds),
-        field("efficiency.p99_ms", "p99, ms", "99 of 100 queries took no longer", numbers.milliseconds),
-        field("efficiency.index_bytes_per_document", "index/document", of_document, numbers.size),
-        field("efficiency.build_seconds", "build", "time to build the token index", numbers.duration),
-        field("efficiency.peak_memory_bytes", "memory", "peak of the process, models included", numbers.size),
+        field("p50_ms", "p50, ms", "half of the queries took no longer", milliseconds),
+        field("p99_ms", "p99, ms", "99 of 100 queries took no longer", milliseconds),
+        field("index_bytes_per_document", "index/document", of_document, numbers.size),
+        field("build_seconds", "build", "time to build the token index", numbers.duration),
+        field("peak_memory_bytes", "memory", "peak of the process, models included", numbers.size),
     ]
 
 
@@ -207,20 +196,18 @@ def tests(of: str, counted: str) -> Columns:
         found = system.comparison
         return EMPTY if found is None else Cell(f"{found.wins}/{found.losses}", found.wins - found.losses)
 
+    text = numbers.p_value
     return [
-        field("comparison.p_t", "p, t-test", f"{of}paired t-test, Holm-corrected", numbers.p_value),
-        field(
-            "comparison.p_randomisation",
-            "p, random.",
-            f"{of}paired randomisation test, Holm-corrected",
-            numbers.p_value,
-        ),
+        field("comparison.p_t", "p, t-test", f"{of}paired t-test, Holm-corrected", text),
+        field("comparison.p_randomisation", "p, random.", f"{of}paired randomisation test, Holm-corrected", text),
         (Column("wins/losses", counted), cell),
     ]
 
 
-def difference_cell(value: float, tested: Comparison | None) -> Cell:
-    return Cell(numbers.difference(value), value, mark=tested.verdict.sign if tested else "")
+def _difference(system: SystemResult) -> Cell:
+    """What the paired tests found."""
+    found = system.comparison
+    return Cell(numbers.difference(found.difference), found.difference, mark=found.verdict.sign) if found else EMPTY
 
 
 def _mean_cell(value: float | None, samples: list[Mapping[str, float]], found: Verdict | None = None) -> Cell:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
-from math import exp, log
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["GRID", "INK", "LOOKS", "MUTED", "TEXT", "Look", "Picture", "any_glyph", "draw_dot", "draw_level"]
-__all__ += ["fit_height", "inline_svg", "legible", "log_ticks", "name_axes", "new_axes", "tip"]
+__all__ += ["fit_height", "inline_svg", "legible", "name_axes", "new_axes", "tip"]
 
 INK, MUTED, GRID = "#1d2530", "#5b6470", "#e4e8ec"
 TEXT = 11.5  # pixels
@@ -141,20 +140,6 @@ def name_axes(axes: Axes, across: str, up: str = "") -> None:
     """Titles where they are read first: above the vertical axis, at the right end of the horizontal one."""
     axes.set_title(up, loc="left", x=-axes.bbox.x0 / axes.bbox.width, pad=11, **WORDS)
     axes.set_xlabel(f"{across} →", loc="right", **WORDS)
-
-
-def log_ticks(axes: Axes, values: Sequence[int], base: int) -> None:
-    """The horizontal axis: logarithmic, ticks where there is data, as far as they have room. ``values`` rise."""
-    axes.set_xscale("log", base=base)
-    breadth = log(values[-1] / values[0])
-    margin = exp(max(0.05 * breadth, 0.1))
-    axes.set_xlim(values[0] / margin, values[-1] * margin)
-    shown: list[int] = []
-    for value in reversed(values):
-        if not shown or log(shown[-1] / value) >= breadth / 10:
-            shown.append(value)
-    axes.set_xticks(shown, [numbers.count(value) for value in shown])
-    axes.set_xticks([], minor=True)
 
 
 def fit_height(axes: Axes, values: Mapping[str, Sequence[float]], room: float = 0.05) -> dict[str, str]:
