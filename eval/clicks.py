@@ -36,20 +36,14 @@ class ClickModel:
     """Users who go down a list: they examine a document with the probability of its rank, click on an examined one with
     the probability of the document for the query, and may stop after a click. The cascade model and the position-based
     model are the cases without the first and without the last of these three.
-
-    Attributes:
-        name: for tables.
-        examination: [depth] by rank; a page has ``depth`` documents.
-        behaviour: qid -> docid -> (probability of a click if examined, probability of stopping after a click).
-        others: the same pair, for documents that ``behaviour`` lacks.
-        asked: qid -> how often the query is asked, in any unit.
     """
 
     name: str
-    examination: Floats
+    examination: Floats  # [depth] by rank; a page has ``depth`` documents
+    # qid -> docid -> (probability of a click if examined, probability of stopping after a click)
     behaviour: Mapping[str, Mapping[str, tuple[float, float]]]
-    others: tuple[float, float]
-    asked: Mapping[str, float]
+    others: tuple[float, float]  # the same pair, for documents that ``behaviour`` lacks
+    asked: Mapping[str, float]  # qid -> how often the query is asked, in any unit
 
     @property
     def depth(self) -> int:

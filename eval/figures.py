@@ -32,25 +32,20 @@ MEAN = "mean"  # in place of a collection: over all of them
 
 
 class Figure(BaseModel, frozen=True, extra="forbid"):  # a misspelt field is an error, not a default
-    """One published number, and where its experiment leaves it. Either ``at`` or ``path`` says where.
-
-    Attributes:
-        display: as it is printed, ".6789"; a plain number must be ``value``, rounded.
-        pages: files that print it, from the root of the repository.
-        value, tolerance: what is found may differ from ``value`` by no more than ``tolerance``.
-        at: of an ``eval report``: collection, system, and a measure or a field of its efficiency, comparison or
-            fidelity (``nDCG@10``, ``documents_per_second``, ``p_t``). "mean" for a collection: over all of them.
-        path: of any JSON file: the keys to it. In a list, a number is a position and a word is the item of that name.
-        file: that JSON file, from the experiment's folder.
+    """One published number, and where its experiment leaves it: what is found may differ from ``value`` by no more than
+    ``tolerance``. Either ``at`` or ``path`` says where.
     """
 
-    display: str = Field(min_length=1)
-    pages: list[str] = Field(min_length=1)
+    display: str = Field(min_length=1)  # as it is printed, ".6789"; a plain number must be ``value``, rounded
+    pages: list[str] = Field(min_length=1)  # files that print it, from the root of the repository
     value: FiniteFloat
     tolerance: Annotated[FiniteFloat, Field(ge=0)]
+    # of an ``eval report``: collection, system, and a measure or a field of its efficiency, comparison or fidelity
+    # (``nDCG@10``, ``documents_per_second``, ``p_t``); "mean" for a collection: over all of them
     at: tuple[str, str, str] | None = None
+    # of any JSON file: the keys to it; in a list, a number is a position and a word is the item of that name
     path: list[str | int] | None = Field(default=None, min_length=1)
-    file: str = "results.json"
+    file: str = "results.json"  # from the experiment's folder
 
     @property
     def label(self) -> str:
@@ -70,20 +65,15 @@ class Figure(BaseModel, frozen=True, extra="forbid"):  # a misspelt field is an 
 
 
 class Experiment(BaseModel, frozen=True, extra="forbid"):
-    """A command, and the figures that it reproduces.
+    """A command, and the figures that it reproduces: what a reader types; no shell, but ``&&`` between commands.
 
-    Attributes:
-        name: short and unique; also that of its folder.
-        command: what a reader types; no shell, but ``&&`` between commands. ``{data}`` is the folder of collections,
-            ``{out}`` a scratch folder, ``{minilm}`` the checkpoint all-MiniLM-L6-v2.
-        needs: what a machine may lack.
-        date, machine: the conditions under which the values were found.
+    ``{data}`` is the folder of collections, ``{out}`` a scratch folder, ``{minilm}`` the checkpoint all-MiniLM-L6-v2.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")  # also that of its folder
     command: str = Field(pattern=r"\S")
-    needs: list[Literal["data", "gpu"]] = []
-    date: datetime.date
+    needs: list[Literal["data", "gpu"]] = []  # what a machine may lack
+    date: datetime.date  # date and machine: the conditions under which the values were found
     machine: str
     figures: list[Figure] = Field(min_length=1)
 

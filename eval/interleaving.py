@@ -34,23 +34,15 @@ LEVEL, POWER = 0.05, 0.8
 
 @dataclass(frozen=True)
 class Preference:
-    """What users of one kind make of two systems.
+    """What users of one kind make of two systems."""
 
-    Attributes:
-        a, b, ties: sessions in which the clicks went to A's documents more, to B's, or to both alike.
-        preference: share of sessions that B wins, a tie being half a win of each: .5 is no preference.
-        low, high: its 95% interval, by bootstrap over queries. One query says nothing about others: 0 and 1.
-        sessions_needed: that a test of A against B takes (see :func:`sessions_needed`); None where the interval holds
-            .5, so that no difference was found.
-    """
-
-    a: int
+    a: int  # sessions in which the clicks went to A's documents more
     b: int
-    ties: int
-    preference: float
-    low: float
+    ties: int  # to both alike
+    preference: float  # share of sessions that B wins, a tie being half a win of each: .5 is no preference
+    low: float  # its 95% interval, by bootstrap over queries; one query says nothing about others: 0 and 1
     high: float
-    sessions_needed: int | None
+    sessions_needed: int | None  # see the function of this name; None where the interval holds .5: no difference found
 
 
 def interleave(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, harmonic_mean, stdev
 from typing import TypeVar
@@ -129,16 +129,14 @@ def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
             )
         )
 
-    def shared(names: Iterable[str | None]) -> str | None:
-        found = set(names)
-        return found.pop() if len(found) == 1 else None
-
+    baselines = {collection.baseline for collection in collections}
+    teachers = {collection.teacher for collection in collections}
     return Standings(
         measure,
         tuple(collection.name for collection in collections),
         tuple(collection.queries for collection in collections),
-        shared(collection.baseline for collection in collections),
-        shared(collection.teacher for collection in collections),
+        baselines.pop() if len(baselines) == 1 else None,
+        teachers.pop() if len(teachers) == 1 else None,
         tuple(sorted(rows, key=lambda row: ORDER.get(row.kind, 1))),
     )
 

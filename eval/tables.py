@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.systems.protocol import Kind
 
-__all__ = ["EMPTY", "Cell", "Column", "Filling", "Line", "Table", "aligned", "field", "filled", "latex", "lined_up"]
+__all__ = ["EMPTY", "Cell", "Column", "Columns", "Line", "Table", "aligned", "field", "filled", "latex", "lined_up"]
 __all__ += ["listed", "markdown", "markdown_escaped", "number"]
 
 LATEX_SPECIAL = {
@@ -29,7 +29,6 @@ LATEX_SPECIAL = {
     "▼": r"$^{\Downarrow}$",
     **{char: f"\\{char}" for char in "&%$#_{}"},
 }
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,11 @@ class Table:
     lines: tuple[Line, ...]
 
 
-Filling = tuple[Column, Callable[[T], Cell]]  # a column, and how its cells are made
+Filling = tuple[Column, Callable[[Any], Cell]]  # a column, and how its cells are made
+Columns = list[Filling]
 
 
-def field(path: str, head: str, hint: str, text: Callable[[float], str] = numbers.measure) -> Filling[Any]:
+def field(path: str, head: str, hint: str, text: Callable[[float], str] = numbers.measure) -> Filling:
     """The column of a number: ``path`` leads from a system to it, over parts that may be None."""
 
     def cell(of: Any) -> Cell:
@@ -99,14 +99,13 @@ def field(path: str, head: str, hint: str, text: Callable[[float], str] = number
 
 def filled(
     caption: str,
-    columns: Iterable[Filling[T]],
-    rows: Iterable[tuple[str, Kind, T]],
-    note: Callable[[T], str] = lambda _: "",
+    columns: Columns,
+    rows: Sequence[tuple[str, Kind, Any]],
+    note: Callable[[Any], str] = lambda _: "",
 ) -> Table | None:
     """One line a row (name, kind, what columns and note are made from), without columns and lines that hold no value;
     None if nothing is left.
     """
-    rows = list(rows)
     made = [(column, [cell(of) for _, _, of in rows]) for column, cell in columns]
     made = [(column, cells) for column, cells in made if any(cell.order is not None for cell in cells)]
     of_rows = zip(*(_with_best(cells, rows) if column.best else cells for column, cells in made), strict=True)
@@ -118,7 +117,7 @@ def filled(
     return Table(caption, tuple(column for column, _ in made), tuple(lines)) if lines else None
 
 
-def _with_best(cells: Sequence[Cell], rows: Sequence[tuple[str, Kind, T]]) -> list[Cell]:
+def _with_best(cells: Sequence[Cell], rows: Sequence[tuple[str, Kind, Any]]) -> list[Cell]:
     """What looks equal to the highest is equally best."""
     rivals = [kind != "oracle" for _, kind, _ in rows]
     own = [cell for cell, rival in zip(cells, rivals, strict=True) if rival and cell.order is not None]

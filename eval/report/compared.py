@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval import tables
 from mixlm_rerank.eval.report.grids import tests
 from mixlm_rerank.eval.report.page import render
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.significance import Comparison, compare_pairs
 from mixlm_rerank.eval.standings import kind_of
-from mixlm_rerank.eval.tables import Cell, Column, Table, aligned, field, filled, listed, markdown, markdown_escaped
+from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, field, filled, listed, markdown_escaped
 from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.systems.protocol import Kind
 
@@ -100,28 +101,28 @@ def compare_evaluations(
 
 def comparison_text(found: EvaluationDifference) -> str:
     """For a terminal: what holds overall, then a table for each collection."""
-    parts = _overview(found)
-    for name, remarks, table in _sections(found):
-        parts += [f"\n{name}", *remarks, *([aligned(table)] if table else [])]
-    return "\n".join(parts) + "\n"
+    return "\n".join(_parts(found, str, "\n{}".format, tables.aligned)) + "\n"
 
 
 def comparison_markdown(found: EvaluationDifference) -> str:
     """For a pull request: the same, as Markdown."""
-    parts = [*map(markdown_escaped, _overview(found))]
-    for name, remarks, table in _sections(found):
-        parts += [
-            f"## {markdown_escaped(name)}",
-            *map(markdown_escaped, remarks),
-            *([markdown(table)] if table else []),
-        ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(_parts(found, markdown_escaped, "## {}".format, tables.markdown)) + "\n"
 
 
 def comparison_html(found: EvaluationDifference) -> str:
     """The same as one page that needs nothing else."""
     heading = f"{found.names[1]} against {found.names[0]}"
     return render("comparison.html", heading=heading, overview=_overview(found), sections=_sections(found))
+
+
+def _parts(
+    found: EvaluationDifference, escaped: Callable[[str], str], head: Callable[[str], str], grid: Callable[[Table], str]
+) -> Iterator[str]:
+    yield from map(escaped, _overview(found))
+    for name, remarks, table in _sections(found):
+        yield from (head(escaped(name)), *map(escaped, remarks))
+        if table:
+            yield grid(table)
 
 
 def _sorted_out(a: Iterable[str], b: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -193,7 +194,7 @@ def _overview(found: EvaluationDifference) -> list[str]:
 def _sections(found: EvaluationDifference) -> list[tuple[str, list[str], Table | None]]:
     """Name, remarks and table of each collection."""
     a, b = found.names
-    columns = [
+    columns: Columns = [
         field("a", a, ""),
         field("b", b, ""),
         (Column("difference", marked=True), _difference),

@@ -11,7 +11,7 @@ import numpy as np
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.report import svg
 from mixlm_rerank.eval.standings import Standings
-from mixlm_rerank.eval.tables import EMPTY, Cell, Column, field, filled
+from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Columns, field, filled
 from mixlm_rerank.systems.protocol import Kind
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def frontier_picture(table: Standings) -> svg.Picture | None:
     if oracle is not None:
         caption += f" The oracle, the ceiling for these candidates, is at {numbers.measure(oracle)}."
     on_line = {point.name for point in front}
-    columns = [
+    columns: Columns = [
         field("mean", table.measure, ""),
         field("documents_per_second", "documents/s", "", numbers.speed),
         (Column("on the line"), lambda row: Cell("yes", 1.0) if row.name in on_line else EMPTY),

@@ -16,7 +16,7 @@ from mixlm_rerank.eval.tables import (
     EMPTY,
     Cell,
     Column,
-    Filling,
+    Columns,
     Table,
     field,
     filled,
@@ -28,8 +28,6 @@ from mixlm_rerank.eval.tables import (
 from mixlm_rerank.systems.protocol import Efficiency
 
 __all__ = ["big_table", "collection_tables", "latex_table", "markdown_table", "tests"]
-
-Columns = list[Filling[Any]]
 
 
 def markdown_table(evaluation: Evaluation) -> str:
@@ -65,7 +63,7 @@ def big_table(table: Standings) -> Table | None:
 
     heads = [f"{name}, n={count:,}" for name, count in zip(table.collections, table.queries, strict=True)]
     best = not measure.startswith("Judged")
-    columns = [
+    columns: Columns = [
         *((Column(head, "n: judged queries", True, best), partial(cell, place)) for place, head in enumerate(heads)),
         *([(Column("mean", "over collections", best=best), mean)] if len(heads) > 1 else []),
         field("documents_per_second", "documents/s", "harmonic mean over collections", numbers.speed),

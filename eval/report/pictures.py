@@ -11,7 +11,7 @@ from typing import Any
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.report import svg
 from mixlm_rerank.eval.standings import Row, Standings
-from mixlm_rerank.eval.tables import Cell, Column, Filling, Table, field, filled, listed, number
+from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, field, filled, listed, number
 from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["budget_picture", "depth_picture", "slice_pictures"]
@@ -19,7 +19,7 @@ __all__ = ["budget_picture", "depth_picture", "slice_pictures"]
 WIDTH, HEIGHT = 520, 300
 PALE = "#cdd3da"
 
-Plotted = tuple[str, Kind, Mapping[Any, float]]  # a system, and x -> main measure
+Plotted = tuple[str, Kind, dict[Any, float]]  # a system, and x -> main measure
 
 
 def depth_picture(table: Standings, column: int, featured: Sequence[Row], name: str) -> svg.Picture | None:
@@ -52,7 +52,7 @@ def budget_picture(table: Standings, column: int, featured: Sequence[Row], name:
     budgets = sorted((there.tokens, row.name, row) for row, there in ran if there.tokens is not None)
     levels = [(row, there) for row, there in ran if row in featured and row.kind != "combination" and not there.tokens]
     shown = [(row.name, row.kind, there) for row, there in ran if there.tokens is not None or (row, there) in levels]
-    columns: list[Filling[Any]] = [
+    columns: Columns = [
         field("tokens", "tokens", "", numbers.count),
         (Column(measure), lambda there: number(there.measures[measure])),
     ]
