@@ -135,7 +135,7 @@ def _collection(a: CollectionResult, b: CollectionResult, measure: str, permutat
     before, after = ({system.name: system for system in one.systems} for one in (a, b))
     common, only_a, only_b = _sorted_out(before, after)
     pairs = {name: (before[name], after[name], kind_of(b, after[name])) for name in common}
-    obstacles = _obstacles(a, b, measure)
+    obstacles = tuple(_obstacles(a, b, measure))
     values = {
         name: (old.per_query.get(measure, {}), new.per_query.get(measure, {}))
         for name, (old, new, kind) in pairs.items()
@@ -151,47 +151,44 @@ def _collection(a: CollectionResult, b: CollectionResult, measure: str, permutat
     return CollectionDifference(b.name, obstacles, tuple(systems), only_a, only_b)
 
 
-def _obstacles(a: CollectionResult, b: CollectionResult, measure: str) -> tuple[str, ...]:
+def _obstacles(a: CollectionResult, b: CollectionResult, measure: str) -> Iterator[str]:
     """What makes a difference between systems say little about the systems."""
-    found = []
     old, new = ({qid for system in one.systems for qid in system.per_query.get(measure, {})} for one in (a, b))
     if old != new:
         counts = f"{len(old & new)} in both, {len(old - new)} only before, {len(new - old)} only after"
-        found.append(f"other judged queries ({counts})")
+        yield f"other judged queries ({counts})"
     if None not in (a.documents, b.documents) and a.documents != b.documents:
-        found.append(f"another corpus ({a.documents:,} documents, then {b.documents:,})")
+        yield f"another corpus ({a.documents:,} documents, then {b.documents:,})"
     if a.depth != b.depth:
-        found.append(f"another depth ({a.depth:,} candidates, then {b.depth:,})")
+        yield f"another depth ({a.depth:,} candidates, then {b.depth:,})"
     stages = [system for one in (a, b) for system in one.systems if kind_of(one, system) == "first stage"]
     if a.first_stage != b.first_stage:
-        found.append(f"another first stage ({a.first_stage}, then {b.first_stage})")
+        yield f"another first stage ({a.first_stage}, then {b.first_stage})"
     elif len(stages) == 2:
         x, y = (system.per_query.get(measure, {}) for system in stages)
         if any(abs(x[qid] - y[qid]) > TOLERANCE for qid in x.keys() & y.keys()):
             means = ", then ".join(numbers.measure(system.measures[measure]) for system in stages)
-            found.append(f"other results of the first stage {a.first_stage} ({measure} {means})")
-    return tuple(found)
+            yield f"other results of the first stage {a.first_stage} ({measure} {means})"
 
 
-def _overview(found: EvaluationDifference) -> list[str]:
+def _overview(found: EvaluationDifference) -> Iterator[str]:
     """What was compared, how often the difference is significant, and what cannot be compared."""
     a, b = found.names
     systems = [system for one in found.collections for system in one.systems]
     verdicts = Counter(system.comparison.verdict for system in systems if system.comparison)
-    sentences = [f"{found.measure}: {b} against {a}, the systems and collections that both have."]
+    yield f"{found.measure}: {b} against {a}, the systems and collections that both have."
     if verdicts:
         counts = [f"{kind.words} in {verdicts[kind]}" for kind in sorted(verdicts, reverse=True)]
-        sentences.append(f"Pairs tested: {verdicts.total()}; {listed(counts)}. {TESTS}")
+        yield f"Pairs tested: {verdicts.total()}; {listed(counts)}. {TESTS}"
     if found.machines:
-        changed = [
-            f"{key} {', then '.join(old or 'not known' for old in pair)}" for key, pair in found.machines.items()
-        ]
-        sentences.append(f"The machines differ, so speeds are not comparable: {'; '.join(changed)}.")
-    only = zip(found.names, (found.only_a, found.only_b), strict=True)
-    return sentences + [f"Collections only in {name}: {listed(own)}." for name, own in only if own]
+        changed = [f"{key} {', then '.join(one or 'not known' for one in own)}" for key, own in found.machines.items()]
+        yield f"The machines differ, so speeds are not comparable: {'; '.join(changed)}."
+    for name, own in zip(found.names, (found.only_a, found.only_b), strict=True):
+        if own:
+            yield f"Collections only in {name}: {listed(own)}."
 
 
-def _sections(found: EvaluationDifference) -> list[tuple[str, list[str], Table | None]]:
+def _sections(found: EvaluationDifference) -> Iterator[tuple[str, list[str], Table | None]]:
     """Name, remarks and table of each collection."""
     a, b = found.names
     columns: Columns = [
@@ -201,14 +198,11 @@ def _sections(found: EvaluationDifference) -> list[tuple[str, list[str], Table |
         *tests("", f"queries on which {b} is better/worse"),
         field("speed_ratio", "speed", f"documents/s of {b} over those of {a}", numbers.ratio),
     ]
-    sections = []
     for one in found.collections:
         remarks = [f"Not tested: {listed(one.obstacles)}."] if one.obstacles else []
         only = zip(found.names, (one.only_a, one.only_b), strict=True)
         remarks += [f"Only in {name}: {', '.join(own)}." for name, own in only if own]
-        table = filled(one.name, columns, [(system.name, system.kind, system) for system in one.systems])
-        sections.append((one.name, remarks, table))
-    return sections
+        yield one.name, remarks, filled(one.name, columns, [(own.name, own.kind, own) for own in one.systems])
 
 
 def _difference(system: SystemDifference) -> Cell:

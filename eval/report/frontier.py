@@ -125,7 +125,7 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, bool]]) -
     for (*_, text, bold), (x, y) in zip(points, pixels, strict=True):
         written = axes.text(0, 0, text, fontsize=svg.TEXT, color=svg.INK, va="center_baseline", parse_math=False)
         written.set(weight="bold" if bold else "normal", bbox={"color": "white", "alpha": 0.7, "pad": 0.5})
-        with svg.any_glyph():
+        with svg.unwarned():
             width = written.get_window_extent().width
         left = x + POINT + 2 if x + POINT + 2 + width < edge[2] else x - POINT - 2 - width
         others = sorted(middle for start, end, middle in taken if start < left + width and left < end)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from io import StringIO
 from statistics import median
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GRID", "INK", "LOOKS", "MUTED", "TEXT", "Look", "Picture", "any_glyph", "draw_dot", "draw_level"]
-__all__ += ["fit_height", "inline_svg", "legible", "name_axes", "new_axes", "tip"]
+__all__ = ["GRID", "INK", "LOOKS", "MUTED", "TEXT", "Look", "Picture", "draw_dot", "draw_level"]
+__all__ += ["fit_height", "inline_svg", "legible", "name_axes", "new_axes", "tip", "unwarned"]
 
 INK, MUTED, GRID = "#1d2530", "#5b6470", "#e4e8ec"
 TEXT = 11.5  # pixels
@@ -99,7 +99,7 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     stream = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
-    with matplotlib.rc_context(settings), any_glyph():
+    with matplotlib.rc_context(settings), unwarned():
         figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
     _, drawn = stream.getvalue().split("</defs>", 1)  # without the style sheet, which would reach the whole page
     drawn = re.sub(r'<g id="[^"]*"/>|\s*\n', "", drawn)
@@ -115,14 +115,8 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     )
 
 
-@contextmanager
-def any_glyph() -> Iterator[None]:
-    """No warnings of characters that matplotlib's font lacks: the page's font shows them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
-
-
+# characters that matplotlib's font lacks are no reason to warn: the page's font shows them
+unwarned = partial(warnings.catch_warnings, action="ignore", category=UserWarning)
 WORDS: Any = {"fontsize": TEXT, "color": MUTED, "parse_math": False}
 
 
