@@ -84,9 +84,7 @@ def compare(
 
     Args:
         values: system -> qid -> value of one measure; the same queries for all.
-        baseline: one of the systems.
         permutations: draws of the randomisation test (all sign patterns, where there are fewer of them).
-        seed: of those draws.
 
     Raises:
         InputError: an unknown baseline, or systems measured on different queries.

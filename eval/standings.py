@@ -65,16 +65,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Standings:
-    """The big table. ``baseline`` and ``teacher``: their names, None where collections differ in them (or lack one).
-
-    ``queries``: how many are judged, for each collection.
-    """
+    """The big table."""
 
     measure: str
     collections: tuple[str, ...]
-    queries: tuple[int, ...]
-    baseline: str | None
-    teacher: str | None
+    queries: tuple[int, ...]  # how many are judged, for each collection
+    baseline: str | None  # None where collections differ in it
+    teacher: str | None  # the same, or where one has none
     rows: tuple[Row, ...]
 
     def row(self, name: str | None) -> Row | None:

@@ -11,7 +11,7 @@ from mixlm_rerank import numbers
 from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["EMPTY", "Cell", "Column", "Columns", "Line", "Table", "aligned", "field", "filled", "latex", "lined_up"]
-__all__ += ["listed", "markdown", "markdown_escaped", "number"]
+__all__ += ["markdown", "markdown_escaped", "number"]
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -198,11 +198,3 @@ def latex_escaped(text: str) -> str:
     50\% of R\&D\_x
     """
     return "".join(LATEX_SPECIAL.get(char, char) for char in " ".join(text.split()))
-
-
-def listed(names: Sequence[str]) -> str:
-    """
-    >>> listed(["SciFact"]), listed(["SciFact", "FiQA", "ArguAna"])
-    ('SciFact', 'SciFact, FiQA and ArguAna')
-    """
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

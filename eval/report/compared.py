@@ -14,7 +14,7 @@ from mixlm_rerank.eval.report.page import render
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.significance import Comparison, compare_pairs
 from mixlm_rerank.eval.standings import kind_of
-from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, field, filled, listed, markdown_escaped
+from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, field, filled, markdown_escaped
 from mixlm_rerank.systems.collections import some_ids
 from mixlm_rerank.systems.protocol import Kind
 
@@ -179,13 +179,13 @@ def _overview(found: EvaluationDifference) -> Iterator[str]:
     yield f"{found.measure}: {b} against {a}, the systems and collections that both have."
     if verdicts:
         counts = [f"{kind.words} in {verdicts[kind]}" for kind in sorted(verdicts, reverse=True)]
-        yield f"Pairs tested: {verdicts.total()}; {listed(counts)}. {TESTS}"
+        yield f"Pairs tested: {verdicts.total()}; {numbers.listed(counts)}. {TESTS}"
     if found.machines:
         changed = [f"{key} {', then '.join(one or 'not known' for one in own)}" for key, own in found.machines.items()]
         yield f"The machines differ, so speeds are not comparable: {'; '.join(changed)}."
     for name, own in zip(found.names, (found.only_a, found.only_b), strict=True):
         if own:
-            yield f"Collections only in {name}: {listed(own)}."
+            yield f"Collections only in {name}: {numbers.listed(own)}."
 
 
 def _sections(found: EvaluationDifference) -> Iterator[tuple[str, list[str], Table | None]]:
@@ -199,7 +199,7 @@ def _sections(found: EvaluationDifference) -> Iterator[tuple[str, list[str], Tab
         field("speed_ratio", "speed", f"documents/s of {b} over those of {a}", numbers.ratio),
     ]
     for one in found.collections:
-        remarks = [f"Not tested: {listed(one.obstacles)}."] if one.obstacles else []
+        remarks = [f"Not tested: {numbers.listed(one.obstacles)}."] if one.obstacles else []
         only = zip(found.names, (one.only_a, one.only_b), strict=True)
         remarks += [f"Only in {name}: {', '.join(own)}." for name, own in only if own]
         yield one.name, remarks, filled(one.name, columns, [(own.name, own.kind, own) for own in one.systems])

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.significance import FEWEST, Interval, Verdict, compare_pairs, interval
 from mixlm_rerank.eval.standings import Row, Standings, best_of
-from mixlm_rerank.eval.tables import listed
 
 __all__ = ["Difference", "Finding", "answers", "difference", "summary"]
 
@@ -30,20 +29,13 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """One system minus another, over the queries of all collections.
+    """One system minus another, over the queries of all collections."""
 
-    Attributes:
-        mean: over collections, each counting alike.
-        interval: of the mean, 95%, bootstrap over queries.
-        queries: how many; the rest is over all of them.
-        won, lost: the differences of the queries on which the system is better, and worse.
-    """
-
-    mean: float
-    interval: Interval
+    mean: float  # over collections, each counting alike
+    interval: Interval  # of the mean, 95%, bootstrap over queries
     queries: int
-    won: list[float]
-    lost: list[float]
+    won: list[float]  # the differences of the queries on which the system is better
+    lost: list[float]  # and worse
 
     def __str__(self) -> str:
         mean, low, high = map(numbers.difference, (self.mean, *self.interval))
@@ -101,7 +93,7 @@ def _switch(table: Standings, now: Row, row: Row) -> str:
     lower = [
         f"{name} ({numbers.difference(gap)})" for name, gap in zip(table.collections, gaps, strict=True) if gap < 0
     ]
-    return f"{text} Lower on {listed(lower)}." if lower and len(gaps) > 1 else text
+    return f"{text} Lower on {numbers.listed(lower)}." if lower and len(gaps) > 1 else text
 
 
 def _cheaper(table: Standings, best: Row, faster: Sequence[Row]) -> str:
@@ -195,7 +187,7 @@ def _losses(table: Standings) -> str:
     if len(rows) < 2:
         return ""
     if any(lost.values()):
-        told = "; ".join(f"{name} on {listed(where)}" for name, where in lost.items() if where)
+        told = "; ".join(f"{name} on {numbers.listed(where)}" for name, where in lost.items() if where)
         return f"Significantly worse than {table.against}: {told}."
     return f"No MixLM is significantly worse than {table.against} on any collection."
 
@@ -228,5 +220,5 @@ def _by_verdict(verdicts: Mapping[str, Verdict]) -> str:
     for kind in sorted(set(verdicts.values()), reverse=True):
         names = [name for name, found in verdicts.items() if found == kind]
         every = f"{'all' if kind else 'any of the'} {len(names)} collections"
-        parts.append(f"{kind.words} on {every if len(names) == len(verdicts) > 1 else listed(names)}")
+        parts.append(f"{kind.words} on {every if len(names) == len(verdicts) > 1 else numbers.listed(names)}")
     return "; ".join(parts)

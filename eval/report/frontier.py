@@ -112,11 +112,8 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, bool]]) -
     """Write labels to the right of their points, or to the left where there is no room; above or below what is in their
     way, with a thin line to the point.
 
-    Args:
-        axes: with its final limits.
-        labels: x, y, text, and whether it is bold.
-
-    Returns: left, right and middle height of each, in pixels, from the lowest point to the highest.
+    A label is x, y, text, and whether it is bold; the axes have their final limits. Returns left, right and middle
+    height of each label, in pixels, from the lowest point to the highest.
     """
     to_data, edge = axes.transData.inverted().transform, axes.bbox.extents
     points = sorted(labels, key=lambda label: label[1])

@@ -6,7 +6,6 @@ import base64
 import csv
 import hashlib
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from mixlm_rerank.eval.report.pictures import budget_picture, depth_picture, sli
 from mixlm_rerank.eval.report.svg import LOOKS
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.standings import Row, Standings, cast, standings
-from mixlm_rerank.eval.tables import listed, markdown_escaped
+from mixlm_rerank.eval.tables import markdown_escaped
 
 __all__ = ["render", "write_report"]
 
@@ -97,7 +96,7 @@ def _page(evaluation: Evaluation) -> str:
         "report.html",
         evaluation=evaluation,
         heading=f"Reranking {stage}: {count} system{'s' if count > 1 else ''} on {where}",
-        created=moment(evaluation.created),
+        created=numbers.moment(evaluation.created),
         findings=summary(table, judged),
         frontier=frontier_picture(table),
         big_table=big_table(table),
@@ -107,19 +106,6 @@ def _page(evaluation: Evaluation) -> str:
         judged=judged,
         systems=systems,
     )
-
-
-def moment(created: str) -> str:
-    """An ISO time as people write it; anything else as it is.
-
-    >>> moment("2026-11-03T09:05:00+00:00"), moment("yesterday")
-    ('3 November 2026, 09:05 UTC', 'yesterday')
-    """
-    try:
-        when = datetime.fromisoformat(created)
-    except ValueError:
-        return created
-    return f"{when.day} {when:%B %Y, %H:%M}{f' {when.tzname()}' if when.tzinfo else ''}"
 
 
 def _descriptions(table: Standings) -> Iterator[tuple[Row, str, str]]:
@@ -132,7 +118,7 @@ def _descriptions(table: Standings) -> Iterator[tuple[Row, str, str]]:
         everywhere = max(map(len, texts.values()))
         for text, where in texts.items():
             if text:
-                yield row, text, listed(where) if len(where) < everywhere else ""
+                yield row, text, numbers.listed(where) if len(where) < everywhere else ""
 
 
 def _section(

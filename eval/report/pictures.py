@@ -11,7 +11,7 @@ from typing import Any
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.report import svg
 from mixlm_rerank.eval.standings import Row, Standings
-from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, field, filled, listed, number
+from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, field, filled, number
 from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["budget_picture", "depth_picture", "slice_pictures"]
@@ -137,7 +137,7 @@ def _draw(
     gone = [f"{system} ({value})" for system, value in svg.fit_height(axes, heights).items()]
     longest = max((sd for own in (bars or {}).values() for sd in own), default=0.0)
     axes.set_ylim(axes.get_ylim()[0] - longest, axes.get_ylim()[1] + longest)
-    told = f" Too low for the picture: {listed(gone)}." if gone else ""
+    told = f" Too low for the picture: {numbers.listed(gone)}." if gone else ""
     return svg.inline_svg(figure, name, f"{measure} against {across}"), told
 
 
