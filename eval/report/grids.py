@@ -9,22 +9,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mixlm_rerank import numbers
+from mixlm_rerank.eval import tables
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
 from mixlm_rerank.eval.significance import Verdict, interval
 from mixlm_rerank.eval.standings import Row, Standings, standings
-from mixlm_rerank.eval.tables import (
-    EMPTY,
-    Cell,
-    Column,
-    Columns,
-    Table,
-    field,
-    filled,
-    latex,
-    markdown,
-    markdown_escaped,
-    number,
-)
+from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Columns, Table, field, filled, number
 from mixlm_rerank.systems.protocol import Efficiency
 
 __all__ = ["big_table", "collection_tables", "latex_table", "markdown_table", "tests"]
@@ -36,14 +25,14 @@ def markdown_table(evaluation: Evaluation) -> str:
     Best values are bold, 95% intervals in brackets; marks say where a difference to the baseline is significant on the
     main measure. The line below each table says what it holds.
     """
-    tables = [big_table(standings(evaluation, measure)) for measure in evaluation.measures]
-    return "\n".join(f"{markdown(table)}\n\n{markdown_escaped(table.caption)}\n" for table in tables if table)
+    found = filter(None, (big_table(standings(evaluation, measure)) for measure in evaluation.measures))
+    return "\n".join(f"{tables.markdown(one)}\n\n{tables.markdown_escaped(one.caption)}\n" for one in found)
 
 
 def latex_table(evaluation: Evaluation) -> str:
     r"""The same as a ``table`` with a caption for each measure, for ``\usepackage{booktabs}``; names are escaped."""
-    tables = [big_table(standings(evaluation, measure)) for measure in evaluation.measures]
-    return "\n".join([r"% needs \usepackage{booktabs}", *map(latex, filter(None, tables))])
+    found = filter(None, (big_table(standings(evaluation, measure)) for measure in evaluation.measures))
+    return "\n".join([r"% needs \usepackage{booktabs}", *map(tables.latex, found)])
 
 
 def big_table(table: Standings) -> Table | None:

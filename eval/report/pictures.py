@@ -94,7 +94,7 @@ def slice_pictures(table: Standings, column: int, featured: Sequence[Row], name:
             for row, own in sliced
         }
         ticks = {label: f"{svg.legible(label, 24)}\n{count}" for label, count in queries.items()}
-        curves = [rows[row.name] for row in reversed(featured)]  # the last one lies on top: MixLM
+        curves = [rows[row.name] for row in reversed(featured) if row.name in rows]  # the last lies on top: MixLM
         heights = {system: list(values.values()) for system, _, values in curves if values}
         drawn, gone = _draw(table.measure, of, f"{name}-{place}", ticks, curves, [], heights)
         caption = f"{table.measure} over the queries of each kind. The fewer the queries, the less a difference says."
