@@ -86,7 +86,7 @@ Filling = tuple[Column, Callable[[Any], Cell]]  # a column, and how its cells ar
 Columns = list[Filling]
 
 
-def field(path: str, head: str, hint: str, text: Callable[[float], str] = numbers.measure) -> Filling:
+def field(path: str, head: str, hint: str, text: Callable[[Any], str] = numbers.measure) -> Filling:
     """The column of a number: ``path`` leads from a system to it, over parts that may be None."""
 
     def cell(of: Any) -> Cell:

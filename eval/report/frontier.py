@@ -74,7 +74,7 @@ def frontier_picture(table: Standings) -> svg.Picture | None:
         (Column("on the line"), lambda row: Cell("yes", 1.0) if row.name in on_line else EMPTY),
     ]
     data = filled("Quality against speed", columns, [(row.name, row.kind, row) for row in table.rows])
-    return data and svg.Picture(drawn, "Quality against speed", caption, data)
+    return svg.Picture(drawn, "Quality against speed", caption, data) if data else None
 
 
 def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, float], what: str) -> str:
@@ -129,7 +129,7 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, bool]]) -
         above, below = _free(y, LINE, others), _free(y, -LINE, others[::-1])
         middle = above if above - y < y - below and above < edge[3] else below
         taken.append((left, left + width, middle))
-        written.set_position(to_data((left, middle)))
+        written.set(position=to_data((left, middle)))
         if middle != y:
             near = np.clip(x, left, left + width), middle - np.sign(middle - y) * LINE / 2
             axes.plot(*to_data([(x, y), near]).T, color=svg.MUTED, linewidth=0.7, zorder=2)

@@ -155,7 +155,7 @@ def _seeds(table: Standings, column: int, measures: list[str]) -> Table | None:
         found = [system.measures[measure] for system in row.seeds[column]]
         return Cell(f"{numbers.measure(fmean(found))} ± {numbers.measure(stdev(found))}", fmean(found))
 
-    columns = [(Column(name), partial(spread, name)) for name in measures]
+    columns: Columns = [(Column(name), partial(spread, name)) for name in measures]
     rows = [(row.name, row.kind, row) for row in table.rows if len(row.seeds[column]) > 1]
     caption = "Several seeds: mean ± standard deviation"
     return filled(caption, columns, rows, lambda row: f"{len(row.seeds[column])} seeds")
@@ -172,7 +172,7 @@ def _pairs(table: Standings, column: int) -> Table | None:
         return EMPTY if row is other else Cell(f"{wins}/{len(gains) - wins - losses}/{losses}", wins - losses)
 
     caption = f"Wins/ties/losses by {table.measure}: queries on which a row is above, level with, below a column"
-    columns = [(Column(row.name), partial(against, row)) for row in rows]
+    columns: Columns = [(Column(row.name), partial(against, row)) for row in rows]
     return filled(caption, columns, [(row.name, row.kind, row) for row in rows])
 
 

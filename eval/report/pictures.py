@@ -129,7 +129,8 @@ def _draw(
         if system in pale:
             line.set(color=PALE, linewidth=1.2, zorder=2)
         else:
-            line.set(marker=look.marker, markersize=6.5, markeredgecolor="white")
+            for x, y in zip(*points, strict=True):
+                svg.draw_dot(axes, x, y, kind, svg.tip(system, f": {numbers.measure(y)}"), size=6.5)
         if bars and any(bars[system]):
             axes.errorbar(*points, bars[system], fmt="none", ecolor=look.colour, elinewidth=1.2, capsize=3)
     for kind, value in levels:

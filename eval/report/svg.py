@@ -152,9 +152,9 @@ def fit_height(axes: Axes, values: Mapping[str, Sequence[float]], room: float = 
     return {name: numbers.measure(top) for name, top in tops.items() if top < lowest}
 
 
-def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, pale: bool = False) -> None:
+def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, size: float = 9.5, pale: bool = False) -> None:
     """A system; ``gid`` of :func:`tip`."""
-    (dot,) = axes.plot(x, y, LOOKS[kind].marker, color=LOOKS[kind].colour, markersize=9.5, gid=gid, zorder=4)
+    (dot,) = axes.plot(x, y, LOOKS[kind].marker, color=LOOKS[kind].colour, markersize=size, gid=gid, zorder=4)
     dot.set(markeredgecolor="white", alpha=0.45 if pale else 1.0)
 
 
