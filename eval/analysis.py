@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from statistics import fmean
 
 import numpy as np
@@ -43,16 +44,14 @@ def slices(of: str, unit: str, sizes: Mapping[str, int], values: Mapping[str, fl
     >>> slices("query length", "words", {"a": 1, "b": 2, "c": 9}, {"a": 0.0, "b": 1.0, "c": 0.5})[0]
     Slice(of='query length', label='1 words', queries=1, value=0.0)
     """
-    qids = [qid for qid in values if qid in sizes]
+    qids = sorted((qid for qid in values if qid in sizes), key=lambda qid: sizes[qid])
     if len(qids) < PARTS:
         return []
     edges = np.quantile([sizes[qid] for qid in qids], np.arange(1, PARTS) / PARTS, method="lower")
-    parts: list[list[str]] = [[] for _ in range(PARTS)]
-    for qid in qids:
-        parts[int(np.searchsorted(edges, sizes[qid]))].append(qid)
     found = []
-    for part in filter(None, parts):
-        low, high = min(sizes[qid] for qid in part), max(sizes[qid] for qid in part)
+    for _, own in groupby(qids, lambda qid: int(np.searchsorted(edges, sizes[qid]))):
+        part = list(own)
+        low, high = sizes[part[0]], sizes[part[-1]]
         label = f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
         found.append(Slice(of, label, len(part), fmean(values[qid] for qid in part)))
     return found

@@ -13,33 +13,34 @@ from numpy.typing import NDArray
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError, optional_import
+from mixlm_rerank.eval.report.svg import name_axes, new_axes
 from mixlm_rerank.eval.significance import bootstrap
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.types import ScoredDoc
 
+with optional_import("calibration needs scikit-learn", "eval"):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import precision_recall_curve, precision_recall_fscore_support
+    from sklearn.model_selection import GroupKFold
+
 __all__ = ["Calibration", "Kept", "Pairs", "calibrate", "calibrated", "draw", "pairs_of"]
 
 FOLDS = 5
+OF_RELEVANT: Any = {"average": "binary", "zero_division": 0}
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Scored pairs of query and document, arrays of one length.
+    """Scored pairs of query and document, arrays of one length."""
 
-    Attributes:
-        scores: log-odds.
-        targets: the probability that the document is relevant: 0 or 1, or a teacher's.
-        queries: number of the query.
-        ranks: of the document among its query's, 1 for the best.
-    """
-
-    scores: Floats
-    targets: Floats
-    queries: NDArray[np.int64]
-    ranks: NDArray[np.int64]
+    scores: Floats  # log-odds
+    targets: Floats  # the probability that the document is relevant: 0 or 1, or a teacher's
+    queries: Ints  # number of the query
+    ranks: Ints  # of the document among its query's, 1 for the best
 
     @property
     def relevant(self) -> Bools:
@@ -55,30 +56,19 @@ class Kept:
     recall: float
     f1: float
 
-    @classmethod
-    def of(cls, name: str, kept: Bools, relevant: Bools) -> Kept:
-        hits = (kept & relevant).sum()
-        return cls(name, hits / max(kept.sum(), 1), hits / relevant.sum(), 2 * hits / (kept.sum() + relevant.sum()))
-
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted, and how well it does on queries that it was not fitted on.
-
-    Attributes:
-        slope, intercept: calibrated log-odds = slope * log-odds + intercept (Platt scaling).
-        threshold: calibrated log-odds; keeping what reaches them has the best F1.
-        kept: everything, the best cut by rank, the best cut by score; cross-validated by query.
-        gain: F1 of the cut by score over the cut by rank, and its 95% interval over queries.
-        above_half: share of irrelevant documents with a probability above .5, before and after.
+    """What was fitted (calibrated log-odds = slope * log-odds + intercept, Platt scaling), and how well it does on
+    queries that it was not fitted on.
     """
 
     slope: float
     intercept: float
-    threshold: float
-    kept: tuple[Kept, ...]
-    gain: tuple[float, float, float]
-    above_half: tuple[float, float]
+    threshold: float  # calibrated log-odds; keeping what reaches them has the best F1
+    kept: tuple[Kept, ...]  # everything, the best cut by rank, the best cut by score; cross-validated by query
+    gain: tuple[float, float, float]  # F1 of the cut by score over the cut by rank, and its 95% interval over queries
+    above_half: tuple[float, float]  # share of irrelevant documents with a probability above .5, before and after
     pairs: int
     queries: int
     relevant: int
@@ -90,9 +80,9 @@ class Calibration:
 
     def __str__(self) -> str:
         difference, low, high = map(numbers.difference, self.gain)
+        threshold = f"log-odds of {self.threshold:.2f} (probability {probability(self.threshold):.3f})"
         verdict = "no threshold separates relevant documents from others better than a cut by rank does"
         if self.separates:
-            threshold = f"log-odds of {self.threshold:.2f} (probability {probability(self.threshold):.3f})"
             verdict = f"{threshold} separate relevant documents from others better than a cut by rank"
         lines = [
             f"fitted on {self.pairs:,} documents of {self.queries:,} queries, {self.relevant:,} of them relevant: "
@@ -127,7 +117,7 @@ def pairs_of(ranked: Mapping[str, Sequence[ScoredDoc]], targets: Mapping[str, Ma
     return pairs
 
 
-def calibrate(pairs: Pairs, seed: int = 0) -> Calibration:
+def calibrate(pairs: Pairs) -> Calibration:
     """Fit slope and intercept, and measure by cross-validation over queries what a threshold is worth.
 
     Raises InputError if higher scores do not mean more relevant documents.
@@ -144,12 +134,13 @@ def calibrate(pairs: Pairs, seed: int = 0) -> Calibration:
         f"log-odds of at least {threshold:.2f}": _cross_validated(pairs, pairs.scores),
     }
     _, by_rank, by_score = ways.values()
+    measured = [precision_recall_fscore_support(relevant, kept, **OF_RELEVANT) for kept in ways.values()]
     return Calibration(
         slope=slope,
         intercept=intercept,
         threshold=float(threshold),
-        kept=tuple(Kept.of(name, kept, relevant) for name, kept in ways.items()),
-        gain=_gain(pairs, by_score, by_rank, seed),
+        kept=tuple(Kept(name, *map(float, found[:3])) for name, found in zip(ways, measured, strict=True)),
+        gain=_gain(pairs, by_score, by_rank),
         above_half=(float((others > 0).mean()), float((slope * others + intercept > 0).mean())),
         pairs=len(relevant),
         queries=len(np.unique(pairs.queries)),
@@ -160,62 +151,49 @@ def calibrate(pairs: Pairs, seed: int = 0) -> Calibration:
 def calibrated(model: MixLM, slope: float, intercept: float) -> None:
     """In place: all log-odds of the model become ``slope * log-odds + intercept``. Rankings and fingerprint stay."""
     readout = model.readout
-    weights = [readout.score.weight, readout.score.bias, readout.cosine_weight, readout.late_weight]
+    weights = readout.score.weight, readout.score.bias, readout.cosine_weight, readout.late_weight
     with torch.no_grad():
-        for weight in weights:
-            if weight is not None:
-                weight.mul_(slope)
+        for weight in filter(torch.is_tensor, weights):
+            weight.mul_(slope)
         readout.score.bias.add_(intercept)
 
 
 def draw(pairs: Pairs, found: Calibration, path: Path) -> None:
     """Both kinds of documents by calibrated log-odds, and the threshold. A PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_axes(504, 230)
     log_odds = found.slope * pairs.scores + found.intercept
     bins = np.linspace(log_odds.min(), log_odds.max(), 60).tolist()
     for name, own in (("relevant", pairs.relevant), ("others", ~pairs.relevant)):
         axes.hist(log_odds[own], bins, weights=np.full(own.sum(), 1 / own.sum()), alpha=0.6, label=name)
     axes.axvline(found.threshold, color="black", linewidth=1, label=f"best threshold, {found.threshold:.2f}")
-    axes.set_xlabel("calibrated log-odds")
-    axes.set_ylabel("share of its kind")
+    name_axes(axes, "calibrated log-odds", "share of its kind")
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
 
 def _platt(scores: Floats, targets: Floats) -> tuple[float, float]:
     """Logistic regression of probabilities: each pair counts as relevant and as irrelevant, by its target."""
-    with optional_import("calibration needs scikit-learn", "eval"):
-        from sklearn.linear_model import LogisticRegression
-    count = len(scores)
-    features, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], count)
+    features, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], len(scores))
     fitted = LogisticRegression(C=np.inf).fit(features, labels, np.concatenate([targets, 1 - targets]))
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
-def _best_cut(values: NDArray[np.float64] | NDArray[np.int64], relevant: Bools) -> float:
+def _best_cut(values: Floats | Ints, relevant: Bools) -> float:
     """Of all values, the one from which on F1 is best."""
-    from sklearn.metrics import precision_recall_curve
-
     precision, recall, cuts = precision_recall_curve(relevant, values)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return float(cuts[f1[:-1].argmax()])
 
 
-def _cross_validated(pairs: Pairs, values: NDArray[np.float64] | NDArray[np.int64]) -> Bools:
+def _cross_validated(pairs: Pairs, values: Floats | Ints) -> Bools:
     """What is kept where each query's cut was chosen on the queries of other folds. bool [pairs]"""
-    from sklearn.model_selection import GroupKFold
-
     kept = np.zeros(len(values), dtype=bool)
     for train, test in GroupKFold(FOLDS).split(values, groups=pairs.queries):
         kept[test] = values[test] >= _best_cut(values[train], pairs.relevant[train])
     return kept
 
 
-def _gain(pairs: Pairs, kept: Bools, other: Bools, seed: int) -> tuple[float, float, float]:
+def _gain(pairs: Pairs, kept: Bools, other: Bools) -> tuple[float, float, float]:
     """F1 of ``kept`` minus that of ``other``, and the 95% interval if queries are drawn anew (bootstrap)."""
 
     def gain(*counts: Any, axis: int = -1) -> Floats:
@@ -225,5 +203,5 @@ def _gain(pairs: Pairs, kept: Bools, other: Bools, seed: int) -> tuple[float, fl
 
     columns = kept & pairs.relevant, kept, other & pairs.relevant, other, pairs.relevant
     counts = [np.bincount(pairs.queries, own) for own in columns]
-    low, high = bootstrap(counts, gain, paired=True, rng=np.random.default_rng(seed))
+    low, high = bootstrap(counts, gain, paired=True)
     return float(gain(*counts)), low, high

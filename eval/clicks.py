@@ -33,25 +33,17 @@ CONVERGED = 1e-7  # largest change of a click probability
 
 @dataclass(frozen=True)
 class ClickModel:
-    """Users who go down a list and click.
-
-    A user examines a document with the probability of its rank, clicks on an examined document with the probability of
-    the document for the query, and may stop after a click. The cascade model and the position-based model are the
-    cases without the first and without the last of these three.
-
-    Attributes:
-        name: for tables.
-        examination: [depth] by rank; a page has ``depth`` documents.
-        behaviour: qid -> docid -> (probability of a click if examined, probability of stopping after a click).
-        others: the same pair, for documents that ``behaviour`` lacks.
-        asked: qid -> how often the query is asked, in any unit.
+    """Users who go down a list: they examine a document with the probability of its rank, click on an examined one with
+    the probability of the document for the query, and may stop after a click. The cascade model and the position-based
+    model are the cases without the first and without the last of these three.
     """
 
     name: str
-    examination: Floats
+    examination: Floats  # [depth] by rank; a page has ``depth`` documents
+    # qid -> docid -> (probability of a click if examined, probability of stopping after a click)
     behaviour: Mapping[str, Mapping[str, tuple[float, float]]]
-    others: tuple[float, float]
-    asked: Mapping[str, float]
+    others: tuple[float, float]  # the same pair, for documents that ``behaviour`` lacks
+    asked: Mapping[str, float]  # qid -> how often the query is asked, in any unit
 
     @property
     def depth(self) -> int:
@@ -60,13 +52,8 @@ class ClickModel:
     def clicks(
         self, qid: str, docids: Sequence[str], lists: NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.bool_]:
-        """What users click on.
-
-        Args:
-            docids: of the documents that can be shown.
-            lists: [sessions, depth] positions in ``docids``, best first; -1 past the end of a list.
-
-        Returns: an array like ``lists``.
+        """What users click on, an array like ``lists``: [sessions, depth] positions in ``docids``, best first; -1 past
+        the end of a list.
         """
         known = self.behaviour.get(qid, {})
         pairs = np.array([*(known.get(docid, self.others) for docid in docids), (0.0, 0.0)])  # -1: nothing to click on
@@ -94,13 +81,8 @@ def judged_clicks(name: str, qrels: Mapping[str, Mapping[str, int]], depth: int 
     .1 + .9 (2^grade - 1) / (2^highest - 1) (Ai et al., Unbiased learning to rank with unbiased propensity estimation,
     SIGIR 2018).
 
-    Args:
-        name: one of ``JUDGED``.
-        qrels: qid -> docid -> grade. Grades below 0, and documents that are not judged, count as 0; the highest grade
-            is that of all judgments.
-        depth: documents on a page.
-
-    Raises InputError for another name, or where no document has a grade above 0.
+    Grades below 0, and documents that are not judged, count as 0; the highest grade is that of all judgments. A page
+    has ``depth`` documents. Raises InputError for a name not in ``JUDGED``, or where no document has a grade above 0.
     """
     if name not in JUDGED:
         raise InputError(f"unknown click model {name!r}: there is {', '.join(JUDGED)}")
@@ -151,29 +133,25 @@ def read_click_log(path: str | Path) -> Iterator[Impression]:
             continue
         if len(columns) != 4:
             raise InputError(f"{where}: {len(columns)} columns, expected 4, divided by tabs ({', '.join(HEADER)})")
-        for name, column in zip(HEADER[:3], columns, strict=False):
-            if not column:
-                raise InputError(f"{where}: the column {name!r} is empty; expected {', '.join(HEADER)}")
+        if not all(columns[:3]):
+            raise InputError(
+                f"{where}: the column {HEADER[columns.index('')]!r} is empty; expected {', '.join(HEADER)}"
+            )
         shown, clicked = columns[2].split(), frozenset(columns[3].split())
-        twice = next((docid for docid, count in Counter(shown).items() if count > 1), None)
-        if twice is not None:
-            raise InputError(f"{where}: document {twice!r} is shown twice")
-        unknown = sorted(clicked.difference(shown))
-        if unknown:
-            raise InputError(f"{where}: a click on document {unknown[0]!r}, which is not among those shown")
+        if len(set(shown)) < len(shown):
+            raise InputError(f"{where}: document {Counter(shown).most_common(1)[0][0]!r} is shown twice")
+        if not clicked <= set(shown):
+            unknown = min(clicked.difference(shown))
+            raise InputError(f"{where}: a click on document {unknown!r}, which is not among those shown")
         yield Impression(columns[1], tuple(shown), clicked)
 
 
-def logged_clicks(log: Iterable[Impression], depth: int = 10, name: str = "position-based") -> ClickModel:
+def logged_clicks(log: Iterable[Impression], depth: int = 10) -> ClickModel:
     """The position-based model that makes the clicks of a log most likely.
 
-    Estimated by expectation maximisation (Chuklin, Markov and de Rijke, Click Models for Web Search, 2015, chapter 4).
-    The prior of each pair of query and document is one more impression, of average attraction; a document that was
-    never shown for a query counts as average. Queries are asked as often as in the log.
-
-    Args:
-        log: what was shown and clicked.
-        depth: ranks to look at; fewer where no page shows so many.
+    Estimated by expectation maximisation (Chuklin, Markov and de Rijke, Click Models for Web Search, 2015, chapter 4),
+    at the first ``depth`` ranks. The prior of each pair of query and document is one more impression, of average
+    attraction; a document that was never shown for a query counts as average. Queries are asked as often as in the log.
 
     Raises InputError for a log that is empty, has no click, or whose ranks have no document in common: how often a
     rank is looked at can only be told from documents that stand at different ranks.
@@ -198,9 +176,9 @@ def logged_clicks(log: Iterable[Impression], depth: int = 10, name: str = "posit
     _check_ranks(shown > 0)
     attraction, examination = _fit(shown, clicked)
     behaviour: dict[str, dict[str, tuple[float, float]]] = {qid: {} for qid in asked}
-    for (qid, docid), row in pairs.items():
-        behaviour[qid][docid] = (float(attraction[row]), 0.0)
-    return ClickModel(name, examination, behaviour, (float(attraction.mean()), 0.0), asked)
+    for (qid, docid), clicked_on in zip(pairs, attraction.tolist(), strict=True):
+        behaviour[qid][docid] = clicked_on, 0.0
+    return ClickModel(POSITION_BASED, examination, behaviour, (float(attraction.mean()), 0.0), asked)
 
 
 def _check_ranks(shown: NDArray[np.bool_]) -> None:

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 from mixlm_rerank.errors import InputError, install_command
 from mixlm_rerank.minilm import minilm_folder
@@ -31,45 +31,30 @@ AND = "&&"
 MEAN = "mean"  # in place of a collection: over all of them
 
 
-class _Row(BaseModel):
-    """A misspelt field is an error, not a default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Figure(_Row):
-    """One published number, and where its experiment leaves it. Either ``at`` or ``path`` says where.
-
-    Attributes:
-        display: as it is printed, ".6789"; a plain number must be ``value``, rounded.
-        pages: files that print it, from the root of the repository.
-        value, tolerance: what is found may differ from ``value`` by no more than ``tolerance``.
-        at: of an ``eval report``: collection, system, and a measure or a field of its efficiency, comparison or
-            fidelity (``nDCG@10``, ``documents_per_second``, ``p_t``). "mean" for a collection: over all of them.
-        path: of any JSON file: the keys to it. In a list, a number is a position and a word is the item of that name.
-        file: that JSON file, from the experiment's folder.
+class Figure(BaseModel, frozen=True, extra="forbid"):  # a misspelt field is an error, not a default
+    """One published number, and where its experiment leaves it: what is found may differ from ``value`` by no more than
+    ``tolerance``. Either ``at`` or ``path`` says where.
     """
 
-    display: str = Field(min_length=1)
-    pages: list[str] = Field(min_length=1)
+    display: str = Field(min_length=1)  # as it is printed, ".6789"; a plain number must be ``value``, rounded
+    pages: list[str] = Field(min_length=1)  # files that print it, from the root of the repository
     value: FiniteFloat
     tolerance: Annotated[FiniteFloat, Field(ge=0)]
+    # of an ``eval report``: collection, system, and a measure or a field of its efficiency, comparison or fidelity
+    # (``nDCG@10``, ``documents_per_second``, ``p_t``); "mean" for a collection: over all of them
     at: tuple[str, str, str] | None = None
+    # of any JSON file: the keys to it; in a list, a number is a position and a word is the item of that name
     path: list[str | int] | None = Field(default=None, min_length=1)
-    file: str = "results.json"
+    file: str = "results.json"  # from the experiment's folder
 
     @property
     def label(self) -> str:
         return ", ".join(map(str, self.at or self.path or ()))
 
     @model_validator(mode="after")
-    def _one_place(self) -> Figure:
+    def _one_place_and_the_value_displayed(self) -> Figure:
         if (self.at is None) == (self.path is None):
             raise ValueError("say where it is found, by at (collection, system, measure) or by path, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _display_is_the_value(self) -> Figure:
         text = self.display.replace(",", "")
         plain = PLAIN_NUMBER.fullmatch(text)
         if plain and any(map(str.isdigit, text)):
@@ -79,21 +64,16 @@ class Figure(_Row):
         return self
 
 
-class Experiment(_Row):
-    """A command, and the figures that it reproduces.
+class Experiment(BaseModel, frozen=True, extra="forbid"):
+    """A command, and the figures that it reproduces: what a reader types; no shell, but ``&&`` between commands.
 
-    Attributes:
-        name: short and unique; also that of its folder.
-        command: what a reader types; no shell, but ``&&`` between commands. ``{data}`` is the folder of collections,
-            ``{out}`` a scratch folder, ``{minilm}`` the checkpoint all-MiniLM-L6-v2.
-        needs: what a machine may lack.
-        date, machine: the conditions under which the values were found.
+    ``{data}`` is the folder of collections, ``{out}`` a scratch folder, ``{minilm}`` the checkpoint all-MiniLM-L6-v2.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")  # also that of its folder
     command: str = Field(pattern=r"\S")
-    needs: list[Literal["data", "gpu"]] = []
-    date: datetime.date
+    needs: list[Literal["data", "gpu"]] = []  # what a machine may lack
+    date: datetime.date  # date and machine: the conditions under which the values were found
     machine: str
     figures: list[Figure] = Field(min_length=1)
 
@@ -171,24 +151,23 @@ def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> s
     """
     log = folder.with_name(f"{folder.name}.log")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    shell = {**os.environ, "PATH": path}
+    options: Any = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "env": {**os.environ, "PATH": path}}
     words = shlex.split(experiment.command)
     for name, place in (("{data}", data), ("{out}", folder), ("{minilm}", minilm_folder())):
         words = [word.replace(name, str(place)) for word in words]
-    code = 0
+    commands = [list(command) for joint, command in groupby(words, lambda word: word == AND) if not joint]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
-            for joint, command in groupby(words, lambda word: word == AND):
-                if not joint and code == 0:  # up to the first that fails
-                    done = subprocess.run(list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=shell)
-                    code = done.returncode
+            codes = (subprocess.run(command, stdout=file, **options).returncode for command in commands)
+            code = next(filter(None, codes), 0)  # up to the first that fails
     except OSError as error:
         raise InputError(f"cannot run {error.filename or words[0]} into {folder}: {error.strerror or error}") from None
     if code == 0:
         return None
-    said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"exit code {code}: {said[-1] if said else 'nothing said'} ({log})"
+    said = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(said) if line.strip()), "nothing said")
+    return f"exit code {code}: {last} ({log})"
 
 
 def check(experiment: Experiment, folder: Path) -> list[Checked]:

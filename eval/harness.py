@@ -80,20 +80,22 @@ def evaluate_collection(
     check_ids(candidates.of_query)  # now, and not when the runs are written
     of_systems = work.restricted(candidates.texts) if candidates_only else work
     as_found = {qid: unranked(_by_trec_eval(hits)) for qid, hits in candidates.of_query.items()}
-    best = oracle(candidates.of_query, collection.qrels)
+    ceiling = oracle(candidates.of_query, collection.qrels)
     found = [
         Ranked(FIRST_STAGE, first_stage.name, "first stage", as_found),
         *(rank(system, candidates, of_systems) for system in systems),
-        Ranked(ORACLE, "the same candidates in the order of their judgments", "oracle", best),
+        Ranked(ORACLE, "the same candidates in the order of their judgments", "oracle", ceiling),
     ]
     for system in found:
         write_run(work.folder / f"{slug(system.name)}.trec", system.ranking, tag=slug(system.name))
     measured = {system.name: measure(collection.qrels, system.ranking, names) for system in found}
-    main = names[0]
+    main, rankings = names[0], {system.name: system.ranking for system in found}
     values = {name: per_query[main] for name, (_, per_query) in measured.items()}
     tested = {row.system: row for row in compare(values, baseline)}
-    rankings = {system.name: system.ranking for system in found}
-    query_words = {qid: len(text.split()) for qid, text in collection.queries.items()}
+    sizes = {
+        "query length": {qid: len(text.split()) for qid, text in collection.queries.items()},
+        "length of the relevant documents": candidates.relevant_words,
+    }
     results: list[SystemResult] = []
     shown: list[Example] = []
     for system in found:
@@ -111,27 +113,16 @@ def evaluate_collection(
                 tokens=system.tokens,
                 seed_group=system.seed_group,
                 depth_curve=depth_curve(ranking, *cuts) if system.pointwise else {},
-                slices=[
-                    *slices("query length", "words", query_words, values[name]),
-                    *slices("length of the relevant documents", "words", candidates.relevant_words, values[name]),
-                ],
+                slices=[piece for of, words in sizes.items() for piece in slices(of, "words", words, values[name])],
                 kind=system.kind,
             )
         )
         if system.efficiency is not None and name != baseline:  # neither first stage nor oracle
             pairs = (ranking, rankings[baseline]), (values[name], values[baseline])
             shown += examples(name, *pairs, collection.queries, collection.qrels, candidates.texts)
-    return CollectionResult(
-        name=collection.name,
-        documents=candidates.documents,
-        queries=len(collection.qrels),
-        first_stage=first_stage.name,
-        depth=depth,
-        baseline=baseline,
-        teacher=teacher,
-        systems=results,
-        examples=shown,
-    )
+    judged = len(collection.qrels)
+    place = collection.name, candidates.documents, judged, first_stage.name, depth, baseline, teacher
+    return CollectionResult(*place, results, shown)
 
 
 def _by_trec_eval(hits: Sequence[Candidate]) -> list[Candidate]:

@@ -34,23 +34,15 @@ LEVEL, POWER = 0.05, 0.8
 
 @dataclass(frozen=True)
 class Preference:
-    """What users of one kind make of two systems.
+    """What users of one kind make of two systems."""
 
-    Attributes:
-        a, b, ties: sessions in which the clicks went to A's documents more, to B's, or to both alike.
-        preference: share of sessions that B wins, a tie being half a win of each: .5 is no preference.
-        low, high: its 95% interval, by bootstrap over queries. One query says nothing about others: 0 and 1.
-        sessions_needed: that a test of A against B takes (see :func:`sessions_needed`); None where the interval holds
-            .5, so that no difference was found.
-    """
-
-    a: int
+    a: int  # sessions in which the clicks went to A's documents more
     b: int
-    ties: int
-    preference: float
-    low: float
+    ties: int  # to both alike
+    preference: float  # share of sessions that B wins, a tie being half a win of each: .5 is no preference
+    low: float  # its 95% interval, by bootstrap over queries; one query says nothing about others: 0 and 1
     high: float
-    sessions_needed: int | None
+    sessions_needed: int | None  # see the function of this name; None where the interval holds .5: no difference found
 
 
 def interleave(
@@ -58,12 +50,7 @@ def interleave(
 ) -> Preference:
     """Simulate sessions in which users see the interleaved lists of two systems.
 
-    Args:
-        a, b: qid -> documents, best first.
-        model: of the users; queries are drawn as often as it says that they are asked.
-        method: of interleaving and credit.
-        sessions: to simulate.
-        seed: of everything that is drawn.
+    Queries are drawn as often as the click model says that they are asked.
 
     Raises:
         InputError: no query is in both runs and known to the click model, or nothing is known about any document.
@@ -81,17 +68,16 @@ def interleave(
     rng = np.random.default_rng(seed)
     asked = np.array([model.asked[qid] for qid in qids], dtype=np.float64)
     counts = rng.multinomial(sessions, asked / asked.sum())
-    drawn = {qid: int(count) for qid, count in zip(qids, counts, strict=True) if count}
-    outcomes = [_outcomes((a[qid], b[qid]), qid, model, method, count, rng) for qid, count in drawn.items()]
+    drawn = [(qid, int(count)) for qid, count in zip(qids, counts, strict=True) if count]
+    outcomes = [_outcomes((a[qid], b[qid]), qid, model, method, count, rng) for qid, count in drawn]
     b_wins, a_wins = (sum(int((own == sign).sum()) for own in outcomes) for sign in (1, -1))
     points = np.array([own.sum() for own in outcomes]) / 2  # above half a win for each session
-    low, high = 0.0, 1.0
-    if len(points) > 1:
 
-        def preferred(points: Any, counts: Any, axis: int) -> Any:
-            return 0.5 + points.sum(axis=axis) / counts.sum(axis=axis)
+    def preferred(points: Any, counts: Any, axis: int) -> Any:
+        return 0.5 + points.sum(axis=axis) / counts.sum(axis=axis)
 
-        low, high = bootstrap((points, counts[counts > 0]), preferred, RESAMPLES, paired=True, rng=rng)
+    pairs = points, counts[counts > 0]
+    low, high = bootstrap(pairs, preferred, RESAMPLES, paired=True, rng=rng) if len(points) > 1 else (0.0, 1.0)
     needed = None if low <= 0.5 <= high else sessions_needed(a_wins / sessions, b_wins / sessions)
     preference = 0.5 + float(points.sum()) / sessions
     return Preference(a_wins, b_wins, sessions - a_wins - b_wins, preference, low, high, needed)
@@ -122,11 +108,9 @@ def share_known(a: Run, b: Run, model: ClickModel) -> float:
 def sessions_needed(a: float, b: float) -> int | None:
     """Sessions in which a two-sided test at .05 finds, with power .8, who wins more.
 
-    The test is the sign test on sessions that are no ties, in the normal approximation (Connor, Sample size for testing
-    differences in proportions for the paired-sample design, Biometrics 43, 1987). None where both win alike.
-
-    Args:
-        a, b: the shares of sessions that each wins.
+    ``a`` and ``b`` are the shares of sessions that each wins. The test is the sign test on sessions that are no ties,
+    in the normal approximation (Connor, Sample size for testing differences in proportions for the paired-sample
+    design, Biometrics 43, 1987). None where both win alike.
 
     >>> sessions_needed(0.2, 0.3)
     391
@@ -163,12 +147,9 @@ def team_draft(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator)
     ends where one of them has no further document (Radlinski, Kurup and Joachims, How does clickthrough data reflect
     retrieval quality?, CIKM 2008). Random clicks then favour neither, if both runs fill the page.
 
-    Args:
-        ranks: [2, documents] from 0, of each document in A and in B; ``ABSENT`` where a run lacks it.
-
-    Returns:
-        lists: [sessions, depth] positions in the second axis of ``ranks``; -1 past the end.
-        teams: alike, 0 for documents that A added and 1 for B's.
+    ``ranks``: [2, documents] from 0, of each document in A and in B; ``ABSENT`` where a run lacks it. Returns lists,
+    [sessions, depth] positions in the second axis of ``ranks``, -1 past the end; and alike the teams, 0 for documents
+    that A added and 1 for B's.
     """
     every = np.arange(sessions)
     left = np.repeat(ranks[None], sessions, axis=0)  # [sessions, 2, documents]

@@ -31,31 +31,20 @@ class Slice:
 class SystemResult:
     """One system on one collection.
 
-    Attributes:
-        name: short and unique, for tables: "MixLM k=4".
-        description: exactly what it was: model, fingerprint, lengths, weights.
-        measures: measure -> mean over all judged queries.
-        per_query: measure -> qid -> value.
-        efficiency: None where there is nothing to time (first stage, oracle).
-        comparison: against the collection's baseline, on the main measure; None for the baseline itself.
-        fidelity: to the collection's teacher; None for the teacher itself, or without one.
-        tokens: the token budget of a MixLM, for the budget curve.
-        seed_group: systems that differ only in their seed share this name.
-        depth_curve: number of first-stage candidates reranked -> main measure.
-        kind: what the system is; "combination" is a cascade or an interpolation. Left at "other", a report goes by
-            the collection's first stage and teacher, by ``tokens`` and by the name "oracle".
+    Left at "other", the kind is told from the collection's first stage and teacher, from ``tokens`` and from the name
+    "oracle".
     """
 
-    name: str
-    description: str
-    measures: dict[str, float]
-    per_query: dict[str, dict[str, float]]
-    efficiency: Efficiency | None
-    comparison: Comparison | None
-    fidelity: Fidelity | None
-    tokens: int | None
-    seed_group: str | None
-    depth_curve: dict[int, float]
+    name: str  # short and unique, for tables: "MixLM k=4"
+    description: str  # exactly what it was: model, fingerprint, lengths, weights
+    measures: dict[str, float]  # means over all judged queries
+    per_query: dict[str, dict[str, float]]  # measure -> qid -> value
+    efficiency: Efficiency | None  # None where there is nothing to time (first stage, oracle)
+    comparison: Comparison | None  # against the baseline, on the main measure; None for the baseline itself
+    fidelity: Fidelity | None  # to the teacher; None for the teacher itself, or without one
+    tokens: int | None  # the token budget of a MixLM
+    seed_group: str | None  # systems that differ only in their seed share this name
+    depth_curve: dict[int, float]  # number of first-stage candidates reranked -> main measure
     slices: list[Slice]
     kind: Kind = "other"
 
@@ -99,19 +88,13 @@ class CollectionResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A whole evaluation. ``measures[0]`` is the main measure; every system has all of them.
+    """A whole evaluation."""
 
-    Attributes:
-        created: when, ISO 8601.
-        command: the command line that made it.
-        machine: what it ran on, name -> value ("processor", "cores", "memory", "torch" ...).
-    """
-
-    created: str
+    created: str  # ISO 8601
     command: str
     version: str
-    machine: dict[str, str]
-    measures: list[str]
+    machine: dict[str, str]  # what it ran on, name -> value ("processor", "cores", "memory", "torch" ...)
+    measures: list[str]  # the first is the main one; every system has all of them
     collections: list[CollectionResult]
 
 

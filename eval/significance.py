@@ -1,6 +1,4 @@
-"""Is a difference between two systems more than chance? Paired tests over queries, corrected for how many are made; and
-how far a mean could lie elsewhere with other queries.
-"""
+"""Is a difference more than chance? Paired tests over queries, and how far a mean could lie elsewhere with others."""
 
 from __future__ import annotations
 
@@ -39,17 +37,14 @@ class Verdict(IntEnum):
 
     @property
     def sign(self) -> str:
-        return ("▼", "▽", "", "△", "▲")[self + 2]
+        return "▼▽ △▲"[self + 2].strip()
 
     @property
     def words(self) -> str:
-        return (
-            "significantly worse",
-            "worse by one of the two tests only",
-            "no significant difference",
-            "better by one of the two tests only",
-            "significantly better",
-        )[self + 2]
+        if not self:
+            return "no significant difference"
+        better = "better" if self > 0 else "worse"
+        return f"significantly {better}" if abs(self) == 2 else f"{better} by one of the two tests only"
 
 
 @dataclass(frozen=True)
@@ -89,9 +84,7 @@ def compare(
 
     Args:
         values: system -> qid -> value of one measure; the same queries for all.
-        baseline: one of the systems.
         permutations: draws of the randomisation test (all sign patterns, where there are fewer of them).
-        seed: of those draws.
 
     Raises:
         InputError: an unknown baseline, or systems measured on different queries.
@@ -117,11 +110,11 @@ def compare_pairs(
     for name, (before, after) in pairs.items():
         if before and before.keys() == after.keys():
             gains = np.array([after[qid] - before[qid] for qid in sorted(before)])
-            p_values = _t_test(gains), _randomisation_test(gains, permutations, seed)
             wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
+            p_values = _p_values(gains, permutations, seed)
             found.append(Comparison(name, float(gains.mean()), wins, losses, *p_values))
-    p_t, p_randomisation = holm([one.p_t for one in found]), holm([one.p_randomisation for one in found])
-    return [replace(one, p_t=p_t[row], p_randomisation=p_randomisation[row]) for row, one in enumerate(found)]
+    corrected = holm([one.p_t for one in found]), holm([one.p_randomisation for one in found])
+    return [replace(one, p_t=p, p_randomisation=q) for one, p, q in zip(found, *corrected, strict=True)]
 
 
 @lru_cache(maxsize=1 << 14)  # page and tables show the same means
@@ -140,14 +133,9 @@ def bootstrap(
     samples: Sequence[Any], statistic: Callable[..., Any], count: int = RESAMPLES, **options: Any
 ) -> Interval:
     """95% of a statistic (percentiles), which takes an ``axis``; ``count`` draws. ``options`` are those of scipy."""
+    options = {"rng": np.random.default_rng(0), "batch": 200, **options}  # the batch bounds the memory
     found = scipy_stats().bootstrap(
-        samples,
-        statistic,
-        method="percentile",
-        vectorized=True,
-        n_resamples=count,
-        batch=200,  # bounds the memory
-        **{"rng": np.random.default_rng(0), **options},
+        samples, statistic, method="percentile", vectorized=True, n_resamples=count, **options
     )
     low, high = found.confidence_interval
     return float(low), float(high)
@@ -160,27 +148,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06]
     """
     order = np.argsort(p_values, kind="stable")
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for step, row in enumerate(order):
-        highest = max(highest, min(1.0, float(p_values[row]) * (len(p_values) - step)))
-        adjusted[row] = highest
-    return adjusted
+    steps = np.array(p_values)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.maximum.accumulate(np.minimum(steps, 1.0))
+    return [float(p) for p in adjusted]
 
 
-def _t_test(differences: NDArray[np.float64]) -> float:
-    if len(differences) < 2 or not differences.any():
-        return 1.0
-    if np.all(differences == differences[0]):  # no variance: the statistic is infinite
-        return 0.0
-    return float(scipy_stats().ttest_1samp(differences, 0.0).pvalue)
-
-
-def _randomisation_test(differences: NDArray[np.float64], permutations: int, seed: int) -> float:
-    if len(differences) < 2 or not differences.any():
-        return 1.0
-    result = scipy_stats().permutation_test(
-        (differences,),
+def _p_values(gains: NDArray[np.float64], permutations: int, seed: int) -> tuple[float, float]:
+    """Of the paired t-test and of the paired randomisation test, both two-sided."""
+    if len(gains) < 2 or not gains.any():
+        return 1.0, 1.0
+    randomised = scipy_stats().permutation_test(
+        (gains,),
         lambda sample, axis: np.mean(sample, axis=axis),
         permutation_type="samples",
         vectorized=True,
@@ -188,7 +167,9 @@ def _randomisation_test(differences: NDArray[np.float64], permutations: int, see
         batch=1000,
         rng=np.random.default_rng(seed),
     )
-    return float(result.pvalue)
+    # without variance the statistic of the t-test is infinite
+    p_t = 0.0 if np.all(gains == gains[0]) else scipy_stats().ttest_1samp(gains, 0.0).pvalue
+    return float(p_t), float(randomised.pvalue)
 
 
 def scipy_stats() -> Any:

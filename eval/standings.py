@@ -2,105 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, harmonic_mean, stdev
+from typing import TypeVar
 
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
-from mixlm_rerank.eval.significance import Interval, Verdict, interval
+from mixlm_rerank.eval.significance import Verdict
 from mixlm_rerank.numbers import DECIMALS
 from mixlm_rerank.systems.protocol import Kind
 
-__all__ = ["Cell", "Row", "Standings", "best_of", "cast", "in_order", "kind_of", "standings"]
+__all__ = ["Row", "Standings", "best_of", "cast", "kind_of", "standings"]
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A row on one collection, or its mean over all.
-
-    Attributes:
-        value: the measure; of several seeds, their mean.
-        verdict: against the collection's baseline; of several seeds, what holds for each of them. None for the
-            baseline itself, for the mean, and for the oracle, which is no system to choose.
-        best: no other row but the oracle has a higher value.
-        interval: 95%, over queries; None for too few of them.
-    """
-
-    value: float
-    verdict: Verdict | None
-    best: bool
-    interval: Interval | None
+ORDER: dict[Kind, int] = {"first stage": 0, "oracle": 2}  # of rows: others stand between them
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A system, or all seeds of one.
+    """A system, or all seeds of one; for each collection, its systems, their mean, and what the tests say.
 
-    Attributes:
-        members: for each collection, its systems: none where it did not run, several where there are seeds.
-        cells: for each collection; None where it did not run.
-        total: over collections; None unless it ran on all of them.
-        sd: of the seeds' means (n - 1); None with fewer than two seeds.
+    A verdict is against the collection's baseline; of several seeds, what holds for each of them. None for the baseline
+    itself, and for the oracle, which is no system to choose.
     """
 
     name: str
     kind: Kind
-    members: tuple[tuple[SystemResult, ...], ...]
-    cells: tuple[Cell | None, ...] = ()
-    total: Cell | None = None
-    sd: float | None = None
+    seeds: tuple[tuple[SystemResult, ...], ...]  # none where it did not run
+    on: tuple[SystemResult | None, ...]  # of several seeds, one system with their means
+    mean: float | None  # of the measure, over collections; None unless it ran on all of them
+    verdicts: tuple[Verdict | None, ...]
 
     @property
-    def mean(self) -> float | None:
-        return self.total.value if self.total else None
-
-    @property
-    def best(self) -> bool:
-        """No other row but the oracle has a higher mean."""
-        return self.total is not None and self.total.best
-
-    @property
-    def seeds(self) -> int:
-        """How many runs the row stands for."""
-        return max(map(len, self.members))
+    def runs(self) -> int:
+        """How many seeds the row stands for."""
+        return max(map(len, self.seeds))
 
     @property
     def documents_per_second(self) -> float | None:
         """The harmonic mean: the speed for the same number of documents of each collection. None unless timed on all
         of them.
         """
-        timed = [[one.efficiency.documents_per_second for one in own if one.efficiency] for own in self.members]
+        timed = [[one.efficiency.documents_per_second for one in own if one.efficiency] for own in self.seeds]
         return harmonic_mean(map(harmonic_mean, timed)) if all(timed) else None
 
     def value(self, column: int, measure: str) -> float | None:
-        """Any measure on one collection: of several seeds, their mean; None where the row did not run."""
-        return fmean(one.measures[measure] for one in self.members[column]) if self.members[column] else None
+        """Any measure on one collection; None where the row did not run."""
+        there = self.on[column]
+        return there.measures[measure] if there else None
 
-    def by_query(self, column: int, measure: str) -> dict[str, float]:
-        """qid -> value, the mean over seeds; empty where they were not measured on the same queries."""
-        values = [system.per_query.get(measure, {}) for system in self.members[column]]
-        if not values or any(one.keys() != values[0].keys() for one in values):
-            return {}
-        return {qid: fmean(one[qid] for one in values) for qid in values[0]}
+    def by_query(self, column: int, measure: str) -> Mapping[str, float]:
+        """qid -> value, on one collection."""
+        there = self.on[column]
+        return there.per_query.get(measure, {}) if there else {}
+
+    def spread(self, measure: str) -> float | None:
+        """Standard deviation (n - 1) of the seeds' means over collections; None with fewer than two seeds."""
+        if len(set(map(len, self.seeds))) > 1 or len(self.seeds[0]) < 2:
+            return None
+        return stdev(fmean(system.measures[measure] for system in seed) for seed in zip(*self.seeds, strict=True))
 
 
 @dataclass(frozen=True)
 class Standings:
-    """The big table. ``baseline`` and ``teacher``: their names, None where collections differ in them (or lack one).
-
-    ``queries``: how many are judged, for each collection.
-    """
+    """The big table."""
 
     measure: str
     collections: tuple[str, ...]
-    queries: tuple[int, ...]
-    baseline: str | None
-    teacher: str | None
+    queries: tuple[int, ...]  # how many are judged, for each collection
+    baseline: str | None  # None where collections differ in it
+    teacher: str | None  # the same, or where one has none
     rows: tuple[Row, ...]
 
     def row(self, name: str | None) -> Row | None:
         """The row of a system, by its own name or that of its seed group."""
-        of = {system.name: row for row in self.rows for systems in row.members for system in systems}
+        of = {system.name: row for row in self.rows for systems in row.seeds for system in systems}
         return (of | {row.name: row for row in self.rows}).get(name or "")
 
     @property
@@ -113,63 +89,52 @@ class Standings:
         """The rows that can be compared by mean."""
         return [row for row in self.rows if row.kind != "oracle" and row.mean is not None]
 
+    @property
+    def best(self) -> list[Row]:
+        """Of these, the ones with the highest mean: what looks equal in tables is equally best."""
+        means = [round(row.mean or 0.0, DECIMALS) for row in self.ranked]
+        return [row for row, mean in zip(self.ranked, means, strict=True) if mean == max(means)]
+
 
 def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
     """All systems on one measure: first stages at the top, oracles at the bottom, the rest as they stand.
 
-    ``measure``: the main one for ``None``. Others have no verdicts, and Judged has no best.
+    ``measure``: the main one for ``None``. Others have no verdicts.
     """
     main, collections = evaluation.measures[0], evaluation.collections
     measure = measure or main
-    groups: dict[str, list[list[SystemResult]]] = {}
+    seeds: dict[str, list[list[SystemResult]]] = {}
     kinds: dict[str, Kind] = {}
     for column, collection in enumerate(collections):
         for system in collection.systems:
             name = system.seed_group or system.name
-            groups.setdefault(name, [[] for _ in collections])[column].append(system)
+            seeds.setdefault(name, [[] for _ in collections])[column].append(system)
             kinds.setdefault(name, kind_of(collection, system))
-    rows = [Row(name, kinds[name], tuple(map(tuple, members))) for name, members in groups.items()]
-    rivals = [row.name for row in rows if row.kind != "oracle" and not measure.startswith("Judged")]
-    columns = range(len(collections))
+    rows = []
+    for name, systems in seeds.items():
+        on = tuple(map(_mean_of, systems))
+        values = [there.measures[measure] for there in on if there]
+        tested = kinds[name] != "oracle" and measure == main
+        rows.append(
+            Row(
+                name,
+                kinds[name],
+                tuple(map(tuple, systems)),
+                on,
+                fmean(values) if len(values) == len(collections) else None,
+                tuple(_verdict(own) if tested else None for own in systems),
+            )
+        )
 
-    def value(row: Row, column: int | None) -> float | None:
-        """``column`` None stands for all of them."""
-        values = [row.value(one, measure) for one in (columns if column is None else [column])]
-        there = [found for found in values if found is not None]
-        return fmean(there) if len(there) == len(values) else None
-
-    def highest(column: int | None) -> float:
-        """As tables show it: what looks equal is equally best."""
-        found = [value(row, column) for row in rows if row.name in rivals]
-        return max((round(one, DECIMALS) for one in found if one is not None), default=0.0)
-
-    tops = {column: highest(column) for column in (*columns, None)}
-
-    def cell(row: Row, column: int | None) -> Cell | None:
-        found, rival = value(row, column), row.name in rivals
-        if found is None:
-            return None
-        samples = [tuple(row.by_query(one, measure).values()) for one in (columns if column is None else [column])]
-        tested = _verdict(row.members[column]) if rival and measure == main and column is not None else None
-        return Cell(found, tested, rival and round(found, DECIMALS) == tops[column], interval(*samples))
-
-    def filled(row: Row) -> Row:
-        seeds = list(zip(*row.members, strict=True)) if len(set(map(len, row.members))) == 1 else []
-        means = [fmean(system.measures[measure] for system in seed) for seed in seeds]
-        sd = stdev(means) if len(means) > 1 else None
-        return replace(row, cells=tuple(cell(row, column) for column in columns), total=cell(row, None), sd=sd)
-
-    def shared(names: Iterable[str | None]) -> str | None:
-        found = set(names)
-        return found.pop() if len(found) == 1 else None
-
+    baselines = {collection.baseline for collection in collections}
+    teachers = {collection.teacher for collection in collections}
     return Standings(
         measure,
         tuple(collection.name for collection in collections),
         tuple(collection.queries for collection in collections),
-        shared(collection.baseline for collection in collections),
-        shared(collection.teacher for collection in collections),
-        tuple(sorted(map(filled, rows), key=lambda row: in_order(row.kind))),
+        baselines.pop() if len(baselines) == 1 else None,
+        teachers.pop() if len(teachers) == 1 else None,
+        tuple(sorted(rows, key=lambda row: ORDER.get(row.kind, 1))),
     )
 
 
@@ -202,9 +167,25 @@ def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:
     return "full text" if system.name == collection.teacher else "other"
 
 
-def in_order(kind: Kind) -> int:
-    """What tables are sorted by: the first stage at the top, the oracle at the bottom."""
-    return {"first stage": 0, "oracle": 2}.get(kind, 1)
+def _mean_of(seeds: Sequence[SystemResult]) -> SystemResult | None:
+    """One system with the means of several; None for none."""
+    if len(seeds) < 2:
+        return seeds[0] if seeds else None
+    return replace(
+        seeds[0],
+        measures=_means([one.measures for one in seeds]),
+        per_query={name: _means([one.per_query.get(name, {}) for one in seeds]) for name in seeds[0].per_query},
+        depth_curve=_means([one.depth_curve for one in seeds]),
+        slices=[  # the queries are the same, and so are their slices
+            replace(pieces[0], value=fmean(piece.value for piece in pieces))
+            for pieces in zip(*(one.slices for one in seeds), strict=False)
+        ],
+    )
+
+
+def _means(parts: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
+    """Of what is in all of them."""
+    return {key: fmean(part[key] for part in parts) for key in parts[0] if all(key in part for part in parts)}
 
 
 def _verdict(systems: Sequence[SystemResult]) -> Verdict | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.systems.protocol import Kind
 
-__all__ = ["EMPTY", "Cell", "Column", "Line", "Table", "aligned", "filled", "latex", "listed", "markdown_escaped"]
-__all__ += ["markdown", "number"]
+__all__ = ["EMPTY", "Cell", "Column", "Columns", "Line", "Table", "aligned", "field", "filled", "latex", "lined_up"]
+__all__ += ["markdown", "markdown_escaped", "number"]
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -29,7 +29,6 @@ LATEX_SPECIAL = {
     "▼": r"$^{\Downarrow}$",
     **{char: f"\\{char}" for char in "&%$#_{}"},
 }
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,14 @@ def number(value: float | None, text: Callable[[float], str] = numbers.measure) 
 
 @dataclass(frozen=True)
 class Column:
-    """``hint`` explains the head; ``marked`` keeps room for a mark behind each number, so that digits stand in line."""
+    """``hint`` explains the head; ``marked`` keeps room for a mark behind each number, so that digits stand in line;
+    with ``best`` the highest cells are bold, apart from the oracle's.
+    """
 
     head: str
     hint: str = ""
     marked: bool = False
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,31 +82,64 @@ class Table:
     lines: tuple[Line, ...]
 
 
+Filling = tuple[Column, Callable[[Any], Cell]]  # a column, and how its cells are made
+Columns = list[Filling]
+
+
+def field(path: str, head: str, hint: str, text: Callable[[Any], str] = numbers.measure) -> Filling:
+    """The column of a number: ``path`` leads from a system to it, over parts that may be None."""
+
+    def cell(of: Any) -> Cell:
+        for name in path.split("."):
+            of = None if of is None else getattr(of, name)
+        return number(of, text)
+
+    return Column(head, hint), cell
+
+
 def filled(
     caption: str,
-    columns: Sequence[tuple[Column, Callable[[T], Cell]]],
-    rows: Iterable[tuple[str, Kind, T]],
-    note: Callable[[T], str] = lambda _: "",
+    columns: Columns,
+    rows: Sequence[tuple[str, Kind, Any]],
+    note: Callable[[Any], str] = lambda _: "",
 ) -> Table | None:
     """One line a row (name, kind, what columns and note are made from), without columns and lines that hold no value;
     None if nothing is left.
     """
-    lines = [Line(name, kind, tuple(cell(of) for _, cell in columns), note(of)) for name, kind, of in rows]
-    kept = [i for i in range(len(columns)) if any(line.cells[i].order is not None for line in lines)]
-    lines = [replace(line, cells=tuple(line.cells[i] for i in kept)) for line in lines]
-    lines = [line for line in lines if any(cell.order is not None for cell in line.cells)]
-    return Table(caption, tuple(columns[i][0] for i in kept), tuple(lines)) if lines else None
+    made = [(column, [cell(of) for _, _, of in rows]) for column, cell in columns]
+    made = [(column, cells) for column, cells in made if any(cell.order is not None for cell in cells)]
+    of_rows = zip(*(_with_best(cells, rows) if column.best else cells for column, cells in made), strict=True)
+    lines = [
+        Line(name, kind, cells, note(of))
+        for (name, kind, of), cells in zip(rows, of_rows, strict=False)
+        if any(cell.order is not None for cell in cells)
+    ]
+    return Table(caption, tuple(column for column, _ in made), tuple(lines)) if lines else None
+
+
+def _with_best(cells: Sequence[Cell], rows: Sequence[tuple[str, Kind, Any]]) -> list[Cell]:
+    """What looks equal to the highest is equally best."""
+    rivals = [kind != "oracle" for _, kind, _ in rows]
+    own = [cell for cell, rival in zip(cells, rivals, strict=True) if rival and cell.order is not None]
+    top = max(own, key=lambda cell: cell.order or 0.0, default=EMPTY).text
+    pairs = zip(cells, rivals, strict=True)
+    return [replace(cell, best=rival and cell is not EMPTY and cell.text == top) for cell, rival in pairs]
+
+
+def lined_up(rows: Sequence[Sequence[str]]) -> str:
+    """Columns in line, for a terminal: the first flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def aligned(table: Table) -> str:
-    """Columns in line, and digits under digits: numbers that may have a mark leave room for it."""
+    """The table for a terminal, digits under digits: numbers that may have a mark leave room for it."""
     rows = [["system", *(f"{column.head} " if column.marked else column.head for column in table.columns)]]
     for line in table.lines:
         pairs = zip(table.columns, line.cells, strict=True)
         rows.append([line.name, *(cell.text + (cell.mark or " ") * column.marked for column, cell in pairs)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    return lined_up(rows)
 
 
 def markdown(table: Table) -> str:
@@ -163,11 +198,3 @@ def latex_escaped(text: str) -> str:
     50\% of R\&D\_x
     """
     return "".join(LATEX_SPECIAL.get(char, char) for char in " ".join(text.split()))
-
-
-def listed(names: Sequence[str]) -> str:
-    """
-    >>> listed(["SciFact"]), listed(["SciFact", "FiQA", "ArguAna"])
-    ('SciFact', 'SciFact, FiQA and ArguAna')
-    """
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

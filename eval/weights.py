@@ -23,6 +23,7 @@ SPREAD = 9.0  # log-odds between the best and the worst candidate of a query, on
 GAIN = 1e-4  # less is no gain
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,14 @@ class Development:
 class Fit:
     """What each weight brings.
 
-    Attributes:
-        measure: what the weight is to make highest.
-        values: weight -> mean of the measure over collections, each counting alike.
-        cross_validated: the same, where each query is mixed at the weight that is best for the other four fifths of
-            them; None for fewer than ten queries.
-        worse: weight -> on how many queries the mixture is worse than the first stage.
-        queries: how many there are.
+    ``cross_validated`` is the measure where each query is mixed at the weight that is best for the other four fifths of
+    them; None for fewer than ten queries.
     """
 
-    measure: str
-    values: Mapping[float, float]
+    measure: str  # what the weight is to make highest
+    values: Mapping[float, float]  # weight -> mean of the measure over collections, each counting alike
     cross_validated: float | None
-    worse: Mapping[float, int]
+    worse: Mapping[float, int]  # weight -> on how many queries the mixture is worse than the first stage
     queries: int
 
     @property
@@ -70,51 +66,40 @@ class Fit:
 
 def fit_weight(collections: Sequence[Development], measure: str) -> Fit:
     """All weights, measured on the same rankings."""
-    tables = [_by_weight(found, measure) for found in collections]
-    queries = sum(table.shape[1] for table in tables)
-    worse = np.sum([(table < table[-1]).sum(axis=1) for table in tables], axis=0)  # the last row: the first stage alone
-    return Fit(
-        measure,
-        dict(zip(WEIGHTS, _means(tables).tolist(), strict=True)),
-        _cross_validated(tables) if queries >= 2 * FOLDS else None,
-        dict(zip(WEIGHTS, worse.tolist(), strict=True)),
-        queries,
-    )
-
-
-def _by_weight(found: Development, measure: str) -> Floats:
-    """[weights, queries]"""
     rows = []
     for weight in WEIGHTS:
-        run = {qid: mixed(hits, found.ranking[qid], weight) for qid, hits in found.candidates.of_query.items()}
-        rows.append(list(evaluate_queries(found.qrels, run, [measure])[measure].values()))
-    return np.array(rows)
+        values: list[float] = []
+        for found in collections:
+            run = {qid: mixed(hits, found.ranking[qid], weight) for qid, hits in found.candidates.of_query.items()}
+            values += evaluate_queries(found.qrels, run, [measure])[measure].values()
+        rows.append(values)
+    table, of = np.array(rows), np.repeat(np.arange(len(collections)), [len(found.qrels) for found in collections])
+    worse = (table < table[-1]).sum(axis=1).tolist()  # the last row: the first stage alone
+    means = dict(zip(WEIGHTS, _means(table, of).tolist(), strict=True))
+    honest = _cross_validated(table, of) if len(of) >= 2 * FOLDS else None
+    return Fit(measure, means, honest, dict(zip(WEIGHTS, worse, strict=True)), len(of))
 
 
-def _means(tables: Sequence[Floats]) -> Floats:
-    """Over queries, then over collections. [weights]"""
-    means: Floats = np.mean([table.mean(axis=1) for table in tables if table.shape[1]], axis=0)
+def _means(table: Floats, of: Ints) -> Floats:
+    """Of [weights, queries]: over queries, then over the collections that they are ``of``. [weights]"""
+    means: Floats = np.mean([table[:, of == collection].mean(axis=1) for collection in np.unique(of)], axis=0)
     return means
 
 
-def _cross_validated(tables: Sequence[Floats]) -> float:
+def _cross_validated(table: Floats, of: Ints) -> float:
     draw = np.random.default_rng(0)
-    folds = [draw.permutation(table.shape[1]) % FOLDS for table in tables]
-    held = [np.empty((1, table.shape[1])) for table in tables]
-    for fold in range(FOLDS):
-        best = _means([table[:, own != fold] for table, own in zip(tables, folds, strict=True)]).argmax()
-        for table, own, values in zip(tables, folds, held, strict=True):
-            values[0, own == fold] = table[best, own == fold]
-    return float(_means(held)[0])
+    folds = np.concatenate([draw.permutation(count) % FOLDS for count in np.bincount(of)])
+    held = np.empty((1, len(of)))
+    for own in (folds == fold for fold in range(FOLDS)):
+        held[0, own] = table[_means(table[:, ~own], of[~own]).argmax(), own]
+    return float(_means(held, of)[0])
 
 
 def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> tuple[dict[str, float], float]:
     """member -> weight, and the measure's value: its mean over collections, each counting alike.
 
     Coordinate ascent from equal shares: in turn each member's share is set to the best of 0, .05 ... 1, while the
-    others keep their proportions, until nothing is gained.
-
-    ``members``: member -> its rankings of the same candidates of each collection.
+    others keep their proportions, until nothing is gained. All members rank the same candidates of each collection.
 
     Raises InputError if there are no candidates.
     """
@@ -129,22 +114,18 @@ def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> 
         return found
 
     def value(shares: Floats) -> float:
-        return fmean(
-            evaluate(found.qrels, _summed(found, scores, weights(shares)), [measure])[measure]
-            for found, scores in collections
-        )
+        runs = [(found, _summed(found, scores, weights(shares))) for found, scores in collections]
+        return fmean(evaluate(found.qrels, run, [measure])[measure] for found, run in runs)
 
     shares = np.full(len(members), 1 / len(members))
-    best = value(shares)
-    gained = len(members) > 1
-    while gained:
+    best, before = value(shares), -1.0
+    while best > before and len(members) > 1:
         before = best
         for member in range(len(members)):
             for tried in [_with_share(shares, member, share) for share in WEIGHTS]:
                 found = value(tried)
                 if found > best + GAIN:
                     shares, best = tried, found
-        gained = best > before
     return dict(zip(members, (SPREAD * weights(shares)).round(3).tolist(), strict=True)), best
 
 

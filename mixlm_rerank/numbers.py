@@ -1,14 +1,19 @@
-"""Numbers as people read them: three decimals and no leading zero, thousands set apart, units by size."""
+"""Numbers, times and lists as people read them: three decimals and no leading zero, units by size."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
 
 __all__ = [
     "count",
     "difference",
     "duration",
     "interval",
+    "listed",
     "measure",
     "milliseconds",
+    "moment",
     "p_value",
     "percent",
     "ratio",
@@ -116,3 +121,24 @@ def percent(share: float) -> str:
     '97.7%'
     """
     return f"{100 * share:.1f}%"
+
+
+def moment(created: str) -> str:
+    """An ISO time as people write it; anything else as it is.
+
+    >>> moment("2026-11-03T09:05:00+00:00"), moment("yesterday")
+    ('3 November 2026, 09:05 UTC', 'yesterday')
+    """
+    try:
+        when = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{when.day} {when:%B %Y, %H:%M}{f' {when.tzname()}' if when.tzinfo else ''}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """
+    >>> listed(["SciFact"]), listed(["SciFact", "FiQA", "ArguAna"])
+    ('SciFact', 'SciFact, FiQA and ArguAna')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -1,88 +1,210 @@
-"""The difference between two evaluations, as text for a terminal, as Markdown, as an HTML page."""
+"""What differs between two evaluations: for every system in both, quality with its tests, and speed."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.differences import CollectionDifference, EvaluationDifference, SystemDifference
-from mixlm_rerank.eval.report.grids import difference_cell, field, tests
+from mixlm_rerank.data.lines import some_ids
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.eval import tables
+from mixlm_rerank.eval.report.grids import tests
 from mixlm_rerank.eval.report.page import render
-from mixlm_rerank.eval.tables import Cell, Column, Table, aligned, filled, listed, markdown, markdown_escaped
+from mixlm_rerank.eval.results import CollectionResult, Evaluation
+from mixlm_rerank.eval.significance import Comparison, compare_pairs
+from mixlm_rerank.eval.standings import kind_of
+from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, field, filled, markdown_escaped
+from mixlm_rerank.systems.protocol import Kind
 
-__all__ = ["comparison_html", "comparison_markdown", "comparison_text"]
+__all__ = ["CollectionDifference", "EvaluationDifference", "SystemDifference", "compare_evaluations"]
+__all__ += ["comparison_html", "comparison_markdown", "comparison_text"]
 
+TOLERANCE = 1e-6  # two computations of the same measure
 TESTS = (
     "Tests: paired t-test and paired randomisation test over the same queries, two-sided; significant is p < .05 after "
     "Holm's correction over the systems of a collection."
 )
 
 
+@dataclass(frozen=True)
+class SystemDifference:
+    """A system that both evaluations have: its measure in each; b against a, None if it was not tested; documents/s of
+    b over those of a, None unless both were timed.
+    """
+
+    name: str
+    kind: Kind
+    a: float
+    b: float
+    comparison: Comparison | None
+    speed_ratio: float | None
+
+
+@dataclass(frozen=True)
+class CollectionDifference:
+    """A collection that both evaluations have: why its systems were not tested, in words; the systems in both, in b's
+    order, and those in one of them.
+    """
+
+    name: str
+    obstacles: tuple[str, ...]
+    systems: tuple[SystemDifference, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationDifference:
+    """Two evaluations, what they are called, and the measure that both are compared on.
+
+    ``machines``: what differs between the machines, name -> (a's value, b's), "" where one does not say. If there is
+    anything, speeds are not comparable.
+    """
+
+    names: tuple[str, str]
+    measure: str
+    machines: dict[str, tuple[str, str]]
+    collections: tuple[CollectionDifference, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+
+def compare_evaluations(
+    a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B"), permutations: int = 20_000
+) -> EvaluationDifference:
+    """``b`` against ``a`` for the collections and systems that both have, by their names.
+
+    On b's main measure, or the first of its measures that ``a`` has.
+
+    A collection is tested if both took the same queries, depth and first stage (by name and by result): the t-test and
+    the randomisation test of :func:`compare`, paired by query. First stage and oracle are never tested.
+
+    Raises InputError if no measure, or no collection, is in both.
+    """
+    measure = next((measure for measure in b.measures if measure in a.measures), None)
+    if measure is None:
+        measured = f"{names[0]} has {', '.join(a.measures)}, {names[1]} has {', '.join(b.measures)}"
+        raise InputError(f"no measure is in both: {measured}. Evaluate both by the same")
+    before, after = ({one.name: one for one in evaluation.collections} for evaluation in (a, b))
+    common, only_a, only_b = _sorted_out(before, after)
+    if not common:
+        raise InputError(
+            f"no collection is in both: {names[0]} has {some_ids(before)}, {names[1]} has {some_ids(after)}"
+        )
+    machines = {key: (a.machine.get(key, ""), b.machine.get(key, "")) for key in a.machine | b.machine}
+    differing = {key: pair for key, pair in machines.items() if pair[0] != pair[1]}
+    collections = tuple(_collection(before[name], after[name], measure, permutations) for name in common)
+    return EvaluationDifference(names, measure, differing, collections, only_a, only_b)
+
+
 def comparison_text(found: EvaluationDifference) -> str:
     """For a terminal: what holds overall, then a table for each collection."""
-    parts = overview(found)
-    for name, remarks, table in _sections(found):
-        parts += [f"\n{name}", *remarks, *([aligned(table)] if table else [])]
-    return "\n".join(parts) + "\n"
+    return "\n".join(_parts(found, str, "\n{}".format, tables.aligned)) + "\n"
 
 
 def comparison_markdown(found: EvaluationDifference) -> str:
     """For a pull request: the same, as Markdown."""
-    parts = [*map(markdown_escaped, overview(found))]
-    for name, remarks, table in _sections(found):
-        parts += [
-            f"## {markdown_escaped(name)}",
-            *map(markdown_escaped, remarks),
-            *([markdown(table)] if table else []),
-        ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(_parts(found, markdown_escaped, "## {}".format, tables.markdown)) + "\n"
 
 
 def comparison_html(found: EvaluationDifference) -> str:
     """The same as one page that needs nothing else."""
     heading = f"{found.names[1]} against {found.names[0]}"
-    return render("comparison.html", heading=heading, overview=overview(found), sections=_sections(found))
+    return render("comparison.html", heading=heading, overview=_overview(found), sections=_sections(found))
 
 
-def overview(found: EvaluationDifference) -> list[str]:
+def _parts(
+    found: EvaluationDifference, escaped: Callable[[str], str], head: Callable[[str], str], grid: Callable[[Table], str]
+) -> Iterator[str]:
+    yield from map(escaped, _overview(found))
+    for name, remarks, table in _sections(found):
+        yield from (head(escaped(name)), *map(escaped, remarks))
+        if table:
+            yield grid(table)
+
+
+def _sorted_out(a: Iterable[str], b: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Names in both, in b's order; in a alone; in b alone."""
+    a, b = tuple(a), tuple(b)
+    return tuple(n for n in b if n in a), tuple(n for n in a if n not in b), tuple(n for n in b if n not in a)
+
+
+def _collection(a: CollectionResult, b: CollectionResult, measure: str, permutations: int) -> CollectionDifference:
+    before, after = ({system.name: system for system in one.systems} for one in (a, b))
+    common, only_a, only_b = _sorted_out(before, after)
+    pairs = {name: (before[name], after[name], kind_of(b, after[name])) for name in common}
+    obstacles = tuple(_obstacles(a, b, measure))
+    values = {
+        name: (old.per_query.get(measure, {}), new.per_query.get(measure, {}))
+        for name, (old, new, kind) in pairs.items()
+        if not obstacles and kind not in ("first stage", "oracle")
+    }
+    tested = {found.system: found for found in compare_pairs(values, permutations=permutations)}
+    systems = []
+    for name, (old, new, kind) in pairs.items():
+        speeds = [one.efficiency.documents_per_second for one in (old, new) if one.efficiency]
+        ratio = speeds[1] / speeds[0] if len(speeds) == 2 and speeds[0] else None
+        found = SystemDifference(name, kind, old.measures[measure], new.measures[measure], tested.get(name), ratio)
+        systems.append(found)
+    return CollectionDifference(b.name, obstacles, tuple(systems), only_a, only_b)
+
+
+def _obstacles(a: CollectionResult, b: CollectionResult, measure: str) -> Iterator[str]:
+    """What makes a difference between systems say little about the systems."""
+    old, new = ({qid for system in one.systems for qid in system.per_query.get(measure, {})} for one in (a, b))
+    if old != new:
+        counts = f"{len(old & new)} in both, {len(old - new)} only before, {len(new - old)} only after"
+        yield f"other judged queries ({counts})"
+    if None not in (a.documents, b.documents) and a.documents != b.documents:
+        yield f"another corpus ({a.documents:,} documents, then {b.documents:,})"
+    if a.depth != b.depth:
+        yield f"another depth ({a.depth:,} candidates, then {b.depth:,})"
+    stages = [system for one in (a, b) for system in one.systems if kind_of(one, system) == "first stage"]
+    if a.first_stage != b.first_stage:
+        yield f"another first stage ({a.first_stage}, then {b.first_stage})"
+    elif len(stages) == 2:
+        x, y = (system.per_query.get(measure, {}) for system in stages)
+        if any(abs(x[qid] - y[qid]) > TOLERANCE for qid in x.keys() & y.keys()):
+            means = ", then ".join(numbers.measure(system.measures[measure]) for system in stages)
+            yield f"other results of the first stage {a.first_stage} ({measure} {means})"
+
+
+def _overview(found: EvaluationDifference) -> Iterator[str]:
     """What was compared, how often the difference is significant, and what cannot be compared."""
     a, b = found.names
     systems = [system for one in found.collections for system in one.systems]
     verdicts = Counter(system.comparison.verdict for system in systems if system.comparison)
-    sentences = [f"{found.measure}: {b} against {a}, the systems and collections that both have."]
+    yield f"{found.measure}: {b} against {a}, the systems and collections that both have."
     if verdicts:
         counts = [f"{kind.words} in {verdicts[kind]}" for kind in sorted(verdicts, reverse=True)]
-        sentences.append(f"Pairs tested: {verdicts.total()}; {listed(counts)}. {TESTS}")
+        yield f"Pairs tested: {verdicts.total()}; {numbers.listed(counts)}. {TESTS}"
     if found.machines:
-        machines = {key: [value or "not known" for value in pair] for key, pair in found.machines.items()}
-        changed = [f"{key} {old}, then {new}" for key, (old, new) in machines.items()]
-        sentences.append(f"The machines differ, so speeds are not comparable: {'; '.join(changed)}.")
-    for name, only in zip(found.names, (found.only_a, found.only_b), strict=True):
-        if only:
-            sentences.append(f"Collections only in {name}: {listed(only)}.")
-    return sentences
+        changed = [f"{key} {', then '.join(one or 'not known' for one in own)}" for key, own in found.machines.items()]
+        yield f"The machines differ, so speeds are not comparable: {'; '.join(changed)}."
+    for name, own in zip(found.names, (found.only_a, found.only_b), strict=True):
+        if own:
+            yield f"Collections only in {name}: {numbers.listed(own)}."
 
 
-def _sections(found: EvaluationDifference) -> list[tuple[str, list[str], Table | None]]:
+def _sections(found: EvaluationDifference) -> Iterator[tuple[str, list[str], Table | None]]:
     """Name, remarks and table of each collection."""
-    sections = []
-    for one in found.collections:
-        remarks = [f"Not tested: {listed(one.obstacles)}."] if one.obstacles else []
-        for name, only in zip(found.names, (one.only_a, one.only_b), strict=True):
-            remarks += [f"Only in {name}: {', '.join(only)}."] if only else []
-        sections.append((one.name, remarks, _table(one, *found.names)))
-    return sections
-
-
-def _table(collection: CollectionDifference, a: str, b: str) -> Table | None:
-    def difference(system: SystemDifference) -> Cell:
-        return difference_cell(system.b - system.a, system.comparison)
-
-    columns = [
+    a, b = found.names
+    columns: Columns = [
         field("a", a, ""),
         field("b", b, ""),
-        (Column("difference", marked=True), difference),
+        (Column("difference", marked=True), _difference),
         *tests("", f"queries on which {b} is better/worse"),
         field("speed_ratio", "speed", f"documents/s of {b} over those of {a}", numbers.ratio),
     ]
-    return filled(collection.name, columns, [(system.name, system.kind, system) for system in collection.systems])
+    for one in found.collections:
+        remarks = [f"Not tested: {numbers.listed(one.obstacles)}."] if one.obstacles else []
+        only = zip(found.names, (one.only_a, one.only_b), strict=True)
+        remarks += [f"Only in {name}: {', '.join(own)}." for name, own in only if own]
+        yield one.name, remarks, filled(one.name, columns, [(own.name, own.kind, own) for own in one.systems])
+
+
+def _difference(system: SystemDifference) -> Cell:
+    mark = system.comparison.verdict.sign if system.comparison else ""
+    return Cell(numbers.difference(system.b - system.a), system.b - system.a, mark=mark)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from statistics import fmean
+from typing import NamedTuple
 
 from mixlm_rerank import numbers
 from mixlm_rerank.eval.significance import FEWEST, Interval, Verdict, compare_pairs, interval
 from mixlm_rerank.eval.standings import Row, Standings, best_of
-from mixlm_rerank.eval.tables import listed
 
 __all__ = ["Difference", "Finding", "answers", "difference", "summary"]
 
@@ -20,8 +20,7 @@ EQUAL = 0.01  # of a measure: what nobody would pay for
 FASTER = 1.2  # times: less may be how it was timed
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A sentence or two, and the word that they stand under."""
 
     head: str
@@ -30,25 +29,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Difference:
-    """One system minus another, over the queries of all collections.
+    """One system minus another, over the queries of all collections."""
 
-    Attributes:
-        mean: over collections, each counting alike.
-        interval: of the mean, 95%, bootstrap over queries.
-        queries: how many; the rest is over all of them.
-        won, lost: the differences of the queries on which the system is better, and worse.
-    """
-
-    mean: float
-    interval: Interval
+    mean: float  # over collections, each counting alike
+    interval: Interval  # of the mean, 95%, bootstrap over queries
     queries: int
-    won: tuple[float, ...]
-    lost: tuple[float, ...]
-
-    @property
-    def resolution(self) -> float:
-        """Half of the interval: a smaller difference cannot be told from none."""
-        return (self.interval[1] - self.interval[0]) / 2
+    won: list[float]  # the differences of the queries on which the system is better
+    lost: list[float]  # and worse
 
     def __str__(self) -> str:
         mean, low, high = map(numbers.difference, (self.mean, *self.interval))
@@ -63,9 +50,8 @@ def difference(table: Standings, row: Row, other: Row) -> Difference | None:
         if ours.keys() != theirs.keys():
             return None
         samples.append(tuple(value - theirs[qid] for qid, value in ours.items()))
-    ends = interval(*samples)
-    every = [value for sample in samples for value in sample]
-    won, lost = tuple(value for value in every if value > 0), tuple(value for value in every if value < 0)
+    ends, every = interval(*samples), [value for sample in samples for value in sample]
+    won, lost = [value for value in every if value > 0], [value for value in every if value < 0]
     return None if ends is None else Difference(fmean(map(fmean, samples)), ends, len(every), won, lost)
 
 
@@ -74,7 +60,7 @@ def answers(table: Standings) -> list[Finding]:
     now, rows = table.row(table.baseline), table.ranked
     if now not in rows or len(rows) < 2:
         return []
-    best = max(rows, key=lambda row: (row.best, _speed(row)))
+    best = max(table.best, key=_speed)
     others = [row for row in rows if row is not now]
     faster = sorted((row for row in others if _speed(row) > FASTER * _speed(best) > 0), key=_speed, reverse=True)
     rival = max(others, key=lambda row: row.mean or 0.0) if best is now else best
@@ -90,24 +76,24 @@ def _switch(table: Standings, now: Row, row: Row) -> str:
     told, doubt = "Yes" if low > 0 else "No", ""
     if low <= 0 <= high:
         told, doubt = "Not shown", ", which may be chance"
-    elif [cell.verdict for cell in row.cells if cell] == [Verdict.NO_DIFFERENCE]:
+    elif row.verdicts == (Verdict.NO_DIFFERENCE,):
         # where queries are few the interval is rough: on one collection a paired test has to agree with it
         told, doubt = "Not shown", ", but no paired test finds it significant"
-    same = numbers.count(found.queries - len(found.won) - len(found.lost))
-    return (
-        f"{told}. {row.name} against {now.name}: {table.measure} {found}{doubt}. Better on {_many(found.won)}, worse "
-        f"on {_many(found.lost)}, the same on {same} of {_queries(found)}.{_lower(table, row, now)}"
+    better, worse = (
+        f"{len(values):,}" + (f" (by {numbers.measure(abs(fmean(values)))} on average)" if values else "")
+        for values in (found.won, found.lost)
     )
-
-
-def _lower(table: Standings, row: Row, now: Row) -> str:
-    """The collections on which a system lies below, which a mean over several of them hides."""
-    gaps = {
-        name: (row.value(column, table.measure) or 0.0) - (now.value(column, table.measure) or 0.0)
-        for column, name in enumerate(table.collections)
-    }
-    lower = [f"{name} ({numbers.difference(gap)})" for name, gap in gaps.items() if gap < 0]
-    return f" Lower on {listed(lower)}." if lower and len(gaps) > 1 else ""
+    same = found.queries - len(found.won) - len(found.lost)
+    text = (
+        f"{told}. {row.name} against {now.name}: {table.measure} {found}{doubt}. Better on {better}, worse on {worse}, "
+        f"the same on {same:,} of {found.queries:,} queries."
+    )
+    # collections on which a system lies below, which a mean over several of them hides
+    gaps = [(row.value(n, table.measure) or 0.0) - (now.value(n, table.measure) or 0.0) for n in range(len(now.on))]
+    lower = [
+        f"{name} ({numbers.difference(gap)})" for name, gap in zip(table.collections, gaps, strict=True) if gap < 0
+    ]
+    return f"{text} Lower on {numbers.listed(lower)}." if lower and len(gaps) > 1 else text
 
 
 def _cheaper(table: Standings, best: Row, faster: Sequence[Row]) -> str:
@@ -115,13 +101,15 @@ def _cheaper(table: Standings, best: Row, faster: Sequence[Row]) -> str:
     told = [(row, difference(table, row, best)) for row in faster]
     for row, found in told:
         if found and found.interval[0] > -EQUAL:
-            return f"Yes. {row.name} is as good as {best.name} ({found}, {_queries(found)}) and {_pace(row, best)}."
+            told_by = f"{found}, {found.queries:,} queries"
+            return f"Yes. {row.name} is as good as {best.name} ({told_by}) and {_pace(row, best)}."
     for row, found in told:
         if found and found.interval[1] >= 0:
+            low, high = found.interval
             return (
-                f"Perhaps. {row.name} is as good as {best.name} as far as these {_queries(found)} tell ({found}), and "
-                f"{_pace(row, best)}; they are too few to tell a difference smaller than "
-                f"{numbers.measure(found.resolution)}."
+                f"Perhaps. {row.name} is as good as {best.name} as far as these {found.queries:,} queries tell "
+                f"({found}), and {_pace(row, best)}; they are too few to tell a difference smaller than "
+                f"{numbers.measure((high - low) / 2)}."
             )
     nearest, found = max(told, key=lambda pair: pair[0].mean or 0.0)
     if found is None:
@@ -131,15 +119,6 @@ def _cheaper(table: Standings, best: Row, faster: Sequence[Row]) -> str:
 
 def _untold(row: Row, other: Row) -> str:
     return f"Too few queries to tell {row.name} from {other.name}: at least {FEWEST} of each collection are needed."
-
-
-def _queries(found: Difference) -> str:
-    return f"{numbers.count(found.queries)} queries"
-
-
-def _many(values: Sequence[float]) -> str:
-    by = f" (by {numbers.measure(abs(fmean(values)))} on average)" if values else ""
-    return f"{numbers.count(len(values))}{by}"
 
 
 def _pace(row: Row, best: Row) -> str:
@@ -158,12 +137,10 @@ def summary(table: Standings, judged: str | None) -> list[Finding]:
     ``judged``: the measure that says how many of the shown documents are judged, "Judged@10"; None if not measured.
     """
     mixlm = best_of(table, "MixLM")
-    reference = table.row(table.teacher) or best_of(table, "full text")
+    full = table.row(table.teacher) or best_of(table, "full text")
     texts = {
         "MixLM": _place(table, mixlm) if mixlm else "",
-        "Against the full text": _against(table, mixlm, reference)
-        if mixlm and reference and mixlm is not reference
-        else "",
+        "Against the full text": _against(table, mixlm, full) if mixlm and full and mixlm is not full else "",
         "Losses": _losses(table),
         "Read with care": _unjudged(table, judged) if judged else "",
     }
@@ -178,19 +155,19 @@ def _place(table: Standings, row: Row) -> str:
     budgets = sum(other.kind == "MixLM" for other in table.ranked)
     best_of_all = f", the best of {budgets} MixLM here" if budgets > 1 else ""
     text = f"{row.name}{best_of_all}: {table.measure} {numbers.measure(row.mean)}, place {place} of {len(means)}."
-    found = {n: c.verdict for n, c in zip(table.collections, row.cells, strict=True) if c and c.verdict is not None}
-    alone_at_top = row.best and sum(other.best for other in table.rows) == 1  # the first answer is of it
-    return text + (f" Against {table.against}: {_by_verdict(found)}." if found and not alone_at_top else "")
+    found = {name: told for name, told in zip(table.collections, row.verdicts, strict=True) if told is not None}
+    # the first answer is of a system that is alone at the top
+    return text + (f" Against {table.against}: {_by_verdict(found)}." if found and table.best != [row] else "")
 
 
 def _against(table: Standings, row: Row, full: Row) -> str:
     if not row.mean or not full.mean:
         return ""
     text = f"{row.name} reaches {numbers.percent(row.mean / full.mean)} of the {table.measure} of {full.name}"
-    if row.documents_per_second and full.documents_per_second:
-        factor = numbers.ratio(row.documents_per_second / full.documents_per_second)
-        ours, theirs = numbers.speed(row.documents_per_second), numbers.speed(full.documents_per_second)
-        text += f" and ranks {factor} as many documents a second ({ours} against {theirs})"
+    ours, theirs = row.documents_per_second, full.documents_per_second
+    if ours and theirs:
+        speeds = f"{numbers.speed(ours)} against {numbers.speed(theirs)}"
+        text += f" and ranks {numbers.ratio(ours / theirs)} as many documents a second ({speeds})"
     pairs = {
         collection: (full.by_query(column, table.measure), row.by_query(column, table.measure))
         for column, collection in enumerate(table.collections)
@@ -202,35 +179,38 @@ def _against(table: Standings, row: Row, full: Row) -> str:
 
 def _losses(table: Standings) -> str:
     """Of all MixLM, unless the one that there is was described already."""
-    rows = [row for row in table.rows if row.kind == "MixLM" and any(c and c.verdict is not None for c in row.cells)]
+    rows = [row for row in table.rows if row.kind == "MixLM" and set(row.verdicts) != {None}]
+    lost = {
+        row.name: [name for name, told in zip(table.collections, row.verdicts, strict=True) if told == Verdict.WORSE]
+        for row in rows
+    }
     if len(rows) < 2:
         return ""
-    parts = []
-    for row in rows:
-        cells = zip(table.collections, row.cells, strict=True)
-        lost = [name for name, cell in cells if cell and cell.verdict == Verdict.WORSE]
-        parts += [f"{row.name} on {listed(lost)}"] if lost else []
-    if parts:
-        return f"Significantly worse than {table.against}: {'; '.join(parts)}."
+    if any(lost.values()):
+        told = "; ".join(f"{name} on {numbers.listed(where)}" for name, where in lost.items() if where)
+        return f"Significantly worse than {table.against}: {told}."
     return f"No MixLM is significantly worse than {table.against} on any collection."
 
 
 def _unjudged(table: Standings, judged: str) -> str:
     baseline = table.row(table.baseline)
-    gaps = []
-    for column, collection in enumerate(table.collections):
-        usual = baseline.value(column, judged) if baseline else None
-        for row in table.rows:
-            value = row.value(column, judged)
-            if row.kind != "oracle" and usual is not None and value is not None and usual - value > JUDGED_GAP:
-                gaps.append((usual - value, row.name, collection, value, usual))
-    if baseline is None or not gaps:
+    if baseline is None:
         return ""
-    _, name, collection, value, usual = max(gaps)
+    gaps = [
+        (usual - value, row.name, table.collections[column], value, usual)
+        for row in table.rows
+        for column in range(len(row.on))
+        if row.kind != "oracle"
+        and (value := row.value(column, judged)) is not None
+        and (usual := baseline.value(column, judged)) is not None
+    ]
+    gap, name, where, value, usual = max(gaps)
+    if gap <= JUDGED_GAP:
+        return ""
     return (
         "Some systems bring up documents that nobody judged; those count as not relevant, so their true values may be "
-        f"higher. The widest gap: {judged} of {name} is {numbers.measure(value)} on {collection}, that of "
-        f"{baseline.name} {numbers.measure(usual)}."
+        f"higher. The widest gap: {judged} of {name} is {numbers.measure(value)} on {where}, that of {baseline.name} "
+        f"{numbers.measure(usual)}."
     )
 
 
@@ -240,5 +220,5 @@ def _by_verdict(verdicts: Mapping[str, Verdict]) -> str:
     for kind in sorted(set(verdicts.values()), reverse=True):
         names = [name for name, found in verdicts.items() if found == kind]
         every = f"{'all' if kind else 'any of the'} {len(names)} collections"
-        parts.append(f"{kind.words} on {every if len(names) == len(verdicts) > 1 else listed(names)}")
+        parts.append(f"{kind.words} on {every if len(names) == len(verdicts) > 1 else numbers.listed(names)}")
     return "; ".join(parts)

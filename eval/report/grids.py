@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
 from mixlm_rerank import numbers
+from mixlm_rerank.eval import tables
 from mixlm_rerank.eval.results import CollectionResult, Evaluation, SystemResult
-from mixlm_rerank.eval.significance import Comparison, Interval, Verdict, interval
-from mixlm_rerank.eval.standings import Row, Standings, in_order, kind_of, standings
-from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Table, filled, latex, markdown, markdown_escaped, number
+from mixlm_rerank.eval.significance import Verdict, interval
+from mixlm_rerank.eval.standings import Row, Standings, standings
+from mixlm_rerank.eval.tables import EMPTY, Cell, Column, Columns, Table, field, filled, number
+from mixlm_rerank.systems.protocol import Efficiency
 
-__all__ = ["big_table", "collection_tables", "difference_cell", "field", "latex_table", "markdown_table", "tests"]
-
-Filled = tuple[Column, Callable[[Any], Cell]]
-Columns = list[Filled]
+__all__ = ["big_table", "collection_tables", "latex_table", "markdown_table", "tests"]
 
 
 def markdown_table(evaluation: Evaluation) -> str:
@@ -26,96 +25,89 @@ def markdown_table(evaluation: Evaluation) -> str:
     Best values are bold, 95% intervals in brackets; marks say where a difference to the baseline is significant on the
     main measure. The line below each table says what it holds.
     """
-    tables = [big_table(standings(evaluation, measure)) for measure in evaluation.measures]
-    return "\n".join(f"{markdown(table)}\n\n{markdown_escaped(table.caption)}\n" for table in tables if table)
+    found = filter(None, (big_table(standings(evaluation, measure)) for measure in evaluation.measures))
+    return "\n".join(f"{tables.markdown(one)}\n\n{tables.markdown_escaped(one.caption)}\n" for one in found)
 
 
 def latex_table(evaluation: Evaluation) -> str:
     r"""The same as a ``table`` with a caption for each measure, for ``\usepackage{booktabs}``; names are escaped."""
-    tables = [big_table(standings(evaluation, measure)) for measure in evaluation.measures]
-    return "\n".join([r"% needs \usepackage{booktabs}", *map(latex, filter(None, tables))])
+    found = filter(None, (big_table(standings(evaluation, measure)) for measure in evaluation.measures))
+    return "\n".join([r"% needs \usepackage{booktabs}", *map(tables.latex, found)])
 
 
 def big_table(table: Standings) -> Table | None:
     """Systems against collections on one measure; the mean and documents/s, where there are such."""
+    measure, every = table.measure, range(len(table.collections))
 
-    def cell(column: int | None, row: Row) -> Cell:
-        found = row.total if column is None else row.cells[column]
-        return _mean_cell(found.value, found.interval, found.best, found.verdict) if found else EMPTY
+    def cell(column: int, row: Row) -> Cell:
+        return _mean_cell(row.value(column, measure), [row.by_query(column, measure)], row.verdicts[column])
+
+    def mean(row: Row) -> Cell:
+        return _mean_cell(row.mean, [row.by_query(column, measure) for column in every])
 
     def seeds(row: Row) -> str:
-        spread = f", ± {numbers.measure(row.sd)}" if row.sd is not None else ""
-        return f"{row.seeds} seeds{spread}" if row.seeds > 1 else ""
+        spread = row.spread(measure)
+        shown = "" if spread is None else f", ± {numbers.measure(spread)}"
+        return f"{row.runs} seeds{shown}" if row.runs > 1 else ""
 
     heads = [f"{name}, n={count:,}" for name, count in zip(table.collections, table.queries, strict=True)]
+    best = not measure.startswith("Judged")
     columns: Columns = [
-        *((Column(head, "n: judged queries", True), partial(cell, place)) for place, head in enumerate(heads)),
-        *([(Column("mean", "over collections"), partial(cell, None))] if len(heads) > 1 else []),
+        *((Column(head, "n: judged queries", True, best), partial(cell, place)) for place, head in enumerate(heads)),
+        *([(Column("mean", "over collections", best=best), mean)] if len(heads) > 1 else []),
         field("documents_per_second", "documents/s", "harmonic mean over collections", numbers.speed),
     ]
-    return filled(_explained(table), columns, [(row.name, row.kind, row) for row in table.rows], seeds)
+    found = filled("", columns, [(row.name, row.kind, row) for row in table.rows], seeds)
+    return found and replace(found, caption=_explained(table, any(c.small for line in found.lines for c in line.cells)))
 
 
-def _explained(table: Standings) -> str:
+def _explained(table: Standings, intervals: bool) -> str:
     """What is in the big table, in words; only the marks that it has."""
-    cells = [cell for row in table.rows for cell in row.cells if cell]
-    verdicts = {cell.verdict for cell in cells} - {None}
+    verdicts = {verdict for row in table.rows for verdict in row.verdicts} - {None}
     marks = [f"{found.sign} {found.words}" for found in sorted(Verdict, reverse=True) if found and found in verdicts]
     tests = "paired t-test and randomisation test"
-    parts = [
-        f"{table.measure} over all judged queries (n); best in bold (the oracle apart).",
-        "Intervals: 95%, bootstrap over queries." if any(cell.interval for cell in cells) else "",
-        "Mean: over collections, not tested." if len(table.collections) > 1 else "",
-        "Several seeds: their mean ± the standard deviation of their means; a mark holds for every seed."
-        if any(row.seeds > 1 for row in table.rows)
-        else "",
-        f"Against {table.against}: {'; '.join(marks)} ({tests}, p < .05 after Holm's correction)."
-        if marks
-        else f"No difference to {table.against} is significant ({tests}, Holm)."
-        if verdicts
-        else "",
-    ]
-    return " ".join(filter(None, parts))
+    told = {
+        f"{table.measure} over all judged queries (n); best in bold (the oracle apart).": True,
+        "Intervals: 95%, bootstrap over queries.": intervals,
+        "Mean: over collections, not tested.": len(table.collections) > 1,
+        "Several seeds: their mean ± the standard deviation of their means; a mark holds for every seed.": any(
+            row.runs > 1 for row in table.rows
+        ),
+        f"Against {table.against}: {'; '.join(marks)} ({tests}, p < .05 after Holm's correction).": marks,
+        f"No difference to {table.against} is significant ({tests}, Holm).": verdicts and not marks,
+    }
+    return " ".join(sentence for sentence, holds in told.items() if holds)
 
 
 def collection_tables(table: Standings, column: int, collection: CollectionResult, measures: list[str]) -> list[Table]:
     """All tables of one collection that hold anything; ``column``: its place in ``table``."""
-    ordered = sorted(collection.systems, key=lambda system: in_order(kind_of(collection, system)))
-    rows = [(system.name, kind_of(collection, system), system) for system in ordered]
+    rows = [(system.name, row.kind, system) for row in table.rows for system in row.seeds[column]]
     # the oracle is a ceiling: nothing to test, or to be faithful to a teacher
     plain = [(n, kind, replace(s, comparison=None, fidelity=None) if kind == "oracle" else s) for n, kind, s in rows]
-    rivals = [system for _, kind, system in rows if kind != "oracle"]
-    teacher = collection.teacher
-    taught = next((system for system in ordered if system.name == teacher), None)
+    name = collection.teacher or ""
+    taught = next((system for _, _, system in rows if system.name == name), None)
     found = [
-        filled("Measures, over all judged queries", _measures(collection, measures, rivals), plain),
+        filled("Measures, over all judged queries", _measures(collection, measures), plain),
         _pairs(table, column),
-        filled(f"Fidelity to {teacher}", _fidelity(measures[0], teacher, taught), plain)
-        if teacher is not None
-        else None,
-        filled("Efficiency, one query at a time", _efficiency(teacher, taught), rows),
+        filled(f"Fidelity to {name}", _fidelity(measures[0], name, taught), plain) if name else None,
+        filled(
+            "Efficiency, one query at a time", _efficiency(name, taught), [(n, k, s.efficiency) for n, k, s in rows]
+        ),
         _seeds(table, column, measures),
     ]
     return [one for one in found if one is not None]
 
 
-def _measures(collection: CollectionResult, measures: list[str], rivals: list[SystemResult]) -> Columns:
+def _measures(collection: CollectionResult, measures: list[str]) -> Columns:
     """Every measure; on the first one, the difference to the baseline and its tests."""
-    highest = {name: max((numbers.measure(one.measures[name]) for one in rivals), default="") for name in measures}
     against = f"{measures[0]}, difference to {collection.baseline}"
 
     def value(name: str, system: SystemResult) -> Cell:
-        found = system.measures[name]
-        best = numbers.measure(found) == highest[name] and system in rivals and not name.startswith("Judged")
-        return _mean_cell(found, interval(tuple(system.per_query.get(name, {}).values())), best)
-
-    def difference(system: SystemResult) -> Cell:
-        found = system.comparison
-        return EMPTY if found is None else difference_cell(found.difference, found)
+        return _mean_cell(system.measures[name], [system.per_query.get(name, {})])
 
     return [
-        *((Column(name), partial(value, name)) for name in measures),
-        (Column(f"− {collection.baseline}", against, marked=True), difference),
+        *((Column(name, best=not name.startswith("Judged")), partial(value, name)) for name in measures),
+        (Column(f"− {collection.baseline}", against, marked=True), _difference),
         *tests(f"{against}: ", f"queries on which {measures[0]} is higher/lower than that of {collection.baseline}"),
     ]
 
@@ -136,25 +128,23 @@ def _fidelity(measure: str, name: str, teacher: SystemResult | None) -> Columns:
     ]
 
 
-def _efficiency(name: str | None, teacher: SystemResult | None) -> Columns:
+def _efficiency(name: str, teacher: SystemResult | None) -> Columns:
     """What ranking cost."""
+    speed, milliseconds = numbers.speed, numbers.milliseconds
     of_teacher = teacher.efficiency.documents_per_second if teacher and teacher.efficiency else None
 
-    def ratio(system: SystemResult) -> Cell:
-        found = system.efficiency
-        return number(found.documents_per_second / of_teacher, numbers.ratio) if found and of_teacher else EMPTY
+    def ratio(own: Efficiency | None) -> Cell:
+        return number(own.documents_per_second / of_teacher, numbers.ratio) if own and of_teacher else EMPTY
 
     of_document = "bytes that the system needs on disk for each document"
     return [
-        field(
-            "efficiency.documents_per_second", "documents/s", "candidates over the time spent on them", numbers.speed
-        ),
+        field("documents_per_second", "documents/s", "candidates over the time spent on them", speed),
         (Column("× teacher", f"documents/s over that of {name}"), ratio),
-        field("efficiency.p50_ms", "p50, ms", "half of the queries took no longer", numbers.milliseconds),
-        field("efficiency.p99_ms", "p99, ms", "99 of 100 queries took no longer", numbers.milliseconds),
-        field("efficiency.index_bytes_per_document", "index/document", of_document, numbers.size),
-        field("efficiency.build_seconds", "build", "time to build the token index", numbers.duration),
-        field("efficiency.peak_memory_bytes", "memory", "peak of the process, models included", numbers.size),
+        field("p50_ms", "p50, ms", "half of the queries took no longer", milliseconds),
+        field("p99_ms", "p99, ms", "99 of 100 queries took no longer", milliseconds),
+        field("index_bytes_per_document", "index/document", of_document, numbers.size),
+        field("build_seconds", "build", "time to build the token index", numbers.duration),
+        field("peak_memory_bytes", "memory", "peak of the process, models included", numbers.size),
     ]
 
 
@@ -162,13 +152,13 @@ def _seeds(table: Standings, column: int, measures: list[str]) -> Table | None:
     """Mean and standard deviation (n - 1) over the seeds of one system; None where nothing ran with several."""
 
     def spread(measure: str, row: Row) -> Cell:
-        found = [system.measures[measure] for system in row.members[column]]
+        found = [system.measures[measure] for system in row.seeds[column]]
         return Cell(f"{numbers.measure(fmean(found))} ± {numbers.measure(stdev(found))}", fmean(found))
 
-    columns = [(Column(name), partial(spread, name)) for name in measures]
-    rows = [(row.name, row.kind, row) for row in table.rows if len(row.members[column]) > 1]
+    columns: Columns = [(Column(name), partial(spread, name)) for name in measures]
+    rows = [(row.name, row.kind, row) for row in table.rows if len(row.seeds[column]) > 1]
     caption = "Several seeds: mean ± standard deviation"
-    return filled(caption, columns, rows, lambda row: f"{len(row.members[column])} seeds")
+    return filled(caption, columns, rows, lambda row: f"{len(row.seeds[column])} seeds")
 
 
 def _pairs(table: Standings, column: int) -> Table | None:
@@ -182,19 +172,8 @@ def _pairs(table: Standings, column: int) -> Table | None:
         return EMPTY if row is other else Cell(f"{wins}/{len(gains) - wins - losses}/{losses}", wins - losses)
 
     caption = f"Wins/ties/losses by {table.measure}: queries on which a row is above, level with, below a column"
-    columns = [(Column(row.name), partial(against, row)) for row in rows]
+    columns: Columns = [(Column(row.name), partial(against, row)) for row in rows]
     return filled(caption, columns, [(row.name, row.kind, row) for row in rows])
-
-
-def field(path: str, head: str, hint: str, text: Callable[[float], str] = numbers.measure) -> Filled:
-    """The column of a number: ``path`` leads from a system to it, over parts that may be None."""
-
-    def cell(of: Any) -> Cell:
-        for name in path.split("."):
-            of = None if of is None else getattr(of, name)
-        return number(of, text)
-
-    return Column(head, hint), cell
 
 
 def tests(of: str, counted: str) -> Columns:
@@ -204,21 +183,23 @@ def tests(of: str, counted: str) -> Columns:
         found = system.comparison
         return EMPTY if found is None else Cell(f"{found.wins}/{found.losses}", found.wins - found.losses)
 
+    text = numbers.p_value
     return [
-        field("comparison.p_t", "p, t-test", f"{of}paired t-test, Holm-corrected", numbers.p_value),
-        field(
-            "comparison.p_randomisation",
-            "p, random.",
-            f"{of}paired randomisation test, Holm-corrected",
-            numbers.p_value,
-        ),
+        field("comparison.p_t", "p, t-test", f"{of}paired t-test, Holm-corrected", text),
+        field("comparison.p_randomisation", "p, random.", f"{of}paired randomisation test, Holm-corrected", text),
         (Column("wins/losses", counted), cell),
     ]
 
 
-def difference_cell(value: float, tested: Comparison | None) -> Cell:
-    return Cell(numbers.difference(value), value, mark=tested.verdict.sign if tested else "")
+def _difference(system: SystemResult) -> Cell:
+    """What the paired tests found."""
+    found = system.comparison
+    return Cell(numbers.difference(found.difference), found.difference, mark=found.verdict.sign) if found else EMPTY
 
 
-def _mean_cell(value: float, ends: Interval | None, best: bool, found: Verdict | None = None) -> Cell:
-    return Cell(numbers.measure(value), value, best, "" if found is None else found.sign, numbers.interval(ends))
+def _mean_cell(value: float | None, samples: list[Mapping[str, float]], found: Verdict | None = None) -> Cell:
+    """A mean with its interval; ``samples``: qid -> value, of each collection."""
+    if value is None:
+        return EMPTY
+    ends = interval(*(tuple(sample.values()) for sample in samples))
+    return Cell(numbers.measure(value), value, mark=found.sign if found else "", small=numbers.interval(ends))

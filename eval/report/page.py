@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from mixlm_rerank.eval.report.pictures import budget_picture, depth_picture, sli
 from mixlm_rerank.eval.report.svg import LOOKS
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.standings import Row, Standings, cast, standings
-from mixlm_rerank.eval.tables import listed, markdown_escaped
+from mixlm_rerank.eval.tables import markdown_escaped
 
 __all__ = ["render", "write_report"]
 
@@ -45,16 +43,22 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
     found = answers(standings(evaluation))
-    told = [f"**{markdown_escaped(one.head)}** {markdown_escaped(one.text)}" for one in found]
+    told = [f"**{markdown_escaped(head)}** {markdown_escaped(text)}\n\n" for head, text in found]
     texts = {
         "report.html": _page(evaluation),
-        "tables.md": "".join(f"{answer}\n\n" for answer in told) + markdown_table(evaluation),
+        "tables.md": "".join(told) + markdown_table(evaluation),
         "tables.tex": latex_table(evaluation),
-        "queries.tsv": _values(evaluation),
     }
     for name, text in texts.items():
         with writing(folder / name) as file:
             file.write(text)
+    with writing(folder / "queries.tsv") as file:  # every measure of every system on every query, one a line
+        rows = csv.writer(file, dialect="excel-tab", lineterminator="\n")
+        rows.writerow(["collection", "qid", "system", "measure", "value"])
+        for collection in evaluation.collections:
+            for system in collection.systems:
+                for measure, values in system.per_query.items():
+                    rows.writerows([collection.name, qid, system.name, measure, value] for qid, value in values.items())
     return folder / "report.html"
 
 
@@ -79,75 +83,42 @@ def render(template: str, **context: object) -> str:
     )
 
 
-def _values(evaluation: Evaluation) -> str:
-    """Every measure of every system on every query, one a line."""
-    text = io.StringIO()
-    rows = csv.writer(text, dialect="excel-tab", lineterminator="\n")
-    rows.writerow(["collection", "qid", "system", "measure", "value"])
-    rows.writerows(
-        [collection.name, qid, system.name, measure, value]
-        for collection in evaluation.collections
-        for system in collection.systems
-        for measure, values in system.per_query.items()
-        for qid, value in values.items()
-    )
-    return text.getvalue()
-
-
 def _page(evaluation: Evaluation) -> str:
-    table = standings(evaluation)
+    table, collections = standings(evaluation), evaluation.collections
     featured = cast(table)
     judged = next((measure for measure in evaluation.measures if measure.startswith("Judged")), None)
+    stages = list(dict.fromkeys(one.first_stage for one in collections))
+    stage = stages[0] if len(stages) == 1 else f"{len(stages)} first stages"
+    systems = [system for one in collections for system in one.systems]
+    count = len({system.name for system in systems})
+    where = collections[0].name if len(collections) == 1 else f"{len(collections)} collections"
     return render(
         "report.html",
         evaluation=evaluation,
-        heading=_heading(evaluation),
-        created=moment(evaluation.created),
+        heading=f"Reranking {stage}: {count} system{'s' if count > 1 else ''} on {where}",
+        created=numbers.moment(evaluation.created),
         findings=summary(table, judged),
         frontier=frontier_picture(table),
         big_table=big_table(table),
         descriptions=list(_descriptions(table)),
-        sections=[_section(table, *pair, evaluation.measures, featured) for pair in enumerate(evaluation.collections)],
+        sections=[_section(table, *pair, evaluation.measures, featured) for pair in enumerate(collections)],
         baseline=table.against,
         judged=judged,
-        systems=[system for collection in evaluation.collections for system in collection.systems],
+        systems=systems,
     )
-
-
-def _heading(evaluation: Evaluation) -> str:
-    """What was compared: "Reranking BM25: 14 systems on 6 collections"."""
-    collections = evaluation.collections
-    first_stages = list(dict.fromkeys(one.first_stage for one in collections))
-    stage = first_stages[0] if len(first_stages) == 1 else f"{len(first_stages)} first stages"
-    systems = len({system.name for one in collections for system in one.systems})
-    where = collections[0].name if len(collections) == 1 else f"{len(collections)} collections"
-    return f"Reranking {stage}: {systems} system{'s' if systems > 1 else ''} on {where}"
-
-
-def moment(created: str) -> str:
-    """An ISO time as people write it; anything else as it is.
-
-    >>> moment("2026-11-03T09:05:00+00:00"), moment("yesterday")
-    ('3 November 2026, 09:05 UTC', 'yesterday')
-    """
-    try:
-        when = datetime.fromisoformat(created)
-    except ValueError:
-        return created
-    return f"{when.day} {when:%B %Y, %H:%M}{f' {when.tzname()}' if when.tzinfo else ''}"
 
 
 def _descriptions(table: Standings) -> Iterator[tuple[Row, str, str]]:
     """Every system's description once; several where seeds differ, or it was another one elsewhere; and where."""
     for row in table.rows:
         texts: dict[str, list[str]] = {}
-        for collection, systems in zip(table.collections, row.members, strict=True):
+        for collection, systems in zip(table.collections, row.seeds, strict=True):
             for text in dict.fromkeys(system.description for system in systems):
                 texts.setdefault(text, []).append(collection)
         everywhere = max(map(len, texts.values()))
         for text, where in texts.items():
             if text:
-                yield row, text, listed(where) if len(where) < everywhere else ""
+                yield row, text, numbers.listed(where) if len(where) < everywhere else ""
 
 
 def _section(
@@ -155,9 +126,16 @@ def _section(
 ) -> dict[str, Any]:
     """All that there is to show of one collection; ``column``: its place in the table."""
     anchor = f"collection-{column + 1}"
-    legend = [row for row in featured if row.members[column]]
-    depth = depth_picture(table, column, legend, f"{anchor}-depth")
-    budget = budget_picture(table, column, legend, f"{anchor}-budget")
-    pictures = [*filter(None, (depth, budget)), *slice_pictures(table, column, legend, f"{anchor}-slice")]
-    tables = collection_tables(table, column, collection, measures)
-    return {"anchor": anchor, "collection": collection, "tables": tables, "legend": legend, "pictures": pictures}
+    legend = [row for row in featured if row.on[column]]
+    pictures = [
+        depth_picture(table, column, legend, f"{anchor}-depth"),
+        budget_picture(table, column, legend, f"{anchor}-budget"),
+        *slice_pictures(table, column, legend, f"{anchor}-slice"),
+    ]
+    return {
+        "anchor": anchor,
+        "collection": collection,
+        "tables": collection_tables(table, column, collection, measures),
+        "legend": legend,
+        "pictures": list(filter(None, pictures)),
+    }

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from io import StringIO
-from math import exp, log
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import optional_import
-from mixlm_rerank.eval.tables import Table, listed
+from mixlm_rerank.eval.tables import Table
 from mixlm_rerank.systems.protocol import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GRID", "INK", "LOOKS", "MUTED", "TEXT", "Look", "Picture", "any_glyph", "draw_dot", "draw_level"]
-__all__ += ["fit_height", "in_sight", "inline_svg", "legible", "log_ticks", "name_axes", "new_axes"]
+__all__ = ["GRID", "INK", "LOOKS", "MUTED", "TEXT", "Look", "Picture", "draw_dot", "draw_level"]
+__all__ += ["fit_height", "inline_svg", "legible", "name_axes", "new_axes", "tip", "unwarned"]
 
 INK, MUTED, GRID = "#1d2530", "#5b6470", "#e4e8ec"
 TEXT = 11.5  # pixels
@@ -62,6 +61,11 @@ def legible(name: str, limit: int = 36) -> str:
     return name if len(name) <= limit else f"{name[: limit - 1].rstrip()}…"
 
 
+def tip(name: str, more: str = "") -> str:
+    """The gid of an artist that says a system's name, and more, when pointed at (see :func:`inline_svg`)."""
+    return f"tip:{legible(name)}{more}"
+
+
 def new_axes(
     width: float, height: float, *, left: float = 40, right: float = 12, top: float = 26, bottom: float = 42
 ) -> tuple[Figure, Axes]:
@@ -81,30 +85,28 @@ def new_axes(
     axes.tick_params(which="both", length=0, labelsize=11, labelcolor=MUTED, pad=6)
     axes.spines[["left", "top", "right"]].set_visible(False)
     axes.spines["bottom"].set_color("#9aa5b1")
+    axes.yaxis.set_major_formatter(lambda value, _: numbers.measure(value))
     return figure, axes
 
 
-def inline_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> str:
-    """The figure as an ``<svg role="img">`` element; its texts stay texts.
+def inline_svg(figure: Figure, name: str, title: str) -> str:
+    """The figure of :func:`new_axes` as an ``<svg role="img">`` element; its texts stay texts, tips become titles.
 
-    Args:
-        figure: of :func:`new_axes`, drawn.
-        name: unique in the page, and so are the ids that are made from it.
-        title: its text alternative.
-        tips: gid of an artist -> what it says when pointed at.
+    ``name`` is unique in the page, and so are the ids that are made from it; ``title`` is its text alternative.
     """
     import matplotlib
 
     stream = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
-    with matplotlib.rc_context(settings), any_glyph():
+    with matplotlib.rc_context(settings), unwarned():
         figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
     _, drawn = stream.getvalue().split("</defs>", 1)  # without the style sheet, which would reach the whole page
-    tipped = {gid: f"<title>{escape(tip, quote=False)}</title>" for gid, tip in tips.items()}
     drawn = re.sub(r'<g id="[^"]*"/>|\s*\n', "", drawn)
-    drawn = re.sub(r'<g id="([^"]*)">', lambda found: f"<g>{tipped.get(found[1], '')}", drawn)
-    drawn = re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d\d+", _tenth, tag[0]), drawn)
+    drawn = re.sub(r'<g id="tip:([^"]*)">', r"<g><title>\1</title>", drawn)
+    drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)
+    shorter = re.compile(r"-?\d+\.\d\d+")  # tenths of a pixel are enough
+    drawn = re.sub(r"<[^>]+>", lambda tag: shorter.sub(lambda n: f"{round(float(n[0]), 1):g}", tag[0]), drawn)
     width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -113,19 +115,8 @@ def inline_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -
     )
 
 
-@contextmanager
-def any_glyph() -> Iterator[None]:
-    """No warnings of characters that matplotlib's font lacks: the page's font shows them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
-
-
-def _tenth(number: re.Match[str]) -> str:
-    """Tenths of a pixel are enough."""
-    return f"{float(number[0]):.1f}".removesuffix(".0")
-
-
+# characters that matplotlib's font lacks are no reason to warn: the page's font shows them
+unwarned = partial(warnings.catch_warnings, action="ignore", category=UserWarning)
 WORDS: Any = {"fontsize": TEXT, "color": MUTED, "parse_math": False}
 
 
@@ -145,48 +136,25 @@ def name_axes(axes: Axes, across: str, up: str = "") -> None:
     axes.set_xlabel(f"{across} →", loc="right", **WORDS)
 
 
-def log_ticks(axes: Axes, values: Sequence[int], base: int) -> None:
-    """The horizontal axis: logarithmic, ticks where there is data, as far as they have room. ``values`` rise."""
-    axes.set_xscale("log", base=base)
-    breadth = log(values[-1] / values[0])
-    margin = exp(max(0.05 * breadth, 0.1))
-    axes.set_xlim(values[0] / margin, values[-1] * margin)
-    shown: list[int] = []
-    for value in reversed(values):
-        if not shown or log(shown[-1] / value) >= breadth / 10:
-            shown.append(value)
-    axes.set_xticks(shown, [numbers.count(value) for value in shown])
-    axes.set_xticks([], minor=True)
+def fit_height(axes: Axes, values: Mapping[str, Sequence[float]], room: float = 0.05) -> dict[str, str]:
+    """Limits of the vertical axis that hold the values of all systems but outliers; ``room`` above and below, as a
+    share of what they span.
 
-
-def in_sight(values: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
-    """Without outliers: systems so far below that the upper half of the others would lie flat.
-
-    >>> list(in_sight({"a": [0.62], "b": [0.65], "c": [0.6], "broken": [0.05]}))
-    ['a', 'b', 'c']
+    Returns the outliers and their highest values: systems so far below that the upper half of the others would lie
+    flat.
     """
-    tops = [max(own) for own in values.values()]
-    middle = median(tops)
-    lowest = middle - 6 * max(max(tops) - middle, 0.02)
-    return {name: own for name, own in values.items() if max(own) >= lowest}
+    tops = {name: max(own) for name, own in values.items()}
+    middle, highest = median(tops.values()), max(tops.values())
+    lowest = middle - 6 * max(highest - middle, 0.02)
+    low = min(min(own) for name, own in values.items() if tops[name] >= lowest)
+    margin = max(0.01, (highest - low) * room)
+    axes.set_ylim(low - margin, highest + margin)
+    return {name: numbers.measure(top) for name, top in tops.items() if top < lowest}
 
 
-def fit_height(axes: Axes, values: Mapping[str, Sequence[float]]) -> str:
-    """Let outliers leave the picture at its foot; the sentence that names them, if there are any."""
-    kept = in_sight(values)
-    gone = [f"{name} ({numbers.measure(max(own))})" for name, own in values.items() if name not in kept]
-    if not gone:
-        return ""
-    heights = [value for own in kept.values() for value in own]
-    low, high = min(heights), max(heights)
-    room = max(0.01, (high - low) * 0.05)
-    axes.set_ylim(low - room, high + room)
-    return f" Too low for the picture: {listed(gone)}."
-
-
-def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, pale: bool = False) -> None:
-    """A system; ``gid`` names it for its tip."""
-    (dot,) = axes.plot(x, y, LOOKS[kind].marker, color=LOOKS[kind].colour, markersize=9.5, gid=gid, zorder=4)
+def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, size: float = 9.5, pale: bool = False) -> None:
+    """A system; ``gid`` of :func:`tip`."""
+    (dot,) = axes.plot(x, y, LOOKS[kind].marker, color=LOOKS[kind].colour, markersize=size, gid=gid, zorder=4)
     dot.set(markeredgecolor="white", alpha=0.45 if pale else 1.0)
 
 

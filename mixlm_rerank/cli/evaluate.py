@@ -15,7 +15,6 @@ from ..types import Candidate
 from .figures import figures
 from .interleave import interleave
 from .report import compare, fit, report
-from .table import table
 from .teacher import teacher
 
 __all__ = ["app"]
@@ -52,7 +51,9 @@ def evaluate_runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure runs against judgments, over all judged queries. Default: nDCG@10, RR@10, AP, R@100 and Judged@10."""
-    from mixlm_rerank.eval import DEFAULT_MEASURES, compare, evaluate, evaluate_queries, fidelity, oracle
+    from mixlm_rerank.data.measures import measure as measured
+    from mixlm_rerank.eval import DEFAULT_MEASURES, compare, evaluate, fidelity, oracle
+    from mixlm_rerank.eval.tables import lined_up
 
     names = measure or list(DEFAULT_MEASURES)
     if baseline is not None and baseline not in runs:
@@ -63,34 +64,36 @@ def evaluate_runs(
         read[str(path)] = read_run(path)
         if judgments.keys().isdisjoint(read[str(path)]):
             raise InputError(f"no query of {path} is judged in {qrels}: do they belong together?")
-    found: dict[str, Any] = {"measures": {path: evaluate(judgments, run, names) for path, run in read.items()}}
+    values = {path: measured(judgments, run, names) for path, run in read.items()}
+    found: dict[str, Any] = {"measures": {path: means for path, (means, _) in values.items()}}
     if with_oracle:
         first = next(iter(read.values()))
         found["measures"]["oracle"] = evaluate(judgments, oracle(first, judgments), names)
     if baseline is not None:
-        values = {path: evaluate_queries(judgments, run, names[:1])[names[0]] for path, run in read.items()}
-        found["comparisons"] = [asdict(comparison) for comparison in compare(values, str(baseline))]
+        per_query = {path: queries[names[0]] for path, (_, queries) in values.items()}
+        found["comparisons"] = [asdict(comparison) for comparison in compare(per_query, str(baseline))]
     if teacher is not None:
         ranking = read_run(teacher)
         found["fidelity"] = {path: asdict(fidelity(run, ranking)) for path, run in read.items()}
     if as_json:
         typer.echo(json.dumps(found))
         return
-    table("run", names, {path: [f"{row[name]:.4f}" for name in names] for path, row in found["measures"].items()})
+    means = found["measures"].items()
+    typer.echo(lined_up([["run", *names], *([path, *(f"{row[name]:.4f}" for name in names)] for path, row in means)]))
     typer.echo(f"{len(judgments):,} judged queries")
     if baseline is not None:
         typer.echo(f"\n{names[0]} against {baseline}; p of paired tests, two-sided, Holm-corrected")
-        rows = {row["system"]: _comparison_cells(row) for row in found["comparisons"]}
-        table("run", ["difference", "wins", "losses", "t-test", "randomisation"], rows)
+        heads = ["run", "difference", "wins", "losses", "t-test", "randomisation"]
+        typer.echo(lined_up([heads, *map(_comparison, found["comparisons"])]))
     if teacher is not None:
         typer.echo(f"\nfidelity to {teacher}")
-        rows = {
-            path: [f"{value:.3f}" if isinstance(value, float) else f"{value:,}" for value in row.values()]
+        rows = [
+            [path, *(f"{value:.3f}" if isinstance(value, float) else f"{value:,}" for value in row.values())]
             for path, row in found["fidelity"].items()
-        }
-        table("run", ["RBO(p=.9)", "overlap@10", "Kendall tau", "same first", "queries"], rows)
+        ]
+        typer.echo(lined_up([["run", "RBO(p=.9)", "overlap@10", "Kendall tau", "same first", "queries"], *rows]))
 
 
-def _comparison_cells(row: dict[str, Any]) -> list[str]:
+def _comparison(row: dict[str, Any]) -> list[str]:
     tests = [f"{row[name]:.2g}" for name in ("p_t", "p_randomisation")]
-    return [f"{row['difference']:+.4f}", str(row["wins"]), str(row["losses"]), *tests]
+    return [row["system"], f"{row['difference']:+.4f}", str(row["wins"]), str(row["losses"]), *tests]

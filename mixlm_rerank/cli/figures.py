@@ -11,7 +11,7 @@ import typer
 from ..errors import InputError, optional_import
 
 if TYPE_CHECKING:
-    from ..eval.figures import Checked, Experiment
+    from ..eval.figures import Checked
 
 __all__ = ["figures"]
 
@@ -32,11 +32,17 @@ def figures(
     with optional_import("figures need pydantic and PyYAML", "eval"):
         from mixlm_rerank.eval.figures import check, lack, load_experiments, run_experiment
 
-    experiments = _wanted(load_experiments(file), only, file)
+    experiments = load_experiments(file)
+    known = [experiment.name for experiment in experiments]
+    for name in only or ():
+        if name not in known:
+            raise InputError(f"--only {name}: {file} has no such experiment. There are: {', '.join(known)}")
     if data is not None and not data.is_dir():
         raise InputError(f"--data: there is no folder {data}; give the one that holds the collections")
     counts = {"ok": 0, "off": 0, "not run": 0}
     for experiment in experiments:
+        if only and experiment.name not in only:
+            continue
         typer.echo(f"{experiment.name} ({experiment.date}, {experiment.machine}): {experiment.command}")
         lacking = lack(experiment, data, gpu="gpu" in experiment.needs and _has_gpu())
         if lacking or dry_run:
@@ -61,14 +67,6 @@ def figures(
         raise typer.Exit(1)
 
 
-def _wanted(experiments: list[Experiment], only: Sequence[str] | None, file: Path) -> list[Experiment]:
-    known = [experiment.name for experiment in experiments]
-    for name in only or ():
-        if name not in known:
-            raise InputError(f"--only {name}: {file} has no such experiment. There are: {', '.join(known)}")
-    return [experiment for experiment in experiments if not only or experiment.name in only]
-
-
 def _has_gpu() -> bool:
     import torch
 
@@ -76,13 +74,12 @@ def _has_gpu() -> bool:
 
 
 def _table(checked: Sequence[Checked]) -> None:
-    rows = [("figure", "printed", "expected", "found", "")]
+    from mixlm_rerank.eval.tables import lined_up
+
+    rows = [("figure", "printed", "expected", "found")]
     for row in checked:
         expected = f"{row.figure.value:.5g} ± {row.figure.tolerance:.5g}"
-        found = "-" if row.found is None else f"{row.found:.5g}"
-        verdict = "ok" if row.ok else f"off: {row.problem}" if row.problem else "off"
-        rows.append((row.figure.label, row.figure.display, expected, found, verdict))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for label, *cells, verdict in rows:
-        line = [label.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:-1], strict=True)), verdict]
-        typer.echo(f"  {'  '.join(line)}".rstrip())
+        rows.append((row.figure.label, row.figure.display, expected, "-" if row.found is None else f"{row.found:.5g}"))
+    verdicts = ["", *("ok" if row.ok else f"off: {row.problem}" if row.problem else "off" for row in checked)]
+    for line, verdict in zip(lined_up(rows).splitlines(), verdicts, strict=True):
+        typer.echo(f"  {line}  {verdict}".rstrip())

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ..data import read_qrels, read_run
+from ..data.lines import writing
 from ..errors import InputError
 from .options import check_output
-from .table import table
 
 __all__ = ["interleave"]
 
-COLUMNS = ["A wins", "B wins", "ties", "B preferred", "95% interval", "sessions needed"]
+COLUMNS = ["clicks", "A wins", "B wins", "ties", "B preferred", "95% interval", "sessions needed"]
 
 
 def interleave(
@@ -45,6 +45,7 @@ def interleave(
     from mixlm_rerank.eval.clicks import JUDGED, judged_clicks, logged_clicks, read_click_log
     from mixlm_rerank.eval.interleaving import common_queries, share_known
     from mixlm_rerank.eval.interleaving import interleave as simulate
+    from mixlm_rerank.eval.tables import lined_up
 
     if (qrels is None) == (log is None):
         raise InputError("give either --qrels (judgments) or --log (a click log)")
@@ -66,31 +67,23 @@ def interleave(
         f"{method}, first {models[0].depth} documents ({known:.0%} {of_them}), {sessions:,} sessions of {queries:,} "
         "queries\n"
     )
-    rows = {
-        name: [
+    rows = [
+        [
+            name,
             *(f"{count:,}" for count in (own.a, own.b, own.ties)),
             numbers.measure(own.preference),
             f"{numbers.measure(own.low)} to {numbers.measure(own.high)}",
             "-" if own.sessions_needed is None else f"{own.sessions_needed:,}",
         ]
         for name, own in found.items()
-    }
-    table("clicks", [column.rjust(14) if "interval" in column else column for column in COLUMNS], rows)
+    ]
+    typer.echo(lined_up([COLUMNS, *rows]))
     typer.echo("B preferred: share of sessions that B wins, a tie counts half. Needed: at p < .05 with power .8.")
     if as_json is not None:
-        _write(
-            as_json,
-            {
-                **{"a": str(a), "b": str(b), "qrels": qrels and str(qrels), "log": log and str(log)},
-                **{"method": method, "depth": models[0].depth, "sessions": sessions, "seed": seed},
-                **{"queries": queries, "known": known},
-                "clicks": {name: asdict(own) for name, own in found.items()},
-            },
-        )
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    from ..data.lines import writing
-
-    with writing(path) as file:
-        file.write(json.dumps(found, indent=1) + "\n")
+        told = {
+            **{"a": str(a), "b": str(b), "qrels": qrels and str(qrels), "log": log and str(log)},
+            **{"method": method, "depth": models[0].depth, "sessions": sessions, "seed": seed},
+            **{"queries": queries, "known": known, "clicks": {name: asdict(own) for name, own in found.items()}},
+        }
+        with writing(as_json) as file:
+            file.write(json.dumps(told, indent=1) + "\n")

@@ -184,8 +184,7 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Also write the comparison to this HTML file.")] = None,
 ) -> None:
     """Show what differs between two reports: quality, with paired tests, and speed."""
-    from mixlm_rerank.eval.differences import compare_evaluations
-    from mixlm_rerank.eval.report import comparison_html, comparison_text
+    from mixlm_rerank.eval.report.compared import compare_evaluations, comparison_html, comparison_text
     from mixlm_rerank.eval.results import load_results
 
     from ..data.lines import writing

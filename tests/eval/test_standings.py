@@ -51,7 +51,7 @@ def test_a_mark_of_several_seeds_holds_for_each_of_them(
         for n, found in enumerate(pair)
     ]
     table = standings(make_evaluation(make_collection("C", [make_system("BM25", {"q": 0.4}), *seeds])))
-    marks = {row.name: row.cells[0].verdict for row in table.rows if row.cells[0]}
+    marks = {row.name: row.verdicts[0] for row in table.rows}
     assert marks == {
         "BM25": None,
         "both": Verdict.BETTER,
@@ -68,8 +68,8 @@ def test_the_mean_is_over_all_collections_or_there_is_none(
     two = make_collection("2", [make_system("BM25", {"q": 0.6}), make_system("b", {"q": 0.3})])
     table = standings(make_evaluation(one, two))
     assert {row.name: row.mean for row in table.rows} == {"BM25": pytest.approx(0.4), "a": None, "b": None}
-    assert [cell is None for row in table.rows for cell in row.cells] == [False, False, False, True, True, False]
-    assert [row.name for row in table.rows if row.best] == ["BM25"]
+    assert [there is None for row in table.rows for there in row.on] == [False, False, False, True, True, False]
+    assert [row.name for row in table.best] == ["BM25"]
 
 
 def test_speed_is_the_harmonic_mean_over_collections(
@@ -89,7 +89,7 @@ def test_what_looks_equal_is_equally_best_and_the_oracle_never_is(
     values = {"oracle": 0.9, "BM25": 0.4, "a": 0.70041, "b": 0.69961}
     table = standings(make_evaluation(make_collection("C", [make_system(n, {"q": v}) for n, v in values.items()])))
     assert [row.name for row in table.rows] == ["BM25", "a", "b", "oracle"]
-    assert [row.name for row in table.rows if row.best] == ["a", "b"]
+    assert [row.name for row in table.best] == ["a", "b"]
 
 
 def test_roles_are_told_from_the_collection_where_the_kind_was_left_open(

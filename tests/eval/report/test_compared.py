@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mixlm_rerank.eval.differences import EvaluationDifference, compare_evaluations
 from mixlm_rerank.eval.report import comparison_html, comparison_markdown, comparison_text
+from mixlm_rerank.eval.report.compared import EvaluationDifference, compare_evaluations
 from mixlm_rerank.systems.protocol import Efficiency
 
 Make = Callable[..., Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixlm_rerank.eval.report.frontier import Point, frontier_picture, overlap, pareto, place_labels
+from mixlm_rerank.eval.report.frontier import LINE, Point, frontier_picture, pareto, place_labels
 from mixlm_rerank.eval.report.pictures import budget_picture, depth_picture
-from mixlm_rerank.eval.report.svg import inline_svg, new_axes
+from mixlm_rerank.eval.report.svg import inline_svg, new_axes, tip
 from mixlm_rerank.eval.results import Evaluation
 from mixlm_rerank.eval.standings import cast, standings
 from mixlm_rerank.systems.protocol import Efficiency
@@ -38,6 +39,12 @@ def test_nothing_beats_the_frontier_and_it_beats_or_equals_the_rest(found: list[
     assert [point.speed for point in front] == sorted((point.speed for point in front), reverse=True)
 
 
+def on_another(boxes: list[tuple[float, float, float]]) -> int:
+    """How many labels lie on another one."""
+    pairs = list(itertools.combinations(boxes, 2))
+    return sum(a[0] < b[1] and b[0] < a[1] and abs(a[2] - b[2]) < LINE - 1e-6 for a, b in pairs)
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10**6))
 def test_labels_stay_apart_and_inside(seed: int) -> None:
@@ -48,16 +55,15 @@ def test_labels_stay_apart_and_inside(seed: int) -> None:
     axes.set_ylim(0, 1)
     labels = [(rng.uniform(0.05, 0.8), rng.uniform(0.1, 0.9), f"MixLM, a name {n}", False) for n in range(15)]
     boxes = place_labels(axes, labels)
-    assert len(boxes) == 15
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    assert overlap(boxes, boxes).sum() < 1.04 * areas.sum()  # each lies on itself
+    assert len(boxes) == 15 and on_another(boxes) == 0
+    for left, right, middle in boxes:
+        assert 0 < left < right < 860 and 0 < middle < 470
 
 
 def test_labels_of_systems_at_the_same_place_are_all_legible() -> None:
     _, axes = new_axes(860, 470)
     boxes = place_labels(axes, [(0.5, 0.5, f"system {n}", False) for n in range(6)])
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    assert overlap(boxes, boxes) == pytest.approx(areas)  # each lies on itself alone
+    assert len(boxes) == 6 and on_another(boxes) == 0
 
 
 def test_the_realistic_frontier_has_no_label_on_another(realistic: Evaluation) -> None:
@@ -69,15 +75,15 @@ def test_the_realistic_frontier_has_no_label_on_another(realistic: Evaluation) -
 
 def test_an_svg_says_what_it_is_and_what_its_points_are() -> None:
     figure, axes = new_axes(300, 200)
-    axes.plot([1, 2], [1, 2], gid="line")
+    axes.plot([1, 2], [1, 2], gid=tip("the line"))
     axes.text(1, 1, "a <b> & 你好 $x$", parse_math=False)
-    text = inline_svg(figure, "mine", "A <title>", {"line": "the line"})
-    assert text == inline_svg(figure, "mine", "A <title>", {"line": "the line"})
+    text = inline_svg(figure, "mine", "A <title>")
+    assert text == inline_svg(figure, "mine", "A <title>")
     root = ElementTree.fromstring(text)
     assert (root.get("role"), root.get("aria-labelledby"), root.get("viewBox")) == ("img", "mine-title", "0 0 300 200")
     assert [title.text for title in root.iter(f"{SVG}title")] == ["A <title>", "the line"]
     assert "a <b> & 你好 $x$" in [found.text for found in root.iter(f"{SVG}text")]
-    assert "line" not in {found.get("id") for found in root.iter()}
+    assert not any("line" in (found.get("id") or "") for found in root.iter())
     assert not {f"{SVG}style", f"{SVG}metadata", f"{SVG}image", f"{SVG}script"} & {found.tag for found in root.iter()}
 
 
@@ -94,7 +100,8 @@ def test_budgets_of_one_model_are_one_curve_and_others_are_levels(
     picture = budget_picture(table, 0, cast(table), "b")
     assert picture is not None
     tips = [title.text for title in ElementTree.fromstring(picture.svg).iter(f"{SVG}title")]
-    assert tips[1:] == ["MixLM", "small MixLM"]
+    assert [tip for tip in tips[1:] if ":" not in str(tip)] == ["MixLM", "small MixLM"]
+    assert [tip for tip in tips if str(tip).startswith("MixLM: ")] == ["MixLM: .410", "MixLM: .420", "MixLM: .440"]
     shown = {line.name: [cell.text for cell in line.cells] for line in picture.data.lines}
     assert shown["MixLM k=4"] == ["4", ".440"] and shown["cross-encoder"] == ["–", ".600"]
 

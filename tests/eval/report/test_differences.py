@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.differences import compare_evaluations
+from mixlm_rerank.eval.report.compared import compare_evaluations
 from mixlm_rerank.eval.results import CollectionResult
 from mixlm_rerank.eval.significance import holm
 from mixlm_rerank.systems.protocol import Efficiency
