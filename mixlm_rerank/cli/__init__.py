@@ -42,19 +42,13 @@ def _main(
     """Rerank with documents stored as a few precomputed embedding tokens (MixLM)."""
 
 
-app.add_typer(model.app, name="model")
-app.add_typer(index.app, name="index")
-app.add_typer(bm25.app, name="bm25")
-app.command("rerank")(rerank.rerank)
-app.command("search")(search.search)
-app.command("serve")(serve.serve)
-app.add_typer(evaluate.app, name="eval")
-app.add_typer(bench.app, name="bench")
-app.command("train")(train.train)
-app.command("distill")(train.distill)
-app.command("ablate")(train.ablate)
-app.command("calibrate")(calibrate.calibrate)
-app.command("demo")(demo.demo)
+GROUPS = {"model": model.app, "index": index.app, "bm25": bm25.app, "eval": evaluate.app, "bench": bench.app}
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
+for _command in (rerank.rerank, search.search, serve.serve, train.train, train.distill, train.ablate):
+    app.command()(_command)
+app.command()(calibrate.calibrate)
+app.command()(demo.demo)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from ..data import Corpus, open_corpus
 from ..errors import InputError
+from ..onnx import OnnxMixLM, is_exported
 from ..ranking import Weight, parsed_weight
 from ..types import ScoredDoc
 
@@ -24,6 +25,8 @@ __all__ = [
     "Dtype",
     "Model",
     "Offline",
+    "Quiet",
+    "Tokens",
     "asked_weight",
     "check_output",
     "check_scored",
@@ -44,6 +47,8 @@ Dtype = Annotated[
     ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Use local files only, never the hub.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+Tokens = Annotated[int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")]
 
 
 def load_model(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> MixLM:
@@ -54,8 +59,6 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None, o
 
 def load_any(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> AnyModel:
     """A model that :func:`load_model` loads, or an exported one, which needs no PyTorch."""
-    from ..onnx import OnnxMixLM, is_exported
-
     if not is_exported(name):
         return load_model(name, device, dtype, offline)
     if device not in (None, "cpu") or dtype not in (None, "float32"):

@@ -11,6 +11,8 @@ import typer
 
 from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
 from ..errors import InputError
+from ..index import TokenIndex
+from ..reranker import Reranker
 from ..types import Candidate, Missing, Texts
 from .options import (
     CORPUS_HELP,
@@ -18,6 +20,8 @@ from .options import (
     Dtype,
     Model,
     Offline,
+    Quiet,
+    Tokens,
     asked_weight,
     check_output,
     check_scored,
@@ -41,9 +45,7 @@ def rerank(
     model: Model = "default",
     depth: Annotated[int | None, typer.Option(min=1, help="Rerank only this many candidates per query.")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Write only this many documents per query.")] = None,
-    tokens: Annotated[
-        int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")
-    ] = None,
+    tokens: Tokens = None,
     missing: Annotated[Missing, typer.Option(help="What happens to candidates that are not in the index.")] = "last",
     texts: Annotated[
         str | None, typer.Option(help=f"Texts for --missing encode and --verify-top: {CORPUS_HELP}")
@@ -61,12 +63,9 @@ def rerank(
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rerank a first-stage run from embedding tokens."""
-    from ..index import TokenIndex
-    from ..reranker import Reranker
-
     check_output(output)
     if requests is not None and (format is not None or tag is not None):
         raise InputError("--format and --tag apply to runs; --requests writes request JSONL")
@@ -83,10 +82,10 @@ def rerank(
             "which documents are found. Give more candidates",
             stacklevel=1,
         )
-    tokens_of = TokenIndex(index)
+    store = TokenIndex(index)  # before the model, which takes longer
     reranker = Reranker(
         load_any(model, device, dtype, offline),
-        tokens_of,
+        store,
         missing=missing,
         texts=None if texts is None else _texts(texts, list(candidates.values())),
         tokens=tokens,

@@ -10,8 +10,11 @@ import typer
 from ..data import read_topics, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
+from ..index import TokenIndex
+from ..progress import progress_bar
+from ..reranker import Reranker
 from ..types import Missing
-from .options import Device, Dtype, Model, Offline, asked_weight, check_output, check_scored, load_any
+from .options import Device, Dtype, Model, Offline, Quiet, Tokens, asked_weight, check_output, check_scored, load_any
 
 __all__ = ["search"]
 
@@ -31,9 +34,7 @@ def search(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries searched and reranked together.")] = 64,
     threads: Annotated[int, typer.Option(min=1, help="Queries searched in parallel.")] = 1,
-    tokens: Annotated[
-        int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")
-    ] = None,
+    tokens: Tokens = None,
     missing: Annotated[
         Missing, typer.Option(help="What happens to candidates that are not in the token index.")
     ] = "last",
@@ -43,15 +44,11 @@ def search(
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search with BM25 (Pyserini) and rerank from embedding tokens in one step."""
-    from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
-    from mixlm_rerank.integrations.pyserini import LuceneTexts, named_topics
-
-    from ..index import TokenIndex
-    from ..progress import progress_bar
-    from ..reranker import Reranker
+    from mixlm_rerank.integrations.lucene import bm25_run
+    from mixlm_rerank.integrations.pyserini import LuceneTexts, named_topics, open_searcher
 
     check_output(output)
     queries = read_topics(topics) if Path(topics).exists() else named_topics(topics)
