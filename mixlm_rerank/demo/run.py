@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ __all__ = ["run_demo"]
 DEPTH = 100
 SHOWN = ("q03", "q20", "q40")
 FULL_TEXT_EVERY = 4  # full text is slow: every fourth question has to do
-MIXLM, FULL_TEXT = "BM25 + MixLM", "BM25 + full text"
+MIXLM = "BM25 + MixLM"
 
 Ranking = dict[str, list[ScoredDoc]]
 
@@ -61,39 +62,24 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
         "BM25": {qid: unranked(hits) for qid, hits in candidates.items()},
         "BM25 + bi-encoder": Reranker(model, index, scorer=BiEncoderScorer(model)).rerank_batch(queries, candidates),
         MIXLM: mixlm.rerank_batch(queries, candidates),
-        FULL_TEXT: full_text,
+        "BM25 + full text": full_text,
         "oracle": oracle(candidates, qrels),
     }
-    quality = {name: _quality(ranking, qrels) for name, ranking in rankings.items()}
-    of_some = {name: _quality(ranking, {qid: qrels[qid] for qid in some}) for name, ranking in rankings.items()}
-
-    for question in questions:
-        if question.qid in SHOWN:
-            _show(question, rankings["BM25"], rankings[MIXLM], say)
-    say("  (** answers the question, * is related)")
-    say(f"\nnDCG@10, each system on the first {DEPTH} of BM25:")
-    say(f"  {'':<20}{f'{len(questions)} questions':>15}{f'{len(some)} of them':>15}")
-    for name in rankings:
-        say(
-            f"  {name:<20}" + "".join(f"{'-' if v is None else f'{v:.3f}':>15}" for v in (quality[name], of_some[name]))
-        )
-    say(f"\nSpeed, one question at a time, medians of {len(some) - 1} questions, both in this run:")
-    say(f"  MixLM        {speeds['MixLM']:8,.0f} documents/s")
-    say(f"  full text    {speeds['full text']:8,.0f} documents/s   (the same model reading the documents' text)")
-    say(f"  ratio        {speeds['MixLM'] / speeds['full text']:8.0f}")
-    size = index.info().bytes_per_document
-    say(f"  token index  {size:8,.0f} bytes a document")
-    for name, ranking in rankings.items():
-        write_run(folder / f"{name.replace(' ', '')}.trec", ranking, tag=name.replace(" ", ""))
     results = {
         "documents": len(documents),
         "questions": len(questions),
         "depth": DEPTH,
-        "nDCG@10": quality,
-        f"nDCG@10, {len(some)} questions": of_some,
+        "nDCG@10": _quality(rankings, qrels),
+        f"nDCG@10, {len(some)} questions": _quality(rankings, {qid: qrels[qid] for qid in some}),
         "documents_per_second": speeds,
-        "index_bytes_per_document": size,
+        "index_bytes_per_document": index.info().bytes_per_document,
     }
+    for question in questions:
+        if question.qid in SHOWN:
+            _show(question, rankings["BM25"], rankings[MIXLM], say)
+    _summary(results, len(some), say)
+    for name, ranking in rankings.items():
+        write_run(folder / f"{name.replace(' ', '')}.trec", ranking, tag=name.replace(" ", ""))
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     say(f"\nRuns and results.json are in {folder}. It took {time.perf_counter() - started:.0f} s.")
 
@@ -109,9 +95,12 @@ def _make_room(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _quality(ranking: Ranking, qrels: Mapping[str, Mapping[str, int]]) -> float | None:
-    """nDCG@10, or None where the ranking lacks some of the questions."""
-    return evaluate(qrels, ranking, ["nDCG@10"])["nDCG@10"] if qrels.keys() <= ranking.keys() else None
+def _quality(rankings: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, float | None]:
+    """nDCG@10 by system, or None where a ranking lacks some of the questions."""
+    return {
+        name: evaluate(qrels, ranking, ["nDCG@10"])["nDCG@10"] if qrels.keys() <= ranking.keys() else None
+        for name, ranking in rankings.items()
+    }
 
 
 def _side_by_side(
@@ -155,3 +144,19 @@ def _show(question: Question, before: Ranking, after: Ranking, say: Callable[[st
             mark = {2: "**", 1: "*"}.get(question.relevant.get(docid, 0), "")
             cells.append(f"{docid[:36]} {mark}")
         say(f"  {rank + 1}. {cells[0]:<42}{cells[1]}")
+
+
+def _summary(results: Mapping[str, Any], some: int, say: Callable[[str], None]) -> None:
+    """``some``: how many questions were also read in full text."""
+    say("  (** answers the question, * is related)")
+    say(f"\nnDCG@10, each system on the first {DEPTH} of BM25:")
+    say(" " * 22 + f"{results['questions']} questions".rjust(15) + f"{some} of them".rjust(15))
+    for name, value in results["nDCG@10"].items():
+        both = (value, results[f"nDCG@10, {some} questions"][name])
+        say(f"  {name:<20}" + "".join("-".rjust(15) if each is None else f"{each:15.3f}" for each in both))
+    mixlm, full_text = results["documents_per_second"].values()
+    say(f"\nSpeed, one question at a time, medians of {some - 1} questions, both in this run:")
+    say(f"  MixLM        {mixlm:8,.0f} documents/s")
+    say(f"  full text    {full_text:8,.0f} documents/s   (the same model reading the documents' text)")
+    say(f"  ratio        {mixlm / full_text:8.0f}")
+    say(f"  token index  {results['index_bytes_per_document']:8,.0f} bytes a document")
