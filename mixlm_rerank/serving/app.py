@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import PlainTextResponse
@@ -14,7 +15,7 @@ from fastapi_offline import FastAPIOffline
 
 from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.failures import STATUS, AnyJson, Failure, RequestFailed, answer_failures
+from mixlm_rerank.serving.failures import FAILURES, AnyJson, Failure, RequestFailed, answer_failures
 from mixlm_rerank.serving.guard import ASSETS, Guard, Limits
 from mixlm_rerank.serving.health import add_probes
 from mixlm_rerank.serving.page import add_page
@@ -32,9 +33,6 @@ from mixlm_rerank.serving.service import Service
 
 __all__ = ["Limits", "create_app"]
 
-DOCUMENTED = ("/v2/rerank", "/v2/rerank/batch")
-RERANK_PATHS = (*DOCUMENTED, "/v1/rerank", "/rerank")  # with those of older clients and other servers
-
 
 def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_key: str | None = None) -> FastAPI:
     """The server's application. ``opened``: see :class:`Service`."""
@@ -51,26 +49,31 @@ def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_k
         version=version("mixlm-rerank"),
         description="Rerank by docid out of a token index, or by text. Cohere's contract, extended.",
         lifespan=lifespan,
+        default_response_class=AnyJson,
         redoc_url=None,
         static_url=ASSETS,
         favicon_url="data:,",
         strict_content_type=False,  # JSON is all that is read
         dependencies=[Depends(HTTPBearer(auto_error=False))] if api_key else None,  # /docs then asks for it
     )
-    paths = frozenset((*RERANK_PATHS, "/health", "/ready", "/metrics", "/", "/search", "/searchable"))
-    app.add_middleware(Guard, metrics=service.metrics, limits=limits, key=api_key, paths=paths)
-    answer_failures(app)
 
+    responses = {status: {"model": Failure, "description": text} for status, text in FAILURES.items()}
+    options: dict[str, Any] = {"response_model_exclude_none": True, "responses": responses}
+
+    @app.post("/v2/rerank", **options)
+    @app.post("/v1/rerank", include_in_schema=False, **options)  # for older clients
     async def rerank(body: RerankRequest, request: Request) -> RerankResponse:
         """Rank documents for a query, best first."""
         return respond(body, *await service.rank(body, request))
 
+    @app.post("/rerank", include_in_schema=False, **options)  # for clients of other servers
     async def rerank_texts(body: AnyRequest, request: Request) -> RerankResponse | list[TeiResult]:
         """As the request asks: Cohere's contract, or with ``texts`` that of Text Embeddings Inference."""
         if not isinstance(body, TeiRequest):
             return await rerank(body, request)
         return [TeiResult.of(result) for result in (await rerank(body.as_ours(), request)).results]
 
+    @app.post("/v2/rerank/batch", **options)
     async def rerank_batch(body: BatchRequest, request: Request) -> BatchResponse:
         """Rank the documents of many queries. If one request fails, the call does."""
         answers = await asyncio.gather(*(rerank(one, request) for one in body.requests), return_exceptions=True)
@@ -85,17 +88,6 @@ def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_k
             responses.append(answer)
         return BatchResponse(responses=responses)
 
-    failures = {status: {"model": Failure, "description": text} for status, text in STATUS.items()}
-    handlers: list[Callable[..., Awaitable[object]]] = [rerank, rerank_batch, rerank, rerank_texts]
-    for path, handler in zip(RERANK_PATHS, handlers, strict=True):
-        app.post(
-            path,
-            response_class=AnyJson,
-            response_model_exclude_none=True,
-            responses=failures,  # type: ignore[arg-type]
-            include_in_schema=path in DOCUMENTED,
-        )(handler)
-
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> PlainTextResponse:
         """For Prometheus."""
@@ -103,4 +95,7 @@ def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_k
 
     add_probes(app, service)
     add_page(app, service)
+    answer_failures(app)
+    paths = frozenset(getattr(route, "path", "") for route in app.routes)
+    app.add_middleware(Guard, metrics=service.metrics, limits=limits, key=api_key, paths=paths)
     return app

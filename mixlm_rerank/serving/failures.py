@@ -15,10 +15,10 @@ from starlette.exceptions import HTTPException
 from mixlm_rerank.errors import IndexDamaged, IndexMismatch, MissingDocuments, MixLMError, StoreUnavailable
 from mixlm_rerank.serving.schemas import CONTRACTS
 
-__all__ = ["STATUS", "AnyJson", "Failure", "RequestFailed", "answer_failures"]
+__all__ = ["FAILURES", "AnyJson", "Failure", "RequestFailed", "answer_failures"]
 
 # What the documented routes answer beside 200 (and 405 for another method, 500 for a fault of ours).
-STATUS = {
+FAILURES = {
     400: "An empty query or no documents, documents and document_ids of different lengths.",
     401: "No API key, or a wrong one.",
     404: "An unknown model, index or path; document_ids that the index lacks, under missing=error.",

@@ -119,8 +119,9 @@ class Guard:
         """Raises RequestFailed without the API key."""
         if self._key is None or _is_open(request.scope["path"]):
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        given = key.strip(" \t").encode("latin-1")  # the bytes as they came
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key.encode()):
             wrong = "no API key, or a wrong one: send Authorization: Bearer KEY"
             raise RequestFailed(401, wrong, {"WWW-Authenticate": "Bearer"})
 

@@ -44,6 +44,7 @@ class SearchResponse(BaseModel):
 
 
 def add_page(app: FastAPI, service: Service) -> None:
+    """The routes /, /searchable and /search."""
     page = (files("mixlm_rerank.serving") / "page.html").read_text(encoding="utf-8")
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -87,8 +87,7 @@ class Service:
             made = await asyncio.to_thread(plan, asked, self.catalogue, self.limits.tokens)
         timings.ended("prepare")
         request.state.model, request.state.index = made.model, made.index or ""
-        left = request.state.deadline - time.monotonic()
-        ranking = self.batcher.rerank(made.reranker, made.query, made.documents.candidates, made.costs, left)
+        ranking = self.batcher.rerank(made, request.state.deadline - time.monotonic())
         docs: list[ScoredDoc] = await unless_gone(request.receive, ranking)
         self.metrics.ranked(docs, made.model, made.index or "")
         timings.ended("rank")

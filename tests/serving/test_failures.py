@@ -295,15 +295,17 @@ def test_a_fault_of_ours_is_logged_and_told_without_its_details(
 
 
 def test_one_bad_request_does_not_spoil_the_batch_it_is_in(model: MixLM, index: TokenIndex) -> None:
+    from mixlm_rerank.documents import Documents
     from mixlm_rerank.errors import MixLMError
     from mixlm_rerank.serving.batching import _Job, _rerank
-    from mixlm_rerank.types import Candidate
+    from mixlm_rerank.serving.rerank import Plan
 
     reranker = Reranker(model, index, missing="error")
 
     def job(docid: str) -> _Job:
-        hits = [Candidate(docid, 0.0)]
-        return _Job(reranker, "q", hits, [5], answer=None, part=hits)  # type: ignore[arg-type]
+        documents = Documents(reranker, [None], [docid])
+        asked = Plan("tiny", "docs", reranker, "q", documents, [None], [5])
+        return _Job(asked, answer=None, part=documents.candidates)  # type: ignore[arg-type]
 
     bad, first, second = _rerank([job("x"), job("d1"), job("d2")])
     assert isinstance(bad, MixLMError)
