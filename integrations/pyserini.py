@@ -34,6 +34,8 @@ __all__ = [
 class RerankedHit:
     """A Pyserini hit with its new score and rank; everything else (``lucene_document`` ...) is the first stage's."""
 
+    _hit: Any = None  # while it is being copied or unpickled
+
     def __init__(self, doc: ScoredDoc, hit: Any) -> None:
         self.docid = doc.docid
         self.score = doc.score
@@ -43,7 +45,7 @@ class RerankedHit:
         self._hit = hit
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_held(self, "_hit", name), name)
+        return getattr(self._hit, name)
 
     def __repr__(self) -> str:
         return f"RerankedHit(docid={self.docid!r}, score={self.score:.4f}, rank={self.rank})"
@@ -60,6 +62,8 @@ class RerankingSearcher:
     Has ``search``, ``batch_search`` and ``doc`` with Pyserini's signatures, so it can stand wherever a LuceneSearcher
     or FaissSearcher does: in a HybridSearcher, say. All other attributes are those of ``searcher``.
     """
+
+    searcher: Any = None  # while it is being copied or unpickled
 
     def __init__(self, searcher: Any, reranker: Reranker, depth: int = 1000) -> None:
         check_count("depth", depth)
@@ -96,7 +100,7 @@ class RerankingSearcher:
         return self.searcher.doc(docid)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_held(self, "searcher", name), name)
+        return getattr(self.searcher, name)
 
 
 class LuceneTexts:
@@ -156,14 +160,6 @@ def _asked(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments by place and by name: by name where that is possible, the second place is k0 in a HybridSearcher."""
     return ((*own.values(), *options), named) if options else ((), own | named)
-
-
-def _held(wrapper: Any, what: str, name: str) -> Any:
-    """What a wrapper holds: nothing yet while it is being copied or unpickled, and then ``name`` is absent."""
-    try:
-        return wrapper.__dict__[what]
-    except KeyError:
-        raise AttributeError(name) from None
 
 
 def _with_hits(docs: Sequence[ScoredDoc], hits: Sequence[Any]) -> list[RerankedHit]:

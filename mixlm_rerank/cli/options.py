@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +11,6 @@ import typer
 from ..data import Corpus, open_corpus
 from ..errors import InputError
 from ..onnx import OnnxMixLM, is_exported
-from ..ranking import Weight, parsed_weight
-from ..types import ScoredDoc
 
 if TYPE_CHECKING:
     from ..model import MixLM
@@ -26,10 +23,7 @@ __all__ = [
     "Model",
     "Offline",
     "Quiet",
-    "Tokens",
-    "asked_weight",
     "check_output",
-    "check_scored",
     "load_any",
     "load_model",
     "open_documents",
@@ -48,7 +42,6 @@ Dtype = Annotated[
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Use local files only, never the hub.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
-Tokens = Annotated[int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")]
 
 
 def load_model(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> MixLM:
@@ -76,24 +69,6 @@ def check_output(path: Path) -> None:
     is_stream = path.exists() and not path.is_file()  # /dev/stdout
     if not is_stream and not os.access(folder, os.W_OK):
         raise InputError(f"cannot write {path}: the folder {folder} is write-protected")
-
-
-def check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | Path, index: Path) -> None:
-    """Raises InputError if no document was scored: the output would only repeat the first stage's order."""
-    docs = [doc for found in ranked.values() for doc in found]
-    if docs and all(doc.missing for doc in docs):
-        raise InputError(
-            f"none of the {len(docs):,} candidates of {candidates} was scored ({docs[0].docid!r}, for one): check that "
-            f"{index} holds them, and that the queries have text"
-        )
-
-
-def asked_weight(text: str) -> Weight:
-    """Raises InputError for what is neither a number nor ``rrf``."""
-    weight = parsed_weight(text)
-    if weight is None:
-        raise InputError(f"--first-stage-weight must be a number between 0 and 1, or rrf, not {text!r}")
-    return weight
 
 
 def open_documents(source: str) -> Corpus:

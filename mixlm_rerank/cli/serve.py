@@ -100,14 +100,13 @@ def _by_name(given: Sequence[str], option: str, expected: str = "NAME=FOLDER") -
 
 def _logging() -> dict[str, Any]:
     """The access log is JSON on stdout, a line a request; all else goes to stderr."""
+    formats = {"stderr": "%(levelname)s %(name)s: %(message)s", "stdout": "%(message)s"}
+    kind = "logging.StreamHandler"
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}, "line": {"format": "%(message)s"}},
-        "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"},
-            "stdout": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"},
-        },
+        "formatters": {to: {"format": text} for to, text in formats.items()},
+        "handlers": {to: {"class": kind, "formatter": to, "stream": f"ext://sys.{to}"} for to in formats},
         "loggers": {
             "uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
             "mixlm_rerank": {"handlers": ["stderr"], "level": "INFO"},

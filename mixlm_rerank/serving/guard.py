@@ -78,20 +78,16 @@ class Guard:
                 message.setdefault("headers", []).append((b"x-request-id", identity.encode("latin-1")))
             await send(message)
 
-        failure: RequestFailed | None = None
         try:
-            try:
-                await self._serve(request, answer)
-            except RequestFailed as error:
-                failure = error
-            except MixLMError as error:
-                failure = RequestFailed.of(error)
-            except ClientDisconnect:
-                status = GONE
-            except Exception:
+            await self._serve(request, answer)
+        except ClientDisconnect:
+            status = GONE
+        except Exception as error:
+            failure = RequestFailed.of(error) if isinstance(error, MixLMError) else error
+            if not isinstance(failure, RequestFailed):
                 _log.exception("request %s failed", identity)
                 failure = RequestFailed(500, f"internal error; the server's log has it under {identity}")
-            if failure is not None and not begun:
+            if not begun:
                 await failure.response()(scope, receive, answer)
         finally:
             self._held.pop(id(scope), None)

@@ -133,7 +133,8 @@ class TeiResult(BaseModel):
 
     @classmethod
     def of(cls, result: Result) -> TeiResult:
-        return cls(index=result.index, score=result.relevance_score, text=result.document and result.document.text)
+        text = result.document.text if result.document else None
+        return cls(index=result.index, score=result.relevance_score, text=text)
 
 
 CONTRACTS = ("cohere", "tei")  # stand in the places of validation errors
