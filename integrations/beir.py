@@ -1,11 +1,4 @@
-"""BEIR: reranking by docid, and by text under BEIR's own Rerank.
-
-from mixlm_rerank import MixLM, Reranker, TokenIndex
-from mixlm_rerank.integrations.beir import MixLMRerank, PairScorer
-
-results = MixLMRerank(Reranker(model, TokenIndex("tokens"))).rerank(corpus, queries, results, top_k=100)
-results = beir.reranking.Rerank(PairScorer(model), batch_size=128).rerank(corpus, queries, results, top_k=100)
-"""
+"""BEIR: reranking by docid, or by text under BEIR's own Rerank. docs/integrations/beir.md has an example that runs."""
 
 from __future__ import annotations
 

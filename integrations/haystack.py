@@ -1,11 +1,4 @@
-"""Haystack: a ranker component.
-
-from haystack import Pipeline
-from mixlm_rerank.integrations.haystack import MixLMRanker
-
-pipeline = Pipeline()
-pipeline.add_component("ranker", MixLMRanker(model="default", index="tokens", missing="encode", top_k=5))
-pipeline.run({"ranker": {"query": "what do dogs bark at?", "documents": documents}})
+"""Haystack: a ranker component. docs/integrations/haystack.md has an example that runs.
 
 The docid of a document is ``meta[docid_key]``, else its ``id``. What comes back are copies with the new score:
 log-odds, or with ``scale_score`` their sigmoid; ``meta["missing"]`` is True where a document was not scored. Model and
@@ -15,7 +8,7 @@ index are named, so that a pipeline can be written to YAML; Haystack reads it wi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mixlm_rerank.arguments import check_count
@@ -34,6 +27,7 @@ __all__ = ["MixLMRanker"]
 
 
 @component
+@dataclass(eq=False)
 class MixLMRanker:
     """Documents of a retriever, best first.
 
@@ -49,26 +43,17 @@ class MixLMRanker:
         device: cpu, cuda ...; by default a GPU if there is one.
     """
 
-    def __init__(
-        self,
-        model: str = "default",
-        index: str | None = None,
-        missing: Missing | None = None,
-        top_k: int | None = None,
-        scale_score: bool = False,
-        score_threshold: float | None = None,
-        docid_key: str = "docid",
-        device: str | None = None,
-    ) -> None:
-        check_count("top_k", top_k)
-        self.model = model
-        self.index = index
-        self.missing = missing
-        self.top_k = top_k
-        self.scale_score = scale_score
-        self.score_threshold = score_threshold
-        self.docid_key = docid_key
-        self.device = device
+    model: str = "default"
+    index: str | None = None
+    missing: Missing | None = None
+    top_k: int | None = None
+    scale_score: bool = False
+    score_threshold: float | None = None
+    docid_key: str = "docid"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count("top_k", self.top_k)
         self._reranker: Reranker | None = None
 
     def warm_up(self) -> None:
@@ -79,8 +64,7 @@ class MixLMRanker:
             self._reranker = Reranker(model, index, missing=self.missing)
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("model", "index", "missing", "top_k", "scale_score", "score_threshold", "docid_key", "device")
-        return default_to_dict(self, **{name: getattr(self, name) for name in names})
+        return default_to_dict(self, **{each.name: getattr(self, each.name) for each in fields(self)})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MixLMRanker:

@@ -1,12 +1,4 @@
-"""LangChain: a document compressor that reranks.
-
-from langchain_classic.retrievers import ContextualCompressionRetriever
-from mixlm_rerank import MixLM, Reranker, TokenIndex
-from mixlm_rerank.integrations.langchain import MixLMCompressor
-
-reranker = Reranker(MixLM.from_pretrained("default"), TokenIndex("tokens"), missing="encode")
-compressor = MixLMCompressor(reranker=reranker, top_n=5, docid_key="docid")
-retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=your_retriever)
+"""LangChain: a document compressor that reranks. docs/integrations/langchain.md has an example that runs.
 
 The docid of a document is ``metadata[docid_key]``, else its ``id``. What comes back are copies: the metadata as it was,
 with the log-odds under ``relevance_score``, and ``missing: True`` where a document was not scored.

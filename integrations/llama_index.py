@@ -1,10 +1,4 @@
-"""LlamaIndex: a node postprocessor that reranks.
-
-from mixlm_rerank import MixLM, Reranker, TokenIndex
-from mixlm_rerank.integrations.llama_index import MixLMRerank
-
-reranker = Reranker(MixLM.from_pretrained("default"), TokenIndex("tokens"), missing="encode")
-engine = your_index.as_query_engine(node_postprocessors=[MixLMRerank(reranker=reranker, top_n=5, docid_key="docid")])
+"""LlamaIndex: a node postprocessor that reranks. docs/integrations/llama-index.md has an example that runs.
 
 The docid of a node is ``metadata[docid_key]``, else its ``node_id``. What comes back are new NodeWithScore around the
 same nodes, scored by log-odds; with ``keep_retrieval_score`` around copies whose metadata has ``retrieval_score``. The

@@ -1,12 +1,4 @@
-"""mteb: reranking tasks out of a token index that ``index`` builds, one for each task.
-
-import mteb
-from mixlm_rerank import MixLM
-from mixlm_rerank.integrations.mteb import MixLMSearch
-
-search = MixLMSearch(MixLM.from_pretrained("default"), "mteb-indexes")
-mteb.evaluate(search, mteb.get_tasks(["AskUbuntuDupQuestions"]))
-"""
+"""mteb: reranking tasks out of token indexes, one for each task. docs/integrations/mteb.md has an example that runs."""
 
 from __future__ import annotations
 
@@ -25,6 +17,12 @@ with optional_import("this needs mteb 2.6", "mteb"):
     from mteb.models import ModelMeta
 
 __all__ = ["MixLMSearch"]
+
+# What a model's files do not tell of it.
+UNKNOWN = (
+    *("release_date", "memory_usage_mb", "license", "open_weights", "public_training_code", "public_training_data"),
+    *("similarity_fn_name", "training_datasets"),
+)
 
 
 class MixLMSearch:
@@ -73,16 +71,7 @@ class MixLMSearch:
     @property
     def mteb_model_meta(self) -> ModelMeta:
         """What this model is, as far as it knows. ``revision``: weights and budget; mteb keeps results by it."""
-        unknown: tuple[str, ...] = (
-            "release_date",
-            "memory_usage_mb",
-            "license",
-            "open_weights",
-            "public_training_code",
-            "public_training_data",
-            "similarity_fn_name",
-            "training_datasets",
-        )
+        unknown: dict[str, Any] = dict.fromkeys(UNKNOWN)
         return ModelMeta(
             loader=None,
             name=f"mixlm/{Path(self.model.name).name}",
@@ -94,7 +83,7 @@ class MixLMSearch:
             framework=["PyTorch"],
             use_instructions=False,
             model_type=["cross-encoder"],
-            **_none(unknown),
+            **unknown,
         )
 
 
@@ -109,10 +98,6 @@ def _query(row: Mapping[str, Any]) -> str:
         turns = [turn if isinstance(turn, str) else f"{turn['role']}: {turn['content']}" for turn in text]
         parts = [instruction, "; ".join(turns)]
     return " ".join(part for part in parts if part)
-
-
-def _none(names: tuple[str, ...]) -> dict[str, Any]:
-    return dict.fromkeys(names)
 
 
 class _Documents:

@@ -1,11 +1,6 @@
 """Pyserini: hits in, hits out; a searcher that reranks; documents straight from a Lucene index.
 
-from mixlm_rerank import MixLM, Reranker, TokenIndex
-from mixlm_rerank.integrations.pyserini import RerankingSearcher, open_searcher
-
-model = MixLM.from_pretrained("default")
-searcher = RerankingSearcher(open_searcher("lucene"), Reranker(model, TokenIndex("tokens")), depth=1000)
-hits = searcher.search("what is a lobster roll?", k=10)
+docs/integrations/pyserini.md has an example that runs.
 """
 
 from __future__ import annotations
@@ -39,6 +34,8 @@ __all__ = [
 class RerankedHit:
     """A Pyserini hit with its new score and rank; everything else (``lucene_document`` ...) is the first stage's."""
 
+    _hit: Any = None  # while it is being copied or unpickled
+
     def __init__(self, doc: ScoredDoc, hit: Any) -> None:
         self.docid = doc.docid
         self.score = doc.score
@@ -48,7 +45,7 @@ class RerankedHit:
         self._hit = hit
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_held(self, "_hit", name), name)
+        return getattr(self._hit, name)
 
     def __repr__(self) -> str:
         return f"RerankedHit(docid={self.docid!r}, score={self.score:.4f}, rank={self.rank})"
@@ -66,6 +63,8 @@ class RerankingSearcher:
     or FaissSearcher does: in a HybridSearcher, say. All other attributes are those of ``searcher``.
     """
 
+    searcher: Any = None  # while it is being copied or unpickled
+
     def __init__(self, searcher: Any, reranker: Reranker, depth: int = 1000) -> None:
         check_count("depth", depth)
         self.searcher = searcher
@@ -77,14 +76,8 @@ class RerankingSearcher:
         _check_text(query)
         if not query.strip():
             return []
-        depth = max(k, self.depth)
-        # by name where that is possible: the second place is k0 in a HybridSearcher
-        hits = (
-            self.searcher.search(query, depth, *options, **named)
-            if options
-            else self.searcher.search(query, k=depth, **named)
-        )
-        return rerank_hits(self.reranker, query, hits, k)
+        places, named = _asked({"k": max(k, self.depth)}, options, named)
+        return rerank_hits(self.reranker, query, self.searcher.search(query, *places, **named), k)
 
     def batch_search(
         self, queries: Sequence[str], qids: Sequence[str], k: int = 10, threads: int = 1, *options: Any, **named: Any
@@ -97,12 +90,8 @@ class RerankingSearcher:
         asked = {qid: query for qid, query in zip(qids, queries, strict=True) if query.strip()}
         found: Mapping[str, Sequence[Any]] = {}
         if asked:
-            depth = max(k, self.depth)
-            given = ([*asked.values()], [*asked])
-            if options:
-                found = self.searcher.batch_search(*given, depth, threads, *options, **named)
-            else:
-                found = self.searcher.batch_search(*given, k=depth, threads=threads, **named)
+            places, named = _asked({"k": max(k, self.depth), "threads": threads}, options, named)
+            found = self.searcher.batch_search([*asked.values()], [*asked], *places, **named)
         hits = {qid: found.get(qid, []) for qid in asked}
         ranked = self.reranker.rerank_batch(asked, hits, k)
         return {qid: _with_hits(ranked.get(qid, []), hits.get(qid, [])) for qid in qids}
@@ -111,7 +100,7 @@ class RerankingSearcher:
         return self.searcher.doc(docid)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_held(self, "searcher", name), name)
+        return getattr(self.searcher, name)
 
 
 class LuceneTexts:
@@ -134,7 +123,8 @@ class LuceneCorpus:
         self._searcher = open_searcher(folder)
 
     def __iter__(self) -> Iterator[Document]:
-        live = _java("org.apache.lucene.index.MultiBits").getLiveDocs(self._searcher.object.reader)
+        bits = importlib.import_module("jnius").autoclass("org.apache.lucene.index.MultiBits")
+        live = bits.getLiveDocs(self._searcher.object.reader)
         for number in range(self._searcher.num_docs):  # deleted documents keep their numbers
             if live is None or live.get(number):
                 stored = self._searcher.doc(number)
@@ -165,21 +155,16 @@ def _check_text(query: object) -> None:
         raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
 
 
-def _held(wrapper: Any, what: str, name: str) -> Any:
-    """What a wrapper holds: nothing yet while it is being copied or unpickled, and then ``name`` is absent."""
-    try:
-        return wrapper.__dict__[what]
-    except KeyError:
-        raise AttributeError(name) from None
+def _asked(
+    own: dict[str, int], options: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments by place and by name: by name where that is possible, the second place is k0 in a HybridSearcher."""
+    return ((*own.values(), *options), named) if options else ((), own | named)
 
 
 def _with_hits(docs: Sequence[ScoredDoc], hits: Sequence[Any]) -> list[RerankedHit]:
     by_docid = {str(hit.docid): hit for hit in hits}
     return [RerankedHit(doc, by_docid[doc.docid]) for doc in docs]
-
-
-def _java(name: str) -> Any:
-    return importlib.import_module("jnius").autoclass(name)
 
 
 def _document(docid: str, stored: Any) -> Document:
@@ -189,12 +174,11 @@ def _document(docid: str, stored: Any) -> Document:
             f"the Lucene index does not store its documents ({docid!r}): build it with --storeRaw, or with "
             "mixlm-rerank bm25 index"
         )
-    where = f"document {docid!r} of the Lucene index"
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError):
-        return Document(docid, raw)
+        fields = None
     if not isinstance(fields, dict):
         return Document(docid, raw)
-    title, text = document_text(fields, where)
+    title, text = document_text(fields, f"document {docid!r} of the Lucene index")
     return Document(docid, text, title)

@@ -1,15 +1,7 @@
 """PyTerrier: a transformer that reranks; no text column needed.
 
-import pyterrier as pt
-from mixlm_rerank import MixLM, Reranker, TokenIndex
-from mixlm_rerank.integrations.pyterrier import MixLMReranker
-
-reranker = Reranker(MixLM.from_pretrained("default"), TokenIndex("tokens"))
-pipeline = pt.terrier.Retriever(index) % 1000 >> MixLMReranker(reranker)
-pipeline.search("what do dogs bark at?")
-
 Rows are looked up by ``docno``; a ``text`` column, if there is one, serves ``missing="encode"`` and ``verify_top``. The
-scores of rows that were not scored are below -10,000.
+scores of rows that were not scored are below -10,000. docs/integrations/pyterrier.md has an example that runs.
 """
 
 from __future__ import annotations

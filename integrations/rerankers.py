@@ -1,10 +1,4 @@
-"""rerankers (AnswerDotAI): a ranker.
-
-from mixlm_rerank import MixLM, Reranker
-from mixlm_rerank.integrations.rerankers import MixLMRanker
-
-ranker = MixLMRanker(Reranker(MixLM.from_pretrained("default")))
-ranker.rank("what do dogs bark at?", ["A dog barks at the moon.", "Cats sleep all day."]).top_k(1)
+"""rerankers (AnswerDotAI): a ranker. docs/integrations/rerankers.md has an example that runs.
 
 ``doc_ids`` are looked up in the reranker's index, if it has one; without an index they are only handed back. A document
 that was not scored comes back as a copy whose metadata has ``missing: True``.

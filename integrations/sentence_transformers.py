@@ -1,19 +1,11 @@
 """sentence-transformers: a MixLM as the module of a CrossEncoder, which predicts, ranks, evaluates, saves and loads.
 
-from sentence_transformers import CrossEncoder
-from mixlm_rerank import MixLM
-from mixlm_rerank.integrations.sentence_transformers import Docid, MixLMModule
-
-encoder = CrossEncoder(modules=[MixLMModule(MixLM.from_pretrained("default"))])
-encoder.rank("what do dogs bark at?", ["A dog barks at the moon.", "Cats sleep all day."])  # encoded on the fly
-encoder[0].index = TokenIndex("tokens")
-encoder.rank("what do dogs bark at?", [Docid("d1"), Docid("d2")])  # out of the index
-
-``predict`` maps scores to [0, 1] by a sigmoid, as CrossEncoder does by default; ``activation_fn=torch.nn.Identity()``
-gives log-odds. Neither is a probability before ``mixlm-rerank calibrate``. ``save_pretrained`` makes a folder that is a
-MixLM and a CrossEncoder. sentence-transformers loads modules that are not its own only under ``CrossEncoder(folder,
-trust_remote_code=True)`` (the folder holds no code); a CrossEncoder of ``MixLMModule(MixLM.from_pretrained(folder))``
-needs no such trust. Training goes by ``mixlm-rerank train``, not by CrossEncoderTrainer.
+docs/integrations/sentence-transformers.md has an example that runs. ``predict`` maps scores to [0, 1] by a sigmoid, as
+CrossEncoder does by default; ``activation_fn=torch.nn.Identity()`` gives log-odds. Neither is a probability
+before ``mixlm-rerank calibrate``. ``save_pretrained`` makes a folder that is a MixLM and a CrossEncoder.
+sentence-transformers loads modules that are not its own only under ``CrossEncoder(folder, trust_remote_code=True)``
+(the folder holds no code); a CrossEncoder of ``MixLMModule(MixLM.from_pretrained(folder))`` needs no such trust.
+Training goes by ``mixlm-rerank train``.
 """
 
 from __future__ import annotations

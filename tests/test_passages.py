@@ -73,7 +73,7 @@ def test_full_text_is_read_in_passages_too(model: MixLM, index: TokenIndex) -> N
 
 
 def test_a_server_ranks_by_the_best_passage(model: MixLM, index: TokenIndex) -> None:
-    with TestClient(create_app(Catalogue({"tiny": model}, {"docs": index}), Limits())) as client:
+    with TestClient(create_app(lambda: Catalogue({"tiny": model}, {"docs": index}), Limits())) as client:
         docids = [docid for docid, _ in HITS]
         body = {"query": QUERY, "document_ids": docids, "raw_scores": True}
         answer = client.post("/v2/rerank", json=body).json()

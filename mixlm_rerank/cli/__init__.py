@@ -1,4 +1,4 @@
-"""The command line, one file a command. Bad input gives one line on stderr and exit code 2."""
+"""The command line, one file a command or a group of them. Bad input gives one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import MixLMError
-from . import bench, bm25, calibrate, demo, evaluate, index, model, rerank, search, serve, train
+from . import bench, bm25, calibrate, demo, evaluate, index, model, rerank, serve, train
 
 __all__ = ["app", "main"]
 
@@ -42,19 +42,13 @@ def _main(
     """Rerank with documents stored as a few precomputed embedding tokens (MixLM)."""
 
 
-app.add_typer(model.app, name="model")
-app.add_typer(index.app, name="index")
-app.add_typer(bm25.app, name="bm25")
-app.command("rerank")(rerank.rerank)
-app.command("search")(search.search)
-app.command("serve")(serve.serve)
-app.add_typer(evaluate.app, name="eval")
-app.add_typer(bench.app, name="bench")
-app.command("train")(train.train)
-app.command("distill")(train.distill)
-app.command("ablate")(train.ablate)
-app.command("calibrate")(calibrate.calibrate)
-app.command("demo")(demo.demo)
+GROUPS = {"model": model.app, "index": index.app, "bm25": bm25.app, "eval": evaluate.app, "bench": bench.app}
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
+for _command in (rerank.rerank, rerank.search, serve.serve, train.train, train.distill, train.ablate):
+    app.command()(_command)
+app.command()(calibrate.calibrate)
+app.command()(demo.demo)
 
 
 def main() -> None:
@@ -64,7 +58,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
-            warnings.filterwarnings("ignore", message="none of the candidates")  # check_scored makes an error of it
+            warnings.filterwarnings("ignore", message="none of the candidates")  # rerank makes an error of it
             app()
     except (MixLMError, OSError) as error:  # OSError: a folder that cannot be made or read, a full disk
         message = " ".join(str(error).split())  # those of other libraries may have several lines

@@ -11,7 +11,7 @@ from ..data import read_qrels, read_topics, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..ranking import unranked
-from .options import CORPUS_HELP, check_output, open_documents
+from .options import CORPUS_HELP, Quiet, check_output, open_documents
 
 __all__ = ["app"]
 
@@ -22,7 +22,7 @@ app = typer.Typer(help="BM25 as first stage (Pyserini).", no_args_is_help=True)
 def index(
     corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
     folder: Annotated[Path, typer.Argument(help="The Lucene index; must not exist yet.")],
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Build a Lucene index: one field with title and text, documents stored. Documents without text are left out."""
     from mixlm_rerank.integrations.lucene import build_lucene_index

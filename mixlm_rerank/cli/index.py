@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from ..data.lines import lines
 from ..errors import InputError, MixLMError, masked
+from ..index import TokenIndex
+from ..index.local import LocalStore
+from ..index.token_index import IndexInfo
+from ..index.updates import Changes
 from .options import CORPUS_HELP, Device, Model, Offline, load_any, open_documents
-
-if TYPE_CHECKING:
-    from ..index.token_index import IndexInfo
-    from ..index.updates import Changes
 
 __all__ = ["app"]
 
@@ -51,8 +52,6 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Encode every document of a corpus. After an interruption, the same command resumes."""
-    from ..index import TokenIndex
-
     documents = open_documents(corpus)
     with _interruptible(folder):
         index = TokenIndex.build(
@@ -77,8 +76,6 @@ def build(
 @app.command("info")
 def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show size, shape and identity of an index."""
-    from ..index import TokenIndex
-
     found = TokenIndex(folder).info()
     if as_json:
         typer.echo(json.dumps(asdict(found)))
@@ -98,36 +95,24 @@ def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="P
         typer.echo(f"{name:<13} {value}")
 
 
-@app.command("add")
-def add(
-    folder: Folder,
-    corpus: Corpus,
-    model: ItsModel = None,
-    skip_empty: SkipEmpty = False,
-    device: Device = None,
-    offline: Offline = False,
-    quiet: Quiet = False,
-) -> None:
-    """Add documents. A docid that is in the index with another text is refused."""
-    from ..index import TokenIndex
+def _add_update(name: str, update: Callable[..., Changes], purpose: str) -> None:
+    """A command that writes the documents of a corpus."""
 
-    _write(TokenIndex.add, folder, corpus, model, device, offline, skip_empty, quiet)
+    @app.command(name, help=purpose)
+    def write(
+        folder: Folder,
+        corpus: Corpus,
+        model: ItsModel = None,
+        skip_empty: SkipEmpty = False,
+        device: Device = None,
+        offline: Offline = False,
+        quiet: Quiet = False,
+    ) -> None:
+        _write(update, folder, corpus, model, device, offline, skip_empty, quiet)
 
 
-@app.command("replace")
-def replace(
-    folder: Folder,
-    corpus: Corpus,
-    model: ItsModel = None,
-    skip_empty: SkipEmpty = False,
-    device: Device = None,
-    offline: Offline = False,
-    quiet: Quiet = False,
-) -> None:
-    """Add or overwrite documents. Only new and changed texts are encoded."""
-    from ..index import TokenIndex
-
-    _write(TokenIndex.replace, folder, corpus, model, device, offline, skip_empty, quiet)
+_add_update("add", TokenIndex.add, "Add documents. A docid that is in the index with another text is refused.")
+_add_update("replace", TokenIndex.replace, "Add or overwrite documents. Only new and changed texts are encoded.")
 
 
 @app.command("delete")
@@ -137,9 +122,6 @@ def delete(
     file: Annotated[Path | None, typer.Option("--file", help="File of docids, one per line.")] = None,
 ) -> None:
     """Delete documents by docid, all or none."""
-    from ..data.lines import lines
-    from ..index import TokenIndex
-
     wanted = [*(docids or []), *(line.strip() for _, line in (lines(file) if file else ()))]
     if not wanted:
         raise InputError("nothing to delete: give docids, or --file")
@@ -159,8 +141,6 @@ def sync(
     quiet: Quiet = False,
 ) -> None:
     """Bring the index up to date with a corpus: encode what is new or changed, delete what is gone."""
-    from ..index import TokenIndex
-
     index = TokenIndex(folder)
     changes = index.compare(open_documents(corpus), skip_empty=skip_empty)
     if dry_run:
@@ -174,8 +154,6 @@ def sync(
 @app.command("compact")
 def compact(folder: Folder, quiet: Quiet = False) -> None:
     """Free the space of deleted and replaced documents. Readers are not interrupted."""
-    from ..index import TokenIndex
-
     with _interruptible(folder):
         _say(f"{folder}: {TokenIndex(folder).compact(progress=not quiet) / 1e6:,.1f} MB saved")
 
@@ -189,8 +167,6 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check every document against its checksum. Exit code 1 if one is damaged."""
-    from ..index import TokenIndex
-
     found = TokenIndex.verify(folder, drop=drop, progress=not quiet)
     for docid, why in found.damaged.items():
         typer.echo(f"{docid}\t{why}")
@@ -210,8 +186,6 @@ def copy(
     folder: Folder, target: Annotated[Path, typer.Argument(help="The copy: a new folder.")], quiet: Quiet = False
 ) -> None:
     """Make a compact copy in a new folder."""
-    from ..index import TokenIndex
-
     _say(f"{target}: {len(TokenIndex(folder).copy(target, progress=not quiet)):,} documents")
 
 
@@ -222,8 +196,6 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write the index as Parquet shards."""
-    from ..index import TokenIndex
-
     TokenIndex(folder).export(url, progress=not quiet)
 
 
@@ -247,8 +219,6 @@ def import_from(
     quiet: Quiet = False,
 ) -> None:
     """Make an index from Parquet shards. After an interruption, the same command resumes."""
-    from ..index import TokenIndex
-
     own = None if model is None else load_any(model, "cpu", offline=offline)
     with _interruptible(folder):
         index = TokenIndex.import_from(url, folder, model=own, precision=precision, progress=not quiet)
@@ -263,8 +233,6 @@ def push(
     quiet: Quiet = False,
 ) -> None:
     """Copy the index to Redis, or update the copy. After an interruption, the same command resumes."""
-    from ..index import TokenIndex
-
     with _interruptible(masked(url)):
         _say(f"{masked(url)}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
 
@@ -296,8 +264,6 @@ def _write(
     quiet: bool,
 ) -> None:
     """Add, replace or sync, with the model that built the index unless another is named."""
-    from ..index import TokenIndex
-
     index, documents = TokenIndex(folder), open_documents(corpus)
     with _interruptible(folder):
         encoder = load_any(model or index.manifest.model, device, offline=offline)
@@ -320,8 +286,6 @@ def _interruptible(place: Path | str) -> Iterator[None]:
 
 
 def _committed(folder: Path) -> int:
-    from ..index.local import LocalStore
-
     try:
         return len(LocalStore(folder))
     except MixLMError:

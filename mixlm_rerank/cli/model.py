@@ -14,13 +14,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Create or export a model.", no_args_is_help=True)
 
-
 Folder = Annotated[Path, typer.Argument(help="Where to save the model; must not exist yet.")]
-
-
-@app.callback()
-def _group() -> None:
-    """Create or export a model."""
 
 
 @app.command("init")

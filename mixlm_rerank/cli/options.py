@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,7 @@ import typer
 
 from ..data import Corpus, open_corpus
 from ..errors import InputError
-from ..ranking import Weight, parsed_weight
-from ..types import ScoredDoc
+from ..onnx import OnnxMixLM, is_exported
 
 if TYPE_CHECKING:
     from ..model import MixLM
@@ -24,9 +22,8 @@ __all__ = [
     "Dtype",
     "Model",
     "Offline",
-    "asked_weight",
+    "Quiet",
     "check_output",
-    "check_scored",
     "load_any",
     "load_model",
     "open_documents",
@@ -44,6 +41,7 @@ Dtype = Annotated[
     ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Use local files only, never the hub.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
 def load_model(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> MixLM:
@@ -54,8 +52,6 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None, o
 
 def load_any(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> AnyModel:
     """A model that :func:`load_model` loads, or an exported one, which needs no PyTorch."""
-    from ..onnx import OnnxMixLM, is_exported
-
     if not is_exported(name):
         return load_model(name, device, dtype, offline)
     if device not in (None, "cpu") or dtype not in (None, "float32"):
@@ -73,24 +69,6 @@ def check_output(path: Path) -> None:
     is_stream = path.exists() and not path.is_file()  # /dev/stdout
     if not is_stream and not os.access(folder, os.W_OK):
         raise InputError(f"cannot write {path}: the folder {folder} is write-protected")
-
-
-def check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | Path, index: Path) -> None:
-    """Raises InputError if no document was scored: the output would only repeat the first stage's order."""
-    docs = [doc for found in ranked.values() for doc in found]
-    if docs and all(doc.missing for doc in docs):
-        raise InputError(
-            f"none of the {len(docs):,} candidates of {candidates} was scored ({docs[0].docid!r}, for one): check that "
-            f"{index} holds them, and that the queries have text"
-        )
-
-
-def asked_weight(text: str) -> Weight:
-    """Raises InputError for what is neither a number nor ``rrf``."""
-    weight = parsed_weight(text)
-    if weight is None:
-        raise InputError(f"--first-stage-weight must be a number between 0 and 1, or rrf, not {text!r}")
-    return weight
 
 
 def open_documents(source: str) -> Corpus:

@@ -59,11 +59,12 @@ def open_models(names: Sequence[str] | None, loading: Loading) -> dict[str, Call
     """By name, each loaded when it is first needed."""
     from mixlm_rerank.systems.loading import short_name
 
-    wanted = {short_name(name) or name: name for name in names or ["default"]}
-    if len(wanted) < len(names or [0]):
-        wanted = {name: name for name in names or []}
-    if len(wanted) < len(names or [0]):
-        raise InputError(f"models must have different names: {', '.join(names or [])}")
+    names = names or ["default"]
+    wanted = {short_name(name) or name: name for name in names}
+    if len(wanted) < len(names):
+        wanted = dict(zip(names, names, strict=True))
+    if len(wanted) < len(names):
+        raise InputError(f"models must have different names: {', '.join(names)}")
     options = (loading.device, loading.dtype, loading.offline)
     return {short: cache(partial(load_model, name, *options)) for short, name in wanted.items()}
 

@@ -1,31 +1,27 @@
-"""``mixlm-rerank rerank``: a run file in, a run file out."""
+"""``mixlm-rerank rerank``: a run in, a run out; ``search``: ``python -m pyserini.search.lucene``, and reranked."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
+from ..data.runs import check_ids
 from ..errors import InputError
-from ..types import Candidate, Missing, Texts
-from .options import (
-    CORPUS_HELP,
-    Device,
-    Dtype,
-    Model,
-    Offline,
-    asked_weight,
-    check_output,
-    check_scored,
-    load_any,
-    open_documents,
-)
+from ..index import TokenIndex
+from ..progress import progress_bar
+from ..ranking import Weight, parsed_weight
+from ..reranker import Reranker
+from ..types import Candidate, Missing, ScoredDoc, Texts
+from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, check_output, load_any, open_documents
 
-__all__ = ["rerank"]
+__all__ = ["rerank", "search"]
+
+Tokens = Annotated[int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")]
 
 
 def rerank(
@@ -41,9 +37,7 @@ def rerank(
     model: Model = "default",
     depth: Annotated[int | None, typer.Option(min=1, help="Rerank only this many candidates per query.")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Write only this many documents per query.")] = None,
-    tokens: Annotated[
-        int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")
-    ] = None,
+    tokens: Tokens = None,
     missing: Annotated[Missing, typer.Option(help="What happens to candidates that are not in the index.")] = "last",
     texts: Annotated[
         str | None, typer.Option(help=f"Texts for --missing encode and --verify-top: {CORPUS_HELP}")
@@ -61,12 +55,9 @@ def rerank(
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rerank a first-stage run from embedding tokens."""
-    from ..index import TokenIndex
-    from ..reranker import Reranker
-
     check_output(output)
     if requests is not None and (format is not None or tag is not None):
         raise InputError("--format and --tag apply to runs; --requests writes request JSONL")
@@ -83,25 +74,84 @@ def rerank(
             "which documents are found. Give more candidates",
             stacklevel=1,
         )
-    tokens_of = TokenIndex(index)
+    store = TokenIndex(index)  # before the model, which takes longer
     reranker = Reranker(
         load_any(model, device, dtype, offline),
-        tokens_of,
+        store,
         missing=missing,
         texts=None if texts is None else _texts(texts, list(candidates.values())),
         tokens=tokens,
-        first_stage_weight=asked_weight(first_stage_weight),
+        first_stage_weight=_weight(first_stage_weight),
         verify_top=verify_top,
     )
     results = reranker.rerank_batch(asked.queries, candidates, top_k, progress=not quiet)
-    check_scored(results, run or requests or "", index)
+    _check_scored(results, run or requests or "", index)
     if requests is None:
         write_run(output, results, tag=tag, msmarco=format == "msmarco")
     else:
         write_requests(output, asked, results)
     lacking = sum(doc.missing for docs in results.values() for doc in docs)
-    note = f"; {lacking:,} were not in the index and are ranked last" if lacking else ""
-    typer.echo(f"{output}: {sum(map(len, results.values())):,} documents of {len(results):,} queries{note}", err=True)
+    _say_written(output, results, f"; {lacking:,} were not in the index and are ranked last" if lacking else "")
+
+
+def search(
+    index: Annotated[Path, typer.Option(help="The Lucene index.")],
+    topics: Annotated[str, typer.Option(help="A file of queries (TSV, BEIR, TREC), or a name that Pyserini knows.")],
+    output: Annotated[Path, typer.Option(help="The run to write.")],
+    token_index: Annotated[Path, typer.Option(help="The token index of the same documents.")],
+    model: Model = "default",
+    hits: Annotated[int, typer.Option(min=1, help="Candidates per query; all are reranked.")] = 1000,
+    output_format: Annotated[Literal["trec", "msmarco"], typer.Option(help="Format of the run.")] = "trec",
+    k1: Annotated[float, typer.Option(min=0, help="BM25's k1.")] = 0.9,
+    b: Annotated[float, typer.Option(min=0, max=1, help="BM25's b.")] = 0.4,
+    remove_query: Annotated[
+        bool, typer.Option("--remove-query", help="Leave out the document whose docid equals the qid.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Queries searched and reranked together.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Queries searched in parallel.")] = 1,
+    tokens: Tokens = None,
+    missing: Annotated[
+        Missing, typer.Option(help="What happens to candidates that are not in the token index.")
+    ] = "last",
+    first_stage_weight: Annotated[
+        str, typer.Option(help="Weight of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+    ] = "0",
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search with BM25 (Pyserini) and rerank from embedding tokens in one step."""
+    from mixlm_rerank.integrations.lucene import bm25_run
+    from mixlm_rerank.integrations.pyserini import LuceneTexts, named_topics, open_searcher
+
+    check_output(output)
+    queries = read_topics(topics) if Path(topics).exists() else named_topics(topics)
+    check_ids(dict.fromkeys(queries, ()))
+    searcher = open_searcher(index)
+    searcher.set_bm25(k1, b)
+    reranker = Reranker(
+        load_any(model, device, dtype, offline),
+        TokenIndex(token_index),
+        missing=missing,
+        texts=LuceneTexts(searcher, threads) if missing == "encode" else None,
+        tokens=tokens,
+        first_stage_weight=_weight(first_stage_weight),
+    )
+    ranked = {}
+    qids = list(queries)
+    with progress_bar(len(qids), "search and rerank", "queries", enabled=not quiet) as bar:
+        for start in range(0, len(qids), batch_size):
+            batch = {qid: queries[qid] for qid in qids[start : start + batch_size]}
+            found = bm25_run(searcher, batch, hits=hits, threads=threads, drop_same_id=remove_query)
+            check_ids(found)
+            ranked.update(reranker.rerank_batch(batch, found))
+            bar.update(len(batch))
+    if not ranked:
+        raise InputError(f"BM25 finds nothing in {index} for any query of {topics}: do they belong together?")
+    _check_scored(ranked, index, token_index)
+    write_run(output, ranked, tag="mixlm", msmarco=output_format == "msmarco")
+    _say_written(output, ranked)
 
 
 def _asked(run: Path | None, topics: Path | None, requests: Path | None) -> Requests:
@@ -127,3 +177,25 @@ def _texts(source: str, runs: Sequence[Sequence[Candidate]]) -> Texts:
         return LuceneTexts(open_searcher(source.removeprefix("lucene:")))
     wanted = {hit.docid for hits in runs for hit in hits}
     return {document.docid: document.content for document in open_documents(source) if document.docid in wanted}
+
+
+def _check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | Path, index: Path) -> None:
+    """Raises InputError if no document was scored: the output would only repeat the first stage's order."""
+    docs = [doc for found in ranked.values() for doc in found]
+    if docs and all(doc.missing for doc in docs):
+        raise InputError(
+            f"none of the {len(docs):,} candidates of {candidates} was scored ({docs[0].docid!r}, for one): check that "
+            f"{index} holds them, and that the queries have text"
+        )
+
+
+def _weight(text: str) -> Weight:
+    """Raises InputError for what is neither a number nor ``rrf``."""
+    weight = parsed_weight(text)
+    if weight is None:
+        raise InputError(f"--first-stage-weight must be a number between 0 and 1, or rrf, not {text!r}")
+    return weight
+
+
+def _say_written(output: Path, ranked: Mapping[str, Sequence[ScoredDoc]], note: str = "") -> None:
+    typer.echo(f"{output}: {sum(map(len, ranked.values())):,} documents of {len(ranked):,} queries{note}", err=True)

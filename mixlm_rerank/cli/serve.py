@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,46 +55,42 @@ def serve(
     SIGHUP reloads models and indexes while the old ones keep serving.
     """
     with optional_import("serve needs FastAPI", "serve"):
-        from ..serving.app import Limits, open_app
+        from ..serving.app import Limits, create_app
+        from ..serving.catalogue import open_catalogue
         from ..serving.process import run
-        from ..serving.sources import Sources
     key = None
     if api_key_env is not None:
         key = os.environ.get(api_key_env)
         if not key:
             raise InputError(f"the environment variable {api_key_env} is empty: put the API key there")
-    models = _by_name([_named(each, each, "--model") for each in model or ["default"]], "--model")
-    indexes = _by_name([_named(each, None) for each in index or []], "--index")
-    stages = _by_name([_named(each, None, "--lucene") for each in lucene or []], "--lucene")
+    models = _by_name(model or ["default"], "--model")
+    indexes = _by_name(index or [], "--index", "NAME=FOLDER or NAME=redis://...")
+    stages = _by_name(lucene or [], "--lucene")
     for name in stages:
         if name not in indexes:
             raise InputError(f"--lucene {name}: there is no --index {name} of the same documents")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers > cores:
         typer.echo(f"warning: {workers} workers share {cores} cores: give at most --workers {cores}", err=True)
-    sources = Sources(models, indexes, stages, device, dtype, offline)
+    opened = partial(open_catalogue, models, indexes, stages, device, dtype, offline)
     limits = Limits(max_body << 20, waiting, deadline, max_tokens)
     typer.echo(
         f"loading models {', '.join(models)}; indexes {', '.join(indexes) or 'none'}; "
         f"then http://{host}:{port} has a page at /, documentation at /docs",
         err=True,
     )
-    run(partial(open_app, sources, limits, key), host, port, deadline, _logging(), workers)
+    run(partial(create_app, opened, limits, key), host, port, deadline, _logging(), workers)
 
 
-def _named(text: str, default: str | None, option: str = "--index") -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if equals and name and value and "://" not in name:
-        return name, value
-    if default is None:
-        expected = "NAME=FOLDER or NAME=redis://..." if option == "--index" else "NAME=FOLDER"
-        raise InputError(f"{option} {masked(text)!r}: expected {expected}")
-    return (default, default) if "/" not in default else (Path(default).name, default)
-
-
-def _by_name(named: list[tuple[str, str]], option: str) -> dict[str, str]:
+def _by_name(given: Sequence[str], option: str, expected: str = "NAME=FOLDER") -> dict[str, str]:
+    """What is given as NAME=WHAT, by its name. A model alone has the name of its folder."""
     found: dict[str, str] = {}
-    for name, value in named:
+    for each in given:
+        name, _, value = each.partition("=")
+        if not (name and value) or "://" in name:
+            if option != "--model":
+                raise InputError(f"{option} {masked(each)!r}: expected {expected}")
+            name, value = Path(each).name or each, each
         if name in found:
             both = f"as {masked(found[name])} and as {masked(value)}"
             raise InputError(f"{option} {masked(name)} is given twice, {both}: give them different names")
@@ -103,14 +100,13 @@ def _by_name(named: list[tuple[str, str]], option: str) -> dict[str, str]:
 
 def _logging() -> dict[str, Any]:
     """The access log is JSON on stdout, a line a request; all else goes to stderr."""
+    formats = {"stderr": "%(levelname)s %(name)s: %(message)s", "stdout": "%(message)s"}
+    kind = "logging.StreamHandler"
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}, "line": {"format": "%(message)s"}},
-        "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"},
-            "stdout": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"},
-        },
+        "formatters": {to: {"format": text} for to, text in formats.items()},
+        "handlers": {to: {"class": kind, "formatter": to, "stream": f"ext://sys.{to}"} for to in formats},
         "loggers": {
             "uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
             "mixlm_rerank": {"handlers": ["stderr"], "level": "INFO"},

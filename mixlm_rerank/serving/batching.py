@@ -22,7 +22,9 @@ from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.ranking import merged
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.failures import RequestFailed
+from mixlm_rerank.serving.guard import Limits
 from mixlm_rerank.serving.metrics import Metrics
+from mixlm_rerank.serving.rerank import Plan
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Batcher"]
@@ -32,24 +34,23 @@ T = TypeVar("T")
 # Token positions of a batch. On a CPU more are not faster, and all wait for them; fewer do not fill a forward pass.
 LARGEST_ON_CPU = 4096
 SMALLEST = 1024
+MOST_BATCH_SECONDS = 0.5
 MEASURED = 512  # positions that a batch needs to measure the ranker's speed; smaller ones measure the cost of a call
 SMOOTHING = 0.2
 
 
 @dataclass(eq=False)
 class _Job:
-    """A request. ``costs``: estimated token positions of each candidate."""
+    """A request in the queue."""
 
-    reranker: Reranker
-    query: str
-    candidates: Sequence[Candidate]
-    costs: Sequence[int]
+    plan: Plan
     answer: asyncio.Future[list[ScoredDoc]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    part: Sequence[Candidate] = ()  # those that are in the present batch
     docs: list[ScoredDoc] = field(default_factory=list)  # ranked so far, batch after batch
     since: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._ends = list(accumulate(self.costs, initial=0))
+        self._ends = list(accumulate(self.plan.costs, initial=0))
 
     @property
     def had(self) -> int:
@@ -61,45 +62,25 @@ class _Job:
         """Token positions still to be ranked."""
         return self._ends[-1] - self.had
 
-    def next(self, room: int) -> Sequence[Candidate]:
-        """The next candidates that fit into ``room`` positions; at least one."""
+    def take(self, room: int) -> None:
+        """Make the next candidates that fit into ``room`` positions, at least one, the job's part of a batch."""
         begin = len(self.docs)
-        return self.candidates[begin : max(begin + 1, bisect_right(self._ends, self.had + room) - 1)]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The candidates of a request that are in a batch."""
-
-    job: _Job
-    candidates: Sequence[Candidate]
+        end = max(begin + 1, bisect_right(self._ends, self.had + room) - 1)
+        self.part = self.plan.documents.candidates[begin:end]
 
 
 class Batcher:
-    """Reranks for many callers at once.
+    """Reranks for many callers at once. ``metrics`` are told of every batch, and of what waits."""
 
-    Args:
-        waiting: candidates that may wait; more are refused.
-        deadline: seconds after which a batch that has not returned counts as stuck.
-        seconds: aimed duration of a batch. A request that must wait for others and has less time left is refused.
-        metrics: told of every batch, and of what waits.
-    """
-
-    def __init__(
-        self,
-        *,
-        metrics: Metrics,
-        waiting: int = 20_000,
-        deadline: float = 10.0,
-        seconds: float = 0.5,
-    ) -> None:
-        self._limit, self._deadline, self._batch_seconds, self._metrics = waiting, deadline, seconds, metrics
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits, self._metrics = limits, metrics
+        self._batch_seconds = min(MOST_BATCH_SECONDS, limits.seconds / 4)  # at which batches aim
         self._jobs: list[_Job] = []
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._rate: float | None = None  # token positions a second, once it is known
+        self._pace = 0.0  # seconds for a token position, once that is known
         self._large_last = False
         self._since: float | None = None  # when the thread began what it does
 
@@ -109,13 +90,13 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether the queue moves: no batch has run for longer than the deadline."""
-        stuck = self._since is not None and time.monotonic() - self._since > self._deadline
+        stuck = self._since is not None and time.monotonic() - self._since > self._limits.seconds
         return self._task is not None and not self._task.done() and not stuck
 
     @property
     def waiting(self) -> int:
         """Candidates of all requests that are not ranked yet."""
-        return sum(len(job.candidates) - len(job.docs) for job in self._jobs)
+        return sum(len(job.plan.costs) - len(job.docs) for job in self._jobs)
 
     async def close(self) -> None:
         """Refuse new requests and finish those in the queue."""
@@ -125,27 +106,24 @@ class Batcher:
             await self._task
         self._thread.shutdown()
 
-    async def rerank(
-        self, reranker: Reranker, query: str, candidates: Sequence[Candidate], costs: Sequence[int], seconds: float
-    ) -> list[ScoredDoc]:
-        """As :meth:`Reranker.rerank`. May be cancelled; a running batch is not interrupted.
+    async def rerank(self, plan: Plan, seconds: float) -> list[ScoredDoc]:
+        """The plan's candidates, ranked. May be cancelled; a running batch is not interrupted.
 
-        ``costs``: estimated token positions of each candidate. Raises RequestFailed if the queue is full or would take
-        longer than ``seconds``, and what the reranker raises.
+        Raises RequestFailed if the queue is full or would take longer than ``seconds``, and what the reranker raises.
         """
         if self._closing:
             raise RequestFailed(503, "the server is shutting down")
-        own = sum(costs)
-        most = max(own, self._room(reranker))  # larger requests take turns with this one
-        wait = self._seconds(sum(min(job.left, most) for job in self._jobs))
+        own = sum(plan.costs)
+        most = max(own, self._room(plan.reranker))  # larger requests take turns with this one
+        wait = self._pace * sum(min(job.left, most) for job in self._jobs)
         if waiting := self.waiting:
-            retry = max(1, round(wait))
-            if waiting + len(candidates) > self._limit:
-                full = f"{waiting:,} documents wait, and at most {self._limit:,} may"
-                raise RequestFailed(429, f"the queue is full ({full}): try again later", retry_after=retry)
-            if wait + max(self._seconds(own), self._batch_seconds) > seconds:
-                raise RequestFailed(429, "the queue is too long for the deadline: try again later", retry_after=retry)
-        job = _Job(reranker, query, candidates, costs)
+            retry = {"Retry-After": str(max(1, round(wait)))}
+            if waiting + len(plan.costs) > self._limits.waiting:
+                full = f"{waiting:,} documents wait, and at most {self._limits.waiting:,} may"
+                raise RequestFailed(429, f"the queue is full ({full}): try again later", retry)
+            if wait + max(self._pace * own, self._batch_seconds) > seconds:
+                raise RequestFailed(429, "the queue is too long for the deadline: try again later", retry)
+        job = _Job(plan)
         self._jobs.append(job)
         self._metrics.waiting.set(self.waiting)
         self._work.set()
@@ -173,64 +151,66 @@ class Batcher:
             self._work.clear()
             while batch := self._next_batch():
                 started = time.monotonic()
-                self._metrics.begun([started - part.job.since for part in batch if not part.job.docs])
+                for job in batch:
+                    if not job.docs:
+                        self._metrics.stages.labels("queue").observe(started - job.since)
                 answers = await self.alone(partial(_rerank, batch))
                 self._done(batch, answers, time.monotonic() - started)
             if self._closing:
                 return
 
-    def _seconds(self, positions: int) -> float:
-        """Estimated time for so many token positions; 0 before the first measurement."""
-        return positions / self._rate if self._rate else 0.0
-
     def _room(self, reranker: Reranker) -> int:
         """Token positions of a batch."""
         largest = positions_per_forward(reranker.model.device, LARGEST_ON_CPU)
-        return min(max(int((self._rate or 0) * self._batch_seconds), SMALLEST), largest)
+        return min(max(int(self._batch_seconds / self._pace) if self._pace else 0, SMALLEST), largest)
 
-    def _next_batch(self) -> list[_Part]:
+    def _next_batch(self) -> list[_Job]:
         """Alternates between the oldest requests that fit whole (for one reranker) and a piece of a larger one."""
         jobs = [job for job in self._jobs if not job.answer.done()]
-        small = [job for job in jobs if job.left <= self._room(job.reranker)]
-        large = [job for job in jobs if job.left > self._room(job.reranker)]
+        small = [job for job in jobs if job.left <= self._room(job.plan.reranker)]
+        large = [job for job in jobs if job.left > self._room(job.plan.reranker)]
         self._large_last = bool(large) and not (small and self._large_last)
+        batch: list[_Job] = []
         if self._large_last:
-            job = min(large, key=lambda job: job.had)
-            return [_Part(job, job.next(self._room(job.reranker)))]
-        batch: list[_Part] = []
-        left = self._room(small[0].reranker) if small else 0
-        for job in small:
-            if job.reranker is small[0].reranker and job.left <= left:
-                batch.append(_Part(job, job.next(left)))
-                left -= job.left
+            batch = [min(large, key=lambda job: job.had)]
+        elif small:
+            reranker = small[0].plan.reranker
+            left = self._room(reranker)
+            for job in small:
+                if job.plan.reranker is reranker and job.left <= left:
+                    batch.append(job)
+                    left -= job.left
+        for job in batch:
+            job.take(self._room(job.plan.reranker))
         return batch
 
-    def _done(self, batch: Sequence[_Part], answers: Sequence[list[ScoredDoc] | Exception], seconds: float) -> None:
+    def _done(self, batch: Sequence[_Job], answers: Sequence[list[ScoredDoc] | Exception], seconds: float) -> None:
         positions = 0
-        for part, answer in zip(batch, answers, strict=True):
-            job, before = part.job, part.job.had
+        for job, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
                 if not job.answer.done():
                     job.answer.set_exception(answer)
                 continue
+            positions -= job.had
             job.docs += answer
-            positions += job.had - before
+            positions += job.had
             if not job.left and not job.answer.done():
                 job.answer.set_result(merged(job.docs))
         if positions >= MEASURED:
-            rate = positions / max(seconds, 1e-6)
-            self._rate = rate if self._rate is None else self._rate + SMOOTHING * (rate - self._rate)
+            pace = max(seconds, 1e-6) / positions
+            self._pace = self._pace + SMOOTHING * (pace - self._pace) if self._pace else pace
         self._metrics.waiting.set(self.waiting)
-        self._metrics.batched(len(batch), sum(len(part.candidates) for part in batch), seconds)
+        self._metrics.batch.observe(len(batch))
+        self._metrics.candidates.observe(sum(len(job.part) for job in batch))
+        self._metrics.scoring.observe(seconds)
 
 
-def _rerank(batch: Sequence[_Part]) -> list[list[ScoredDoc] | Exception]:
+def _rerank(batch: Sequence[_Job]) -> list[list[ScoredDoc] | Exception]:
     """An answer for each part; where one spoils the batch, each is asked alone. Raises nothing."""
-    reranker = batch[0].job.reranker
     try:
-        ranked = reranker.rerank_batch(
-            {str(place): part.job.query for place, part in enumerate(batch)},
-            {str(place): part.candidates for place, part in enumerate(batch)},
+        ranked = batch[0].plan.reranker.rerank_batch(
+            {str(place): job.plan.query for place, job in enumerate(batch)},
+            {str(place): job.part for place, job in enumerate(batch)},
         )
         return [ranked[str(place)] for place in range(len(batch))]
     except (StoreUnavailable, IndexDamaged, IndexMismatch) as error:  # of all, not of one
@@ -238,4 +218,4 @@ def _rerank(batch: Sequence[_Part]) -> list[list[ScoredDoc] | Exception]:
     except BaseException as error:  # a tokenizer that panics raises no Exception
         if len(batch) == 1:
             return [error if isinstance(error, Exception) else RuntimeError(repr(error))]
-        return [_rerank([part])[0] for part in batch]
+        return [_rerank([job])[0] for job in batch]

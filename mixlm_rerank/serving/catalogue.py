@@ -1,25 +1,56 @@
-"""The models and indexes that a server has, by name."""
+"""What a server has, by name: models, token indexes, and searchers for the page. And where it gets them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import logging
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
-from tokenizers import Tokenizer
+import torch
 
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.index import TokenStore
+from mixlm_rerank.index import TokenStore, open_store
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.template import without_lone_surrogates
+from mixlm_rerank.model.template import text_spans
 from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.serving.failures import RequestFailed
-from mixlm_rerank.serving.search import FirstStage
-from mixlm_rerank.types import Missing
+from mixlm_rerank.types import Candidate, Missing
 
-__all__ = ["Catalogue"]
+__all__ = ["Catalogue", "FirstStage", "open_catalogue"]
 
 # Characters for each token that is wanted: a tokenizer reads all that it is given, and texts can be megabytes long.
 CHARACTERS = 1000
+WARMED_UP = (1, 10, 100, 1000)  # numbers of candidates
+
+_log = logging.getLogger(__name__)
+
+
+class FirstStage:
+    """BM25 by Pyserini over a Lucene index that stores its documents. Java is used from one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        from mixlm_rerank.integrations.pyserini import LuceneTexts, open_searcher
+
+        self._searcher = open_searcher(folder)
+        self._texts = LuceneTexts(self._searcher)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lucene")
+        weakref.finalize(self, self._searcher.close).atexit = False  # Java would keep the index mapped
+
+    async def search(self, query: str, hits: int) -> list[Candidate]:
+        """The best ``hits``."""
+        return await asyncio.wrap_future(self._thread.submit(self._search, query, hits))
+
+    async def texts(self, docids: Sequence[str]) -> Mapping[str, str]:
+        """By docid."""
+        return await asyncio.wrap_future(self._thread.submit(self._texts, docids)) if docids else {}
+
+    def _search(self, query: str, hits: int) -> list[Candidate]:
+        return [Candidate(hit.docid, float(hit.score)) for hit in self._searcher.search(query, hits)]
 
 
 class Catalogue:
@@ -40,9 +71,7 @@ class Catalogue:
         indexes: Mapping[str, TokenStore],
         first_stages: Mapping[str, FirstStage] | None = None,
     ) -> None:
-        self.models = dict(models)
-        self.indexes = dict(indexes)
-        self.first_stages = dict(first_stages or {})
+        self.models, self.indexes, self.first_stages = dict(models), dict(indexes), dict(first_stages or {})
         self.stage: Callable[[str], AbstractContextManager[object]] = nullcontext
         self._model_of: dict[str, str] = {}  # index -> the model that built it
         for name, store in self.indexes.items():
@@ -51,16 +80,11 @@ class Catalogue:
                 store.manifest.check_model(next(iter(self.models.values())), str(store))
             self._model_of[name] = fitting[0]
         self._rerankers: dict[tuple[str, str | None, Missing, int], Reranker] = {}
-        self._cutters = {name: _cutter(model) for name, model in self.models.items()}
 
     def index_name(self, asked: str | None, *, by_docid: bool) -> str | None:
         """The index for a request. Raises RequestFailed for an unknown one, or where it must be named."""
-        if asked is not None:
-            if asked not in self.indexes:
-                raise RequestFailed(404, f"no index {asked!r} on this server; there are: {_listed(self.indexes)}")
-            return asked
-        if not by_docid:
-            return None
+        if asked is not None or not by_docid:
+            return _known("index", asked, self.indexes)
         if len(self.indexes) != 1:
             raise RequestFailed(400, f"document_ids need an index: name one of {_listed(self.indexes)}")
         return next(iter(self.indexes))
@@ -70,13 +94,8 @@ class Catalogue:
 
         Names that clients put there by habit (``rerank-v3.5``) are unknown models: 404.
         """
-        if asked is not None:
-            if asked not in self.models:
-                raise RequestFailed(404, f"no model {asked!r} on this server; there are: {_listed(self.models)}")
-            return asked
-        if index is not None:
-            return self._model_of[index]
-        return next(iter(self.models))
+        default = next(iter(self.models)) if index is None else self._model_of[index]
+        return _known("model", asked, self.models) or default
 
     def reranker(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:
         """Raises IndexMismatch, RequestFailed for a budget that the model does not have."""
@@ -99,16 +118,47 @@ class Catalogue:
         text = text and text[: CHARACTERS * min(tokens or longest, longest)]
         if not text or tokens is None:
             return text
-        spans = self._cutters[model].encode(without_lone_surrogates(text), add_special_tokens=False).offsets[:tokens]
+        spans = text_spans(self.models[model].item_encoder.tokenizer, text)[:tokens]
         return text[: spans[-1][1]] if spans else text
 
 
-def _cutter(model: MixLM) -> Tokenizer:
-    """A copy of the item encoder's tokenizer that only reads, and for which nobody waits."""
-    copy = Tokenizer.from_str(model.item_encoder.tokenizer.backend_tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    return copy
+def open_catalogue(
+    models: Mapping[str, str],
+    indexes: Mapping[str, str],
+    lucene: Mapping[str, str],
+    device: str | None = None,
+    dtype: str | None = None,
+    offline: bool = False,
+) -> Catalogue:
+    """Open folders, URLs and hub ids by the name that they are served under.
+
+    ``lucene``: by the name of the token index that holds the same documents. The rest: see ``MixLM.from_pretrained``.
+    Raises what a model or an index raises that cannot be opened, and IndexMismatch.
+    """
+    stores = {name: open_store(where) for name, where in indexes.items()}
+    opened = {}
+    for name, source in models.items():
+        opened[name] = MixLM.from_pretrained(source, device=device, dtype=dtype, local_files_only=offline)
+        if opened[name].device.type == "cuda":
+            _log.warning("%s: compiling for the GPU, which takes a minute", name)
+            _warm_up(opened[name])
+    return Catalogue(opened, stores, {name: FirstStage(Path(folder)) for name, folder in lucene.items()})
+
+
+def _warm_up(model: MixLM) -> None:
+    """Compile and record the forward passes of a few sizes; others are recorded when they first come."""
+    model.ranker.compile_packed()
+    scorer, width = SharedPrefixScorer(model), model.item_encoder.token_size
+    for budget in {1, model.config.tokens}:
+        for count in WARMED_UP:
+            scorer.score("a query of a few words", torch.zeros(count, budget, width))
+
+
+def _known(kind: str, asked: str | None, held: Mapping[str, object]) -> str | None:
+    """The name that is asked for. Raises RequestFailed for an unknown one."""
+    if asked is not None and asked not in held:
+        raise RequestFailed(404, f"no {kind} {asked!r} on this server; there are: {_listed(held)}")
+    return asked
 
 
 def _listed(names: Mapping[str, object]) -> str:

@@ -9,16 +9,18 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mixlm_rerank.errors import MixLMError
 from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.serving.metrics import Metrics
 
-__all__ = ["ASSETS", "ClientGone", "Guard", "Limits", "unless_gone"]
+__all__ = ["ASSETS", "Guard", "Limits", "unless_gone"]
 
 T = TypeVar("T")
 
@@ -46,10 +48,6 @@ class Limits:
     tokens: int = 500_000
 
 
-class ClientGone(Exception):
-    """The client has closed its connection."""
-
-
 class Guard:
     """Middleware. ``key``: what ``Authorization: Bearer`` must bring, or None.
 
@@ -68,8 +66,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started, status, begun = time.monotonic(), 500, False
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        asked = headers.get(b"x-request-id", b"").decode("latin-1")
+        request = Request(scope, receive)
+        asked = request.headers.get("x-request-id", "")
         identity = asked if ID.fullmatch(asked) else str(uuid.uuid4())
         scope.setdefault("state", {}).update(request_id=identity, deadline=started + self._limits.seconds)
 
@@ -80,68 +78,66 @@ class Guard:
                 message.setdefault("headers", []).append((b"x-request-id", identity.encode("latin-1")))
             await send(message)
 
-        failure: RequestFailed | None = None
         try:
-            try:
-                await self._serve(scope, headers, receive, answer)
-            except RequestFailed as error:
-                failure = error
-            except ClientGone:
-                status = GONE
-            except Exception:
+            await self._serve(request, answer)
+        except ClientDisconnect:
+            status = GONE
+        except Exception as error:
+            failure = RequestFailed.of(error) if isinstance(error, MixLMError) else error
+            if not isinstance(failure, RequestFailed):
                 _log.exception("request %s failed", identity)
                 failure = RequestFailed(500, f"internal error; the server's log has it under {identity}")
-            if failure is not None and not begun:
-                await _send_failure(answer, failure)
+            if not begun:
+                await failure.response()(scope, receive, answer)
         finally:
             self._held.pop(id(scope), None)
             self._record(scope, identity, status, time.monotonic() - started)
 
-    async def _serve(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
-        """Within the deadline. Raises RequestFailed, ClientGone, and what the application raises."""
+    async def _serve(self, request: Request, send: Send) -> None:
+        """Within the deadline. Raises RequestFailed, ClientDisconnect, and what the application raises."""
         seconds, read = self._limits.seconds, False
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
-                self._admit(scope["path"], headers)
-                body = await self._body(scope, headers, receive)
+                self._admit(request)
+                body = await self._body(request)
                 read = True
-                await self._app(scope, _replayed(body, receive), send)
+                await self._app(request.scope, _replayed(body, request.receive), send)
         except TimeoutError:
             if not deadline.expired():
                 raise
             if read:
                 raise RequestFailed(504, f"the request took longer than its deadline of {seconds:g} s") from None
-            raise RequestFailed(408, f"the body did not arrive within {seconds:g} s: send it faster") from None
+            late = f"the body did not arrive within {seconds:g} s: send it faster"
+            raise RequestFailed(408, late, {"Connection": "close"}) from None  # the rest of the body is not waited for
 
-    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+    def _admit(self, request: Request) -> None:
         """Raises RequestFailed without the API key."""
-        if self._key is None or _is_open(path):
+        if self._key is None or _is_open(request.scope["path"]):
             return
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._key.encode()):
-            raise RequestFailed(401, "no API key, or a wrong one: send Authorization: Bearer KEY")
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        given = key.strip(" \t").encode("latin-1")  # the bytes as they came
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key.encode()):
+            wrong = "no API key, or a wrong one: send Authorization: Bearer KEY"
+            raise RequestFailed(401, wrong, {"WWW-Authenticate": "Bearer"})
 
-    async def _body(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Raises RequestFailed over a limit, ClientGone."""
-        limit = 0 if _is_open(scope["path"]) else self._limits.body  # open paths need no body
+    async def _body(self, request: Request) -> bytes:
+        """The whole body. Raises RequestFailed over a limit, ClientDisconnect."""
+        limit = 0 if _is_open(request.scope["path"]) else self._limits.body  # open paths need no body
         together = BODIES * self._limits.body
-        length = headers.get(b"content-length", b"0")
-        size = int(length) if length.isdigit() else 0
-        body, more = bytearray(), True
-        while more and size <= limit:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            size = max(size, len(body))
-            self._held[id(scope)] = len(body)
+        large = RequestFailed(413, f"the body is over the limit of {limit:,} bytes: send fewer or shorter documents")
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limit:
+            raise large
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > limit:
+                raise large
+            self._held[id(request.scope)] = len(body)
             if sum(self._held.values()) > together:
                 full = f"the bodies of all requests together are over the limit of {together:,} bytes"
-                raise RequestFailed(429, f"{full}: try again later", retry_after=1)
-        if size > limit:
-            raise RequestFailed(413, f"the body is over the limit of {limit:,} bytes: send fewer or shorter documents")
+                raise RequestFailed(429, f"{full}: try again later", {"Retry-After": "1"})
         return bytes(body)
 
     def _record(self, scope: Scope, identity: str, status: int, seconds: float) -> None:
@@ -152,12 +148,12 @@ class Guard:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``. If the client leaves first, cancel it and raise ClientGone."""
+    """Await ``work``. If the client leaves first, cancel it and raise ClientDisconnect."""
     task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientGone
+            raise ClientDisconnect
         return task.result()
     finally:
         gone.cancel()
@@ -175,21 +171,9 @@ def _is_open(path: str) -> bool:
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
     """``receive`` with the body in one piece."""
-    given = False
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return pending.pop() if pending else await receive()
 
     return replay
-
-
-async def _send_failure(send: Send, failure: RequestFailed) -> None:
-    body = json.dumps({"message": failure.message}).encode()
-    named = {"content-type": "application/json", "content-length": str(len(body)), **failure.headers}
-    headers = [(name.encode(), value.encode()) for name, value in named.items()]
-    await send({"type": "http.response.start", "status": failure.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

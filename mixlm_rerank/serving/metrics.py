@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -29,30 +30,23 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = self.registry
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, buckets=SECONDS, registry=self.registry)
         names = ["model", "index"]
-        self.requests = Counter("mixlm_requests", "Requests answered.", ["path", "status", *names], registry=own)
-        self.seconds = Histogram(
-            "mixlm_request_seconds", "From request to answer.", ["path", *names], buckets=SECONDS, registry=own
-        )
-        self.documents = Counter("mixlm_documents", "Documents ranked.", names, registry=own)
-        self.missing = Counter(
-            "mixlm_missing_documents", "Documents that were not in the index and not encoded.", names, registry=own
-        )
-        self.batch = Histogram("mixlm_batch_requests", "Requests scored together.", buckets=SIZES, registry=own)
-        self.candidates = Histogram("mixlm_batch_candidates", "Documents scored together.", buckets=SIZES, registry=own)
-        self.scoring = Histogram("mixlm_batch_seconds", "Scoring of a batch.", buckets=SECONDS, registry=own)
-        self.stages = Histogram(
-            "mixlm_stage_seconds",
-            "Of a request: prepare (texts, limits), queue. Of a batch: index (reading it), encode (texts), score.",
-            ["stage"],
-            buckets=SECONDS,
-            registry=own,
-        )
+        self.requests = counter("mixlm_requests", "Requests answered.", ["path", "status", *names])
+        self.seconds = histogram("mixlm_request_seconds", "From request to answer.", ["path", *names])
+        self.documents = counter("mixlm_documents", "Documents ranked.", names)
+        lacking = "Documents that were not in the index and not encoded."
+        self.missing = counter("mixlm_missing_documents", lacking, names)
+        self.batch = histogram("mixlm_batch_requests", "Requests scored together.", buckets=SIZES)
+        self.candidates = histogram("mixlm_batch_candidates", "Documents scored together.", buckets=SIZES)
+        self.scoring = histogram("mixlm_batch_seconds", "Scoring of a batch.")
+        stages = "Of a request: prepare (texts, limits), queue. Of a batch: index (reading it), encode (texts), score."
+        self.stages = histogram("mixlm_stage_seconds", stages, ["stage"])
         self.waiting = Gauge(
-            "mixlm_waiting_candidates", "Documents in the queue.", registry=own, multiprocess_mode="livesum"
+            "mixlm_waiting_candidates", "Documents in the queue.", registry=self.registry, multiprocess_mode="livesum"
         )
-        self.refused = Counter("mixlm_refused", "Requests refused because the server was full (429).", registry=own)
+        self.refused = counter("mixlm_refused", "Requests refused because the server was full (429).")
 
     def page(self) -> bytes:
         """As Prometheus reads it."""
@@ -78,14 +72,3 @@ class Metrics:
         """Count the documents of a ranked request."""
         self.documents.labels(model, index).inc(len(docs))
         self.missing.labels(model, index).inc(sum(doc.missing for doc in docs))
-
-    def begun(self, waited: Sequence[float]) -> None:
-        """Requests left the queue after so many seconds."""
-        for seconds in waited:
-            self.stages.labels("queue").observe(seconds)
-
-    def batched(self, requests: int, candidates: int, seconds: float) -> None:
-        """A batch was scored."""
-        self.batch.observe(requests)
-        self.candidates.observe(candidates)
-        self.scoring.observe(seconds)

@@ -1,27 +1,34 @@
-"""uvicorn with time limits for idle connections and for shutdown."""
+"""uvicorn, in one process or several behind one address, with time limits for idle connections and for shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import multiprocessing
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.supervisors import Multiprocess
 
-from mixlm_rerank.serving.workers import Workers, ignore_reloads, in_worker
+from mixlm_rerank.errors import MixLMError
+from mixlm_rerank.serving.metrics import SHARED_FOLDER
 
 __all__ = ["run"]
 
 CONNECTIONS = 900  # a process may often open no more than 1,024 files
 KEEP_ALIVE_SECONDS = 5
-SPARE_SECONDS = 5
+SPARE_SECONDS = 5  # after which a process is killed that has not ended in the time that requests may take
 
 
 def run(
@@ -33,10 +40,9 @@ def run(
         make: makes the application; called in every worker, to which it is pickled.
         deadline: of a request, in seconds.
     """
-    ignore_reloads()
-    grace = math.ceil(deadline) + 1  # by then every accepted request has its answer, a 504 at worst
+    _ignore_reloads()
     config = uvicorn.Config(
-        make() if workers == 1 else partial(in_worker, make, workers),
+        make() if workers == 1 else partial(_in_worker, make, workers),
         factory=workers > 1,
         workers=workers,
         host=host,
@@ -44,27 +50,15 @@ def run(
         http=_Connection,
         log_config=logging,
         access_log=False,
-        timeout_graceful_shutdown=grace,
+        timeout_graceful_shutdown=math.ceil(deadline) + 1,  # by then all requests are answered, by a 504 at worst
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_worker_healthcheck=30,
     )
     if workers > 1:
-        Workers(config, SPARE_SECONDS).run()
+        _Workers(config, [config.bind_socket()]).run()
         return
     with suppress(KeyboardInterrupt):  # raised once more at the end of an orderly shutdown
         _Server(config).run()
-
-
-class _Server(uvicorn.Server):
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            os._exit(128 + sig)
-        # A batch that never returns would block an orderly shutdown.
-        seconds = (self.config.timeout_graceful_shutdown or 0) + SPARE_SECONDS
-        last = threading.Timer(seconds, os._exit, (1,))
-        last.daemon = True
-        last.start()
-        super().handle_exit(sig, frame)
 
 
 class _Connection(H11Protocol):
@@ -93,3 +87,99 @@ class _Connection(H11Protocol):
             self.transport.abort()
         else:
             self._watch()
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(128 + sig)
+        _later(self.config, os._exit)  # a batch that never returns would block an orderly shutdown
+        super().handle_exit(sig, frame)
+
+
+class _Workers(Multiprocess):
+    """Starts workers, replaces those that die, and passes signals on to them."""
+
+    def run(self) -> None:
+        """Until SIGINT or SIGTERM. Raises SystemExit if no worker can start."""
+        self._stopping = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        with TemporaryDirectory(prefix="mixlm-rerank-") as folder:
+            os.environ[SHARED_FOLDER] = folder
+            super().run()
+
+    def init_processes(self) -> None:
+        """The first one alone: it alone downloads, and says what is wrong."""
+        wanted, self.processes_num = self.processes_num, 1
+        super().init_processes()
+        (first,) = self.processes
+        while not first.wait_until_ready(1):
+            self.handle_signals()
+            if self.should_exit.is_set():
+                return
+            if not first.process.is_alive():
+                raise SystemExit(2)
+        self.processes_num = wanted - 1
+        super().init_processes()
+        self.processes_num = wanted
+
+    def keep_subprocess_alive(self) -> None:
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            mark_process_dead(pid, os.environ[SHARED_FOLDER])
+
+    def handle_hup(self) -> None:
+        """Each worker reloads by itself, and goes on with what it has if that fails."""
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                if process.pid is not None:
+                    os.kill(process.pid, signal.SIGHUP)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            self._kill(128 + number)
+        self._stopping = True
+        self.signal_queue.append(number)
+        _later(self.config, self._kill)
+
+    def _kill(self, code: int) -> None:
+        for process in self.processes:
+            process.process.kill()
+        os._exit(code)
+
+
+def _later(config: uvicorn.Config, end: Callable[[int], object]) -> None:
+    """End with code 1, if that is still needed when all requests must have been answered."""
+    timer = threading.Timer((config.timeout_graceful_shutdown or 0) + SPARE_SECONDS, end, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def _in_worker(make: Callable[[], Any], workers: int) -> Any:
+    """Make the application in one of so many workers, each of which computes with its share of the threads."""
+    import torch
+
+    _ignore_reloads()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    try:
+        return make()
+    except (MixLMError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)  # not uvicorn's STARTUP_FAILURE, with which a worker that cannot be replaced ends all others
+
+
+def _ignore_reloads() -> None:
+    """Until a process has loaded, when it listens to SIGHUP: what it loads is new anyway."""
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    """A supervisor that was killed leaves no workers behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

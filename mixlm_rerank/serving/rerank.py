@@ -1,4 +1,4 @@
-"""From a request to candidates, and from ranked documents to a response."""
+"""From a request to candidates and their cost, and from ranked documents to a response."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from mixlm_rerank.model.template import visible
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.costs import costs_of
 from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.serving.schemas import RerankRequest, RerankResponse, Result, TextDocument
-from mixlm_rerank.types import Missing, ScoredDoc
+from mixlm_rerank.types import Candidate, Missing, ScoredDoc
 
 __all__ = ["Plan", "plan", "respond"]
+
+# Characters of a text for each token position: of what a model reads, and of the rest, which is tokenized and cut off.
+READ, SKIPPED = 4, 400
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request asks for: which reranker, which documents; ``costs``: see :func:`costs_of`."""
+    """What a request asks for: which reranker, which documents. ``costs``: token positions of each candidate."""
 
     model: str
     index: str | None
@@ -55,20 +57,8 @@ def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
     cut = [catalogue.cut(model, text, request.max_tokens_per_doc) for text in texts]
     documents = Documents(reranker, cut, docids)
     query = catalogue.cut(model, request.query) or ""
-    costs = costs_of(reranker, query, documents.candidates, tokens)
+    costs = _costs(reranker, query, documents.candidates, tokens)
     return Plan(model, index, reranker, query, documents, texts, costs)
-
-
-def _text(document: str | TextDocument, fields: Sequence[str] | None, place: int) -> str:
-    """The text to encode. Raises RequestFailed if there is none."""
-    if isinstance(document, str):
-        return document
-    held = document.model_dump(exclude_unset=True)
-    given = [str(held[name]) for name in fields or ["text"] if held.get(name) is not None]
-    if not given:
-        wanted = f"one of rank_fields ({', '.join(fields)})" if fields else '"text" (name other fields in rank_fields)'
-        raise RequestFailed(422, f"documents.{place} has no text: give a string, or an object with {wanted}")
-    return ". ".join(filter(visible, given))  # as Document.content joins title and text
 
 
 def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timings: dict[str, float]) -> RerankResponse:
@@ -87,7 +77,7 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
                 relevance_score=score,
                 document=TextDocument(text=text) if request.return_documents and text is not None else None,
                 document_id=None if request.document_ids is None else request.document_ids[placed.place],
-                missing=True if placed.missing else None,
+                missing=placed.missing or None,
             )
         )
     return RerankResponse(
@@ -97,3 +87,37 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
         meta={"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "timings_ms": timings},
         usage={"documents": len(made.texts), "missing": sum(placed.missing for placed in everything)},
     )
+
+
+def _text(document: str | TextDocument, fields: Sequence[str] | None, place: int) -> str:
+    """The text to encode. Raises RequestFailed if there is none."""
+    if isinstance(document, str):
+        return document
+    held = document.model_dump(exclude_unset=True)
+    given = [str(held[name]) for name in fields or ["text"] if held.get(name) is not None]
+    if not given:
+        wanted = f"one of rank_fields ({', '.join(fields)})" if fields else '"text" (name other fields in rank_fields)'
+        raise RequestFailed(422, f"documents.{place} has no text: give a string, or an object with {wanted}")
+    return ". ".join(filter(visible, given))  # as Document.content joins title and text
+
+
+def _costs(reranker: Reranker, query: str, candidates: Sequence[Candidate], limit: int) -> list[int]:
+    """Estimated token positions of each candidate: what the ranker reads of it, and its text if that must be encoded.
+
+    The query, which is read once, is added to the first. Raises RequestFailed if the texts take more than ``limit``.
+    """
+    costs = [0] * len(candidates)
+    config = reranker.model.config
+    for place in reranker.unread(candidates):
+        costs[place] = _positions(candidates[place].text or "", config.max_document_tokens)
+    if sum(costs) > limit:
+        size = f"about {sum(costs):,} tokens, over the limit of {limit:,} a request"
+        raise RequestFailed(413, f"the texts have {size}: send fewer or shorter ones, or document_ids of an index")
+    prefix = _positions(query, config.max_query_tokens)
+    costs[0] += prefix
+    _, own = reranker.model.ranker.positions(prefix, reranker.tokens)
+    return [cost + own for cost in costs]
+
+
+def _positions(text: str, most: int) -> int:
+    return min(most, len(text) // READ + 1) + len(text) // SKIPPED

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, StrictStr, Tag
 from pydantic_core import PydanticCustomError
 
 __all__ = [
-    "AnyRequest",
-    "BatchRequest",
-    "BatchResponse",
-    "CONTRACTS",
-    "Failure",
-    "Problem",
-    "Report",
-    "RerankRequest",
-    "RerankResponse",
-    "Result",
-    "TeiRequest",
-    "TeiResult",
-    "TextDocument",
+    *("AnyRequest", "BatchRequest", "BatchResponse", "CONTRACTS", "RerankRequest", "RerankResponse", "Result"),
+    *("TeiRequest", "TeiResult", "TextDocument"),
 ]
 
 MAX_DOCUMENTS = 10_000
 MAX_REQUESTS = 1_000  # in one batch
 
 # Strict: "3" is no number, and 0 is not false.
-Text = Annotated[str, StringConstraints(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=1)]
-Flag = Annotated[bool, Field(strict=True)]
 
 
 class TextDocument(BaseModel):
@@ -37,7 +24,7 @@ class TextDocument(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    text: Text = ""
+    text: StrictStr = ""
 
 
 def _one_of_both(value: object) -> object:
@@ -51,47 +38,44 @@ class RerankRequest(BaseModel):
     """Documents by text, by docid, or both side by side. Fields that are not named here are ignored."""
 
     model_config = ConfigDict(
+        use_attribute_docstrings=True,
         json_schema_extra={
             "anyOf": [{"required": ["documents"]}, {"required": ["document_ids"]}],
             "examples": [
                 {"query": "what do dogs bark at?", "documents": ["A dog barks at the moon.", "Cats sleep all day."]},
                 {"query": "what do dogs bark at?", "document_ids": ["d1", "d2"], "index": "wiki", "top_n": 1},
             ],
-        }
+        },
     )
 
-    query: Text = Field(description="The query.", json_schema_extra={"pattern": r"\S"})
-    documents: list[Annotated[Text | TextDocument, BeforeValidator(_one_of_both)]] | None = Field(
-        default=None,
-        max_length=MAX_DOCUMENTS,
-        description="Texts, encoded on the fly unless document_ids are in the index.",
+    query: StrictStr = Field(json_schema_extra={"pattern": r"\S"})
+    """The query."""
+    documents: list[Annotated[StrictStr | TextDocument, BeforeValidator(_one_of_both)]] | None = Field(
+        default=None, max_length=MAX_DOCUMENTS
     )
-    document_ids: list[Text] | None = Field(
-        default=None,
-        max_length=MAX_DOCUMENTS,
-        description="Docids of the index: the fast way. Aligned with documents.",
-    )
-    model: Text | None = Field(
-        default=None, description="A model of this server; by default the index's, or the first."
-    )
-    index: Text | None = Field(default=None, description="An index of this server; by default the only one.")
-    top_n: Count | None = Field(default=None, description="How many results; by default all.")
-    return_documents: Flag = Field(default=False, description="Give the texts back with the results.")
-    rank_fields: list[Text] | None = Field(
-        default=None, description="Fields of document objects to read, in this order; by default text."
-    )
-    max_tokens_per_doc: Count | None = Field(default=None, description="Cut texts after so many tokens.")
-    missing: Literal["error", "encode", "last"] | None = Field(
-        default=None,
-        description="document_ids that the index lacks: by default encoded where there is a text, else last.",
-    )
-    raw_scores: Flag = Field(default=False, description="Log-odds instead of their sigmoid.")
-    score_threshold: float | None = Field(
-        default=None,
-        allow_inf_nan=False,
-        description="Leave out results whose relevance_score is lower, and documents that were not scored.",
-    )
-    tokens: Count | None = Field(default=None, description="Token budget; by default all of the model's.")
+    """Texts, encoded on the fly unless document_ids are in the index."""
+    document_ids: list[StrictStr] | None = Field(default=None, max_length=MAX_DOCUMENTS)
+    """Docids of the index: the fast way. Aligned with documents."""
+    model: StrictStr | None = None
+    """A model of this server; by default the index's, or the first."""
+    index: StrictStr | None = None
+    """An index of this server; by default the only one."""
+    top_n: Count | None = None
+    """How many results; by default all."""
+    return_documents: StrictBool = False
+    """Give the texts back with the results."""
+    rank_fields: list[StrictStr] | None = None
+    """Fields of document objects to read, in this order; by default text."""
+    max_tokens_per_doc: Count | None = None
+    """Cut texts after so many tokens."""
+    missing: Literal["error", "encode", "last"] | None = None
+    """document_ids that the index lacks: by default encoded where there is a text, else last."""
+    raw_scores: StrictBool = False
+    """Log-odds instead of their sigmoid."""
+    score_threshold: float | None = Field(default=None, allow_inf_nan=False)
+    """Leave out results whose relevance_score is lower, and documents that were not scored."""
+    tokens: Count | None = None
+    """Token budget; by default all of the model's."""
 
 
 class Result(BaseModel):
@@ -129,10 +113,10 @@ class BatchResponse(BaseModel):
 class TeiRequest(BaseModel):
     """What Hugging Face's Text Embeddings Inference takes at /rerank. Texts that are too long are always cut."""
 
-    query: Text
-    texts: list[Text] = Field(max_length=MAX_DOCUMENTS)
-    raw_scores: Flag = False
-    return_text: Flag = False
+    query: StrictStr
+    texts: list[StrictStr] = Field(max_length=MAX_DOCUMENTS)
+    raw_scores: StrictBool = False
+    return_text: StrictBool = False
 
     def as_ours(self) -> RerankRequest:
         return RerankRequest(
@@ -149,7 +133,7 @@ class TeiResult(BaseModel):
 
     @classmethod
     def of(cls, result: Result) -> TeiResult:
-        text = None if result.document is None else result.document.text
+        text = result.document.text if result.document else None
         return cls(index=result.index, score=result.relevance_score, text=text)
 
 
@@ -158,26 +142,3 @@ AnyRequest = Annotated[
     Annotated[RerankRequest, Tag("cohere")] | Annotated[TeiRequest, Tag("tei")],
     Discriminator(lambda body: "tei" if isinstance(body, dict) and "texts" in body else "cohere"),
 ]
-
-
-class Failure(BaseModel):
-    """Of every error."""
-
-    message: str
-
-
-class Problem(BaseModel):
-    """``part``: ``ranker``, ``model NAME``, ``index NAME`` or ``reload``. ``message``: what is wrong, what to do."""
-
-    part: str
-    message: str
-
-
-class Report(BaseModel):
-    """Of a probe. ``status``: ``ok`` or ``ready``, else ``failing``; ``message`` then joins the problems."""
-
-    status: str
-    message: str | None = None
-    models: list[str]
-    indexes: list[str]
-    problems: list[Problem]

@@ -7,46 +7,63 @@ import gc
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
+
+import numpy as np
+from starlette.requests import Request
 
 from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.model.known_answer import known_answers
 from mixlm_rerank.serving.batching import Batcher
 from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.guard import Limits
+from mixlm_rerank.serving.guard import Limits, unless_gone
 from mixlm_rerank.serving.metrics import Metrics
+from mixlm_rerank.serving.rerank import Plan, plan
+from mixlm_rerank.serving.schemas import RerankRequest
+from mixlm_rerank.types import ScoredDoc
 
-__all__ = ["Service"]
+__all__ = ["Service", "Timings"]
 
-MOST_BATCH_SECONDS = 0.5
+TOLERANCE = 1e-3  # log-odds, between the known answers when a model was loaded and now
+LOOK_SECONDS = 2.0  # anybody may ask, and known answers take the ranker's time
 
 _log = logging.getLogger(__name__)
+
+
+class Timings(dict[str, float]):
+    """Milliseconds of each stage of a request, one stage after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = time.perf_counter()
+
+    def ended(self, stage: str) -> None:
+        now = time.perf_counter()
+        self[stage], self._since = round(1e3 * (now - self._since), 3), now
 
 
 class Service:
     """One process of a server.
 
     Args:
-        reopen: opens the same models and indexes anew, for SIGHUP; ``None``: nothing is reloaded.
+        opened: opens models and indexes; called again for SIGHUP.
 
     Attributes:
         catalogue: what is served now.
-        known: by model, the known answers that it gave when it was loaded.
+        changed: models that no longer give the known answers that they gave when they were loaded, as last looked.
         not_reloaded: why the last reload failed; empty if it did not.
     """
 
-    def __init__(self, catalogue: Catalogue, limits: Limits, reopen: Callable[[], Catalogue] | None = None) -> None:
-        self.catalogue = catalogue
-        self.limits = limits
-        self.known: dict[str, list[float]] = {}
+    def __init__(self, opened: Callable[[], Catalogue], limits: Limits) -> None:
+        self._open, self.catalogue, self.limits = opened, opened(), limits
+        self.changed: list[str] = []
         self.not_reloaded = ""
         self.metrics = Metrics()
-        batch_seconds = min(MOST_BATCH_SECONDS, limits.seconds / 4)
-        self.batcher = Batcher(
-            metrics=self.metrics, waiting=limits.waiting, deadline=limits.seconds, seconds=batch_seconds
-        )
-        self._reopen = reopen
+        self.batcher = Batcher(limits, self.metrics)
+        self._known: dict[str, list[float]] = {}  # answers, by model
+        self._looking, self._look_again = asyncio.Lock(), 0.0
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
 
@@ -54,7 +71,7 @@ class Service:
         """Signals arrive in the main thread alone, and Windows has no SIGHUP."""
         self.batcher.start()
         await self._serve(self.catalogue)
-        if self._reopen and hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
 
     async def close(self) -> None:
@@ -62,6 +79,30 @@ class Service:
         for reload in self._reloads:
             reload.cancel()
         await self.batcher.close()
+
+    async def rank(self, asked: RerankRequest, request: Request) -> tuple[Plan, list[ScoredDoc], Timings]:
+        """Within the request's deadline, and only while its client waits."""
+        timings = Timings()
+        with self.metrics.stage("prepare"):
+            made = await asyncio.to_thread(plan, asked, self.catalogue, self.limits.tokens)
+        timings.ended("prepare")
+        request.state.model, request.state.index = made.model, made.index or ""
+        ranking = self.batcher.rerank(made, request.state.deadline - time.monotonic())
+        docs: list[ScoredDoc] = await unless_gone(request.receive, ranking)
+        self.metrics.ranked(docs, made.model, made.index or "")
+        timings.ended("rank")
+        return made, docs, timings
+
+    async def look(self) -> None:
+        """Find out which models have ``changed``; every few seconds at most."""
+        async with self._looking:
+            if time.monotonic() < self._look_again:
+                return
+            catalogue, known = self.catalogue, self._known
+            now = await self._answers(catalogue)
+            if catalogue is self.catalogue:
+                self.changed = [name for name in now if not np.allclose(now[name], known[name], 0, TOLERANCE)]
+            self._look_again = time.monotonic() + LOOK_SECONDS
 
     async def reload(self) -> None:
         """Load everything anew, then serve that. If anything fails, what is served stays.
@@ -72,8 +113,7 @@ class Service:
             try:
                 if any(model.device.type != "cpu" for model in self.catalogue.models.values()):
                     raise InputError("compiling would hold up a GPU: start another server, then stop this one")
-                assert self._reopen is not None
-                catalogue = await asyncio.to_thread(self._reopen)
+                catalogue = await asyncio.to_thread(self._open)
                 gc.unfreeze()  # what was served until now may go
                 await self._serve(catalogue)
                 self.not_reloaded = ""
@@ -91,10 +131,12 @@ class Service:
         task.add_done_callback(self._reloads.discard)
 
     async def _serve(self, catalogue: Catalogue) -> None:
-        known = {
-            name: await self.batcher.alone(partial(known_answers, model)) for name, model in catalogue.models.items()
-        }
+        known = await self._answers(catalogue)
         catalogue.stage = self.metrics.stage
-        self.catalogue, self.known = catalogue, known
+        self.catalogue, self._known, self.changed = catalogue, known, []
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not look at it again and again
+
+    async def _answers(self, catalogue: Catalogue) -> dict[str, list[float]]:
+        alone = self.batcher.alone
+        return {name: await alone(partial(known_answers, model)) for name, model in catalogue.models.items()}

@@ -18,8 +18,7 @@ import uvicorn
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.serving.app import Limits, create_app
-from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.search import FirstStage
+from mixlm_rerank.serving.catalogue import Catalogue, FirstStage
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +41,7 @@ def _serving() -> Iterator[Callable[..., str]]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        app = create_app(catalogue, limits or Limits(), **options)
+        app = create_app(lambda: catalogue, limits or Limits(), **options)
         server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", access_log=False))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

@@ -19,8 +19,7 @@ import pytest
 from mixlm_rerank import MixLM, Reranker, TokenIndex
 from mixlm_rerank.errors import IndexMismatch, StoreUnavailable
 from mixlm_rerank.serving.app import Limits
-from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.search import FirstStage
+from mixlm_rerank.serving.catalogue import Catalogue, FirstStage
 
 Post = Callable[..., httpx.Response]
 
@@ -115,7 +114,7 @@ def test_all_bodies_together_have_a_limit(served: Callable[..., str], model: Mix
         answer = b""
         while b"}" not in answer:
             answer += answered[0].recv(10_000)
-    assert answer.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in answer
+    assert answer.startswith(b"HTTP/1.1 429 ") and b"\r\nretry-after: 1\r\n" in answer.lower()
     assert b"all requests together are over the limit of 4,000 bytes" in answer
     assert httpx.post(f"{url}/v2/rerank", json={"query": "q", "documents": ["a"]}).status_code == 200
 
@@ -187,7 +186,7 @@ def test_a_short_deadline_refuses_nobody_who_can_be_served(
 ) -> None:
     """Short for the server's own batches, and long for a busy machine."""
     monkeypatch.setattr("mixlm_rerank.serving.catalogue.Reranker", Slow)
-    monkeypatch.setattr("mixlm_rerank.serving.service.MOST_BATCH_SECONDS", 10)
+    monkeypatch.setattr("mixlm_rerank.serving.batching.MOST_BATCH_SECONDS", 10)
     url = served(Catalogue({"tiny": model}, {"docs": index}), Limits(seconds=10))
     body = {"query": "q", "document_ids": ["d1", "d2"]}
     with ThreadPoolExecutor(4) as pool:
@@ -296,17 +295,19 @@ def test_a_fault_of_ours_is_logged_and_told_without_its_details(
 
 
 def test_one_bad_request_does_not_spoil_the_batch_it_is_in(model: MixLM, index: TokenIndex) -> None:
+    from mixlm_rerank.documents import Documents
     from mixlm_rerank.errors import MixLMError
-    from mixlm_rerank.serving.batching import _Job, _Part, _rerank
-    from mixlm_rerank.types import Candidate
+    from mixlm_rerank.serving.batching import _Job, _rerank
+    from mixlm_rerank.serving.rerank import Plan
 
     reranker = Reranker(model, index, missing="error")
 
-    def part(docid: str) -> _Part:
-        hits = [Candidate(docid, 0.0)]
-        return _Part(_Job(reranker, "q", hits, [5], answer=None), hits)  # type: ignore[arg-type]
+    def job(docid: str) -> _Job:
+        documents = Documents(reranker, [None], [docid])
+        asked = Plan("tiny", "docs", reranker, "q", documents, [None], [5])
+        return _Job(asked, answer=None, part=documents.candidates)  # type: ignore[arg-type]
 
-    bad, first, second = _rerank([part("x"), part("d1"), part("d2")])
+    bad, first, second = _rerank([job("x"), job("d1"), job("d2")])
     assert isinstance(bad, MixLMError)
     assert [doc.docid for answer in (first, second) for doc in answer] == ["d1", "d2"]  # type: ignore[union-attr]
 

@@ -24,7 +24,7 @@ def test_a_sound_server(url: str) -> None:
 def test_weights_that_have_changed(
     served: Callable[..., str], fresh: Callable[..., MixLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixlm_rerank.serving.health.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("mixlm_rerank.serving.service.LOOK_SECONDS", 0.0)
     model = fresh("bert")
     url = served(Catalogue({"tiny": model}, {}))
     assert httpx.get(f"{url}/health").json()["status"] == "ok"

@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from mixlm_rerank import MixLM, TokenIndex
-from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.search import FirstStage
+from mixlm_rerank.serving.catalogue import Catalogue, FirstStage
 
 pytestmark = pytest.mark.skipif(shutil.which("chromedriver") is None, reason="chromium-driver is not installed (apt)")
 

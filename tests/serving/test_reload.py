@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import httpx
 import pytest
 
 from mixlm_rerank import Document, MixLM, Reranker, TokenIndex
+from mixlm_rerank.serving.catalogue import open_catalogue
 from mixlm_rerank.serving.guard import Limits
 from mixlm_rerank.serving.service import Service
-from mixlm_rerank.serving.sources import Sources
 
 QUERY, DOCIDS = "a dog barks", ["d1", "d2", "d3"]
 
@@ -94,10 +95,10 @@ def test_new_models_and_indexes_without_a_gap(
 def test_what_was_served_before_is_let_go(served_folder: tuple[Path, Path], lucene: Path) -> None:
     """Or each reload would take more memory."""
     model, index = map(str, served_folder)
-    sources = Sources({"tiny": model}, {"docs": index}, {"docs": str(lucene)}, device="cpu")
+    sources = partial(open_catalogue, {"tiny": model}, {"docs": index}, {"docs": str(lucene)}, device="cpu")
 
     async def reloaded() -> list[object]:
-        service = Service(sources.open(), Limits(), sources.open)
+        service = Service(sources, Limits())
         await service.start()
         catalogue = service.catalogue
         opened = [catalogue, catalogue.models["tiny"], catalogue.indexes["docs"], catalogue.first_stages["docs"]]
@@ -122,10 +123,10 @@ def test_an_index_of_another_model_is_not_loaded(
 ) -> None:
     place = tmp_path / "tokens"
     shutil.copytree(served_folder[1], place)
-    sources = Sources({"tiny": str(served_folder[0])}, {"docs": str(place)}, device="cpu")
+    sources = partial(open_catalogue, {"tiny": str(served_folder[0])}, {"docs": str(place)}, {}, device="cpu")
 
     async def failed() -> str:
-        service = Service(sources.open(), Limits(), sources.open)
+        service = Service(sources, Limits())
         await service.start()
         catalogue = service.catalogue
         shutil.rmtree(place)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from mixlm_rerank import MixLM, Reranker, TokenIndex
-from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.search import SNIPPET, FirstStage
+from mixlm_rerank.serving.catalogue import Catalogue, FirstStage
+from mixlm_rerank.serving.page import SNIPPET
 
 
 def test_both_rankings_of_the_same_hits(
