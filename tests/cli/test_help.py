@@ -36,6 +36,7 @@ def test_these_are_the_commands() -> None:
         "model init",
         "model titles",
         "model export",
+        "model unpack",
         "index build",
         "index info",
         "index add",
