@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..systems.loading import Loading
     from ..systems.workplace import Workplace
 
-__all__ = ["open_models", "open_places"]
+__all__ = ["open_models", "open_places", "source_and_split"]
 
 
 def open_places(
@@ -38,7 +38,7 @@ def open_places(
     from mixlm_rerank.systems.specs import filled_in, make_first_stage
     from mixlm_rerank.systems.workplace import Workplace
 
-    sources = [_split(collection, default_split) for collection in collections]
+    sources = [source_and_split(collection, default_split) for collection in collections]
     if len(sources) > 1 and (topics or qrels):
         raise InputError("--topics and --qrels belong to one collection: give only that one")
     if not (topics or qrels):
@@ -75,7 +75,8 @@ def _corpus_name(source: str) -> str:
     return dataset if dataset != source else Path(source.removeprefix("lucene:")).absolute().name
 
 
-def _split(collection: str, default: str) -> tuple[str, str]:
+def source_and_split(collection: str, default: str) -> tuple[str, str]:
+    """``SOURCE@SPLIT``, or a source alone and the default."""
     source, at, split = collection.rpartition("@")
     in_path = "/" in split and not source.startswith("irds:")  # /home/me@work/data
     return (source, split) if at and not in_path and not Path(collection).exists() else (collection, default)

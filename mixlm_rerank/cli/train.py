@@ -12,6 +12,7 @@ import typer
 from ..errors import InputError
 from ..minilm import minilm_folder
 from .options import CORPUS_HELP, Device, Offline, load_model, open_documents
+from .places import source_and_split
 from .report import Quiet, resumable
 
 if TYPE_CHECKING:
@@ -91,9 +92,10 @@ def distill(
     ],
     output: Annotated[Path, typer.Option(help="Folder of the run. After an interruption, the same folder resumes.")],
     queries: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="A log of queries (any topics format). By default queries are made from titles and sentences."
+            help="A log of queries (any topics format), or the judged queries of a collection: DATA/msmarco@train. By "
+            "default queries are made from titles and sentences."
         ),
     ] = None,
     run: Annotated[
@@ -122,7 +124,6 @@ def distill(
     from mixlm_rerank.systems.first_stages import RunFile
     from mixlm_rerank.systems.loading import Loading
 
-    from ..data import read_topics
     from ..index import TokenIndex
     from ..model.precision import bf16_pays
     from ..training.development import verdict
@@ -151,7 +152,7 @@ def distill(
             measured_against,
             start,
             output,
-            queries=None if queries is None else {q: text for q, text in read_topics(queries).items() if text.strip()},
+            queries=None if queries is None else _asked(queries),
             first_stage=None if run is None else RunFile(run),
             vectors=None if vectors is None else TokenIndex(vectors),
             options=found_recipe.options,
@@ -176,6 +177,17 @@ def distill(
         f"{f'--index {index} ' if vectors else ''}--output {output}/report",
         err=True,
     )
+
+
+def _asked(queries: str) -> dict[str, str]:
+    """qid -> text, without those that are empty."""
+    from mixlm_rerank.systems.collections import open_collection
+
+    from ..data import read_topics
+
+    source, split = source_and_split(queries, "")
+    texts = open_collection(source, split).queries if split else read_topics(queries)
+    return {qid: text for qid, text in texts.items() if text.strip()}
 
 
 def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> MixLM:

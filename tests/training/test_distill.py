@@ -397,14 +397,21 @@ def test_the_verdict(gains: tuple[float, float], told: str) -> None:
     assert verdict({**start, **fitted}).startswith(told)
 
 
-def test_too_few_queries_are_refused(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["few.tsv", "judged@train"])
+def test_too_few_queries_are_refused(corpus: Path, fresh: Callable[..., MixLM], tmp_path: Path, given: str) -> None:
     (tmp_path / "few.tsv").write_text("1\tdog moon\n2\tcat bread\n")
+    (tmp_path / "judged" / "qrels").mkdir(parents=True)
+    rows = [{"_id": f"q{n}", "text": f"dog moon {n}"} for n in range(20)]
+    (tmp_path / "judged" / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split, judged in (("train", (3, 5)), ("test", range(6, 20))):
+        lines = [f"q{n}\td1\t1" for n in judged]
+        (tmp_path / "judged" / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
     fresh().save_pretrained(tmp_path / "start")
     options = [
         "--output",
         str(tmp_path / "run"),
         "--queries",
-        str(tmp_path / "few.tsv"),
+        str(tmp_path / given),
         "--model",
         str(tmp_path / "start"),
     ]
