@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from transformers import AutoModel
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
-from mixlm_rerank.training.stage_trainer import Float32Attention
+from mixlm_rerank.training.stage_trainer import Float32Attention, without_dropout
 
 
 class Computed(TorchFunctionMode):
@@ -74,3 +75,18 @@ def test_training_in_bfloat16_computes_attention_so(
 
 def _like(masks: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: mask.float() if mask.is_floating_point() else mask for name, mask in masks.items()}
+
+
+@pytest.mark.parametrize(
+    ("family", "option"), [("bert", "attention_probs_dropout_prob"), ("qwen3", "attention_dropout")]
+)
+def test_without_dropout_a_pass_in_training_is_one_in_use(
+    checkpoint: Callable[..., Path], family: str, option: str
+) -> None:
+    model = AutoModel.from_pretrained(checkpoint(family, **{option: 0.5})).train()
+    ids = torch.arange(5, 12)[None]
+    dropping = model(input_ids=ids).last_hidden_state
+    without_dropout(model)
+    training = model(input_ids=ids).last_hidden_state
+    used = model.eval()(input_ids=ids).last_hidden_state
+    assert torch.allclose(training, used, atol=1e-6) and not torch.allclose(dropping, used, atol=1e-3)
