@@ -22,7 +22,10 @@ def test_shipped_recipes_can_be_read() -> None:
         kind: {Path(str(one)).stem for one in (shipped / kind).iterdir() if load_recipe(str(one), places, recipe)}
         for kind, recipe in (("train", Recipe), ("distill", DistillRecipe))
     }
-    assert names == {"train": {"cross-encoder", "default", "qwen3-0.6b"}, "distill": {"cut", "default", "gpu"}}
+    assert names == {
+        "train": {"cross-encoder", "cross-encoder-cpu", "default", "qwen3-0.6b"},
+        "distill": {"cut", "default", "gpu"},
+    }
 
 
 @pytest.mark.parametrize(
