@@ -11,8 +11,9 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import sys
 from pathlib import Path
+
+import typer
 
 SHARES = {"msmarco-pool": 1000, "beir-nfcorpus": 400, "beir-scifact": 400}  # training queries of each
 
@@ -34,4 +35,4 @@ def join(data: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    join(Path(sys.argv[1]), Path(sys.argv[2]))
+    typer.run(join)
