@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BertConfig, ModernBertConfig
 
+from mixlm_rerank.eval.bench.kit import Entrant
 from mixlm_rerank.eval.bench.machine import Operations
 from mixlm_rerank.eval.bench.synthetic import Words, random_docids
-from mixlm_rerank.eval.bench.timing import Entrant
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.assembly import quiet
 from mixlm_rerank.model.precision import bf16_pays

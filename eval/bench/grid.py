@@ -17,10 +17,10 @@ import torch
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.bench import contenders
 from mixlm_rerank.eval.bench.contenders import Contender, CrossEncoder, Task
-from mixlm_rerank.eval.bench.kit import Run, check_same, work_done
+from mixlm_rerank.eval.bench.kit import Run, Spread, check_same, fastest, over, spread, work_done
+from mixlm_rerank.eval.bench.machine import shares
 from mixlm_rerank.eval.bench.show import Panel, draw, table
 from mixlm_rerank.eval.bench.synthetic import Words, random_index
-from mixlm_rerank.eval.bench.timing import Spread, fastest, over, shares, spread
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.builder import new_manifest
 from mixlm_rerank.model import MixLM
@@ -50,14 +50,6 @@ EXPLAINED = (
 )
 
 
-def cell_name(candidates: int, length: int) -> str:
-    """
-    >>> cell_name(100, 256)
-    '256 tokens, 100 candidates, query of 16'
-    """
-    return f"{length} tokens, {candidates} candidates, query of {contenders.QUERY}"
-
-
 def grid(
     model: MixLM,
     folder: Path,
@@ -83,7 +75,7 @@ def grid(
         raise InputError(f"none of the budgets {tuple(budgets)} is within this model's {model.config.tokens}")
     run = Run(folder, model, quiet, budgets=within, rounds=rounds, seconds=seconds)
     cells = sorted(product(set(candidates), set(lengths)))  # quick ones first
-    todo = [cell for cell in cells if cell_name(*cell) not in run.kept]
+    todo = [(count, length) for count, length in cells if _name(count, length) not in run.kept]
     if todo:
         run.say(f"{len(todo)} cells; first cross-encoder and MixLM are exported, and scores compared")
         with TemporaryDirectory() as place:
@@ -97,14 +89,19 @@ def exported(model: MixLM, folder: Path) -> OnnxMixLM:
     return OnnxMixLM.from_pretrained(folder, threads=torch.get_num_threads())
 
 
+def _name(candidates: int, length: int) -> str:
+    return f"{length} tokens, {candidates} candidates, query of {contenders.QUERY}"
+
+
 def _measure(
     run: Run, model: MixLM, place: Path, todo: Sequence[tuple[int, int]], budgets: Sequence[int], rounds: int
 ) -> None:
     words, documents = Words(model.ranker.tokenizer), max(DOCUMENTS, *(count for count, _ in todo))
     index = random_index(place / "tokens", new_manifest(model, "int8", "random tokens"), documents)
     own, draw = contenders.of_ranker(model, place / "own"), partial(contenders.tasks, words, documents)
-    shapes = {name: contenders.of_shape(name, words.tokenizer, place / name) for name in contenders.SHAPES}
-    others = [contenders.reader(name, shape) for name, shape in shapes.items()]
+    others = [
+        contenders.reader(name, contenders.of_shape(name, words.tokenizer, place / name)) for name in contenders.SHAPES
+    ]
     kinds: dict[str, Model] = {"": model, ", int8": in_int8(model), ", ONNX": exported(model, place / "onnx")}
     mixlms = [
         contenders.mixlm(f"MixLM k={tokens}{kind}", Reranker(each, index, tokens=tokens), model, tokens)
@@ -126,7 +123,7 @@ def _measure(
         in_torch = [kind for kind in own.scores if kind not in ("ONNX", "int8")]
         present = [contenders.reader(DEFAULTS, own), best(BEST, in_torch, length), best(ONNX, ["int8"], length)]
         present += [*(others if candidates <= MEASURED_BY else ()), *mixlms]
-        drawn, name = draw(length, candidates, rounds), cell_name(candidates, length)
+        drawn, name = draw(length, candidates, rounds), _name(candidates, length)
         taken = run.timed(name, [each.entrant(drawn) for each in present])
         found = [
             {
@@ -194,11 +191,12 @@ def _page(run: Run, model: str) -> str:
     rates, rate, same = run.rates, median(run.rates), run.kept["sameness"]
     kept = [values for values in run.kept.values() if isinstance(values, dict) and "contenders" in values]
     cells = [
-        {"name": cell_name(values["candidates"], values["document"]), **values, "contenders": rows(values, rate)}
+        {"name": _name(values["candidates"], values["document"]), **values, "contenders": rows(values, rate)}
         for values in sorted(kept, key=lambda values: (values["document"], values["candidates"]))
     ]
-    counts = sorted({cell["candidates"] for cell in cells})
-    draw(run.folder / "speedup.png", *(_panel(cells, count) for count in counts))
+    draw(
+        run.folder / "speedup.png", *(_panel(cells, count) for count in sorted({cell["candidates"] for cell in cells}))
+    )
     checked = (
         f"Checked before timing: MixLM's fast scores equal the reference's within {same['mixlm']:.1e} log-odds (in "
         f"int8 {same['int8']:.2f}); the cross-encoder's ONNX graph equals PyTorch within "

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixlm_rerank.errors import optional_import
-from mixlm_rerank.eval.bench.timing import Spread
+from mixlm_rerank.eval.bench.kit import Spread
 from mixlm_rerank.eval.report.svg import GRID
 from mixlm_rerank.eval.tables import markdown_escaped
 from mixlm_rerank.numbers import count, percent, ratio, size, speed
 
-__all__ = ["Panel", "check_matplotlib", "draw", "table"]
+__all__ = ["Panel", "draw", "table"]
 
 # How values of these names are written in tables. Other names of a row are not shown.
 FORMATS: dict[Callable[[Any], str], str] = {
@@ -71,12 +70,6 @@ class Panel:
     lines: Mapping[str, Mapping[Any, Spread]]
     title: str = ""
     level: bool = False
-
-
-def check_matplotlib() -> None:
-    """Raises MissingDependency without it: better now than after the work."""
-    with optional_import("the plots need matplotlib", "bench"):
-        import matplotlib  # noqa: F401
 
 
 def draw(path: Path, *panels: Panel) -> None:
