@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mixlm_rerank import numbers
-from mixlm_rerank.data.lines import json_lines, writing
+from mixlm_rerank.data.lines import json_lines, write_json, writing
 from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.eval.bench.machine import matrix_rate
 from mixlm_rerank.eval.tables import markdown_escaped
@@ -126,8 +126,7 @@ class Run:
         }
         where = markdown_escaped(", ".join(f"{name} {value}" for name, value in machine().items()))
         text = "\n\n".join([f"# {title}", where, *parts]) + "\n"
-        with writing(self.folder / "results.json") as file:
-            json.dump({**head, **values}, file, indent=1)
+        write_json(self.folder / "results.json", {**head, **values})
         with writing(self.folder / "results.md") as file:
             file.write(text)
         return text

@@ -59,17 +59,13 @@ def _written(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """Attributes:
-    across, up: what the axes show.
-    lines: points by the line's name; the horizontal position is a number, rising, or itself a name.
-    level: the vertical axis begins at zero, to show whether a line is; else it is logarithmic.
-    """
+    """A plot."""
 
-    across: str
+    across: str  # what the axes show
     up: str
-    lines: Mapping[str, Mapping[Any, Spread]]
+    lines: Mapping[str, Mapping[Any, Spread]]  # points by the line's name, at rising numbers, or at names
     title: str = ""
-    level: bool = False
+    level: bool = False  # the vertical axis begins at zero, to show whether a line is level; else it is logarithmic
 
 
 def draw(path: Path, *panels: Panel) -> None:

@@ -116,19 +116,15 @@ def random_index(folder: Path, manifest: Manifest, documents: int, bar: Progress
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Attributes:
-    layers, hidden, heads, key_heads, head: of the ranker; its feed-forward part is three times as wide.
-    encoder_layers: of the item encoder, which scoring does not need.
-    prefix: tokens of prompt and query together.
-    """
+    """Of a ranker, whose feed-forward part is three times as wide as its states; and what it reads."""
 
     layers: int
     hidden: int
     heads: int
     key_heads: int
     head: int
-    encoder_layers: int = 1
-    prefix: int = 60
+    encoder_layers: int = 1  # of the item encoder, which scoring does not need
+    prefix: int = 60  # tokens of prompt and query together
 
 
 QWEN3 = DecoderShape(layers=28, hidden=1024, heads=16, key_heads=8, head=128)  # of 0.6B parameters: the paper's

@@ -33,18 +33,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read of a document.
-
-    Attributes:
-        texts: what is encoded, a record each: the document, or its passages.
-        tokens: how many of its tokens are read.
-        unread: how many are cut off.
-    """
+    """What is read of a document."""
 
     document: Document
-    texts: list[str]
-    tokens: int
-    unread: int
+    texts: list[str]  # what is encoded, a record each: the document, or its passages
+    tokens: int  # how many of its tokens are read
+    unread: int  # how many are cut off
 
 
 class Reader:

@@ -54,17 +54,11 @@ def content_hash(document: Document, *, titled: bool = False) -> bytes:
 
 @dataclass(frozen=True)
 class Packed:
-    """Documents as they are stored, n of them, with m records.
+    """Documents as they are stored, n of them, with m records."""
 
-    Attributes:
-        keys: of the docid map.
-        entries: [n] of ``ENTRY``; rows are places in ``records``, ascending from 0.
-        records: uint8 [m, record_bytes].
-    """
-
-    keys: Sequence[bytes]
-    entries: NDArray[np.void]
-    records: NDArray[np.uint8]
+    keys: Sequence[bytes]  # of the docid map
+    entries: NDArray[np.void]  # [n] of ``ENTRY``; rows are places in ``records``, ascending from 0
+    records: NDArray[np.uint8]  # [m, record_bytes]
 
     @classmethod
     def of(

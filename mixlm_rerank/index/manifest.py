@@ -25,31 +25,20 @@ FORMAT_VERSIONS = (2, 3)
 
 @dataclass(frozen=True)
 class Manifest:
-    """Attributes:
-    fingerprint: of the item encoder that made the tokens.
-    model: its name or folder when the index was built, for messages.
-    tokens, dim: shape of a document, [tokens, dim].
-    precision: of the stored tokens: ``"int8"``, ``"float16"`` or ``"float32"``.
-    corpus: where the documents came from, for messages.
-    rows_per_segment: records in a full segment file.
-    complete: False while the first build is under way or was interrupted.
-    passages: whether a long document is split into passages, with a record each; else it loses its end.
-    text_tokens: how many tokens of a text are read for one record; 0: unknown (format 2), or documents are vectors.
-    title_tokens: how many tokens of a title are kept for the ranker.
-    """
+    """What identifies an index, and how its records are laid out."""
 
-    fingerprint: str
-    model: str
-    tokens: int
+    fingerprint: str  # of the item encoder that made the tokens
+    model: str  # its name or folder when the index was built, for messages
+    tokens: int  # of a document, whose shape is [tokens, dim]
     dim: int
-    precision: str
-    corpus: str
-    rows_per_segment: int
-    complete: bool = False
+    precision: str  # of the stored tokens: "int8", "float16" or "float32"
+    corpus: str  # where the documents came from, for messages
+    rows_per_segment: int  # records in a full segment file
+    complete: bool = False  # not while the first build is under way or was interrupted
     format_version: int = FORMAT_VERSIONS[-1]
-    passages: bool = False
-    text_tokens: int = 0
-    title_tokens: int = 0
+    passages: bool = False  # a long document is split into passages, with a record each; else it loses its end
+    text_tokens: int = 0  # of a text that are read for one record; 0: unknown (format 2), or documents are vectors
+    title_tokens: int = 0  # of a title that are kept for the ranker
 
     @property
     def quantiser(self) -> Quantiser:

@@ -29,28 +29,18 @@ SCANNED = 1 << 16  # entries of the docid map that are in memory together
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """Size and identity of an index.
+    """Size and identity of an index."""
 
-    Attributes:
-        path: the folder.
-        documents: number of documents.
-        records: number of live records; an index of passages has more records than documents.
-        dead: records of documents that were deleted or replaced since the last compaction.
-        bytes: disk space of all files together.
-        cut: documents that lost their end because they are longer than the item encoder reads. ``None``: unknown (an
-            earlier version built the index).
-        unread: tokens of these documents that were not read.
-        manifest: what identifies the index: item encoder, shape, precision, corpus.
-    """
-
-    path: str
+    path: str  # the folder
     documents: int
-    records: int
-    dead: int
-    bytes: int
+    records: int  # live ones; an index of passages has more records than documents
+    dead: int  # records of documents that were deleted or replaced since the last compaction
+    bytes: int  # disk space of all files together
+    # Documents that lost their end because they are longer than the item encoder reads; None: unknown (an earlier
+    # version built the index)
     cut: int | None
-    unread: int
-    manifest: Manifest
+    unread: int  # tokens of these documents that were not read
+    manifest: Manifest  # what identifies the index: item encoder, shape, precision, corpus
 
     @property
     def bytes_per_document(self) -> float:
@@ -65,13 +55,10 @@ class IndexInfo:
 
 @dataclass(frozen=True)
 class Verification:
-    """Attributes:
-    documents: how many were looked at.
-    damaged: docid -> what is wrong, for each that is not what was written.
-    """
+    """What a look at every document found."""
 
-    documents: int
-    damaged: dict[str, str]
+    documents: int  # how many there are
+    damaged: dict[str, str]  # docid -> what is wrong, for each that is not what was written
 
 
 class OpenedIndex:

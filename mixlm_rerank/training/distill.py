@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.fidelity import Fidelity, fidelity
 from mixlm_rerank.data.identity import identify
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json, writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
@@ -47,27 +46,19 @@ CHOSEN_BY = 50  # at most so many of the training queries are not trained on: th
 
 @dataclass(frozen=True, config=STRICT)
 class DistillOptions:
-    """Attributes:
-    queries: how many are made of the corpus, where none are given.
-    held_out: share of the queries that fidelity is measured on; at most 200 queries.
-    depth: candidates of each query, by BM25.
-    candidates: how many of them are drawn once for training. Item encoder and ranker together read half of these in
-        each round, the ranker alone all. The teacher scores what is read.
-    hard: how many of those drawn are, in turn, those that the first stage and the model, as it is before, rank first;
-        the rest are drawn at random.
-    rounds: how often each training query is seen while item encoder and ranker train together.
-    ranker_rounds: how often after that, while the ranker trains alone; these cost a fraction.
-    group: queries a step.
-    """
+    """What is learned from, and how often."""
 
-    queries: int = Field(default=2000, ge=10)
-    held_out: float = Field(default=0.05, gt=0, lt=1)
-    depth: int = Field(default=100, ge=2)
+    queries: int = Field(default=2000, ge=10)  # made of the corpus, where none are given
+    held_out: float = Field(default=0.05, gt=0, lt=1)  # share of the queries that fidelity is measured on; at most 200
+    depth: int = Field(default=100, ge=2)  # candidates of each query, by BM25
+    # How many of them are drawn once for training. Item encoder and ranker together read half of these in each round,
+    # the ranker alone all. The teacher scores what is read.
     candidates: int = Field(default=16, ge=4)
+    # How many of those are, in turn, what the first stage and the model, as it is before, rank first; others: at random
     hard: int = Field(default=8, ge=0)
-    rounds: int = Field(default=1, ge=1)
-    ranker_rounds: int = Field(default=0, ge=0)
-    group: int = Field(default=16, ge=1)
+    rounds: int = Field(default=1, ge=1)  # that each query is seen while item encoder and ranker train together
+    ranker_rounds: int = Field(default=0, ge=0)  # after that, while the ranker trains alone; these cost a fraction
+    group: int = Field(default=16, ge=1)  # queries a step
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -182,8 +173,7 @@ def distill(
     model = MixLM.from_pretrained(folder / MODEL, device=model.device, dtype="float32")
     with locked(folder):
         found |= measure(model, "")
-    with writing(folder / REPORT) as file:
-        json.dump({name: asdict(value) for name, value in found.items()}, file, indent=1)
+    write_json(folder / REPORT, {name: asdict(value) for name, value in found.items()})
     return found
 
 

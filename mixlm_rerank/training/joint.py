@@ -27,20 +27,13 @@ POSITIONS_PER_FORWARD = 4096
 
 @dataclass(frozen=True)
 class _Scored:
-    """One way of scoring some pairs.
+    """One way of scoring some pairs."""
 
-    Attributes:
-        queries, documents: row of each pair's query and document in the batch, int [pairs].
-        states: final hidden states, [pairs, d].
-        scores: [pairs].
-        residual: the part of the scores that is the residual, of every query and document of the batch, [q, n].
-    """
-
-    queries: Tensor
-    documents: Tensor
-    states: Tensor
-    scores: Tensor
-    residual: Tensor
+    queries: Tensor  # row of each pair's query in the batch, int [pairs]
+    documents: Tensor  # and of its document
+    states: Tensor  # final hidden states, [pairs, d]
+    scores: Tensor  # [pairs]
+    residual: Tensor  # the part of the scores that is the residual, of every query and document of the batch, [q, n]
 
     def table(self) -> Tensor:
         """Scores as [q, n]; 0 where there are none."""

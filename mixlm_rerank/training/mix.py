@@ -30,26 +30,15 @@ Draw = Literal["random", "stratified"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries and documents that are scored against each other.
+    """Queries and documents that are scored against each other. Pairs of which nothing is known are not scored."""
 
-    Attributes:
-        queries: [q] texts.
-        documents: [n] texts, each once.
-        own: for each query the rows of its own candidates, a relevant one first; the full-text pass reads of these.
-        labels: float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query.
-        teacher: float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs. Pairs of which nothing is
-            known are not scored.
-        titles: [n], of the documents, for a ranker that reads titles; empty: none has one.
-        vectors: float32 [n, k, d], where documents are vectors of the user's own.
-    """
-
-    queries: list[str]
-    documents: list[str]
-    own: list[list[int]]
-    labels: Tensor
-    teacher: Tensor
-    titles: list[str] = field(default_factory=list)
-    vectors: Tensor | None = None
+    queries: list[str]  # [q] texts
+    documents: list[str]  # [n] texts, each once
+    own: list[list[int]]  # of each query the rows of its own candidates, a relevant one first: the full-text pass's
+    labels: Tensor  # float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query
+    teacher: Tensor  # float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs
+    titles: list[str] = field(default_factory=list)  # [n], for a ranker that reads titles; empty: none has one
+    vectors: Tensor | None = None  # float32 [n, k, d], where documents are vectors of the user's own
 
     @property
     def mask(self) -> Tensor:

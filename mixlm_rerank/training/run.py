@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.item_encoder import ItemEncoder
@@ -78,8 +78,7 @@ class _Run:
         whole = TypeAdapter(Recipe).dump_python(replace(recipe, joint=recipe.joint.decisive), mode="json")
         development = digest_of(*((one.name, one.queries, one.qrels) for one in found.development))
         check_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True), "set of development queries": development})
-        with writing(folder / OVERLAPS) as file:
-            json.dump(found.overlaps, file, indent=1)
+        write_json(folder / OVERLAPS, found.overlaps)
         if recipe.reasoning is not None:
             self._stage_one(recipe.reasoning, found.forbidden)
         pools = [self._pooled(one, part) for one, part in zip(found.train, recipe.collections, strict=True)]
@@ -115,8 +114,7 @@ class _Run:
             return
         every = read_judgements(part.judgements)
         dropped = left_out(part.judgements, {one.query: one.query for one in every}, forbidden)
-        with writing(folder / OVERLAPS) as file:
-            json.dump(dropped, file, indent=1)
+        write_json(folder / OVERLAPS, dropped)
         learned = [one for one in every if one.query not in dropped]
         train_reasoning(part, learned, folder, seed=self.recipe.seed, local_files_only=self.offline)
 

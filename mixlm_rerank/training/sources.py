@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_rerank.data.identity import identify
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.collections import Collection, open_collection
 from mixlm_rerank.systems.first_stages import FirstStage, RunFile
@@ -33,16 +32,12 @@ Forbidden = Mapping[str, str]  # a query, made plain -> name of a collection tha
 
 @dataclass(frozen=True)
 class Divided:
-    """Attributes:
-    train, development: collections, without the queries that they must not see.
-    forbidden: what is not to be trained on.
-    overlaps: what was left out: name of a collection -> qid -> name of the one that has the query too.
-    """
+    """Collections, without the queries that they must not see."""
 
     train: list[Collection]
     development: list[Collection]
-    forbidden: Forbidden
-    overlaps: dict[str, dict[str, str]]
+    forbidden: Forbidden  # what is not to be trained on
+    overlaps: dict[str, dict[str, str]]  # left out: name of a collection -> qid -> name of the one that has it too
 
 
 def divided(recipe: Recipe) -> Divided:
@@ -101,15 +96,12 @@ def plain(query: str) -> str:
 
 @dataclass(frozen=True)
 class Pooled:
-    """A collection to train on, as the recipe's ``part`` has it. ``corpus``: hash of the whole corpus.
-
-    ``source``: its batches, for a teacher who knows nothing yet.
-    """
+    """A collection to train on, as the recipe's ``part`` has it."""
 
     collection: Collection
     part: CollectionPart
-    corpus: str
-    source: Source
+    corpus: str  # hash of the whole corpus
+    source: Source  # its batches, for a teacher who knows nothing yet
 
     def documents(self) -> Iterator[str]:
         """Texts of the whole corpus that have any."""
@@ -169,8 +161,8 @@ def taught(
         place = folder / slug(member.name)
         path = place / f"{slug(source.name)}-{digest_of(candidates, member.made_by)}.npy"
         with locked(place):
-            with writing(path.with_suffix(".json")) as file:
-                json.dump({"member": member.name, "made by": member.made_by, "candidates": candidates}, file, indent=1)
+            made_of = {"member": member.name, "made by": member.made_by, "candidates": candidates}
+            write_json(path.with_suffix(".json"), made_of)
             own = teacher_scores(path, member, source.pools, source.texts, wanted=wanted, progress=progress)
         scores += weight * own
     return replace(source, scores=scores)

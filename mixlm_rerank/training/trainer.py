@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers.utils import logging
 
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.training.joint import JointObjective
@@ -167,8 +165,7 @@ def _keep_history(log: Sequence[Mapping[str, Any]], folder: Path) -> None:
     measured = [{"step": step, **{f"dev {name}": value for name, value in row.items()}} for step, row in values.items()]
     for name, kept in ((DEVELOPMENT, values), (HISTORY, [*losses, *measured])):
         if kept:
-            with writing(folder / name) as file:
-                json.dump(kept, file, indent=1)
+            write_json(folder / name, kept)
     plot_history(losses, [{"step": step, **row} for step, row in values.items()], folder / PLOT)
 
 
@@ -183,29 +180,11 @@ def plot_history(losses: Sequence[Mapping[str, Any]], measured: Sequence[Mapping
     left, right = figure.subplots(1, 2)
     left.set(title="training batches", xlabel="step", ylabel="loss")
     right.set(title="development queries", xlabel="step", ylabel="nDCG@10")
-    for axes, lines in ((left, _lines(losses)), (right, _lines(measured))):
-        for name, (steps, values) in lines.items():
-            axes.plot(steps, values, marker="." if len(steps) < 40 else "", label=name)
+    for axes, rows in ((left, losses), (right, measured)):
+        for name in dict.fromkeys(name for row in rows for name in row if name not in NOT_DRAWN):
+            points = [(row["step"], float(row[name])) for row in rows if name in row]
+            axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "", label=name)
         axes.spines[["top", "right"]].set_visible(False)
-        if lines:
+        if rows:
             axes.legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
-    """name -> steps and values. What is the same up to rounding is one line with both names: a loss that is alone and
-    the sum, say.
-    """
-    lines: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
-    for name in dict.fromkeys(name for row in rows for name in row if name not in NOT_DRAWN):
-        steps, values = zip(*((row["step"], float(row[name])) for row in rows if name in row), strict=True)
-        same = (
-            label
-            for label, (at, drawn) in lines.items()
-            if at == steps and np.allclose(values, drawn, rtol=1e-3, atol=1e-4)
-        )
-        twin = next(same, None)
-        if twin is not None:
-            del lines[twin]
-        lines[name if twin is None else f"{twin} = {name}"] = steps, values
-    return lines
