@@ -8,12 +8,10 @@ import numpy as np
 
 from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.data import write_run
-from mixlm_rerank.data.fidelity import fidelity
-from mixlm_rerank.data.measures import evaluate, measure
+from mixlm_rerank.data.measures import evaluate, fidelity, measure, oracle
 from mixlm_rerank.data.runs import check_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.analysis import depth_curve, examples, slices
-from mixlm_rerank.eval.oracle import oracle
 from mixlm_rerank.eval.results import CollectionResult, Example, SystemResult
 from mixlm_rerank.eval.significance import compare
 from mixlm_rerank.ranking import unranked
@@ -79,7 +77,13 @@ def evaluate_collection(
     candidates = find_candidates(work, first_stage, depth)
     check_ids(candidates.of_query)  # now, and not when the runs are written
     of_systems = work.restricted(candidates.texts) if candidates_only else work
-    as_found = {qid: unranked(_by_trec_eval(hits)) for qid, hits in candidates.of_query.items()}
+
+    def by_trec_eval(hit: Candidate) -> tuple[float, str]:
+        """Its order of a run: by score in float32, equal ones by docid, descending."""
+        return float(np.float32(hit.score)), hit.docid
+
+    ordered = {qid: sorted(hits, key=by_trec_eval, reverse=True) for qid, hits in candidates.of_query.items()}
+    as_found = {qid: unranked(hits) for qid, hits in ordered.items()}
     ceiling = oracle(candidates.of_query, collection.qrels)
     found = [
         Ranked(FIRST_STAGE, first_stage.name, "first stage", as_found),
@@ -123,8 +127,3 @@ def evaluate_collection(
     judged = len(collection.qrels)
     place = collection.name, candidates.documents, judged, first_stage.name, depth, baseline, teacher
     return CollectionResult(*place, results, shown)
-
-
-def _by_trec_eval(hits: Sequence[Candidate]) -> list[Candidate]:
-    """As trec_eval orders a run: by score in float32, equal ones by docid, descending."""
-    return sorted(hits, key=lambda hit: (float(np.float32(hit.score)), hit.docid), reverse=True)

@@ -20,17 +20,15 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Row:
-    """A system, or all seeds of one; for each collection, its systems, their mean, and what the tests say.
-
-    A verdict is against the collection's baseline; of several seeds, what holds for each of them. None for the baseline
-    itself, and for the oracle, which is no system to choose.
-    """
+    """A system, or all seeds of one; for each collection, its systems, their mean, and what the tests say."""
 
     name: str
     kind: Kind
     seeds: tuple[tuple[SystemResult, ...], ...]  # none where it did not run
     on: tuple[SystemResult | None, ...]  # of several seeds, one system with their means
     mean: float | None  # of the measure, over collections; None unless it ran on all of them
+    # Against the collection's baseline; of several seeds, what holds for each of them. None for the baseline itself,
+    # and for the oracle, which is no system to choose.
     verdicts: tuple[Verdict | None, ...]
 
     @property

@@ -46,6 +46,7 @@ QUERY = 16  # tokens
 WARM = 16  # documents of a cross-encoder's warm-up
 DEFAULT_BATCH = 32  # of CrossEncoder.predict
 BATCHES = (4, 8, 16, 32, 64)
+Scores = Callable[[str, Sequence[str], int], Any]  # query, texts, batch size -> logits [n]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 SHAPES: dict[str, tuple[Any, tuple[int, ...]]] = {  # ModernBERT of the Ettin suite (2507.11412), MiniLM (2002.10957)
@@ -57,11 +58,11 @@ SHAPES: dict[str, tuple[Any, tuple[int, ...]]] = {  # ModernBERT of the Ettin su
 
 @dataclass(frozen=True)
 class Task:
-    """A query and its candidates: as a first stage gives them, and the texts that full-text contenders read."""
+    """A query and its candidates."""
 
     query: str
-    hits: list[tuple[str, float]]
-    texts: Sequence[str]
+    hits: list[tuple[str, float]]  # as a first stage gives them
+    texts: Sequence[str]  # that full-text contenders read
 
 
 def tasks(words: Words, index: int, length: int, candidates: int, count: int) -> list[Task]:
@@ -75,16 +76,14 @@ def tasks(words: Words, index: int, length: int, candidates: int, count: int) ->
 
 @dataclass(frozen=True)
 class Contender:
-    """``run``: from a task to a ranking; ``flops``: operations of a task; ``tokens``: the token budget, None for full
-    text; ``watched``: the MixLM whose time inside is looked at, None where PyTorch cannot look.
-    """
+    """Who makes a ranking of a task."""
 
     name: str
     run: Callable[[Task], object]
-    flops: Callable[[Task], float]
+    flops: Callable[[Task], float]  # operations of a task
     settings: str = ""
-    tokens: int | None = None
-    watched: MixLM | None = None
+    tokens: int | None = None  # the token budget; None for full text
+    watched: MixLM | None = None  # the MixLM whose time inside is looked at; None where PyTorch cannot look
 
     def entrant(self, drawn: Sequence[Task]) -> Entrant:
         last = drawn[-1]
@@ -108,12 +107,7 @@ def mixlm(name: str, reranker: Reranker, model: MixLM, tokens: int) -> Contender
 
 
 class CrossEncoder:
-    """Written to ``folder`` with a random head, and loaded by sentence-transformers in some number formats.
-
-    Attributes:
-        scores: logits [n] of (query, texts, batch size), by number format.
-        longest: positions that a pair may have; a longer one loses the end of its longer text.
-    """
+    """Written to ``folder`` with a random head, and loaded by sentence-transformers in some number formats."""
 
     def __init__(
         self,
@@ -124,7 +118,9 @@ class CrossEncoder:
         formats: Sequence[str] = ("float32",),
     ) -> None:
         torch.manual_seed(0)
-        self.tokenizer, self.longest = tokenizer, min(tokenizer.model_max_length, config.max_position_embeddings)
+        self.tokenizer = tokenizer
+        # positions that a pair may have; a longer one loses the end of its longer text
+        self.longest = min(tokenizer.model_max_length, config.max_position_embeddings)
         with quiet():
             classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
             if body is not None:
@@ -132,7 +128,7 @@ class CrossEncoder:
             classifier.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         self._operations = Operations.of(classifier.base_model)
-        self.scores: dict[str, Callable[[str, Sequence[str], int], Any]] = {}
+        self.scores: dict[str, Scores] = {}  # by number format
         for name in formats:
             loaded = load_cross_encoder(str(folder), self.longest, Loading("cpu", name, offline=True))
             self.scores[name] = partial(_predict, loaded)
@@ -193,7 +189,7 @@ def _quantised(path: Path) -> Path:
     return path.parent / "int8.onnx"
 
 
-def _in_onnx(path: Path, encoder: CrossEncoder) -> Callable[[str, Sequence[str], int], Any]:
+def _in_onnx(path: Path, encoder: CrossEncoder) -> Scores:
     """On as many threads as PyTorch uses."""
     runtime: Any = import_module("onnxruntime")
     options = runtime.SessionOptions()

@@ -118,7 +118,7 @@ def _measure(
 
     run.rate()
     (largest,) = draw(todo[-1][1], todo[-1][0], 1)
-    run.keep("sameness", {**_sameness(model, index, largest, budgets), "onnx": _onnx_sameness(own, largest)})
+    run.keep("sameness", _sameness(model, index, own, largest, budgets))
     for candidates, length in todo:
         in_torch = [kind for kind in own.scores if kind not in ("ONNX", "int8")]
         present = [contenders.reader(DEFAULTS, own), best(BEST, in_torch, length), best(ONNX, ["int8"], length)]
@@ -141,9 +141,12 @@ def _measure(
     run.rate()
 
 
-def _sameness(model: MixLM, index: TokenIndex, task: Task, budgets: Sequence[int]) -> dict[str, float]:
+def _sameness(
+    model: MixLM, index: TokenIndex, own: CrossEncoder, task: Task, budgets: Sequence[int]
+) -> dict[str, float | dict[str, float]]:
     """The fast scorer against the reference on some of the candidates that it scores together, at every budget; and
-    what int8 changes: nothing is promised of it, so nothing is refused.
+    what int8 changes: nothing is promised of it, so nothing is refused. Of the cross-encoder the largest difference in
+    logits of the ONNX graph before quantisation; Pearson's correlation of int8 and PyTorch.
     """
     fast, near, plain = SharedPrefixScorer(model), SharedPrefixScorer(in_int8(model)), ReferenceScorer(model)
     largest = off = 0.0
@@ -153,15 +156,14 @@ def _sameness(model: MixLM, index: TokenIndex, task: Task, budgets: Sequence[int
         exact = fast.score(task.query, candidates)
         largest = max(largest, float((exact[rows] - plain.score(task.query, candidates[rows])).abs().max()))
         off = max(off, float((near.score(task.query, candidates) - exact).abs().max()))
-    return {"mixlm": check_same(largest, TOLERANCE, "MixLM's fast scores and the reference's"), "int8": off}
-
-
-def _onnx_sameness(own: CrossEncoder, task: Task) -> dict[str, float]:
-    """The largest difference in logits of the graph before quantisation; Pearson's correlation of int8 and PyTorch."""
     kinds = ("float32", "ONNX", "int8")
-    plain, onnx, int8 = (own.scores[kind](task.query, task.texts[:CHECKED], CHECKED) for kind in kinds)
-    difference = check_same(float(abs(onnx - plain).max()), ONNX_TOLERANCE, "the ONNX graph's and PyTorch's scores")
-    return {"difference": difference, "correlation": float(np.corrcoef(int8, plain)[0, 1])}
+    torchs, onnx, int8 = (own.scores[kind](task.query, task.texts[:CHECKED], CHECKED) for kind in kinds)
+    difference = check_same(float(abs(onnx - torchs).max()), ONNX_TOLERANCE, "the ONNX graph's and PyTorch's scores")
+    return {
+        "mixlm": check_same(largest, TOLERANCE, "MixLM's fast scores and the reference's"),
+        "int8": off,
+        "onnx": {"difference": difference, "correlation": float(np.corrcoef(int8, torchs)[0, 1])},
+    }
 
 
 def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:

@@ -127,7 +127,16 @@ def _store(run: Run, documents: int, rounds: int) -> dict[str, Any]:
     try:
         found = {**machine.apart(writing, place, documents), **machine.apart(opening, place)}
         index, draw = TokenIndex(place), Random(0)
-        bare = _bare(place, documents, joined)
+        # what one would write who needs no updates and no crash safety: one file, and docid -> row in memory
+        with joined.open("wb") as whole:
+            for file in sorted(place.glob("tokens-*.bin")):
+                whole.write(np.memmap(file, np.uint8, mode="r").data)
+        records = np.memmap(joined, np.uint8, mode="r").reshape(-1, QUANTISER.record_bytes)
+        rows = {docid(row): row for row in range(documents)}
+
+        def bare(docids: Sequence[str]) -> NDArray[np.float32]:
+            return QUANTISER.unpack(records[[rows[name] for name in docids]])
+
         drawn = [random_docids(min(FETCH, documents), documents, draw) for _ in range(rounds + 1)]
         for docids in drawn[:3]:
             largest = float(np.abs(index.fetch(docids).tokens - bare(docids)).max())
@@ -157,13 +166,3 @@ def opening(place: Path) -> dict[str, float]:
     taken = (machine.private() or 0) - before
     del index
     return {"open_seconds": seconds, "open_memory": taken}
-
-
-def _bare(place: Path, documents: int, joined: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """What one would write who needs no updates and no crash safety: one file, and docid -> row in memory."""
-    with joined.open("wb") as whole:
-        for file in sorted(place.glob("tokens-*.bin")):
-            whole.write(np.memmap(file, np.uint8, mode="r").data)
-    records = np.memmap(joined, np.uint8, mode="r").reshape(-1, QUANTISER.record_bytes)
-    rows = {docid(row): row for row in range(documents)}
-    return lambda docids: QUANTISER.unpack(records[[rows[name] for name in docids]])

@@ -30,41 +30,34 @@ TESTS = (
 
 @dataclass(frozen=True)
 class SystemDifference:
-    """A system that both evaluations have: its measure in each; b against a, None if it was not tested; documents/s of
-    b over those of a, None unless both were timed.
-    """
+    """A system that both evaluations have."""
 
     name: str
     kind: Kind
-    a: float
+    a: float  # its measure in each
     b: float
-    comparison: Comparison | None
-    speed_ratio: float | None
+    comparison: Comparison | None  # b against a; None if it was not tested
+    speed_ratio: float | None  # documents/s of b over those of a; None unless both were timed
 
 
 @dataclass(frozen=True)
 class CollectionDifference:
-    """A collection that both evaluations have: why its systems were not tested, in words; the systems in both, in b's
-    order, and those in one of them.
-    """
+    """A collection that both evaluations have."""
 
     name: str
-    obstacles: tuple[str, ...]
-    systems: tuple[SystemDifference, ...]
+    obstacles: tuple[str, ...]  # why its systems were not tested, in words
+    systems: tuple[SystemDifference, ...]  # in both, in b's order
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class EvaluationDifference:
-    """Two evaluations, what they are called, and the measure that both are compared on.
-
-    ``machines``: what differs between the machines, name -> (a's value, b's), "" where one does not say. If there is
-    anything, speeds are not comparable.
-    """
+    """Two evaluations, what they are called, and the measure that both are compared on."""
 
     names: tuple[str, str]
     measure: str
+    # What differs between the machines, name -> (a's value, b's), "" where one does not say: speeds are not comparable.
     machines: dict[str, tuple[str, str]]
     collections: tuple[CollectionDifference, ...]
     only_a: tuple[str, ...]

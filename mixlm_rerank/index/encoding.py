@@ -60,14 +60,12 @@ class Reader:
             found = text_ids(self._tokenizer, [document.content for document in group])
             self._look_for_unknown(found)
             for document, ids in zip(group, found, strict=True):
-                yield self._reading(document, len(ids))
-
-    def _reading(self, document: Document, tokens: int) -> Reading:
-        text = document.content
-        if tokens <= self._room or not self._passages:
-            return Reading(document, [text], min(tokens, self._room), max(0, tokens - self._room))
-        passages = cut(text, text_spans(self._tokenizer, text), max(1, self._room - SLACK))
-        return Reading(document, passages, tokens, 0)
+                text, tokens = document.content, len(ids)
+                if tokens <= self._room or not self._passages:
+                    yield Reading(document, [text], min(tokens, self._room), max(0, tokens - self._room))
+                else:
+                    passages = cut(text, text_spans(self._tokenizer, text), max(1, self._room - SLACK))
+                    yield Reading(document, passages, tokens, 0)
 
     def _look_for_unknown(self, found: Sequence[Sequence[int]]) -> None:
         if self._unknown is None:

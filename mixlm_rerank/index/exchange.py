@@ -110,7 +110,11 @@ def _fill(
         with progress_bar(documents, "import", "documents", enabled=progress, initial=len(store)) as bar:
             for where, read in parts:
                 committed = int(np.searchsorted(row + read.entries["row"], done))
-                _check_committed(store, read, committed, row, url)
+                held, expected = store.entries(list(map(docid_of, read.keys[:committed]))), read.entries[:committed]
+                if (held["row"] != row + expected["row"]).any() or (held["content"] != expected["content"]).any():
+                    raise InputError(
+                        f"{url} has changed since its import into {store.folder} was interrupted: delete the folder"
+                    )
                 row += len(read.records)
                 if committed < len(read):
                     _refuse_known(store, read.keys[committed:], where)
@@ -131,12 +135,6 @@ def import_begun(folder: Path, exported: Manifest, documents: int) -> LocalStore
     if store.manifest != exported:
         raise InputError(f"{folder} is a token index already, and not of this import: choose another folder")
     return store
-
-
-def _check_committed(store: LocalStore, read: Packed, committed: int, first_row: int, url: str) -> None:
-    entries, expected = store.entries([docid_of(key) for key in read.keys[:committed]]), read.entries[:committed]
-    if (entries["row"] != first_row + expected["row"]).any() or (entries["content"] != expected["content"]).any():
-        raise InputError(f"{url} has changed since its import into {store.folder} was interrupted: delete the folder")
 
 
 def _refuse_known(store: LocalStore, keys: Sequence[bytes], where: str) -> None:

@@ -137,7 +137,12 @@ class OpenedIndex:
         with writing(target, 0), held_still(self.path), replacing(target) as draft:
             store = open_complete(self.path)
             _check_room(store, _live_rows(store), target)
-            _copy(store, draft, progress)
+            there = LocalStore.create(draft, replace(store.manifest, complete=False))
+            with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
+                for keys, entries in store.scan(store.window(WINDOW)):
+                    there.append(store.packed(keys, entries))
+                    bar.update(len(keys))
+            there.finish()
         return type(self)(target)
 
     @staticmethod
@@ -174,15 +179,6 @@ def _live_rows(store: LocalStore) -> NDArray[np.int64]:
 
 def _check_room(store: LocalStore, rows: NDArray[np.int64], folder: Path) -> None:
     check_room(len(rows) * (store.quantiser.record_bytes + DOCID_MAP_BYTES), folder)
-
-
-def _copy(store: LocalStore, draft: Path, progress: bool) -> None:
-    there = LocalStore.create(draft, replace(store.manifest, complete=False))
-    with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
-        for keys, entries in store.scan(store.window(WINDOW)):
-            there.append(store.packed(keys, entries))
-            bar.update(len(keys))
-    there.finish()
 
 
 def _damaged(store: LocalStore, keys: list[bytes], entries: NDArray[np.void]) -> dict[bytes, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import numbers
 from ..arguments import check_kind
 from ..errors import InputError
 from ..model.template import visible
@@ -43,7 +44,7 @@ class BuildPlan:
         return (
             f"{self.documents:,} documents, about {self.bytes / 1e6:,.1f} MB on disk "
             f"({self.bytes / self.documents:,.0f} bytes a document), "
-            f"about {_duration(self.seconds)} of encoding{cut if self.cut else ''}"
+            f"about {numbers.duration(self.seconds)} of encoding{cut if self.cut else ''}"
         )
 
 
@@ -141,9 +142,3 @@ def _readable(document: Document, model: Model | None) -> bool:
 def docid_hash(docid: str) -> int:
     """64 bits of a docid."""
     return int.from_bytes(hashlib.blake2b(key_of(docid), digest_size=8).digest(), "little")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +78,8 @@ def ablate(
         last = "joint" if recipe.ranker is None else "ranker"
         rows = json.loads((run / last / DEVELOPMENT).read_text(encoding="utf-8"))
         found[name] = rows[max(rows, key=int)]
-        on_main_process(partial(_keep, found, folder))
+        on_main_process(lambda: (write_json(folder / RESULTS, found), plot_ablations(found, folder / PLOT)))
     return found
-
-
-def _keep(found: Mapping[str, Mapping[str, float]], folder: Path) -> None:
-    write_json(folder / RESULTS, found)
-    plot_ablations(found, folder / PLOT)
 
 
 def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixlm_rerank import numbers
-from mixlm_rerank.data.fidelity import Fidelity
-from mixlm_rerank.data.measures import evaluate
+from mixlm_rerank.data.measures import Fidelity, evaluate
 from mixlm_rerank.index import TokenStore
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import ranked

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 from mixlm_rerank.data import Corpus
-from mixlm_rerank.data.fidelity import Fidelity, fidelity
-from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.corpus import identify
 from mixlm_rerank.data.lines import write_json, writing
+from mixlm_rerank.data.measures import Fidelity, fidelity
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
@@ -153,7 +152,10 @@ def distill(
         pools = corpus_pools(folder / "pools.jsonl", _of(candidates, training), work, model, **drawn)
         watched = max(1, min(CHOSEN_BY, len(pools) // 20))
         mixes = _mixes(pools[watched:], candidates, vectors, options, seed)
-        wanted = _wanted(pools, watched, mixes.values())
+        wanted = is_candidate(pools)  # of the first ``watched`` pools all scores, and of the others what is read
+        (read,) = np.logical_or.reduce([mix.wanted() for mix in mixes.values()])
+        wanted[watched:] = False
+        wanted[watched:, : read.shape[1]] = read
         measured_on = _of(candidates, held_out)
         if progress and not path.exists():
             compared = sum(map(len, measured_on.of_query.values()))
@@ -200,17 +202,6 @@ def _mixes(
         name: TrainingMix([source], count, queries=options.group, candidates=parts[name][1], seed=seed)
         for name, count in counts.items()
     }
-
-
-def _wanted(pools: Sequence[Pool], watched: int, mixes: Iterable[TrainingMix]) -> NDArray[np.bool_]:
-    """The scores that the teacher is asked for, bool [pools, most candidates]: all of the first ``watched`` pools, and
-    of the others what is read.
-    """
-    wanted = is_candidate(pools)
-    (read,) = np.logical_or.reduce([mix.wanted() for mix in mixes])
-    wanted[watched:] = False
-    wanted[watched:, : read.shape[1]] = read
-    return wanted
 
 
 def _of(candidates: Candidates, queries: Mapping[str, str]) -> Candidates:

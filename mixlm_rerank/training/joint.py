@@ -86,8 +86,10 @@ class JointObjective(nn.Module):
             parts.append(self._losses_of(mixed, text, teacher, labels, weights))
         losses = {name: torch.stack([one[name] for one in parts]).mean() for name in parts[0]}
         if weights.cosine:
-            table = BI_ENCODER_SCALE * _cosines(queries, documents[:, -1])
-            losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
+            with torch.autocast(model.device.type, enabled=False):  # times 20 they are log-odds: in float32
+                embedded = [F.normalize(own.float(), dim=-1) for own in (queries, documents[:, -1])]
+                cosines = embedded[0] @ embedded[1].T
+            losses["cosine"] = listwise(teacher, BI_ENCODER_SCALE * cosines, ~teacher.isnan(), self.temperature)
         if text is not None and weights.text:
             losses["text"] = listwise(teacher, text.table(), text.mask() & ~teacher.isnan(), self.temperature)
         shares = self._shares(batch, whole or batch)
@@ -196,9 +198,3 @@ class JointObjective(nn.Module):
             rows, order = order[:size], order[size:]
             found.update(zip(rows, self.model.item_encoder.forward_padded([ids[row] for row in rows]), strict=True))
         return torch.stack([found[row] for row in range(len(ids))])
-
-
-def _cosines(queries: Tensor, documents: Tensor) -> Tensor:
-    """[q, d], [n, d] -> float32 [q, n], in mixed precision too: times 20 they are log-odds."""
-    with torch.autocast(queries.device.type, enabled=False):
-        return F.normalize(queries.float(), dim=-1) @ F.normalize(documents.float(), dim=-1).T

@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.precision import bf16_pays, weights_to
 from mixlm_rerank.systems.collections import Collection, judged_documents, sampled
 from mixlm_rerank.systems.loading import Loading
@@ -152,7 +151,11 @@ class _Run:
         """The same batches under the members of a teacher."""
         recipe = self.recipe
         weights = {word: weight for word, weight in weights.items() if weight}
-        own = _frozen_encoder(recipe, self.offline) if {"max-sim", "bi-encoder"} & weights.keys() else None
+        own = None
+        if {"max-sim", "bi-encoder"} & weights.keys():  # of a copy as it is at the start: nothing must teach itself
+            own = start(recipe.model, self.offline, recipe.seed).item_encoder.eval()
+            if own.backbone.device.type == "cpu" and recipe.joint.bf16 and bf16_pays("cpu"):
+                weights_to(own, torch.bfloat16)
         dtype = "bfloat16" if recipe.joint.bf16 and bf16_pays() else "float32"
         models = Members(weights, Loading(None, dtype, self.offline), own)
         sources = []
@@ -183,12 +186,3 @@ def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
     except TypeError as error:
         raise InputError(f"the recipe's model.options: {error}") from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
-    """The item encoder as it is at the start, a copy of its own: what is trained must not teach itself."""
-    encoder = start(recipe.model, offline, recipe.seed).item_encoder.eval()
-    on_cpu = encoder.backbone.device.type == "cpu"
-    if on_cpu and recipe.joint.bf16 and bf16_pays("cpu"):
-        weights_to(encoder, torch.bfloat16)
-    return encoder

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.corpus import identify
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.collections import Collection, open_collection

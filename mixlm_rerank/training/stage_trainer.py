@@ -162,16 +162,14 @@ class Float32Attention(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         options = kwargs or {}
-        if func is not F.scaled_dot_product_attention or not _slow(args[0] if args else options["query"]):
+        query = args[0] if args else options.get("query")
+        slow = func is F.scaled_dot_product_attention and isinstance(query, Tensor) and query.dtype is torch.bfloat16
+        if not slow or query.device.type != "cpu":
             return func(*args, **options)
         with torch.autocast("cpu", enabled=False):
             exact = {name: _exact(part) for name, part in options.items()}
             attended: Tensor = func(*map(_exact, args), **exact)
         return attended.to(torch.bfloat16)
-
-
-def _slow(query: Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype is torch.bfloat16
 
 
 def _exact(part: Any) -> Any:

@@ -68,8 +68,8 @@ class JointTrainer(StageTrainer):
                 with self.accelerator.no_sync(model):  # other processes may have another number of passes
                     losses = [step(model, own) for own in passes[:-1]]
                 return torch.stack([*losses, step(model, passes[-1])]).sum()
-            except RuntimeError as error:
-                if not _out_of_memory(error):
+            except RuntimeError as error:  # of a GPU, or of the machine (torch has no class of its own for that)
+                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                     raise
             model.zero_grad()
             self._queries_at_once = self._fewer(size)
@@ -147,11 +147,6 @@ class JointTrainer(StageTrainer):
                     groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
         self.optimizer = torch.optim.AdamW(groups, betas=(self.args.adam_beta1, self.args.adam_beta2))
         return self.optimizer
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Of a GPU, or of the machine (torch has no class of its own for that)."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _keep_history(log: Sequence[Mapping[str, Any]], folder: Path) -> None:
