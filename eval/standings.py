@@ -112,17 +112,10 @@ def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
     for name, systems in seeds.items():
         on = tuple(map(_mean_of, systems))
         values = [there.measures[measure] for there in on if there]
+        mean = fmean(values) if len(values) == len(collections) else None
         tested = kinds[name] != "oracle" and measure == main
-        rows.append(
-            Row(
-                name,
-                kinds[name],
-                tuple(map(tuple, systems)),
-                on,
-                fmean(values) if len(values) == len(collections) else None,
-                tuple(_verdict(own) if tested else None for own in systems),
-            )
-        )
+        verdicts = tuple(_verdict(own) if tested else None for own in systems)
+        rows.append(Row(name, kinds[name], tuple(map(tuple, systems)), on, mean, verdicts))
 
     baselines = {collection.baseline for collection in collections}
     teachers = {collection.teacher for collection in collections}

@@ -28,19 +28,8 @@ from mixlm_rerank.onnx.exporting import hushed, write_graph
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.systems.loading import Loading, load_cross_encoder
 
-__all__ = [
-    "BATCHES",
-    "QUERY",
-    "SHAPES",
-    "Contender",
-    "CrossEncoder",
-    "Task",
-    "mixlm",
-    "of_ranker",
-    "of_shape",
-    "reader",
-]
-__all__ += ["tasks"]
+__all__ = ["BATCHES", "QUERY", "SHAPES", "Contender", "CrossEncoder", "Task", "mixlm", "of_ranker"]
+__all__ += ["of_shape", "reader", "tasks"]
 
 QUERY = 16  # tokens
 WARM = 16  # documents of a cross-encoder's warm-up

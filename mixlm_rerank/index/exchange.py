@@ -74,9 +74,8 @@ def write_vectors(
     if array.dtype.kind not in "fiu" or array.shape not in ((len(docids), *shape), (len(docids), shape[0] * shape[1])):
         wanted = f"numbers [{len(docids)}, {shape[0]}, {shape[1]}]: documents, vectors a document, width"
         raise InputError(f"vectors must be {wanted}, not {array.dtype} {list(array.shape)}")
-    window = _window(shape)
-    starts = range(0, len(docids), window)
-    batches = (("the array", docids[at : at + window], array[at : at + window].reshape(-1, *shape)) for at in starts)
+    parts = (slice(at, at + _window(shape)) for at in range(0, len(docids), _window(shape)))
+    batches = (("the array", docids[part], array[part].reshape(-1, *shape)) for part in parts)
     _fill_with_vectors(batches, len(docids), model, folder, precision, "ARRAY", progress=progress)
 
 

@@ -116,12 +116,9 @@ class OpenedIndex:
             before, rows = disk_of(self.path), _live_rows(store)
             if len(rows) == store.rows:
                 return 0
-            _check_room(store, rows, self.path)
-            segments = store.next_generation()
-            with (
-                writing(self.path, len(store)),
-                progress_bar(len(rows), "compact", "documents", enabled=progress) as bar,
-            ):
+            check_room(len(rows) * (store.quantiser.record_bytes + DOCID_MAP_BYTES), self.path)
+            segments, safe = store.next_generation(), writing(self.path, len(store))
+            with safe, progress_bar(len(rows), "compact", "documents", enabled=progress) as bar:
                 for start in range(0, len(rows), WINDOW):
                     records = store.segments.read(rows[start : start + WINDOW])
                     segments.append(start, records)
@@ -136,7 +133,7 @@ class OpenedIndex:
             raise InputError(f"{target} exists already: choose a new folder for the copy")
         with writing(target, 0), held_still(self.path), replacing(target) as draft:
             store = open_complete(self.path)
-            _check_room(store, _live_rows(store), target)
+            check_room(len(_live_rows(store)) * (store.quantiser.record_bytes + DOCID_MAP_BYTES), target)
             there = LocalStore.create(draft, replace(store.manifest, complete=False))
             with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
                 for keys, entries in store.scan(store.window(WINDOW)):
@@ -175,10 +172,6 @@ def _live_rows(store: LocalStore) -> NDArray[np.int64]:
     """Rows of all documents' records, int64 [n], ascending."""
     rows = [rows_of(entries["row"], store.counts(entries)) for _, entries in store.scan(SCANNED)]
     return np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
-
-
-def _check_room(store: LocalStore, rows: NDArray[np.int64], folder: Path) -> None:
-    check_room(len(rows) * (store.quantiser.record_bytes + DOCID_MAP_BYTES), folder)
 
 
 def _damaged(store: LocalStore, keys: list[bytes], entries: NDArray[np.void]) -> dict[bytes, str]:

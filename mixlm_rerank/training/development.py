@@ -35,16 +35,13 @@ GRADED = 10  # so many of the teacher's first documents count, the first the mos
 
 @dataclass(frozen=True)
 class DevelopmentSet:
-    """Judged queries to choose by, never those of a test, with their candidates.
-
-    ``vectors``: the index of these, where documents are vectors of the user's own.
-    """
+    """Judged queries to choose by, never those of a test, with their candidates."""
 
     name: str
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     candidates: Candidates
-    vectors: TokenStore | None = None
+    vectors: TokenStore | None = None  # the index of these, where documents are vectors of the user's own
 
 
 def as_taught(

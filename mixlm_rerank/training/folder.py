@@ -21,18 +21,8 @@ from transformers.utils import logging
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 
-__all__ = [
-    "MODEL",
-    "check_inputs",
-    "content_of",
-    "digest_of",
-    "is_main_process",
-    "join_processes",
-    "locked",
-    "on_main_process",
-    "process_count",
-    "under_torchrun",
-]
+__all__ = ["MODEL", "check_inputs", "content_of", "digest_of", "is_main_process", "join_processes", "locked"]
+__all__ += ["on_main_process", "process_count", "under_torchrun"]
 
 MODEL = "model"  # the folder of what comes out, in that of its training
 INPUTS, LOCK = "inputs.json", "lock"

@@ -124,7 +124,17 @@ class TrainingMix(Dataset[Batch]):
         if not sources:
             raise InputError("there is nothing to train on: no collection is named")
         for source in sources:
-            _check(source)
+            if not source.pools:
+                raise InputError(f"{source.name} has no queries to train on")
+            count_of, most = is_candidate(source.pools).shape
+            if source.scores.shape != (count_of, most):
+                raise InputError(
+                    f"{source.name} has {count_of} pools of at most {most} candidates, but teacher scores of shape "
+                    f"{source.scores.shape}"
+                )
+            lacking = next((docid for pool in source.pools for docid in pool.docids if docid not in source.texts), None)
+            if lacking is not None:
+                raise InputError(f"{source.name}: the candidate {lacking!r} is no document of the corpus")
         shares = np.array([source.weight for source in sources])
         self.sources = sources
         self._candidates = candidates
@@ -213,17 +223,3 @@ class TrainingMix(Dataset[Batch]):
         order.remove(first)
         bounds = [len(order) * section // count for section in range(count + 1)]
         return [first, *(draw.choice(order[start:end]) for start, end in pairwise(bounds))]
-
-
-def _check(source: Source) -> None:
-    if not source.pools:
-        raise InputError(f"{source.name} has no queries to train on")
-    count, most = is_candidate(source.pools).shape
-    if source.scores.shape != (count, most):
-        raise InputError(
-            f"{source.name} has {count} pools of at most {most} candidates, but teacher scores of shape "
-            f"{source.scores.shape}"
-        )
-    lacking = next((docid for pool in source.pools for docid in pool.docids if docid not in source.texts), None)
-    if lacking is not None:
-        raise InputError(f"{source.name}: the candidate {lacking!r} is no document of the corpus")

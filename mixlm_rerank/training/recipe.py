@@ -18,16 +18,8 @@ from mixlm_rerank.training.stage2 import CrossEncoderPart
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.stage_trainer import STRICT
 
-__all__ = [
-    "CollectionPart",
-    "ModelPart",
-    "RankerPart",
-    "Recipe",
-    "TeacherPart",
-    "load_recipe",
-    "read_yaml",
-    "recipe_of",
-]
+__all__ = ["CollectionPart", "ModelPart", "RankerPart", "Recipe", "TeacherPart", "load_recipe", "read_yaml"]
+__all__ += ["recipe_of"]
 
 RENAMED = {
     "run": "first_stages: ['run:FILE']",

@@ -15,7 +15,7 @@ from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.precision import bf16_pays, weights_to
-from mixlm_rerank.systems.collections import Collection, judged_documents, sampled
+from mixlm_rerank.systems.collections import Collection, sampled
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Members
 from mixlm_rerank.systems.ranked import find_candidates, slug
@@ -80,7 +80,11 @@ class _Run:
         write_json(folder / OVERLAPS, found.overlaps)
         if recipe.reasoning is not None:
             self._stage_one(recipe.reasoning, found.forbidden)
-        pools = [self._pooled(one, part) for one, part in zip(found.train, recipe.collections, strict=True)]
+        place, loading = self.shared / f"pools-{recipe.depth}", Loading(offline=self.offline)
+        pools = [
+            pooled(one, part, recipe.depth, place, loading, progress=self.progress)
+            for one, part in zip(found.train, recipe.collections, strict=True)
+        ]
         if recipe.cross_encoder is not None:
             self._stage_two(recipe.cross_encoder, pools)
             if not recipe.steps:
@@ -97,13 +101,6 @@ class _Run:
             model = train_joint(model, self._lessons(pools, recipe.ranker), folder / "ranker", alone, **watched)
         on_main_process(partial(model.save_pretrained, folder / MODEL, half=recipe.half))
         return folder / MODEL
-
-    def _pooled(self, collection: Collection, part: CollectionPart) -> Pooled:
-        depth = self.recipe.depth
-        few = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
-        folder = self.shared / f"pools-{depth}"
-        with locked(folder):
-            return pooled(few, part, depth, folder, Loading(offline=self.offline), progress=self.progress)
 
     def _stage_one(self, part: ReasoningPart, forbidden: Forbidden) -> None:
         folder = self.folder / "reasoning"

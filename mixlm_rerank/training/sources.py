@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mixlm_rerank.data.corpus import identify
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.systems.collections import Collection, open_collection
+from mixlm_rerank.systems.collections import Collection, judged_documents, open_collection, sampled
 from mixlm_rerank.systems.first_stages import FirstStage, RunFile
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Member
@@ -122,18 +122,22 @@ def pooled(
     *,
     progress: bool = True,
 ) -> Pooled:
-    """Pools by the part's first stages, made once of these documents, queries and judgments, and kept in ``folder``."""
-    corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
-    stages = first_stages(part, folder / f"{name}-{corpus}", loading, progress=progress)
-    found_by = [
-        content_of(stage.path) if isinstance(stage, RunFile) else (word, content_of(word.partition(":")[2]))
-        for word, stage in zip(part.first_stages, stages, strict=True)
-    ]
-    path = folder / f"{name}-{digest_of(corpus, collection.queries, collection.qrels, found_by)}.jsonl"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_pools(path, make_pools(collection, stages, depth=depth, size=depth))
-    pools = read_pools(path)
+    """Pools by the part's first stages, of the documents and queries that the part takes of the collection.
+
+    Made once, and kept in ``folder``, which several runs may share.
+    """
+    collection = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
+    with locked(folder):
+        corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
+        stages = first_stages(part, folder / f"{name}-{corpus}", loading, progress=progress)
+        found_by = [
+            content_of(stage.path) if isinstance(stage, RunFile) else (word, content_of(word.partition(":")[2]))
+            for word, stage in zip(part.first_stages, stages, strict=True)
+        ]
+        path = folder / f"{name}-{digest_of(corpus, collection.queries, collection.qrels, found_by)}.jsonl"
+        if not path.exists():
+            write_pools(path, make_pools(collection, stages, depth=depth, size=depth))
+        pools = read_pools(path)
     wanted = {docid for pool in pools for docid in pool.docids}
     documents = [document for document in collection.corpus or () if document.docid in wanted]
     texts = {document.docid: document.content for document in documents}

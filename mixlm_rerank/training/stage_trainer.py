@@ -24,15 +24,8 @@ from mixlm_rerank.folders import replacing
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.folder import MODEL, on_main_process
 
-__all__ = [
-    "STRICT",
-    "Float32Attention",
-    "StageTrainer",
-    "keep_model",
-    "last_checkpoint",
-    "training_arguments",
-    "without_dropout",
-]
+__all__ = ["STRICT", "Float32Attention", "StageTrainer", "keep_model", "last_checkpoint"]
+__all__ += ["training_arguments", "without_dropout"]
 
 Arguments = TypeVar("Arguments")
 

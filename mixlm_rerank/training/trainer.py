@@ -72,18 +72,15 @@ class JointTrainer(StageTrainer):
                 if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                     raise
             model.zero_grad()
-            self._queries_at_once = self._fewer(size)
-
-    def _fewer(self, size: int) -> int:
-        # several processes must stay in step, and what was accumulated before is lost
-        if size == 1 or self.args.world_size > 1 or self.args.gradient_accumulation_steps > 1:
-            raise InputError(
-                f"out of memory with {size} {'query' if size == 1 else 'queries'} at once: set the recipe's "
-                "joint.queries_at_once lower, or candidates, or model.options.max_document_tokens; the last checkpoint "
-                "is intact"
-            )
-        logger.warning(f"out of memory: from now on {size // 2} queries at once, of the same steps")
-        return size // 2
+            # several processes must stay in step, and what was accumulated before is lost
+            if size == 1 or self.args.world_size > 1 or self.args.gradient_accumulation_steps > 1:
+                raise InputError(
+                    f"out of memory with {size} {'query' if size == 1 else 'queries'} at once: set the recipe's "
+                    "joint.queries_at_once lower, or candidates, or model.options.max_document_tokens; the last "
+                    "checkpoint is intact"
+                )
+            self._queries_at_once = size // 2
+            logger.warning(f"out of memory: from now on {size // 2} queries at once, of the same steps")
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
