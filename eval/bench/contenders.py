@@ -54,6 +54,9 @@ class Task:
     texts: Sequence[str]  # that full-text contenders read
 
 
+Contender = Callable[[Sequence[Task]], Entrant]  # of tasks, what is timed
+
+
 def tasks(words: Words, index: int, length: int, candidates: int, count: int) -> list[Task]:
     """Of texts of so many tokens, and docids of an index of so many documents; no two queries are the same."""
     texts, found = words.texts(candidates, length), []
@@ -63,36 +66,19 @@ def tasks(words: Words, index: int, length: int, candidates: int, count: int) ->
     return found
 
 
-@dataclass(frozen=True)
-class Contender:
-    """Who makes a ranking of a task."""
-
-    name: str
-    run: Callable[[Task], object]
-    flops: Callable[[Task], float]  # operations of a task
-    settings: str = ""
-    tokens: int | None = None  # the token budget; None for full text
-    watched: MixLM | None = None  # the MixLM whose time inside is looked at; None where PyTorch cannot look
-
-    def entrant(self, drawn: Sequence[Task]) -> Entrant:
-        last = drawn[-1]
-        warm = last if self.tokens else replace(last, texts=last.texts[:WARM])
-        return Entrant(self.name, [partial(self.run, task) for task in drawn], partial(self.run, warm))
-
-
 def mixlm(name: str, reranker: Reranker, model: MixLM, tokens: int) -> Contender:
     """End to end, docids to a ranking. ``model``: what the reranker's was made of."""
     ranker, operations = model.ranker, Operations.of(model.ranker.backbone)
     below = replace(operations, layers=ranker.mix_layer)
     above = replace(operations, layers=ranker.layers - ranker.mix_layer)
 
-    def flops(task: Task) -> float:
-        prefix = len(ranker.prefixes([task.query])[0])
-        return below.whole(prefix) + above.shared(*ranker.positions(prefix, tokens), len(task.hits))
+    def entrant(drawn: Sequence[Task]) -> Entrant:
+        prefix = len(ranker.prefixes([drawn[0].query])[0])
+        flops = below.whole(prefix) + above.shared(*ranker.positions(prefix, tokens), len(drawn[0].hits))
+        runs = [partial(reranker.rerank, task.query, task.hits) for task in drawn]
+        return Entrant(name, runs, None, {"tokens": tokens, "settings": "", "flops": flops})
 
-    watched = reranker.model if isinstance(reranker.model, MixLM) else None
-    run = lambda task: reranker.rerank(task.query, task.hits)  # noqa: E731
-    return Contender(name, run, flops, tokens=tokens, watched=watched)
+    return entrant
 
 
 class CrossEncoder:
@@ -152,10 +138,18 @@ def of_shape(name: str, tokenizer: Any, folder: Path) -> CrossEncoder:
 
 
 def reader(name: str, encoder: CrossEncoder, kind: str = "float32", batch: int = DEFAULT_BATCH) -> Contender:
-    """A cross-encoder in a number format and batch size: rows of the texts, best first."""
-    scores = encoder.scores[kind]
-    run = lambda task: np.argsort(-scores(task.query, task.texts, batch), kind="stable")  # noqa: E731
-    return Contender(name, run, encoder.flops, f"{kind}, batches of {batch}")
+    """A cross-encoder in a number format and batch size (its name by default): rows of the texts, best first."""
+    scores, settings = encoder.scores[kind], f"{kind}, batches of {batch}"
+
+    def ranked(task: Task, most: int | None = None) -> Any:
+        return np.argsort(-scores(task.query, task.texts[:most], batch), kind="stable")
+
+    def entrant(drawn: Sequence[Task]) -> Entrant:
+        facts = {"tokens": None, "settings": settings, "flops": encoder.flops(drawn[0])}
+        runs, warm_up = [partial(ranked, task) for task in drawn], partial(ranked, drawn[-1], WARM)
+        return Entrant(name or settings, runs, warm_up, facts)
+
+    return entrant
 
 
 def _predict(encoder: Any, query: str, texts: Sequence[str], batch_size: int) -> Any:

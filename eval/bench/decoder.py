@@ -41,22 +41,13 @@ def decoder(
     run = Run(folder, None, quiet, **settings, rounds=rounds, seconds=seconds)
     shape = DecoderShape(layers, hidden, max(2, hidden // 64), max(1, hidden // 128), head=64)
     ways = run.cell("four ways", _measured, run, shape, document, items, rounds)
-    found = [
-        {
-            "name": name,
-            **work_done(way["seconds"], way["flops"], median(run.rates), items=items),
-            "paper_items_per_second": PAPER[name],
-        }
-        for name, way in ways.items()
-    ]
-    speeds = {way["name"]: way["items_per_second"] for way in found}
+    rate, found = median(run.rates), []
+    for way in ways:
+        done, paper = work_done(way["seconds"], way["flops"], rate, items=items), PAPER[way["name"]]
+        found.append({"name": way["name"], **done, "paper_items_per_second": paper})
+    speeds, flops = {way["name"]: way["items_per_second"] for way in found}, {way["name"]: way["flops"] for way in ways}
     gains = [
-        {
-            "name": name,
-            "gain": speeds[a] / speeds[b],
-            "flop_ratio": ways[b]["flops"] / ways[a]["flops"],
-            "paper": PAPER[a] / PAPER[b],
-        }
+        {"name": name, "gain": speeds[a] / speeds[b], "flop_ratio": flops[b] / flops[a], "paper": PAPER[a] / PAPER[b]}
         for name, (a, b) in GAINS.items()
     ]
     both = {"here": speeds, "paper": PAPER}
@@ -75,7 +66,7 @@ def decoder(
     return run.page("Decoder shape", "random weights in the shape of Qwen3", values, parts)
 
 
-def _measured(run: Run, shape: DecoderShape, document: int, items: int, rounds: int) -> dict[str, dict[str, Any]]:
+def _measured(run: Run, shape: DecoderShape, document: int, items: int, rounds: int) -> list[dict[str, Any]]:
     model = random_mixlm(shape, 1, document)
     words = Words(model.ranker.tokenizer)
     queries = words.texts(rounds, shape.prefix - words.prompt(model.ranker))
@@ -99,10 +90,10 @@ def _measured(run: Run, shape: DecoderShape, document: int, items: int, rounds: 
     plain = {FULL_TEXT: text, FULL_CACHED: text, MIXLM_ALONE: embedded, MIXLM: embedded}
     largest = max(float((way(queries[0], FEW) - plain[name]).abs().max()) for name, way in ways.items())
     run.keep("sameness", check_same(largest, TOLERANCE, "scores of the same documents in two ways"))
-    entrants = [
-        Entrant(name, [partial(way, query, items) for query in queries], partial(way, queries[0], FEW))
-        for name, way in ways.items()
-    ]
-    taken = run.timed("four ways", entrants)
+    entrants = []
+    for name, way in ways.items():
+        runs, warm_up = [partial(way, query, items) for query in queries], partial(way, queries[0], FEW)
+        entrants.append(Entrant(name, runs, warm_up, {"flops": flops[name]}))
+    found = run.timed("four ways", entrants)
     run.rate()
-    return {way: {"flops": flops[way], "seconds": taken[way]} for way in flops}
+    return found

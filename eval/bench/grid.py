@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -99,22 +98,18 @@ def _measure(
     words, documents = Words(model.ranker.tokenizer), max(DOCUMENTS, *(count for count, _ in todo))
     index = random_index(place / "tokens", new_manifest(model, "int8", "random tokens"), documents)
     own, draw = contenders.of_ranker(model, place / "own"), partial(contenders.tasks, words, documents)
-    others = [
-        contenders.reader(name, contenders.of_shape(name, words.tokenizer, place / name)) for name in contenders.SHAPES
-    ]
+    shapes = {name: contenders.of_shape(name, words.tokenizer, place / name) for name in contenders.SHAPES}
+    others = [contenders.reader(name, shape) for name, shape in shapes.items()]
     kinds: dict[str, Model] = {"": model, ", int8": in_int8(model), ", ONNX": exported(model, place / "onnx")}
-    mixlms = [
-        contenders.mixlm(f"MixLM k={tokens}{kind}", Reranker(each, index, tokens=tokens), model, tokens)
-        for kind, each in kinds.items()
-        for tokens in budgets
-    ]
+    named = {f"MixLM k={k}{kind}": (each, k) for kind, each in kinds.items() for k in budgets}
+    mixlms = [contenders.mixlm(name, Reranker(each, index, tokens=k), model, k) for name, (each, k) in named.items()]
 
     def best(name: str, kinds: Sequence[str], length: int) -> Contender:
         """In the settings that a short measurement finds best."""
-        options = [contenders.reader(name, own, kind, batch) for kind in kinds for batch in contenders.BATCHES]
-        entrants = [replace(each, name=each.settings).entrant(draw(length, TRIED, 1)) for each in options]
-        chosen = run.cell(f"settings, {name}, {length} tokens", fastest, entrants)
-        return next(each for each in options if each.settings == chosen)
+        options = list(product(kinds, contenders.BATCHES))
+        tried = [contenders.reader("", own, *option)(draw(length, TRIED, 1)) for option in options]
+        chosen = run.cell(f"settings, {name}, {length} tokens", fastest, tried)
+        return contenders.reader(name, own, *options[[each.name for each in tried].index(chosen)])
 
     run.rate()
     (largest,) = draw(todo[-1][1], todo[-1][0], 1)
@@ -124,18 +119,11 @@ def _measure(
         present = [contenders.reader(DEFAULTS, own), best(BEST, in_torch, length), best(ONNX, ["int8"], length)]
         present += [*(others if candidates <= MEASURED_BY else ()), *mixlms]
         drawn, name = draw(length, candidates, rounds), _name(candidates, length)
-        taken = run.timed(name, [each.entrant(drawn) for each in present])
-        found = [
-            {
-                "name": each.name,
-                "tokens": each.tokens,
-                "settings": each.settings,
-                "flops": each.flops(drawn[0]),
-                "seconds": taken[each.name],
-                "shares": each.watched and shares(each.watched, [partial(each.run, task) for task in drawn[:WATCHED]]),
-            }
-            for each in present
-        ]
+        entrants = [contender(drawn) for contender in present]
+        found = run.timed(name, entrants)
+        for row, entrant in zip(found, entrants, strict=True):
+            inside, _ = named.get(entrant.name, (None, 0))
+            row["shares"] = shares(inside, entrant.runs[:WATCHED]) if isinstance(inside, MixLM) else None
         size = {"candidates": candidates, "document": length, "full_text_flops": own.flops(drawn[0])}
         run.keep(name, {**size, "contenders": found})
     run.rate()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -48,9 +47,10 @@ def build(model: MixLM, folder: Path, *, documents: int, rounds: int, quiet: boo
     if the index does not hold what the encoder gives.
     """
     run = Run(folder, model, quiet, documents=documents, rounds=rounds)
-    tokens, seconds = run.cell("build and encoder", _build, run, model, documents, rounds).values()
-    ways = [{"name": name, **work_done(own, documents=documents, tokens=tokens)} for name, own in seconds.items()]
-    share = median(seconds[ENCODER]) / median(seconds[BUILD])
+    tokens, taken = run.cell("build and encoder", _build, run, model, documents, rounds).values()
+    ways = [{"name": one["name"], **work_done(one["seconds"], documents=documents, tokens=tokens)} for one in taken]
+    speeds = {way["name"]: way["documents_per_second"] for way in ways}
+    share = speeds[BUILD] / speeds[ENCODER]
     about = (
         f"{documents:,} synthetic documents of {SHORTEST} to {LONGEST} tokens (as read: {tokens / documents:.0f} on "
         f"average, with the template). The build reaches {numbers.percent(share)} of the bare encoder's throughput; "
@@ -84,7 +84,7 @@ def _build(run: Run, model: MixLM, count: int, rounds: int) -> dict[str, Any]:
         builds = [partial(build, documents, str(number)) for number in range(rounds)]
         entrants.append(Entrant(BUILD, builds, partial(build, few, "warm-up")))
         tokens = sum(map(len, model.item_encoder.document_ids(texts)))
-        return {"tokens": tokens, "seconds": run.timed("build", entrants)}
+        return {"tokens": tokens, "ways": run.timed("build", entrants)}
 
 
 def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
@@ -143,7 +143,7 @@ def _store(run: Run, documents: int, rounds: int) -> dict[str, Any]:
             check_same(largest, 0.0, "tokens of the index and of its own file")
         fetches: dict[str, Callable[[Sequence[str]], object]] = {INDEX: index.fetch, BARE: bare}
         entrants = [Entrant(name, [partial(fetch, docids) for docids in drawn]) for name, fetch in fetches.items()]
-        taken = run.timed("fetch", entrants)
+        taken = {one["name"]: one["seconds"] for one in run.timed("fetch", entrants)}
         sizes = {"payload": documents * QUANTISER.record_bytes, "disk": index.info().bytes}
         return {"documents": documents, "seconds": taken, **found, **sizes}
     finally:

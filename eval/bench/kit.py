@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import inf
@@ -99,8 +99,10 @@ class Run:
     def bar(self, total: int, task: str, unit: str) -> Any:
         return progress_bar(total, task, unit, enabled=not self._quiet)
 
-    def timed(self, task: str, entrants: Sequence[Entrant]) -> dict[str, list[float]]:
-        """:func:`interleaved`, with an estimate and a bar over all turns, which ends early where some take fewer."""
+    def timed(self, task: str, entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
+        """Name, facts and ``seconds`` of each by :func:`interleaved`, with an estimate, and a bar over all turns, which
+        ends early where some take fewer.
+        """
 
         def told(name: str) -> None:
             bar.set_postfix_str(name, refresh=False)
@@ -110,7 +112,8 @@ class Run:
             self.say(f"{task}, about {numbers.duration(total)} (going by the first round)")
 
         with self.bar(len(entrants) * (self._often["rounds"] + 1), task, "turns") as bar:
-            return interleaved(entrants, **self._often, told=told, expected=expected)
+            taken = interleaved(entrants, **self._often, told=told, expected=expected)
+        return [{"name": one.name, **one.facts, "seconds": taken[one.name]} for one in entrants]
 
     def page(self, title: str, model: str, values: Mapping[str, Any], parts: Sequence[str]) -> str:
         """Write ``results.json`` (of ``values``) and ``results.md`` (of ``parts``), which is returned.
@@ -152,11 +155,12 @@ def _as_json(values: Any) -> Any:
 
 @dataclass(frozen=True)
 class Entrant:
-    """The work of each round, the first again after the last one; and a warm-up, by default the last of the runs."""
+    """Who takes part in a measurement."""
 
     name: str
-    runs: Sequence[Callable[[], object]]
-    warm_up: Callable[[], object] | None = None
+    runs: Sequence[Callable[[], object]]  # the work of each round, the first again after the last one
+    warm_up: Callable[[], object] | None = None  # by default the last of the runs
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what else is kept of it
 
 
 def spread(values: Sequence[float], scale: float = 1.0) -> Spread:
