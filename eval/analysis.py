@@ -38,10 +38,10 @@ def depth_curve(
     return curve
 
 
-def slices(of: str, unit: str, sizes: Mapping[str, int], values: Mapping[str, float]) -> list[Slice]:
-    """Means over thirds of the queries by some size (words of the query, words of its relevant documents).
+def slices(of: str, sizes: Mapping[str, int], values: Mapping[str, float]) -> list[Slice]:
+    """Means over thirds of the queries by some number of words (of the query, of its relevant documents).
 
-    >>> slices("query length", "words", {"a": 1, "b": 2, "c": 9}, {"a": 0.0, "b": 1.0, "c": 0.5})[0]
+    >>> slices("query length", {"a": 1, "b": 2, "c": 9}, {"a": 0.0, "b": 1.0, "c": 0.5})[0]
     Slice(of='query length', label='1 words', queries=1, value=0.0)
     """
     qids = sorted((qid for qid in values if qid in sizes), key=lambda qid: sizes[qid])
@@ -52,7 +52,7 @@ def slices(of: str, unit: str, sizes: Mapping[str, int], values: Mapping[str, fl
     for _, own in groupby(qids, lambda qid: int(np.searchsorted(edges, sizes[qid]))):
         part = list(own)
         low, high = sizes[part[0]], sizes[part[-1]]
-        label = f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+        label = f"{low} words" if low == high else f"{low} to {high} words"
         found.append(Slice(of, label, len(part), fmean(values[qid] for qid in part)))
     return found
 

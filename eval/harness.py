@@ -117,7 +117,7 @@ def evaluate_collection(
                 tokens=system.tokens,
                 seed_group=system.seed_group,
                 depth_curve=depth_curve(ranking, *cuts) if system.pointwise else {},
-                slices=[piece for of, words in sizes.items() for piece in slices(of, "words", words, values[name])],
+                slices=[piece for of, words in sizes.items() for piece in slices(of, words, values[name])],
                 kind=system.kind,
             )
         )

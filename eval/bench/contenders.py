@@ -181,16 +181,15 @@ def _in_onnx(path: Path, encoder: CrossEncoder) -> Scores:
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def scores(query: str, texts: Sequence[str], batch_size: int) -> Any:
-        """In batches of texts of like length."""
-        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-        found = np.empty(len(texts), dtype=np.float32)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        """Texts of a task have one length: they need no sorting."""
+        found = []
+        for start in range(0, len(texts), batch_size):
+            part = list(texts[start : start + batch_size])
             given = {"padding": True, "truncation": True, "max_length": encoder.longest, "return_tensors": "np"}
-            batch = encoder.tokenizer([query] * len(rows), [texts[row] for row in rows], **given)
+            batch = encoder.tokenizer([query] * len(part), part, **given)
             none = np.zeros_like(batch["input_ids"])  # a tokenizer that gives no segments: all the first, as in PyTorch
             (logits,) = session.run(None, {name: np.asarray(batch.get(name, none), np.int64) for name in INPUTS})
-            found[rows] = logits[:, 0]
-        return found
+            found.append(logits[:, 0])
+        return np.concatenate(found)
 
     return scores

@@ -140,6 +140,7 @@ class OpenedIndex:
                     there.append(store.packed(keys, entries))
                     bar.update(len(keys))
             there.finish()
+            del there  # closed: its folder is about to get another name
         return type(self)(target)
 
     @staticmethod

@@ -155,9 +155,10 @@ class Float32Attention(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         options = kwargs or {}
-        query = args[0] if args else options.get("query")
-        slow = func is F.scaled_dot_product_attention and isinstance(query, Tensor) and query.dtype is torch.bfloat16
-        if not slow or query.device.type != "cpu":
+        query = None
+        if func is F.scaled_dot_product_attention:
+            query = args[0] if args else options["query"]
+        if query is None or query.device.type != "cpu" or query.dtype is not torch.bfloat16:
             return func(*args, **options)
         with torch.autocast("cpu", enabled=False):
             exact = {name: _exact(part) for name, part in options.items()}
