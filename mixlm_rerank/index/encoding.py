@@ -8,6 +8,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -95,14 +96,16 @@ class Encoder:
         """All documents in their order; a part takes about half a minute. ``bar`` counts documents."""
         part: list[Reading] = []
         records = tokens = 0
-        for reading in self.reader.readings(documents):
-            if part and (records + len(reading.texts) > RECORDS or tokens >= self._tokens):
-                yield self._timed(part, tokens, bar)
+        for reading in chain(self.reader.readings(documents), [None]):  # None: the end
+            if part and (reading is None or records + len(reading.texts) > RECORDS or tokens >= self._tokens):
+                started = time.monotonic()
+                packed = self.packed(part, bar)
+                self._tokens = int(SECONDS * tokens / max(time.monotonic() - started, 1e-6))
+                yield packed
                 part, records, tokens = [], 0, 0
-            part.append(reading)
-            records, tokens = records + len(reading.texts), tokens + reading.tokens
-        if part:
-            yield self._timed(part, tokens, bar)
+            if reading is not None:
+                part.append(reading)
+                records, tokens = records + len(reading.texts), tokens + reading.tokens
 
     def packed(self, part: Sequence[Reading], bar: Progress | None = None) -> Packed:
         """Documents encoded as they are read."""
@@ -126,12 +129,6 @@ class Encoder:
         ranker: Any = self.model.ranker  # not an ONNX one: these read no titles
         found: NDArray[np.int32] = ranker.titles([document.title for document in documents]).numpy()
         return found
-
-    def _timed(self, part: Sequence[Reading], tokens: int, bar: Progress | None) -> Packed:
-        started = time.monotonic()
-        packed = self.packed(part, bar)
-        self._tokens = int(SECONDS * tokens / max(time.monotonic() - started, 1e-6))
-        return packed
 
 
 def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:

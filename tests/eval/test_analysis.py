@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlm_rerank import Candidate, ScoredDoc
-from mixlm_rerank.eval.analysis import depth_curve, examples, slices
+from mixlm_rerank.eval.harness import depth_curve, examples, slices
 
 sizes_and_values = st.dictionaries(
     st.text("abcdef", min_size=1, max_size=3), st.tuples(st.integers(0, 12), st.floats(0, 1)), max_size=30
