@@ -60,8 +60,7 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
     @cache
     def index(documents: int) -> TokenIndex:
         """Made if it is not there, or made to its end."""
-        with run.bar(documents, "write an index", "documents") as bar:
-            return random_index(place / str(documents), manifest, documents, bar)
+        return random_index(place / str(documents), manifest, documents, progress=not quiet)
 
     @cache
     def encoded(length: int) -> TokenIndex:

@@ -96,9 +96,6 @@ class Run:
         if not self._quiet:
             tqdm.write(f"{self.folder}: {text}", file=sys.stderr)
 
-    def bar(self, total: int, task: str, unit: str) -> Any:
-        return progress_bar(total, task, unit, enabled=not self._quiet)
-
     def timed(self, task: str, entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
         """Name, facts and ``seconds`` of each by :func:`interleaved`, with an estimate, and a bar over all turns, which
         ends early where some take fewer.
@@ -111,7 +108,8 @@ class Run:
         def expected(total: float) -> None:
             self.say(f"{task}, about {numbers.duration(total)} (going by the first round)")
 
-        with self.bar(len(entrants) * (self._often["rounds"] + 1), task, "turns") as bar:
+        turns = len(entrants) * (self._often["rounds"] + 1)
+        with progress_bar(turns, task, "turns", enabled=not self._quiet) as bar:
             taken = interleaved(entrants, **self._often, told=told, expected=expected)
         return [{"name": one.name, **one.facts, "seconds": taken[one.name]} for one in entrants]
 

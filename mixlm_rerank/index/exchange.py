@@ -25,7 +25,7 @@ from .plan import DOCID_MAP_BYTES, check_room
 from .quantiser import Quantiser
 from .shards import CATALOGUE, Shards
 
-__all__ = ["export_index", "import_begun", "import_index", "import_vectors", "write_vectors"]
+__all__ = ["export_index", "fill", "import_begun", "import_index", "import_vectors", "write_vectors"]
 
 SHARD_BYTES = 1 << 28
 OWN = re.compile(r"part-\d{6}\.parquet(\.\w+\.part)?|index\.json(\.\w+\.part)?")
@@ -58,7 +58,7 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
     manifest, names, documents = shards.catalogue()
     window = max(1, WINDOW // 16) if manifest.passages else WINDOW
     parts = ((f"{url}/{name}", part) for name in names for part in shards.read(name, manifest, window))
-    _fill(folder, replace(manifest, complete=False), documents, parts, url, progress=progress)
+    fill(folder, replace(manifest, complete=False), documents, parts, url, progress=progress)
 
 
 def write_vectors(
@@ -95,7 +95,7 @@ def import_vectors(url: str, model: Model, folder: Path, *, precision: str, prog
     _fill_with_vectors(batches(), sum(files.values()), model, folder, precision, url, progress=progress)
 
 
-def _fill(
+def fill(
     folder: Path, manifest: Manifest, documents: int, parts: Iterable[tuple[str, Packed]], url: str, *, progress: bool
 ) -> None:
     """Make an index out of so many documents, or go on where an interruption left it.
@@ -166,7 +166,7 @@ def _fill_with_vectors(
         raise InputError(f"{source} holds no documents")
     manifest = new_manifest(model, precision, source)
     parts = ((where, _packed(docids, vectors, manifest.quantiser)) for where, docids, vectors in batches)
-    _fill(folder, manifest, documents, parts, source, progress=progress)
+    fill(folder, manifest, documents, parts, source, progress=progress)
 
 
 def _packed(docids: Sequence[str], vectors: NDArray[Any], quantiser: Quantiser) -> Packed:
