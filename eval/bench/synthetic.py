@@ -19,10 +19,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenIndex
-from mixlm_rerank.index.entries import Packed
 from mixlm_rerank.index.exchange import fill
 from mixlm_rerank.index.local import LocalStore
-from mixlm_rerank.index.manifest import Manifest
+from mixlm_rerank.index.manifest import Manifest, Packed
 from mixlm_rerank.index.plan import DOCID_MAP_BYTES
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.assembly import assemble

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from ..model.template import text_ids, text_spans
 from ..progress import Progress
 from ..types import Document, Model
-from .entries import Packed
-from .manifest import Manifest
+from .manifest import Manifest, Packed
 
 __all__ = ["Encoder", "Reader", "Reading", "cut"]
 

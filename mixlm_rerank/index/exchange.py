@@ -17,10 +17,9 @@ from ..errors import IndexDamaged, InputError
 from ..progress import progress_bar
 from ..types import Document, Model
 from .builder import first_known, new_manifest
-from .entries import MAX_KEY_BYTES, Packed, docid_of
 from .local import LocalStore
 from .lock import held_still, open_complete, refuse_strangers, writer_lock
-from .manifest import Manifest
+from .manifest import MAX_KEY_BYTES, Manifest, Packed, docid_of
 from .plan import DOCID_MAP_BYTES, check_room
 from .quantiser import Quantiser
 from .shards import CATALOGUE, Shards

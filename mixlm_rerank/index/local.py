@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, InputError, masked
-from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Packed, key_of, rows_of
 from .environment import Environment, Stored, create_environment, open_environment, writing
-from .manifest import Fetched, Manifest
+from .manifest import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Fetched, Manifest, Packed, key_of, rows_of
 from .segments import Segments
 
 __all__ = ["LocalStore", "check_there", "disk_of"]

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..folders import replacing
 from ..progress import progress_bar
-from .entries import docid_of, rows_of
 from .environment import writing
 from .local import LocalStore, check_there, disk_of
 from .lock import held_still, open_complete, open_to_write, writer_lock
-from .manifest import Fetched, Manifest
+from .manifest import Fetched, Manifest, docid_of, rows_of
 from .plan import DOCID_MAP_BYTES, check_room
 
 __all__ = ["IndexInfo", "OpenedIndex", "Verification"]

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..model.template import visible
 from ..types import Document, Model
 from .encoding import Encoder
-from .entries import MAX_KEY_BYTES, key_of
+from .manifest import MAX_KEY_BYTES, key_of
 
 __all__ = ["DOCID_MAP_BYTES", "BuildPlan", "check_room", "checked", "docid_hash", "is_stream", "plan_build"]
 

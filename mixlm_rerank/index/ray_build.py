@@ -21,9 +21,8 @@ from ..progress import progress_bar
 from ..types import Document, Model
 from .builder import Job
 from .encoding import Encoder
-from .entries import key_of
 from .exchange import import_begun, import_index
-from .manifest import Manifest
+from .manifest import Manifest, key_of
 from .plan import docid_hash
 from .shards import Shards
 

@@ -16,9 +16,9 @@ from ..errors import InputError
 from ..progress import progress_bar
 from ..types import Document, Model
 from .encoding import Encoder
-from .entries import docid_of, key_of
 from .local import LocalStore
 from .lock import held_still, open_complete, open_to_write
+from .manifest import docid_of, key_of
 from .opened import OpenedIndex
 from .plan import DOCID_MAP_BYTES, check_room, checked, is_stream
 

@@ -47,13 +47,10 @@ class _Scored:
 
 
 class JointObjective(nn.Module):
-    """``batch -> losses by name``, the weighted ones summed up under ``"loss"``.
+    """``batch -> losses by name``, the weighted ones summed up under ``"loss"``. ``model`` is trained whole.
 
-    Args:
-        model: trained whole.
-        temperature: of the listwise losses, in log-odds.
-        texts_per_query: candidates of each query that the full-text pass reads: it is what costs.
-        folder: where embedding tokens of a frozen item encoder are kept meanwhile, see :class:`OnDisk`.
+    ``temperature``, ``texts_per_query``: as in :class:`JointOptions`. ``folder``: where embedding tokens of a frozen
+    item encoder are kept meanwhile, see :class:`OnDisk`.
     """
 
     def __init__(

@@ -15,8 +15,8 @@ from mixlm_rerank.eval.bench import kit, synthetic
 from mixlm_rerank.eval.bench.grid import rows
 from mixlm_rerank.eval.bench.kit import Run
 from mixlm_rerank.index.builder import new_manifest
-from mixlm_rerank.index.entries import Packed
 from mixlm_rerank.index.local import LocalStore
+from mixlm_rerank.index.manifest import Packed
 
 
 def test_cells_are_measured_once(tmp_path: Path) -> None:
