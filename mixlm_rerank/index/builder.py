@@ -56,11 +56,11 @@ class Job:
         """
         if is_stream(self.documents):
             return None
-        plan = plan_build(self.documents, encoder, skip_empty=self.skip_empty)
-        check_room(plan.bytes - disk_of(self.folder), self.folder)  # an interrupted build has written some already
+        count, size, told = plan_build(self.documents, encoder, skip_empty=self.skip_empty)
+        check_room(size - disk_of(self.folder), self.folder)  # an interrupted build has written some already
         if self.progress:
-            tqdm.write(f"{self.folder}: {plan}", file=sys.stderr)
-        return plan.documents
+            tqdm.write(f"{self.folder}: {told}", file=sys.stderr)
+        return count
 
 
 def build(job: Job) -> None:

@@ -73,23 +73,23 @@ class _Run:
     def carry_out(self) -> Path:
         recipe, folder = self.recipe, self.folder
         join_processes()
-        found = divided(recipe)
+        train, held_out, forbidden, overlaps = divided(recipe)
         whole = TypeAdapter(Recipe).dump_python(replace(recipe, joint=recipe.joint.decisive), mode="json")
-        development = digest_of(*((one.name, one.queries, one.qrels) for one in found.development))
+        development = digest_of(*((one.name, one.queries, one.qrels) for one in held_out))
         check_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True), "set of development queries": development})
-        write_json(folder / OVERLAPS, found.overlaps)
+        write_json(folder / OVERLAPS, overlaps)
         if recipe.reasoning is not None:
-            self._stage_one(recipe.reasoning, found.forbidden)
+            self._stage_one(recipe.reasoning, forbidden)
         place, loading = self.shared / f"pools-{recipe.depth}", Loading(offline=self.offline)
         pools = [
             pooled(one, part, recipe.depth, place, loading, progress=self.progress)
-            for one, part in zip(found.train, recipe.collections, strict=True)
+            for one, part in zip(train, recipe.collections, strict=True)
         ]
         if recipe.cross_encoder is not None:
             self._stage_two(recipe.cross_encoder, pools)
             if not recipe.steps:
                 return folder / "cross-encoder" / MODEL
-        parts = zip(found.development, recipe.development, strict=True)
+        parts = zip(held_out, recipe.development, strict=True)
         watched = watch([self._development(whole, part) for whole, part in parts], recipe.joint.budgets)
         watched |= {"seed": recipe.seed, "progress": self.progress}
         lessons = self._lessons(pools, recipe)

@@ -30,18 +30,14 @@ __all__ = ["Forbidden", "Pooled", "divided", "first_stages", "left_out", "plain"
 Forbidden = Mapping[str, str]  # a query, made plain -> name of a collection that has it
 
 
-@dataclass(frozen=True)
-class Divided:
-    """Collections, without the queries that they must not see."""
+def divided(
+    recipe: Recipe,
+) -> tuple[list[Collection], list[Collection], Forbidden, dict[str, dict[str, str]]]:
+    """Collections to train on and to choose by, without the queries that they must not see; what is not to be trained
+    on; and what was left out: name of a collection -> qid -> name of the one that has the query too.
 
-    train: list[Collection]
-    development: list[Collection]
-    forbidden: Forbidden  # what is not to be trained on
-    overlaps: dict[str, dict[str, str]]  # left out: name of a collection -> qid -> name of the one that has it too
-
-
-def divided(recipe: Recipe) -> Divided:
-    """What to train on and what to choose by. Raises InputError if no query of a collection is left."""
+    Raises InputError if no query of a collection is left.
+    """
     overlaps: dict[str, dict[str, str]] = {}
 
     def opened(parts: Sequence[CollectionPart], forbidden: Forbidden) -> list[Collection]:
@@ -56,7 +52,7 @@ def divided(recipe: Recipe) -> Divided:
     tests = _asked(opened(recipe.never, {}))
     held_out = opened(recipe.development, tests)
     forbidden = _asked(held_out) | tests
-    return Divided(opened(recipe.collections, forbidden), held_out, forbidden, overlaps)
+    return opened(recipe.collections, forbidden), held_out, forbidden, overlaps
 
 
 def _asked(collections: Iterable[Collection]) -> dict[str, str]:
