@@ -114,9 +114,10 @@ def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> 
     def value(shares: Floats) -> float:
         values = []
         for found, scores in collections:
-            sums = {qid: (weights(shares) @ own).tolist() for qid, own in scores.items()}
-            pairs = {qid: zip(hits, sums[qid], strict=True) for qid, hits in found.candidates.of_query.items()}
-            run = {qid: [Candidate(hit.docid, score) for hit, score in own] for qid, own in pairs.items()}
+            run = {}
+            for qid, hits in found.candidates.of_query.items():
+                sums = (weights(shares) @ scores[qid]).tolist()
+                run[qid] = [Candidate(hit.docid, score) for hit, score in zip(hits, sums, strict=True)]
             values.append(evaluate(found.qrels, run, [measure])[measure])
         return fmean(values)
 
