@@ -201,8 +201,8 @@ def compare(
 @contextmanager
 def resumable(output: Path) -> Iterator[None]:
     """Long work that writes into ``output``. Raises InputError if that cannot be made; ends the process on Ctrl-C."""
-    new = not output.exists()
     try:
+        new = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {output}: {error.strerror or error}; choose another folder") from None
