@@ -111,7 +111,11 @@ class Encoder:
         documents, counts = [reading.document for reading in part], [len(reading.texts) for reading in part]
         texts = [text for reading in part for text in reading.texts]
         by_text = None if self.manifest.passages else bar
-        titles = self._titles(documents).repeat(counts, axis=0)
+        titles: NDArray[np.int32] = np.empty((len(documents), 0), dtype=np.int32)
+        if self.manifest.title_tokens:
+            ranker: Any = self.model.ranker  # not an ONNX one: these read no titles
+            titles = ranker.titles([document.title for document in documents]).numpy()
+        titles = titles.repeat(counts, axis=0)
         records = []
         for start in range(0, len(texts), RECORDS):
             rows = slice(start, start + RECORDS)
@@ -120,14 +124,6 @@ class Encoder:
             bar.update(len(part))
         unread, titled = [reading.unread for reading in part], self.manifest.title_tokens > 0
         return Packed.of(documents, np.concatenate(records), counts, unread, titled=titled)
-
-    def _titles(self, documents: Sequence[Document]) -> NDArray[np.int32]:
-        """Token ids of titles, int32 [n, title_tokens]."""
-        if not self.manifest.title_tokens:
-            return np.empty((len(documents), 0), dtype=np.int32)
-        ranker: Any = self.model.ranker  # not an ONNX one: these read no titles
-        found: NDArray[np.int32] = ranker.titles([document.title for document in documents]).numpy()
-        return found
 
 
 def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def ablate(
         last = "joint" if recipe.ranker is None else "ranker"
         rows = json.loads((run / last / DEVELOPMENT).read_text(encoding="utf-8"))
         found[name] = rows[max(rows, key=int)]
-        on_main_process(lambda: (write_json(folder / RESULTS, found), plot_ablations(found, folder / PLOT)))
+        on_main_process(partial(write_json, folder / RESULTS, found))
+        on_main_process(partial(plot_ablations, found, folder / PLOT))
     return found
 
 

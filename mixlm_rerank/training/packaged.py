@@ -75,18 +75,13 @@ def unpack(model: str, folder: str | Path) -> Path:
         if model == E5:
             e5_from_q4(content).save(str(draft))
         else:
-            _unzip(content, draft)
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                for entry in archive.infolist():
+                    inner = Path(*Path(entry.filename).parts[1:])  # below the archive's one top folder
+                    if not entry.is_dir() and ".." not in inner.parts:
+                        (draft / inner).parent.mkdir(parents=True, exist_ok=True)
+                        (draft / inner).write_bytes(archive.read(entry))
     return Path(folder)
-
-
-def _unzip(content: bytes, folder: Path) -> None:
-    """All files below the archive's one top folder."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for entry in archive.infolist():
-            inner = Path(*Path(entry.filename).parts[1:])
-            if not entry.is_dir() and ".." not in inner.parts:
-                (folder / inner).parent.mkdir(parents=True, exist_ok=True)
-                (folder / inner).write_bytes(archive.read(entry))
 
 
 def _numbers(file: io.BytesIO, form: str) -> tuple[Any, ...]:
