@@ -1,17 +1,7 @@
 """How good is a ranking, is a difference more than chance, how faithful is one system to another?"""
 
-from mixlm_rerank.data.fidelity import Fidelity, fidelity
-from mixlm_rerank.data.measures import DEFAULT_MEASURES, evaluate, evaluate_queries
-from mixlm_rerank.eval.oracle import oracle
+from mixlm_rerank.data.measures import DEFAULT_MEASURES, Fidelity, evaluate, evaluate_queries, fidelity, oracle
 from mixlm_rerank.eval.significance import Comparison, compare
 
-__all__ = [
-    "DEFAULT_MEASURES",
-    "Comparison",
-    "Fidelity",
-    "compare",
-    "evaluate",
-    "evaluate_queries",
-    "fidelity",
-    "oracle",
-]
+__all__ = ["DEFAULT_MEASURES", "Comparison", "Fidelity", "compare", "evaluate", "evaluate_queries"]
+__all__ += ["fidelity", "oracle"]

@@ -122,7 +122,10 @@ def calibrate(pairs: Pairs) -> Calibration:
 
     Raises InputError if higher scores do not mean more relevant documents.
     """
-    slope, intercept = _platt(pairs.scores, pairs.targets)
+    # logistic regression of probabilities: each pair counts as relevant and as irrelevant, by its target
+    features, labels = np.tile(pairs.scores, 2)[:, None], np.repeat([1, 0], len(pairs.scores))
+    fitted = LogisticRegression(C=np.inf).fit(features, labels, np.concatenate([pairs.targets, 1 - pairs.targets]))
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if not slope > 0:
         raise InputError("higher scores do not go with relevance here: nothing can be calibrated")
     relevant = pairs.relevant
@@ -169,13 +172,6 @@ def draw(pairs: Pairs, found: Calibration, path: Path) -> None:
     name_axes(axes, "calibrated log-odds", "share of its kind")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def _platt(scores: Floats, targets: Floats) -> tuple[float, float]:
-    """Logistic regression of probabilities: each pair counts as relevant and as irrelevant, by its target."""
-    features, labels = np.tile(scores, 2)[:, None], np.repeat([1, 0], len(scores))
-    fitted = LogisticRegression(C=np.inf).fit(features, labels, np.concatenate([targets, 1 - targets]))
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
 def _best_cut(values: Floats | Ints, relevant: Bools) -> float:

@@ -1,31 +1,40 @@
-"""The harness: a collection, a first stage and systems in; rankings, measures, tests and costs out. Resumable."""
+"""The harness: a collection, a first stage and systems in; rankings, measures, tests and costs out. Resumable.
+
+Beside the means it says how a measure grows with depth, where queries of some kind differ, and shows the queries on
+which systems differ most.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from statistics import fmean
 
 import numpy as np
 
 from mixlm_rerank.arguments import check_strings
 from mixlm_rerank.data import write_run
-from mixlm_rerank.data.fidelity import fidelity
-from mixlm_rerank.data.measures import evaluate, measure
+from mixlm_rerank.data.measures import evaluate, fidelity, measure, oracle
 from mixlm_rerank.data.runs import check_ids
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval.analysis import depth_curve, examples, slices
-from mixlm_rerank.eval.oracle import oracle
-from mixlm_rerank.eval.results import CollectionResult, Example, SystemResult
+from mixlm_rerank.eval.results import CollectionResult, Example, Shown, Slice, SystemResult
 from mixlm_rerank.eval.significance import compare
 from mixlm_rerank.ranking import unranked
 from mixlm_rerank.systems.first_stages import FirstStage
 from mixlm_rerank.systems.protocol import System
 from mixlm_rerank.systems.ranked import FIRST_STAGE, ORACLE, Ranked, find_candidates, rank, slug
 from mixlm_rerank.systems.workplace import Workplace
-from mixlm_rerank.types import Candidate
+from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["check_measures", "check_names", "evaluate_collection"]
+__all__ = ["check_measures", "check_names", "depth_curve", "evaluate_collection", "examples", "slices"]
 
 JUDGED = "Judged@10"  # always shown: how much of a ranking is judged at all
+DEPTHS = (10, 20, 50, 100, 200, 500, 1000)  # of the curve
+PARTS = 3  # of the queries, by some size
+EXAMPLES, SHOWN = 3, 3  # wins, and as many losses, of each system; documents of each
+
+Ranking = Mapping[str, Sequence[ScoredDoc]]
+Candidates = Mapping[str, Sequence[Candidate]]
 
 
 def check_names(systems: Sequence[System], baseline: str, teacher: str | None) -> None:
@@ -79,7 +88,13 @@ def evaluate_collection(
     candidates = find_candidates(work, first_stage, depth)
     check_ids(candidates.of_query)  # now, and not when the runs are written
     of_systems = work.restricted(candidates.texts) if candidates_only else work
-    as_found = {qid: unranked(_by_trec_eval(hits)) for qid, hits in candidates.of_query.items()}
+
+    def by_trec_eval(hit: Candidate) -> tuple[float, str]:
+        """Its order of a run: by score in float32, equal ones by docid, descending."""
+        return float(np.float32(hit.score)), hit.docid
+
+    ordered = {qid: sorted(hits, key=by_trec_eval, reverse=True) for qid, hits in candidates.of_query.items()}
+    as_found = {qid: unranked(hits) for qid, hits in ordered.items()}
     ceiling = oracle(candidates.of_query, collection.qrels)
     found = [
         Ranked(FIRST_STAGE, first_stage.name, "first stage", as_found),
@@ -113,7 +128,7 @@ def evaluate_collection(
                 tokens=system.tokens,
                 seed_group=system.seed_group,
                 depth_curve=depth_curve(ranking, *cuts) if system.pointwise else {},
-                slices=[piece for of, words in sizes.items() for piece in slices(of, "words", words, values[name])],
+                slices=[piece for of, words in sizes.items() for piece in slices(of, words, values[name])],
                 kind=system.kind,
             )
         )
@@ -125,6 +140,60 @@ def evaluate_collection(
     return CollectionResult(*place, results, shown)
 
 
-def _by_trec_eval(hits: Sequence[Candidate]) -> list[Candidate]:
-    """As trec_eval orders a run: by score in float32, equal ones by docid, descending."""
-    return sorted(hits, key=lambda hit: (float(np.float32(hit.score)), hit.docid), reverse=True)
+def depth_curve(
+    ranking: Ranking, candidates: Candidates, qrels: Mapping[str, Mapping[str, int]], measure: str, depth: int
+) -> dict[int, float]:
+    """The measure when only the first d candidates had been reranked, and were all that is returned.
+
+    Exact for pointwise systems, whose scores do not depend on the other candidates.
+    """
+    curve = {}
+    for cut in sorted({*(d for d in DEPTHS if d < depth), depth}):
+        kept = {qid: {hit.docid for hit in hits[:cut]} for qid, hits in candidates.items()}
+        run = {qid: [doc for doc in docs if doc.docid in kept[qid]] for qid, docs in ranking.items()}
+        curve[cut] = evaluate(qrels, run, [measure])[measure]
+    return curve
+
+
+def slices(of: str, sizes: Mapping[str, int], values: Mapping[str, float]) -> list[Slice]:
+    """Means over thirds of the queries by some number of words (of the query, of its relevant documents).
+
+    >>> slices("query length", {"a": 1, "b": 2, "c": 9}, {"a": 0.0, "b": 1.0, "c": 0.5})[0]
+    Slice(of='query length', label='1 words', queries=1, value=0.0)
+    """
+    qids = sorted((qid for qid in values if qid in sizes), key=lambda qid: sizes[qid])
+    if len(qids) < PARTS:
+        return []
+    edges = np.quantile([sizes[qid] for qid in qids], np.arange(1, PARTS) / PARTS, method="lower")
+    found = []
+    for _, own in groupby(qids, lambda qid: int(np.searchsorted(edges, sizes[qid]))):
+        part = list(own)
+        low, high = sizes[part[0]], sizes[part[-1]]
+        label = f"{low} words" if low == high else f"{low} to {high} words"
+        found.append(Slice(of, label, len(part), fmean(values[qid] for qid in part)))
+    return found
+
+
+def examples(
+    system: str,
+    rankings: tuple[Ranking, Ranking],
+    values: tuple[Mapping[str, float], Mapping[str, float]],
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    texts: Mapping[str, str],
+) -> list[Example]:
+    """The largest wins and losses of a system (first of each pair) against the baseline (second)."""
+    value, baseline_value = values
+    by_difference = sorted(value, key=lambda qid: baseline_value[qid] - value[qid])
+    wins = [qid for qid in by_difference[:EXAMPLES] if value[qid] > baseline_value[qid]]
+    losses = [qid for qid in reversed(by_difference[-EXAMPLES:]) if value[qid] < baseline_value[qid]]
+
+    def shown(docs: Sequence[ScoredDoc], qid: str) -> list[Shown]:
+        return [Shown(doc.docid, qrels[qid].get(doc.docid), texts.get(doc.docid, "")[:600]) for doc in docs[:SHOWN]]
+
+    return [
+        Example(
+            qid, queries[qid], system, value[qid], baseline_value[qid], *(shown(r.get(qid, []), qid) for r in rankings)
+        )
+        for qid in [*wins, *losses]
+    ]

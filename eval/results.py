@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from mixlm_rerank.data.fidelity import Fidelity
 from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.measures import Fidelity
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.significance import Comparison
 from mixlm_rerank.systems.protocol import Efficiency, Kind
@@ -29,11 +29,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """One system on one collection.
-
-    Left at "other", the kind is told from the collection's first stage and teacher, from ``tokens`` and from the name
-    "oracle".
-    """
+    """One system on one collection."""
 
     name: str  # short and unique, for tables: "MixLM k=4"
     description: str  # exactly what it was: model, fingerprint, lengths, weights
@@ -46,15 +42,16 @@ class SystemResult:
     seed_group: str | None  # systems that differ only in their seed share this name
     depth_curve: dict[int, float]  # number of first-stage candidates reranked -> main measure
     slices: list[Slice]
+    # "other": told from the collection's first stage and teacher, from ``tokens`` and from the name "oracle"
     kind: Kind = "other"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A document in an example. ``grade``: its judgment, None for unjudged."""
+    """A document in an example."""
 
     docid: str
-    grade: int | None
+    grade: int | None  # its judgment; None for unjudged
     text: str
 
 

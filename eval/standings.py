@@ -20,17 +20,15 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Row:
-    """A system, or all seeds of one; for each collection, its systems, their mean, and what the tests say.
-
-    A verdict is against the collection's baseline; of several seeds, what holds for each of them. None for the baseline
-    itself, and for the oracle, which is no system to choose.
-    """
+    """A system, or all seeds of one; for each collection, its systems, their mean, and what the tests say."""
 
     name: str
     kind: Kind
     seeds: tuple[tuple[SystemResult, ...], ...]  # none where it did not run
     on: tuple[SystemResult | None, ...]  # of several seeds, one system with their means
     mean: float | None  # of the measure, over collections; None unless it ran on all of them
+    # Against the collection's baseline; of several seeds, what holds for each of them. None for the baseline itself,
+    # and for the oracle, which is no system to choose.
     verdicts: tuple[Verdict | None, ...]
 
     @property
@@ -114,17 +112,10 @@ def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
     for name, systems in seeds.items():
         on = tuple(map(_mean_of, systems))
         values = [there.measures[measure] for there in on if there]
+        mean = fmean(values) if len(values) == len(collections) else None
         tested = kinds[name] != "oracle" and measure == main
-        rows.append(
-            Row(
-                name,
-                kinds[name],
-                tuple(map(tuple, systems)),
-                on,
-                fmean(values) if len(values) == len(collections) else None,
-                tuple(_verdict(own) if tested else None for own in systems),
-            )
-        )
+        verdicts = tuple(_verdict(own) if tested else None for own in systems)
+        rows.append(Row(name, kinds[name], tuple(map(tuple, systems)), on, mean, verdicts))
 
     baselines = {collection.baseline for collection in collections}
     teachers = {collection.teacher for collection in collections}

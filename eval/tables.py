@@ -33,16 +33,13 @@ LATEX_SPECIAL = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. ``order``: what the column is sorted by; None for a cell without a value, which stays last.
-
-    ``small`` stands small behind the text: the interval of a mean.
-    """
+    """One cell of a table."""
 
     text: str
-    order: float | None
+    order: float | None  # what the column is sorted by; None for a cell without a value, which stays last
     best: bool = False
     mark: str = ""
-    small: str = ""
+    small: str = ""  # behind the text: the interval of a mean
 
 
 EMPTY = Cell("–", None)
@@ -55,14 +52,12 @@ def number(value: float | None, text: Callable[[float], str] = numbers.measure) 
 
 @dataclass(frozen=True)
 class Column:
-    """``hint`` explains the head; ``marked`` keeps room for a mark behind each number, so that digits stand in line;
-    with ``best`` the highest cells are bold, apart from the oracle's.
-    """
+    """One column of a table."""
 
     head: str
-    hint: str = ""
-    marked: bool = False
-    best: bool = False
+    hint: str = ""  # explains the head
+    marked: bool = False  # keeps room for a mark behind each number, so that digits stand in line
+    best: bool = False  # the highest cells are bold, apart from the oracle's
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,12 @@ class Development:
 
 @dataclass(frozen=True)
 class Fit:
-    """What each weight brings.
-
-    ``cross_validated`` is the measure where each query is mixed at the weight that is best for the other four fifths of
-    them; None for fewer than ten queries.
-    """
+    """What each weight brings."""
 
     measure: str  # what the weight is to make highest
     values: Mapping[float, float]  # weight -> mean of the measure over collections, each counting alike
+    # The measure where each query is mixed at the weight that is best for the other four fifths of them; None for fewer
+    # than ten queries
     cross_validated: float | None
     worse: Mapping[float, int]  # weight -> on how many queries the mixture is worse than the first stage
     queries: int
@@ -114,8 +112,14 @@ def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> 
         return found
 
     def value(shares: Floats) -> float:
-        runs = [(found, _summed(found, scores, weights(shares))) for found, scores in collections]
-        return fmean(evaluate(found.qrels, run, [measure])[measure] for found, run in runs)
+        values = []
+        for found, scores in collections:
+            run = {}
+            for qid, hits in found.candidates.of_query.items():
+                sums = (weights(shares) @ scores[qid]).tolist()
+                run[qid] = [Candidate(hit.docid, score) for hit, score in zip(hits, sums, strict=True)]
+            values.append(evaluate(found.qrels, run, [measure])[measure])
+        return fmean(values)
 
     shares = np.full(len(members), 1 / len(members))
     best, before = value(shares), -1.0
@@ -138,13 +142,6 @@ def _stacked(members: Sequence[Development]) -> dict[str, Floats]:
             least = min(known.values(), default=0.0)
             rows.setdefault(qid, []).append([known.get(hit.docid, least) for hit in hits])
     return {qid: np.array(own, dtype=np.float64) for qid, own in rows.items()}
-
-
-def _summed(found: Development, scores: Mapping[str, Floats], weights: Floats) -> dict[str, list[Candidate]]:
-    return {
-        qid: [Candidate(hit.docid, score) for hit, score in zip(hits, (weights @ scores[qid]).tolist(), strict=True)]
-        for qid, hits in found.candidates.of_query.items()
-    }
 
 
 def _with_share(shares: Floats, member: int, share: float) -> Floats:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from mixlm_rerank.data.identity import CorpusIdentity, identify
+from mixlm_rerank.data.corpus import CorpusIdentity, identify
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.folders import replacing

@@ -34,7 +34,7 @@ LAYERS = {
     "data": {"arguments", "errors", "types"},
     "onnx": {"scoring", "model", "errors", "folders", "progress"},
     "scoring": {"model", "errors", "types", "progress"},
-    "index": {"model", "arguments", "errors", "types", "progress", "folders"},
+    "index": {"model", "arguments", "errors", "numbers", "types", "progress", "folders"},
     "candidates": {"arguments", "errors", "types"},
     "minilm": set(),
     "ranking": {"errors", "types"},

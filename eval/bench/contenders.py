@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BertConfig, ModernBertConfig
 
+from mixlm_rerank.eval.bench.kit import Entrant
 from mixlm_rerank.eval.bench.machine import Operations
 from mixlm_rerank.eval.bench.synthetic import Words, random_docids
-from mixlm_rerank.eval.bench.timing import Entrant
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.assembly import quiet
 from mixlm_rerank.model.precision import bf16_pays
@@ -28,24 +28,14 @@ from mixlm_rerank.onnx.exporting import hushed, write_graph
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.systems.loading import Loading, load_cross_encoder
 
-__all__ = [
-    "BATCHES",
-    "QUERY",
-    "SHAPES",
-    "Contender",
-    "CrossEncoder",
-    "Task",
-    "mixlm",
-    "of_ranker",
-    "of_shape",
-    "reader",
-]
-__all__ += ["tasks"]
+__all__ = ["BATCHES", "QUERY", "SHAPES", "Contender", "CrossEncoder", "Task", "mixlm", "of_ranker"]
+__all__ += ["of_shape", "reader", "tasks"]
 
 QUERY = 16  # tokens
 WARM = 16  # documents of a cross-encoder's warm-up
 DEFAULT_BATCH = 32  # of CrossEncoder.predict
 BATCHES = (4, 8, 16, 32, 64)
+Scores = Callable[[str, Sequence[str], int], Any]  # query, texts, batch size -> logits [n]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 SHAPES: dict[str, tuple[Any, tuple[int, ...]]] = {  # ModernBERT of the Ettin suite (2507.11412), MiniLM (2002.10957)
@@ -57,11 +47,14 @@ SHAPES: dict[str, tuple[Any, tuple[int, ...]]] = {  # ModernBERT of the Ettin su
 
 @dataclass(frozen=True)
 class Task:
-    """A query and its candidates: as a first stage gives them, and the texts that full-text contenders read."""
+    """A query and its candidates."""
 
     query: str
-    hits: list[tuple[str, float]]
-    texts: Sequence[str]
+    hits: list[tuple[str, float]]  # as a first stage gives them
+    texts: Sequence[str]  # that full-text contenders read
+
+
+Contender = Callable[[Sequence[Task]], Entrant]  # of tasks, what is timed
 
 
 def tasks(words: Words, index: int, length: int, candidates: int, count: int) -> list[Task]:
@@ -73,47 +66,23 @@ def tasks(words: Words, index: int, length: int, candidates: int, count: int) ->
     return found
 
 
-@dataclass(frozen=True)
-class Contender:
-    """``run``: from a task to a ranking; ``flops``: operations of a task; ``tokens``: the token budget, None for full
-    text; ``watched``: the MixLM whose time inside is looked at, None where PyTorch cannot look.
-    """
-
-    name: str
-    run: Callable[[Task], object]
-    flops: Callable[[Task], float]
-    settings: str = ""
-    tokens: int | None = None
-    watched: MixLM | None = None
-
-    def entrant(self, drawn: Sequence[Task]) -> Entrant:
-        last = drawn[-1]
-        warm = last if self.tokens else replace(last, texts=last.texts[:WARM])
-        return Entrant(self.name, [partial(self.run, task) for task in drawn], partial(self.run, warm))
-
-
 def mixlm(name: str, reranker: Reranker, model: MixLM, tokens: int) -> Contender:
     """End to end, docids to a ranking. ``model``: what the reranker's was made of."""
     ranker, operations = model.ranker, Operations.of(model.ranker.backbone)
     below = replace(operations, layers=ranker.mix_layer)
     above = replace(operations, layers=ranker.layers - ranker.mix_layer)
 
-    def flops(task: Task) -> float:
-        prefix = len(ranker.prefixes([task.query])[0])
-        return below.whole(prefix) + above.shared(*ranker.positions(prefix, tokens), len(task.hits))
+    def entrant(drawn: Sequence[Task]) -> Entrant:
+        prefix = len(ranker.prefixes([drawn[0].query])[0])
+        flops = below.whole(prefix) + above.shared(*ranker.positions(prefix, tokens), len(drawn[0].hits))
+        runs = [partial(reranker.rerank, task.query, task.hits) for task in drawn]
+        return Entrant(name, runs, None, {"tokens": tokens, "settings": "", "flops": flops})
 
-    watched = reranker.model if isinstance(reranker.model, MixLM) else None
-    run = lambda task: reranker.rerank(task.query, task.hits)  # noqa: E731
-    return Contender(name, run, flops, tokens=tokens, watched=watched)
+    return entrant
 
 
 class CrossEncoder:
-    """Written to ``folder`` with a random head, and loaded by sentence-transformers in some number formats.
-
-    Attributes:
-        scores: logits [n] of (query, texts, batch size), by number format.
-        longest: positions that a pair may have; a longer one loses the end of its longer text.
-    """
+    """Written to ``folder`` with a random head, and loaded by sentence-transformers in some number formats."""
 
     def __init__(
         self,
@@ -124,7 +93,9 @@ class CrossEncoder:
         formats: Sequence[str] = ("float32",),
     ) -> None:
         torch.manual_seed(0)
-        self.tokenizer, self.longest = tokenizer, min(tokenizer.model_max_length, config.max_position_embeddings)
+        self.tokenizer = tokenizer
+        # positions that a pair may have; a longer one loses the end of its longer text
+        self.longest = min(tokenizer.model_max_length, config.max_position_embeddings)
         with quiet():
             classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
             if body is not None:
@@ -132,7 +103,7 @@ class CrossEncoder:
             classifier.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         self._operations = Operations.of(classifier.base_model)
-        self.scores: dict[str, Callable[[str, Sequence[str], int], Any]] = {}
+        self.scores: dict[str, Scores] = {}  # by number format
         for name in formats:
             loaded = load_cross_encoder(str(folder), self.longest, Loading("cpu", name, offline=True))
             self.scores[name] = partial(_predict, loaded)
@@ -167,10 +138,18 @@ def of_shape(name: str, tokenizer: Any, folder: Path) -> CrossEncoder:
 
 
 def reader(name: str, encoder: CrossEncoder, kind: str = "float32", batch: int = DEFAULT_BATCH) -> Contender:
-    """A cross-encoder in a number format and batch size: rows of the texts, best first."""
-    scores = encoder.scores[kind]
-    run = lambda task: np.argsort(-scores(task.query, task.texts, batch), kind="stable")  # noqa: E731
-    return Contender(name, run, encoder.flops, f"{kind}, batches of {batch}")
+    """A cross-encoder in a number format and batch size (its name by default): rows of the texts, best first."""
+    scores, settings = encoder.scores[kind], f"{kind}, batches of {batch}"
+
+    def ranked(task: Task, most: int | None = None) -> Any:
+        return np.argsort(-scores(task.query, task.texts[:most], batch), kind="stable")
+
+    def entrant(drawn: Sequence[Task]) -> Entrant:
+        facts = {"tokens": None, "settings": settings, "flops": encoder.flops(drawn[0])}
+        runs, warm_up = [partial(ranked, task) for task in drawn], partial(ranked, drawn[-1], WARM)
+        return Entrant(name or settings, runs, warm_up, facts)
+
+    return entrant
 
 
 def _predict(encoder: Any, query: str, texts: Sequence[str], batch_size: int) -> Any:
@@ -193,7 +172,7 @@ def _quantised(path: Path) -> Path:
     return path.parent / "int8.onnx"
 
 
-def _in_onnx(path: Path, encoder: CrossEncoder) -> Callable[[str, Sequence[str], int], Any]:
+def _in_onnx(path: Path, encoder: CrossEncoder) -> Scores:
     """On as many threads as PyTorch uses."""
     runtime: Any = import_module("onnxruntime")
     options = runtime.SessionOptions()
@@ -202,16 +181,15 @@ def _in_onnx(path: Path, encoder: CrossEncoder) -> Callable[[str, Sequence[str],
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def scores(query: str, texts: Sequence[str], batch_size: int) -> Any:
-        """In batches of texts of like length."""
-        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-        found = np.empty(len(texts), dtype=np.float32)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        """Texts of a task have one length: they need no sorting."""
+        found = []
+        for start in range(0, len(texts), batch_size):
+            part = list(texts[start : start + batch_size])
             given = {"padding": True, "truncation": True, "max_length": encoder.longest, "return_tensors": "np"}
-            batch = encoder.tokenizer([query] * len(rows), [texts[row] for row in rows], **given)
+            batch = encoder.tokenizer([query] * len(part), part, **given)
             none = np.zeros_like(batch["input_ids"])  # a tokenizer that gives no segments: all the first, as in PyTorch
             (logits,) = session.run(None, {name: np.asarray(batch.get(name, none), np.int64) for name in INPUTS})
-            found[rows] = logits[:, 0]
-        return found
+            found.append(logits[:, 0])
+        return np.concatenate(found)
 
     return scores

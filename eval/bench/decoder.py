@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixlm_rerank.eval.bench.kit import Run, check_same, work_done
+from mixlm_rerank.eval.bench.kit import Entrant, Run, check_same, spread, work_done
 from mixlm_rerank.eval.bench.machine import Operations
 from mixlm_rerank.eval.bench.show import Panel, draw, table
 from mixlm_rerank.eval.bench.synthetic import DecoderShape, Words, full_text, random_mixlm, scores
-from mixlm_rerank.eval.bench.timing import Entrant, spread
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 __all__ = ["FULL_CACHED", "FULL_TEXT", "MIXLM", "PAPER", "decoder"]
@@ -42,44 +41,32 @@ def decoder(
     run = Run(folder, None, quiet, **settings, rounds=rounds, seconds=seconds)
     shape = DecoderShape(layers, hidden, max(2, hidden // 64), max(1, hidden // 128), head=64)
     ways = run.cell("four ways", _measured, run, shape, document, items, rounds)
-    speeds = {name: items / median(way["seconds"]) for name, way in ways.items()}
-    found = [
-        {
-            "name": name,
-            "items_per_second": speeds[name],
-            **work_done(way["seconds"], way["flops"], median(run.rates)),
-            "paper_items_per_second": PAPER[name],
-        }
-        for name, way in ways.items()
-    ]
+    rate, found = median(run.rates), []
+    for way in ways:
+        done, paper = work_done(way["seconds"], way["flops"], rate, items=items), PAPER[way["name"]]
+        found.append({"name": way["name"], **done, "paper_items_per_second": paper})
+    speeds, flops = {way["name"]: way["items_per_second"] for way in found}, {way["name"]: way["flops"] for way in ways}
     gains = [
-        {
-            "name": name,
-            "gain": speeds[a] / speeds[b],
-            "flop_ratio": ways[b]["flops"] / ways[a]["flops"],
-            "paper": PAPER[a] / PAPER[b],
-        }
+        {"name": name, "gain": speeds[a] / speeds[b], "flop_ratio": flops[b] / flops[a], "paper": PAPER[a] / PAPER[b]}
         for name, (a, b) in GAINS.items()
     ]
-    relative = {
-        who: {way: spread([speed / own[FULL_TEXT]]) for way, speed in own.items()}
-        for who, own in {"here": speeds, "paper": PAPER}.items()
-    }
+    both = {"here": speeds, "paper": PAPER}
+    relative = {who: {way: spread([own[way] / own[FULL_TEXT]]) for way in own} for who, own in both.items()}
     draw(run.folder / "decoder.png", Panel("", "documents a second, full text = 1", relative))
+    same = run.kept["sameness"]
     about = (
         f"Random weights in the shape of Qwen3: {layers} layers, hidden size {hidden}. {items} documents of {document} "
         f"tokens, prompt and query of {shape.prefix}, one embedding token. Medians; from query and texts (or embedding "
         "tokens in memory) to log-odds. Checked before timing: all ways give the plain scorers' scores within "
-        f"{run.kept['sameness']:.1e} log-odds. The paper: one H100, 0.6B parameters."
+        f"{same:.1e} log-odds. The paper: one H100, 0.6B parameters."
     )
-    values = {"shape": {**settings, "prefix": shape.prefix}, "sameness": run.kept["sameness"]}
-    values |= {"matrix_product_gflops": [each / 1e9 for each in run.rates], "ways": found, "gains": gains}
-    return run.page(
-        "Decoder shape", "random weights in the shape of Qwen3", values, [about, table(found), table(gains)]
-    )
+    values = {"shape": {**settings, "prefix": shape.prefix}, "sameness": same, "ways": found, "gains": gains}
+    values |= {"matrix_product_gflops": [each / 1e9 for each in run.rates]}
+    parts = [about, table(found), table(gains)]
+    return run.page("Decoder shape", "random weights in the shape of Qwen3", values, parts)
 
 
-def _measured(run: Run, shape: DecoderShape, document: int, items: int, rounds: int) -> dict[str, dict[str, Any]]:
+def _measured(run: Run, shape: DecoderShape, document: int, items: int, rounds: int) -> list[dict[str, Any]]:
     model = random_mixlm(shape, 1, document)
     words = Words(model.ranker.tokenizer)
     queries = words.texts(rounds, shape.prefix - words.prompt(model.ranker))
@@ -103,10 +90,10 @@ def _measured(run: Run, shape: DecoderShape, document: int, items: int, rounds: 
     plain = {FULL_TEXT: text, FULL_CACHED: text, MIXLM_ALONE: embedded, MIXLM: embedded}
     largest = max(float((way(queries[0], FEW) - plain[name]).abs().max()) for name, way in ways.items())
     run.keep("sameness", check_same(largest, TOLERANCE, "scores of the same documents in two ways"))
-    entrants = [
-        Entrant(name, [partial(way, query, items) for query in queries], partial(way, queries[0], FEW))
-        for name, way in ways.items()
-    ]
-    taken = run.timed("four ways", entrants)
+    entrants = []
+    for name, way in ways.items():
+        runs, warm_up = [partial(way, query, items) for query in queries], partial(way, queries[0], FEW)
+        entrants.append(Entrant(name, runs, warm_up, {"flops": flops[name]}))
+    found = run.timed("four ways", entrants)
     run.rate()
-    return {way: {"flops": flops[way], "seconds": taken[way]} for way in flops}
+    return found

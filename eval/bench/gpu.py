@@ -1,13 +1,12 @@
-"""The paper's shape on a GPU: items a second of MixLM and of full text, against what the chip can do."""
+"""The paper's shape on a GPU: items a second of MixLM and of full text, and training, against what the chip can do."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor
 
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.bench.decoder import FULL_CACHED, FULL_TEXT, MIXLM, PAPER
-from mixlm_rerank.eval.bench.gpu_training import training_step
 from mixlm_rerank.eval.bench.kit import Run, check_same
-from mixlm_rerank.eval.bench.machine import Operations
+from mixlm_rerank.eval.bench.machine import Operations, kernel_shares
 from mixlm_rerank.eval.bench.show import table
 from mixlm_rerank.eval.bench.synthetic import QWEN3, DecoderShape, Words, full_text, random_mixlm
 from mixlm_rerank.eval.significance import scipy_stats
@@ -31,6 +29,9 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.model.precision import weights_to
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
+from mixlm_rerank.training.joint import JointObjective
+from mixlm_rerank.training.losses import LossWeights
+from mixlm_rerank.training.mix import Batch
 
 __all__ = ["gpu"]
 
@@ -38,21 +39,10 @@ TOLERANCE = 1e-3  # log-odds in float32, of sums over 28 layers in another order
 PREFIX = {False: "prefix for each", True: "prefix once"}  # whether documents share it
 WARM_UP, FEWEST, MOST = 3, 5, 200  # runs
 KERNELS = "kernels, "
-KINDS = {
-    "matrix products": r"gemm|cutlass|nvjet|xmma|wgmma|gemv|splitK",
-    "attention": r"attend_tiles",
-    "between (compiled)": r"^triton_",
-    "copies": r"memcpy|memset",
-    "other": "",
-}
 Ints = Sequence[int]
 
 
 def mixlm_name(budget: int, queries: int, items: int, at_once: int = 1) -> str:
-    """
-    >>> mixlm_name(1, 64, 50), mixlm_name(1, 64, 50, 2)
-    ('MixLM k=1, 64 queries of 50', 'MixLM k=1, 64 queries of 50, 2 calls at once')
-    """
     return f"MixLM k={budget}, {queries} queries of {items}" + (f", {at_once} calls at once" if at_once > 1 else "")
 
 
@@ -74,7 +64,7 @@ def gpu(
 
     MixLM is measured at every combination of ``budgets``, ``queries`` of one call, and ``items`` of a query; where
     queries are most, also in two calls at a time, each in a thread of its own. ``documents``: tokens of full texts;
-    ``matrix``: size of the products that tell the chip's rate; ``training``: keywords of :func:`training_step`.
+    ``matrix``: size of the products that tell the chip's rate; ``training``: keywords of :func:`_training_step`.
 
     Raises InputError without a GPU, MixLMError where the fast scorer and the reference do not agree in float32.
     """
@@ -83,26 +73,25 @@ def gpu(
     run = Run(folder, None, quiet, seconds=seconds, shape=asdict(shape), training=training)
     rate = partial(run.rate, sizes=(matrix,), device=device, dtype=torch.bfloat16)
     rate()
-    _scoring(
-        run, seconds, random_mixlm(shape, max(budgets), max(documents), device), budgets, queries, items, documents
-    )
-    run.cell("training", partial(training_step, shape, device, **training))
+    _scoring(run, seconds, shape, device, budgets, queries, items, documents)
+    run.cell("training", partial(_training_step, shape, device, **training))
     rate()
     return _page(run, shape, f"{FULL_TEXT} of {max(documents)} tokens, {PREFIX[True]}")
 
 
 def _scoring(
-    run: Run, seconds: float, model: MixLM, budgets: Ints, queries: Ints, items: Ints, documents: Ints
+    run: Run, seconds: float, shape: DecoderShape, device: str, budgets: Ints, queries: Ints, items: Ints, texts: Ints
 ) -> None:
+    model = random_mixlm(shape, max(budgets), max(texts), device)
     words, count = Words(model.ranker.tokenizer), Operations.of(model.ranker.backbone)
     prefix, most = model.config.max_query_tokens, max(queries)
-    texts = words.texts(most, prefix - words.prompt(model.ranker))
-    run.keep("sameness", _sameness(model, texts))
+    asked = words.texts(most, prefix - words.prompt(model.ranker))
+    run.keep("sameness", _sameness(model, asked))
     run.say("the first passes compile kernels, which takes a minute")
 
     def scoring(queries: int, items: int, budget: int) -> Callable[[], object]:
         tokens = [torch.randn(items, budget, model.ranker.hidden_size) for _ in range(queries)]
-        return partial(SharedPrefixScorer(model).score_batch, texts[:queries], tokens)
+        return partial(SharedPrefixScorer(model).score_batch, asked[:queries], tokens)
 
     def measure(name: str, work: Callable[[], object], items: int, flops: float, at_once: int = 1) -> None:
         cell = run.cell(name, _timed, work, items, flops, seconds, at_once)
@@ -113,12 +102,12 @@ def _scoring(
         for at_once in (1, 2) if several == most else (1,):
             name = mixlm_name(budget, several, each, at_once)
             measure(name, scoring(several, each, budget), several * each, flops, at_once)
-    for length in documents:
+    for length in texts:
         several = positions_per_forward(model.device, 2048) // (prefix + length)
         long = words.texts(several, length)
         alone, once = count.whole(prefix + length + 1, several), count.shared(prefix, length + 1, several)
         for shared, flops in ((False, alone), (True, once)):
-            work = partial(full_text, model, texts[0], long, shared=shared, at_once=several)
+            work = partial(full_text, model, asked[0], long, shared=shared, at_once=several)
             measure(f"{FULL_TEXT} of {length} tokens, {PREFIX[shared]}", work, several, flops)
     for each in (min(items), max(items)):
         run.cell(f"{KERNELS}{mixlm_name(1, most, each)}", kernel_shares, scoring(most, each, 1))
@@ -129,23 +118,29 @@ def _sameness(model: MixLM, queries: Sequence[str]) -> dict[str, float]:
     """The fast scorer in float32 against the reference, then in bfloat16 against float32; the model stays in that."""
     tokens = torch.randn(250, model.config.tokens, model.ranker.hidden_size)
     exact, few = SharedPrefixScorer(model).score(queries[0], tokens), slice(0, 250, 50)
-    difference = float((exact[few] - ReferenceScorer(model).score(queries[0], tokens[few])).abs().max())
-    found = {"float32": check_same(difference, TOLERANCE, "the GPU's fast scores and the reference's")}
+
+    def apart(a: Tensor, b: Tensor) -> float:
+        return float((a - b).abs().max())
+
+    reference = apart(exact[few], ReferenceScorer(model).score(queries[0], tokens[few]))
     recorded = deepcopy(model)  # recordings are of the weights as they are
     recorded.ranker.compile_packed()
-    difference = float((SharedPrefixScorer(recorded).score(queries[0], tokens) - exact).abs().max())
-    found["float32, compiled"] = check_same(difference, TOLERANCE, "compiled and plain scores")
+    compiled = apart(SharedPrefixScorer(recorded).score(queries[0], tokens), exact)
+    found = {
+        "float32": check_same(reference, TOLERANCE, "the GPU's fast scores and the reference's"),
+        "float32, compiled": check_same(compiled, TOLERANCE, "compiled and plain scores"),
+    }
     weights_to(model.ranker, torch.bfloat16)
     plain = SharedPrefixScorer(model).score(queries[0], tokens)
     model.ranker.compile_packed()
     fast = SharedPrefixScorer(model).score(queries[0], tokens)
     many = SharedPrefixScorer(model).score_batch([*queries[1:3], queries[0]], [tokens[:70], tokens[:9], tokens])[2]
     return found | {
-        "bfloat16": float((fast - exact).abs().max()),
+        "bfloat16": apart(fast, exact),
         "spread": float(exact.std()),
         "kendall_tau": float(scipy_stats().kendalltau(fast, exact).statistic),
-        "compiled": float((fast - plain).abs().max()),
-        "company": float((many - fast).abs().max()),
+        "compiled": apart(fast, plain),
+        "company": apart(many, fast),
     }
 
 
@@ -158,38 +153,52 @@ def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, 
     started = time.perf_counter()
     with ThreadPoolExecutor(at_once) as pool:
         taken = sum(pool.map(lambda _: _seconds(run, runs), range(at_once)), [])
+    whole = time.perf_counter() - started
     middle, high = np.percentile(taken, [50, 99]).tolist()
-    each = middle if at_once == 1 else (time.perf_counter() - started) / len(taken)
+    each = middle if at_once == 1 else whole / len(taken)
     return {"items": items, "flops": flops, "runs": len(taken), "each": each, "p50": middle, "p99": high}
 
 
 def _seconds(run: Callable[[], object], rounds: int) -> list[float]:
-    taken = []
+    moments = [time.perf_counter()]
     for _ in range(rounds):
-        started = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - started)
-    return taken
+        moments.append(time.perf_counter())
+    return np.diff(moments).tolist()
 
 
-def kind_of(kernel: str) -> str:
+def _training_step(
+    shape: DecoderShape, device: str, *, queries: int = 8, candidates: int = 8, document: int = 256, steps: int = 8
+) -> dict[str, Any]:
+    """Seconds, tokens and operations of a step of item encoder and ranker, both of the ranker's shape.
+
+    bfloat16 products, float32 weights, AdamW; the paper's SFT and distillation losses. All ``candidates`` of a query
+    are scored at one embedding token; ``document``: tokens of each.
     """
-    >>> kind_of("nvjet_tst_128x256_64x4"), kind_of("triton_red_fused_mul_3"), kind_of("CatArrayBatchedCopy")
-    ('matrix products', 'between (compiled)', 'other')
-    """
-    return next(kind for kind, names in KINDS.items() if re.search(names, kernel, re.IGNORECASE))
+    model = random_mixlm(replace(shape, encoder_layers=shape.layers), 1, document, device)
+    objective, weights = JointObjective(model), LossWeights(sft=1.0, distill=1.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=device == "cuda")
+    read = queries * candidates
+    own = [list(range(row, row + candidates)) for row in range(0, read, candidates)]
+    mine = torch.arange(read) // candidates == torch.arange(queries)[:, None]
+    labels = torch.rand(queries, read).masked_fill(~mine, torch.nan)
+    # words that the tokenizer has; documents are cut to their length, queries to the prefix
+    texts = [f"bab {number} " + "bad " * document for number in range(read)]
+    batch = Batch(["bab " * document] * queries, texts, own, labels, 4 * labels - 2)
 
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16):
+            loss = objective(batch, weights, [1])["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
-def kernel_shares(run: Callable[[], object], rounds: int = 3) -> dict[str, Any]:
-    """Milliseconds a round on the GPU by kind of kernel, and of the clock; ``run`` ends with its results on the CPU."""
-    run()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
-        clock = sum(_seconds(run, rounds)) / rounds
-    kinds = dict.fromkeys(KINDS, 0.0)
-    for event in found.events() or ():
-        if str(event.device_type).endswith("CUDA"):
-            kinds[kind_of(event.name)] += event.time_range.elapsed_us() / 1e3 / rounds
-    return {"clock": 1e3 * clock, "kinds": kinds}
+    seconds, count = _seconds(step, WARM_UP + steps)[WARM_UP:], Operations.of(model.ranker.backbone)
+    forward = count.whole(document, read) + queries * count.shared(shape.prefix, 2, candidates)
+    tokens = read * document + queries * shape.prefix + 2 * read
+    return {"seconds": median(seconds), "tokens": tokens, "flops": 3 * forward}
 
 
 def _page(run: Run, shape: DecoderShape, slowest: str) -> str:
@@ -233,12 +242,7 @@ def _page(run: Run, shape: DecoderShape, slowest: str) -> str:
     for name, own in kernels.items():
         kinds = ", ".join(f"{kind} {numbers.milliseconds(taken)}" for kind, taken in own["kinds"].items() if taken)
         where.append(f"Milliseconds on the GPU, {name}: {kinds}; {numbers.milliseconds(own['clock'])} by the clock.")
-    values = {
-        "matrix_product_tflops": rate / 1e12,
-        "rows": rows,
-        "sameness": same,
-        "kernels": kernels,
-        "training": {**step, "tokens_per_second": tokens, "of_matrix_rate": share},
-    }
+    values = {"matrix_product_tflops": rate / 1e12, "rows": rows, "sameness": same, "kernels": kernels}
+    values |= {"training": {**step, "tokens_per_second": tokens, "of_matrix_rate": share}}
     parts = [about, table(rows), paper, *where, trained]
     return run.page("The paper's shape on a GPU", "random weights in the shape of Qwen3-0.6B", values, parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,10 +16,10 @@ import torch
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.bench import contenders
 from mixlm_rerank.eval.bench.contenders import Contender, CrossEncoder, Task
-from mixlm_rerank.eval.bench.kit import Run, check_same, work_done
+from mixlm_rerank.eval.bench.kit import Run, Spread, check_same, fastest, over, spread, work_done
+from mixlm_rerank.eval.bench.machine import shares
 from mixlm_rerank.eval.bench.show import Panel, draw, table
 from mixlm_rerank.eval.bench.synthetic import Words, random_index
-from mixlm_rerank.eval.bench.timing import Spread, fastest, over, shares, spread
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.builder import new_manifest
 from mixlm_rerank.model import MixLM
@@ -50,14 +49,6 @@ EXPLAINED = (
 )
 
 
-def cell_name(candidates: int, length: int) -> str:
-    """
-    >>> cell_name(100, 256)
-    '256 tokens, 100 candidates, query of 16'
-    """
-    return f"{length} tokens, {candidates} candidates, query of {contenders.QUERY}"
-
-
 def grid(
     model: MixLM,
     folder: Path,
@@ -83,7 +74,7 @@ def grid(
         raise InputError(f"none of the budgets {tuple(budgets)} is within this model's {model.config.tokens}")
     run = Run(folder, model, quiet, budgets=within, rounds=rounds, seconds=seconds)
     cells = sorted(product(set(candidates), set(lengths)))  # quick ones first
-    todo = [cell for cell in cells if cell_name(*cell) not in run.kept]
+    todo = [(count, length) for count, length in cells if _name(count, length) not in run.kept]
     if todo:
         run.say(f"{len(todo)} cells; first cross-encoder and MixLM are exported, and scores compared")
         with TemporaryDirectory() as place:
@@ -97,6 +88,10 @@ def exported(model: MixLM, folder: Path) -> OnnxMixLM:
     return OnnxMixLM.from_pretrained(folder, threads=torch.get_num_threads())
 
 
+def _name(candidates: int, length: int) -> str:
+    return f"{length} tokens, {candidates} candidates, query of {contenders.QUERY}"
+
+
 def _measure(
     run: Run, model: MixLM, place: Path, todo: Sequence[tuple[int, int]], budgets: Sequence[int], rounds: int
 ) -> None:
@@ -106,47 +101,40 @@ def _measure(
     shapes = {name: contenders.of_shape(name, words.tokenizer, place / name) for name in contenders.SHAPES}
     others = [contenders.reader(name, shape) for name, shape in shapes.items()]
     kinds: dict[str, Model] = {"": model, ", int8": in_int8(model), ", ONNX": exported(model, place / "onnx")}
-    mixlms = [
-        contenders.mixlm(f"MixLM k={tokens}{kind}", Reranker(each, index, tokens=tokens), model, tokens)
-        for kind, each in kinds.items()
-        for tokens in budgets
-    ]
+    named = {f"MixLM k={k}{kind}": (each, k) for kind, each in kinds.items() for k in budgets}
+    mixlms = [contenders.mixlm(name, Reranker(each, index, tokens=k), model, k) for name, (each, k) in named.items()]
 
     def best(name: str, kinds: Sequence[str], length: int) -> Contender:
         """In the settings that a short measurement finds best."""
-        options = [contenders.reader(name, own, kind, batch) for kind in kinds for batch in contenders.BATCHES]
-        entrants = [replace(each, name=each.settings).entrant(draw(length, TRIED, 1)) for each in options]
-        chosen = run.cell(f"settings, {name}, {length} tokens", fastest, entrants)
-        return next(each for each in options if each.settings == chosen)
+        options = list(product(kinds, contenders.BATCHES))
+        tried = [contenders.reader("", own, *option)(draw(length, TRIED, 1)) for option in options]
+        chosen = run.cell(f"settings, {name}, {length} tokens", fastest, tried)
+        return contenders.reader(name, own, *options[[each.name for each in tried].index(chosen)])
 
     run.rate()
     (largest,) = draw(todo[-1][1], todo[-1][0], 1)
-    run.keep("sameness", {**_sameness(model, index, largest, budgets), "onnx": _onnx_sameness(own, largest)})
+    run.keep("sameness", _sameness(model, index, own, largest, budgets))
     for candidates, length in todo:
         in_torch = [kind for kind in own.scores if kind not in ("ONNX", "int8")]
         present = [contenders.reader(DEFAULTS, own), best(BEST, in_torch, length), best(ONNX, ["int8"], length)]
         present += [*(others if candidates <= MEASURED_BY else ()), *mixlms]
-        drawn, name = draw(length, candidates, rounds), cell_name(candidates, length)
-        taken = run.timed(name, [each.entrant(drawn) for each in present])
-        found = [
-            {
-                "name": each.name,
-                "tokens": each.tokens,
-                "settings": each.settings,
-                "flops": each.flops(drawn[0]),
-                "seconds": taken[each.name],
-                "shares": each.watched and shares(each.watched, [partial(each.run, task) for task in drawn[:WATCHED]]),
-            }
-            for each in present
-        ]
+        drawn, name = draw(length, candidates, rounds), _name(candidates, length)
+        entrants = [contender(drawn) for contender in present]
+        found = run.timed(name, entrants)
+        for row, entrant in zip(found, entrants, strict=True):
+            inside, _ = named.get(entrant.name, (None, 0))
+            row["shares"] = shares(inside, entrant.runs[:WATCHED]) if isinstance(inside, MixLM) else None
         size = {"candidates": candidates, "document": length, "full_text_flops": own.flops(drawn[0])}
         run.keep(name, {**size, "contenders": found})
     run.rate()
 
 
-def _sameness(model: MixLM, index: TokenIndex, task: Task, budgets: Sequence[int]) -> dict[str, float]:
+def _sameness(
+    model: MixLM, index: TokenIndex, own: CrossEncoder, task: Task, budgets: Sequence[int]
+) -> dict[str, float | dict[str, float]]:
     """The fast scorer against the reference on some of the candidates that it scores together, at every budget; and
-    what int8 changes: nothing is promised of it, so nothing is refused.
+    what int8 changes: nothing is promised of it, so nothing is refused. Of the cross-encoder the largest difference in
+    logits of the ONNX graph before quantisation; Pearson's correlation of int8 and PyTorch.
     """
     fast, near, plain = SharedPrefixScorer(model), SharedPrefixScorer(in_int8(model)), ReferenceScorer(model)
     largest = off = 0.0
@@ -156,15 +144,14 @@ def _sameness(model: MixLM, index: TokenIndex, task: Task, budgets: Sequence[int
         exact = fast.score(task.query, candidates)
         largest = max(largest, float((exact[rows] - plain.score(task.query, candidates[rows])).abs().max()))
         off = max(off, float((near.score(task.query, candidates) - exact).abs().max()))
-    return {"mixlm": check_same(largest, TOLERANCE, "MixLM's fast scores and the reference's"), "int8": off}
-
-
-def _onnx_sameness(own: CrossEncoder, task: Task) -> dict[str, float]:
-    """The largest difference in logits of the graph before quantisation; Pearson's correlation of int8 and PyTorch."""
     kinds = ("float32", "ONNX", "int8")
-    plain, onnx, int8 = (own.scores[kind](task.query, task.texts[:CHECKED], CHECKED) for kind in kinds)
-    difference = check_same(float(abs(onnx - plain).max()), ONNX_TOLERANCE, "the ONNX graph's and PyTorch's scores")
-    return {"difference": difference, "correlation": float(np.corrcoef(int8, plain)[0, 1])}
+    torchs, onnx, int8 = (own.scores[kind](task.query, task.texts[:CHECKED], CHECKED) for kind in kinds)
+    difference = check_same(float(abs(onnx - torchs).max()), ONNX_TOLERANCE, "the ONNX graph's and PyTorch's scores")
+    return {
+        "mixlm": check_same(largest, TOLERANCE, "MixLM's fast scores and the reference's"),
+        "int8": off,
+        "onnx": {"difference": difference, "correlation": float(np.corrcoef(int8, torchs)[0, 1])},
+    }
 
 
 def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
@@ -194,11 +181,12 @@ def _page(run: Run, model: str) -> str:
     rates, rate, same = run.rates, median(run.rates), run.kept["sameness"]
     kept = [values for values in run.kept.values() if isinstance(values, dict) and "contenders" in values]
     cells = [
-        {"name": cell_name(values["candidates"], values["document"]), **values, "contenders": rows(values, rate)}
+        {"name": _name(values["candidates"], values["document"]), **values, "contenders": rows(values, rate)}
         for values in sorted(kept, key=lambda values: (values["document"], values["candidates"]))
     ]
-    counts = sorted({cell["candidates"] for cell in cells})
-    draw(run.folder / "speedup.png", *(_panel(cells, count) for count in counts))
+    draw(
+        run.folder / "speedup.png", *(_panel(cells, count) for count in sorted({cell["candidates"] for cell in cells}))
+    )
     checked = (
         f"Checked before timing: MixLM's fast scores equal the reference's within {same['mixlm']:.1e} log-odds (in "
         f"int8 {same['int8']:.2f}); the cross-encoder's ONNX graph equals PyTorch within "

@@ -15,10 +15,9 @@ import torch
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.bench import machine
-from mixlm_rerank.eval.bench.kit import Run
+from mixlm_rerank.eval.bench.kit import Entrant, Run, work_done
 from mixlm_rerank.eval.bench.show import Panel, draw, table
 from mixlm_rerank.eval.bench.synthetic import Words, docid, index_bytes, random_docids, random_index
-from mixlm_rerank.eval.bench.timing import Entrant, spread
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.builder import new_manifest
 from mixlm_rerank.model import MixLM
@@ -61,8 +60,7 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
     @cache
     def index(documents: int) -> TokenIndex:
         """Made if it is not there, or made to its end."""
-        with run.bar(documents, "write an index", "documents") as bar:
-            return random_index(place / str(documents), manifest, documents, bar)
+        return random_index(place / str(documents), manifest, documents, progress=not quiet)
 
     @cache
     def encoded(length: int) -> TokenIndex:
@@ -71,25 +69,24 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
         shutil.rmtree(place / f"{length} tokens", ignore_errors=True)
         return TokenIndex.build(documents, model, place / f"{length} tokens", progress=False)
 
-    def curve(
-        points: Sequence[int],
-        of: Callable[[int], TokenIndex],
-        candidates: int | None = depth,
-        query: int | None = QUERY,
-    ) -> dict[str, Any]:
-        """Of each point the index, and the number of candidates and the query's tokens; None: these are the points.
+    # of a point: the index, how many candidates, and tokens of the query
+    curves: dict[str, tuple[Sequence[int], Callable[[int], tuple[TokenIndex, int, int]]]] = {
+        "candidates": (counts, lambda count: (index(most), count, QUERY)),
+        "prefix": (prefixes, lambda length: (index(most), depth, length - around)),
+        "document": (LENGTHS, lambda length: (encoded(length), depth, QUERY)),
+        "corpus": (corpora, lambda size: (index(size), depth, QUERY)),
+    }
 
-        Candidates lie all over the index, in each round others.
-        """
+    def curve(points: Sequence[int], of: Callable[[int], tuple[TokenIndex, int, int]]) -> dict[str, Any]:
+        """Candidates lie all over the index, in each round others."""
         entrants = []
         for point in points:
-            runs = []
-            for _ in range(rounds):
-                docids = random_docids(candidates or point, len(of(point)), words.draw)
-                text = words.text(query or point - around)
-                runs.append(partial(Reranker(model, of(point)).rerank, text, [(name, 0.0) for name in docids]))
+            own, candidates, query = of(point)
+            tasks = [(words.text(query), random_docids(candidates, len(own), words.draw)) for _ in range(rounds)]
+            rerank = Reranker(model, own).rerank
+            runs = [partial(rerank, text, [(name, 0.0) for name in docids]) for text, docids in tasks]
             entrants.append(Entrant(str(point), runs))
-        return {"x": points, "seconds": list(run.timed("rerank", entrants).values())}
+        return {"x": points, "seconds": [own["seconds"] for own in run.timed("rerank", entrants)]}
 
     def memory(documents: int) -> dict[str, Any]:
         """Of a process that reranks out of an index of so many documents."""
@@ -97,18 +94,13 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
         given = (model.name, place / str(documents), count, threads, words.text(QUERY))
         return {"candidates": count, **machine.apart(rerank_memory, *given)}
 
-    steps: dict[str, Callable[[], Any]] = {
-        "candidates": partial(curve, counts, lambda _: index(most), candidates=None),
-        "prefix": partial(curve, prefixes, lambda _: index(most), query=None),
-        "document": partial(curve, LENGTHS, encoded),
-        "corpus": partial(curve, corpora, index),
-        **{f"{MEMORY}{size} documents": partial(memory, size) for size in corpora},
-    }
-    if any(name not in run.kept for name in steps):
+    if not run.kept.keys() >= {*curves, *(f"{MEMORY}{size} documents" for size in corpora)}:
         size = numbers.size(sum(index_bytes(manifest, each) for each in corpora))
         run.say(f"indexes of {', '.join(map(numbers.count, corpora))} documents, {size} on disk for a while")
-    for name, step in steps.items():
-        run.cell(name, step)
+    for name, given in curves.items():
+        run.cell(name, curve, *given)
+    for documents in corpora:
+        run.cell(f"{MEMORY}{documents} documents", memory, documents)
     shutil.rmtree(place, ignore_errors=True)
     return _page(run, model)
 
@@ -130,10 +122,7 @@ def rerank_memory(name: str, index: Path, candidates: int, threads: int, query: 
 
 
 def straight_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
-    """The line through positive points whose relative distances, squared, are least.
-
-    Returns:
-        ``intercept``, ``slope``; ``departure``: the largest relative distance of a point from it.
+    """The line through positive points whose relative distances, squared, are least; ``departure`` is the largest.
 
     >>> {name: round(value, 3) for name, value in straight_line([1, 2, 4], [3.0, 5.0, 9.0]).items()}
     {'intercept': 1.0, 'slope': 2.0, 'departure': 0.0}
@@ -147,11 +136,8 @@ def straight_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
 def _page(run: Run, model: MixLM) -> str:
     values, parts = dict[str, Any](), []
     for name, across in ACROSS.items():
-        x = run.kept[name]["x"]
-        points = [
-            {"name": str(at), "x": at, "rounds": len(seconds), "milliseconds": spread(seconds, 1e3)}
-            for at, seconds in zip(x, run.kept[name]["seconds"], strict=True)
-        ]
+        x, taken = run.kept[name]["x"], run.kept[name]["seconds"]
+        points = [{"name": str(at), "x": at, **work_done(own)} for at, own in zip(x, taken, strict=True)]
         medians = [point["milliseconds"]["median"] for point in points]
         values[name] = {"points": points, "largest_over_smallest": max(medians) / min(medians)}
         said = f"Slowest over fastest point: {max(medians) / min(medians):.2f}."
@@ -164,13 +150,12 @@ def _page(run: Run, model: MixLM) -> str:
         parts.append(f"## {across}\n\n{table(points)}\n\n{said}")
         if name in PLOTTED:
             lines = {"MixLM": {point["x"]: point["milliseconds"] for point in points}}
-            panel = Panel(across, "milliseconds a query", lines, level=name != "candidates")
-            draw(run.folder / f"{name}.png", panel)
+            draw(run.folder / f"{name}.png", Panel(across, "milliseconds a query", lines, level=name != "candidates"))
     memory = {name.removeprefix(MEMORY): own for name, own in run.kept.items() if name.startswith(MEMORY)}
+    drawn = table([{"name": name, **own} for name, own in memory.items()])
     said = (
         f"Token budget {model.config.tokens}; medians of whole queries, from docids to a ranking. The item encoder "
         f"reads at most {model.config.max_document_tokens} tokens of a document."
     )
-    drawn = table([{"name": name, **own} for name, own in memory.items()])
     values |= {"tokens": model.config.tokens, "memory": memory}
     return run.page(f"Growth of {model.name}", model.name, values, [said, *parts, f"## memory\n\n{drawn}"])

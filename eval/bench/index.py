@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,10 +18,9 @@ from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.bench import machine
 from mixlm_rerank.eval.bench.grid import exported
-from mixlm_rerank.eval.bench.kit import Run, check_same
+from mixlm_rerank.eval.bench.kit import Entrant, Run, check_same, spread, work_done
 from mixlm_rerank.eval.bench.show import Panel, draw, table
 from mixlm_rerank.eval.bench.synthetic import Words, docid, index_bytes, random_docids, random_index
-from mixlm_rerank.eval.bench.timing import Entrant, spread
 from mixlm_rerank.index import Quantiser, TokenIndex
 from mixlm_rerank.index.manifest import Manifest
 from mixlm_rerank.index.segments import Segments
@@ -49,19 +47,10 @@ def build(model: MixLM, folder: Path, *, documents: int, rounds: int, quiet: boo
     if the index does not hold what the encoder gives.
     """
     run = Run(folder, model, quiet, documents=documents, rounds=rounds)
-    cell = run.cell("build and encoder", _build, run, model, documents, rounds)
-    tokens, taken = cell["tokens"], {name: median(seconds) for name, seconds in cell["seconds"].items()}
-    ways = [
-        {
-            "name": name,
-            "documents_per_second": documents / middle,
-            "tokens_per_second": tokens / middle,
-            "milliseconds": spread(cell["seconds"][name], 1e3),
-            "rounds": len(cell["seconds"][name]),
-        }
-        for name, middle in taken.items()
-    ]
-    share = taken[ENCODER] / taken[BUILD]
+    tokens, taken = run.cell("build and encoder", _build, run, model, documents, rounds).values()
+    ways = [{"name": one["name"], **work_done(one["seconds"], documents=documents, tokens=tokens)} for one in taken]
+    speeds = {way["name"]: way["documents_per_second"] for way in ways}
+    share = speeds[BUILD] / speeds[ENCODER]
     about = (
         f"{documents:,} synthetic documents of {SHORTEST} to {LONGEST} tokens (as read: {tokens / documents:.0f} on "
         f"average, with the template). The build reaches {numbers.percent(share)} of the bare encoder's throughput; "
@@ -81,20 +70,21 @@ def _build(run: Run, model: MixLM, count: int, rounds: int) -> dict[str, Any]:
         def build(documents: Sequence[Document], name: str) -> TokenIndex:
             return TokenIndex.build(documents, model, Path(place, name), progress=False)
 
-        checked = build(documents[:TRIED], "checked")
+        few, first = documents[:TRIED], texts[:TRIED]
+        checked = build(few, "checked")
         quantiser = checked.manifest.quantiser
-        expected = quantiser.unpack(quantiser.pack(model.encode(texts[:TRIED])))
-        held = checked.fetch([document.docid for document in documents[:TRIED]]).tokens
+        expected = quantiser.unpack(quantiser.pack(model.encode(first)))
+        held = checked.fetch([document.docid for document in few]).tokens
         check_same(float(np.abs(held - expected).max()), 0.0, "tokens in the index and the encoder's")
         try:
             encoders[ONNX] = exported(model, Path(place, "onnx")).encode
         except InputError as error:
             run.say(str(error))
-        entrants = [Entrant(name, [partial(own, texts)], partial(own, texts[:TRIED])) for name, own in encoders.items()]
+        entrants = [Entrant(name, [partial(own, texts)], partial(own, first)) for name, own in encoders.items()]
         builds = [partial(build, documents, str(number)) for number in range(rounds)]
-        entrants.append(Entrant(BUILD, builds, partial(build, documents[:TRIED], "warm-up")))
+        entrants.append(Entrant(BUILD, builds, partial(build, few, "warm-up")))
         tokens = sum(map(len, model.item_encoder.document_ids(texts)))
-        return {"tokens": tokens, "seconds": run.timed("build", entrants)}
+        return {"tokens": tokens, "ways": run.timed("build", entrants)}
 
 
 def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
@@ -106,19 +96,19 @@ def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
     run = Run(folder, None, quiet, fetch=FETCH, rounds=rounds)
     for size in sorted({min(size, largest) for size in SIZES}):
         run.cell(f"{size} documents", _store, run, size, rounds)
-    points = []
+    points, rows = [], []
     for cell in sorted(run.kept.values(), key=lambda cell: int(cell["documents"])):
         taken = {name: spread(seconds, 1e3) for name, seconds in cell.pop("seconds").items()}
-        over = {
+        point = {
+            "name": str(cell["documents"]),
+            **cell,
+            "milliseconds": taken,
             "over_bare": taken[INDEX]["median"] / taken[BARE]["median"],
             "over_payload": cell["disk"] / cell["payload"],
             "documents_per_second": cell["documents"] / cell["writing_seconds"],
         }
-        points.append({"name": str(cell["documents"]), **cell, "milliseconds": taken, **over})
-    rows = [
-        {**point, "milliseconds": point["milliseconds"][INDEX], "bare_milliseconds": point["milliseconds"][BARE]}
-        for point in points
-    ]
+        points.append(point)
+        rows.append({**point, "milliseconds": taken[INDEX], "bare_milliseconds": taken[BARE]})
     lines = {name: {point["documents"]: point["milliseconds"][name] for point in points} for name in (INDEX, BARE)}
     up = f"milliseconds for {FETCH:,} documents"
     draw(run.folder / "fetch.png", Panel("documents in the index", up, lines, level=True))
@@ -137,14 +127,23 @@ def _store(run: Run, documents: int, rounds: int) -> dict[str, Any]:
     try:
         found = {**machine.apart(writing, place, documents), **machine.apart(opening, place)}
         index, draw = TokenIndex(place), Random(0)
-        bare = _bare(place, documents, joined)
+        # what one would write who needs no updates and no crash safety: one file, and docid -> row in memory
+        with joined.open("wb") as whole:
+            for file in sorted(place.glob("tokens-*.bin")):
+                whole.write(np.memmap(file, np.uint8, mode="r").data)
+        records = np.memmap(joined, np.uint8, mode="r").reshape(-1, QUANTISER.record_bytes)
+        rows = {docid(row): row for row in range(documents)}
+
+        def bare(docids: Sequence[str]) -> NDArray[np.float32]:
+            return QUANTISER.unpack(records[[rows[name] for name in docids]])
+
         drawn = [random_docids(min(FETCH, documents), documents, draw) for _ in range(rounds + 1)]
         for docids in drawn[:3]:
             largest = float(np.abs(index.fetch(docids).tokens - bare(docids)).max())
             check_same(largest, 0.0, "tokens of the index and of its own file")
         fetches: dict[str, Callable[[Sequence[str]], object]] = {INDEX: index.fetch, BARE: bare}
         entrants = [Entrant(name, [partial(fetch, docids) for docids in drawn]) for name, fetch in fetches.items()]
-        taken = run.timed("fetch", entrants)
+        taken = {one["name"]: one["seconds"] for one in run.timed("fetch", entrants)}
         sizes = {"payload": documents * QUANTISER.record_bytes, "disk": index.info().bytes}
         return {"documents": documents, "seconds": taken, **found, **sizes}
     finally:
@@ -167,13 +166,3 @@ def opening(place: Path) -> dict[str, float]:
     taken = (machine.private() or 0) - before
     del index
     return {"open_seconds": seconds, "open_memory": taken}
-
-
-def _bare(place: Path, documents: int, joined: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """What one would write who needs no updates and no crash safety: one file, and docid -> row in memory."""
-    with joined.open("wb") as whole:
-        for file in sorted(place.glob("tokens-*.bin")):
-            whole.write(np.memmap(file, np.uint8, mode="r").data)
-    records = np.memmap(joined, np.uint8, mode="r").reshape(-1, QUANTISER.record_bytes)
-    rows = {docid(row): row for row in range(documents)}
-    return lambda docids: QUANTISER.unpack(records[[rows[name] for name in docids]])

@@ -1,6 +1,7 @@
 """A run of a benchmark: cells that are measured once and kept one by one, and the page that is made of them.
 
-An interrupted benchmark loses the cell that it was at, and nothing else.
+An interrupted benchmark loses the cell that it was at, and nothing else. Entrants take turns, so that what disturbs the
+machine disturbs all of them alike.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import inf
@@ -17,22 +19,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from mixlm_rerank import numbers
-from mixlm_rerank.data.lines import json_lines, writing
+from mixlm_rerank.data.lines import json_lines, write_json, writing
 from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.eval.bench.machine import matrix_rate
-from mixlm_rerank.eval.bench.timing import Entrant, interleaved, spread
 from mixlm_rerank.eval.tables import markdown_escaped
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.machine import machine
 
-__all__ = ["Run", "check_same", "work_done"]
+__all__ = ["Clock", "Entrant", "Run", "Spread", "check_same", "fastest", "interleaved", "over", "spread", "work_done"]
 
 PRODUCT = "matrix product"
+REST_SECONDS = 0.02  # before every turn: worker threads of a library spin for a moment after their work
+Clock = Callable[[], float]  # seconds that have passed
+Spread = dict[str, float]  # median, low and high quartile of the same thing measured several times
 
 
 class Run:
@@ -45,26 +50,22 @@ class Run:
     """
 
     def __init__(self, folder: Path, model: MixLM | None, quiet: bool = True, **settings: Any) -> None:
-        self.folder, self.path, self.kept = folder, folder / "cells.jsonl", dict[str, Any]()
-        self._quiet, self._rounds, self._seconds = quiet, settings.get("rounds", 1), settings.get("seconds", inf)
+        self.folder, self.path, self._quiet = folder, folder / "cells.jsonl", quiet
+        self._often = {"rounds": settings.get("rounds", 1), "seconds": settings.get("seconds", inf)}
         weights = {} if model is None else {"weights": weights_hash(model)}
-        here = _as_json({**machine(), "mixlm-rerank": version("mixlm-rerank"), **weights, **settings})
-        self._first = {"conditions": here}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write into {folder}: {error.strerror or error}; choose another folder") from None
+        self._here = _as_json({**machine(), "mixlm-rerank": version("mixlm-rerank"), **weights, **settings})
         if not self.path.exists():
-            self._write()
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write({})
         first, *cells = [row for _, row in json_lines(self.path)] or [{}]
         there = first.get("conditions", {})
-        for name in dict.fromkeys([*there, *here]):
-            if there.get(name) != here.get(name):
+        for name in dict.fromkeys([*there, *self._here]):
+            if there.get(name) != self._here.get(name):
                 raise InputError(
                     f"{self.path} was measured under other conditions ({name}: {there.get(name)} there, "
-                    f"{here.get(name)} here): choose another --output, or delete that file"
+                    f"{self._here.get(name)} here): choose another --output, or delete that file"
                 )
-        self.kept = {row["cell"]: row["values"] for row in cells}
+        self.kept: dict[str, Any] = {row["cell"]: row["values"] for row in cells}
 
     def cell(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
         """What is kept under that name; if nothing is, what ``work(*arguments)`` finds, which is kept."""
@@ -72,16 +73,15 @@ class Run:
 
     def keep(self, name: str, values: Any) -> Any:
         """Write a cell down; returns it as it will be read. Raises InputError if it cannot be written."""
-        before = self.kept
-        self.kept = before | {name: _as_json(values)}
+        kept = self.kept | {name: _as_json(values)}
         try:
-            self._write()
+            self._write(kept)
         except InputError as error:
-            self.kept = before
             raise InputError(
-                f"{error}; {len(before)} cells are safe in it: make room and run the same command again to go on"
+                f"{error}; {len(self.kept)} cells are safe in it: make room and run the same command again to go on"
             ) from None
-        return self.kept[name]
+        self.kept = kept
+        return kept[name]
 
     def rate(self, **of: Any) -> None:
         """Keep :func:`matrix_rate`, measured once more: at the start and at the end of what is measured."""
@@ -96,22 +96,22 @@ class Run:
         if not self._quiet:
             tqdm.write(f"{self.folder}: {text}", file=sys.stderr)
 
-    def bar(self, total: int, task: str, unit: str) -> Any:
-        return progress_bar(total, task, unit, enabled=not self._quiet)
+    def timed(self, task: str, entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
+        """Name, facts and ``seconds`` of each by :func:`interleaved`, with an estimate, and a bar over all turns, which
+        ends early where some take fewer.
+        """
 
-    def timed(self, task: str, entrants: Sequence[Entrant]) -> dict[str, list[float]]:
-        """:func:`interleaved`, with an estimate and a bar over all turns, which ends early where some take fewer."""
-        rounds = self._rounds
-        with self.bar(len(entrants) * (rounds + 1), task, "turns") as bar:
+        def told(name: str) -> None:
+            bar.set_postfix_str(name, refresh=False)
+            bar.update(1)
 
-            def told(name: str) -> None:
-                bar.set_postfix_str(name, refresh=False)
-                bar.update(1)
+        def expected(total: float) -> None:
+            self.say(f"{task}, about {numbers.duration(total)} (going by the first round)")
 
-            def expected(total: float) -> None:
-                self.say(f"{task}, about {numbers.duration(total)} (going by the first round)")
-
-            return interleaved(entrants, rounds=rounds, seconds=self._seconds, told=told, expected=expected)
+        turns = len(entrants) * (self._often["rounds"] + 1)
+        with progress_bar(turns, task, "turns", enabled=not self._quiet) as bar:
+            taken = interleaved(entrants, **self._often, told=told, expected=expected)
+        return [{"name": one.name, **one.facts, "seconds": taken[one.name]} for one in entrants]
 
     def page(self, title: str, model: str, values: Mapping[str, Any], parts: Sequence[str]) -> str:
         """Write ``results.json`` (of ``values``) and ``results.md`` (of ``parts``), which is returned.
@@ -127,17 +127,16 @@ class Run:
         }
         where = markdown_escaped(", ".join(f"{name} {value}" for name, value in machine().items()))
         text = "\n\n".join([f"# {title}", where, *parts]) + "\n"
-        with writing(self.folder / "results.json") as file:
-            json.dump({**head, **values}, file, indent=1)
+        write_json(self.folder / "results.json", {**head, **values})
         with writing(self.folder / "results.md") as file:
             file.write(text)
         return text
 
-    def _write(self) -> None:
+    def _write(self, kept: Mapping[str, Any]) -> None:
         """All cells anew, into a file that takes the place of the one before: none is ever half written."""
+        rows = [{"conditions": self._here}, *({"cell": name, "values": values} for name, values in kept.items())]
         with writing(self.path) as file:
-            for line in (self._first, *({"cell": name, "values": values} for name, values in self.kept.items())):
-                file.write(json.dumps(line) + "\n")
+            file.writelines(f"{json.dumps(row)}\n" for row in rows)
 
 
 def check_same(found: float, tolerance: float, what: str) -> float:
@@ -147,17 +146,96 @@ def check_same(found: float, tolerance: float, what: str) -> float:
     return found
 
 
-def work_done(seconds: Sequence[float], flops: float, rate: float) -> dict[str, Any]:
-    """What follows of an entrant's seconds in all rounds; ``rate``: of matrix products, operations a second."""
-    a_second = flops / median(seconds)
-    return {
-        "rounds": len(seconds),
-        "milliseconds": spread(seconds, 1e3),
-        "gflops": a_second / 1e9,
-        "of_machine": a_second / rate,
-    }
-
-
 def _as_json(values: Any) -> Any:
     """Tuples become lists, dataclasses objects."""
     return json.loads(json.dumps(values, default=asdict))
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Who takes part in a measurement."""
+
+    name: str
+    runs: Sequence[Callable[[], object]]  # the work of each round, the first again after the last one
+    warm_up: Callable[[], object] | None = None  # by default the last of the runs
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what else is kept of it
+
+
+def spread(values: Sequence[float], scale: float = 1.0) -> Spread:
+    """Of ``scale`` times the values; quartiles are interpolated linearly.
+
+    >>> spread([1.0, 2.0, 3.0, 5.0, 9.0])
+    {'low': 2.0, 'median': 3.0, 'high': 5.0}
+    """
+    quartiles = zip(("low", "median", "high"), np.percentile(values, [25, 50, 75]), strict=True)
+    return {name: scale * float(value) for name, value in quartiles}
+
+
+def over(amount: float, spread: Spread) -> Spread:
+    """``amount`` divided by it: speeds, of seconds.
+
+    >>> over(8, {"low": 1.0, "median": 2.0, "high": 4.0})
+    {'low': 2.0, 'median': 4.0, 'high': 8.0}
+    """
+    return {"low": amount / spread["high"], "median": amount / spread["median"], "high": amount / spread["low"]}
+
+
+def interleaved(
+    entrants: Sequence[Entrant],
+    *,
+    rounds: int,
+    seconds: float = inf,
+    clock: Clock = time.perf_counter,
+    rest: Callable[[], object] = lambda: time.sleep(REST_SECONDS),
+    told: Callable[[str], object] = lambda name: None,
+    expected: Callable[[float], object] = lambda seconds: None,
+) -> dict[str, list[float]]:
+    """Seconds of every round of every entrant, by name.
+
+    One warm-up each; then rounds in which all take turns, there and back, so that nobody always follows the same one.
+
+    Args:
+        seconds: an entrant whose rounds would take longer takes part in fewer, spread over all; in the first anyway.
+        rest: done before every turn, not timed. told: is given the entrant's name before every turn.
+        expected: is given, after the first round, about the seconds of all rounds.
+    """
+    for entrant in entrants:
+        told(entrant.name)
+        (entrant.warm_up or entrant.runs[-1])()
+    taken: dict[str, list[float]] = {entrant.name: [] for entrant in entrants}
+    planned = dict.fromkeys(taken, rounds)
+    for number in range(rounds):
+        for entrant in entrants if number % 2 == 0 else reversed(entrants):
+            own = planned[entrant.name]
+            if number * own // rounds > (number - 1) * own // rounds:  # in the first round: 0 > -1
+                told(entrant.name)
+                rest()
+                started = clock()
+                entrant.runs[number % len(entrant.runs)]()
+                taken[entrant.name].append(clock() - started)
+        if number == 0:
+            firsts = {name: max(first, 1e-9) for name, (first,) in taken.items()}
+            planned = {name: max(1, int(min(rounds, seconds / first))) for name, first in firsts.items()}
+            expected(sum(planned[name] * first for name, first in firsts.items()))
+    return taken
+
+
+def fastest(options: Sequence[Entrant], *, clock: Clock = time.perf_counter) -> str:
+    """The name of the option with the best of two rounds: a short measurement."""
+    taken = interleaved(options, rounds=2, clock=clock)
+    return min(taken, key=lambda name: min(taken[name]))
+
+
+def work_done(
+    seconds: Sequence[float], flops: float | None = None, rate: float = 1.0, **amounts: float
+) -> dict[str, Any]:
+    """What follows of an entrant's seconds in all rounds, by the names of columns: the rate of each of ``amounts``
+    (``documents=100``), rounds, milliseconds; and of ``flops`` operations, as a share of the machine's ``rate`` too.
+
+    >>> work_done([0.5, 0.25, 0.125], documents=10)
+    {'documents_per_second': 40.0, 'rounds': 3, 'milliseconds': {'low': 187.5, 'median': 250.0, 'high': 375.0}}
+    """
+    middle = median(seconds)
+    found: dict[str, Any] = {f"{name}_per_second": amount / middle for name, amount in amounts.items()}
+    found |= {"rounds": len(seconds), "milliseconds": spread(seconds, 1e3)}
+    return found if not flops else found | {"gflops": flops / middle / 1e9, "of_machine": flops / middle / rate}

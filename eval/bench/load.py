@@ -29,17 +29,14 @@ Body = dict[str, object]
 
 @dataclass(frozen=True)
 class Point:
-    """What a rate of requests met with: requests a second offered, and answered with 200 within the deadline; shares
-    refused (429), answered after the deadline, and failed otherwise; latency of those answered with 200 (median, 90th,
-    99th percentile).
-    """
+    """What a rate of requests met with."""
 
-    offered: float
-    answered: float
-    refused: float
-    late: float
-    failed: float
-    milliseconds: tuple[float, float, float]
+    offered: float  # requests a second
+    answered: float  # of them with 200 within the deadline
+    refused: float  # shares: with 429,
+    late: float  # after the deadline,
+    failed: float  # otherwise
+    milliseconds: tuple[float, float, float]  # of those answered with 200: median, 90th and 99th percentile
 
 
 def open_loop(

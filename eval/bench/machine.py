@@ -7,25 +7,37 @@ that is laid before it, as libraries compute it.
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from statistics import median
 from typing import Any
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
 from mixlm_rerank.errors import MixLMError, optional_import
+from mixlm_rerank.model import MixLM
 
 with optional_import("benchmarks measure memory with psutil", "bench"):
     import psutil
 
-__all__ = ["Operations", "apart", "matrix_rate", "private", "private_growth", "resident"]
+__all__ = ["Operations", "apart", "kernel_shares", "matrix_rate", "private", "private_growth", "resident", "shares"]
 
+KINDS = {  # of kernels on a GPU, by their names
+    "matrix products": r"gemm|cutlass|nvjet|xmma|wgmma|gemv|splitK",
+    "attention": r"attend_tiles",
+    "between (compiled)": r"^triton_",
+    "copies": r"memcpy|memset",
+    "other": "",
+}
 EVERY = 0.005  # seconds between two looks at the memory
 
 
@@ -113,3 +125,56 @@ def private_growth(work: Callable[[], object]) -> int | None:
         watcher.join()
     last = private()
     return None if last is None else max(*seen, last) - seen[0]
+
+
+def shares(
+    model: MixLM, runs: Sequence[Callable[[], object]], clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float] | None:
+    """Where a query's time goes, as shares of it; medians over some runs, which are none of those that are reported.
+
+    Returns:
+        ``ranker``: in :meth:`Ranker.forward_packed`. ``query``: in :meth:`ItemEncoder.query_states`, which the residual
+        needs. ``rest``: fetching, tokenising, sorting, Python. None if the packed pass was not what ran.
+    """
+    ranker, encoder, found = model.ranker, model.item_encoder, []
+
+    def watched(part: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = clock()
+            result = original(*args, **kwargs)
+            inside[part] += clock() - started
+            return result
+
+        return timed
+
+    for run in runs:
+        inside = {"ranker": 0.0, "query": 0.0}
+        vars(ranker)["forward_packed"] = watched("ranker", ranker.forward_packed)  # hides the class's own on this one
+        vars(encoder)["query_states"] = watched("query", encoder.query_states)
+        try:
+            started = clock()
+            run()
+            whole = clock() - started
+        finally:
+            del vars(ranker)["forward_packed"], vars(encoder)["query_states"]
+        if not inside["ranker"]:
+            return None
+        found.append({part: seconds / whole for part, seconds in inside.items()})
+    medians = {part: median(each[part] for each in found) for part in inside}
+    return {**medians, "rest": max(0.0, 1 - sum(medians.values()))}
+
+
+def kernel_shares(run: Callable[[], object], rounds: int = 3) -> dict[str, Any]:
+    """Milliseconds a round on the GPU by kind of kernel, and of the clock; ``run`` ends with its results on the CPU."""
+    run()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        started = time.perf_counter()
+        for _ in range(rounds):
+            run()
+        clock = (time.perf_counter() - started) / rounds
+    kinds = dict.fromkeys(KINDS, 0.0)
+    for event in found.events() or ():
+        if str(event.device_type).endswith("CUDA"):
+            kind = next(kind for kind, names in KINDS.items() if re.search(names, event.name, re.IGNORECASE))
+            kinds[kind] += event.time_range.elapsed_us() / 1e3 / rounds
+    return {"clock": 1e3 * clock, "kinds": kinds}

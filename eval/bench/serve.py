@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -137,19 +137,14 @@ def _server(
     with log.open("wb") as file:
         process = subprocess.Popen([*command, "--device", device], stdout=subprocess.DEVNULL, stderr=file)
     try:
-        url, until = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS
-        while not _ready(url):
+        url, until, ready = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS, False
+        while not ready:
             if time.monotonic() > until or process.poll() is not None:
                 raise MixLMError(f"the server did not come up, see {log}: {' '.join(command[3:])}")
             time.sleep(0.1)
+            with suppress(httpx.TransportError):
+                ready = httpx.get(f"{url}/ready").status_code == 200
         yield process, url
     finally:
         process.terminate()
         process.wait()
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ready").status_code == 200
-    except httpx.TransportError:
-        return False

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixlm_rerank.errors import optional_import
-from mixlm_rerank.eval.bench.timing import Spread
+from mixlm_rerank.eval.bench.kit import Spread
 from mixlm_rerank.eval.report.svg import GRID
 from mixlm_rerank.eval.tables import markdown_escaped
 from mixlm_rerank.numbers import count, percent, ratio, size, speed
 
-__all__ = ["Panel", "check_matplotlib", "draw", "table"]
+__all__ = ["Panel", "draw", "table"]
 
 # How values of these names are written in tables. Other names of a row are not shown.
 FORMATS: dict[Callable[[Any], str], str] = {
@@ -60,23 +59,13 @@ def _written(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """Attributes:
-    across, up: what the axes show.
-    lines: points by the line's name; the horizontal position is a number, rising, or itself a name.
-    level: the vertical axis begins at zero, to show whether a line is; else it is logarithmic.
-    """
+    """A plot."""
 
-    across: str
+    across: str  # what the axes show
     up: str
-    lines: Mapping[str, Mapping[Any, Spread]]
+    lines: Mapping[str, Mapping[Any, Spread]]  # points by the line's name, at rising numbers, or at names
     title: str = ""
-    level: bool = False
-
-
-def check_matplotlib() -> None:
-    """Raises MissingDependency without it: better now than after the work."""
-    with optional_import("the plots need matplotlib", "bench"):
-        import matplotlib  # noqa: F401
+    level: bool = False  # the vertical axis begins at zero, to show whether a line is level; else it is logarithmic
 
 
 def draw(path: Path, *panels: Panel) -> None:

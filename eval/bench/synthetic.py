@@ -5,7 +5,7 @@ How fast a decoder is does not depend on its weights. Its shape is Qwen3's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,18 +19,16 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenIndex
-from mixlm_rerank.index.entries import Packed
+from mixlm_rerank.index.exchange import fill
 from mixlm_rerank.index.local import LocalStore
-from mixlm_rerank.index.lock import writer_lock
-from mixlm_rerank.index.manifest import Manifest
-from mixlm_rerank.index.plan import DOCID_MAP_BYTES, check_room
+from mixlm_rerank.index.manifest import Manifest, Packed
+from mixlm_rerank.index.plan import DOCID_MAP_BYTES
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.assembly import assemble
 from mixlm_rerank.model.config import MixLMConfig
 from mixlm_rerank.model.families import DecoderFamily
 from mixlm_rerank.model.ranker import Ranker
 from mixlm_rerank.model.template import text_ids
-from mixlm_rerank.progress import Progress
 from mixlm_rerank.types import Document
 
 __all__ = ["QWEN3", "DecoderShape", "Words", "docid", "index_bytes", "random_docids", "random_index", "random_mixlm"]
@@ -91,44 +89,36 @@ def index_bytes(manifest: Manifest, documents: int) -> int:
     return documents * (manifest.quantiser.record_bytes + DOCID_MAP_BYTES)
 
 
-def random_index(folder: Path, manifest: Manifest, documents: int, bar: Progress | None = None) -> TokenIndex:
+def random_index(folder: Path, manifest: Manifest, documents: int, progress: bool = False) -> TokenIndex:
     """An index of standard normal embedding tokens; docids are :func:`docid` of 0, 1, ...
 
-    Written by the store's own writer: real to read, and quick to make. Interrupted, it goes on where it stopped, to the
-    same bytes; a finished one is opened. Raises InputError if the disk has no room for it.
+    Written like an import: real to read, and quick to make. Interrupted, it goes on where it stopped, to the same
+    bytes; a finished one is opened. Raises InputError if the disk has no room for it.
     """
-    begun = (folder / "data.mdb").exists()
-    if not begun:
-        check_room(index_bytes(manifest, documents), folder)
-    with writer_lock(folder):
-        store = LocalStore(folder) if begun else LocalStore.create(folder, manifest)
-        for start in range(store.rows, documents, CHUNK):  # commits are whole chunks: none is begun midway
+
+    def parts() -> Iterator[tuple[str, Packed]]:
+        for start in range(0, documents, CHUNK):
             rows = range(start, min(start + CHUNK, documents))
-            shape = (len(rows), store.manifest.tokens, store.manifest.dim)
+            shape = (len(rows), manifest.tokens, manifest.dim)
             tokens = np.random.default_rng(start).standard_normal(shape, dtype=np.float32)
-            store.append(Packed.of([Document(docid(row), "") for row in rows], store.quantiser.pack(tokens)))
-            if bar is not None:
-                bar.update(len(rows))
-        if not store.manifest.complete:
-            store.finish()
+            yield "", Packed.of([Document(docid(row), "") for row in rows], manifest.quantiser.pack(tokens))
+
+    if not (folder / "data.mdb").exists() or not LocalStore(folder).manifest.complete:
+        fill(folder, manifest, documents, parts(), "random tokens", progress=progress)
     return TokenIndex(folder)
 
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Attributes:
-    layers, hidden, heads, key_heads, head: of the ranker; its feed-forward part is three times as wide.
-    encoder_layers: of the item encoder, which scoring does not need.
-    prefix: tokens of prompt and query together.
-    """
+    """Of a ranker, whose feed-forward part is three times as wide as its states; and what it reads."""
 
     layers: int
     hidden: int
     heads: int
     key_heads: int
     head: int
-    encoder_layers: int = 1
-    prefix: int = 60
+    encoder_layers: int = 1  # of the item encoder, which scoring does not need
+    prefix: int = 60  # tokens of prompt and query together
 
 
 QWEN3 = DecoderShape(layers=28, hidden=1024, heads=16, key_heads=8, head=128)  # of 0.6B parameters: the paper's

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mixlm_rerank import numbers
 from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval import tables
 from mixlm_rerank.eval.report.grids import tests
 from mixlm_rerank.eval.report.page import render
 from mixlm_rerank.eval.results import CollectionResult, Evaluation
 from mixlm_rerank.eval.significance import Comparison, compare_pairs
 from mixlm_rerank.eval.standings import kind_of
-from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, field, filled, markdown_escaped
+from mixlm_rerank.eval.tables import Cell, Column, Columns, Table, aligned, field, filled
 from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["CollectionDifference", "EvaluationDifference", "SystemDifference", "compare_evaluations"]
-__all__ += ["comparison_html", "comparison_markdown", "comparison_text"]
+__all__ += ["comparison_html", "comparison_text"]
 
+PERMUTATIONS = 20_000
 TOLERANCE = 1e-6  # two computations of the same measure
 TESTS = (
     "Tests: paired t-test and paired randomisation test over the same queries, two-sided; significant is p < .05 after "
@@ -30,50 +30,40 @@ TESTS = (
 
 @dataclass(frozen=True)
 class SystemDifference:
-    """A system that both evaluations have: its measure in each; b against a, None if it was not tested; documents/s of
-    b over those of a, None unless both were timed.
-    """
+    """A system that both evaluations have."""
 
     name: str
     kind: Kind
-    a: float
+    a: float  # its measure in each
     b: float
-    comparison: Comparison | None
-    speed_ratio: float | None
+    comparison: Comparison | None  # b against a; None if it was not tested
+    speed_ratio: float | None  # documents/s of b over those of a; None unless both were timed
 
 
 @dataclass(frozen=True)
 class CollectionDifference:
-    """A collection that both evaluations have: why its systems were not tested, in words; the systems in both, in b's
-    order, and those in one of them.
-    """
+    """A collection that both evaluations have."""
 
     name: str
-    obstacles: tuple[str, ...]
-    systems: tuple[SystemDifference, ...]
+    obstacles: tuple[str, ...]  # why its systems were not tested, in words
+    systems: tuple[SystemDifference, ...]  # in both, in b's order
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class EvaluationDifference:
-    """Two evaluations, what they are called, and the measure that both are compared on.
+    """Two evaluations, A and B, and the measure that both are compared on."""
 
-    ``machines``: what differs between the machines, name -> (a's value, b's), "" where one does not say. If there is
-    anything, speeds are not comparable.
-    """
-
-    names: tuple[str, str]
     measure: str
+    # What differs between the machines, name -> (a's value, b's), "" where one does not say: speeds are not comparable.
     machines: dict[str, tuple[str, str]]
     collections: tuple[CollectionDifference, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
 
-def compare_evaluations(
-    a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B"), permutations: int = 20_000
-) -> EvaluationDifference:
+def compare_evaluations(a: Evaluation, b: Evaluation) -> EvaluationDifference:
     """``b`` against ``a`` for the collections and systems that both have, by their names.
 
     On b's main measure, or the first of its measures that ``a`` has.
@@ -85,44 +75,29 @@ def compare_evaluations(
     """
     measure = next((measure for measure in b.measures if measure in a.measures), None)
     if measure is None:
-        measured = f"{names[0]} has {', '.join(a.measures)}, {names[1]} has {', '.join(b.measures)}"
+        measured = f"A has {', '.join(a.measures)}, B has {', '.join(b.measures)}"
         raise InputError(f"no measure is in both: {measured}. Evaluate both by the same")
     before, after = ({one.name: one for one in evaluation.collections} for evaluation in (a, b))
     common, only_a, only_b = _sorted_out(before, after)
     if not common:
-        raise InputError(
-            f"no collection is in both: {names[0]} has {some_ids(before)}, {names[1]} has {some_ids(after)}"
-        )
+        raise InputError(f"no collection is in both: A has {some_ids(before)}, B has {some_ids(after)}")
     machines = {key: (a.machine.get(key, ""), b.machine.get(key, "")) for key in a.machine | b.machine}
     differing = {key: pair for key, pair in machines.items() if pair[0] != pair[1]}
-    collections = tuple(_collection(before[name], after[name], measure, permutations) for name in common)
-    return EvaluationDifference(names, measure, differing, collections, only_a, only_b)
+    collections = tuple(_collection(before[name], after[name], measure) for name in common)
+    return EvaluationDifference(measure, differing, collections, only_a, only_b)
 
 
 def comparison_text(found: EvaluationDifference) -> str:
     """For a terminal: what holds overall, then a table for each collection."""
-    return "\n".join(_parts(found, str, "\n{}".format, tables.aligned)) + "\n"
-
-
-def comparison_markdown(found: EvaluationDifference) -> str:
-    """For a pull request: the same, as Markdown."""
-    return "\n\n".join(_parts(found, markdown_escaped, "## {}".format, tables.markdown)) + "\n"
+    lines = list(_overview(found))
+    for name, remarks, table in _sections(found):
+        lines += ["", name, *remarks, *([aligned(table)] if table else [])]
+    return "\n".join(lines) + "\n"
 
 
 def comparison_html(found: EvaluationDifference) -> str:
     """The same as one page that needs nothing else."""
-    heading = f"{found.names[1]} against {found.names[0]}"
-    return render("comparison.html", heading=heading, overview=_overview(found), sections=_sections(found))
-
-
-def _parts(
-    found: EvaluationDifference, escaped: Callable[[str], str], head: Callable[[str], str], grid: Callable[[Table], str]
-) -> Iterator[str]:
-    yield from map(escaped, _overview(found))
-    for name, remarks, table in _sections(found):
-        yield from (head(escaped(name)), *map(escaped, remarks))
-        if table:
-            yield grid(table)
+    return render("comparison.html", heading="B against A", overview=_overview(found), sections=_sections(found))
 
 
 def _sorted_out(a: Iterable[str], b: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -131,7 +106,7 @@ def _sorted_out(a: Iterable[str], b: Iterable[str]) -> tuple[tuple[str, ...], ..
     return tuple(n for n in b if n in a), tuple(n for n in a if n not in b), tuple(n for n in b if n not in a)
 
 
-def _collection(a: CollectionResult, b: CollectionResult, measure: str, permutations: int) -> CollectionDifference:
+def _collection(a: CollectionResult, b: CollectionResult, measure: str) -> CollectionDifference:
     before, after = ({system.name: system for system in one.systems} for one in (a, b))
     common, only_a, only_b = _sorted_out(before, after)
     pairs = {name: (before[name], after[name], kind_of(b, after[name])) for name in common}
@@ -141,7 +116,7 @@ def _collection(a: CollectionResult, b: CollectionResult, measure: str, permutat
         for name, (old, new, kind) in pairs.items()
         if not obstacles and kind not in ("first stage", "oracle")
     }
-    tested = {found.system: found for found in compare_pairs(values, permutations=permutations)}
+    tested = {found.system: found for found in compare_pairs(values, permutations=PERMUTATIONS)}
     systems = []
     for name, (old, new, kind) in pairs.items():
         speeds = [one.efficiency.documents_per_second for one in (old, new) if one.efficiency]
@@ -173,34 +148,32 @@ def _obstacles(a: CollectionResult, b: CollectionResult, measure: str) -> Iterat
 
 def _overview(found: EvaluationDifference) -> Iterator[str]:
     """What was compared, how often the difference is significant, and what cannot be compared."""
-    a, b = found.names
     systems = [system for one in found.collections for system in one.systems]
     verdicts = Counter(system.comparison.verdict for system in systems if system.comparison)
-    yield f"{found.measure}: {b} against {a}, the systems and collections that both have."
+    yield f"{found.measure}: B against A, the systems and collections that both have."
     if verdicts:
         counts = [f"{kind.words} in {verdicts[kind]}" for kind in sorted(verdicts, reverse=True)]
         yield f"Pairs tested: {verdicts.total()}; {numbers.listed(counts)}. {TESTS}"
     if found.machines:
         changed = [f"{key} {', then '.join(one or 'not known' for one in own)}" for key, own in found.machines.items()]
         yield f"The machines differ, so speeds are not comparable: {'; '.join(changed)}."
-    for name, own in zip(found.names, (found.only_a, found.only_b), strict=True):
+    for name, own in (("A", found.only_a), ("B", found.only_b)):
         if own:
             yield f"Collections only in {name}: {numbers.listed(own)}."
 
 
 def _sections(found: EvaluationDifference) -> Iterator[tuple[str, list[str], Table | None]]:
     """Name, remarks and table of each collection."""
-    a, b = found.names
     columns: Columns = [
-        field("a", a, ""),
-        field("b", b, ""),
+        field("a", "A", ""),
+        field("b", "B", ""),
         (Column("difference", marked=True), _difference),
-        *tests("", f"queries on which {b} is better/worse"),
-        field("speed_ratio", "speed", f"documents/s of {b} over those of {a}", numbers.ratio),
+        *tests("", "queries on which B is better/worse"),
+        field("speed_ratio", "speed", "documents/s of B over those of A", numbers.ratio),
     ]
     for one in found.collections:
         remarks = [f"Not tested: {numbers.listed(one.obstacles)}."] if one.obstacles else []
-        only = zip(found.names, (one.only_a, one.only_b), strict=True)
+        only = ("A", one.only_a), ("B", one.only_b)
         remarks += [f"Only in {name}: {', '.join(own)}." for name, own in only if own]
         yield one.name, remarks, filled(one.name, columns, [(own.name, own.kind, own) for own in one.systems])
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, optional_import
 from .options import Model, Offline, load_model
+from .report import resumable
 
 __all__ = ["app"]
 
@@ -138,7 +138,7 @@ def serve(
     if paper_shape:
         from ..eval.bench.synthetic import saved_mixlm
 
-        with _resumable(output):
+        with resumable(output):
             model = str(saved_mixlm(output / "model"))
     _measure("serve", output, model, offline, **settings, deadline=deadline, device=device, quiet=quiet)
 
@@ -181,10 +181,12 @@ def all_of_them(
 
 def _measure(name: str, output: Path, model: str | None = None, offline: bool = False, **settings: Any) -> None:
     """Run a benchmark and print its page. A model is in float32 on the CPU, where all of this is measured."""
-    with _resumable(output):
+    with optional_import("the plots need matplotlib", "bench"):  # they are drawn last: fail early
+        import matplotlib  # noqa: F401
+    given = () if model is None else (load_model(model, "cpu", "float32", offline),)
+    with resumable(output):
         module = "index" if name in ("build", "store") else name
         benchmark = getattr(import_module(f"..eval.bench.{module}", __package__), name)
-        given = () if model is None else (load_model(model, "cpu", "float32", offline),)
         typer.echo(benchmark(*given, output, **settings))
 
 
@@ -194,16 +196,3 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     if not all(word.isascii() and word.isdigit() and int(word) for word in words) or len(set(words)) < len(words):
         raise InputError(f"{option} {text!r}: expected different whole numbers from 1 on, like 64,128")
     return tuple(sorted(map(int, words)))
-
-
-@contextmanager
-def _resumable(output: Path) -> Iterator[None]:
-    """Long work that writes to ``output``. Ctrl-C ends the process with exit code 130."""
-    from ..eval.bench.show import check_matplotlib
-
-    check_matplotlib()  # plots are drawn last: fail early
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
-        raise typer.Exit(130) from None

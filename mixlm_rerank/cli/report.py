@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, MixLMError
 from .options import Device, Dtype, Offline, check_output
 from .places import open_models, open_places
 
@@ -202,11 +202,17 @@ def compare(
 def resumable(output: Path) -> Iterator[None]:
     """Long work that writes into ``output``. Raises InputError if that cannot be made; ends the process on Ctrl-C."""
     try:
+        new = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {output}: {error.strerror or error}; choose another folder") from None
     try:
         yield
+    except MixLMError:
+        with suppress(OSError):  # unless something was written
+            if new:
+                output.rmdir()
+        raise
     except KeyboardInterrupt:
         typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
         raise typer.Exit(130) from None

@@ -1,8 +1,13 @@
-"""Corpora: documents that can be iterated again and again, from files of any format in use, and from ir_datasets."""
+"""Corpora: documents that can be iterated again and again, from files of any format in use, and from ir_datasets.
+
+What a corpus is: how many documents, and a hash of them all in whatever order. It ties what was built to its corpus.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +17,7 @@ from .irds import IrDataset
 from .lines import beginning, file_in, id_in, json_lines, lines, shape
 from .trec import TrecCorpus, trec_files
 
-__all__ = ["Corpus", "JsonlCorpus", "document_text", "open_corpus"]
+__all__ = ["Corpus", "CorpusIdentity", "JsonlCorpus", "document_text", "identify", "open_corpus"]
 
 DOCID_KEYS = ("_id", "id", "docid")
 TEXT_KEYS = ("text", "contents", "segment", "body")
@@ -119,3 +124,38 @@ def open_corpus(source: str) -> Corpus:
     if first.startswith("<"):
         return TrecCorpus(path)
     return TsvCorpus(path) if "\t" in first and not first.startswith("{") else JsonlCorpus(path)
+
+
+@dataclass
+class CorpusIdentity:
+    """Grows document by document; documents without text do not count, as no first stage can find them.
+
+    >>> a, b = Document("1", "dog"), Document("2", "cat")
+    >>> identify([a, b]) == identify([b, Document("3", " "), a]) != identify([a])
+    True
+    """
+
+    documents: int = 0
+    total: int = 0  # of the documents' hashes: their order does not matter
+
+    def add(self, document: Document) -> None:
+        if not document.content.strip():
+            return
+        fields = (document.docid, document.title, document.text)
+        encoded = [field.encode("utf-8", "replace") for field in fields]
+        digest = hashlib.sha256(b"".join(len(field).to_bytes(8, "big") + field for field in encoded))
+        self.documents += 1
+        self.total = (self.total + int.from_bytes(digest.digest(), "big")) % 2**256
+
+    @property
+    def digest(self) -> str:
+        """64 hexadecimal digits."""
+        return f"{self.total:064x}"
+
+
+def identify(documents: Iterable[Document]) -> CorpusIdentity:
+    """Reads the whole corpus once."""
+    identity = CorpusIdentity()
+    for document in documents:
+        identity.add(document)
+    return identity

@@ -117,6 +117,12 @@ def some_ids(ids: Iterable[str]) -> str:
     return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "") or "none"
 
 
+def write_json(path: str | Path, values: object) -> None:
+    """As :func:`writing` does."""
+    with writing(path) as file:
+        json.dump(values, file, indent=1)
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[TextIO]:
     """A text file to write; it takes its name only when all is written, so nothing half written is ever found.

@@ -87,14 +87,11 @@ def write_run(
                     raise InputError(f"{path}: the score {doc.score} of document {doc.docid!r} is not finite")
                 millionths = round(doc.score * 1_000_000)
                 if previous is not None:
-                    millionths = min(millionths, previous - _step(previous))
+                    # the least difference that shows in float32: two units in the last place
+                    step = math.ceil(2_000_000 * 2**29 * math.ulp(previous / 1_000_000))
+                    millionths = min(millionths, previous - max(1, step))
                 previous = millionths
                 file.write(f"{qid} Q0 {doc.docid} {rank} {millionths / 1_000_000:.6f} {tag}\n")
-
-
-def _step(millionths: int) -> int:
-    """The least difference, in millionths, that shows in float32: two units in the last place."""
-    return max(1, math.ceil(2_000_000 * 2**29 * math.ulp(millionths / 1_000_000)))
 
 
 def _number(text: str, name: str, where: str) -> float:

@@ -1,7 +1,6 @@
 """The token index: docid -> embedding tokens of one corpus under one item encoder."""
 
-from .entries import content_hash
-from .manifest import Fetched, TokenStore
+from .manifest import Fetched, TokenStore, content_hash
 from .quantiser import Quantiser
 from .redis_store import RedisTokenStore
 from .token_index import TokenIndex, open_store

@@ -56,11 +56,11 @@ class Job:
         """
         if is_stream(self.documents):
             return None
-        plan = plan_build(self.documents, encoder, skip_empty=self.skip_empty)
-        check_room(plan.bytes - disk_of(self.folder), self.folder)  # an interrupted build has written some already
+        count, size, told = plan_build(self.documents, encoder, skip_empty=self.skip_empty)
+        check_room(size - disk_of(self.folder), self.folder)  # an interrupted build has written some already
         if self.progress:
-            tqdm.write(f"{self.folder}: {plan}", file=sys.stderr)
-        return plan.documents
+            tqdm.write(f"{self.folder}: {told}", file=sys.stderr)
+        return count
 
 
 def build(job: Job) -> None:
@@ -136,8 +136,11 @@ def _skip_committed(stream: Iterator[Document], store: LocalStore) -> int:
     """Pass over what an interrupted build has committed, making sure that it is still the same corpus."""
     row = number = 0
     while row < store.rows:
-        document, number = next(stream, None), number + 1
-        records = 0 if document is None else _held_at(row, document, store)
+        document, number, records = next(stream, None), number + 1, 0
+        if document is not None:
+            entries = store.entries([document.docid])
+            if entries["row"][0] == row and entries["content"][0].tobytes() == store.manifest.content_hash(document):
+                records = int(store.counts(entries)[0])
         if not records:
             now = "is gone" if document is None else f"({document.docid!r}) is another one, or has another text"
             raise InputError(
@@ -146,13 +149,6 @@ def _skip_committed(stream: Iterator[Document], store: LocalStore) -> int:
             )
         row += records
     return number
-
-
-def _held_at(row: int, document: Document, store: LocalStore) -> int:
-    """How many records from ``row`` on are of this very document, with this text."""
-    entries = store.entries([document.docid])
-    same = entries["row"][0] == row and entries["content"][0].tobytes() == store.manifest.content_hash(document)
-    return int(store.counts(entries)[0]) if same else 0
 
 
 def first_known(docids: Sequence[str], store: LocalStore | None) -> str | None:

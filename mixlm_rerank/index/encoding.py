@@ -8,6 +8,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from numpy.typing import NDArray
 from ..model.template import text_ids, text_spans
 from ..progress import Progress
 from ..types import Document, Model
-from .entries import Packed
-from .manifest import Manifest
+from .manifest import Manifest, Packed
 
 __all__ = ["Encoder", "Reader", "Reading", "cut"]
 
@@ -33,18 +33,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read of a document.
-
-    Attributes:
-        texts: what is encoded, a record each: the document, or its passages.
-        tokens: how many of its tokens are read.
-        unread: how many are cut off.
-    """
+    """What is read of a document."""
 
     document: Document
-    texts: list[str]
-    tokens: int
-    unread: int
+    texts: list[str]  # what is encoded, a record each: the document, or its passages
+    tokens: int  # how many of its tokens are read
+    unread: int  # how many are cut off
 
 
 class Reader:
@@ -66,14 +60,12 @@ class Reader:
             found = text_ids(self._tokenizer, [document.content for document in group])
             self._look_for_unknown(found)
             for document, ids in zip(group, found, strict=True):
-                yield self._reading(document, len(ids))
-
-    def _reading(self, document: Document, tokens: int) -> Reading:
-        text = document.content
-        if tokens <= self._room or not self._passages:
-            return Reading(document, [text], min(tokens, self._room), max(0, tokens - self._room))
-        passages = cut(text, text_spans(self._tokenizer, text), max(1, self._room - SLACK))
-        return Reading(document, passages, tokens, 0)
+                text, tokens = document.content, len(ids)
+                if tokens <= self._room or not self._passages:
+                    yield Reading(document, [text], min(tokens, self._room), max(0, tokens - self._room))
+                else:
+                    passages = cut(text, text_spans(self._tokenizer, text), max(1, self._room - SLACK))
+                    yield Reading(document, passages, tokens, 0)
 
     def _look_for_unknown(self, found: Sequence[Sequence[int]]) -> None:
         if self._unknown is None:
@@ -103,21 +95,27 @@ class Encoder:
         """All documents in their order; a part takes about half a minute. ``bar`` counts documents."""
         part: list[Reading] = []
         records = tokens = 0
-        for reading in self.reader.readings(documents):
-            if part and (records + len(reading.texts) > RECORDS or tokens >= self._tokens):
-                yield self._timed(part, tokens, bar)
+        for reading in chain(self.reader.readings(documents), [None]):  # None: the end
+            if part and (reading is None or records + len(reading.texts) > RECORDS or tokens >= self._tokens):
+                started = time.monotonic()
+                packed = self.packed(part, bar)
+                self._tokens = int(SECONDS * tokens / max(time.monotonic() - started, 1e-6))
+                yield packed
                 part, records, tokens = [], 0, 0
-            part.append(reading)
-            records, tokens = records + len(reading.texts), tokens + reading.tokens
-        if part:
-            yield self._timed(part, tokens, bar)
+            if reading is not None:
+                part.append(reading)
+                records, tokens = records + len(reading.texts), tokens + reading.tokens
 
     def packed(self, part: Sequence[Reading], bar: Progress | None = None) -> Packed:
         """Documents encoded as they are read."""
         documents, counts = [reading.document for reading in part], [len(reading.texts) for reading in part]
         texts = [text for reading in part for text in reading.texts]
         by_text = None if self.manifest.passages else bar
-        titles = self._titles(documents).repeat(counts, axis=0)
+        titles: NDArray[np.int32] = np.empty((len(documents), 0), dtype=np.int32)
+        if self.manifest.title_tokens:
+            ranker: Any = self.model.ranker  # not an ONNX one: these read no titles
+            titles = ranker.titles([document.title for document in documents]).numpy()
+        titles = titles.repeat(counts, axis=0)
         records = []
         for start in range(0, len(texts), RECORDS):
             rows = slice(start, start + RECORDS)
@@ -126,20 +124,6 @@ class Encoder:
             bar.update(len(part))
         unread, titled = [reading.unread for reading in part], self.manifest.title_tokens > 0
         return Packed.of(documents, np.concatenate(records), counts, unread, titled=titled)
-
-    def _titles(self, documents: Sequence[Document]) -> NDArray[np.int32]:
-        """Token ids of titles, int32 [n, title_tokens]."""
-        if not self.manifest.title_tokens:
-            return np.empty((len(documents), 0), dtype=np.int32)
-        ranker: Any = self.model.ranker  # not an ONNX one: these read no titles
-        found: NDArray[np.int32] = ranker.titles([document.title for document in documents]).numpy()
-        return found
-
-    def _timed(self, part: Sequence[Reading], tokens: int, bar: Progress | None) -> Packed:
-        started = time.monotonic()
-        packed = self.packed(part, bar)
-        self._tokens = int(SECONDS * tokens / max(time.monotonic() - started, 1e-6))
-        return packed
 
 
 def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:

@@ -17,15 +17,14 @@ from ..errors import IndexDamaged, InputError
 from ..progress import progress_bar
 from ..types import Document, Model
 from .builder import first_known, new_manifest
-from .entries import MAX_KEY_BYTES, Packed, docid_of
 from .local import LocalStore
 from .lock import held_still, open_complete, refuse_strangers, writer_lock
-from .manifest import Manifest
+from .manifest import MAX_KEY_BYTES, Manifest, Packed, docid_of
 from .plan import DOCID_MAP_BYTES, check_room
 from .quantiser import Quantiser
 from .shards import CATALOGUE, Shards
 
-__all__ = ["export_index", "import_begun", "import_index", "import_vectors", "write_vectors"]
+__all__ = ["export_index", "fill", "import_begun", "import_index", "import_vectors", "write_vectors"]
 
 SHARD_BYTES = 1 << 28
 OWN = re.compile(r"part-\d{6}\.parquet(\.\w+\.part)?|index\.json(\.\w+\.part)?")
@@ -58,7 +57,7 @@ def import_index(url: str, folder: Path, *, progress: bool) -> None:
     manifest, names, documents = shards.catalogue()
     window = max(1, WINDOW // 16) if manifest.passages else WINDOW
     parts = ((f"{url}/{name}", part) for name in names for part in shards.read(name, manifest, window))
-    _fill(folder, replace(manifest, complete=False), documents, parts, url, progress=progress)
+    fill(folder, replace(manifest, complete=False), documents, parts, url, progress=progress)
 
 
 def write_vectors(
@@ -74,9 +73,8 @@ def write_vectors(
     if array.dtype.kind not in "fiu" or array.shape not in ((len(docids), *shape), (len(docids), shape[0] * shape[1])):
         wanted = f"numbers [{len(docids)}, {shape[0]}, {shape[1]}]: documents, vectors a document, width"
         raise InputError(f"vectors must be {wanted}, not {array.dtype} {list(array.shape)}")
-    window = _window(shape)
-    starts = range(0, len(docids), window)
-    batches = (("the array", docids[at : at + window], array[at : at + window].reshape(-1, *shape)) for at in starts)
+    parts = (slice(at, at + _window(shape)) for at in range(0, len(docids), _window(shape)))
+    batches = (("the array", docids[part], array[part].reshape(-1, *shape)) for part in parts)
     _fill_with_vectors(batches, len(docids), model, folder, precision, "ARRAY", progress=progress)
 
 
@@ -96,7 +94,7 @@ def import_vectors(url: str, model: Model, folder: Path, *, precision: str, prog
     _fill_with_vectors(batches(), sum(files.values()), model, folder, precision, url, progress=progress)
 
 
-def _fill(
+def fill(
     folder: Path, manifest: Manifest, documents: int, parts: Iterable[tuple[str, Packed]], url: str, *, progress: bool
 ) -> None:
     """Make an index out of so many documents, or go on where an interruption left it.
@@ -110,7 +108,11 @@ def _fill(
         with progress_bar(documents, "import", "documents", enabled=progress, initial=len(store)) as bar:
             for where, read in parts:
                 committed = int(np.searchsorted(row + read.entries["row"], done))
-                _check_committed(store, read, committed, row, url)
+                held, expected = store.entries(list(map(docid_of, read.keys[:committed]))), read.entries[:committed]
+                if (held["row"] != row + expected["row"]).any() or (held["content"] != expected["content"]).any():
+                    raise InputError(
+                        f"{url} has changed since its import into {store.folder} was interrupted: delete the folder"
+                    )
                 row += len(read.records)
                 if committed < len(read):
                     _refuse_known(store, read.keys[committed:], where)
@@ -131,12 +133,6 @@ def import_begun(folder: Path, exported: Manifest, documents: int) -> LocalStore
     if store.manifest != exported:
         raise InputError(f"{folder} is a token index already, and not of this import: choose another folder")
     return store
-
-
-def _check_committed(store: LocalStore, read: Packed, committed: int, first_row: int, url: str) -> None:
-    entries, expected = store.entries([docid_of(key) for key in read.keys[:committed]]), read.entries[:committed]
-    if (entries["row"] != first_row + expected["row"]).any() or (entries["content"] != expected["content"]).any():
-        raise InputError(f"{url} has changed since its import into {store.folder} was interrupted: delete the folder")
 
 
 def _refuse_known(store: LocalStore, keys: Sequence[bytes], where: str) -> None:
@@ -169,7 +165,7 @@ def _fill_with_vectors(
         raise InputError(f"{source} holds no documents")
     manifest = new_manifest(model, precision, source)
     parts = ((where, _packed(docids, vectors, manifest.quantiser)) for where, docids, vectors in batches)
-    _fill(folder, manifest, documents, parts, source, progress=progress)
+    fill(folder, manifest, documents, parts, source, progress=progress)
 
 
 def _packed(docids: Sequence[str], vectors: NDArray[Any], quantiser: Quantiser) -> Packed:

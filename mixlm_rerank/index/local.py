@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, InputError, masked
-from .entries import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Packed, key_of, rows_of
-from .environment import Environment, Stored, create_environment, writing
-from .manifest import Fetched, Manifest
+from .environment import Environment, Stored, create_environment, open_environment, writing
+from .manifest import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Fetched, Manifest, Packed, key_of, rows_of
 from .segments import Segments
 
 __all__ = ["LocalStore", "check_there", "disk_of"]
@@ -37,7 +36,7 @@ class LocalStore:
     def __init__(self, folder: Path, *, whole: bool = True) -> None:
         check_there(folder)
         self.folder = folder = folder.absolute()  # it outlives a change of the working directory
-        environment = Environment(folder)
+        environment = open_environment(folder)
         manifest = environment.get(b"manifest")
         if manifest is None:
             raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")
@@ -199,7 +198,12 @@ class LocalStore:
         environment, segments = self._followed()
         with environment.transaction() as transaction:
             generation = int(transaction.get(b"generation", db=environment.meta) or 0)
-            held = _held(transaction, environment.docs, docids)
+            get, docs = transaction.get, environment.docs
+            try:  # the fast way, for docids as they are nearly always
+                held = [get(docid.encode(), ABSENT, docs) for docid in docids]
+            except (lmdb.BadValsizeError, UnicodeEncodeError, AttributeError):
+                keys = map(key_of, docids)
+                held = [get(key, ABSENT, docs) if 0 < len(key) <= MAX_KEY_BYTES else ABSENT for key in keys]
         if generation != segments.generation:  # compacted
             segments = self._segments(environment, generation)
             self._view = environment, segments
@@ -231,16 +235,6 @@ def check_there(folder: Path) -> None:
 def disk_of(folder: Path) -> int:
     """Bytes on disk, all files together."""
     return sum(path.stat().st_blocks * 512 for path in folder.glob("*") if path.is_file())
-
-
-def _held(transaction: lmdb.Transaction, docs: lmdb._Database, docids: Sequence[str]) -> list[Stored]:
-    """What the map holds of each docid. The first way is the fast one, for docids as they are nearly always."""
-    get = transaction.get
-    try:
-        return [get(docid.encode(), ABSENT, docs) for docid in docids]
-    except (lmdb.BadValsizeError, UnicodeEncodeError, AttributeError):
-        keys = map(key_of, docids)
-        return [get(key, ABSENT, docs) if 0 < len(key) <= MAX_KEY_BYTES else ABSENT for key in keys]
 
 
 def _entries(values: Sequence[Stored], folder: Path) -> NDArray[np.void]:

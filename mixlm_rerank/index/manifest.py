@@ -1,22 +1,37 @@
-"""What a token index says of itself (by which encoder, in which shape, how far), and what it gives a reranker."""
+"""What a token index holds: a manifest (by which encoder, in which shape, how far), and of each document its records
+and an entry in the docid map: where they lie, of which text, a checksum. And what it gives a reranker.
+
+A document has one record; in an index of passages one for each passage, in neighbouring rows.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexDamaged, IndexMismatch
+from ..errors import IndexDamaged, IndexMismatch, InputError
 from ..types import Document, Model
-from .entries import content_hash
 from .quantiser import Quantiser
 
-__all__ = ["Fetched", "Manifest", "TokenStore"]
+__all__ = ["ABSENT", "ENTRY", "MAX_KEY_BYTES", "MAX_ROWS", "Fetched", "Manifest", "Packed", "TokenStore"]
+__all__ += ["content_hash", "docid_of", "key_of", "rows_of"]
+
+MAX_KEY_BYTES = 511  # LMDB's
+MAX_ROWS = 1 << 31
+
+# ``row``: of the first record; -1: absent. ``more``: in an index of passages, how many records follow the first; else
+# how many tokens of the text were not read. Format 2 has one number of 64 bits for the two: ``more`` is 0 in it.
+ENTRY = np.dtype([("row", "<i4"), ("more", "<i4"), ("crc", "<u4"), ("content", "V16")])
+ABSENT = np.array([(-1, 0, 0, b"")], dtype=ENTRY).tobytes()
 
 # 2: checksums cover docid and content hash too; generations of segments.
 # 3: ``passages``, ``text_tokens``, ``more`` in entries, int8 in blocks. An index of format 2 has none, and stays one.
@@ -25,31 +40,20 @@ FORMAT_VERSIONS = (2, 3)
 
 @dataclass(frozen=True)
 class Manifest:
-    """Attributes:
-    fingerprint: of the item encoder that made the tokens.
-    model: its name or folder when the index was built, for messages.
-    tokens, dim: shape of a document, [tokens, dim].
-    precision: of the stored tokens: ``"int8"``, ``"float16"`` or ``"float32"``.
-    corpus: where the documents came from, for messages.
-    rows_per_segment: records in a full segment file.
-    complete: False while the first build is under way or was interrupted.
-    passages: whether a long document is split into passages, with a record each; else it loses its end.
-    text_tokens: how many tokens of a text are read for one record; 0: unknown (format 2), or documents are vectors.
-    title_tokens: how many tokens of a title are kept for the ranker.
-    """
+    """What identifies an index, and how its records are laid out."""
 
-    fingerprint: str
-    model: str
-    tokens: int
+    fingerprint: str  # of the item encoder that made the tokens
+    model: str  # its name or folder when the index was built, for messages
+    tokens: int  # of a document, whose shape is [tokens, dim]
     dim: int
-    precision: str
-    corpus: str
-    rows_per_segment: int
-    complete: bool = False
+    precision: str  # of the stored tokens: "int8", "float16" or "float32"
+    corpus: str  # where the documents came from, for messages
+    rows_per_segment: int  # records in a full segment file
+    complete: bool = False  # not while the first build is under way or was interrupted
     format_version: int = FORMAT_VERSIONS[-1]
-    passages: bool = False
-    text_tokens: int = 0
-    title_tokens: int = 0
+    passages: bool = False  # a long document is split into passages, with a record each; else it loses its end
+    text_tokens: int = 0  # of a text that are read for one record; 0: unknown (format 2), or documents are vectors
+    title_tokens: int = 0  # of a title that are kept for the ranker
 
     @property
     def quantiser(self) -> Quantiser:
@@ -119,20 +123,103 @@ class Manifest:
         return manifest
 
 
+def key_of(docid: str) -> bytes:
+    """The docid as a key of the map: UTF-8, lone surrogates too. Raises InputError for what is no string."""
+    if not isinstance(docid, str):
+        raise InputError(f"docids must be strings, not {docid!r}")
+    return docid.encode("utf-8", "surrogatepass")
+
+
+def docid_of(key: bytes) -> str:
+    """The docid of a key. What is no UTF-8 (a damaged map) is shown escaped."""
+    try:
+        return key.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return key.decode("utf-8", "backslashreplace")
+
+
+def content_hash(document: Document, *, titled: bool = False) -> bytes:
+    """16 bytes that change when the text that the item encoder reads changes.
+
+    ``titled``: the ranker reads the title, so they also change when title and text are divided in another place.
+    """
+    text = f"{document.title}\0{document.text}" if titled else document.content
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Documents as they are stored, n of them, with m records."""
+
+    keys: Sequence[bytes]  # of the docid map
+    entries: NDArray[np.void]  # [n] of ``ENTRY``; rows are places in ``records``, ascending from 0
+    records: NDArray[np.uint8]  # [m, record_bytes]
+
+    @classmethod
+    def of(
+        cls,
+        documents: Sequence[Document],
+        records: NDArray[np.uint8],
+        counts: Sequence[int] | None = None,
+        unread: Sequence[int] | int = 0,
+        *,
+        titled: bool = False,
+    ) -> Packed:
+        """``counts``: how many of the records each document has; by default one. ``titled``: of the content hash."""
+        entries = np.zeros(len(documents), dtype=ENTRY)
+        of_each = np.array(counts or [1] * len(documents))
+        entries["row"] = of_each.cumsum() - of_each
+        entries["more"] = of_each - 1 + np.array(unread)  # one of the two is 0
+        entries["content"] = [content_hash(document, titled=titled) for document in documents]
+        packed = cls([key_of(document.docid) for document in documents], entries, records)
+        entries["crc"] = packed.checksums()
+        return packed
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def since(self, first: int) -> Packed:
+        """Without the first documents."""
+        entries = self.entries[first:].copy()
+        start = int(entries["row"][0])
+        entries["row"] -= start
+        return Packed(self.keys[first:], entries, self.records[start:])
+
+    def contents(self) -> list[bytes]:
+        """A hash of each text."""
+        return [content.tobytes() for content in self.entries["content"]]
+
+    def of_each(self) -> list[NDArray[np.uint8]]:
+        """The records of each document."""
+        ends = pairwise([*self.entries["row"].tolist(), len(self.records)])
+        return [self.records[start:end] for start, end in ends]
+
+    def checksums(self) -> NDArray[np.uint32]:
+        """CRC-32 over docid, content hash and records of each document: uint32 [n]."""
+        triples = zip(self.keys, self.contents(), self.of_each(), strict=True)
+        values = [zlib.crc32(records.data, zlib.crc32(key + content)) for key, content, records in triples]
+        return np.array(values, dtype=np.uint32)
+
+
+def rows_of(first: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of documents that begin at ``first`` and have ``counts`` records. int32 [n], int64 [n] -> [sum of counts].
+
+    >>> rows_of(np.array([7, 2]), np.array([2, 3])).tolist()
+    [7, 8, 2, 3, 4]
+    """
+    before = counts.cumsum() - counts
+    return np.repeat(first - before, counts) + np.arange(counts.sum())
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Embedding tokens of some docids.
+    """Embedding tokens of some docids."""
 
-    Attributes:
-        tokens: float32 [m, k, d], of the documents that were found, in the order asked for; those of a document's
-            passages one after the other.
-        counts: int64 [n], how many of the m belong to each docid asked for; 0: it was not found.
-        titles: int32 [m, t], token ids of titles, -1 after their end; None in an index without.
-    """
-
+    # [m, k, d], of the documents that were found, in the order asked for; those of a document's passages one after the
+    # other
     tokens: NDArray[np.float32]
-    counts: NDArray[np.int64]
-    titles: NDArray[np.int32] | None = None
+    counts: NDArray[np.int64]  # [n], how many of the m belong to each docid asked for; 0: it was not found
+    titles: NDArray[np.int32] | None = None  # [m, t], token ids of titles, -1 after their end; None in an index without
 
     @property
     def found(self) -> NDArray[np.bool_]:

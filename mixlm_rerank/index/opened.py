@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..folders import replacing
 from ..progress import progress_bar
-from .entries import docid_of, rows_of
 from .environment import writing
 from .local import LocalStore, check_there, disk_of
 from .lock import held_still, open_complete, open_to_write, writer_lock
-from .manifest import Fetched, Manifest
+from .manifest import Fetched, Manifest, docid_of, rows_of
 from .plan import DOCID_MAP_BYTES, check_room
 
 __all__ = ["IndexInfo", "OpenedIndex", "Verification"]
@@ -29,28 +28,18 @@ SCANNED = 1 << 16  # entries of the docid map that are in memory together
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """Size and identity of an index.
+    """Size and identity of an index."""
 
-    Attributes:
-        path: the folder.
-        documents: number of documents.
-        records: number of live records; an index of passages has more records than documents.
-        dead: records of documents that were deleted or replaced since the last compaction.
-        bytes: disk space of all files together.
-        cut: documents that lost their end because they are longer than the item encoder reads. ``None``: unknown (an
-            earlier version built the index).
-        unread: tokens of these documents that were not read.
-        manifest: what identifies the index: item encoder, shape, precision, corpus.
-    """
-
-    path: str
+    path: str  # the folder
     documents: int
-    records: int
-    dead: int
-    bytes: int
+    records: int  # live ones; an index of passages has more records than documents
+    dead: int  # records of documents that were deleted or replaced since the last compaction
+    bytes: int  # disk space of all files together
+    # Documents that lost their end because they are longer than the item encoder reads; None: unknown (an earlier
+    # version built the index)
     cut: int | None
-    unread: int
-    manifest: Manifest
+    unread: int  # tokens of these documents that were not read
+    manifest: Manifest  # what identifies the index: item encoder, shape, precision, corpus
 
     @property
     def bytes_per_document(self) -> float:
@@ -65,13 +54,10 @@ class IndexInfo:
 
 @dataclass(frozen=True)
 class Verification:
-    """Attributes:
-    documents: how many were looked at.
-    damaged: docid -> what is wrong, for each that is not what was written.
-    """
+    """What a look at every document found."""
 
-    documents: int
-    damaged: dict[str, str]
+    documents: int  # how many there are
+    damaged: dict[str, str]  # docid -> what is wrong, for each that is not what was written
 
 
 class OpenedIndex:
@@ -129,12 +115,9 @@ class OpenedIndex:
             before, rows = disk_of(self.path), _live_rows(store)
             if len(rows) == store.rows:
                 return 0
-            _check_room(store, rows, self.path)
-            segments = store.next_generation()
-            with (
-                writing(self.path, len(store)),
-                progress_bar(len(rows), "compact", "documents", enabled=progress) as bar,
-            ):
+            check_room(len(rows) * (store.quantiser.record_bytes + DOCID_MAP_BYTES), self.path)
+            segments, safe = store.next_generation(), writing(self.path, len(store))
+            with safe, progress_bar(len(rows), "compact", "documents", enabled=progress) as bar:
                 for start in range(0, len(rows), WINDOW):
                     records = store.segments.read(rows[start : start + WINDOW])
                     segments.append(start, records)
@@ -149,8 +132,14 @@ class OpenedIndex:
             raise InputError(f"{target} exists already: choose a new folder for the copy")
         with writing(target, 0), held_still(self.path), replacing(target) as draft:
             store = open_complete(self.path)
-            _check_room(store, _live_rows(store), target)
-            _copy(store, draft, progress)
+            check_room(len(_live_rows(store)) * (store.quantiser.record_bytes + DOCID_MAP_BYTES), target)
+            there = LocalStore.create(draft, replace(store.manifest, complete=False))
+            with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
+                for keys, entries in store.scan(store.window(WINDOW)):
+                    there.append(store.packed(keys, entries))
+                    bar.update(len(keys))
+            there.finish()
+            del there  # closed: its folder is about to get another name
         return type(self)(target)
 
     @staticmethod
@@ -183,19 +172,6 @@ def _live_rows(store: LocalStore) -> NDArray[np.int64]:
     """Rows of all documents' records, int64 [n], ascending."""
     rows = [rows_of(entries["row"], store.counts(entries)) for _, entries in store.scan(SCANNED)]
     return np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
-
-
-def _check_room(store: LocalStore, rows: NDArray[np.int64], folder: Path) -> None:
-    check_room(len(rows) * (store.quantiser.record_bytes + DOCID_MAP_BYTES), folder)
-
-
-def _copy(store: LocalStore, draft: Path, progress: bool) -> None:
-    there = LocalStore.create(draft, replace(store.manifest, complete=False))
-    with progress_bar(len(store), "copy", "documents", enabled=progress) as bar:
-        for keys, entries in store.scan(store.window(WINDOW)):
-            there.append(store.packed(keys, entries))
-            bar.update(len(keys))
-    there.finish()
 
 
 def _damaged(store: LocalStore, keys: list[bytes], entries: NDArray[np.void]) -> dict[bytes, str]:

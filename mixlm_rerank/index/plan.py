@@ -8,43 +8,25 @@ import shutil
 import time
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import numbers
 from ..arguments import check_kind
 from ..errors import InputError
 from ..model.template import visible
 from ..types import Document, Model
 from .encoding import Encoder
-from .entries import MAX_KEY_BYTES, key_of
+from .manifest import MAX_KEY_BYTES, key_of
 
-__all__ = ["DOCID_MAP_BYTES", "BuildPlan", "check_room", "checked", "docid_hash", "is_stream", "plan_build"]
+__all__ = ["DOCID_MAP_BYTES", "check_room", "checked", "docid_hash", "is_stream", "plan_build"]
 
 SAMPLE = 64
 # LMDB bytes a document, measured with docids of 8 characters in random order: 84 while building, then 46 of the map
 # that is written beside it and replaces it; plus slack.
 DOCID_MAP_BYTES = 150
-
-
-@dataclass(frozen=True)
-class BuildPlan:
-    """How many documents, how many bytes on disk, about how many seconds of encoding, which share will be cut."""
-
-    documents: int
-    bytes: int
-    seconds: float
-    cut: float
-
-    def __str__(self) -> str:
-        cut = f"; about {self.cut:.0%} of the documents are too long and lose their end (--passages reads all of them)"
-        return (
-            f"{self.documents:,} documents, about {self.bytes / 1e6:,.1f} MB on disk "
-            f"({self.bytes / self.documents:,.0f} bytes a document), "
-            f"about {_duration(self.seconds)} of encoding{cut if self.cut else ''}"
-        )
 
 
 def is_stream(documents: Iterable[Document]) -> bool:
@@ -81,10 +63,11 @@ def checked(documents: Iterable[Document], model: Model | None, *, skip_empty: b
             )
 
 
-def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: bool) -> BuildPlan:
+def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: bool) -> tuple[int, int, str]:
     """Read the whole corpus once: count, find duplicate docids (8 bytes of memory a document), time a sample.
 
-    Raises InputError for a corpus without documents, a duplicate docid, or what :func:`checked` finds.
+    Returns how many documents, about how many bytes on disk, and what the build will take, in words. Raises InputError
+    for a corpus without documents, a duplicate docid, or what :func:`checked` finds.
     """
     hashes = array("Q")
     sample: list[Document] = []
@@ -102,13 +85,15 @@ def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: b
     encoder.packed(read[:1])  # warm-up
     start = time.perf_counter()
     records = encoder.packed(read).records
-    scale = len(hashes) / len(sample)
-    return BuildPlan(
-        len(hashes),
-        int(scale * records.nbytes) + len(hashes) * DOCID_MAP_BYTES,
-        scale * (time.perf_counter() - start),
-        sum(reading.unread > 0 for reading in read) / len(sample),
+    count, scale = len(hashes), len(hashes) / len(sample)
+    seconds, size = scale * (time.perf_counter() - start), int(scale * records.nbytes) + count * DOCID_MAP_BYTES
+    cut = sum(reading.unread > 0 for reading in read) / len(sample)
+    too_long = f"; about {cut:.0%} of the documents are too long and lose their end (--passages reads all of them)"
+    told = (
+        f"{count:,} documents, about {size / 1e6:,.1f} MB on disk ({size / count:,.0f} bytes a document), about "
+        f"{numbers.duration(seconds)} of encoding{too_long if cut else ''}"
     )
+    return count, size, told
 
 
 def check_room(needed: int, folder: Path) -> None:
@@ -141,9 +126,3 @@ def _readable(document: Document, model: Model | None) -> bool:
 def docid_hash(docid: str) -> int:
     """64 bits of a docid."""
     return int.from_bytes(hashlib.blake2b(key_of(docid), digest_size=8).digest(), "little")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

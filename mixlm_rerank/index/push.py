@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, masked
 from ..progress import progress_bar
-from .entries import docid_of
 from .local import LocalStore
 from .lock import held_still, open_complete
-from .manifest import Manifest
+from .manifest import Manifest, docid_of
 from .redis_store import CONTENT_BYTES, RedisKeys, connect, reaching
 from .updates import Changes
 

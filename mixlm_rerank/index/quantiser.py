@@ -34,15 +34,12 @@ class Quantiser:
     >>> records = quantiser.pack(np.array([[[1.0, 0.5, 0, -1.0], [0, 0, 0, 127.0]]], dtype=np.float32))
     >>> quantiser.unpack(records).round(1).tolist()
     [[[1.0, 0.5, 0.0, -1.0], [0.0, 0.0, 0.0, 127.0]]]
-
-    Attributes:
-        whole_vectors: int8 with one float16 scale a vector, as indexes of format 2 have it.
     """
 
     precision: str
     tokens: int
     dim: int
-    whole_vectors: bool = False
+    whole_vectors: bool = False  # int8 with one float16 scale a vector, as indexes of format 2 have it
     title_tokens: int = 0
 
     def __post_init__(self) -> None:

@@ -21,9 +21,8 @@ from ..progress import progress_bar
 from ..types import Document, Model
 from .builder import Job
 from .encoding import Encoder
-from .entries import key_of
 from .exchange import import_begun, import_index
-from .manifest import Manifest
+from .manifest import Manifest, key_of
 from .plan import docid_hash
 from .shards import Shards
 
@@ -36,7 +35,11 @@ OWN = re.compile(r"part-\d{6}-[0-9a-f]{16}\.parquet(\.documents)?(\.\w+\.part)?|
 
 def build_on_ray(job: Job, shards_url: str | None, workers: int | None) -> None:
     """On the workers of a cluster."""
-    ray, manifest, model, folder = _ray(), job.manifest(), job.model, job.folder
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with optional_import("--engine ray needs Ray", "ray"):
+        import ray
+        import ray.util
+    manifest, model, folder = job.manifest(), job.model, job.folder
     if not hasattr(model, "to"):
         raise InputError("Ray's workers encode in PyTorch: give the MixLM that this model was exported from")
     import_begun(folder, manifest, 0)  # refuse before the long work
@@ -143,11 +146,3 @@ class _Worker:
         except (MixLMError, OSError) as error:
             return name, str(error)
         return name, ""
-
-
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with optional_import("--engine ray needs Ray", "ray"):
-        import ray
-        import ray.util
-    return ray

@@ -22,8 +22,7 @@ import numpy as np
 
 from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, IndexMismatch, InputError, StoreUnavailable, masked, optional_import
-from .entries import key_of
-from .manifest import Fetched, Manifest
+from .manifest import Fetched, Manifest, key_of
 
 if TYPE_CHECKING:
     from redis import Redis

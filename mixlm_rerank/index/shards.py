@@ -20,8 +20,7 @@ from uuid import uuid4
 import numpy as np
 
 from ..errors import IndexDamaged, InputError, optional_import
-from .entries import ENTRY, Packed, docid_of, key_of
-from .manifest import Manifest
+from .manifest import ENTRY, Manifest, Packed, docid_of, key_of
 
 __all__ = ["CATALOGUE", "Shards"]
 

@@ -16,9 +16,9 @@ from ..errors import InputError
 from ..progress import progress_bar
 from ..types import Document, Model
 from .encoding import Encoder
-from .entries import docid_of, key_of
 from .local import LocalStore
 from .lock import held_still, open_complete, open_to_write
+from .manifest import docid_of, key_of
 from .opened import OpenedIndex
 from .plan import DOCID_MAP_BYTES, check_room, checked, is_stream
 
@@ -95,7 +95,7 @@ class UpdatableIndex(OpenedIndex):
         with open_to_write(self.path, model) as store:
             update = _Update(store, documents, skip_empty)
             written = update.run(model, "sync", progress)
-            if not update.documents_seen:
+            if written == Changes():
                 raise InputError("the corpus holds no documents: to empty an index, delete its folder")
             gone = update.unseen()
             if gone:
@@ -111,30 +111,22 @@ class UpdatableIndex(OpenedIndex):
             return Changes(found.new, found.changed, found.unchanged, len(update.unseen()))
 
 
+@dataclass
 class _Update:
     """One pass over documents that are to be in the index as they are."""
 
+    store: LocalStore
+    documents: Iterable[Document]
+    skip_empty: bool
+    only_new: bool = False
     model: Model | None = None  # of a run; a comparison has none
 
-    def __init__(
-        self, store: LocalStore, documents: Iterable[Document], skip_empty: bool, *, only_new: bool = False
-    ) -> None:
-        if store.manifest.of_vectors:
+    def __post_init__(self) -> None:
+        if self.store.manifest.of_vectors:
             raise InputError(
-                f"{store.folder} holds vectors of your own, and texts cannot be encoded for it: import all vectors "
-                "into a new index (mixlm-rerank index import)"
+                f"{self.store.folder} holds vectors of your own, and texts cannot be encoded for it: import all "
+                "vectors into a new index (mixlm-rerank index import)"
             )
-        self.store = store
-        self.documents = documents
-        self.skip_empty = skip_empty
-        self.only_new = only_new
-        self.documents_seen = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        self.first = self.store.rows  # what is written from here on lies behind it
-        self.seen = np.zeros(self.first, dtype=bool)  # rows of documents that came by
-        self.fresh: set[bytes] = set()  # docids that came by and had no row then
 
     def run(self, model: Model, task: str, progress: bool) -> Changes:
         """Encode and write what is new or changed."""
@@ -143,7 +135,6 @@ class _Update:
             found = self.survey()
             total = found.new + found.changed
             check_room(total * (self.store.quantiser.record_bytes + DOCID_MAP_BYTES), self.store.folder)
-            self._begin()
         encoder = Encoder(model, self.store.manifest)
         with progress_bar(total, task, "documents", enabled=progress) as bar:
 
@@ -159,10 +150,12 @@ class _Update:
 
     def _over_all(self, write: Callable[[list[Document]], object]) -> Changes:
         """``write`` gets the documents that are new or changed, some at a time."""
+        self.first = self.store.rows  # what is written from here on lies behind it
+        self.seen = np.zeros(self.first, dtype=bool)  # rows of documents that came by
+        self.fresh: set[bytes] = set()  # docids that came by and had no row then
         new = changed = unchanged = 0
         stream = checked(self.documents, self.model, skip_empty=self.skip_empty)
         while window := list(islice(stream, WINDOW)):
-            self.documents_seen += len(window)
             lacking, outdated = self._sorted_out(window)
             write([*lacking, *outdated])
             new, changed = new + len(lacking), changed + len(outdated)

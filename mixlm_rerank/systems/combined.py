@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mixlm_rerank.data import read_run
-from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.corpus import identify
 from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.ranking import Weight, check_weight, interpolated

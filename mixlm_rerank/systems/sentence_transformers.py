@@ -22,7 +22,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mixlm_rerank.data import Corpus
-from mixlm_rerank.data.identity import CorpusIdentity
+from mixlm_rerank.data.corpus import CorpusIdentity
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.progress import progress_bar

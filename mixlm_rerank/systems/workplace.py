@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mixlm_rerank.data import Corpus
-from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.corpus import identify
 from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.index import TokenIndex

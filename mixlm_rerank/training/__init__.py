@@ -7,13 +7,5 @@ from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.teacher import teacher_scores
 
-__all__ = [
-    "CrossEncoderTeacher",
-    "JointOptions",
-    "LossWeights",
-    "Pool",
-    "Source",
-    "TrainingMix",
-    "teacher_scores",
-    "train_joint",
-]
+__all__ = ["CrossEncoderTeacher", "JointOptions", "LossWeights", "Pool", "Source", "TrainingMix"]
+__all__ += ["teacher_scores", "train_joint"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.systems.ranked import slug
 from mixlm_rerank.training.folder import on_main_process
@@ -31,15 +31,11 @@ LOST = 0.9  # of the whole recipe's value: what is below is not drawn to scale
 
 @dataclass(frozen=True, config=STRICT)
 class Ablations:
-    """Attributes:
-    base: the recipe, a file or a name.
-    always: changes to it for every run, such as fewer steps. ``joint.save_every`` is the field in the part.
-    variants: name -> changes.
-    """
+    """A recipe, and what to change in it. ``joint.save_every`` is the field in the part."""
 
-    base: str
-    variants: dict[str, dict[str, Any]]
-    always: dict[str, Any] = field(default_factory=dict)
+    base: str  # the recipe, a file or a name
+    variants: dict[str, dict[str, Any]]  # name -> changes
+    always: dict[str, Any] = field(default_factory=dict)  # changes for every run, such as fewer steps
 
 
 def load_ablations(path: Path) -> Ablations:
@@ -83,14 +79,9 @@ def ablate(
         last = "joint" if recipe.ranker is None else "ranker"
         rows = json.loads((run / last / DEVELOPMENT).read_text(encoding="utf-8"))
         found[name] = rows[max(rows, key=int)]
-        on_main_process(partial(_keep, found, folder))
+        on_main_process(partial(write_json, folder / RESULTS, found))
+        on_main_process(partial(plot_ablations, found, folder / PLOT))
     return found
-
-
-def _keep(found: Mapping[str, Mapping[str, float]], folder: Path) -> None:
-    with writing(folder / RESULTS) as file:
-        json.dump(found, file, indent=1)
-    plot_ablations(found, folder / PLOT)
 
 
 def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixlm_rerank import numbers
-from mixlm_rerank.data.fidelity import Fidelity
-from mixlm_rerank.data.measures import evaluate
+from mixlm_rerank.data.measures import Fidelity, evaluate
 from mixlm_rerank.index import TokenStore
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.ranking import ranked
@@ -36,16 +35,13 @@ GRADED = 10  # so many of the teacher's first documents count, the first the mos
 
 @dataclass(frozen=True)
 class DevelopmentSet:
-    """Judged queries to choose by, never those of a test, with their candidates.
-
-    ``vectors``: the index of these, where documents are vectors of the user's own.
-    """
+    """Judged queries to choose by, never those of a test, with their candidates."""
 
     name: str
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     candidates: Candidates
-    vectors: TokenStore | None = None
+    vectors: TokenStore | None = None  # the index of these, where documents are vectors of the user's own
 
 
 def as_taught(

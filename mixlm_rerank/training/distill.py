@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 from mixlm_rerank.data import Corpus
-from mixlm_rerank.data.fidelity import Fidelity, fidelity
-from mixlm_rerank.data.identity import identify
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.corpus import identify
+from mixlm_rerank.data.lines import write_json, writing
+from mixlm_rerank.data.measures import Fidelity, fidelity
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
@@ -47,27 +45,19 @@ CHOSEN_BY = 50  # at most so many of the training queries are not trained on: th
 
 @dataclass(frozen=True, config=STRICT)
 class DistillOptions:
-    """Attributes:
-    queries: how many are made of the corpus, where none are given.
-    held_out: share of the queries that fidelity is measured on; at most 200 queries.
-    depth: candidates of each query, by BM25.
-    candidates: how many of them are drawn once for training. Item encoder and ranker together read half of these in
-        each round, the ranker alone all. The teacher scores what is read.
-    hard: how many of those drawn are, in turn, those that the first stage and the model, as it is before, rank first;
-        the rest are drawn at random.
-    rounds: how often each training query is seen while item encoder and ranker train together.
-    ranker_rounds: how often after that, while the ranker trains alone; these cost a fraction.
-    group: queries a step.
-    """
+    """What is learned from, and how often."""
 
-    queries: int = Field(default=2000, ge=10)
-    held_out: float = Field(default=0.05, gt=0, lt=1)
-    depth: int = Field(default=100, ge=2)
+    queries: int = Field(default=2000, ge=10)  # made of the corpus, where none are given
+    held_out: float = Field(default=0.05, gt=0, lt=1)  # share of the queries that fidelity is measured on; at most 200
+    depth: int = Field(default=100, ge=2)  # candidates of each query, by BM25
+    # How many of them are drawn once for training. Item encoder and ranker together read half of these in each round,
+    # the ranker alone all. The teacher scores what is read.
     candidates: int = Field(default=16, ge=4)
+    # How many of those are, in turn, what the first stage and the model, as it is before, rank first; others: at random
     hard: int = Field(default=8, ge=0)
-    rounds: int = Field(default=1, ge=1)
-    ranker_rounds: int = Field(default=0, ge=0)
-    group: int = Field(default=16, ge=1)
+    rounds: int = Field(default=1, ge=1)  # that each query is seen while item encoder and ranker train together
+    ranker_rounds: int = Field(default=0, ge=0)  # after that, while the ranker trains alone; these cost a fraction
+    group: int = Field(default=16, ge=1)  # queries a step
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -162,7 +152,10 @@ def distill(
         pools = corpus_pools(folder / "pools.jsonl", _of(candidates, training), work, model, **drawn)
         watched = max(1, min(CHOSEN_BY, len(pools) // 20))
         mixes = _mixes(pools[watched:], candidates, vectors, options, seed)
-        wanted = _wanted(pools, watched, mixes.values())
+        wanted = is_candidate(pools)  # of the first ``watched`` pools all scores, and of the others what is read
+        (read,) = np.logical_or.reduce([mix.wanted() for mix in mixes.values()])
+        wanted[watched:] = False
+        wanted[watched:, : read.shape[1]] = read
         measured_on = _of(candidates, held_out)
         if progress and not path.exists():
             compared = sum(map(len, measured_on.of_query.values()))
@@ -182,8 +175,7 @@ def distill(
     model = MixLM.from_pretrained(folder / MODEL, device=model.device, dtype="float32")
     with locked(folder):
         found |= measure(model, "")
-    with writing(folder / REPORT) as file:
-        json.dump({name: asdict(value) for name, value in found.items()}, file, indent=1)
+    write_json(folder / REPORT, {name: asdict(value) for name, value in found.items()})
     return found
 
 
@@ -210,17 +202,6 @@ def _mixes(
         name: TrainingMix([source], count, queries=options.group, candidates=parts[name][1], seed=seed)
         for name, count in counts.items()
     }
-
-
-def _wanted(pools: Sequence[Pool], watched: int, mixes: Iterable[TrainingMix]) -> NDArray[np.bool_]:
-    """The scores that the teacher is asked for, bool [pools, most candidates]: all of the first ``watched`` pools, and
-    of the others what is read.
-    """
-    wanted = is_candidate(pools)
-    (read,) = np.logical_or.reduce([mix.wanted() for mix in mixes])
-    wanted[watched:] = False
-    wanted[watched:, : read.shape[1]] = read
-    return wanted
 
 
 def _of(candidates: Candidates, queries: Mapping[str, str]) -> Candidates:

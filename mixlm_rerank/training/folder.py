@@ -18,21 +18,11 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 
-__all__ = [
-    "MODEL",
-    "check_inputs",
-    "content_of",
-    "digest_of",
-    "is_main_process",
-    "join_processes",
-    "locked",
-    "on_main_process",
-    "process_count",
-    "under_torchrun",
-]
+__all__ = ["MODEL", "check_inputs", "content_of", "digest_of", "is_main_process", "join_processes", "locked"]
+__all__ += ["on_main_process", "process_count", "under_torchrun"]
 
 MODEL = "model"  # the folder of what comes out, in that of its training
 INPUTS, LOCK = "inputs.json", "lock"
@@ -54,8 +44,7 @@ def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
     if changed:
         raise InputError(f"{folder} was begun with another {', '.join(changed)}: choose another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
-    with writing(path) as file:
-        json.dump(begun | now, file, indent=1)
+    write_json(path, begun | now)
 
 
 def digest_of(*values: object) -> str:

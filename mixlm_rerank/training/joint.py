@@ -27,20 +27,13 @@ POSITIONS_PER_FORWARD = 4096
 
 @dataclass(frozen=True)
 class _Scored:
-    """One way of scoring some pairs.
+    """One way of scoring some pairs."""
 
-    Attributes:
-        queries, documents: row of each pair's query and document in the batch, int [pairs].
-        states: final hidden states, [pairs, d].
-        scores: [pairs].
-        residual: the part of the scores that is the residual, of every query and document of the batch, [q, n].
-    """
-
-    queries: Tensor
-    documents: Tensor
-    states: Tensor
-    scores: Tensor
-    residual: Tensor
+    queries: Tensor  # row of each pair's query in the batch, int [pairs]
+    documents: Tensor  # and of its document
+    states: Tensor  # final hidden states, [pairs, d]
+    scores: Tensor  # [pairs]
+    residual: Tensor  # the part of the scores that is the residual, of every query and document of the batch, [q, n]
 
     def table(self) -> Tensor:
         """Scores as [q, n]; 0 where there are none."""
@@ -54,13 +47,10 @@ class _Scored:
 
 
 class JointObjective(nn.Module):
-    """``batch -> losses by name``, the weighted ones summed up under ``"loss"``.
+    """``batch -> losses by name``, the weighted ones summed up under ``"loss"``. ``model`` is trained whole.
 
-    Args:
-        model: trained whole.
-        temperature: of the listwise losses, in log-odds.
-        texts_per_query: candidates of each query that the full-text pass reads: it is what costs.
-        folder: where embedding tokens of a frozen item encoder are kept meanwhile, see :class:`OnDisk`.
+    ``temperature``, ``texts_per_query``: as in :class:`JointOptions`. ``folder``: where embedding tokens of a frozen
+    item encoder are kept meanwhile, see :class:`OnDisk`.
     """
 
     def __init__(
@@ -93,8 +83,10 @@ class JointObjective(nn.Module):
             parts.append(self._losses_of(mixed, text, teacher, labels, weights))
         losses = {name: torch.stack([one[name] for one in parts]).mean() for name in parts[0]}
         if weights.cosine:
-            table = BI_ENCODER_SCALE * _cosines(queries, documents[:, -1])
-            losses["cosine"] = listwise(teacher, table, ~teacher.isnan(), self.temperature)
+            with torch.autocast(model.device.type, enabled=False):  # times 20 they are log-odds: in float32
+                embedded = [F.normalize(own.float(), dim=-1) for own in (queries, documents[:, -1])]
+                cosines = embedded[0] @ embedded[1].T
+            losses["cosine"] = listwise(teacher, BI_ENCODER_SCALE * cosines, ~teacher.isnan(), self.temperature)
         if text is not None and weights.text:
             losses["text"] = listwise(teacher, text.table(), text.mask() & ~teacher.isnan(), self.temperature)
         shares = self._shares(batch, whole or batch)
@@ -203,9 +195,3 @@ class JointObjective(nn.Module):
             rows, order = order[:size], order[size:]
             found.update(zip(rows, self.model.item_encoder.forward_padded([ids[row] for row in rows]), strict=True))
         return torch.stack([found[row] for row in range(len(ids))])
-
-
-def _cosines(queries: Tensor, documents: Tensor) -> Tensor:
-    """[q, d], [n, d] -> float32 [q, n], in mixed precision too: times 20 they are log-odds."""
-    with torch.autocast(queries.device.type, enabled=False):
-        return F.normalize(queries.float(), dim=-1) @ F.normalize(documents.float(), dim=-1).T

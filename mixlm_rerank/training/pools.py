@@ -28,16 +28,8 @@ from mixlm_rerank.systems.ranked import Candidates, rank
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, Document, ScoredDoc
 
-__all__ = [
-    "Pool",
-    "corpus_pools",
-    "digest",
-    "is_candidate",
-    "make_pools",
-    "read_pools",
-    "synthetic_queries",
-    "write_pools",
-]
+__all__ = ["Pool", "corpus_pools", "digest", "is_candidate", "make_pools", "read_pools", "synthetic_queries"]
+__all__ += ["write_pools"]
 
 FEWEST_WORDS, MOST_WORDS = 3, 24  # of a query that is made
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -171,19 +163,25 @@ def _fitting(texts: Iterable[str]) -> list[str]:
     return [text for text in clean if FEWEST_WORDS <= len(text.split()) <= MOST_WORDS]
 
 
-def write_pools(path: str | Path, pools: Iterable[Pool]) -> int:
-    """One JSON object a line. Returns how many."""
-    count = 0
+def write_pools(path: str | Path, pools: Iterable[Pool]) -> None:
+    """One JSON object a line."""
     with writing(path) as file:
-        for pool in pools:
-            file.write(json.dumps(asdict(pool)) + "\n")
-            count += 1
-    return count
+        file.writelines(f"{json.dumps(asdict(pool))}\n" for pool in pools)
 
 
 def read_pools(path: str | Path) -> list[Pool]:
     """Raises InputError for a malformed line, by its number."""
-    return [_pool(fields, where) for where, fields in json_lines(path)]
+    pools = []
+    for where, fields in json_lines(path):
+        try:
+            pool = Pool(**fields)
+            whole = len(pool.docids) == len(set(pool.docids)) > 1 and isinstance(pool.judged, dict)
+        except TypeError:
+            whole = False
+        if not whole:
+            raise InputError(f"{where}: not a candidate pool (qid, query, docids that differ, judged)")
+        pools.append(pool)
+    return pools
 
 
 def digest(pools: Iterable[Pool], texts: Mapping[str, str], *others: object) -> str:
@@ -198,14 +196,3 @@ def digest(pools: Iterable[Pool], texts: Mapping[str, str], *others: object) -> 
     for docid in candidates:
         parts.update(json.dumps(texts[docid]).encode())
     return parts.hexdigest()[:16]
-
-
-def _pool(fields: Mapping[str, object], where: str) -> Pool:
-    try:
-        pool = Pool(**fields)  # type: ignore[arg-type]
-        whole = len(pool.docids) == len(set(pool.docids)) > 1 and isinstance(pool.judged, dict)
-    except TypeError:
-        whole = False
-    if not whole:
-        raise InputError(f"{where}: not a candidate pool (qid, query, docids that differ, judged)")
-    return pool

@@ -18,16 +18,8 @@ from mixlm_rerank.training.stage2 import CrossEncoderPart
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.stage_trainer import STRICT
 
-__all__ = [
-    "CollectionPart",
-    "ModelPart",
-    "RankerPart",
-    "Recipe",
-    "TeacherPart",
-    "load_recipe",
-    "read_yaml",
-    "recipe_of",
-]
+__all__ = ["CollectionPart", "ModelPart", "RankerPart", "Recipe", "TeacherPart", "load_recipe", "read_yaml"]
+__all__ += ["recipe_of"]
 
 RENAMED = {
     "run": "first_stages: ['run:FILE']",
@@ -44,25 +36,20 @@ UNFILLED = {
 
 @dataclass(frozen=True, config=STRICT)
 class CollectionPart:
-    """Attributes:
-    source: a BEIR folder, ``irds:DATASET`` ... (see :func:`open_collection`).
-    split: of its judgments.
-    weight: share of the training batches, against the other collections' weights.
-    queries: at most so many, drawn at random; None: all.
-    first_stages: where candidates come from, the best of each in turn; words of ``eval report --first-stage`` (bm25,
-        run:FILE, dense:NAME ...). One for a development set.
-    labels: log-odds that a label of 1 adds to the teacher's score; None: as :class:`TeacherPart` says. 0 where labels
-        tell more of how documents were gathered than of what they say.
-    judged_only: candidates come from the documents that some query of the split has judged: where these can be told
-        from the others by their form.
-    """
+    """A collection to train on, to choose by, or never to see."""
 
-    source: str
-    split: str = "train"
-    weight: float = Field(default=1.0, gt=0)
-    queries: int | None = Field(default=None, ge=1)
+    source: str  # a BEIR folder, ``irds:DATASET`` ... (see :func:`open_collection`)
+    split: str = "train"  # of its judgments
+    weight: float = Field(default=1.0, gt=0)  # share of the training batches, against the other collections' weights
+    queries: int | None = Field(default=None, ge=1)  # at most so many, drawn at random; None: all
+    # Where candidates come from, the best of each in turn; words of ``eval report --first-stage`` (bm25, run:FILE,
+    # dense:NAME ...). One for a development set.
     first_stages: list[str] = Field(default_factory=lambda: ["bm25"], min_length=1)
+    # Log-odds that a label of 1 adds to the teacher's score; None: as :class:`TeacherPart` says. 0 where labels tell
+    # more of how documents were gathered than of what they say.
     labels: float | None = None
+    # Candidates come from the documents that some query of the split has judged: where these can be told from the
+    # others by their form.
     judged_only: bool = False
 
 
@@ -78,66 +65,50 @@ class ModelPart:
 
 @dataclass(frozen=True, config=STRICT)
 class TeacherPart:
-    """The teacher of stage III: a sum of log-odds.
+    """The teacher of stage III: a sum of log-odds."""
 
-    Attributes:
-        members: rankers, each by a word, and what their scores count: see :mod:`mixlm_rerank.systems.members`. Without
-            a name ``max-sim`` and ``bi-encoder`` are of the item encoder as it is at the start.
-        labels: log-odds added for a label of 1.
-    """
-
+    # Rankers, each by a word, and what their scores count: see :mod:`mixlm_rerank.systems.members`. Without a name
+    # ``max-sim`` and ``bi-encoder`` are of the item encoder as it is at the start.
     members: dict[str, float] = field(default_factory=DEFAULT_WEIGHTS.copy)
-    labels: float = 3.0
+    labels: float = 3.0  # log-odds added for a label of 1
 
 
 @dataclass(frozen=True, config=STRICT)
 class RankerPart:
     """The end of stage III: the ranker alone, over embedding tokens that no longer change and are computed once. A step
     costs a fraction of a joint one.
-
-    Attributes:
-        steps: groups of ``queries`` queries with ``candidates`` documents each.
-        learning_rates: of ranker and readout.
     """
 
-    steps: int = Field(default=2000, ge=1)
+    steps: int = Field(default=2000, ge=1)  # groups of ``queries`` queries with ``candidates`` documents each
     queries: int = Field(default=10, ge=1)
     candidates: int = Field(default=30, ge=2)
-    learning_rates: tuple[float, float] = (2e-5, 1e-3)
+    learning_rates: tuple[float, float] = (2e-5, 1e-3)  # of ranker and readout
     save_every: int = Field(default=500, ge=1)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """Attributes:
-    collections: to train on.
-    development: to choose by, never of a test.
-    never: collections whose queries are neither trained on nor chosen by.
-    reasoning, cross_encoder: stages I and II, where they are wanted; their results are under ``{run}``.
-    joint, steps: item encoder and ranker together, on groups of ``queries`` queries with ``candidates`` documents each.
-        0 steps: the run ends with the cross-encoder of stage II.
-    ranker: what follows, where it is wanted.
-    depth: candidates of a query that documents are drawn from.
-    draw: ``random``, or ``stratified``: a query's candidates are as many sections of the teacher's order, and one is
-        drawn of each; the teacher then reads all ``depth``.
-    half: the model that comes out is saved in float16.
-    """
+    """What ``mixlm-rerank train`` reads. Stages I and II come where they are wanted, with results under ``{run}``."""
 
-    collections: list[CollectionPart]
+    collections: list[CollectionPart]  # to train on
     model: ModelPart
-    development: list[CollectionPart] = field(default_factory=list)
-    never: list[CollectionPart] = field(default_factory=list)
-    reasoning: ReasoningPart | None = None
-    cross_encoder: CrossEncoderPart | None = None
+    development: list[CollectionPart] = field(default_factory=list)  # to choose by, never of a test
+    never: list[CollectionPart] = field(default_factory=list)  # whose queries are neither trained on nor chosen by
+    reasoning: ReasoningPart | None = None  # stage I
+    cross_encoder: CrossEncoderPart | None = None  # stage II
     teacher: TeacherPart = field(default_factory=TeacherPart)
     joint: JointOptions = field(default_factory=JointOptions)
-    ranker: RankerPart | None = None
+    ranker: RankerPart | None = None  # what follows the joint training, where it is wanted
+    # Of item encoder and ranker together, on groups of ``queries`` queries with ``candidates`` documents each. 0: the
+    # run ends with the cross-encoder of stage II.
     steps: int = Field(default=2000, ge=0)
     queries: int = Field(default=10, ge=1)
     candidates: int = Field(default=4, ge=2)
-    depth: int = Field(default=100, ge=2)
+    depth: int = Field(default=100, ge=2)  # candidates of a query that documents are drawn from
+    # ``stratified``: a query's candidates are as many sections of the teacher's order, and one is drawn of each; the
+    # teacher then reads all ``depth``.
     draw: Draw = "random"
-    half: bool = False
+    half: bool = False  # the model that comes out is saved in float16
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.precision import bf16_pays, weights_to
-from mixlm_rerank.systems.collections import Collection, judged_documents, sampled
+from mixlm_rerank.systems.collections import Collection, sampled
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Members
 from mixlm_rerank.systems.ranked import find_candidates, slug
@@ -74,20 +73,23 @@ class _Run:
     def carry_out(self) -> Path:
         recipe, folder = self.recipe, self.folder
         join_processes()
-        found = divided(recipe)
+        train, held_out, forbidden, overlaps = divided(recipe)
         whole = TypeAdapter(Recipe).dump_python(replace(recipe, joint=recipe.joint.decisive), mode="json")
-        development = digest_of(*((one.name, one.queries, one.qrels) for one in found.development))
+        development = digest_of(*((one.name, one.queries, one.qrels) for one in held_out))
         check_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True), "set of development queries": development})
-        with writing(folder / OVERLAPS) as file:
-            json.dump(found.overlaps, file, indent=1)
+        write_json(folder / OVERLAPS, overlaps)
         if recipe.reasoning is not None:
-            self._stage_one(recipe.reasoning, found.forbidden)
-        pools = [self._pooled(one, part) for one, part in zip(found.train, recipe.collections, strict=True)]
+            self._stage_one(recipe.reasoning, forbidden)
+        place, loading = self.shared / f"pools-{recipe.depth}", Loading(offline=self.offline)
+        pools = [
+            pooled(one, part, recipe.depth, place, loading, progress=self.progress)
+            for one, part in zip(train, recipe.collections, strict=True)
+        ]
         if recipe.cross_encoder is not None:
             self._stage_two(recipe.cross_encoder, pools)
             if not recipe.steps:
                 return folder / "cross-encoder" / MODEL
-        parts = zip(found.development, recipe.development, strict=True)
+        parts = zip(held_out, recipe.development, strict=True)
         watched = watch([self._development(whole, part) for whole, part in parts], recipe.joint.budgets)
         watched |= {"seed": recipe.seed, "progress": self.progress}
         lessons = self._lessons(pools, recipe)
@@ -100,13 +102,6 @@ class _Run:
         on_main_process(partial(model.save_pretrained, folder / MODEL, half=recipe.half))
         return folder / MODEL
 
-    def _pooled(self, collection: Collection, part: CollectionPart) -> Pooled:
-        depth = self.recipe.depth
-        few = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
-        folder = self.shared / f"pools-{depth}"
-        with locked(folder):
-            return pooled(few, part, depth, folder, Loading(offline=self.offline), progress=self.progress)
-
     def _stage_one(self, part: ReasoningPart, forbidden: Forbidden) -> None:
         folder = self.folder / "reasoning"
         made_by = {"checkpoint": content_of(part.checkpoint), "set of judgements": content_of(part.judgements)}
@@ -115,8 +110,7 @@ class _Run:
             return
         every = read_judgements(part.judgements)
         dropped = left_out(part.judgements, {one.query: one.query for one in every}, forbidden)
-        with writing(folder / OVERLAPS) as file:
-            json.dump(dropped, file, indent=1)
+        write_json(folder / OVERLAPS, dropped)
         learned = [one for one in every if one.query not in dropped]
         train_reasoning(part, learned, folder, seed=self.recipe.seed, local_files_only=self.offline)
 
@@ -154,7 +148,11 @@ class _Run:
         """The same batches under the members of a teacher."""
         recipe = self.recipe
         weights = {word: weight for word, weight in weights.items() if weight}
-        own = _frozen_encoder(recipe, self.offline) if {"max-sim", "bi-encoder"} & weights.keys() else None
+        own = None
+        if {"max-sim", "bi-encoder"} & weights.keys():  # of a copy as it is at the start: nothing must teach itself
+            own = start(recipe.model, self.offline, recipe.seed).item_encoder.eval()
+            if own.backbone.device.type == "cpu" and recipe.joint.bf16 and bf16_pays("cpu"):
+                weights_to(own, torch.bfloat16)
         dtype = "bfloat16" if recipe.joint.bf16 and bf16_pays() else "float32"
         models = Members(weights, Loading(None, dtype, self.offline), own)
         sources = []
@@ -185,12 +183,3 @@ def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
     except TypeError as error:
         raise InputError(f"the recipe's model.options: {error}") from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _frozen_encoder(recipe: Recipe, offline: bool) -> ItemEncoder:
-    """The item encoder as it is at the start, a copy of its own: what is trained must not teach itself."""
-    encoder = start(recipe.model, offline, recipe.seed).item_encoder.eval()
-    on_cpu = encoder.backbone.device.type == "cpu"
-    if on_cpu and recipe.joint.bf16 and bf16_pays("cpu"):
-        weights_to(encoder, torch.bfloat16)
-    return encoder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_rerank.data.identity import identify
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.corpus import identify
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.systems.collections import Collection, open_collection
+from mixlm_rerank.systems.collections import Collection, judged_documents, open_collection, sampled
 from mixlm_rerank.systems.first_stages import FirstStage, RunFile
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Member
@@ -31,22 +30,14 @@ __all__ = ["Forbidden", "Pooled", "divided", "first_stages", "left_out", "plain"
 Forbidden = Mapping[str, str]  # a query, made plain -> name of a collection that has it
 
 
-@dataclass(frozen=True)
-class Divided:
-    """Attributes:
-    train, development: collections, without the queries that they must not see.
-    forbidden: what is not to be trained on.
-    overlaps: what was left out: name of a collection -> qid -> name of the one that has the query too.
+def divided(
+    recipe: Recipe,
+) -> tuple[list[Collection], list[Collection], Forbidden, dict[str, dict[str, str]]]:
+    """Collections to train on and to choose by, without the queries that they must not see; what is not to be trained
+    on; and what was left out: name of a collection -> qid -> name of the one that has the query too.
+
+    Raises InputError if no query of a collection is left.
     """
-
-    train: list[Collection]
-    development: list[Collection]
-    forbidden: Forbidden
-    overlaps: dict[str, dict[str, str]]
-
-
-def divided(recipe: Recipe) -> Divided:
-    """What to train on and what to choose by. Raises InputError if no query of a collection is left."""
     overlaps: dict[str, dict[str, str]] = {}
 
     def opened(parts: Sequence[CollectionPart], forbidden: Forbidden) -> list[Collection]:
@@ -61,7 +52,7 @@ def divided(recipe: Recipe) -> Divided:
     tests = _asked(opened(recipe.never, {}))
     held_out = opened(recipe.development, tests)
     forbidden = _asked(held_out) | tests
-    return Divided(opened(recipe.collections, forbidden), held_out, forbidden, overlaps)
+    return opened(recipe.collections, forbidden), held_out, forbidden, overlaps
 
 
 def _asked(collections: Iterable[Collection]) -> dict[str, str]:
@@ -101,15 +92,12 @@ def plain(query: str) -> str:
 
 @dataclass(frozen=True)
 class Pooled:
-    """A collection to train on, as the recipe's ``part`` has it. ``corpus``: hash of the whole corpus.
-
-    ``source``: its batches, for a teacher who knows nothing yet.
-    """
+    """A collection to train on, as the recipe's ``part`` has it."""
 
     collection: Collection
     part: CollectionPart
-    corpus: str
-    source: Source
+    corpus: str  # hash of the whole corpus
+    source: Source  # its batches, for a teacher who knows nothing yet
 
     def documents(self) -> Iterator[str]:
         """Texts of the whole corpus that have any."""
@@ -130,18 +118,22 @@ def pooled(
     *,
     progress: bool = True,
 ) -> Pooled:
-    """Pools by the part's first stages, made once of these documents, queries and judgments, and kept in ``folder``."""
-    corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
-    stages = first_stages(part, folder / f"{name}-{corpus}", loading, progress=progress)
-    found_by = [
-        content_of(stage.path) if isinstance(stage, RunFile) else (word, content_of(word.partition(":")[2]))
-        for word, stage in zip(part.first_stages, stages, strict=True)
-    ]
-    path = folder / f"{name}-{digest_of(corpus, collection.queries, collection.qrels, found_by)}.jsonl"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_pools(path, make_pools(collection, stages, depth=depth, size=depth))
-    pools = read_pools(path)
+    """Pools by the part's first stages, of the documents and queries that the part takes of the collection.
+
+    Made once, and kept in ``folder``, which several runs may share.
+    """
+    collection = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
+    with locked(folder):
+        corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
+        stages = first_stages(part, folder / f"{name}-{corpus}", loading, progress=progress)
+        found_by = [
+            content_of(stage.path) if isinstance(stage, RunFile) else (word, content_of(word.partition(":")[2]))
+            for word, stage in zip(part.first_stages, stages, strict=True)
+        ]
+        path = folder / f"{name}-{digest_of(corpus, collection.queries, collection.qrels, found_by)}.jsonl"
+        if not path.exists():
+            write_pools(path, make_pools(collection, stages, depth=depth, size=depth))
+        pools = read_pools(path)
     wanted = {docid for pool in pools for docid in pool.docids}
     documents = [document for document in collection.corpus or () if document.docid in wanted]
     texts = {document.docid: document.content for document in documents}
@@ -169,8 +161,8 @@ def taught(
         place = folder / slug(member.name)
         path = place / f"{slug(source.name)}-{digest_of(candidates, member.made_by)}.npy"
         with locked(place):
-            with writing(path.with_suffix(".json")) as file:
-                json.dump({"member": member.name, "made by": member.made_by, "candidates": candidates}, file, indent=1)
+            made_of = {"member": member.name, "made by": member.made_by, "candidates": candidates}
+            write_json(path.with_suffix(".json"), made_of)
             own = teacher_scores(path, member, source.pools, source.texts, wanted=wanted, progress=progress)
         scores += weight * own
     return replace(source, scores=scores)

@@ -40,32 +40,24 @@ TOKENS_AT_ONCE = 64  # whose logits are in float32
 
 @part(frozen=True, config=STRICT)
 class ReasoningPart:
-    """Stage I in a recipe: the decoder it makes is ``{run}/reasoning/model``.
+    """Stage I in a recipe: the decoder it makes is ``{run}/reasoning/model``."""
 
-    Attributes:
-        judgements: a JSONL file, see :func:`read_judgements`.
-        arguments: of Transformers' TrainingArguments.
-    """
-
-    judgements: str
+    judgements: str  # a JSONL file, see :func:`read_judgements`
     checkpoint: str
     max_length: int = Field(default=2048, ge=2)
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)  # of Transformers' TrainingArguments
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Attributes:
-    grade: the judge's p(yes), in [0, 1].
-    rationale: why, in words.
-    logits: for each token of the rationale the judge's likeliest next tokens, {token id: log-probability}; None where
-        it only gave words.
-    """
+    """What a judge says of a document for a query."""
 
     query: str
     document: str
-    rationale: str
-    grade: float
+    rationale: str  # why, in words
+    grade: float  # p(yes), in [0, 1]
+    # For each token of the rationale the likeliest next tokens, {token id: log-probability}; None where there are words
+    # alone
     logits: list[dict[int, float]] | None = None
 
 
@@ -105,10 +97,7 @@ def _judgement(fields: dict[str, Any], where: str) -> Judgement:
 
 @dataclass(frozen=True)
 class Reasoned:
-    """Token ids, where the rationale's tokens stand in them, and what the judge says.
-
-    ``logits``: of the judge, for each token of the rationale that is left; None for its words alone.
-    """
+    """Token ids, where the rationale's tokens stand in them, and what the judge says."""
 
     ids: list[int]
     rationale: range

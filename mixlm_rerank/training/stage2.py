@@ -29,27 +29,20 @@ IN_ORDER = {name: {"respect_input_order": False} for name in ("ListMLE", "PListM
 
 @dataclass(frozen=True, config=STRICT)
 class CrossEncoderPart:
-    """Stage II in a recipe: the cross-encoder it makes is ``{run}/cross-encoder/model``.
+    """Stage II in a recipe: the cross-encoder it makes is ``{run}/cross-encoder/model``."""
 
-    Attributes:
-        start: a checkpoint; a new head is put on it unless it has one.
-        members, labels: what it learns from, as in :class:`TeacherPart`; labels alone by default.
-        steps: groups of ``queries`` queries with ``candidates`` documents each.
-        loss: over a query's candidates, of sentence-transformers. ListNet: KL of the softmax; RankNet and ADRMSE learn
-            the order of the targets; for Lambda they are gains, negative ones 0.
-        arguments: of CrossEncoderTrainingArguments.
-    """
-
-    start: str
-    members: dict[str, float] = field(default_factory=dict)
+    start: str  # a checkpoint; a new head is put on it unless it has one
+    members: dict[str, float] = field(default_factory=dict)  # with labels, what it learns from: as in TeacherPart
     labels: float = 10.0
-    steps: int = Field(default=1000, ge=1)
+    steps: int = Field(default=1000, ge=1)  # groups of ``queries`` queries with ``candidates`` documents each
     queries: int = Field(default=8, ge=1)
     candidates: int = Field(default=6, ge=2)
     learning_rate: float = 5e-5
     max_length: int = Field(default=256, ge=2)
+    # Over a query's candidates, of sentence-transformers. ListNet: KL of the softmax; RankNet and ADRMSE learn the
+    # order of the targets; for Lambda they are gains, negative ones 0.
     loss: CandidateLoss = "ListNet"
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)  # of CrossEncoderTrainingArguments
 
 
 class Example(NamedTuple):

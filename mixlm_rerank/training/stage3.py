@@ -196,23 +196,19 @@ def _prepare(model: MixLM, options: JointOptions, seed: int) -> None:
     for part, rate in zip((model.item_encoder, model.ranker, model.readout), options.learning_rates, strict=True):
         part.requires_grad_(rate > 0)
     if options.lora is not None:
+        with optional_import("LoRA needs PEFT", "train"):
+            from peft import LoraConfig, inject_adapter_in_model
         torch.manual_seed(seed)
         for part in model.readers.values():
-            if any(weight.requires_grad for weight in part.parameters()):
-                _adapt(cast(nn.Module, part.backbone), options.lora)
+            if any(weight.requires_grad for weight in part.parameters()):  # from here on, of the adapters alone
+                try:
+                    adapters = LoraConfig(**{"target_modules": "all-linear", **options.lora})
+                    inject_adapter_in_model(adapters, cast(nn.Module, part.backbone))
+                except (TypeError, ValueError) as error:
+                    raise InputError(f"lora: {' '.join(str(error).split())}") from None
     for backbone in (part.backbone for part in model.readers.values()):
         without_dropout(cast(nn.Module, backbone))
         if options.freeze_embeddings:
             backbone.get_input_embeddings().weight.requires_grad_(False)
         if options.checkpoint_activations:
             backbone.gradient_checkpointing_enable()
-
-
-def _adapt(backbone: nn.Module, lora: dict[str, Any]) -> None:
-    """Put adapters into its layers; nothing else of it is trained. Raises InputError for options that PEFT refuses."""
-    with optional_import("LoRA needs PEFT", "train"):
-        from peft import LoraConfig, inject_adapter_in_model
-    try:
-        inject_adapter_in_model(LoraConfig(**{"target_modules": "all-linear", **lora}), backbone)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"lora: {' '.join(str(error).split())}") from None

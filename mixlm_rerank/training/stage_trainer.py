@@ -24,15 +24,8 @@ from mixlm_rerank.folders import replacing
 from mixlm_rerank.model.precision import bf16_pays
 from mixlm_rerank.training.folder import MODEL, on_main_process
 
-__all__ = [
-    "STRICT",
-    "Float32Attention",
-    "StageTrainer",
-    "keep_model",
-    "last_checkpoint",
-    "training_arguments",
-    "without_dropout",
-]
+__all__ = ["STRICT", "Float32Attention", "StageTrainer", "keep_model", "last_checkpoint"]
+__all__ += ["training_arguments", "without_dropout"]
 
 Arguments = TypeVar("Arguments")
 
@@ -162,16 +155,15 @@ class Float32Attention(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         options = kwargs or {}
-        if func is not F.scaled_dot_product_attention or not _slow(args[0] if args else options["query"]):
+        query = None
+        if func is F.scaled_dot_product_attention:
+            query = args[0] if args else options["query"]
+        if query is None or query.device.type != "cpu" or query.dtype is not torch.bfloat16:
             return func(*args, **options)
         with torch.autocast("cpu", enabled=False):
             exact = {name: _exact(part) for name, part in options.items()}
             attended: Tensor = func(*map(_exact, args), **exact)
         return attended.to(torch.bfloat16)
-
-
-def _slow(query: Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype is torch.bfloat16
 
 
 def _exact(part: Any) -> Any:

@@ -84,21 +84,16 @@ def teacher_scores(
                         f"{pools[row].qid!r} is not finite: use the teacher in float32, or leave the document out"
                     )
                 scores[row, own] = answer
-            if start == 0:
-                _warn_if_flat(answers)
+            spread = max(float(np.ptp(own)) for own in answers)
+            if start == 0 and spread < FLAT and max(map(len, answers)) > 1:
+                warnings.warn(
+                    "the teacher hardly tells documents apart: scores of a query's candidates differ by at most "
+                    f"{spread:.2g} log-odds. Check that it is a cross-encoder that was trained to rank",
+                    stacklevel=2,
+                )
             bar.update(len(group))
     scores.flush()
     return np.where(asked, scores, np.float32(np.nan))  # another run may have asked for more
-
-
-def _warn_if_flat(answers: Sequence[NDArray[np.floating]]) -> None:
-    spread = max(float(np.ptp(own)) for own in answers)
-    if spread < FLAT and max(map(len, answers)) > 1:
-        warnings.warn(
-            f"the teacher hardly tells documents apart: scores of a query's candidates differ by at most {spread:.2g} "
-            "log-odds. Check that it is a cross-encoder that was trained to rank",
-            stacklevel=3,
-        )
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float32]]:

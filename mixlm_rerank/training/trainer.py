@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers.utils import logging
 
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.training.joint import JointObjective
@@ -70,22 +70,19 @@ class JointTrainer(StageTrainer):
                 with self.accelerator.no_sync(model):  # other processes may have another number of passes
                     losses = [step(model, own) for own in passes[:-1]]
                 return torch.stack([*losses, step(model, passes[-1])]).sum()
-            except RuntimeError as error:
-                if not _out_of_memory(error):
+            except RuntimeError as error:  # of a GPU, or of the machine (torch has no class of its own for that)
+                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                     raise
             model.zero_grad()
-            self._queries_at_once = self._fewer(size)
-
-    def _fewer(self, size: int) -> int:
-        # several processes must stay in step, and what was accumulated before is lost
-        if size == 1 or self.args.world_size > 1 or self.args.gradient_accumulation_steps > 1:
-            raise InputError(
-                f"out of memory with {size} {'query' if size == 1 else 'queries'} at once: set the recipe's "
-                "joint.queries_at_once lower, or candidates, or model.options.max_document_tokens; the last checkpoint "
-                "is intact"
-            )
-        logger.warning(f"out of memory: from now on {size // 2} queries at once, of the same steps")
-        return size // 2
+            # several processes must stay in step, and what was accumulated before is lost
+            if size == 1 or self.args.world_size > 1 or self.args.gradient_accumulation_steps > 1:
+                raise InputError(
+                    f"out of memory with {size} {'query' if size == 1 else 'queries'} at once: set the recipe's "
+                    "joint.queries_at_once lower, or candidates, or model.options.max_document_tokens; the last "
+                    "checkpoint is intact"
+                )
+            self._queries_at_once = size // 2
+            logger.warning(f"out of memory: from now on {size // 2} queries at once, of the same steps")
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -151,11 +148,6 @@ class JointTrainer(StageTrainer):
         return self.optimizer
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Of a GPU, or of the machine (torch has no class of its own for that)."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def _keep_history(log: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """What the Trainer logged, as files: everything, development values alone, and the picture of both."""
     losses = [row for row in log if "loss" in row]
@@ -167,8 +159,7 @@ def _keep_history(log: Sequence[Mapping[str, Any]], folder: Path) -> None:
     measured = [{"step": step, **{f"dev {name}": value for name, value in row.items()}} for step, row in values.items()]
     for name, kept in ((DEVELOPMENT, values), (HISTORY, [*losses, *measured])):
         if kept:
-            with writing(folder / name) as file:
-                json.dump(kept, file, indent=1)
+            write_json(folder / name, kept)
     plot_history(losses, [{"step": step, **row} for step, row in values.items()], folder / PLOT)
 
 
@@ -183,29 +174,19 @@ def plot_history(losses: Sequence[Mapping[str, Any]], measured: Sequence[Mapping
     left, right = figure.subplots(1, 2)
     left.set(title="training batches", xlabel="step", ylabel="loss")
     right.set(title="development queries", xlabel="step", ylabel="nDCG@10")
-    for axes, lines in ((left, _lines(losses)), (right, _lines(measured))):
-        for name, (steps, values) in lines.items():
-            axes.plot(steps, values, marker="." if len(steps) < 40 else "", label=name)
+    for axes, rows in ((left, losses), (right, measured)):
+        lines: list[tuple[list[str], NDArray[np.float64]]] = []  # what is the same up to rounding is one line
+        for name in dict.fromkeys(name for row in rows for name in row if name not in NOT_DRAWN):
+            points = np.array([(row["step"], float(row[name])) for row in rows if name in row])
+            like = ((n, own) for n, own in lines if own.shape == points.shape)
+            twins = next((names for names, own in like if np.allclose(own, points, rtol=1e-3, atol=1e-4)), None)
+            if twins is None:
+                lines.append(([name], points))
+            else:
+                twins.append(name)
+        for names, points in lines:
+            axes.plot(*points.T, marker="." if len(points) < 40 else "", label=" = ".join(names))
         axes.spines[["top", "right"]].set_visible(False)
-        if lines:
+        if rows:
             axes.legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
-    """name -> steps and values. What is the same up to rounding is one line with both names: a loss that is alone and
-    the sum, say.
-    """
-    lines: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
-    for name in dict.fromkeys(name for row in rows for name in row if name not in NOT_DRAWN):
-        steps, values = zip(*((row["step"], float(row[name])) for row in rows if name in row), strict=True)
-        same = (
-            label
-            for label, (at, drawn) in lines.items()
-            if at == steps and np.allclose(values, drawn, rtol=1e-3, atol=1e-4)
-        )
-        twin = next(same, None)
-        if twin is not None:
-            del lines[twin]
-        lines[name if twin is None else f"{twin} = {name}"] = steps, values
-    return lines

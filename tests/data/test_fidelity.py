@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlm_rerank import Candidate
-from mixlm_rerank.data.fidelity import kendall_tau, overlap, rank_biased_overlap
+from mixlm_rerank.data.measures import kendall_tau, overlap, rank_biased_overlap
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import fidelity
 

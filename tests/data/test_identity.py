@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixlm_rerank import Document
-from mixlm_rerank.data.identity import identify
+from mixlm_rerank.data.corpus import identify
 
 CORPUS = [Document("1", "A dog.", "Dogs"), Document("2", "A cat."), Document("3", "half a pair \ud83d")]
 

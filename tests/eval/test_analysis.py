@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlm_rerank import Candidate, ScoredDoc
-from mixlm_rerank.eval.analysis import depth_curve, examples, slices
+from mixlm_rerank.eval.harness import depth_curve, examples, slices
 
 sizes_and_values = st.dictionaries(
     st.text("abcdef", min_size=1, max_size=3), st.tuples(st.integers(0, 12), st.floats(0, 1)), max_size=30
@@ -46,7 +46,7 @@ def test_depths_of_the_curve_end_at_the_depth_itself(depth: int, cuts: list[int]
 def test_slices_partition_the_queries_by_size(rows: dict[str, tuple[int, float]]) -> None:
     sizes = {qid: size for qid, (size, _) in rows.items()}
     values = {qid: value for qid, (_, value) in rows.items()}
-    parts = slices("length", "words", sizes, values)
+    parts = slices("length", sizes, values)
     if len(rows) < 3:
         assert parts == []
         return
@@ -61,7 +61,7 @@ def test_slices_partition_the_queries_by_size(rows: dict[str, tuple[int, float]]
 
 def test_different_sizes_make_three_equal_parts() -> None:
     sizes = {f"q{size}": size for size in range(1, 10)}
-    parts = slices("length", "words", sizes, dict.fromkeys(sizes, 0.5))
+    parts = slices("length", sizes, dict.fromkeys(sizes, 0.5))
     assert [(part.label, part.queries) for part in parts] == [
         ("1 to 3 words", 3),
         ("4 to 6 words", 3),
@@ -70,7 +70,7 @@ def test_different_sizes_make_three_equal_parts() -> None:
 
 
 def test_queries_without_a_size_are_in_no_slice() -> None:
-    parts = slices("length", "words", {"a": 1, "b": 2, "c": 3}, {"a": 0.0, "b": 0.5, "c": 1.0, "d": 1.0})
+    parts = slices("length", {"a": 1, "b": 2, "c": 3}, {"a": 0.0, "b": 0.5, "c": 1.0, "d": 1.0})
     assert [(part.label, part.value) for part in parts] == [("1 words", 0.0), ("2 words", 0.5), ("3 words", 1.0)]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from mixlm_rerank import Candidate, Document, MixLM, ScoredDoc, TokenIndex
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.eval import analysis, fidelity
+from mixlm_rerank.eval import fidelity, harness
 from mixlm_rerank.eval.harness import evaluate_collection
 from mixlm_rerank.eval.results import CollectionResult, SystemResult
 from mixlm_rerank.systems.collections import open_collection
@@ -205,7 +205,7 @@ def test_the_depth_curve_is_what_reranking_at_each_depth_gives(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    monkeypatch.setattr(analysis, "DEPTHS", (1, 2, 4))
+    monkeypatch.setattr(harness, "DEPTHS", (1, 2, 4))
     model = tiny("bert")
     make: Mapping[str, Callable[[], System]] = {
         "MixLM k=4": lambda: TokenReranker(model),

@@ -13,7 +13,7 @@ import pytest
 from mixlm_rerank import TokenIndex
 from mixlm_rerank.errors import IndexDamaged
 from mixlm_rerank.index import segments
-from mixlm_rerank.index.entries import ENTRY
+from mixlm_rerank.index.manifest import ENTRY
 from mixlm_rerank.index.updates import Changes
 
 DOCIDS = [f"d{number}" for number in range(20)]

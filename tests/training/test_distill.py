@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from mixlm_rerank import Candidate, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.cli import app
 from mixlm_rerank.data import open_corpus, read_topics
-from mixlm_rerank.data.fidelity import Fidelity
+from mixlm_rerank.data.measures import Fidelity
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.systems.collections import Collection

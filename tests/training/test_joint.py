@@ -129,12 +129,11 @@ def test_under_a_frozen_item_encoder_documents_are_encoded_once(fresh: Callable[
 
 def test_weights_of_losses_are_mixed_along_a_curriculum() -> None:
     start, end = LossWeights(pred=1.0, listwise=0.2), LossWeights(listwise=1.0)
-    assert start.mixed(end, 0.25) == LossWeights(pred=0.75, listwise=0.4)
     assert start.read_text and not end.read_text
     phases = [start, end, LossWeights(cosine=1.0)]
     assert [weights_at(phases, progress) for progress in (0, 0.125, 0.5, 1)] == [
         start,
-        start.mixed(end, 0.25),
+        LossWeights(pred=0.75, listwise=0.4),
         *phases[1:],
     ]
     assert weights_at([end], 0.7) == end

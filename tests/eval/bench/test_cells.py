@@ -15,6 +15,8 @@ from mixlm_rerank.eval.bench import kit, synthetic
 from mixlm_rerank.eval.bench.grid import rows
 from mixlm_rerank.eval.bench.kit import Run
 from mixlm_rerank.index.builder import new_manifest
+from mixlm_rerank.index.local import LocalStore
+from mixlm_rerank.index.manifest import Packed
 
 
 def test_cells_are_measured_once(tmp_path: Path) -> None:
@@ -105,18 +107,18 @@ def test_an_interrupted_random_index_goes_on_to_the_same_bytes(
     monkeypatch.setattr(synthetic, "CHUNK", 64)
     whole = synthetic.random_index(tmp_path / "whole", manifest, 200)
 
-    class Bar:
+    append, chunks = LocalStore.append, list[int]()
+
+    def cut_short(store: LocalStore, chunk: Packed) -> None:
         """Ctrl-C after the second chunk."""
+        append(store, chunk)
+        chunks.append(len(chunk))
+        if len(chunks) == 2:
+            raise KeyboardInterrupt
 
-        chunks = 0
-
-        def update(self, n: float, /) -> None:
-            self.chunks += 1
-            if self.chunks == 2:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        synthetic.random_index(tmp_path / "cut", manifest, 200, bar=Bar())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LocalStore, "append", cut_short)
+        synthetic.random_index(tmp_path / "cut", manifest, 200)
     cut = synthetic.random_index(tmp_path / "cut", manifest, 200)
     docids = [synthetic.docid(row) for row in range(200)]
     assert len(cut) == 200 and np.array_equal(cut.fetch(docids).tokens, whole.fetch(docids).tokens)

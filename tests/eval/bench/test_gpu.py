@@ -56,3 +56,4 @@ def test_the_shape_can_be_saved_for_a_server(tmp_path: Path) -> None:
 def test_without_a_gpu_the_command_says_so(mixlm: Callable[..., object], tmp_path: Path) -> None:
     done = mixlm(f"bench gpu --output {tmp_path / 'out'}")
     assert (done.code, done.out) == (2, "") and "there is no GPU here" in done.err  # type: ignore[attr-defined]
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,8 @@ import torch
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.eval.bench import machine
-from mixlm_rerank.eval.bench.timing import Entrant, fastest, interleaved, shares, spread
+from mixlm_rerank.eval.bench.kit import Entrant, fastest, interleaved, spread
+from mixlm_rerank.eval.bench.machine import shares
 from mixlm_rerank.scoring import SharedPrefixScorer
 
 

@@ -136,5 +136,5 @@ def test_evaluations_without_a_common_collection_or_measure_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="no collection is in both: A has C, B has D"):
         compare_evaluations(make_evaluation(before), make_evaluation(replace(after, name="D")))
-    with pytest.raises(InputError, match="no measure is in both: run1 has nDCG@10, run2 has AP"):
-        compare_evaluations(make_evaluation(before), make_evaluation(after, measures=["AP"]), names=("run1", "run2"))
+    with pytest.raises(InputError, match="no measure is in both: A has nDCG@10, B has AP"):
+        compare_evaluations(make_evaluation(before), make_evaluation(after, measures=["AP"]))
