@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from ..errors import InputError
-from .options import Model, Offline, load_model
+from .options import Model, Offline, load_model, resumable
 
 __all__ = ["app"]
 
@@ -19,19 +19,19 @@ app = typer.Typer(help="Measure speed on this machine, all systems side by side 
 
 Output = Annotated[
     Path,
-    typer.Option(
+    Option(
         help="Folder of the results. The same folder resumes an interrupted run: its results are not measured again, "
         "so use a new one after a change of the code."
     ),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="Measurements of each system; systems take turns.")]
-Seconds = Annotated[float, typer.Option(min=0.001, help="Time limit of a system; slow ones get fewer rounds.")]
-Lengths = Annotated[str, typer.Option(help="Tokens of a document, separated by commas.")]
-Candidates = Annotated[str, typer.Option(help="Candidates of a query, separated by commas.")]
-Budgets = Annotated[str, typer.Option(help="Token budgets, separated by commas; too large ones are left out.")]
-Largest = Annotated[int, typer.Option(min=1, help="Documents of the largest index; a million need 4 GB of disk.")]
-Documents = Annotated[int, typer.Option(min=1, help="Documents of the index to build.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show neither an estimate nor a progress bar.")]
+Rounds = Annotated[int, Option(min=1, help="Measurements of each system; systems take turns.")]
+Seconds = Annotated[float, Option(min=0.001, help="Time limit of a system; slow ones get fewer rounds.")]
+Lengths = Annotated[str, Option(help="Tokens of a document, separated by commas.")]
+Candidates = Annotated[str, Option(help="Candidates of a query, separated by commas.")]
+Budgets = Annotated[str, Option(help="Token budgets, separated by commas; too large ones are left out.")]
+Largest = Annotated[int, Option(min=1, help="Documents of the largest index; a million need 4 GB of disk.")]
+Documents = Annotated[int, Option(min=1, help="Documents of the index to build.")]
+Quiet = Annotated[bool, Option("--quiet", help="Show neither an estimate nor a progress bar.")]
 
 QUICK: dict[str, dict[str, Any]] = {
     "grid": {"lengths": "32,64", "candidates": "5,10", "rounds": 2, "seconds": 5.0},
@@ -66,10 +66,10 @@ def grid(
 @app.command("decoder")
 def decoder(
     output: Output,
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the random decoder.")] = 4,
-    hidden: Annotated[int, typer.Option(min=2, help="Its hidden size.")] = 512,
-    document: Annotated[int, typer.Option(min=1, help="Tokens of a document.")] = 900,
-    items: Annotated[int, typer.Option(min=1, help="Documents of a query.")] = 50,
+    layers: Annotated[int, Option(min=1, help="Layers of the random decoder.")] = 4,
+    hidden: Annotated[int, Option(min=2, help="Its hidden size.")] = 512,
+    document: Annotated[int, Option(min=1, help="Tokens of a document.")] = 900,
+    items: Annotated[int, Option(min=1, help="Documents of a query.")] = 50,
     rounds: Rounds = 5,
     seconds: Seconds = 90.0,
     quiet: Quiet = False,
@@ -110,7 +110,7 @@ def build(
 def store(
     output: Output,
     largest: Largest = 1_000_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of timed fetches.")] = 41,
+    rounds: Annotated[int, Option(min=1, help="Number of timed fetches.")] = 41,
     quiet: Quiet = False,
 ) -> None:
     """The token index alone, as it grows: fetching compared with a plain memory map, opening, memory, disk."""
@@ -121,14 +121,14 @@ def store(
 def serve(
     output: Output,
     model: Model = "default",
-    documents: Annotated[int, typer.Option(min=1, help="Documents in the index.")] = 100_000,
-    candidates: Annotated[int, typer.Option(min=1, help="Documents of a request.")] = 100,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds at each request rate.")] = 20.0,
-    soak: Annotated[float, typer.Option(min=0.1, help="Seconds at 80% of saturation.")] = 600.0,
-    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds within which a request must be answered.")] = 2.0,
-    device: Annotated[str, typer.Option(help="Device of the server: cpu, cuda ...")] = "cpu",
+    documents: Annotated[int, Option(min=1, help="Documents in the index.")] = 100_000,
+    candidates: Annotated[int, Option(min=1, help="Documents of a request.")] = 100,
+    seconds: Annotated[float, Option(min=0.1, help="Seconds at each request rate.")] = 20.0,
+    soak: Annotated[float, Option(min=0.1, help="Seconds at 80% of saturation.")] = 600.0,
+    deadline: Annotated[float, Option(min=0.01, help="Seconds within which a request must be answered.")] = 2.0,
+    device: Annotated[str, Option(help="Device of the server: cpu, cuda ...")] = "cpu",
     paper_shape: Annotated[
-        bool, typer.Option("--paper-shape", help="Instead of --model: random weights in the shape of Qwen3-0.6B, k=1.")
+        bool, Option("--paper-shape", help="Instead of --model: random weights in the shape of Qwen3-0.6B, k=1.")
     ] = False,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -138,7 +138,7 @@ def serve(
     if paper_shape:
         from ..eval.bench.synthetic import saved_mixlm
 
-        with _resumable(output):
+        with resumable(output, make=False):
             model = str(saved_mixlm(output / "model"))
     _measure("serve", output, model, offline, **settings, deadline=deadline, device=device, quiet=quiet)
 
@@ -146,7 +146,7 @@ def serve(
 @app.command("gpu")
 def gpu(
     output: Output,
-    seconds: Annotated[float, typer.Option(min=0.001, help="Approximate seconds of each measurement.")] = 1.0,
+    seconds: Annotated[float, Option(min=0.001, help="Approximate seconds of each measurement.")] = 1.0,
     quiet: Quiet = False,
 ) -> None:
     """The paper's shape with random weights on a GPU: items/s, latency, share of the chip's matrix rate."""
@@ -158,9 +158,7 @@ def all_of_them(
     output: Output,
     model: Model = "default",
     largest: Largest = 1_000_000,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Run everything once at toy size; the figures mean little.")
-    ] = False,
+    quick: Annotated[bool, Option("--quick", help="Run everything once at toy size; the figures mean little.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
@@ -181,7 +179,10 @@ def all_of_them(
 
 def _measure(name: str, output: Path, model: str | None = None, offline: bool = False, **settings: Any) -> None:
     """Run a benchmark and print its page. A model is in float32 on the CPU, where all of this is measured."""
-    with _resumable(output):
+    from ..eval.bench.show import check_matplotlib
+
+    check_matplotlib()  # plots are drawn last: fail early
+    with resumable(output, make=False):
         module = "index" if name in ("build", "store") else name
         benchmark = getattr(import_module(f"..eval.bench.{module}", __package__), name)
         given = () if model is None else (load_model(model, "cpu", "float32", offline),)
@@ -194,16 +195,3 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     if not all(word.isascii() and word.isdigit() and int(word) for word in words) or len(set(words)) < len(words):
         raise InputError(f"{option} {text!r}: expected different whole numbers from 1 on, like 64,128")
     return tuple(sorted(map(int, words)))
-
-
-@contextmanager
-def _resumable(output: Path) -> Iterator[None]:
-    """Long work that writes to ``output``. Ctrl-C ends the process with exit code 130."""
-    from ..eval.bench.show import check_matplotlib
-
-    check_matplotlib()  # plots are drawn last: fail early
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
-        raise typer.Exit(130) from None

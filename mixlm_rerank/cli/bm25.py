@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ..data import read_qrels, read_topics, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..ranking import unranked
-from .options import CORPUS_HELP, Quiet, check_output, open_documents
+from .options import CORPUS_HELP, Depth, Quiet, check_output, open_documents, say
 
 __all__ = ["app"]
 
@@ -20,28 +21,28 @@ app = typer.Typer(help="BM25 as first stage (Pyserini).", no_args_is_help=True)
 
 @app.command("index")
 def index(
-    corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
-    folder: Annotated[Path, typer.Argument(help="The Lucene index; must not exist yet.")],
+    corpus: Annotated[str, Argument(help=CORPUS_HELP)],
+    folder: Annotated[Path, Argument(help="The Lucene index; must not exist yet.")],
     quiet: Quiet = False,
 ) -> None:
     """Build a Lucene index: one field with title and text, documents stored. Documents without text are left out."""
     from mixlm_rerank.integrations.lucene import build_lucene_index
 
     count = build_lucene_index(open_documents(corpus), folder, progress=not quiet)
-    typer.echo(f"{folder}: {count:,} documents", err=True)
+    say(f"{folder}: {count:,} documents")
 
 
 @app.command("search")
 def search(
-    folder: Annotated[Path, typer.Argument(help="The Lucene index.")],
-    topics: Annotated[Path, typer.Option(help="Queries: TSV, BEIR queries.jsonl or folder, TREC topics.")],
-    output: Annotated[Path, typer.Option(help="The TREC run to write.")],
-    hits: Annotated[int, typer.Option(min=1, help="Candidates per query.")] = 100,
-    qrels: Annotated[Path | None, typer.Option(help="Search only queries that are judged in this file.")] = None,
+    folder: Annotated[Path, Argument(help="The Lucene index.")],
+    topics: Annotated[Path, Option(help="Queries: TSV, BEIR queries.jsonl or folder, TREC topics.")],
+    output: Annotated[Path, Option(help="The TREC run to write.")],
+    hits: Depth = 100,
+    qrels: Annotated[Path | None, Option(help="Search only queries that are judged in this file.")] = None,
     drop_same_id: Annotated[
-        bool, typer.Option("--drop-same-id", help="Leave out the document whose docid equals the qid (ArguAna).")
+        bool, Option("--drop-same-id", help="Leave out the document whose docid equals the qid (ArguAna).")
     ] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Queries searched in parallel.")] = 1,
+    threads: Annotated[int, Option(min=1, help="Queries searched in parallel.")] = 1,
 ) -> None:
     """Write the BM25 candidates (k1 .9, b .4) of every query as a TREC run."""
     from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
@@ -56,4 +57,4 @@ def search(
     check_ids(dict.fromkeys(queries, ()))
     run = bm25_run(open_searcher(folder), queries, hits=hits, threads=threads, drop_same_id=drop_same_id)
     write_run(output, {qid: unranked(found) for qid, found in run.items()}, tag="bm25")
-    typer.echo(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries", err=True)
+    say(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries")

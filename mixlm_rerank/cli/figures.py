@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from ..errors import InputError, optional_import
+from .options import interruptible
 
 if TYPE_CHECKING:
     from ..eval.figures import Checked
@@ -17,16 +19,11 @@ __all__ = ["figures"]
 
 
 def figures(
-    output: Annotated[
-        Path,
-        typer.Option(help="Working folder. The same folder resumes; a new one measures again."),
-    ],
-    file: Annotated[Path, typer.Argument(help="YAML file of experiments and their figures.")] = Path(
-        "docs/figures.yaml"
-    ),
-    data: Annotated[Path | None, typer.Option(help="Folder of the collections: {data} in the commands.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Name of an experiment; may be repeated.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the commands, and what this machine lacks.")] = False,
+    output: Annotated[Path, Option(help="Working folder. The same folder resumes; a new one measures again.")],
+    file: Annotated[Path, Argument(help="YAML file of experiments and their figures.")] = Path("docs/figures.yaml"),
+    data: Annotated[Path | None, Option(help="Folder of the collections: {data} in the commands.")] = None,
+    only: Annotated[list[str] | None, Option(help="Name of an experiment; may be repeated.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the commands, and what this machine lacks.")] = False,
 ) -> None:
     """Run the commands behind the published figures and compare. Exit code 1 if one differs. Runs what can run here."""
     with optional_import("figures need pydantic and PyYAML", "eval"):
@@ -49,18 +46,15 @@ def figures(
             counts["not run"] += len(experiment.figures)
             typer.echo(f"  not run: {lacking or '--dry-run'}")
             continue
-        try:
+        with interruptible(lambda: "run the same command again to go on"):
             failed = run_experiment(experiment, data, output / experiment.name)
-        except KeyboardInterrupt:
-            typer.echo("interrupted: run the same command again to go on", err=True)
-            raise typer.Exit(130) from None
         if failed:
             counts["off"] += len(experiment.figures)
             typer.echo(f"  off: {failed}")
             continue
         checked = check(experiment, output / experiment.name)
-        for row in checked:
-            counts["ok" if row.ok else "off"] += 1
+        counts["ok"] += sum(row.ok for row in checked)
+        counts["off"] += sum(not row.ok for row in checked)
         _table(checked)
     typer.echo(", ".join(f"{count} {word}" for word, count in counts.items()))
     if counts["off"]:

@@ -1,12 +1,15 @@
-"""Options that several commands share, and what they open."""
+"""Options that several commands share, what they open, and how long work ends when it is interrupted."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from ..data import Corpus, open_corpus
 from ..errors import InputError
@@ -17,31 +20,25 @@ if TYPE_CHECKING:
     from ..types import Model as AnyModel
 
 __all__ = [
-    "CORPUS_HELP",
-    "Device",
-    "Dtype",
-    "Model",
-    "Offline",
-    "Quiet",
-    "check_output",
-    "load_any",
-    "load_model",
-    "open_documents",
+    *("AsJson", "CORPUS_HELP", "Depth", "Device", "Dtype", "Model", "Offline", "Quiet"),
+    *("check_output", "interruptible", "load_any", "load_model", "open_documents", "resumable", "say"),
 ]
 
 CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored documents)."
 
-Model = Annotated[str, typer.Option("--model", help="'default', a MixLM folder, or a Hugging Face hub id.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda ... By default a GPU, if there is one.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+Depth = Annotated[int, Option(min=1, help="Candidates per query.")]
+Device = Annotated[str | None, Option("--device", help="cpu, cuda ... By default a GPU, if there is one.")]
 Dtype = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--dtype",
         help="The ranker's: float32, bfloat16, float16, int8 (CPU). By default bfloat16 on a GPU, else float32.",
     ),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Use local files only, never the hub.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+Model = Annotated[str, Option("--model", help="'default', a MixLM folder, or a Hugging Face hub id.")]
+Offline = Annotated[bool, Option("--offline", help="Use local files only, never the hub.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress bar.")]
 
 
 def load_model(name: str, device: str | None = None, dtype: str | None = None, offline: bool = False) -> MixLM:
@@ -78,3 +75,30 @@ def open_documents(source: str) -> Corpus:
 
         return LuceneCorpus(source.removeprefix("lucene:"))
     return open_corpus(source)
+
+
+def say(text: str) -> None:
+    """What was done, on stderr: results alone go to stdout."""
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def interruptible(told: Callable[..., str], *arguments: Path) -> Iterator[None]:
+    """Ctrl-C ends the process with exit code 130; ``told(*arguments)`` then says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted: {told(*arguments)}")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def resumable(output: Path, *, make: bool = True) -> Iterator[None]:
+    """Long work that writes into ``output``, which it begins by making. Raises InputError if that cannot be made."""
+    try:
+        if make:
+            output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {output}: {error.strerror or error}; choose another folder") from None
+    with interruptible(lambda: f"run the same command again to go on; what {output} holds is safe"):
+        yield

@@ -1,22 +1,59 @@
-"""What ``eval report`` and ``eval fit`` work on: collections with their first stages, and models."""
+"""What ``eval report``, ``fit`` and ``teacher`` share: their options, collections with first stages, and models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
 
 from ..errors import InputError
+from ..index import TokenIndex
+from ..systems.collections import folders_in, open_collection, sampled
+from ..systems.loading import Loading, short_name
 from .options import load_model
 
 if TYPE_CHECKING:
     from ..model import MixLM
     from ..systems.first_stages import FirstStage
-    from ..systems.loading import Loading
     from ..systems.workplace import Workplace
 
 __all__ = ["open_models", "open_places", "source_and_split"]
+
+Output = Annotated[Path, Option(help="Folder for the results. After an interruption, the same folder resumes.")]
+Systems = Annotated[
+    str,
+    Option(
+        help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (mixlm, then the best M read in full); "
+        "full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
+        "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME; multi-vector:NAME; prettr:NAME@M; mice:NAME@M; "
+        "all-states; hybrid:NAME; ensemble:FILE; run:FILE; systems of other packages. +W mixes a system with the first "
+        "stage at weight W, +rrf by reciprocal ranks. See docs/evaluation.md."
+    ),
+]
+FirstStageOption = Annotated[
+    str,
+    Option(
+        help="bm25 or bm25-multifield (Pyserini); bm25:INDEX, bm25:INDEX@k1=0.9,b=0.4 (your own Lucene index and "
+        "settings); run:FILE; dense:NAME (a SentenceTransformer); faiss:FOLDER@ENCODER (Pyserini). {collection} and "
+        "{split} are filled in."
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    Option("--model", help="The MixLM: 'default', a folder or a hub id. Repeat it for several seeds of one recipe."),
+]
+Topics = Annotated[Path | None, Option(help="Queries, for a collection without its own (any format).")]
+Qrels = Annotated[Path | None, Option(help="Judgments, for a collection without its own.")]
+Sample = Annotated[int | None, Option(min=1, help="Draw at most this many queries of each collection at random.")]
+Index = Annotated[
+    str | None, Option("--index", help="An existing token index of the documents; {collection} is filled in.")
+]
+Quiet = Annotated[bool, Option("--quiet", help="No progress bars.")]
+
+Places = list["tuple[Workplace, FirstStage]"]
 
 
 def open_places(
@@ -30,13 +67,11 @@ def open_places(
     loading: Loading,
     progress: bool,
     default_split: str = "test",
-) -> list[tuple[Workplace, FirstStage]]:
+) -> Places:
     """Each collection with its folder under ``output``, and the first stage for it."""
-    from mixlm_rerank.index import TokenIndex
-    from mixlm_rerank.systems.collections import folders_in, open_collection, sampled
-    from mixlm_rerank.systems.ranked import slug
-    from mixlm_rerank.systems.specs import filled_in, make_first_stage
-    from mixlm_rerank.systems.workplace import Workplace
+    from ..systems.ranked import slug
+    from ..systems.specs import filled_in, make_first_stage
+    from ..systems.workplace import Workplace
 
     sources = [source_and_split(collection, default_split) for collection in collections]
     if len(sources) > 1 and (topics or qrels):
@@ -57,8 +92,6 @@ def open_places(
 
 def open_models(names: Sequence[str] | None, loading: Loading) -> dict[str, Callable[[], MixLM]]:
     """By name, each loaded when it is first needed."""
-    from mixlm_rerank.systems.loading import short_name
-
     names = names or ["default"]
     wanted = {short_name(name) or name: name for name in names}
     if len(wanted) < len(names):

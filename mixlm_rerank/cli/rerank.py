@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Option
 
 from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
 from ..data.runs import check_ids
@@ -17,41 +17,35 @@ from ..progress import progress_bar
 from ..ranking import Weight, parsed_weight
 from ..reranker import Reranker
 from ..types import Candidate, Missing, ScoredDoc, Texts
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, check_output, load_any, open_documents
+from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, check_output, load_any, open_documents, say
 
 __all__ = ["rerank", "search"]
 
-Tokens = Annotated[int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")]
+Tokens = Annotated[int | None, Option(help="Token budget: embedding tokens read per document; by default all.")]
 
 
 def rerank(
-    index: Annotated[Path, typer.Option(help="The token index.")],
-    output: Annotated[Path, typer.Option(help="Where to write the reranked run (or requests).")],
-    run: Annotated[Path | None, typer.Option(help="First-stage run: TREC or MS MARCO format.")] = None,
+    index: Annotated[Path, Option(help="The token index.")],
+    output: Annotated[Path, Option(help="Where to write the reranked run (or requests).")],
+    run: Annotated[Path | None, Option(help="First-stage run: TREC or MS MARCO format.")] = None,
     topics: Annotated[
-        Path | None, typer.Option(help="Queries of --run: TSV, BEIR queries.jsonl or folder, TREC topics.")
+        Path | None, Option(help="Queries of --run: TSV, BEIR queries.jsonl or folder, TREC topics.")
     ] = None,
     requests: Annotated[
-        Path | None, typer.Option(help="rank_llm request JSONL, instead of --run and --topics. The output is JSONL.")
+        Path | None, Option(help="rank_llm request JSONL, instead of --run and --topics. The output is JSONL.")
     ] = None,
     model: Model = "default",
-    depth: Annotated[int | None, typer.Option(min=1, help="Rerank only this many candidates per query.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Write only this many documents per query.")] = None,
+    depth: Annotated[int | None, Option(min=1, help="Rerank only this many candidates per query.")] = None,
+    top_k: Annotated[int | None, Option(min=1, help="Write only this many documents per query.")] = None,
     tokens: Tokens = None,
-    missing: Annotated[Missing, typer.Option(help="What happens to candidates that are not in the index.")] = "last",
-    texts: Annotated[
-        str | None, typer.Option(help=f"Texts for --missing encode and --verify-top: {CORPUS_HELP}")
-    ] = None,
+    missing: Annotated[Missing, Option(help="What happens to candidates that are not in the index.")] = "last",
+    texts: Annotated[str | None, Option(help=f"Texts for --missing encode and --verify-top: {CORPUS_HELP}")] = None,
     first_stage_weight: Annotated[
-        str, typer.Option(help="Weight of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+        str, Option(help="Weight of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
-    verify_top: Annotated[
-        int, typer.Option(help="Read the full text of this many best candidates and reorder them.")
-    ] = 0,
-    format: Annotated[
-        Literal["trec", "msmarco"] | None, typer.Option(help="Format of the output; trec by default.")
-    ] = None,
-    tag: Annotated[str | None, typer.Option(help="Last column of a TREC run; mixlm by default.")] = None,
+    verify_top: Annotated[int, Option(help="Read the full text of this many best candidates and reorder them.")] = 0,
+    format: Annotated[Literal["trec", "msmarco"] | None, Option(help="Format of the output; trec by default.")] = None,
+    tag: Annotated[str | None, Option(help="Last column of a TREC run; mixlm by default.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
@@ -95,26 +89,24 @@ def rerank(
 
 
 def search(
-    index: Annotated[Path, typer.Option(help="The Lucene index.")],
-    topics: Annotated[str, typer.Option(help="A file of queries (TSV, BEIR, TREC), or a name that Pyserini knows.")],
-    output: Annotated[Path, typer.Option(help="The run to write.")],
-    token_index: Annotated[Path, typer.Option(help="The token index of the same documents.")],
+    index: Annotated[Path, Option(help="The Lucene index.")],
+    topics: Annotated[str, Option(help="A file of queries (TSV, BEIR, TREC), or a name that Pyserini knows.")],
+    output: Annotated[Path, Option(help="The run to write.")],
+    token_index: Annotated[Path, Option(help="The token index of the same documents.")],
     model: Model = "default",
-    hits: Annotated[int, typer.Option(min=1, help="Candidates per query; all are reranked.")] = 1000,
-    output_format: Annotated[Literal["trec", "msmarco"], typer.Option(help="Format of the run.")] = "trec",
-    k1: Annotated[float, typer.Option(min=0, help="BM25's k1.")] = 0.9,
-    b: Annotated[float, typer.Option(min=0, max=1, help="BM25's b.")] = 0.4,
+    hits: Annotated[int, Option(min=1, help="Candidates per query; all are reranked.")] = 1000,
+    output_format: Annotated[Literal["trec", "msmarco"], Option(help="Format of the run.")] = "trec",
+    k1: Annotated[float, Option(min=0, help="BM25's k1.")] = 0.9,
+    b: Annotated[float, Option(min=0, max=1, help="BM25's b.")] = 0.4,
     remove_query: Annotated[
-        bool, typer.Option("--remove-query", help="Leave out the document whose docid equals the qid.")
+        bool, Option("--remove-query", help="Leave out the document whose docid equals the qid.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries searched and reranked together.")] = 64,
-    threads: Annotated[int, typer.Option(min=1, help="Queries searched in parallel.")] = 1,
+    batch_size: Annotated[int, Option(min=1, help="Queries searched and reranked together.")] = 64,
+    threads: Annotated[int, Option(min=1, help="Queries searched in parallel.")] = 1,
     tokens: Tokens = None,
-    missing: Annotated[
-        Missing, typer.Option(help="What happens to candidates that are not in the token index.")
-    ] = "last",
+    missing: Annotated[Missing, Option(help="What happens to candidates that are not in the token index.")] = "last",
     first_stage_weight: Annotated[
-        str, typer.Option(help="Weight of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+        str, Option(help="Weight of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
     device: Device = None,
     dtype: Dtype = None,
@@ -198,4 +190,4 @@ def _weight(text: str) -> Weight:
 
 
 def _say_written(output: Path, ranked: Mapping[str, Sequence[ScoredDoc]], note: str = "") -> None:
-    typer.echo(f"{output}: {sum(map(len, ranked.values())):,} documents of {len(ranked):,} queries{note}", err=True)
+    say(f"{output}: {sum(map(len, ranked.values())):,} documents of {len(ranked):,} queries{note}")
