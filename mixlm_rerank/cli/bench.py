@@ -165,14 +165,9 @@ def all_of_them(
     """Run grid, decoder, growth, build and store, each with its own results folder."""
     own = {"model": model, "offline": offline}
     size = {"largest": largest}
-    commands: dict[Callable[..., None], dict[str, Any]] = {
-        grid: own,
-        decoder: {},
-        growth: own | size,
-        build: own,
-        store: size,
-    }
-    for command, options in commands.items():
+    commands: list[tuple[Callable[..., None], dict[str, Any]]]
+    commands = [(grid, own), (decoder, {}), (growth, own | size), (build, own), (store, size)]
+    for command, options in commands:
         name = command.__name__
         command(output / name, **options | (QUICK[name] if quick else {}), quiet=quiet)
 
