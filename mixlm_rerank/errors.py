@@ -22,16 +22,8 @@ from importlib.metadata import distributions
 from urllib.parse import unquote, urlsplit
 
 __all__ = [
-    "IndexDamaged",
-    "IndexMismatch",
-    "InputError",
-    "MissingDependency",
-    "MissingDocuments",
-    "MixLMError",
-    "StoreUnavailable",
-    "install_command",
-    "masked",
-    "optional_import",
+    *("IndexDamaged", "IndexMismatch", "InputError", "MissingDependency", "MissingDocuments", "MixLMError"),
+    *("StoreUnavailable", "install_command", "masked", "optional_import"),
 ]
 
 

@@ -6,19 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 __all__ = [
-    "count",
-    "difference",
-    "duration",
-    "interval",
-    "listed",
-    "measure",
-    "milliseconds",
-    "moment",
-    "p_value",
-    "percent",
-    "ratio",
-    "size",
-    "speed",
+    *("count", "difference", "duration", "interval", "listed", "measure", "milliseconds", "moment", "p_value"),
+    *("percent", "ratio", "size", "speed"),
 ]
 
 DECIMALS = 3  # of measures

@@ -16,16 +16,8 @@ from .errors import InputError
 from .types import Candidate, ScoredDoc
 
 __all__ = [
-    "UNSCORED",
-    "Weight",
-    "check_weight",
-    "interpolated",
-    "merged",
-    "parsed_weight",
-    "probability",
-    "ranked",
-    "unranked",
-    "verified",
+    *("UNSCORED", "Weight", "check_weight", "interpolated", "merged", "parsed_weight", "probability", "ranked"),
+    *("unranked", "verified"),
 ]
 
 # Scores of documents that were not scored begin below this: no log-odds come near it, and its sigmoid is 0.

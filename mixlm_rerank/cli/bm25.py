@@ -12,7 +12,8 @@ from ..data import read_qrels, read_topics, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..ranking import unranked
-from .options import CORPUS_HELP, Depth, Quiet, check_output, open_documents, say
+from ..systems.collections import open_documents
+from .options import CORPUS_HELP, Depth, Quiet, check_output, say
 
 __all__ = ["app"]
 

@@ -60,8 +60,7 @@ def interleave(
         raise InputError("give either --qrels (judgments) or --log (a click log)")
     if log is not None and clicks is not None:
         raise InputError("--clicks goes with --qrels; from a log the position-based model is estimated")
-    if as_json is not None:
-        check_output(as_json)
+    check_output(as_json)
     runs = read_run(a), read_run(b)
     if qrels is not None:
         judgments = read_qrels(qrels)

@@ -17,7 +17,8 @@ from ..index import TokenIndex
 from ..index.local import LocalStore
 from ..index.token_index import IndexInfo
 from ..index.updates import Changes
-from .options import CORPUS_HELP, AsJson, Device, Model, Offline, interruptible, load_any, open_documents, say
+from ..systems.collections import open_documents
+from .options import CORPUS_HELP, AsJson, Device, Model, Offline, interruptible, load_any, say
 
 __all__ = ["app"]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from ..data import Corpus, open_corpus
 from ..errors import InputError
 from ..onnx import OnnxMixLM, is_exported
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("AsJson", "CORPUS_HELP", "Depth", "Device", "Dtype", "Model", "Offline", "Quiet"),
-    *("check_output", "interruptible", "load_any", "load_model", "open_documents", "resumable", "say"),
+    *("check_output", "interruptible", "load_any", "load_model", "resumable", "say"),
 ]
 
 CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored documents)."
@@ -56,8 +55,10 @@ def load_any(name: str, device: str | None = None, dtype: str | None = None, off
     return OnnxMixLM.from_pretrained(name)
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path | None) -> None:
     """Raises InputError if no file can be written at ``path``. Call it before the work."""
+    if path is None:
+        return
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
     folder = path.resolve().parent
@@ -66,15 +67,6 @@ def check_output(path: Path) -> None:
     is_stream = path.exists() and not path.is_file()  # /dev/stdout
     if not is_stream and not os.access(folder, os.W_OK):
         raise InputError(f"cannot write {path}: the folder {folder} is write-protected")
-
-
-def open_documents(source: str) -> Corpus:
-    """The corpus that ``source`` names (see ``CORPUS_HELP``)."""
-    if source.startswith("lucene:"):
-        from mixlm_rerank.integrations.pyserini import LuceneCorpus
-
-        return LuceneCorpus(source.removeprefix("lucene:"))
-    return open_corpus(source)
 
 
 def say(text: str) -> None:

@@ -117,8 +117,7 @@ def compare(
     from mixlm_rerank.eval.report.compared import compare_evaluations, comparison_html, comparison_text
     from mixlm_rerank.eval.results import load_results
 
-    if html is not None:
-        check_output(html)
+    check_output(html)
     difference = compare_evaluations(load_results(a), load_results(b))
     typer.echo(comparison_text(difference))
     if html is not None:

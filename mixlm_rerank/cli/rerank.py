@@ -16,8 +16,9 @@ from ..index import TokenIndex
 from ..progress import progress_bar
 from ..ranking import Weight, parsed_weight
 from ..reranker import Reranker
+from ..systems.collections import open_documents
 from ..types import Candidate, Missing, ScoredDoc, Texts
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, check_output, load_any, open_documents, say
+from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, check_output, load_any, say
 
 __all__ = ["rerank", "search"]
 

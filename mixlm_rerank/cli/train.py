@@ -14,10 +14,10 @@ from ..data import read_topics
 from ..errors import InputError
 from ..index import TokenIndex
 from ..minilm import minilm_folder
-from ..systems.collections import open_collection
+from ..systems.collections import open_collection, open_documents
 from ..systems.first_stages import RunFile
 from ..systems.loading import Loading
-from .options import CORPUS_HELP, Device, Offline, load_model, open_documents, resumable, say
+from .options import CORPUS_HELP, Device, Offline, load_model, resumable, say
 from .places import Quiet, source_and_split
 
 if TYPE_CHECKING:

@@ -15,7 +15,10 @@ from mixlm_rerank.data.lines import file_in, some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
 
-__all__ = ["Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "sampled"]
+__all__ = [
+    *("Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "open_documents"),
+    *("sampled",),
+]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -64,7 +67,7 @@ def open_collection(
 
     Args:
         source: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels/``; without a corpus it is a collection
-            without documents), ``irds:ID``, ``lucene:INDEX``, or whatever :func:`open_corpus` opens.
+            without documents), ``irds:ID``, or whatever :func:`open_documents` opens.
         split: of a BEIR folder, ``qrels/SPLIT.tsv``; of an ir_datasets id without judgments, ``ID/SPLIT``. Not looked
             at where ``qrels`` is given.
         topics, qrels: files to take instead of the source's own (see :func:`read_topics`, :func:`read_qrels`); needed
@@ -79,6 +82,15 @@ def open_collection(
     name, corpus, queries, judgments = opened(source, split, topics, qrels)
     drop_same_id = QUERIES_ARE_DOCUMENTS.fullmatch(name) is not None
     return Collection(name, corpus, _judged(name, queries, judgments), judgments, drop_same_id)
+
+
+def open_documents(source: str) -> Corpus:
+    """As :func:`open_corpus`, and ``lucene:INDEX``: the documents that a Lucene index stores."""
+    if not source.startswith(LUCENE):
+        return open_corpus(source)
+    from mixlm_rerank.integrations.pyserini import LuceneCorpus
+
+    return LuceneCorpus(source.removeprefix(LUCENE))
 
 
 def folders_in(source: str | Path, split: str = "test") -> list[str]:
@@ -172,13 +184,7 @@ def _judged_dataset(dataset: IrDataset, split: str) -> IrDataset:
 
 
 def _open_corpus_alone(source: str, split: str, topics: File, qrels: File) -> Parts:
-    path = source.removeprefix(LUCENE)
-    if source.startswith(LUCENE):
-        from mixlm_rerank.integrations.pyserini import LuceneCorpus
-
-        corpus: Corpus = LuceneCorpus(path)
-    else:
-        corpus = open_corpus(source)
+    corpus, path = open_documents(source), source.removeprefix(LUCENE)
     if topics is None or qrels is None:
         raise InputError(f"{source} is a corpus alone: give files of topics and qrels too")
     name = _last_part(path) if Path(path).is_dir() else _last_part(path).split(".")[0]
