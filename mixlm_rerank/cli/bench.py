@@ -26,11 +26,7 @@ Output = Annotated[
 ]
 Rounds = Annotated[int, Option(min=1, help="Measurements of each system; systems take turns.")]
 Seconds = Annotated[float, Option(min=0.001, help="Time limit of a system; slow ones get fewer rounds.")]
-Lengths = Annotated[str, Option(help="Tokens of a document, separated by commas.")]
-Candidates = Annotated[str, Option(help="Candidates of a query, separated by commas.")]
-Budgets = Annotated[str, Option(help="Token budgets, separated by commas; too large ones are left out.")]
 Largest = Annotated[int, Option(min=1, help="Documents of the largest index; a million need 4 GB of disk.")]
-Documents = Annotated[int, Option(min=1, help="Documents of the index to build.")]
 Quiet = Annotated[bool, Option("--quiet", help="Show neither an estimate nor a progress bar.")]
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -46,20 +42,19 @@ QUICK: dict[str, dict[str, Any]] = {
 def grid(
     output: Output,
     model: Model = "default",
-    lengths: Lengths = "64,128,256,512",
-    candidates: Candidates = "10,100,1000",
-    budgets: Budgets = "1,2,4,8",
+    lengths: Annotated[str, Option(help="Tokens of a document, separated by commas.")] = "64,128,256,512",
+    candidates: Annotated[str, Option(help="Candidates of a query, separated by commas.")] = "10,100,1000",
+    budgets: Annotated[
+        str, Option(help="Token budgets, separated by commas; too large ones are left out.")
+    ] = "1,2,4,8",
     rounds: Rounds = 9,
     seconds: Seconds = 30.0,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """MixLM, in PyTorch and ONNX Runtime, beside the cross-encoder of the same backbone, also in int8."""
-    varied = {
-        "lengths": _numbers("--lengths", lengths),
-        "candidates": _numbers("--candidates", candidates),
-        "budgets": _numbers("--budgets", budgets),
-    }
+    given = {"lengths": lengths, "candidates": candidates, "budgets": budgets}
+    varied = {name: _numbers(f"--{name}", text) for name, text in given.items()}
     _measure("grid", output, model, offline, **varied, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
@@ -97,7 +92,7 @@ def growth(
 def build(
     output: Output,
     model: Model = "default",
-    documents: Documents = 2048,
+    documents: Annotated[int, Option(min=1, help="Documents of the index to build.")] = 2048,
     rounds: Rounds = 3,
     offline: Offline = False,
     quiet: Quiet = False,

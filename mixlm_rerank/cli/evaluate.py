@@ -13,7 +13,6 @@ from typer import Argument, Option
 from ..data import read_qrels, read_run
 from ..data.lines import writing
 from ..errors import InputError
-from ..types import Candidate
 from .figures import figures
 from .options import AsJson, check_output
 from .report import compare, fit, report, teacher
@@ -126,10 +125,9 @@ def evaluate_runs(
     if baseline is not None and baseline not in runs:
         raise InputError(f"the baseline {baseline} is not among the runs: add it to them")
     judgments = read_qrels(qrels)
-    read: dict[str, dict[str, list[Candidate]]] = {}
-    for path in runs:
-        read[str(path)] = read_run(path)
-        if judgments.keys().isdisjoint(read[str(path)]):
+    read = {str(path): read_run(path) for path in runs}
+    for path, run in read.items():
+        if judgments.keys().isdisjoint(run):
             raise InputError(f"no query of {path} is judged in {qrels}: do they belong together?")
     values = {path: measured(judgments, run, names) for path, run in read.items()}
     found: dict[str, Any] = {"measures": {path: means for path, (means, _) in values.items()}}
