@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from ..errors import InputError
+from ..errors import InputError, optional_import
 from .options import Model, Offline, load_model, resumable
 
 __all__ = ["app"]
@@ -133,7 +133,7 @@ def serve(
     if paper_shape:
         from ..eval.bench.synthetic import saved_mixlm
 
-        with resumable(output, make=False):
+        with resumable(output):
             model = str(saved_mixlm(output / "model"))
     _measure("serve", output, model, offline, **settings, deadline=deadline, device=device, quiet=quiet)
 
@@ -169,13 +169,12 @@ def all_of_them(
 
 def _measure(name: str, output: Path, model: str | None = None, offline: bool = False, **settings: Any) -> None:
     """Run a benchmark and print its page. A model is in float32 on the CPU, where all of this is measured."""
-    from ..eval.bench.show import check_matplotlib
-
-    check_matplotlib()  # plots are drawn last: fail early
-    with resumable(output, make=False):
+    with optional_import("the plots need matplotlib", "bench"):  # they are drawn last: fail early
+        import matplotlib  # noqa: F401
+    given = () if model is None else (load_model(model, "cpu", "float32", offline),)
+    with resumable(output):
         module = "index" if name in ("build", "store") else name
         benchmark = getattr(import_module(f"..eval.bench.{module}", __package__), name)
-        given = () if model is None else (load_model(model, "cpu", "float32", offline),)
         typer.echo(benchmark(*given, output, **settings))
 
 

@@ -85,11 +85,10 @@ def interruptible(told: Callable[..., str], *arguments: Path) -> Iterator[None]:
 
 
 @contextmanager
-def resumable(output: Path, *, make: bool = True) -> Iterator[None]:
-    """Long work that writes into ``output``, which it begins by making. Raises InputError if that cannot be made."""
+def resumable(output: Path) -> Iterator[None]:
+    """Long work that writes into ``output``. Raises InputError if that cannot be made; ends the process on Ctrl-C."""
     try:
-        if make:
-            output.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {output}: {error.strerror or error}; choose another folder") from None
     with interruptible(lambda: f"run the same command again to go on; what {output} holds is safe"):

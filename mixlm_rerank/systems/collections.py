@@ -28,22 +28,15 @@ QUERIES_ARE_DOCUMENTS = re.compile(r"(beir[-_/])?(arguana|quora)([-_/ ](dev|test
 
 @dataclass(frozen=True)
 class Collection:
-    """What systems are compared on.
+    """What systems are compared on."""
 
-    Attributes:
-        name: for tables; an ir_datasets id has slashes.
-        corpus: the documents, read anew each time it is iterated; None where there are none (runs and a token index
-            will do without).
-        queries: qid -> text of the judged queries.
-        qrels: qid -> docid -> grade, for exactly these queries. One without a relevant document stays, and counts 0.
-            Grades below 0 are kept, and count as 0 in every measure of ours.
-        drop_same_id: a query's own document (docid = qid) is no candidate of it: dropped before the cut at a depth.
-    """
-
-    name: str
-    corpus: Corpus | None
-    queries: dict[str, str]
+    name: str  # for tables; an ir_datasets id has slashes
+    corpus: Corpus | None  # read anew each time; None: there is none (runs and a token index can do without)
+    queries: dict[str, str]  # qid -> text of the judged queries
+    # qid -> docid -> grade, for exactly these queries. One without a relevant document stays, and counts 0. Grades
+    # below 0 are kept, and count as 0 in every measure of ours
     qrels: dict[str, dict[str, int]]
+    # a query's own document (docid = qid) is no candidate of it: dropped before the cut at a depth
     drop_same_id: bool = False
 
 

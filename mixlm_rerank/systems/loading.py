@@ -36,15 +36,11 @@ def short_name(source: str) -> str:
 
 @dataclass(frozen=True)
 class Loading:
-    """Attributes:
-    device: ``"cpu"``, ``"cuda"`` ...; None: a GPU if there is one.
-    dtype: of rankers, ``"float32"``, ``"bfloat16"`` or ``"float16"``; None: bfloat16 on a GPU, else float32.
-    offline: never ask the hub.
-    """
+    """Where and how models are loaded."""
 
-    device: str | None = None
-    dtype: str | None = None
-    offline: bool = False
+    device: str | None = None  # "cpu", "cuda" ...; None: a GPU if there is one
+    dtype: str | None = None  # of rankers: "float32", "bfloat16" or "float16"; None: bfloat16 on a GPU, else float32
+    offline: bool = False  # never ask the hub
 
     def device_name(self) -> str:
         """What ``device`` comes to here."""

@@ -107,15 +107,11 @@ class BM25Scores:
 
 @dataclass(frozen=True)
 class Member:
-    """Attributes:
-    name: short, for files and messages.
-    score_batch: queries, and the documents of each -> scores, float [n] a query.
-    made_by: hash of all that the scores depend on, besides queries and documents.
-    """
+    """One ranker of a teacher, for one collection."""
 
-    name: str
-    score_batch: Score
-    made_by: str
+    name: str  # short, for files and messages
+    score_batch: Score  # queries, and the documents of each -> scores, float [n] a query
+    made_by: str  # hash of all that the scores depend on, besides queries and documents
 
 
 def weighted_sum(

@@ -28,22 +28,17 @@ FIRST_STAGE, ORACLE = "first stage", "oracle"
 
 @dataclass(frozen=True)
 class Candidates:
-    """What every system ranks: the first stage's documents of each query that has any, with their texts.
-
-    Attributes:
-        texts: docid -> text, of these documents alone; empty for a collection without documents.
-        documents: of the whole corpus; None without one.
-        titles: docid -> title, of the same documents.
-        relevant_words: qid -> mean words of all its relevant documents, found or not.
-    """
+    """What every system ranks: the first stage's documents of each query that has any, with their texts."""
 
     first_stage: str
     depth: int
     of_query: Mapping[str, list[Candidate]]
-    texts: Mapping[str, str]
-    documents: int | None = None
-    relevant_words: Mapping[str, int] = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str]  # docid -> text, of these documents alone; empty for a collection without documents
+    documents: int | None = None  # of the whole corpus; None without one
+    relevant_words: Mapping[str, int] = field(
+        default_factory=dict
+    )  # qid -> mean of all relevant documents, found or not
+    titles: Mapping[str, str] = field(default_factory=dict)  # docid -> title, of the same documents as texts
 
 
 @dataclass(frozen=True)
