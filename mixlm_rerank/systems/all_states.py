@@ -16,7 +16,7 @@ from torch import Tensor
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.inference import inference
-from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.positions import of_like_length
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_multi_vector_encoder, short_name
 from mixlm_rerank.systems.mixlm import OfMixLM
@@ -28,7 +28,6 @@ from mixlm_rerank.types import Candidate, ScoredDoc
 __all__ = ["AllStates", "MultiVector"]
 
 AT_ONCE = 512  # documents
-POSITIONS_PER_FORWARD = 4096
 
 
 class _KeepsAll(System):
@@ -96,13 +95,9 @@ class AllStates(_KeepsAll, OfMixLM):
 
     def _score(self, query: str, documents: Sequence[Tensor]) -> Tensor:
         ranker, found = self.model.ranker, torch.empty(len(documents))
-        order = sorted(range(len(documents)), key=lambda row: -len(documents[row]))
         with inference(self.model):
             prefix = ranker.prefixes([query])[0]
-            positions = positions_per_forward(ranker.device, POSITIONS_PER_FORWARD)
-            while order:
-                size = max(1, positions // (len(prefix) + len(documents[order[0]])))
-                rows, order = order[:size], order[size:]
+            for rows in of_like_length(documents, ranker.device, len(prefix)):
                 states = ranker([prefix] * len(rows), [self.model.project(documents[row]) for row in rows])
                 found[rows] = self.model.readout(states).float().cpu()
         return found

@@ -21,11 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mixlm_rerank.model.inference import inference
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.positions import of_like_length
 
 __all__ = ["OnDisk", "TokenStates", "max_sim", "states_of_texts"]
-
-POSITIONS_PER_FORWARD = 4096
 
 
 class OnDisk:
@@ -101,11 +99,7 @@ class TokenStates:
 
 def states_of_texts(encoder: ItemEncoder, ids: Sequence[list[int]]) -> Iterator[tuple[int, Tensor]]:
     """Row and final states, [length, d], of every text of token ids; those of like length are read together."""
-    order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
-    positions = positions_per_forward(encoder.backbone.device, POSITIONS_PER_FORWARD)
-    while order:
-        size = max(1, positions // len(ids[order[0]]))
-        rows, order = order[:size], order[size:]
+    for rows in of_like_length(ids, encoder.backbone.device):
         with inference(encoder):
             found = encoder.token_states([ids[row] for row in rows])
         yield from zip(rows, found, strict=True)
