@@ -35,7 +35,6 @@ LAYERS = {
     "onnx": {"scoring", "model", "errors", "folders", "progress"},
     "scoring": {"model", "errors", "types", "progress"},
     "index": {"model", "arguments", "errors", "types", "progress", "folders"},
-    "minilm": set(),
     "ranking": {"errors", "types"},
     "texts": {"errors", "index", "types"},
     "documents": {"arguments", "errors", "ranking", "texts", "types"},
@@ -50,7 +49,7 @@ LAYERS = {
     },
     "eval": {
         *("eval", "training", "systems", "reranker", "ranking", "scoring", "index", "onnx", "model"),
-        *("data", "arguments", "errors", "minilm", "numbers", "types", "progress"),
+        *("data", "arguments", "errors", "numbers", "types", "progress"),
     },
     "training": {
         *("systems", "scoring", "index", "ranking", "model"),

@@ -1,4 +1,6 @@
-"""``mixlm-rerank rerank``: a run in, a run out; ``search``: ``python -m pyserini.search.lucene``, and reranked."""
+"""``mixlm-rerank rerank``: a run in, a run out; ``search``: ``python -m pyserini.search.lucene``, and reranked;
+``bm25``: the first stage alone, by Pyserini.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Option
+import typer
+from typer import Argument, Option
 
-from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
+from ..data import Requests, read_qrels, read_requests, read_run, read_topics, write_requests, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..index import TokenIndex
 from ..progress import progress_bar
-from ..ranking import Weight, parsed_weight
+from ..ranking import Weight, parsed_weight, unranked
 from ..reranker import Reranker
 from ..systems.collections import open_documents
 from ..types import Candidate, Missing, ScoredDoc, Texts
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, check_output, load_any, say
+from .options import CORPUS_HELP, Depth, Device, Dtype, Model, Offline, Quiet, check_output, load_any, say
 
-__all__ = ["rerank", "search"]
+__all__ = ["bm25", "rerank", "search"]
 
+bm25 = typer.Typer(help="BM25 as first stage (Pyserini).", no_args_is_help=True)
+
+Threads = Annotated[int, Option(min=1, help="Queries searched in parallel.")]
 Tokens = Annotated[int | None, Option(help="Token budget: embedding tokens read per document; by default all.")]
 
 
@@ -103,7 +109,7 @@ def search(
         bool, Option("--remove-query", help="Leave out the document whose docid equals the qid.")
     ] = False,
     batch_size: Annotated[int, Option(min=1, help="Queries searched and reranked together.")] = 64,
-    threads: Annotated[int, Option(min=1, help="Queries searched in parallel.")] = 1,
+    threads: Threads = 1,
     tokens: Tokens = None,
     missing: Annotated[Missing, Option(help="What happens to candidates that are not in the token index.")] = "last",
     first_stage_weight: Annotated[
@@ -145,6 +151,47 @@ def search(
     _check_scored(ranked, index, token_index)
     write_run(output, ranked, tag="mixlm", msmarco=output_format == "msmarco")
     _say_written(output, ranked)
+
+
+@bm25.command("index")
+def bm25_index(
+    corpus: Annotated[str, Argument(help=CORPUS_HELP)],
+    folder: Annotated[Path, Argument(help="The Lucene index; must not exist yet.")],
+    quiet: Quiet = False,
+) -> None:
+    """Build a Lucene index: one field with title and text, documents stored. Documents without text are left out."""
+    from mixlm_rerank.integrations.lucene import build_lucene_index
+
+    count = build_lucene_index(open_documents(corpus), folder, progress=not quiet)
+    say(f"{folder}: {count:,} documents")
+
+
+@bm25.command("search")
+def bm25_search(
+    folder: Annotated[Path, Argument(help="The Lucene index.")],
+    topics: Annotated[Path, Option(help="Queries: TSV, BEIR queries.jsonl or folder, TREC topics.")],
+    output: Annotated[Path, Option(help="The TREC run to write.")],
+    hits: Depth = 100,
+    qrels: Annotated[Path | None, Option(help="Search only queries that are judged in this file.")] = None,
+    drop_same_id: Annotated[
+        bool, Option("--drop-same-id", help="Leave out the document whose docid equals the qid (ArguAna).")
+    ] = False,
+    threads: Threads = 1,
+) -> None:
+    """Write the BM25 candidates (k1 .9, b .4) of every query as a TREC run."""
+    from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
+
+    check_output(output)
+    queries = read_topics(topics)
+    if qrels is not None:
+        judged = read_qrels(qrels)
+        queries = {qid: text for qid, text in queries.items() if qid in judged}
+        if not queries:
+            raise InputError(f"no query of {topics} is judged in {qrels}: do they belong together?")
+    check_ids(dict.fromkeys(queries, ()))
+    run = bm25_run(open_searcher(folder), queries, hits=hits, threads=threads, drop_same_id=drop_same_id)
+    write_run(output, {qid: unranked(found) for qid, found in run.items()}, tag="bm25")
+    say(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries")
 
 
 def _asked(run: Path | None, topics: Path | None, requests: Path | None) -> Requests:

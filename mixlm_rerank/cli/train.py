@@ -13,10 +13,9 @@ from typer import Argument, Option
 from ..data import read_topics
 from ..errors import InputError
 from ..index import TokenIndex
-from ..minilm import minilm_folder
 from ..systems.collections import open_collection, open_documents
 from ..systems.first_stages import RunFile
-from ..systems.loading import Loading
+from ..systems.loading import Loading, minilm_folder
 from .options import CORPUS_HELP, Device, Offline, load_model, resumable, say
 from .places import Quiet, source_and_split
 

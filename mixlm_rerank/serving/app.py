@@ -15,20 +15,11 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 
 from mixlm_rerank.errors import MixLMError
+from mixlm_rerank.serving import schemas
 from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.failures import FAILURES, AnyJson, Failure, RequestFailed, answer_failures
 from mixlm_rerank.serving.guard import ASSETS, Guard, Limits
 from mixlm_rerank.serving.page import add_page
 from mixlm_rerank.serving.rerank import respond
-from mixlm_rerank.serving.schemas import (
-    AnyRequest,
-    BatchRequest,
-    BatchResponse,
-    RerankRequest,
-    RerankResponse,
-    TeiRequest,
-    TeiResult,
-)
 from mixlm_rerank.serving.service import Service
 
 __all__ = ["Limits", "create_app"]
@@ -51,7 +42,7 @@ def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_k
         version=version("mixlm-rerank"),
         description="Rerank by docid out of a token index, or by text. Cohere's contract, extended.",
         lifespan=lifespan,
-        default_response_class=AnyJson,
+        default_response_class=schemas.AnyJson,
         redoc_url=None,
         static_url=ASSETS,
         favicon_url="data:,",
@@ -59,36 +50,38 @@ def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_k
         dependencies=[Depends(HTTPBearer(auto_error=False))] if api_key else None,  # /docs then asks for it
     )
 
-    responses = {status: {"model": Failure, "description": text} for status, text in FAILURES.items()}
+    responses = {status: {"model": schemas.Failure, "description": text} for status, text in schemas.FAILURES.items()}
     options: dict[str, Any] = {"response_model_exclude_none": True, "responses": responses}
 
     @app.post("/v2/rerank", **options)
     @app.post("/v1/rerank", include_in_schema=False, **options)  # for older clients
-    async def rerank(body: RerankRequest, request: Request) -> RerankResponse:
+    async def rerank(body: schemas.RerankRequest, request: Request) -> schemas.RerankResponse:
         """Rank documents for a query, best first."""
         return respond(body, *await service.rank(body, request))
 
     @app.post("/rerank", include_in_schema=False, **options)  # for clients of other servers
-    async def rerank_texts(body: AnyRequest, request: Request) -> RerankResponse | list[TeiResult]:
+    async def rerank_texts(
+        body: schemas.AnyRequest, request: Request
+    ) -> schemas.RerankResponse | list[schemas.TeiResult]:
         """As the request asks: Cohere's contract, or with ``texts`` that of Text Embeddings Inference."""
-        if not isinstance(body, TeiRequest):
+        if not isinstance(body, schemas.TeiRequest):
             return await rerank(body, request)
-        return [TeiResult.of(result) for result in (await rerank(body.as_ours(), request)).results]
+        return [schemas.TeiResult.of(result) for result in (await rerank(body.as_ours(), request)).results]
 
     @app.post("/v2/rerank/batch", **options)
-    async def rerank_batch(body: BatchRequest, request: Request) -> BatchResponse:
+    async def rerank_batch(body: schemas.BatchRequest, request: Request) -> schemas.BatchResponse:
         """Rank the documents of many queries. If one request fails, the call does."""
         answers = await asyncio.gather(*(rerank(one, request) for one in body.requests), return_exceptions=True)
         responses = []
         for place, answer in enumerate(answers):
             if isinstance(answer, MixLMError):
-                answer = RequestFailed.of(answer)
-            if isinstance(answer, RequestFailed):
+                answer = schemas.RequestFailed.of(answer)
+            if isinstance(answer, schemas.RequestFailed):
                 answer.message = f"requests.{place}: {answer.message}"
             if isinstance(answer, BaseException):
                 raise answer
             responses.append(answer)
-        return BatchResponse(responses=responses)
+        return schemas.BatchResponse(responses=responses)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> PlainTextResponse:
@@ -97,7 +90,7 @@ def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_k
 
     _add_probes(app, service)
     add_page(app, service)
-    answer_failures(app)
+    schemas.answer_failures(app)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
     app.add_middleware(Guard, metrics=service.metrics, limits=limits, key=api_key, paths=paths)
     return app

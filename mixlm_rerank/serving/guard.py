@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.serving.metrics import Metrics
+from mixlm_rerank.serving.schemas import RequestFailed
 
 __all__ = ["ASSETS", "Guard", "Limits", "unless_gone"]
 

@@ -11,8 +11,7 @@ from mixlm_rerank.model.template import visible
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.failures import RequestFailed
-from mixlm_rerank.serving.schemas import RerankRequest, RerankResponse, Result, TextDocument
+from mixlm_rerank.serving.schemas import RequestFailed, RerankRequest, RerankResponse, Result, TextDocument
 from mixlm_rerank.types import Candidate, Missing, ScoredDoc
 
 __all__ = ["Plan", "plan", "respond"]

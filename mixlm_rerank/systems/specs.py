@@ -16,7 +16,6 @@ from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fast.int8 import in_int8
 from mixlm_rerank.ranking import parsed_weight
-from mixlm_rerank.systems.all_states import AllStates, MultiVector
 from mixlm_rerank.systems.combined import Ensemble, Interpolated, RankedElsewhere
 from mixlm_rerank.systems.first_stages import BM25, DensePyserini, FirstStage, RunFile
 from mixlm_rerank.systems.loading import Loading, short_name
@@ -24,6 +23,7 @@ from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, read_members
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import Kind, System
 from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder, DenseSentenceTransformers
+from mixlm_rerank.systems.token_states import AllStates, MultiVector
 
 if TYPE_CHECKING:
     from mixlm_rerank.integrations.lucene import Fields
