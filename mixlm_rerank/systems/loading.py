@@ -12,8 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from mixlm_rerank.errors import InputError, optional_import
 
 __all__ = [
@@ -131,6 +129,8 @@ def _library(purpose: str) -> Any:
 @contextmanager
 def _told(name_or_path: str) -> Iterator[None]:
     """What sentence-transformers raises for a model that it cannot load, as an error of ours."""
+    from safetensors import SafetensorError
+
     try:
         yield
     except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:

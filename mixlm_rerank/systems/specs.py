@@ -55,16 +55,11 @@ MEMBERS = ("name", "description", "kind", "tokens", "pointwise", "seed_group", "
 Make = Callable[[], System]
 
 
-def _at_number(make: Callable[[str, int | None, Loading], System]) -> Callable[[str, Loading], Make]:
-    """Of a model's name and perhaps a number after an @."""
-
-    def made(value: str, loading: Loading) -> Make:
-        source, _, number = value.rpartition("@")
-        if source and number.isdecimal() and not Path(value).exists():
-            return partial(make, source, int(number), loading)
-        return partial(make, value, None, loading)
-
-    return made
+def _at_number(value: str) -> tuple[str, int | None]:
+    """A model's name, and the number after an @ if there is one."""
+    source, _, number = value.rpartition("@")
+    has_number = source and number.isdecimal() and not Path(value).exists()
+    return (source, int(number)) if has_number else (value, None)
 
 
 # word -> how the system is made of a MixLM, the value after the colon, and the seed's name
@@ -78,10 +73,10 @@ OF_MIXLM: dict[str, Callable[[MixLM, str, str | None], System]] = {
 }
 # word -> what makes the system, of the value after the colon
 OF_VALUE: dict[str, Callable[[str, Loading], Make]] = {
-    "cross-encoder": _at_number(CrossEncoder),
-    "prettr": _at_number(partial(AllStates.cut, fixed_documents=False)),
-    "mice": _at_number(partial(AllStates.cut, fixed_documents=True)),
-    "multi-vector": _at_number(MultiVector),
+    "cross-encoder": lambda value, loading: partial(CrossEncoder, *_at_number(value), loading),
+    "prettr": lambda value, loading: partial(AllStates.cut, *_at_number(value), loading, fixed_documents=False),
+    "mice": lambda value, loading: partial(AllStates.cut, *_at_number(value), loading, fixed_documents=True),
+    "multi-vector": lambda value, loading: partial(MultiVector, *_at_number(value), loading),
     "bi-encoder": lambda name, loading: partial(BiEncoder, name, loading),
     "max-sim": lambda name, loading: partial(Ensemble, f"MaxSim {short_name(name)}", {f"max-sim:{name}": 1.0}, loading),
     "hybrid": lambda name, loading: partial(
