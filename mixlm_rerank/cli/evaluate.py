@@ -51,9 +51,7 @@ def figures(
     if data is not None and not data.is_dir():
         raise InputError(f"--data: there is no folder {data}; give the one that holds the collections")
     counts = {"ok": 0, "off": 0, "not run": 0}
-    for experiment in experiments:
-        if only and experiment.name not in only:
-            continue
+    for experiment in (each for each in experiments if not only or each.name in only):
         typer.echo(f"{experiment.name} ({experiment.date}, {experiment.machine}): {experiment.command}")
         lacking = lack(experiment, data, gpu="gpu" in experiment.needs and _has_gpu())
         if lacking or dry_run:
@@ -198,7 +196,12 @@ def evaluate_runs(
     if baseline is not None:
         typer.echo(f"\n{names[0]} against {baseline}; p of paired tests, two-sided, Holm-corrected")
         heads = ["run", "difference", "wins", "losses", "t-test", "randomisation"]
-        typer.echo(lined_up([heads, *map(_comparison, found["comparisons"])]))
+        compared = [
+            [row["system"], f"{row['difference']:+.4f}", str(row["wins"]), str(row["losses"])]
+            + [f"{row[name]:.2g}" for name in ("p_t", "p_randomisation")]
+            for row in found["comparisons"]
+        ]
+        typer.echo(lined_up([heads, *compared]))
     if teacher is not None:
         typer.echo(f"\nfidelity to {teacher}")
         rows = [
@@ -206,11 +209,6 @@ def evaluate_runs(
             for path, row in found["fidelity"].items()
         ]
         typer.echo(lined_up([["run", "RBO(p=.9)", "overlap@10", "Kendall tau", "same first", "queries"], *rows]))
-
-
-def _comparison(row: dict[str, Any]) -> list[str]:
-    tests = [f"{row[name]:.2g}" for name in ("p_t", "p_randomisation")]
-    return [row["system"], f"{row['difference']:+.4f}", str(row["wins"]), str(row["losses"]), *tests]
 
 
 def _has_gpu() -> bool:

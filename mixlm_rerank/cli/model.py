@@ -155,10 +155,8 @@ def calibrate(
     if output.exists():
         raise InputError(f"{output} exists: choose another folder")
     if qrels is not None:
-        targets = {
-            qid: {docid: float(grade >= relevant) for docid, grade in own.items()}
-            for qid, own in read_qrels(qrels).items()
-        }
+        truth = read_qrels(qrels)
+        targets = {qid: {docid: float(grade >= relevant) for docid, grade in own.items()} for qid, own in truth.items()}
     else:
         taught = read_run(str(teacher_run))
         targets = {qid: {hit.docid: probability(hit.score) for hit in hits} for qid, hits in taught.items()}

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +16,8 @@ from typer import Argument, Option
 
 from ..data.lines import writing
 from ..systems.loading import Loading
-from . import places
-from .options import Depth, Device, Dtype, Offline, check_output, resumable, say
+from . import options
+from .options import Depth, Device, Dtype, Offline, check_output, open_models, open_places, resumable, say
 
 if TYPE_CHECKING:
     from mixlm_rerank.eval.weights import Development
@@ -41,9 +42,9 @@ def report(
             "DATA/msmarco@dl19."
         ),
     ],
-    output: places.Output,
-    systems: places.Systems = "cosine,mixlm:1,mixlm,full-text",
-    first_stage: places.FirstStageOption = "bm25",
+    output: options.Results,
+    systems: options.Systems = "cosine,mixlm:1,mixlm,full-text",
+    first_stage: options.FirstStages = "bm25",
     depth: Depth = 100,
     measure: Annotated[
         list[str] | None,
@@ -53,18 +54,18 @@ def report(
         str, Option(help="System that the others are tested against, as in --systems.")
     ] = "first stage",
     teacher: Annotated[str | None, Option(help="System that the others should agree with, as in --systems.")] = None,
-    model: places.Models = None,
-    topics: places.Topics = None,
-    qrels: places.Qrels = None,
-    sample: places.Sample = None,
-    index: places.Index = None,
+    model: options.Models = None,
+    topics: options.Topics = None,
+    qrels: options.Qrels = None,
+    sample: options.Sample = None,
+    index: options.OwnIndex = None,
     candidates_only: Annotated[
         bool, Option("--candidates-only", help="Encode only the candidates; sizes and times refer to them.")
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
-    quiet: places.Quiet = False,
+    quiet: options.QuietBars = False,
 ) -> None:
     """Compare MixLM with other systems on one page: quality, speed, size, and the queries where each loses."""
     from mixlm_rerank.eval.harness import check_measures, check_names, evaluate_collection
@@ -79,25 +80,14 @@ def report(
     measures = measure or list(default_measures(depth))
     check_measures(measures)
     loading = Loading(device, dtype, offline)
-    opened = places.open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet)
-    named = make_systems(systems, places.open_models(model, loading), loading)
+    opened = open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet)
+    named = make_systems(systems, open_models(model, loading), loading)
     made = unique(named)
     baseline, teacher = name_of(baseline, named), None if teacher is None else name_of(teacher, named)
     check_names(made, baseline, teacher)
+    evaluated = partial(evaluate_collection, measures=measures, depth=depth, baseline=baseline, teacher=teacher)
     with resumable(output):
-        results = [
-            evaluate_collection(
-                work,
-                stage,
-                made,
-                measures=measures,
-                depth=depth,
-                baseline=baseline,
-                teacher=teacher,
-                candidates_only=candidates_only,
-            )
-            for work, stage in opened
-        ]
+        results = [evaluated(work, stage, made, candidates_only=candidates_only) for work, stage in opened]
         names = list(results[0].systems[0].measures)
         created, command = datetime.now(UTC).isoformat("T", "seconds"), shlex.join(["mixlm-rerank", *sys.argv[1:]])
         evaluation = Evaluation(created, command, version("mixlm-rerank"), machine(), names, results)
@@ -127,20 +117,20 @@ def compare(
 
 def fit(
     collections: DevelopmentSets,
-    output: places.Output,
-    systems: places.Systems = "cosine,mixlm",
-    first_stage: places.FirstStageOption = "bm25",
+    output: options.Results,
+    systems: options.Systems = "cosine,mixlm",
+    first_stage: options.FirstStages = "bm25",
     depth: Depth = 100,
     measure: Measure = "nDCG@10",
-    model: places.Models = None,
-    topics: places.Topics = None,
-    qrels: places.Qrels = None,
-    sample: places.Sample = None,
-    index: places.Index = None,
+    model: options.Models = None,
+    topics: options.Topics = None,
+    qrels: options.Qrels = None,
+    sample: options.Sample = None,
+    index: options.OwnIndex = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
-    quiet: places.Quiet = False,
+    quiet: options.QuietBars = False,
 ) -> None:
     """Find the best weight of the first stage. Use development queries, never test queries."""
     from mixlm_rerank.eval.harness import check_measures, check_names
@@ -151,10 +141,8 @@ def fit(
 
     check_measures([measure])
     loading = Loading(device, dtype, offline)
-    opened = places.open_places(
-        collections, output, first_stage, topics, qrels, sample, index, loading, not quiet, "dev"
-    )
-    made = unique(make_systems(systems, places.open_models(model, loading), loading))
+    opened = open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet, "dev")
+    made = unique(make_systems(systems, open_models(model, loading), loading))
     check_names(made, FIRST_STAGE, None)
     with resumable(output):
         candidates = [find_candidates(work, stage, depth) for work, stage in opened]
@@ -166,17 +154,17 @@ def teacher(
     collections: DevelopmentSets,
     members: Annotated[str, Option(help="Comma-separated: max-sim:NAME, bi-encoder:NAME, cross-encoder:NAME, bm25.")],
     weights: Annotated[Path, Option(help="The YAML file to write: members and weights in a recipe's format.")],
-    output: places.Output,
-    first_stage: places.FirstStageOption = "bm25",
+    output: options.Results,
+    first_stage: options.FirstStages = "bm25",
     depth: Depth = 100,
     measure: Measure = "nDCG@10",
-    topics: places.Topics = None,
-    qrels: places.Qrels = None,
-    sample: places.Sample = None,
+    topics: options.Topics = None,
+    qrels: options.Qrels = None,
+    sample: options.Sample = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
-    quiet: places.Quiet = False,
+    quiet: options.QuietBars = False,
 ) -> None:
     """Fit the weights of a teacher's members. Use development queries, never test queries."""
     import yaml
@@ -193,9 +181,7 @@ def teacher(
     words = list(dict.fromkeys(word.strip() for word in members.split(",") if word.strip()))
     check_members(words)
     loading = Loading(device, dtype, offline)
-    opened = places.open_places(
-        collections, output, first_stage, topics, qrels, sample, None, loading, not quiet, "dev"
-    )
+    opened = open_places(collections, output, first_stage, topics, qrels, sample, None, loading, not quiet, "dev")
     with resumable(output):
         candidates = [find_candidates(work, stage, depth) for work, stage in opened]
         # the whole corpus: BM25's statistics are of that, as in training
@@ -211,7 +197,7 @@ def teacher(
 
 
 def _ranked(
-    system: System, opened: places.Places, candidates: Sequence[Candidates], *, restricted: bool = False
+    system: System, opened: options.Places, candidates: Sequence[Candidates], *, restricted: bool = False
 ) -> list[Development]:
     """A system's ranking of every collection. ``restricted``: it reads the candidates alone, not the whole corpus."""
     from mixlm_rerank.eval.weights import Development

@@ -16,8 +16,7 @@ from ..index import TokenIndex
 from ..systems.collections import open_collection, open_documents
 from ..systems.first_stages import RunFile
 from ..systems.loading import Loading, minilm_folder
-from .options import CORPUS_HELP, Device, Offline, load_model, resumable, say
-from .places import Quiet, source_and_split
+from .options import CORPUS_HELP, Device, Offline, QuietBars, load_model, resumable, say, source_and_split
 
 if TYPE_CHECKING:
     from ..model import MixLM
@@ -40,7 +39,7 @@ def train(
         Path | None, Option(help="Folder for candidates and teacher scores that several runs share. [OUTPUT]")
     ] = None,
     offline: Offline = False,
-    quiet: Quiet = False,
+    quiet: QuietBars = False,
 ) -> None:
     """Train a MixLM by a recipe: candidates, teacher, item encoder and ranker together."""
     from ..model.precision import bf16_pays
@@ -66,7 +65,7 @@ def ablate(
     config: Annotated[str, Option(help="What to change: a YAML file, or the name of one of the package.")] = "default",
     data: Data = None,
     offline: Offline = False,
-    quiet: Quiet = False,
+    quiet: QuietBars = False,
 ) -> None:
     """Train a recipe several times with one part changed, and plot the effects on development queries."""
     from ..training.ablations import ablate, load_ablations
@@ -115,7 +114,7 @@ def distill(
     seed: Annotated[int, Option(help="Seed of made queries, batches and budgets.")] = 0,
     device: Device = None,
     offline: Offline = False,
-    quiet: Quiet = False,
+    quiet: QuietBars = False,
 ) -> None:
     """Fit a MixLM to a corpus so that it ranks like a cross-encoder. Needs no labels."""
     from ..model.precision import bf16_pays
