@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 from mixlm_rerank.errors import InputError, install_command
-from mixlm_rerank.minilm import minilm_folder
+from mixlm_rerank.systems.loading import minilm_folder
 
 __all__ = ["Checked", "Experiment", "Figure", "check", "find_figure", "lack", "load_experiments", "run_experiment"]
 

@@ -89,9 +89,9 @@ class MixLMRanker:
         threshold = self.score_threshold if score_threshold is None else score_threshold
         scaled = self.scale_score if scale_score is None else scale_score
         found = []
-        for each in ranked:
-            score = probability(each.score, missing=each.missing) if scaled else each.score
-            if threshold is None or (score >= threshold and not each.missing):
-                document = documents[each.place]
-                found.append(replace(document, score=score, meta=marked(document.meta, each)))
+        for place, doc in ranked:
+            score = probability(doc.score, missing=doc.missing) if scaled else doc.score
+            if threshold is None or (score >= threshold and not doc.missing):
+                document = documents[place]
+                found.append(replace(document, score=score, meta=marked(document.meta, doc)))
         return {"documents": found[: top_k or self.top_k]}

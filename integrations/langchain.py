@@ -44,11 +44,9 @@ class MixLMCompressor(BaseDocumentCompressor):
         """Raises InputError for a document without docid where texts are not encoded."""
         docids = [docid_in(document.metadata, self.docid_key, document.id) for document in documents]
         ranked = rank_documents(self.reranker, query, [document.page_content for document in documents], docids)
-        best = [
-            documents[each.place].model_copy(
-                update={"metadata": marked(documents[each.place].metadata, each, relevance_score=each.score)}
-            )
-            for each in ranked
-            if self.score_threshold is None or (each.score >= self.score_threshold and not each.missing)
+        least = self.score_threshold
+        best = [(documents[at], doc) for at, doc in ranked if least is None or (doc.score >= least and not doc.missing)]
+        return [
+            document.model_copy(update={"metadata": marked(document.metadata, doc, relevance_score=doc.score)})
+            for document, doc in best[: self.top_n]
         ]
-        return best[: self.top_n]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixlm_rerank.documents import Placed, docid_in, marked, rank_documents
+from mixlm_rerank.documents import docid_in, marked, rank_documents
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.reranker import Reranker
+from mixlm_rerank.types import ScoredDoc
 
 with optional_import("this needs LlamaIndex", "llama-index"):
     from llama_index.core.bridge.pydantic import ConfigDict, Field
@@ -53,11 +54,11 @@ class MixLMRerank(BaseNodePostprocessor):
         texts = [node.node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
         docids = [docid_in(node.node.metadata, self.docid_key, node.node.node_id) for node in nodes]
         ranked = rank_documents(self.reranker, query_bundle.query_str, texts, docids, [node.score for node in nodes])
-        return [self._scored(nodes[each.place], each) for each in ranked[: self.top_n]]
+        return [self._scored(nodes[place], doc) for place, doc in ranked[: self.top_n]]
 
-    def _scored(self, node: NodeWithScore, placed: Placed) -> NodeWithScore:
+    def _scored(self, node: NodeWithScore, doc: ScoredDoc) -> NodeWithScore:
         inner = node.node
         kept = {"retrieval_score": node.score} if self.keep_retrieval_score else {}
-        if kept or placed.missing:
-            inner = inner.model_copy(update={"metadata": marked(inner.metadata, placed, **kept)})
-        return NodeWithScore(node=inner, score=placed.score)
+        if kept or doc.missing:
+            inner = inner.model_copy(update={"metadata": marked(inner.metadata, doc, **kept)})
+        return NodeWithScore(node=inner, score=doc.score)

@@ -14,6 +14,7 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.folders import replacing
 from mixlm_rerank.integrations.java import start_java
+from mixlm_rerank.model.template import without_lone_surrogates
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.types import Candidate, Document
 
@@ -107,7 +108,7 @@ def bm25_run(
     ``drop_same_id`` leaves out the document whose docid is the qid, before the cut (ArguAna's queries are documents).
     Queries that match nothing get an empty list.
     """
-    texts = [_whole(text) for text in queries.values()]
+    texts = [without_lone_surrogates(text) for text in queries.values()]  # Java cannot be given them
     weights = {"contents": 1.0, "title": 1.0} if fields == "multifield" else {}
     found = searcher.batch_search(texts, list(queries), k=hits + int(drop_same_id), threads=threads, fields=weights)
     run = {}
@@ -147,14 +148,9 @@ def _absolute(path: str | Path) -> str:
     return str(Path(path).absolute())
 
 
-def _whole(text: str) -> str:
-    """With a question mark for half a surrogate pair, which JSON can hold and Java cannot be given."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _json(document: Document, fields: Fields) -> str:
     flat = f"{document.title} {document.text}".strip()
     # Anserini leaves out documents whose contents are empty
     contents = flat if fields == "flat" or not document.text.strip() else document.text
     stored = {"id": document.docid, "contents": contents, "title": document.title, "text": document.text}
-    return _whole(json.dumps(stored, ensure_ascii=False))
+    return without_lone_surrogates(json.dumps(stored, ensure_ascii=False))

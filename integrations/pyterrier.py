@@ -6,7 +6,7 @@ scores of rows that were not scored are below -10,000. docs/integrations/pyterri
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mixlm_rerank.errors import optional_import
 from mixlm_rerank.reranker import Reranker
@@ -40,20 +40,15 @@ class MixLMReranker(pt.Transformer):
         hits: dict[str, list[Candidate]] = {}
         rows = []
         for row in frame.itertuples():
-            qid = str(row.qid)
+            qid, text = str(row.qid), getattr(row, "text", None)
             queries.setdefault(qid, row.query)
-            candidate = _candidate(row, len(hits.get(qid, ())))
-            hits.setdefault(qid, []).append(candidate)
-            rows.append((qid, candidate.docid, candidate.text))
+            own = hits.setdefault(qid, [])
+            score = float(row.score) if hasattr(row, "score") else float(-len(own))
+            own.append(Candidate(row.docno, score, text if isinstance(text, str) else None))  # a merge leaves NaN
+            rows.append((qid, row.docno, own[-1].text))
         for candidates in hits.values():
             candidates.sort(key=lambda hit: -hit.score)
         ranked = self.reranker.rerank_batch(queries, hits)
         scores = {(qid, doc.docid, doc.text): doc.score for qid, docs in ranked.items() for doc in docs}
         frame = frame.drop(columns=["rank"], errors="ignore").assign(score=[scores[row] for row in rows])
         return pt.model.add_ranks(frame.astype({"score": "float64"}))
-
-
-def _candidate(row: Any, place: int) -> Candidate:
-    score = float(row.score) if hasattr(row, "score") else float(-place)
-    text = getattr(row, "text", None)
-    return Candidate(row.docno, score, text if isinstance(text, str) else None)  # a merge leaves NaN

@@ -45,14 +45,14 @@ class MixLMRanker(BaseRanker):  # type: ignore[misc]  # untyped
         docids = [document.doc_id for document in documents] if given else None
         ranked = rank_documents(self.reranker, query, [document.text for document in documents], docids)
         results = []
-        for rank, each in enumerate(ranked, 1):
-            document = documents[each.place]
-            if each.missing:
+        for rank, (place, doc) in enumerate(ranked, 1):
+            document = documents[place]
+            if doc.missing:
                 document = copy(document)
-                document.metadata = marked(document.metadata, each)
-            results.append(Result(document=document, score=each.score, rank=rank))
+                document.metadata = marked(document.metadata, doc)
+            results.append(Result(document=document, score=doc.score, rank=rank))
         return RankedResults(results=results, query=query, has_scores=True)
 
     def score(self, query: str, doc: str) -> float:
         """Log-odds of one text."""
-        return rank_documents(self.reranker, query, [doc])[0].score
+        return rank_documents(self.reranker, query, [doc])[0][1].score

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .arguments import docid_of, is_nothing
@@ -18,14 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Documents", "Placed", "check_pairs", "docid_in", "marked", "rank_documents", "score_pairs"]
 
-
-@dataclass(frozen=True)
-class Placed:
-    """One of the caller's documents: its place in the list, and its score (see :class:`ScoredDoc`)."""
-
-    place: int
-    score: float
-    missing: bool
+Placed = tuple[int, ScoredDoc]  # one of the caller's documents: its place in the list, and what the reranker says of it
 
 
 class Documents:
@@ -68,7 +60,7 @@ class Documents:
 
     def placed(self, docs: Iterable[ScoredDoc]) -> list[Placed]:
         """All of the caller's documents in the order of ``docs``."""
-        return [Placed(place, doc.score, doc.missing) for doc in docs for place in self._places[doc.docid, doc.text]]
+        return [(place, doc) for doc in docs for place in self._places[doc.docid, doc.text]]
 
 
 def rank_documents(
@@ -89,9 +81,9 @@ def docid_in(metadata: Mapping[str, Any], key: str, otherwise: Any) -> Any:
     return otherwise if is_nothing(value) else value
 
 
-def marked(metadata: Mapping[str, Any], placed: Placed, **more: Any) -> dict[str, Any]:
+def marked(metadata: Mapping[str, Any], doc: ScoredDoc, **more: Any) -> dict[str, Any]:
     """A copy of a document's metadata, with ``more``, and with ``missing: True`` if the document was not scored."""
-    return {**metadata, **more, **({"missing": True} if placed.missing else {})}
+    return {**metadata, **more, **({"missing": True} if doc.missing else {})}
 
 
 def check_pairs(pairs: Sequence[Any]) -> None:
@@ -117,8 +109,8 @@ def score_pairs(reranker: Reranker, pairs: Sequence[tuple[str, str]], *, by_doci
     ranked = reranker.rerank_batch({query: query for query in hits}, hits)
     scores = [UNSCORED] * len(pairs)  # below a score_threshold
     for query, documents in held.items():
-        for each in documents.placed(ranked[query]):
-            scores[places[query][each.place]] = each.score
+        for place, doc in documents.placed(ranked[query]):
+            scores[places[query][place]] = doc.score
     return scores
 
 

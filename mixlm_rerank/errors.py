@@ -16,21 +16,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from urllib.parse import unquote, urlsplit
 
 __all__ = [
-    "IndexDamaged",
-    "IndexMismatch",
-    "InputError",
-    "MissingDependency",
-    "MissingDocuments",
-    "MixLMError",
-    "StoreUnavailable",
-    "install_command",
-    "masked",
-    "optional_import",
+    *("IndexDamaged", "IndexMismatch", "InputError", "MissingDependency", "MissingDocuments", "MixLMError"),
+    *("StoreUnavailable", "install_command", "masked", "optional_import"),
 ]
 
 
@@ -80,18 +73,13 @@ class MissingDependency(MixLMError, ImportError):
         super().__init__(message if extra is None else f"{message}: {install_command(extra)}")
 
 
-class optional_import:
+@contextmanager
+def optional_import(message: str, extra: str | None = None) -> Iterator[None]:
     """``with optional_import("the plot needs matplotlib", "train"): import matplotlib`` raises MissingDependency."""
-
-    def __init__(self, message: str, extra: str | None = None) -> None:
-        self._missing = message, extra
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ImportError):
-            raise MissingDependency(*self._missing) from None
+    try:
+        yield
+    except ImportError:
+        raise MissingDependency(message, extra) from None
 
 
 def install_command(extra: str) -> str:

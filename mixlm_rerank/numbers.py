@@ -6,23 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 __all__ = [
-    "count",
-    "difference",
-    "duration",
-    "interval",
-    "listed",
-    "measure",
-    "milliseconds",
-    "moment",
-    "p_value",
-    "percent",
-    "ratio",
-    "size",
-    "speed",
+    *("count", "difference", "duration", "interval", "listed", "measure", "milliseconds", "moment", "p_value"),
+    *("percent", "ratio", "size", "speed"),
 ]
 
 DECIMALS = 3  # of measures
 MINUS = "\N{MINUS SIGN}"
+count = "{:,}".format  # 5,183
+percent = "{:.1%}".format  # 97.7%
 SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("B", 1))
 
 
@@ -61,14 +52,6 @@ def p_value(p: float) -> str:
     ('<.001', '.031')
     """
     return "<.001" if p < 0.001 else measure(p)
-
-
-def count(value: int) -> str:
-    """
-    >>> count(5183)
-    '5,183'
-    """
-    return f"{value:,}"
 
 
 def speed(value: float) -> str:
@@ -113,14 +96,6 @@ def ratio(value: float) -> str:
     ('31×', '2.4×', '0.42×')
     """
     return f"{value:,.0f}×" if value >= 9.95 else f"{value:.1f}×" if value >= 0.95 else f"{value:.2g}×"
-
-
-def percent(share: float) -> str:
-    """
-    >>> percent(0.9768)
-    '97.7%'
-    """
-    return f"{100 * share:.1f}%"
 
 
 def moment(created: str) -> str:

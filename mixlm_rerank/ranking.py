@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from numbers import Real
 from typing import Literal
 
@@ -15,16 +16,8 @@ from .errors import InputError
 from .types import Candidate, ScoredDoc
 
 __all__ = [
-    "UNSCORED",
-    "Weight",
-    "check_weight",
-    "interpolated",
-    "merged",
-    "parsed_weight",
-    "probability",
-    "ranked",
-    "unranked",
-    "verified",
+    *("UNSCORED", "Weight", "check_weight", "interpolated", "merged", "parsed_weight", "probability", "ranked"),
+    *("unranked", "verified"),
 ]
 
 # Scores of documents that were not scored begin below this: no log-odds come near it, and its sigmoid is 0.
@@ -39,14 +32,12 @@ def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: ND
 
     ``scores`` [m] belong to the m found candidates. The missing ones get -10,001, -10,002 ...
     """
-    present = [hit for hit, is_found in zip(candidates, found, strict=True) if is_found]
-    missing = [hit for hit, is_found in zip(candidates, found, strict=True) if not is_found]
-    scored = list(zip(present, scores.tolist(), strict=True))
+    scored = list(zip(compress(candidates, found), scores.tolist(), strict=True))
     scored.sort(key=lambda pair: -pair[1])  # stable: ties keep their first-stage order
     floor = min(UNSCORED, scored[-1][1]) if scored else UNSCORED
-    scored += [(hit, floor - below) for below, hit in enumerate(missing, 1)]
+    scored += [(hit, floor - below) for below, hit in enumerate(compress(candidates, ~found), 1)]
     return [
-        ScoredDoc(hit.docid, score, rank, hit.score, missing=rank > len(present), text=hit.text)
+        ScoredDoc(hit.docid, score, rank, hit.score, missing=rank > len(scores), text=hit.text)
         for rank, (hit, score) in enumerate(scored, 1)
     ]
 

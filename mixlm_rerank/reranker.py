@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import accumulate, compress, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import check_count, check_kind, check_list_of_strings, check_model, is_nothing
-from .candidates import as_candidates
+from .arguments import as_candidates, check_count, check_kind, check_list_of_strings, check_model, is_nothing
 from .documents import rank_documents
 from .errors import InputError, MissingDocuments
 from .index import Fetched, TokenStore, open_store
@@ -126,8 +126,8 @@ class Reranker:
         check_list_of_strings("documents", documents)
         check_count("top_k", top_k)
         return [
-            ScoredDoc(str(each.place), each.score, rank, float(-each.place), each.missing, documents[each.place])
-            for rank, each in enumerate(rank_documents(self, query, documents)[:top_k], 1)
+            ScoredDoc(str(place), doc.score, rank, float(-place), doc.missing, documents[place])
+            for rank, (place, doc) in enumerate(rank_documents(self, query, documents)[:top_k], 1)
         ]
 
     def rerank(self, query: str, hits: Iterable[Any], top_k: int | None = None) -> list[ScoredDoc]:
@@ -249,13 +249,13 @@ class Reranker:
         """Of the index, and of texts that it lacks, which have no title."""
         with self.stage("index"):
             fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
-        lacking = [hit for hit, found in zip(candidates, fetched.found, strict=True) if not found]
+        lacking = list(compress(candidates, ~fetched.found))
         if not lacking or self.missing == "last":
             return fetched
         texts = texts_of(lacking, self.texts) if self.missing == "encode" else [None] * len(lacking)
-        without = [hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None]
+        without = dict.fromkeys(hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None)
         if without:
-            raise MissingDocuments(list(dict.fromkeys(without)), textless=self.missing == "encode")
+            raise MissingDocuments(list(without), textless=self.missing == "encode")
         readable = self.model.item_encoder.readable([text or "" for text in texts])
         passages = [
             self._on_the_fly.passages(text) if text and has_words else []
@@ -292,17 +292,14 @@ class Reranker:
         best = [doc for doc in docs[: self.verify_top] if not doc.missing]
         if not best:
             return docs
-        scored = [hit for hit, found in zip(job.candidates, job.found, strict=True) if found]
+        scored = list(compress(job.candidates, job.found))
         row_of = {(hit.docid, hit.text): row for row, hit in enumerate(scored)}
         rows = [row_of[doc.docid, doc.text] for doc in best]
-        read = []
-        for row, text in zip(rows, texts_of([scored[row] for row in rows], self.texts), strict=True):
+        passages = []
+        for doc, text in zip(best, texts_of([scored[row] for row in rows], self.texts), strict=True):
             if text is None:
-                raise InputError(
-                    f"no text of {scored[row].docid!r}, which is to be read in full: give texts that have it"
-                )
-            read.append(text)
-        passages = [self._on_the_fly.passages(text) for text in read]
+                raise InputError(f"no text of {doc.docid!r}, which is to be read in full: give texts that have it")
+            passages.append(self._on_the_fly.passages(text))
         counts = np.array([len(own) for own in passages])
         tokens = job.tokens[np.repeat(rows, counts)]
         from torch import from_numpy
@@ -349,13 +346,6 @@ def _best(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
     """Neighbouring queries, together about ``CANDIDATES_AT_ONCE`` candidates."""
-    group: list[_Job] = []
-    held = 0
-    for job in jobs:
-        if group and held + len(job.candidates) > CANDIDATES_AT_ONCE:
-            yield group
-            group, held = [], 0
-        group.append(job)
-        held += len(job.candidates)
-    if group:
-        yield group
+    ends = accumulate(len(job.candidates) for job in jobs)
+    for _, group in groupby(zip(jobs, ends, strict=True), lambda pair: pair[1] // CANDIDATES_AT_ONCE):
+        yield [job for job, _ in group]

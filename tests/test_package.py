@@ -26,7 +26,7 @@ PINS = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 # A folder or module and what it may import of this package (DESIGN: imports run one way).
 LAYERS = {
     "errors": set(),
-    "arguments": {"errors"},
+    "arguments": {"errors", "types"},
     "folders": {"errors"},
     "types": {"errors"},
     "progress": set(),
@@ -35,13 +35,11 @@ LAYERS = {
     "onnx": {"scoring", "model", "errors", "folders", "progress"},
     "scoring": {"model", "errors", "types", "progress"},
     "index": {"model", "arguments", "errors", "numbers", "types", "progress", "folders"},
-    "candidates": {"arguments", "errors", "types"},
-    "minilm": set(),
     "ranking": {"errors", "types"},
     "texts": {"errors", "index", "types"},
     "documents": {"arguments", "errors", "ranking", "texts", "types"},
     "reranker": {
-        *("candidates", "documents", "ranking", "texts", "scoring", "index", "onnx", "model"),
+        *("documents", "ranking", "texts", "scoring", "index", "onnx", "model"),
         *("arguments", "errors", "types", "progress"),
     },
     "numbers": set(),
@@ -51,7 +49,7 @@ LAYERS = {
     },
     "eval": {
         *("eval", "training", "systems", "reranker", "ranking", "scoring", "index", "onnx", "model"),
-        *("data", "arguments", "errors", "minilm", "numbers", "types", "progress"),
+        *("data", "arguments", "errors", "numbers", "types", "progress"),
     },
     "training": {
         *("systems", "scoring", "index", "ranking", "model"),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import mixlm_rerank.texts
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
-from mixlm_rerank.candidates import as_candidates
+from mixlm_rerank.arguments import as_candidates
 from mixlm_rerank.errors import IndexMismatch, InputError, MissingDocuments
 from mixlm_rerank.index import Fetched
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer

@@ -22,8 +22,8 @@ from sklearn.datasets import load_digits
 
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.data.measures import evaluate
-from mixlm_rerank.minilm import minilm_folder
 from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.loading import minilm_folder
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training import JointOptions, LossWeights

@@ -9,12 +9,14 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from ..errors import MixLMError
-from . import bench, bm25, calibrate, demo, evaluate, index, model, rerank, serve, train
+from . import bench, evaluate, index, model, rerank, serve, train
 
 __all__ = ["app", "main"]
 
@@ -35,20 +37,26 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    show: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
+    show: Annotated[bool, Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Rerank with documents stored as a few precomputed embedding tokens (MixLM)."""
 
 
-GROUPS = {"model": model.app, "index": index.app, "bm25": bm25.app, "eval": evaluate.app, "bench": bench.app}
+for _command in (rerank.rerank, rerank.search, serve.serve, train.train, train.distill, train.ablate, model.calibrate):
+    app.command()(_command)
+
+
+@app.command()
+def demo(output: Annotated[Path, Option(help="Folder for indexes, runs and results.")] = Path("mixlm-demo")) -> None:
+    """Compare BM25 and MixLM on 66 questions about Python's standard library. Takes about three minutes."""
+    from ..demo.run import run_demo
+
+    run_demo(output, typer.echo)
+
+
+GROUPS = {"model": model.app, "index": index.app, "bm25": rerank.bm25, "eval": evaluate.app, "bench": bench.app}
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
-for _command in (rerank.rerank, rerank.search, serve.serve, train.train, train.distill, train.ablate):
-    app.command()(_command)
-app.command()(calibrate.calibrate)
-app.command()(demo.demo)
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from ..errors import InputError, optional_import
-from .options import Model, Offline, load_model
-from .report import resumable
+from .options import Model, Offline, load_model, resumable
 
 __all__ = ["app"]
 
@@ -19,19 +19,15 @@ app = typer.Typer(help="Measure speed on this machine, all systems side by side 
 
 Output = Annotated[
     Path,
-    typer.Option(
+    Option(
         help="Folder of the results. The same folder resumes an interrupted run: its results are not measured again, "
         "so use a new one after a change of the code."
     ),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="Measurements of each system; systems take turns.")]
-Seconds = Annotated[float, typer.Option(min=0.001, help="Time limit of a system; slow ones get fewer rounds.")]
-Lengths = Annotated[str, typer.Option(help="Tokens of a document, separated by commas.")]
-Candidates = Annotated[str, typer.Option(help="Candidates of a query, separated by commas.")]
-Budgets = Annotated[str, typer.Option(help="Token budgets, separated by commas; too large ones are left out.")]
-Largest = Annotated[int, typer.Option(min=1, help="Documents of the largest index; a million need 4 GB of disk.")]
-Documents = Annotated[int, typer.Option(min=1, help="Documents of the index to build.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show neither an estimate nor a progress bar.")]
+Rounds = Annotated[int, Option(min=1, help="Measurements of each system; systems take turns.")]
+Seconds = Annotated[float, Option(min=0.001, help="Time limit of a system; slow ones get fewer rounds.")]
+Largest = Annotated[int, Option(min=1, help="Documents of the largest index; a million need 4 GB of disk.")]
+Quiet = Annotated[bool, Option("--quiet", help="Show neither an estimate nor a progress bar.")]
 
 QUICK: dict[str, dict[str, Any]] = {
     "grid": {"lengths": "32,64", "candidates": "5,10", "rounds": 2, "seconds": 5.0},
@@ -46,30 +42,29 @@ QUICK: dict[str, dict[str, Any]] = {
 def grid(
     output: Output,
     model: Model = "default",
-    lengths: Lengths = "64,128,256,512",
-    candidates: Candidates = "10,100,1000",
-    budgets: Budgets = "1,2,4,8",
+    lengths: Annotated[str, Option(help="Tokens of a document, separated by commas.")] = "64,128,256,512",
+    candidates: Annotated[str, Option(help="Candidates of a query, separated by commas.")] = "10,100,1000",
+    budgets: Annotated[
+        str, Option(help="Token budgets, separated by commas; too large ones are left out.")
+    ] = "1,2,4,8",
     rounds: Rounds = 9,
     seconds: Seconds = 30.0,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """MixLM, in PyTorch and ONNX Runtime, beside the cross-encoder of the same backbone, also in int8."""
-    varied = {
-        "lengths": _numbers("--lengths", lengths),
-        "candidates": _numbers("--candidates", candidates),
-        "budgets": _numbers("--budgets", budgets),
-    }
+    given = {"lengths": lengths, "candidates": candidates, "budgets": budgets}
+    varied = {name: _numbers(f"--{name}", text) for name, text in given.items()}
     _measure("grid", output, model, offline, **varied, rounds=rounds, seconds=seconds, quiet=quiet)
 
 
 @app.command("decoder")
 def decoder(
     output: Output,
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the random decoder.")] = 4,
-    hidden: Annotated[int, typer.Option(min=2, help="Its hidden size.")] = 512,
-    document: Annotated[int, typer.Option(min=1, help="Tokens of a document.")] = 900,
-    items: Annotated[int, typer.Option(min=1, help="Documents of a query.")] = 50,
+    layers: Annotated[int, Option(min=1, help="Layers of the random decoder.")] = 4,
+    hidden: Annotated[int, Option(min=2, help="Its hidden size.")] = 512,
+    document: Annotated[int, Option(min=1, help="Tokens of a document.")] = 900,
+    items: Annotated[int, Option(min=1, help="Documents of a query.")] = 50,
     rounds: Rounds = 5,
     seconds: Seconds = 90.0,
     quiet: Quiet = False,
@@ -97,7 +92,7 @@ def growth(
 def build(
     output: Output,
     model: Model = "default",
-    documents: Documents = 2048,
+    documents: Annotated[int, Option(min=1, help="Documents of the index to build.")] = 2048,
     rounds: Rounds = 3,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -110,7 +105,7 @@ def build(
 def store(
     output: Output,
     largest: Largest = 1_000_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of timed fetches.")] = 41,
+    rounds: Annotated[int, Option(min=1, help="Number of timed fetches.")] = 41,
     quiet: Quiet = False,
 ) -> None:
     """The token index alone, as it grows: fetching compared with a plain memory map, opening, memory, disk."""
@@ -121,14 +116,14 @@ def store(
 def serve(
     output: Output,
     model: Model = "default",
-    documents: Annotated[int, typer.Option(min=1, help="Documents in the index.")] = 100_000,
-    candidates: Annotated[int, typer.Option(min=1, help="Documents of a request.")] = 100,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds at each request rate.")] = 20.0,
-    soak: Annotated[float, typer.Option(min=0.1, help="Seconds at 80% of saturation.")] = 600.0,
-    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds within which a request must be answered.")] = 2.0,
-    device: Annotated[str, typer.Option(help="Device of the server: cpu, cuda ...")] = "cpu",
+    documents: Annotated[int, Option(min=1, help="Documents in the index.")] = 100_000,
+    candidates: Annotated[int, Option(min=1, help="Documents of a request.")] = 100,
+    seconds: Annotated[float, Option(min=0.1, help="Seconds at each request rate.")] = 20.0,
+    soak: Annotated[float, Option(min=0.1, help="Seconds at 80% of saturation.")] = 600.0,
+    deadline: Annotated[float, Option(min=0.01, help="Seconds within which a request must be answered.")] = 2.0,
+    device: Annotated[str, Option(help="Device of the server: cpu, cuda ...")] = "cpu",
     paper_shape: Annotated[
-        bool, typer.Option("--paper-shape", help="Instead of --model: random weights in the shape of Qwen3-0.6B, k=1.")
+        bool, Option("--paper-shape", help="Instead of --model: random weights in the shape of Qwen3-0.6B, k=1.")
     ] = False,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -146,7 +141,7 @@ def serve(
 @app.command("gpu")
 def gpu(
     output: Output,
-    seconds: Annotated[float, typer.Option(min=0.001, help="Approximate seconds of each measurement.")] = 1.0,
+    seconds: Annotated[float, Option(min=0.001, help="Approximate seconds of each measurement.")] = 1.0,
     quiet: Quiet = False,
 ) -> None:
     """The paper's shape with random weights on a GPU: items/s, latency, share of the chip's matrix rate."""
@@ -158,23 +153,16 @@ def all_of_them(
     output: Output,
     model: Model = "default",
     largest: Largest = 1_000_000,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Run everything once at toy size; the figures mean little.")
-    ] = False,
+    quick: Annotated[bool, Option("--quick", help="Run everything once at toy size; the figures mean little.")] = False,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """Run grid, decoder, growth, build and store, each with its own results folder."""
     own = {"model": model, "offline": offline}
     size = {"largest": largest}
-    commands: dict[Callable[..., None], dict[str, Any]] = {
-        grid: own,
-        decoder: {},
-        growth: own | size,
-        build: own,
-        store: size,
-    }
-    for command, options in commands.items():
+    commands: list[tuple[Callable[..., None], dict[str, Any]]]
+    commands = [(grid, own), (decoder, {}), (growth, own | size), (build, own), (store, size)]
+    for command, options in commands:
         name = command.__name__
         command(output / name, **options | (QUICK[name] if quick else {}), quiet=quiet)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ..data.lines import lines
 from ..errors import InputError, MixLMError, masked
@@ -17,35 +17,35 @@ from ..index import TokenIndex
 from ..index.local import LocalStore
 from ..index.token_index import IndexInfo
 from ..index.updates import Changes
-from .options import CORPUS_HELP, Device, Model, Offline, load_any, open_documents
+from ..systems.collections import open_documents
+from .options import CORPUS_HELP, AsJson, Device, Model, Offline, interruptible, load_any, say
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Build, inspect and update token indexes.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Argument(help="The index.")]
-Corpus = Annotated[str, typer.Argument(help=CORPUS_HELP)]
-SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave out documents without text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print no estimate and no progress bar.")]
-ItsModel = Annotated[str | None, typer.Option("--model", help="By default the model that built the index.")]
+Update = Callable[..., Changes]
+Folder = Annotated[Path, Argument(help="The index.")]
+Corpus = Annotated[str, Argument(help=CORPUS_HELP)]
+SkipEmpty = Annotated[bool, Option("--skip-empty", help="Leave out documents without text.")]
+Quiet = Annotated[bool, Option("--quiet", help="Print no estimate and no progress bar.")]
+ItsModel = Annotated[str | None, Option("--model", help="By default the model that built the index.")]
 
 
 @app.command("build")
 def build(
     corpus: Corpus,
-    folder: Annotated[Path, typer.Argument(help="The index: a new folder, or the folder of an interrupted build.")],
+    folder: Annotated[Path, Argument(help="The index: a new folder, or the folder of an interrupted build.")],
     model: Model = "default",
-    precision: Annotated[
-        str, typer.Option(help="Number format of the stored tokens: int8, float16 or float32.")
-    ] = "int8",
+    precision: Annotated[str, Option(help="Number format of the stored tokens: int8, float16 or float32.")] = "int8",
     skip_empty: SkipEmpty = False,
     passages: Annotated[
-        bool, typer.Option("--passages", help="Split long documents; a document is ranked by its best passage.")
+        bool, Option("--passages", help="Split long documents; a document is ranked by its best passage.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="local, or ray for many cores, GPUs or machines.")] = "local",
-    shards: Annotated[str | None, typer.Option(help="With Ray: a folder or URL that all workers can reach.")] = None,
+    engine: Annotated[str, Option(help="local, or ray for many cores, GPUs or machines.")] = "local",
+    shards: Annotated[str | None, Option(help="With Ray: a folder or URL that all workers can reach.")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="With Ray: number of workers; by default all GPUs or cores.", min=1)
+        int | None, Option(help="With Ray: number of workers; by default all GPUs or cores.", min=1)
     ] = None,
     device: Device = None,
     offline: Offline = False,
@@ -53,7 +53,7 @@ def build(
 ) -> None:
     """Encode every document of a corpus. After an interruption, the same command resumes."""
     documents = open_documents(corpus)
-    with _interruptible(folder):
+    with interruptible(_committed, folder):
         index = TokenIndex.build(
             documents,
             load_any(model, device, offline=offline),
@@ -68,13 +68,13 @@ def build(
             workers=workers,
         )
     found = index.info()
-    _say(f"{folder}: {found.documents:,} documents{_passages(found)}, {found.bytes / 1e6:,.1f} MB")
+    say(f"{folder}: {found.documents:,} documents{_passages(found)}, {found.bytes / 1e6:,.1f} MB")
     if found.cut:
-        _say(f"{_cut(found)}. To read all of them: index build --passages")
+        say(f"{_cut(found)}. To read all of them: index build --passages")
 
 
 @app.command("info")
-def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def info(folder: Folder, as_json: AsJson = False) -> None:
     """Show size, shape and identity of an index."""
     found = TokenIndex(folder).info()
     if as_json:
@@ -95,7 +95,7 @@ def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="P
         typer.echo(f"{name:<13} {value}")
 
 
-def _add_update(name: str, update: Callable[..., Changes], purpose: str) -> None:
+def _add_update(name: str, update: Update, purpose: str) -> None:
     """A command that writes the documents of a corpus."""
 
     @app.command(name, help=purpose)
@@ -108,7 +108,7 @@ def _add_update(name: str, update: Callable[..., Changes], purpose: str) -> None
         offline: Offline = False,
         quiet: Quiet = False,
     ) -> None:
-        _write(update, folder, corpus, model, device, offline, skip_empty, quiet)
+        _write(update, folder, corpus, model, device, offline, skip_empty=skip_empty, progress=not quiet)
 
 
 _add_update("add", TokenIndex.add, "Add documents. A docid that is in the index with another text is refused.")
@@ -118,22 +118,22 @@ _add_update("replace", TokenIndex.replace, "Add or overwrite documents. Only new
 @app.command("delete")
 def delete(
     folder: Folder,
-    docids: Annotated[list[str] | None, typer.Argument(help="Docids to delete.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="File of docids, one per line.")] = None,
+    docids: Annotated[list[str] | None, Argument(help="Docids to delete.")] = None,
+    file: Annotated[Path | None, Option("--file", help="File of docids, one per line.")] = None,
 ) -> None:
     """Delete documents by docid, all or none."""
     wanted = [*(docids or []), *(line.strip() for _, line in (lines(file) if file else ()))]
     if not wanted:
         raise InputError("nothing to delete: give docids, or --file")
-    _say(f"{folder}: {TokenIndex(folder).delete(wanted)}")
+    say(f"{folder}: {TokenIndex(folder).delete(wanted)}")
 
 
 @app.command("sync")
 def sync(
     folder: Folder,
     corpus: Corpus,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Proceed even if most of the index would be deleted.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only print what would change.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Proceed even if most of the index would be deleted.")] = False,
     model: ItsModel = None,
     skip_empty: SkipEmpty = False,
     device: Device = None,
@@ -148,22 +148,20 @@ def sync(
         return
     if 2 * changes.deleted > len(index) and not yes:
         raise InputError(f"most of {folder} would be deleted ({changes}): if {corpus} is the right corpus, add --yes")
-    _write(TokenIndex.sync, folder, corpus, model, device, offline, skip_empty, quiet)
+    _write(TokenIndex.sync, folder, corpus, model, device, offline, skip_empty=skip_empty, progress=not quiet)
 
 
 @app.command("compact")
 def compact(folder: Folder, quiet: Quiet = False) -> None:
     """Free the space of deleted and replaced documents. Readers are not interrupted."""
-    with _interruptible(folder):
-        _say(f"{folder}: {TokenIndex(folder).compact(progress=not quiet) / 1e6:,.1f} MB saved")
+    with interruptible(_committed, folder):
+        say(f"{folder}: {TokenIndex(folder).compact(progress=not quiet) / 1e6:,.1f} MB saved")
 
 
 @app.command("verify")
 def verify(
     folder: Folder,
-    drop: Annotated[
-        bool, typer.Option("--drop", help="Remove damaged documents; index sync encodes them again.")
-    ] = False,
+    drop: Annotated[bool, Option("--drop", help="Remove damaged documents; index sync encodes them again.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Check every document against its checksum. Exit code 1 if one is damaged."""
@@ -171,10 +169,10 @@ def verify(
     for docid, why in found.damaged.items():
         typer.echo(f"{docid}\t{why}")
     if not found.damaged:
-        _say(f"{folder}: {found.documents:,} documents, all intact")
+        say(f"{folder}: {found.documents:,} documents, all intact")
         return
     mend = "removed" if drop else "to remove them: --drop"
-    _say(
+    say(
         f"{folder}: {len(found.damaged):,} of {found.documents:,} documents are damaged; {mend}; then encode them "
         f"again: mixlm-rerank index sync {folder} CORPUS"
     )
@@ -183,16 +181,16 @@ def verify(
 
 @app.command("copy")
 def copy(
-    folder: Folder, target: Annotated[Path, typer.Argument(help="The copy: a new folder.")], quiet: Quiet = False
+    folder: Folder, target: Annotated[Path, Argument(help="The copy: a new folder.")], quiet: Quiet = False
 ) -> None:
     """Make a compact copy in a new folder."""
-    _say(f"{target}: {len(TokenIndex(folder).copy(target, progress=not quiet)):,} documents")
+    say(f"{target}: {len(TokenIndex(folder).copy(target, progress=not quiet)):,} documents")
 
 
 @app.command("export")
 def export(
     folder: Folder,
-    url: Annotated[str, typer.Argument(help="A folder, or a URL that fsspec supports (s3://...).")],
+    url: Annotated[str, Argument(help="A folder, or a URL that fsspec supports (s3://...).")],
     quiet: Quiet = False,
 ) -> None:
     """Write the index as Parquet shards."""
@@ -203,38 +201,39 @@ def export(
 def import_from(
     url: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="Parquet shards, or Parquet of your own vectors (columns docid and vectors): a file, a folder, or a "
             "URL that fsspec supports."
         ),
     ],
-    folder: Annotated[Path, typer.Argument(help="The index: a new folder, or the folder of an interrupted import.")],
+    folder: Annotated[Path, Argument(help="The index: a new folder, or the folder of an interrupted import.")],
     model: Annotated[
-        str | None, typer.Option("--model", help="For vectors of your own: the model that they are for.")
+        str | None, Option("--model", help="For vectors of your own: the model that they are for.")
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="Number format of your vectors in the index: int8, float16 or float32.")
+        str, Option(help="Number format of your vectors in the index: int8, float16 or float32.")
     ] = "int8",
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """Make an index from Parquet shards. After an interruption, the same command resumes."""
     own = None if model is None else load_any(model, "cpu", offline=offline)
-    with _interruptible(folder):
+    with interruptible(_committed, folder):
         index = TokenIndex.import_from(url, folder, model=own, precision=precision, progress=not quiet)
-        _say(f"{folder}: {len(index):,} documents")
+        say(f"{folder}: {len(index):,} documents")
 
 
 @app.command("push")
 def push(
     folder: Folder,
-    url: Annotated[str, typer.Argument(help="redis://HOST:PORT/DB#NAME")],
-    ttl: Annotated[int | None, typer.Option(help="Seconds after which Redis deletes the index.", min=1)] = None,
+    url: Annotated[str, Argument(help="redis://HOST:PORT/DB#NAME")],
+    ttl: Annotated[int | None, Option(help="Seconds after which Redis deletes the index.", min=1)] = None,
     quiet: Quiet = False,
 ) -> None:
     """Copy the index to Redis, or update the copy. After an interruption, the same command resumes."""
-    with _interruptible(masked(url)):
-        _say(f"{masked(url)}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
+    name = masked(url)
+    with interruptible(lambda: f"what {name} holds is safe; run the same command again to go on"):
+        say(f"{name}: {TokenIndex(folder).push(url, ttl=ttl, progress=not quiet)}")
 
 
 def _passages(found: IndexInfo) -> str:
@@ -254,39 +253,19 @@ def _cut(found: IndexInfo) -> str:
 
 
 def _write(
-    update: Callable[..., Changes],
-    folder: Path,
-    corpus: str,
-    model: str | None,
-    device: str | None,
-    offline: bool,
-    skip_empty: bool,
-    quiet: bool,
+    update: Update, folder: Path, corpus: str, model: str | None, device: str | None, offline: bool, **options: bool
 ) -> None:
     """Add, replace or sync, with the model that built the index unless another is named."""
     index, documents = TokenIndex(folder), open_documents(corpus)
-    with _interruptible(folder):
+    with interruptible(_committed, folder):
         encoder = load_any(model or index.manifest.model, device, offline=offline)
-        _say(f"{folder}: {update(index, documents, encoder, skip_empty=skip_empty, progress=not quiet)}")
+        say(f"{folder}: {update(index, documents, encoder, **options)}")
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-@contextmanager
-def _interruptible(place: Path | str) -> Iterator[None]:
-    """``place``: a folder, or a URL."""
+def _committed(folder: Path) -> str:
+    """What Ctrl-C tells: documents are written in parts."""
     try:
-        yield
-    except KeyboardInterrupt:
-        safe = f"what {place} holds is safe" if isinstance(place, str) else f"{_committed(place):,} documents are safe"
-        _say(f"interrupted: {safe}; run the same command again to go on")
-        raise typer.Exit(130) from None
-
-
-def _committed(folder: Path) -> int:
-    try:
-        return len(LocalStore(folder))
+        count = len(LocalStore(folder))
     except MixLMError:
-        return 0
+        count = 0
+    return f"{count:,} documents are safe; run the same command again to go on"

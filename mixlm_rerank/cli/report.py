@@ -1,196 +1,113 @@
-"""``mixlm-rerank eval report``: collections and systems in, one page out; ``eval fit``: a weight; ``eval compare``."""
+"""``mixlm-rerank eval report``, and what stands beside it: ``compare``, ``fit`` (a weight), ``teacher`` (weights)."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from ..errors import InputError, MixLMError
-from .options import Device, Dtype, Offline, check_output
-from .places import open_models, open_places
+from ..data.lines import writing
+from ..systems.loading import Loading
+from . import options
+from .options import Depth, Device, Dtype, Offline, check_output, open_models, open_places, resumable, say
 
-__all__ = ["compare", "fit", "report", "resumable"]
+if TYPE_CHECKING:
+    from mixlm_rerank.eval.weights import Development
 
-Collections = Annotated[
+    from ..systems.protocol import System
+    from ..systems.ranked import Candidates
+
+__all__ = ["compare", "fit", "report", "teacher"]
+
+DevelopmentSets = Annotated[
     list[str],
-    typer.Argument(
-        help="BEIR folders, a folder of BEIR folders, or irds:DATASET. Add @SPLIT for a split other than 'test': "
-        "DATA/msmarco@dl19."
-    ),
+    Argument(help="BEIR folders or irds:DATASET. Add @SPLIT for a split other than 'dev': DATA/msmarco@dl21."),
 ]
-Output = Annotated[Path, typer.Option(help="Folder for the results. After an interruption, the same folder resumes.")]
-Systems = Annotated[
-    str,
-    typer.Option(
-        help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (mixlm, then the best M read in full); "
-        "full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
-        "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME; multi-vector:NAME; prettr:NAME@M; mice:NAME@M; "
-        "all-states; hybrid:NAME; ensemble:FILE; run:FILE; systems of other packages. +W mixes a system with the first "
-        "stage at weight W, +rrf by reciprocal ranks. See docs/evaluation.md."
-    ),
-]
-FirstStageOption = Annotated[
-    str,
-    typer.Option(
-        help="bm25 or bm25-multifield (Pyserini); bm25:INDEX, bm25:INDEX@k1=0.9,b=0.4 (your own Lucene index and "
-        "settings); run:FILE; dense:NAME (a SentenceTransformer); faiss:FOLDER@ENCODER (Pyserini). {collection} and "
-        "{split} are filled in."
-    ),
-]
-Depth = Annotated[int, typer.Option(min=1, help="Candidates per query.")]
-Measures = Annotated[
-    list[str] | None,
-    typer.Option("--measure", "-m", help="In the notation of ir_measures; the first is the main one; may be repeated."),
-]
-Models = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model", help="The MixLM: 'default', a folder or a hub id. Repeat it for several seeds of one recipe."
-    ),
-]
-Topics = Annotated[Path | None, typer.Option(help="Queries, for a collection without its own (any format).")]
-Qrels = Annotated[Path | None, typer.Option(help="Judgments, for a collection without its own.")]
-Sample = Annotated[int | None, typer.Option(min=1, help="Draw at most this many queries of each collection at random.")]
-Index = Annotated[
-    str | None,
-    typer.Option("--index", help="An existing token index of the documents; {collection} is filled in."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Measure = Annotated[str, Option("--measure", "-m", help="Measure to maximise.")]
 
 
 def report(
-    collections: Collections,
-    output: Output,
-    systems: Systems = "cosine,mixlm:1,mixlm,full-text",
-    first_stage: FirstStageOption = "bm25",
+    collections: Annotated[
+        list[str],
+        Argument(
+            help="BEIR folders, a folder of BEIR folders, or irds:DATASET. Add @SPLIT for a split other than 'test': "
+            "DATA/msmarco@dl19."
+        ),
+    ],
+    output: options.Results,
+    systems: options.Systems = "cosine,mixlm:1,mixlm,full-text",
+    first_stage: options.FirstStages = "bm25",
     depth: Depth = 100,
-    measure: Measures = None,
-    baseline: Annotated[
-        str, typer.Option(help="System that the others are tested against, as in --systems.")
-    ] = "first stage",
-    teacher: Annotated[
-        str | None, typer.Option(help="System that the others should agree with, as in --systems.")
+    measure: Annotated[
+        list[str] | None,
+        Option("--measure", "-m", help="In the notation of ir_measures; the first is the main one; may be repeated."),
     ] = None,
-    model: Models = None,
-    topics: Topics = None,
-    qrels: Qrels = None,
-    sample: Sample = None,
-    index: Index = None,
+    baseline: Annotated[
+        str, Option(help="System that the others are tested against, as in --systems.")
+    ] = "first stage",
+    teacher: Annotated[str | None, Option(help="System that the others should agree with, as in --systems.")] = None,
+    model: options.Models = None,
+    topics: options.Topics = None,
+    qrels: options.Qrels = None,
+    sample: options.Sample = None,
+    index: options.OwnIndex = None,
     candidates_only: Annotated[
-        bool, typer.Option("--candidates-only", help="Encode only the candidates; sizes and times refer to them.")
+        bool, Option("--candidates-only", help="Encode only the candidates; sizes and times refer to them.")
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
-    quiet: Quiet = False,
+    quiet: options.QuietBars = False,
 ) -> None:
     """Compare MixLM with other systems on one page: quality, speed, size, and the queries where each loses."""
-    from mixlm_rerank.data.measures import default_measures
     from mixlm_rerank.eval.harness import check_measures, check_names, evaluate_collection
     from mixlm_rerank.eval.report import answers, write_report
     from mixlm_rerank.eval.results import Evaluation, save_results
     from mixlm_rerank.eval.standings import standings
-    from mixlm_rerank.systems.loading import Loading
-    from mixlm_rerank.systems.machine import machine
-    from mixlm_rerank.systems.specs import make_systems, name_of, unique
+
+    from ..data.measures import default_measures
+    from ..systems.machine import machine
+    from ..systems.specs import make_systems, name_of, unique
 
     measures = measure or list(default_measures(depth))
     check_measures(measures)
     loading = Loading(device, dtype, offline)
-    places = open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet)
+    opened = open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet)
     named = make_systems(systems, open_models(model, loading), loading)
     made = unique(named)
     baseline, teacher = name_of(baseline, named), None if teacher is None else name_of(teacher, named)
     check_names(made, baseline, teacher)
+    evaluated = partial(evaluate_collection, measures=measures, depth=depth, baseline=baseline, teacher=teacher)
     with resumable(output):
-        results = [
-            evaluate_collection(
-                work,
-                stage,
-                made,
-                measures=measures,
-                depth=depth,
-                baseline=baseline,
-                teacher=teacher,
-                candidates_only=candidates_only,
-            )
-            for work, stage in places
-        ]
+        results = [evaluated(work, stage, made, candidates_only=candidates_only) for work, stage in opened]
         names = list(results[0].systems[0].measures)
         created, command = datetime.now(UTC).isoformat("T", "seconds"), shlex.join(["mixlm-rerank", *sys.argv[1:]])
         evaluation = Evaluation(created, command, version("mixlm-rerank"), machine(), names, results)
         save_results(evaluation, output / "results.json")
         write_report(evaluation, output)
-    typer.echo(f"{output}/report.html: {len(results)} collections, {len(made) + 2} systems", err=True)
+    say(f"{output}/report.html: {len(results)} collections, {len(made) + 2} systems")
     for found in answers(standings(evaluation)):
         typer.echo(f"{found.head} {found.text}")
 
 
-def fit(
-    collections: Annotated[
-        list[str],
-        typer.Argument(
-            help="BEIR folders or irds:DATASET. Add @SPLIT for a split other than 'dev': DATA/msmarco@dl21."
-        ),
-    ],
-    output: Output,
-    systems: Systems = "cosine,mixlm",
-    first_stage: FirstStageOption = "bm25",
-    depth: Depth = 100,
-    measure: Annotated[str, typer.Option("--measure", "-m", help="Measure to maximise.")] = "nDCG@10",
-    model: Models = None,
-    topics: Topics = None,
-    qrels: Qrels = None,
-    sample: Sample = None,
-    index: Index = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    offline: Offline = False,
-    quiet: Quiet = False,
-) -> None:
-    """Find the best weight of the first stage. Use development queries, never test queries."""
-    from mixlm_rerank.eval.harness import check_measures, check_names
-    from mixlm_rerank.eval.weights import Development, fit_weight
-    from mixlm_rerank.systems.loading import Loading
-    from mixlm_rerank.systems.ranked import FIRST_STAGE, find_candidates, rank
-    from mixlm_rerank.systems.specs import make_systems, unique
-
-    check_measures([measure])
-    loading = Loading(device, dtype, offline)
-    places = open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet, "dev")
-    made = unique(make_systems(systems, open_models(model, loading), loading))
-    check_names(made, FIRST_STAGE, None)
-    with resumable(output):
-        candidates = [find_candidates(work, stage, depth) for work, stage in places]
-        for system in made:
-            found = [
-                Development(hits, rank(system, hits, work.restricted(hits.texts)).ranking, work.collection.qrels)
-                for hits, (work, _) in zip(candidates, places, strict=True)
-            ]
-            typer.echo(f"{system.name}: {fit_weight(found, measure)}")
-
-
 def compare(
-    a: Annotated[Path, typer.Argument(help="Folder of the first report, or its results.json.")],
-    b: Annotated[Path, typer.Argument(help="Folder of the second report.")],
-    html: Annotated[Path | None, typer.Option(help="Also write the comparison to this HTML file.")] = None,
+    a: Annotated[Path, Argument(help="Folder of the first report, or its results.json.")],
+    b: Annotated[Path, Argument(help="Folder of the second report.")],
+    html: Annotated[Path | None, Option(help="Also write the comparison to this HTML file.")] = None,
 ) -> None:
     """Show what differs between two reports: quality, with paired tests, and speed."""
     from mixlm_rerank.eval.report.compared import compare_evaluations, comparison_html, comparison_text
     from mixlm_rerank.eval.results import load_results
 
-    from ..data.lines import writing
-
-    if html is not None:
-        check_output(html)
+    check_output(html)
     difference = compare_evaluations(load_results(a), load_results(b))
     typer.echo(comparison_text(difference))
     if html is not None:
@@ -198,21 +115,98 @@ def compare(
             file.write(comparison_html(difference))
 
 
-@contextmanager
-def resumable(output: Path) -> Iterator[None]:
-    """Long work that writes into ``output``. Raises InputError if that cannot be made; ends the process on Ctrl-C."""
-    try:
-        new = not output.exists()
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {output}: {error.strerror or error}; choose another folder") from None
-    try:
-        yield
-    except MixLMError:
-        with suppress(OSError):  # unless something was written
-            if new:
-                output.rmdir()
-        raise
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: run the same command again to go on; what {output} holds is safe", err=True)
-        raise typer.Exit(130) from None
+def fit(
+    collections: DevelopmentSets,
+    output: options.Results,
+    systems: options.Systems = "cosine,mixlm",
+    first_stage: options.FirstStages = "bm25",
+    depth: Depth = 100,
+    measure: Measure = "nDCG@10",
+    model: options.Models = None,
+    topics: options.Topics = None,
+    qrels: options.Qrels = None,
+    sample: options.Sample = None,
+    index: options.OwnIndex = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = False,
+    quiet: options.QuietBars = False,
+) -> None:
+    """Find the best weight of the first stage. Use development queries, never test queries."""
+    from mixlm_rerank.eval.harness import check_measures, check_names
+    from mixlm_rerank.eval.weights import fit_weight
+
+    from ..systems.ranked import FIRST_STAGE, find_candidates
+    from ..systems.specs import make_systems, unique
+
+    check_measures([measure])
+    loading = Loading(device, dtype, offline)
+    opened = open_places(collections, output, first_stage, topics, qrels, sample, index, loading, not quiet, "dev")
+    made = unique(make_systems(systems, open_models(model, loading), loading))
+    check_names(made, FIRST_STAGE, None)
+    with resumable(output):
+        candidates = [find_candidates(work, stage, depth) for work, stage in opened]
+        for system in made:
+            typer.echo(f"{system.name}: {fit_weight(_ranked(system, opened, candidates, restricted=True), measure)}")
+
+
+def teacher(
+    collections: DevelopmentSets,
+    members: Annotated[str, Option(help="Comma-separated: max-sim:NAME, bi-encoder:NAME, cross-encoder:NAME, bm25.")],
+    weights: Annotated[Path, Option(help="The YAML file to write: members and weights in a recipe's format.")],
+    output: options.Results,
+    first_stage: options.FirstStages = "bm25",
+    depth: Depth = 100,
+    measure: Measure = "nDCG@10",
+    topics: options.Topics = None,
+    qrels: options.Qrels = None,
+    sample: options.Sample = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = False,
+    quiet: options.QuietBars = False,
+) -> None:
+    """Fit the weights of a teacher's members. Use development queries, never test queries."""
+    import yaml
+
+    from mixlm_rerank.eval.harness import check_measures
+    from mixlm_rerank.eval.weights import fit_ensemble
+
+    from ..systems.combined import Ensemble
+    from ..systems.members import check_members
+    from ..systems.ranked import find_candidates
+
+    check_measures([measure])
+    check_output(weights)
+    words = list(dict.fromkeys(word.strip() for word in members.split(",") if word.strip()))
+    check_members(words)
+    loading = Loading(device, dtype, offline)
+    opened = open_places(collections, output, first_stage, topics, qrels, sample, None, loading, not quiet, "dev")
+    with resumable(output):
+        candidates = [find_candidates(work, stage, depth) for work, stage in opened]
+        # the whole corpus: BM25's statistics are of that, as in training
+        rankings = {word: _ranked(Ensemble(word, {word: 1.0}, loading), opened, candidates) for word in words}
+    widest = max(map(len, [*words, "together"]))
+    for word, own in rankings.items():
+        typer.echo(f"{word:<{widest}}  {fit_ensemble({word: own}, measure)[1]:.4f}")
+    fitted, value = fit_ensemble(rankings, measure)
+    typer.echo(f"{'together':<{widest}}  {value:.4f}  {measure}, mean of {len(opened)} collections")
+    with writing(weights) as file:
+        yaml.safe_dump({"members": fitted}, file, sort_keys=False)
+    say(f"{weights}: weights in log-odds, for the recipe's teacher")
+
+
+def _ranked(
+    system: System, opened: options.Places, candidates: Sequence[Candidates], *, restricted: bool = False
+) -> list[Development]:
+    """A system's ranking of every collection. ``restricted``: it reads the candidates alone, not the whole corpus."""
+    from mixlm_rerank.eval.weights import Development
+
+    from ..systems.ranked import rank
+
+    return [
+        Development(
+            hits, rank(system, hits, work.restricted(hits.texts) if restricted else work).ranking, work.collection.qrels
+        )
+        for hits, (work, _) in zip(candidates, opened, strict=True)
+    ]

@@ -1,4 +1,6 @@
-"""``mixlm-rerank rerank``: a run in, a run out; ``search``: ``python -m pyserini.search.lucene``, and reranked."""
+"""``mixlm-rerank rerank``: a run in, a run out; ``search``: ``python -m pyserini.search.lucene``, and reranked;
+``bm25``: the first stage alone, by Pyserini.
+"""
 
 from __future__ import annotations
 
@@ -8,50 +10,49 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
+from ..data import Requests, read_qrels, read_requests, read_run, read_topics, write_requests, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..index import TokenIndex
 from ..progress import progress_bar
-from ..ranking import Weight, parsed_weight
+from ..ranking import Weight, parsed_weight, unranked
 from ..reranker import Reranker
+from ..systems.collections import open_documents
 from ..types import Candidate, Missing, ScoredDoc, Texts
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, check_output, load_any, open_documents
+from .options import CORPUS_HELP, Depth, Device, Dtype, Model, Offline, Quiet, check_output, load_any, say
 
-__all__ = ["rerank", "search"]
+__all__ = ["bm25", "rerank", "search"]
 
-Tokens = Annotated[int | None, typer.Option(help="Token budget: embedding tokens read per document; by default all.")]
+bm25 = typer.Typer(help="BM25 as first stage (Pyserini).", no_args_is_help=True)
+
+Threads = Annotated[int, Option(min=1, help="Queries searched in parallel.")]
+Tokens = Annotated[int | None, Option(help="Token budget: embedding tokens read per document; by default all.")]
 
 
 def rerank(
-    index: Annotated[Path, typer.Option(help="The token index.")],
-    output: Annotated[Path, typer.Option(help="Where to write the reranked run (or requests).")],
-    run: Annotated[Path | None, typer.Option(help="First-stage run: TREC or MS MARCO format.")] = None,
+    index: Annotated[Path, Option(help="The token index.")],
+    output: Annotated[Path, Option(help="Where to write the reranked run (or requests).")],
+    run: Annotated[Path | None, Option(help="First-stage run: TREC or MS MARCO format.")] = None,
     topics: Annotated[
-        Path | None, typer.Option(help="Queries of --run: TSV, BEIR queries.jsonl or folder, TREC topics.")
+        Path | None, Option(help="Queries of --run: TSV, BEIR queries.jsonl or folder, TREC topics.")
     ] = None,
     requests: Annotated[
-        Path | None, typer.Option(help="rank_llm request JSONL, instead of --run and --topics. The output is JSONL.")
+        Path | None, Option(help="rank_llm request JSONL, instead of --run and --topics. The output is JSONL.")
     ] = None,
     model: Model = "default",
-    depth: Annotated[int | None, typer.Option(min=1, help="Rerank only this many candidates per query.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Write only this many documents per query.")] = None,
+    depth: Annotated[int | None, Option(min=1, help="Rerank only this many candidates per query.")] = None,
+    top_k: Annotated[int | None, Option(min=1, help="Write only this many documents per query.")] = None,
     tokens: Tokens = None,
-    missing: Annotated[Missing, typer.Option(help="What happens to candidates that are not in the index.")] = "last",
-    texts: Annotated[
-        str | None, typer.Option(help=f"Texts for --missing encode and --verify-top: {CORPUS_HELP}")
-    ] = None,
+    missing: Annotated[Missing, Option(help="What happens to candidates that are not in the index.")] = "last",
+    texts: Annotated[str | None, Option(help=f"Texts for --missing encode and --verify-top: {CORPUS_HELP}")] = None,
     first_stage_weight: Annotated[
-        str, typer.Option(help="Weight of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+        str, Option(help="Weight of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
-    verify_top: Annotated[
-        int, typer.Option(help="Read the full text of this many best candidates and reorder them.")
-    ] = 0,
-    format: Annotated[
-        Literal["trec", "msmarco"] | None, typer.Option(help="Format of the output; trec by default.")
-    ] = None,
-    tag: Annotated[str | None, typer.Option(help="Last column of a TREC run; mixlm by default.")] = None,
+    verify_top: Annotated[int, Option(help="Read the full text of this many best candidates and reorder them.")] = 0,
+    format: Annotated[Literal["trec", "msmarco"] | None, Option(help="Format of the output; trec by default.")] = None,
+    tag: Annotated[str | None, Option(help="Last column of a TREC run; mixlm by default.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
@@ -95,26 +96,24 @@ def rerank(
 
 
 def search(
-    index: Annotated[Path, typer.Option(help="The Lucene index.")],
-    topics: Annotated[str, typer.Option(help="A file of queries (TSV, BEIR, TREC), or a name that Pyserini knows.")],
-    output: Annotated[Path, typer.Option(help="The run to write.")],
-    token_index: Annotated[Path, typer.Option(help="The token index of the same documents.")],
+    index: Annotated[Path, Option(help="The Lucene index.")],
+    topics: Annotated[str, Option(help="A file of queries (TSV, BEIR, TREC), or a name that Pyserini knows.")],
+    output: Annotated[Path, Option(help="The run to write.")],
+    token_index: Annotated[Path, Option(help="The token index of the same documents.")],
     model: Model = "default",
-    hits: Annotated[int, typer.Option(min=1, help="Candidates per query; all are reranked.")] = 1000,
-    output_format: Annotated[Literal["trec", "msmarco"], typer.Option(help="Format of the run.")] = "trec",
-    k1: Annotated[float, typer.Option(min=0, help="BM25's k1.")] = 0.9,
-    b: Annotated[float, typer.Option(min=0, max=1, help="BM25's b.")] = 0.4,
+    hits: Annotated[int, Option(min=1, help="Candidates per query; all are reranked.")] = 1000,
+    output_format: Annotated[Literal["trec", "msmarco"], Option(help="Format of the run.")] = "trec",
+    k1: Annotated[float, Option(min=0, help="BM25's k1.")] = 0.9,
+    b: Annotated[float, Option(min=0, max=1, help="BM25's b.")] = 0.4,
     remove_query: Annotated[
-        bool, typer.Option("--remove-query", help="Leave out the document whose docid equals the qid.")
+        bool, Option("--remove-query", help="Leave out the document whose docid equals the qid.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries searched and reranked together.")] = 64,
-    threads: Annotated[int, typer.Option(min=1, help="Queries searched in parallel.")] = 1,
+    batch_size: Annotated[int, Option(min=1, help="Queries searched and reranked together.")] = 64,
+    threads: Threads = 1,
     tokens: Tokens = None,
-    missing: Annotated[
-        Missing, typer.Option(help="What happens to candidates that are not in the token index.")
-    ] = "last",
+    missing: Annotated[Missing, Option(help="What happens to candidates that are not in the token index.")] = "last",
     first_stage_weight: Annotated[
-        str, typer.Option(help="Weight of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
+        str, Option(help="Weight of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
     device: Device = None,
     dtype: Dtype = None,
@@ -152,6 +151,47 @@ def search(
     _check_scored(ranked, index, token_index)
     write_run(output, ranked, tag="mixlm", msmarco=output_format == "msmarco")
     _say_written(output, ranked)
+
+
+@bm25.command("index")
+def bm25_index(
+    corpus: Annotated[str, Argument(help=CORPUS_HELP)],
+    folder: Annotated[Path, Argument(help="The Lucene index; must not exist yet.")],
+    quiet: Quiet = False,
+) -> None:
+    """Build a Lucene index: one field with title and text, documents stored. Documents without text are left out."""
+    from mixlm_rerank.integrations.lucene import build_lucene_index
+
+    count = build_lucene_index(open_documents(corpus), folder, progress=not quiet)
+    say(f"{folder}: {count:,} documents")
+
+
+@bm25.command("search")
+def bm25_search(
+    folder: Annotated[Path, Argument(help="The Lucene index.")],
+    topics: Annotated[Path, Option(help="Queries: TSV, BEIR queries.jsonl or folder, TREC topics.")],
+    output: Annotated[Path, Option(help="The TREC run to write.")],
+    hits: Depth = 100,
+    qrels: Annotated[Path | None, Option(help="Search only queries that are judged in this file.")] = None,
+    drop_same_id: Annotated[
+        bool, Option("--drop-same-id", help="Leave out the document whose docid equals the qid (ArguAna).")
+    ] = False,
+    threads: Threads = 1,
+) -> None:
+    """Write the BM25 candidates (k1 .9, b .4) of every query as a TREC run."""
+    from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
+
+    check_output(output)
+    queries = read_topics(topics)
+    if qrels is not None:
+        judged = read_qrels(qrels)
+        queries = {qid: text for qid, text in queries.items() if qid in judged}
+        if not queries:
+            raise InputError(f"no query of {topics} is judged in {qrels}: do they belong together?")
+    check_ids(dict.fromkeys(queries, ()))
+    run = bm25_run(open_searcher(folder), queries, hits=hits, threads=threads, drop_same_id=drop_same_id)
+    write_run(output, {qid: unranked(found) for qid, found in run.items()}, tag="bm25")
+    say(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries")
 
 
 def _asked(run: Path | None, topics: Path | None, requests: Path | None) -> Requests:
@@ -198,4 +238,4 @@ def _weight(text: str) -> Weight:
 
 
 def _say_written(output: Path, ranked: Mapping[str, Sequence[ScoredDoc]], note: str = "") -> None:
-    typer.echo(f"{output}: {sum(map(len, ranked.values())):,} documents of {len(ranked):,} queries{note}", err=True)
+    say(f"{output}: {sum(map(len, ranked.values())):,} documents of {len(ranked):,} queries{note}")

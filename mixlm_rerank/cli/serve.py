@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from ..errors import InputError, masked, optional_import
-from .options import Device, Dtype, Offline
+from .options import Device, Dtype, Offline, say
 
 __all__ = ["serve"]
 
@@ -19,33 +19,29 @@ __all__ = ["serve"]
 def serve(
     index: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FOLDER or NAME=redis://HOST:PORT/DB#NAME; may be repeated."),
+        Option(help="NAME=FOLDER or NAME=redis://HOST:PORT/DB#NAME; may be repeated."),
     ] = None,
     lucene: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FOLDER: the Lucene index of the documents of token index NAME, for the page at /."),
+        Option(help="NAME=FOLDER: the Lucene index of the documents of token index NAME, for the page at /."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="[NAME=]MODEL: 'default', a folder or a hub id; may be repeated.")
+        list[str] | None, Option(help="[NAME=]MODEL: 'default', a folder or a hub id; may be repeated.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8000,
-    deadline: Annotated[
-        float, typer.Option(min=0.01, help="Seconds after which a request is answered with 504.")
-    ] = 10.0,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8000,
+    deadline: Annotated[float, Option(min=0.01, help="Seconds after which a request is answered with 504.")] = 10.0,
     waiting: Annotated[
-        int, typer.Option(min=1, help="Documents that may wait in the queue; more are refused (429).")
+        int, Option(min=1, help="Documents that may wait in the queue; more are refused (429).")
     ] = 20_000,
-    max_body: Annotated[
-        int, typer.Option(min=1, help="Largest request in megabytes; larger ones are refused (413).")
-    ] = 32,
+    max_body: Annotated[int, Option(min=1, help="Largest request in megabytes; larger ones are refused (413).")] = 32,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens to encode in a request; more are refused (413).")
+        int, Option(min=1, help="Most tokens to encode in a request; more are refused (413).")
     ] = 500_000,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that share the address; each has its own models and queue.")
+        int, Option(min=1, help="Processes that share the address; each has its own models and queue.")
     ] = 1,
-    api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the API key.")] = None,
+    api_key_env: Annotated[str | None, Option(help="Environment variable that holds the API key.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
@@ -71,13 +67,12 @@ def serve(
             raise InputError(f"--lucene {name}: there is no --index {name} of the same documents")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers > cores:
-        typer.echo(f"warning: {workers} workers share {cores} cores: give at most --workers {cores}", err=True)
+        say(f"warning: {workers} workers share {cores} cores: give at most --workers {cores}")
     opened = partial(open_catalogue, models, indexes, stages, device, dtype, offline)
     limits = Limits(max_body << 20, waiting, deadline, max_tokens)
-    typer.echo(
+    say(
         f"loading models {', '.join(models)}; indexes {', '.join(indexes) or 'none'}; "
-        f"then http://{host}:{port} has a page at /, documentation at /docs",
-        err=True,
+        f"then http://{host}:{port} has a page at /, documentation at /docs"
     )
     run(partial(create_app, opened, limits, key), host, port, deadline, _logging(), workers)
 

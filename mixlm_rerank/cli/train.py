@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
+from ..data import read_topics
 from ..errors import InputError
-from ..minilm import minilm_folder
-from .options import CORPUS_HELP, Device, Offline, load_model, open_documents
-from .places import source_and_split
-from .report import Quiet, resumable
+from ..index import TokenIndex
+from ..systems.collections import open_collection, open_documents
+from ..systems.first_stages import RunFile
+from ..systems.loading import Loading, minilm_folder
+from .options import CORPUS_HELP, Device, Offline, QuietBars, load_model, resumable, say, source_and_split
 
 if TYPE_CHECKING:
-    from mixlm_rerank.systems.loading import Loading
-    from mixlm_rerank.systems.protocol import System
-
     from ..model import MixLM
+    from ..systems.protocol import System
     from ..training.distill import CutPart
     from ..training.teacher import Teacher
 
 __all__ = ["ablate", "distill", "train"]
 
+Output = Annotated[Path, Option(help="Folder of the run. After an interruption, the same folder resumes.")]
+Data = Annotated[Path | None, Option(help="Folder of the recipe's collections: its {data}.")]
+
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe of the package.")],
-    output: Annotated[Path, typer.Option(help="Folder of the run. After an interruption, the same folder resumes.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the recipe's collections: its {data}.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed, instead of the recipe's.")] = None,
+    recipe: Annotated[str, Argument(help="A YAML file, or the name of a recipe of the package.")],
+    output: Output,
+    data: Data = None,
+    seed: Annotated[int | None, Option(help="Seed, instead of the recipe's.")] = None,
     shared: Annotated[
-        Path | None, typer.Option(help="Folder for candidates and teacher scores that several runs share. [OUTPUT]")
+        Path | None, Option(help="Folder for candidates and teacher scores that several runs share. [OUTPUT]")
     ] = None,
     offline: Offline = False,
-    quiet: Quiet = False,
+    quiet: QuietBars = False,
 ) -> None:
     """Train a MixLM by a recipe: candidates, teacher, item encoder and ranker together."""
     from ..model.precision import bf16_pays
@@ -43,28 +47,25 @@ def train(
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
-    places = {**_places(data), "run": str(output)}
-    found: Recipe = load_recipe(_path("train", recipe), places)
+    found: Recipe = load_recipe(_path("train", recipe), {**_places(data), "run": str(output)})
     if seed is not None:
         found = replace(found, seed=seed)
     if found.joint.bf16 and not bf16_pays():
-        typer.echo("this processor has no bfloat16 instructions: training in float32, which is faster", err=True)
+        say("this processor has no bfloat16 instructions: training in float32, which is faster")
     with resumable(output):
         model = run_recipe(found, output, shared=shared, offline=offline, progress=not quiet)
     if not is_main_process():
         return
     history = f"; its history is {output}/joint/history.png" if found.steps else ""
-    typer.echo(f"{model}: trained{history}", err=True)
+    say(f"{model}: trained{history}")
 
 
 def ablate(
-    output: Annotated[Path, typer.Option(help="Folder of the runs. After an interruption, the same folder resumes.")],
-    config: Annotated[
-        str, typer.Option(help="What to change: a YAML file, or the name of one of the package.")
-    ] = "default",
-    data: Annotated[Path | None, typer.Option(help="Folder of the recipe's collections: its {data}.")] = None,
+    output: Annotated[Path, Option(help="Folder of the runs. After an interruption, the same folder resumes.")],
+    config: Annotated[str, Option(help="What to change: a YAML file, or the name of one of the package.")] = "default",
+    data: Data = None,
     offline: Offline = False,
-    quiet: Quiet = False,
+    quiet: QuietBars = False,
 ) -> None:
     """Train a recipe several times with one part changed, and plot the effects on development queries."""
     from ..training.ablations import ablate, load_ablations
@@ -81,50 +82,41 @@ def ablate(
     typer.echo(" " * widest + "".join(f"{column:>9}" for column in columns))
     for name, values in found.items():
         typer.echo(f"{name:<{widest}}" + "".join(f"{values[column]:9.4f}" for column in columns))
-    typer.echo(f"{output}/ablations.png shows it", err=True)
+    say(f"{output}/ablations.png shows it")
 
 
 def distill(
-    corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
+    corpus: Annotated[str, Argument(help=CORPUS_HELP)],
     teacher: Annotated[
-        str,
-        typer.Option(help="Any sentence-transformers CrossEncoder, or 'full-text': the model's own ranker on text."),
+        str, Option(help="Any sentence-transformers CrossEncoder, or 'full-text': the model's own ranker on text.")
     ],
-    output: Annotated[Path, typer.Option(help="Folder of the run. After an interruption, the same folder resumes.")],
+    output: Output,
     queries: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="A log of queries (any topics format), or the judged queries of a collection: DATA/msmarco@train. By "
             "default queries are made from titles and sentences."
         ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="A first-stage run of these queries (TREC or MS MARCO); by default BM25's.")
+        Path | None, Option(help="A first-stage run of these queries (TREC or MS MARCO); by default BM25's.")
     ] = None,
     config: Annotated[
-        str | None,
-        typer.Option(help="A YAML file, or the name of a recipe of the package. [cut; with --model: default]"),
+        str | None, Option(help="A YAML file, or the name of a recipe of the package. [cut; with --model: default]")
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="The MixLM to train: a folder, a hub id or 'default'. [one cut out of the teacher]"),
+        str | None, Option(help="The MixLM to train: a folder, a hub id or 'default'. [one cut out of the teacher]")
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(
-            help="For a --model whose documents are vectors of your own: their index. The teacher reads CORPUS."
-        ),
+        Option(help="For a --model whose documents are vectors of your own: their index. The teacher reads CORPUS."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of made queries, batches and budgets.")] = 0,
+    seed: Annotated[int, Option(help="Seed of made queries, batches and budgets.")] = 0,
     device: Device = None,
     offline: Offline = False,
-    quiet: Quiet = False,
+    quiet: QuietBars = False,
 ) -> None:
     """Fit a MixLM to a corpus so that it ranks like a cross-encoder. Needs no labels."""
-    from mixlm_rerank.systems.first_stages import RunFile
-    from mixlm_rerank.systems.loading import Loading
-
-    from ..index import TokenIndex
     from ..model.precision import bf16_pays
     from ..training.development import verdict
     from ..training.distill import DistillRecipe, distill
@@ -140,10 +132,7 @@ def distill(
     # what is learned from may be rounded; what fidelity is measured against is not
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
     learned_from, measured_against = _readers(teacher, model, quick, exact)
-    if model is None:
-        start = _cut_out(teacher, found_recipe.start, device, offline)
-    else:
-        start = load_model(model, device, "float32", offline)
+    start = _cut_out(teacher, found_recipe.start, exact) if model is None else load_model(model, *astuple(exact))
     budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
     with resumable(output):
         found = distill(
@@ -169,51 +158,38 @@ def distill(
     made, index = f"{output}/model", vectors or f"{output}/index"
     peer = teacher if teacher == "full-text" else f"cross-encoder:{teacher}"
     encode = f"\n  mixlm-rerank index build {corpus} {index} --model {made}"
-    typer.echo(
+    say(
         f"{made}: trained. Next, {'' if vectors else 'encode the corpus with it, '}serve it, and compare it on judged "
         f"queries:{'' if vectors else encode}\n"
         f"  mixlm-rerank serve --index corpus={index} --model {made}\n"
         f"  mixlm-rerank eval report COLLECTION --model {made} --systems mixlm:{max(budgets)},{peer} "
-        f"{f'--index {index} ' if vectors else ''}--output {output}/report",
-        err=True,
+        f"{f'--index {index} ' if vectors else ''}--output {output}/report"
     )
 
 
 def _asked(queries: str) -> dict[str, str]:
     """qid -> text, without those that are empty."""
-    from mixlm_rerank.systems.collections import open_collection
-
-    from ..data import read_topics
-
     source, split = source_and_split(queries, "")
     texts = open_collection(source, split).queries if split else read_topics(queries)
     return {qid: text for qid, text in texts.items() if text.strip()}
 
 
-def _cut_out(teacher: str, part: CutPart, device: str | None, offline: bool) -> MixLM:
+def _cut_out(teacher: str, part: CutPart, loading: Loading) -> MixLM:
     """Where the training starts. Raises InputError if nothing can be cut out of the teacher."""
-    import torch
-
     from ..model import MixLM
 
     try:
-        model = MixLM.from_cross_encoder(
-            teacher,
-            mix_layer=part.mix_layer,
-            tokens=part.tokens,
-            fixed_documents=part.fixed_documents,
-            local_files_only=offline,
-        )
+        model = MixLM.from_cross_encoder(teacher, **asdict(part), local_files_only=loading.offline)
     except InputError as error:
         raise InputError(f"{error}. Any teacher can train a MixLM that is there already: --model default") from None
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.to(loading.device_name())
 
 
 def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) -> tuple[Teacher, System]:
     """The teacher that is learned from, and the same one to measure against."""
-    from mixlm_rerank.systems.members import CrossEncoderTeacher, FullTextTeacher
-    from mixlm_rerank.systems.mixlm import FullTextMode
-    from mixlm_rerank.systems.sentence_transformers import CrossEncoder
+    from ..systems.members import CrossEncoderTeacher, FullTextTeacher
+    from ..systems.mixlm import FullTextMode
+    from ..systems.sentence_transformers import CrossEncoder
 
     if teacher != "full-text" or model is None:
         return CrossEncoderTeacher(teacher, quick), CrossEncoder(teacher, None, exact)
@@ -229,12 +205,11 @@ def _places(data: Path | None) -> dict[str, str]:
 
 
 def _path(command: str, recipe: str) -> Path:
-    """The file of a recipe that comes with the package, by its name, or of the user's own."""
-    shipped = files("mixlm_rerank.training") / "recipes" / command
-    own = Path(str(shipped / f"{recipe}.yaml"))
-    if Path(recipe).is_file() or not own.is_file():
-        if "/" not in recipe and not recipe.endswith((".yaml", ".yml")):
-            names = ", ".join(sorted(Path(str(one)).stem for one in shipped.iterdir()))
-            raise InputError(f"no recipe {recipe!r}: give a YAML file, or one of {names}")
+    """The file of a recipe: the user's own, or by its name one that comes with the package."""
+    if Path(recipe).is_file() or "/" in recipe or recipe.endswith((".yaml", ".yml")):
         return Path(recipe)
-    return own
+    paths = map(Path, map(str, (files("mixlm_rerank.training") / "recipes" / command).iterdir()))
+    shipped = {path.stem: path for path in paths}
+    if recipe not in shipped:
+        raise InputError(f"no recipe {recipe!r}: give a YAML file, or one of {', '.join(sorted(shipped))}")
+    return shipped[recipe]

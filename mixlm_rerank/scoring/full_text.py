@@ -9,12 +9,10 @@ from torch import Tensor
 
 from ..model import MixLM
 from ..model.inference import scoring
-from ..model.positions import positions_per_forward
+from ..model.positions import of_like_length
 from .residual import add_residual
 
 __all__ = ["FullTextScorer"]
-
-POSITIONS_PER_FORWARD = 4096
 
 
 class FullTextScorer:
@@ -34,11 +32,7 @@ class FullTextScorer:
         (prefix,) = model.ranker.inputs([query])
         documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
         scores = torch.empty(len(texts), dtype=torch.float32, device=model.device)
-        order = sorted(range(len(texts)), key=lambda row: -len(documents[row]))
-        positions = positions_per_forward(model.device, POSITIONS_PER_FORWARD)
-        while order:
-            size = max(1, positions // (len(prefix) + len(documents[order[0]]) + 1))
-            rows, order = order[:size], order[size:]
+        for rows in of_like_length(documents, model.device, len(prefix) + 1):
             states = model.ranker.forward_texts([prefix] * len(rows), [documents[row] for row in rows])
             scores[rows] = model.readout(states)
         if model.config.residual != "none" and tokens is None:

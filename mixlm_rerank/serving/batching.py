@@ -21,10 +21,10 @@ from mixlm_rerank.errors import IndexDamaged, IndexMismatch, StoreUnavailable
 from mixlm_rerank.model.positions import positions_per_forward
 from mixlm_rerank.ranking import merged
 from mixlm_rerank.reranker import Reranker
-from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.serving.guard import Limits
 from mixlm_rerank.serving.metrics import Metrics
 from mixlm_rerank.serving.rerank import Plan
+from mixlm_rerank.serving.schemas import RequestFailed
 from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["Batcher"]

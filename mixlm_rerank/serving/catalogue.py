@@ -18,7 +18,7 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.template import text_spans
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import SharedPrefixScorer
-from mixlm_rerank.serving.failures import RequestFailed
+from mixlm_rerank.serving.schemas import RequestFailed
 from mixlm_rerank.types import Candidate, Missing
 
 __all__ = ["Catalogue", "FirstStage", "open_catalogue"]

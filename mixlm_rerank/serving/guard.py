@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixlm_rerank.errors import MixLMError
-from mixlm_rerank.serving.failures import RequestFailed
 from mixlm_rerank.serving.metrics import Metrics
+from mixlm_rerank.serving.schemas import RequestFailed
 
 __all__ = ["ASSETS", "Guard", "Limits", "unless_gone"]
 
@@ -35,17 +35,12 @@ _access, _log = logging.getLogger("mixlm_rerank.access"), logging.getLogger(__na
 
 @dataclass(frozen=True)
 class Limits:
-    """Attributes:
-    body: bytes of a request.
-    waiting: documents that may wait to be ranked; requests beyond are refused (429).
-    seconds: deadline of a request, from its headers to its answer.
-    tokens: of a request's texts that must be encoded.
-    """
+    """What a request may take."""
 
-    body: int = 32 << 20
-    waiting: int = 20_000
-    seconds: float = 10.0
-    tokens: int = 500_000
+    body: int = 32 << 20  # bytes
+    waiting: int = 20_000  # documents in the queue; requests beyond are refused (429)
+    seconds: float = 10.0  # deadline, from the headers to the answer
+    tokens: int = 500_000  # of texts that must be encoded
 
 
 class Guard:

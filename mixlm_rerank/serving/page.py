@@ -10,8 +10,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from mixlm_rerank.model.template import visible
-from mixlm_rerank.serving.failures import Failure, RequestFailed
-from mixlm_rerank.serving.schemas import RerankRequest
+from mixlm_rerank.serving.schemas import Failure, RequestFailed, RerankRequest
 from mixlm_rerank.serving.service import Service, Timings
 from mixlm_rerank.types import ScoredDoc
 

@@ -11,8 +11,7 @@ from mixlm_rerank.model.template import visible
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
-from mixlm_rerank.serving.failures import RequestFailed
-from mixlm_rerank.serving.schemas import RerankRequest, RerankResponse, Result, TextDocument
+from mixlm_rerank.serving.schemas import RequestFailed, RerankRequest, RerankResponse, Result, TextDocument
 from mixlm_rerank.types import Candidate, Missing, ScoredDoc
 
 __all__ = ["Plan", "plan", "respond"]
@@ -66,18 +65,18 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
     results = []
     everything = made.documents.placed(docs)
     least = request.score_threshold
-    for placed in everything[: request.top_n]:
-        text = made.texts[placed.place]
-        score = placed.score if request.raw_scores else probability(placed.score, missing=placed.missing)
-        if least is not None and (placed.missing or score < least):
+    for place, doc in everything[: request.top_n]:
+        text = made.texts[place]
+        score = doc.score if request.raw_scores else probability(doc.score, missing=doc.missing)
+        if least is not None and (doc.missing or score < least):
             break
         results.append(
             Result(
-                index=placed.place,
+                index=place,
                 relevance_score=score,
                 document=TextDocument(text=text) if request.return_documents and text is not None else None,
-                document_id=None if request.document_ids is None else request.document_ids[placed.place],
-                missing=placed.missing or None,
+                document_id=None if request.document_ids is None else request.document_ids[place],
+                missing=doc.missing or None,
             )
         )
     return RerankResponse(
@@ -85,7 +84,7 @@ def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timin
         model=made.model,
         results=results,
         meta={"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "timings_ms": timings},
-        usage={"documents": len(made.texts), "missing": sum(placed.missing for placed in everything)},
+        usage={"documents": len(made.texts), "missing": sum(doc.missing for _, doc in everything)},
     )
 
 

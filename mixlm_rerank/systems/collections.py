@@ -15,7 +15,10 @@ from mixlm_rerank.data.lines import file_in, some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
 
-__all__ = ["Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "sampled"]
+__all__ = [
+    *("Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "open_documents"),
+    *("sampled",),
+]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
@@ -25,22 +28,15 @@ QUERIES_ARE_DOCUMENTS = re.compile(r"(beir[-_/])?(arguana|quora)([-_/ ](dev|test
 
 @dataclass(frozen=True)
 class Collection:
-    """What systems are compared on.
+    """What systems are compared on."""
 
-    Attributes:
-        name: for tables; an ir_datasets id has slashes.
-        corpus: the documents, read anew each time it is iterated; None where there are none (runs and a token index
-            will do without).
-        queries: qid -> text of the judged queries.
-        qrels: qid -> docid -> grade, for exactly these queries. One without a relevant document stays, and counts 0.
-            Grades below 0 are kept, and count as 0 in every measure of ours.
-        drop_same_id: a query's own document (docid = qid) is no candidate of it: dropped before the cut at a depth.
-    """
-
-    name: str
-    corpus: Corpus | None
-    queries: dict[str, str]
+    name: str  # for tables; an ir_datasets id has slashes
+    corpus: Corpus | None  # read anew each time; None: there is none (runs and a token index can do without)
+    queries: dict[str, str]  # qid -> text of the judged queries
+    # qid -> docid -> grade, for exactly these queries. One without a relevant document stays, and counts 0. Grades
+    # below 0 are kept, and count as 0 in every measure of ours
     qrels: dict[str, dict[str, int]]
+    # a query's own document (docid = qid) is no candidate of it: dropped before the cut at a depth
     drop_same_id: bool = False
 
 
@@ -64,7 +60,7 @@ def open_collection(
 
     Args:
         source: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels/``; without a corpus it is a collection
-            without documents), ``irds:ID``, ``lucene:INDEX``, or whatever :func:`open_corpus` opens.
+            without documents), ``irds:ID``, or whatever :func:`open_documents` opens.
         split: of a BEIR folder, ``qrels/SPLIT.tsv``; of an ir_datasets id without judgments, ``ID/SPLIT``. Not looked
             at where ``qrels`` is given.
         topics, qrels: files to take instead of the source's own (see :func:`read_topics`, :func:`read_qrels`); needed
@@ -79,6 +75,15 @@ def open_collection(
     name, corpus, queries, judgments = opened(source, split, topics, qrels)
     drop_same_id = QUERIES_ARE_DOCUMENTS.fullmatch(name) is not None
     return Collection(name, corpus, _judged(name, queries, judgments), judgments, drop_same_id)
+
+
+def open_documents(source: str) -> Corpus:
+    """As :func:`open_corpus`, and ``lucene:INDEX``: the documents that a Lucene index stores."""
+    if not source.startswith(LUCENE):
+        return open_corpus(source)
+    from mixlm_rerank.integrations.pyserini import LuceneCorpus
+
+    return LuceneCorpus(source.removeprefix(LUCENE))
 
 
 def folders_in(source: str | Path, split: str = "test") -> list[str]:
@@ -172,13 +177,7 @@ def _judged_dataset(dataset: IrDataset, split: str) -> IrDataset:
 
 
 def _open_corpus_alone(source: str, split: str, topics: File, qrels: File) -> Parts:
-    path = source.removeprefix(LUCENE)
-    if source.startswith(LUCENE):
-        from mixlm_rerank.integrations.pyserini import LuceneCorpus
-
-        corpus: Corpus = LuceneCorpus(path)
-    else:
-        corpus = open_corpus(source)
+    corpus, path = open_documents(source), source.removeprefix(LUCENE)
     if topics is None or qrels is None:
         raise InputError(f"{source} is a corpus alone: give files of topics and qrels too")
     name = _last_part(path) if Path(path).is_dir() else _last_part(path).split(".")[0]

@@ -63,20 +63,17 @@ class Interpolated(System):
     def __init__(self, system: System, weight: Weight) -> None:
         check_weight(weight)
         self.system, self.weight = system, weight
-        self._weight = weight if isinstance(weight, str) else f"{weight:g}"
-        self.name = self._named(system.name)
-        self.seed_group = None if system.seed_group is None else self._named(system.seed_group)
+        shown = weight if isinstance(weight, str) else f"{weight:g}"
+        self.name = f"{system.name} + {shown} first stage"
+        self.seed_group = system.seed_group and f"{system.seed_group} + {shown} first stage"
         self.tokens = system.tokens
-        self.description = f"{system.description}; first-stage weight {self._weight}"
+        self.description = f"{system.description}; first-stage weight {shown}"
 
     def prepare(self, work: Workplace) -> Footprint | None:
         return self.system.prepare(work)
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         return mixed(candidates, self.system.rank(query, candidates), self.weight)
-
-    def _named(self, name: str) -> str:
-        return f"{name} + {self._weight} first stage"
 
 
 def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: Weight) -> list[ScoredDoc]:

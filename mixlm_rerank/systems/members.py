@@ -107,15 +107,11 @@ class BM25Scores:
 
 @dataclass(frozen=True)
 class Member:
-    """Attributes:
-    name: short, for files and messages.
-    score_batch: queries, and the documents of each -> scores, float [n] a query.
-    made_by: hash of all that the scores depend on, besides queries and documents.
-    """
+    """One ranker of a teacher, for one collection."""
 
-    name: str
-    score_batch: Score
-    made_by: str
+    name: str  # short, for files and messages
+    score_batch: Score  # queries, and the documents of each -> scores, float [n] a query
+    made_by: str  # hash of all that the scores depend on, besides queries and documents
 
 
 def weighted_sum(
@@ -142,19 +138,16 @@ class Members:
     def __init__(self, words: Iterable[str], loading: Loading = Loading(), own: ItemEncoder | None = None) -> None:
         self._words = list(words)
         check_members(self._words, nameless=own is not None)
-        self._encoders: dict[str, tuple[ItemEncoder, str]] = {}
+        self._encoders: dict[str, ItemEncoder] = {} if own is None else {"": own}
         self._cross_encoders: dict[str, CrossEncoderTeacher] = {}
         for word in self._words:
             kind, _, name = word.partition(":")
             if kind == "cross-encoder":
                 self._cross_encoders[name] = CrossEncoderTeacher(name, loading)
             elif kind != "bm25" and name not in self._encoders:
-                if own is not None and not name:
-                    encoder = own
-                else:
-                    hub = {"local_files_only": loading.offline}
-                    encoder = bi_encoder(name, hub=hub).to(loading.device_name())
-                self._encoders[name] = encoder, _identity(encoder)
+                hub = {"local_files_only": loading.offline}
+                self._encoders[name] = bi_encoder(name, hub=hub).to(loading.device_name())
+        self._identities = {name: _identity(encoder) for name, encoder in self._encoders.items()}
 
     def of(self, documents: Iterable[str], corpus: str, folder: Path | None = None) -> list[Member]:
         """The members for one collection, in the order of their words.
@@ -164,7 +157,7 @@ class Members:
             corpus: their hash.
             folder: of what is read meanwhile, see :class:`OnDisk`.
         """
-        states = {name: TokenStates(encoder, folder) for name, (encoder, _) in self._encoders.items()}
+        states = {name: TokenStates(encoder, folder) for name, encoder in self._encoders.items()}
         lexical = cache(lambda: BM25Scores(documents))  # when it is first asked: scores that are stored need none
         members = []
         for word in self._words:
@@ -176,7 +169,7 @@ class Members:
                 score, made_by = self._cross_encoders[name].score_batch, self._cross_encoders[name].fingerprint
             else:
                 score = states[name].max_sim if kind == "max-sim" else states[name].cosine
-                made_by = self._encoders[name][1]
+                made_by = self._identities[name]
             members.append(Member(f"{kind}-{short_name(name)}" if name else kind, score, made_by))
         return members
 

@@ -21,55 +21,33 @@ Kind = Literal["first stage", "bi-encoder", "full text", "MixLM", "combination",
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What ranking cost, one query at a time, measured while the ranking was made.
+    """What ranking cost, one query at a time, measured while the ranking was made."""
 
-    Attributes:
-        documents_per_second: candidates of all queries over the time spent on them.
-        p50_ms, p99_ms: milliseconds a query.
-        peak_memory_bytes: the most resident memory of the process meanwhile (models included); None if unknown.
-        index_bytes_per_document: of the token index that the system reads; None for systems without one.
-        build_seconds: what building that index took; None if it was there already.
-    """
-
-    documents_per_second: float
-    p50_ms: float
+    documents_per_second: float  # candidates of all queries over the time spent on them
+    p50_ms: float  # of a query
     p99_ms: float
-    peak_memory_bytes: int | None = None
-    index_bytes_per_document: float | None = None
-    build_seconds: float | None = None
+    peak_memory_bytes: int | None = None  # most resident memory of the process, models included; None if unknown
+    index_bytes_per_document: float | None = None  # of the token index that the system reads; None without one
+    build_seconds: float | None = None  # what building that index took; None if it was there already
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a system has computed of the documents before the first query.
+    """What a system has computed of the documents before the first query."""
 
-    Attributes:
-        bytes_per_document: on disk.
-        build_seconds: what making it took; None if that is not known.
-    """
-
-    bytes_per_document: float
-    build_seconds: float | None
+    bytes_per_document: float  # on disk
+    build_seconds: float | None  # what making it took; None if that is not known
 
 
 class System(Protocol):
-    """Ranks the candidates of one query. What most systems have in common is the default.
+    """Ranks the candidates of one query. What most systems have in common is the default."""
 
-    Attributes:
-        name: short, for tables; unique within an evaluation.
-        description: exactly what it is. A ranking is made anew where this has changed.
-        kind: for colours and words of the report.
-        tokens: the token budget, or None.
-        pointwise: whether a document's score depends on no other candidate; then its depth curve needs no new run.
-        seed_group: systems that differ only in their seed share this name; None for one that stands alone.
-    """
-
-    name: str
-    description: str
-    kind: Kind = "other"
-    tokens: int | None = None
-    pointwise: bool = True
-    seed_group: str | None = None
+    name: str  # short, for tables; unique within an evaluation
+    description: str  # exactly what it is: a ranking is made anew where this has changed
+    kind: Kind = "other"  # for colours and words of the report
+    tokens: int | None = None  # the token budget
+    pointwise: bool = True  # a document's score depends on no other candidate: its depth curve needs no new run
+    seed_group: str | None = None  # shared by systems that differ only in their seed; None for one that stands alone
 
     def prepare(self, work: Workplace) -> Footprint | None:
         """Get ready for one collection: open indexes, say. None for a system that computes nothing beforehand."""

@@ -1,4 +1,4 @@
-"""One system over all queries of a collection, timed query by query and recorded as it goes."""
+"""One system over all queries of a collection, timed query by query and kept as it goes: a kill loses one query."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing, suppress
+from dataclasses import astuple, dataclass, field, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,33 +20,27 @@ from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.first_stages import FirstStage
 from mixlm_rerank.systems.machine import conditions, peak_memory, reset_peak_memory
 from mixlm_rerank.systems.protocol import Efficiency, Kind, System
-from mixlm_rerank.systems.record import Record, Timed
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["FIRST_STAGE", "ORACLE", "Candidates", "Ranked", "find_candidates", "rank", "slug"]
+__all__ = ["FIRST_STAGE", "ORACLE", "Candidates", "Ranked", "Record", "Timed", "find_candidates", "rank", "slug"]
 
 FIRST_STAGE, ORACLE = "first stage", "oracle"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What every system ranks: the first stage's documents of each query that has any, with their texts.
-
-    Attributes:
-        texts: docid -> text, of these documents alone; empty for a collection without documents.
-        documents: of the whole corpus; None without one.
-        titles: docid -> title, of the same documents.
-        relevant_words: qid -> mean words of all its relevant documents, found or not.
-    """
+    """What every system ranks: the first stage's documents of each query that has any, with their texts."""
 
     first_stage: str
     depth: int
     of_query: Mapping[str, list[Candidate]]
-    texts: Mapping[str, str]
-    documents: int | None = None
-    relevant_words: Mapping[str, int] = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str]  # docid -> text, of these documents alone; empty for a collection without documents
+    documents: int | None = None  # of the whole corpus; None without one
+    relevant_words: Mapping[str, int] = field(
+        default_factory=dict
+    )  # qid -> mean of all relevant documents, found or not
+    titles: Mapping[str, str] = field(default_factory=dict)  # docid -> title, of the same documents as texts
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,75 @@ class Ranked:
     pointwise: bool = False
     seed_group: str | None = None
     efficiency: Efficiency | None = None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One query's ranking, and the seconds that it took."""
+
+    docs: list[ScoredDoc]
+    seconds: float
+
+
+class Record:
+    """A JSONL file: what is ranked (``key``) on the first line, then a ranked query on each.
+
+    With another key (another model, depth or first stage) the file is begun anew.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.ranked: dict[str, Timed] = {}
+        self.costs: dict[str, Any] | None = None
+        try:
+            head, *rows = _whole_lines(path) or [""]
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        known = head == _line({"key": key})
+        for row in map(json.loads, rows if known else ()):
+            if "costs" in row:
+                self.costs = row["costs"]
+                continue
+            docs = [
+                ScoredDoc(docid, score, rank, first, rank > len(row["docs"]) - row["missing"])
+                for rank, (docid, score, first) in enumerate(row["docs"], 1)
+            ]
+            self.ranked[row["qid"]] = Timed(docs, row["seconds"])
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("r+" if known else "w", encoding="utf-8")
+            self._file.truncate(sum(map(len, (head, *rows))) if known else 0)  # a line that was cut off goes
+            self._file.seek(0, 2)
+            if not known:
+                self._write({"key": key})
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+    def add(self, qid: str, timed: Timed) -> None:
+        """Keep one query's ranking. Raises InputError if it cannot be written; what is there stays."""
+        docs = [(doc.docid, doc.score, doc.first_stage_score) for doc in timed.docs]
+        missing = sum(doc.missing for doc in timed.docs)  # they stand last
+        self._write({"qid": qid, "seconds": timed.seconds, "missing": missing, "docs": docs})
+        self.ranked[qid] = timed
+
+    def finish(self, costs: dict[str, Any]) -> None:
+        """All queries are ranked; keep what else it cost. Raises InputError if it cannot be written."""
+        self._write({"costs": costs})
+        self.costs = costs
+
+    def close(self) -> None:
+        with suppress(OSError):  # of a line that could not be written; that was said
+            self._file.close()
+
+    def _write(self, line: dict[str, object]) -> None:
+        try:
+            self._file.write(_line(line))
+            self._file.flush()
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path}: {error.strerror or error}; {len(self.ranked):,} ranked queries are safe in "
+                "it: make room and run the same command again to go on"
+            ) from None
 
 
 def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Candidates:
@@ -148,14 +214,8 @@ def _rank_queries(
                 )
             record.add(qid, Timed(docs, seconds))
             bar.update(1)
-    sizes = {} if footprint is None else asdict(footprint)
-    record.finish(
-        {
-            "peak_memory_bytes": peak_memory(),
-            "index_bytes_per_document": sizes.get("bytes_per_document"),
-            "build_seconds": sizes.get("build_seconds"),
-        }
-    )
+    size, built = (None, None) if footprint is None else astuple(footprint)
+    record.finish({"peak_memory_bytes": peak_memory(), "index_bytes_per_document": size, "build_seconds": built})
 
 
 def _key(system: System, candidates: Candidates, work: Workplace) -> str:
@@ -167,3 +227,20 @@ def _key(system: System, candidates: Candidates, work: Workplace) -> str:
     asked = [candidates.first_stage, candidates.depth, digest.hexdigest()[:16]]
     kind = [] if work.own_index is None else [work.own_index.manifest.kind]
     return json.dumps([system.description, *asked, work.is_restricted, conditions(), *kind])
+
+
+def _line(line: dict[str, object]) -> str:
+    return json.dumps(line) + "\n"  # ASCII: a character is a byte
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines up to the first that is not whole: cut off by a kill, or lost in a power failure."""
+    lines = path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True) if path.is_file() else []
+    return list(takewhile(_is_whole, lines))
+
+
+def _is_whole(line: str) -> bool:
+    try:
+        return line.endswith("\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

@@ -16,7 +16,6 @@ from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fast.int8 import in_int8
 from mixlm_rerank.ranking import parsed_weight
-from mixlm_rerank.systems.all_states import AllStates, MultiVector
 from mixlm_rerank.systems.combined import Ensemble, Interpolated, RankedElsewhere
 from mixlm_rerank.systems.first_stages import BM25, DensePyserini, FirstStage, RunFile
 from mixlm_rerank.systems.loading import Loading, short_name
@@ -24,6 +23,7 @@ from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, read_members
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import Kind, System
 from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder, DenseSentenceTransformers
+from mixlm_rerank.systems.token_states import AllStates, MultiVector
 
 if TYPE_CHECKING:
     from mixlm_rerank.integrations.lucene import Fields
@@ -55,16 +55,11 @@ MEMBERS = ("name", "description", "kind", "tokens", "pointwise", "seed_group", "
 Make = Callable[[], System]
 
 
-def _at_number(make: Callable[[str, int | None, Loading], System]) -> Callable[[str, Loading], Make]:
-    """Of a model's name and perhaps a number after an @."""
-
-    def made(value: str, loading: Loading) -> Make:
-        source, _, number = value.rpartition("@")
-        if source and number.isdecimal() and not Path(value).exists():
-            return partial(make, source, int(number), loading)
-        return partial(make, value, None, loading)
-
-    return made
+def _at_number(value: str) -> tuple[str, int | None]:
+    """A model's name, and the number after an @ if there is one."""
+    source, _, number = value.rpartition("@")
+    has_number = source and number.isdecimal() and not Path(value).exists()
+    return (source, int(number)) if has_number else (value, None)
 
 
 # word -> how the system is made of a MixLM, the value after the colon, and the seed's name
@@ -78,10 +73,10 @@ OF_MIXLM: dict[str, Callable[[MixLM, str, str | None], System]] = {
 }
 # word -> what makes the system, of the value after the colon
 OF_VALUE: dict[str, Callable[[str, Loading], Make]] = {
-    "cross-encoder": _at_number(CrossEncoder),
-    "prettr": _at_number(partial(AllStates.cut, fixed_documents=False)),
-    "mice": _at_number(partial(AllStates.cut, fixed_documents=True)),
-    "multi-vector": _at_number(MultiVector),
+    "cross-encoder": lambda value, loading: partial(CrossEncoder, *_at_number(value), loading),
+    "prettr": lambda value, loading: partial(AllStates.cut, *_at_number(value), loading, fixed_documents=False),
+    "mice": lambda value, loading: partial(AllStates.cut, *_at_number(value), loading, fixed_documents=True),
+    "multi-vector": lambda value, loading: partial(MultiVector, *_at_number(value), loading),
     "bi-encoder": lambda name, loading: partial(BiEncoder, name, loading),
     "max-sim": lambda name, loading: partial(Ensemble, f"MaxSim {short_name(name)}", {f"max-sim:{name}": 1.0}, loading),
     "hybrid": lambda name, loading: partial(

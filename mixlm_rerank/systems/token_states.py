@@ -1,15 +1,18 @@
-"""A bi-encoder's own token states: late interaction over them, and its cosine.
+"""A vector for every token of a document, kept on disk: what few embedding tokens are compared with.
 
 Final hidden states of a bi-encoder know more than their mean: MaxSim over them (ColBERT's score, 2004.12832) ranks
-better than the cosine that the model was trained for. They lie on disk, where others keep their tensors too.
+better than the cosine that the model was trained for. Systems that keep all vectors read all documents beforehand.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import time
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +22,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from mixlm_rerank.errors import InputError
+from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.inference import inference
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.positions import of_like_length
+from mixlm_rerank.progress import progress_bar
+from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_multi_vector_encoder, short_name
+from mixlm_rerank.systems.mixlm import OfMixLM
+from mixlm_rerank.systems.protocol import Footprint, System, by_score_where
+from mixlm_rerank.systems.workplace import Workplace
+from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["OnDisk", "TokenStates", "max_sim", "states_of_texts"]
+__all__ = ["AllStates", "MultiVector", "OnDisk", "TokenStates", "max_sim"]
 
-POSITIONS_PER_FORWARD = 4096
+AT_ONCE = 512  # documents
 
 
 class OnDisk:
@@ -89,9 +100,9 @@ class TokenStates:
         self, near: Callable[[Tensor, Sequence[Tensor]], Tensor], queries: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> list[NDArray[np.float32]]:
         new = list(dict.fromkeys(text for own in texts for text in own if text not in self._read))
-        for row, states in states_of_texts(self._encoder, self._encoder.document_ids(new)):
+        for row, states in _states_of_texts(self._encoder, self._encoder.document_ids(new)):
             self._read[new[row]] = states
-        asked = dict(states_of_texts(self._encoder, self._encoder.query_ids(queries)))
+        asked = dict(_states_of_texts(self._encoder, self._encoder.query_ids(queries)))
         found = [
             near(asked[row].float(), [self._read[text].to(asked[row].device) for text in own])
             for row, own in enumerate(texts)
@@ -99,13 +110,9 @@ class TokenStates:
         return [own.numpy() for own in torch.cat(found).cpu().split([len(own) for own in texts])]
 
 
-def states_of_texts(encoder: ItemEncoder, ids: Sequence[list[int]]) -> Iterator[tuple[int, Tensor]]:
+def _states_of_texts(encoder: ItemEncoder, ids: Sequence[list[int]]) -> Iterator[tuple[int, Tensor]]:
     """Row and final states, [length, d], of every text of token ids; those of like length are read together."""
-    order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
-    positions = positions_per_forward(encoder.backbone.device, POSITIONS_PER_FORWARD)
-    while order:
-        size = max(1, positions // len(ids[order[0]]))
-        rows, order = order[:size], order[size:]
+    for rows in of_like_length(ids, encoder.backbone.device):
         with inference(encoder):
             found = encoder.token_states([ids[row] for row in rows])
         yield from zip(rows, found, strict=True)
@@ -122,3 +129,106 @@ def max_sim(query: Tensor, documents: Sequence[Tensor]) -> Tensor:
     own = F.normalize(query[1:-1] if len(query) > 2 else query, dim=-1)
     similar = (padded @ own.T).masked_fill(beyond[:, :, None], -1.0)
     return similar.amax(dim=1).mean(dim=1)
+
+
+class _KeepsAll(System):
+    """Reads every document before the first query, and scores the candidates by the vectors that it kept of them."""
+
+    @abstractmethod
+    def _read(self, texts: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
+        """Row and vectors of each text, float [length, d], in any order."""
+
+    @abstractmethod
+    def _score(self, query: str, documents: Sequence[Tensor]) -> Tensor:
+        """Vectors of documents, float32 [length, d] each -> their scores, float [n]."""
+
+    def prepare(self, work: Workplace) -> Footprint:
+        """Read all documents that have text; the others are ranked last."""
+        corpus = work.documents(f"the vectors of {self.name}")
+        count = sum(1 for _ in corpus)
+        self._vectors = OnDisk(work.folder)
+        texts = (document.content for document in corpus if document.content.strip())
+        numbers, documents, started = 0, 0, time.perf_counter()
+        with progress_bar(count, f"read by {self.name}", "documents", enabled=work.progress) as bar:
+            while batch := list(islice(texts, AT_ONCE)):
+                for row, vectors in self._read(batch):
+                    self._vectors[batch[row]] = vectors
+                    numbers += vectors.numel()
+                documents += len(batch)
+                bar.update(len(batch))
+        return Footprint(2 * numbers / max(1, documents), time.perf_counter() - started)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        def scores(hits: Sequence[Candidate]) -> Tensor:
+            return self._score(query, [self._vectors[hit.text or ""].float() for hit in hits]).cpu()
+
+        return by_score_where([(hit.text or "") in self._vectors for hit in candidates], candidates, scores)
+
+
+class AllStates(_KeepsAll, OfMixLM):
+    """A model with a mix layer that is given every state of that layer, instead of a few pooled ones.
+
+    This is PreTTR (2004.14255) and, where documents are fixed above the mix layer, MICE (2602.16299). Raises InputError
+    for a model without a mix layer.
+    """
+
+    def __init__(self, model: MixLM, name: str | None = None, *, seed: str | None = None) -> None:
+        config = model.config
+        if not config.mix_layer:
+            raise InputError(
+                f"{model.name} has no mix layer, at which all states of a document could enter: give a model that was "
+                "cut out of a cross-encoder (MixLM.from_cross_encoder, mixlm-rerank distill)"
+            )
+        layer = f"{'MICE' if config.fixed_documents else 'PreTTR'} m={config.mix_layer}"
+        super().__init__(model, f"all states ({layer})" if name is None else f"{name} as {layer}", seed)
+
+    @classmethod
+    def cut(cls, source: str, mix_layer: int | None, loading: Loading, *, fixed_documents: bool) -> AllStates:
+        """Made of a cross-encoder, which is not trained further. Raises as :meth:`MixLM.from_cross_encoder`."""
+        options = {"mix_layer": mix_layer, "fixed_documents": fixed_documents, "local_files_only": loading.offline}
+        model = MixLM.from_cross_encoder(source, tokens=1, **options).to(loading.device_name())  # type: ignore[arg-type]
+        return cls(model, short_name(source))
+
+    def _read(self, texts: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
+        encoder = self.model.item_encoder
+        for row, states in _states_of_texts(encoder, encoder.document_ids(texts)):
+            yield row, states[min(encoder.lead, len(states) - 1) :]
+
+    def _score(self, query: str, documents: Sequence[Tensor]) -> Tensor:
+        ranker, found = self.model.ranker, torch.empty(len(documents))
+        with inference(self.model):
+            prefix = ranker.prefixes([query])[0]
+            for rows in of_like_length(documents, ranker.device, len(prefix)):
+                states = ranker([prefix] * len(rows), [self.model.project(documents[row]) for row in rows])
+                found[rows] = self.model.readout(states).float().cpu()
+        return found
+
+
+class MultiVector(_KeepsAll):
+    """Any MultiVectorEncoder of sentence-transformers, PyLate's and Stanford's checkpoints among them (ColBERT).
+
+    ``pooling``: one vector for so many tokens of a document, by hierarchical clustering (2409.14683). Raises
+    InputError for a model that was not trained for late interaction.
+    """
+
+    def __init__(self, source: str, pooling: int | None = None, loading: Loading = Loading()) -> None:
+        self._model = load_multi_vector_encoder(source, loading)
+        self._options = {}
+        self.name = short_name(source)
+        if pooling is not None:
+            from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+
+            if pooling < 1:
+                raise InputError(f"a vector stands for at least 1 token, not {pooling}")
+            self._options = {"token_pooling": HierarchicalTokenPooling(pooling)}
+            self.name += f", a vector for {pooling} tokens"
+        self.description = f"MultiVectorEncoder: {source}, {fingerprint_of(self._model)[:16]}, pooling {pooling}"
+
+    def _read(self, texts: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
+        found = self._model.encode_document(texts, show_progress_bar=False, convert_to_numpy=False, **self._options)
+        return enumerate(found)
+
+    def _score(self, query: str, documents: Sequence[Tensor]) -> Tensor:
+        own = self._model.encode_query([query], show_progress_bar=False, convert_to_numpy=False)
+        scores: Tensor = self._model.similarity([vectors.cpu().float() for vectors in own], list(documents))[0]
+        return scores

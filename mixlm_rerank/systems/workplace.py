@@ -23,19 +23,13 @@ __all__ = ["Workplace"]
 
 @dataclass
 class Workplace:
-    """One collection, and where to put things.
-
-    Attributes:
-        folder: of rankings and runs.
-        indexes: of what is built of the documents; several samples of a collection share them.
-        own_index: a token index of these documents that is there already; None: one is built.
-    """
+    """One collection, and where to put things."""
 
     collection: Collection
-    folder: Path
-    indexes: Path
+    folder: Path  # of rankings and runs
+    indexes: Path  # of what is built of the documents; several samples of a collection share them
     progress: bool = True
-    own_index: TokenIndex | None = None
+    own_index: TokenIndex | None = None  # of these documents, there already; None: one is built
     _is_checked: bool = field(default=False, init=False, repr=False)
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.positions import of_like_length
 from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
 from mixlm_rerank.model.transfer import moved
@@ -20,9 +20,6 @@ from mixlm_rerank.training.losses import OVER_CANDIDATES, LossWeights, hidden_al
 from mixlm_rerank.training.mix import Batch
 
 __all__ = ["JointObjective"]
-
-# Token positions of the item encoder in one forward pass on a CPU; documents of like length stand together.
-POSITIONS_PER_FORWARD = 4096
 
 
 @dataclass(frozen=True)
@@ -187,11 +184,7 @@ class JointObjective(nn.Module):
     def _encoded(self, texts: Sequence[str]) -> Tensor:
         """Documents of like length go through the item encoder together."""
         ids = self.model.item_encoder.document_ids(texts)
-        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
-        positions = positions_per_forward(self.model.device, POSITIONS_PER_FORWARD)
         found: dict[int, Tensor] = {}
-        while order:
-            size = max(1, positions // len(ids[order[0]]))
-            rows, order = order[:size], order[size:]
+        for rows in of_like_length(ids, self.model.device):
             found.update(zip(rows, self.model.item_encoder.forward_padded([ids[row] for row in rows]), strict=True))
         return torch.stack([found[row] for row in range(len(ids))])

@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from mixlm_rerank.demo.corpus import stdlib_documents
-from mixlm_rerank.demo.questions import Question, load_questions
+from mixlm_rerank.demo.run import Question, load_questions
 from mixlm_rerank.types import Document
 
 STOP_WORDS = frozenset(

@@ -11,7 +11,7 @@ import pytest
 
 from mixlm_rerank import ScoredDoc
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.systems.record import Record, Timed
+from mixlm_rerank.systems.ranked import Record, Timed
 
 EXACT = [1 / 3, -0.0, 1e-310, 2.0**60 + 1]
 COSTS = {"peak_memory_bytes": 5, "build_seconds": None}

@@ -19,12 +19,12 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.cross_encoder import DOCUMENT_POSITION
 from mixlm_rerank.ranking import Weight
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
-from mixlm_rerank.systems.all_states import AllStates, MultiVector
 from mixlm_rerank.systems.combined import Interpolated, RankedElsewhere, mixed
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import System
 from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder
+from mixlm_rerank.systems.token_states import AllStates, MultiVector
 from mixlm_rerank.systems.workplace import Workplace
 
 QUERY = "who fears the dog"

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.bench.synthetic import DecoderShape, Words, random_mixlm
-from mixlm_rerank.minilm import minilm_folder
+from mixlm_rerank.systems.loading import minilm_folder
 
 
 def assert_exact(tokenizer: PreTrainedTokenizerFast, least_words: int) -> None:
