@@ -38,7 +38,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a MixLM by a recipe: candidates, teacher, item encoder and ranker together."""
-    from ..model.precision import bf16_pays
+    from ..model.running import bf16_pays
     from ..training.folder import is_main_process
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
@@ -125,7 +125,7 @@ def distill(
     from mixlm_rerank.systems.loading import Loading
 
     from ..index import TokenIndex
-    from ..model.precision import bf16_pays
+    from ..model.running import bf16_pays
     from ..training.development import verdict
     from ..training.distill import DistillRecipe, distill
     from ..training.folder import is_main_process, join_processes

@@ -17,11 +17,10 @@ from ..errors import InputError
 from .config import MixLMConfig
 from .families import Family, reason
 from .fast.ranker import FastRanker
-from .item_encoder import ItemEncoder
+from .item_encoder import GivenVectors, ItemEncoder
 from .network import Network
 from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
 from .template import special_ids
-from .vectors import GivenVectors
 
 __all__ = ["N", "assemble", "assemble_encoder", "load_tokenizer", "quiet"]
 

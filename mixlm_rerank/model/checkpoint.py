@@ -22,7 +22,7 @@ from .families import family_of, family_of_config, load_backbone
 from .fast.int8 import in_int8, is_int8
 from .known_answer import check_known_answer, known_answers, write_known_answer
 from .network import Network
-from .precision import parameter_dtype, weights_to
+from .running import parameter_dtype, weights_to
 
 __all__ = ["load", "save"]
 

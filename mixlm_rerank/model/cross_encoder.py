@@ -23,9 +23,9 @@ from .assembly import N, assemble, load_tokenizer, quiet
 from .config import Head, MixLMConfig
 from .families import Family, complete, family_of, longest_sequence
 from .hub import in_cache
-from .inference import scoring
+from .layers import span
 from .network import Network
-from .span import span
+from .running import scoring
 from .template import Template
 
 __all__ = ["from_cross_encoder"]

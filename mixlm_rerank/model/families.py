@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ..errors import InputError
 from .config import Pooling
-from .span import FINAL_NORMS
+from .layers import FINAL_NORMS
 from .template import around_texts, plain_end
 
 __all__ = [

@@ -50,7 +50,7 @@ def known_answers(model: Network) -> list[float]:
     """Log-odds of the texts, at the largest token budget, each text alone."""
     import torch  # here: an exported model gives its answers without it
 
-    from .inference import inference
+    from .running import inference
 
     with inference(model):
         prefix = model.ranker.prefixes([QUERY])[0]

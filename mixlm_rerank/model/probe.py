@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from .fast.ranker import FastRanker
-from .inference import scoring
 from .item_encoder import ItemEncoder
 from .ranker import Prefix
+from .running import scoring
 from .template import special_ids
 
 __all__ = ["TESTED", "check_item_encoder", "check_ranker", "check_vocabulary"]

@@ -14,12 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from .config import MixLMConfig
-from .disentangled import take_added_logits
 from .families import Family, check_width, has_segments, longest_sequence, position_offset
-from .masks import visible, window_of
-from .span import fixed, span
+from .layers import fixed, span, take_added_logits, visible, window_of
+from .running import moved
 from .template import following_ids, plain_end, prefix_template, readable, special_ids
-from .transfer import moved
 
 __all__ = ["Prefix", "Ranker"]
 

@@ -84,7 +84,7 @@ class RankerGraph(nn.Module):
         """The same of a ranker whose prefix and documents see each other from the mix layer on."""
         assert self._plain is not None
         ranker = self.model.ranker
-        below = self._plain(prefix[None], torch.arange(prefix.shape[0]) + ranker.first_position, ranker.mix_layer)
+        below = self._plain.states(prefix[None], ranker.mix_layer)
         return ranker.mixed(self._plain, below.expand(items.shape[0], -1, -1), items)
 
 

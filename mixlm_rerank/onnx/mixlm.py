@@ -15,8 +15,7 @@ from ..errors import InputError
 from ..folders import settle
 from ..model.config import EXPORTED, MixLMConfig
 from ..model.known_answer import QUERY, TEXTS, check_known_answer
-from ..model.template import prefix_template, readable
-from ..model.texts import ItemTexts
+from ..model.template import ItemTexts, prefix_template, readable
 from ..progress import Progress
 from .tokenizer import LightTokenizer, library
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..model import MixLM
-from ..model.inference import scoring
+from ..model.running import scoring
 
 __all__ = ["BiEncoderScorer"]
 

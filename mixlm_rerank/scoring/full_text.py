@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..model.inference import scoring
-from ..model.positions import positions_per_forward
+from ..model.running import positions_per_forward, scoring
 from .residual import add_residual
 
 __all__ = ["FullTextScorer"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..model.inference import scoring
+from ..model.running import scoring
 from .titles import check_titles
 
 __all__ = ["ReferenceScorer"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..model.transfer import moved
+from ..model.running import moved
 
 __all__ = ["add_residual"]
 

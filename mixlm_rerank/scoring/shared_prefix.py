@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..model.inference import scoring
-from ..model.positions import positions_per_forward
-from ..model.transfer import joined, moved
+from ..model.running import joined, moved, positions_per_forward, scoring
 from .residual import add_residual
 from .titles import check_titles
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.inference import inference
-from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.running import inference, positions_per_forward
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_multi_vector_encoder, short_name
 from mixlm_rerank.systems.mixlm import OfMixLM

@@ -54,7 +54,7 @@ class Loading:
 
     def of_rankers(self) -> dict[str, Any]:
         """Keywords of CrossEncoder. Raises InputError for another dtype."""
-        from mixlm_rerank.model.precision import parameter_dtype
+        from mixlm_rerank.model.running import parameter_dtype
 
         usual = "bfloat16" if self.device_name().startswith("cuda") else "float32"
         return self.of_embedding_models() | {"model_kwargs": {"dtype": parameter_dtype(self.dtype or usual)}}

@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from mixlm_rerank.model.inference import inference
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.running import inference, positions_per_forward
 
 __all__ = ["OnDisk", "TokenStates", "max_sim", "states_of_texts"]
 

@@ -15,7 +15,7 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.model.precision import bf16_pays, weights_to
+from mixlm_rerank.model.running import bf16_pays, weights_to
 from mixlm_rerank.systems.collections import Collection, judged_documents, sampled
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Members

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +14,12 @@ from ...errors import InputError
 from ..config import MixLMConfig
 from ..families import Family
 from ..ranker import Prefix, Ranker
-from ..transfer import moved
-from .attention import SHARED_PREFIX, PackedLayout
-from .passes import DecoderPass, PlainPass, packed_pass, plain_pass
+from ..running import moved
+from .attention import SHARED_PREFIX, PackedLayout, attention_of
+from .passes import BertPass, DecoderPass, packed_pass, plain_pass
+
+if TYPE_CHECKING:
+    from .graphs import GraphedPass
 
 __all__ = ["FastRanker"]
 
@@ -27,10 +31,11 @@ class FastRanker(Ranker):
         self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig, family: Family
     ) -> None:
         super().__init__(backbone, tokenizer, config, family)
-        self._packed = None if self.mixes_both_ways else packed_pass(backbone, self.mix_layer)
+        self._packed: BertPass | DecoderPass | GraphedPass | None = None
         self._plain = plain_pass(backbone) if self.mixes_both_ways else None
         if self.mixes_both_ways:
             return
+        self._packed = packed_pass(backbone, self.mix_layer)
         backbone.set_attn_implementation(SHARED_PREFIX)
         if backbone.config._attn_implementation != SHARED_PREFIX:
             raise InputError(
@@ -47,9 +52,7 @@ class FastRanker(Ranker):
     def below(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         if self._plain is None or self.device.type != "cpu" or torch.is_grad_enabled():
             return super().below(inputs)
-        first = self.first_position
-        places = [torch.arange(first, first + len(own)) for own in inputs]
-        return [self._plain(own[None], at, self.mix_layer)[0] for own, at in zip(inputs, places, strict=True)]
+        return [self._plain.states(own[None], self.mix_layer)[0] for own in inputs]
 
     def forward_packed(
         self, prefixes: Sequence[Prefix], items: Sequence[Tensor], titles: Sequence[Tensor] | None = None
@@ -81,7 +84,7 @@ class FastRanker(Ranker):
         positions, score_rows = layout.position_ids(self.device), layout.score_rows(self.device)
         if self._packed is not None and not self._checkpoints_activations:
             types = (in_item & self.segments).long()
-            attention = self._packed.attention(layout, self.device)
+            attention = attention_of(layout, self._packed.window, self.device, self._packed.head)
             states = self._packed(flat, positions + self.first_position, types, score_rows, attention)
             return list(states.split(list(counts)))
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
@@ -122,7 +125,7 @@ class FastRanker(Ranker):
                 found[row] = own
         return found
 
-    def mixed(self, layers: PlainPass, prefixes: Tensor, items: Tensor) -> Tensor:
+    def mixed(self, layers: BertPass, prefixes: Tensor, items: Tensor) -> Tensor:
         """Through the layers from the mix layer on. States [n, length, d], embedding tokens [n, k, d] -> [n, d]."""
         pairs = torch.cat([prefixes, items[:, :, : self.hidden_size]], dim=1)
         added = self._log_sizes(prefixes.shape[1], items) if items.shape[2] > self.hidden_size else None
