@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from ..families import position_offset
 from .attention import PackedAttention
 
-__all__ = ["BertPass", "DecoderPass", "packed_pass", "plain_pass", "product"]
+__all__ = ["BertPass", "DecoderPass", "PackedAttention", "packed_pass", "plain_pass", "product"]
 
 # Matrix products of up to so many rows are divided by hand: on two cores, with 384 features, 20 to 35% less time for 8
 # to 40 rows, 14% for 128, none for 220.

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...errors import InputError
 from ..config import MixLMConfig
-from ..families import Family
 from ..ranker import Prefix, Ranker
 from ..running import moved
 from .attention import SHARED_PREFIX, PackedLayout, attention_of
@@ -27,10 +26,8 @@ __all__ = ["FastRanker"]
 class FastRanker(Ranker):
     """A ranker that shares a query's prefix among all its documents."""
 
-    def __init__(
-        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig, family: Family
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, family)
+    def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
+        super().__init__(backbone, tokenizer, config)
         self._packed: BertPass | DecoderPass | GraphedPass | None = None
         self._plain = plain_pass(backbone) if self.mixes_both_ways else None
         if self.mixes_both_ways:
@@ -88,8 +85,8 @@ class FastRanker(Ranker):
             states = self._packed(flat, positions + self.first_position, types, score_rows, attention)
             return list(states.split(list(counts)))
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
-        masks = dict.fromkeys(self._layer_types, unused)
-        states = self._run(flat[None], positions[None], in_item[None], masks, layout=layout)[0]
+        masks, given = dict.fromkeys(self._layer_types, unused), (flat[None], positions[None], in_item[None])
+        states = self._through(self.mix_layer, self.layers, *given, masks, layout=layout)[0]
         return list(states[score_rows].split(list(counts)))
 
     def _titled(self, prefixes: Sequence[Prefix], items: Sequence[Tensor], titles: Sequence[Tensor]) -> list[Tensor]:
@@ -129,7 +126,7 @@ class FastRanker(Ranker):
         """Through the layers from the mix layer on. States [n, length, d], embedding tokens [n, k, d] -> [n, d]."""
         pairs = torch.cat([prefixes, items[:, :, : self.hidden_size]], dim=1)
         added = self._log_sizes(prefixes.shape[1], items) if items.shape[2] > self.hidden_size else None
-        changing = prefixes.shape[1] if self.fixed_documents else None
+        changing = prefixes.shape[1] if self.config.fixed_documents else None
         return layers.first_states(pairs, self.mix_layer, added, changing)
 
     def compile_packed(self) -> None:
