@@ -24,14 +24,8 @@ class ReferenceScorer(Scorer):
         self._model = model
 
     @scoring
-    def score_batch(
-        self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
-    ) -> list[Tensor]:
-        check_titles(self._model, tokens, titles)
-        given = [None] * len(tokens) if titles is None else titles
-        return [self._score(*each) for each in zip(queries, tokens, given, strict=True)]
-
-    def _score(self, query: str, tokens: Tensor, titles: Tensor | None) -> Tensor:
+    def score(self, query: str, tokens: Tensor, titles: Tensor | None = None) -> Tensor:
+        check_titles(self._model, [tokens], None if titles is None else [titles])
         model = self._model
         prefix = model.ranker.prefixes([query])[0]
         scores = torch.empty(len(tokens), dtype=torch.float32)
@@ -41,6 +35,12 @@ class ReferenceScorer(Scorer):
                 document = torch.cat([model.ranker.embedded(title), document])
             scores[row] = model.readout(model.ranker([prefix], [document])[0])
         return scores + self._residual(query, tokens.float())
+
+    def score_batch(
+        self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        given = [None] * len(tokens) if titles is None else titles
+        return [self.score(*each) for each in zip(queries, tokens, given, strict=True)]
 
     def _residual(self, query: str, tokens: Tensor) -> Tensor:
         """Spelled out, and not by the readout's own code."""
