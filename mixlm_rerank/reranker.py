@@ -17,6 +17,7 @@ from .arguments import as_candidates, check_count, check_kind, check_list_of_str
 from .documents import rank_documents
 from .errors import InputError, MissingDocuments
 from .index import Fetched, TokenStore, open_store
+from .model.template import readable
 from .onnx import OnnxMixLM
 from .progress import progress_bar
 from .ranking import Weight, check_weight, interpolated, ranked, verified
@@ -204,7 +205,7 @@ class Reranker:
             return ""
         if not isinstance(query, str):
             raise InputError(f"the ranker reads the query's text: give a string, not a {type(query).__name__}")
-        return query if self.model.ranker.readable([query])[0] else ""
+        return query if readable(self.model.ranker.tokenizer, [query])[0] else ""
 
     def _score(self, jobs: Sequence[_Job]) -> None:
         """Fill in which candidates have tokens, log-odds, and the tokens of the best passages."""

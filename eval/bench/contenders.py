@@ -22,8 +22,8 @@ from mixlm_rerank.eval.bench.kit import Entrant
 from mixlm_rerank.eval.bench.machine import Operations
 from mixlm_rerank.eval.bench.synthetic import Words, random_docids
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.assembly import quiet
-from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.model.hub import quiet
+from mixlm_rerank.model.running import bf16_pays
 from mixlm_rerank.onnx.exporting import hushed, write_graph
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.systems.loading import Loading, load_cross_encoder

@@ -26,8 +26,7 @@ from mixlm_rerank.eval.bench.show import table
 from mixlm_rerank.eval.bench.synthetic import QWEN3, DecoderShape, Words, full_text, random_mixlm
 from mixlm_rerank.eval.significance import scipy_stats
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.positions import positions_per_forward
-from mixlm_rerank.model.precision import weights_to
+from mixlm_rerank.model.running import positions_per_forward, weights_to
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.losses import LossWeights

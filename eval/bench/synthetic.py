@@ -151,7 +151,7 @@ def random_mixlm(shape: DecoderShape, tokens: int, document: int, device: str = 
         max_query_tokens=shape.prefix,
         max_document_tokens=document,
     )
-    model = assemble(MixLM, settings, backbones[0], tokenizer, backbones[1], tokenizer, family).to(device).eval()
+    model = assemble(MixLM, settings, (backbones[0], tokenizer), (backbones[1], tokenizer)).to(device).eval()
     nn.init.normal_(model.readout.score.weight, std=shape.hidden**-0.5)
     return model
 

@@ -42,7 +42,7 @@ def train(
     quiet: QuietBars = False,
 ) -> None:
     """Train a MixLM by a recipe: candidates, teacher, item encoder and ranker together."""
-    from ..model.precision import bf16_pays
+    from ..model.running import bf16_pays
     from ..training.folder import is_main_process
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
@@ -117,7 +117,7 @@ def distill(
     quiet: QuietBars = False,
 ) -> None:
     """Fit a MixLM to a corpus so that it ranks like a cross-encoder. Needs no labels."""
-    from ..model.precision import bf16_pays
+    from ..model.running import bf16_pays
     from ..training.development import verdict
     from ..training.distill import DistillRecipe, distill
     from ..training.folder import is_main_process, join_processes

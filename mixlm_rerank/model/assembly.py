@@ -1,69 +1,62 @@
-"""Putting the parts of a MixLM together, whether they are new or were saved."""
+"""Putting the parts of a MixLM together, new or saved, once they have shown that they compute what MixLM needs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import cast
 
 import torch
-from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from .config import MixLMConfig
-from .families import Family, reason
 from .fast.ranker import FastRanker
-from .item_encoder import ItemEncoder
-from .network import Network
-from .probe import TESTED, check_item_encoder, check_ranker, check_vocabulary
+from .hub import reason
+from .item_encoder import GivenVectors, ItemEncoder
+from .network import N
+from .ranker import Prefix
+from .running import scoring
 from .template import special_ids
-from .vectors import GivenVectors
 
-__all__ = ["N", "assemble", "assemble_encoder", "load_tokenizer", "quiet"]
+__all__ = ["Part", "assemble", "assemble_encoder"]
 
-N = TypeVar("N", bound=Network)  # what is made: a MixLM
+Part = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+TESTED = "docs/models.md lists what works: BERT, RoBERTa, ModernBERT, Qwen3, Llama, Gemma and others"
+TOLERANCE = 1e-3  # of the largest state; float32 rounding stays below 1e-5, a wrong mask shows at 1e-1
+TEXTS = ["a", "a longer text"]
 
 
-def assemble(
-    make: type[N],
-    config: MixLMConfig,
-    encoder: PreTrainedModel | None,
-    encoder_tokenizer: PreTrainedTokenizerBase | None,
-    backbone: PreTrainedModel,
-    ranker_tokenizer: PreTrainedTokenizerBase,
-    family: Family,
-) -> N:
+def assemble(make: type[N], config: MixLMConfig, encoder: Part | None, ranker: Part) -> N:
     """A MixLM in float32; its parts have passed the probe. Without ``encoder``, documents are vectors.
 
     Raises InputError if the parts do not make one.
     """
     _survive_forks()
-    if encoder is None or encoder_tokenizer is None:
-        item_encoder: ItemEncoder = GivenVectors(ranker_tokenizer, config)
-    else:
-        item_encoder = assemble_encoder(config, encoder, encoder_tokenizer)
+    backbone, tokenizer = ranker
+    item_encoder = GivenVectors(tokenizer, config) if encoder is None else assemble_encoder(config, *encoder)
     with _usable_as("a ranker", backbone):
-        check_vocabulary(backbone, ranker_tokenizer, config.prompt, config.suffix)
-        if "{document}" not in config.prompt and len(special_ids(ranker_tokenizer, config.score_token)) != 1:
+        _check_vocabulary(backbone, tokenizer, config.prompt, config.suffix)
+        if "{document}" not in config.prompt and len(special_ids(tokenizer, config.score_token)) != 1:
             raise InputError(f"its tokenizer has no token {config.score_token!r}, the score_token: name one of its own")
-        ranker = FastRanker(backbone.float(), ranker_tokenizer, config, family)
-        check_ranker(ranker, config.tokens)
+        reader = FastRanker(backbone.float(), tokenizer, config)
+        _check_ranker(reader, config.tokens)
     projector = None
-    if config.vectors or item_encoder.hidden_size != ranker.hidden_size:
-        projector = nn.Linear(item_encoder.hidden_size, ranker.hidden_size, dtype=torch.float32)
-    return make(config, item_encoder, ranker, projector)
+    if config.vectors or item_encoder.hidden_size != reader.hidden_size:
+        projector = nn.Linear(item_encoder.hidden_size, reader.hidden_size, dtype=torch.float32)
+    return make(config, item_encoder, reader, projector)
 
 
 def assemble_encoder(config: MixLMConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ItemEncoder:
     """The item encoder alone, likewise."""
     with _usable_as("an item encoder", backbone):
-        check_vocabulary(backbone, tokenizer, config.template)
+        _check_vocabulary(backbone, tokenizer, config.template)
         encoder = ItemEncoder(backbone.float(), tokenizer, config)
-        check_item_encoder(encoder)
+        _check_item_encoder(encoder)
     return encoder
 
 
@@ -88,26 +81,82 @@ def _usable_as(part: str, backbone: PreTrainedModel) -> Iterator[None]:
         raise InputError(f"{type(backbone).__name__} cannot be {part} ({reason(error)}); {TESTED}") from None
 
 
-def load_tokenizer(source: str, **options: Any) -> PreTrainedTokenizerBase:
-    """Raises InputError if there is none, or no fast one."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:  # a torn tokenizer.json raises a plain one
-        raise InputError(f"{source!r} has no tokenizer that can be read here: {error}") from None
-    if not tokenizer.is_fast:
-        raise InputError(f"the tokenizer of {source!r} has no fast version (tokenizer.json)")
-    return tokenizer
+def _check_vocabulary(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *templates: str) -> None:
+    """Raises InputError if a token of a text or of the templates has no embedding.
+
+    Special tokens may lack one: in texts they are read as plain characters.
+    """
+    rows = cast(Tensor, backbone.get_input_embeddings().weight).shape[0]
+    never = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = set(tokenizer.get_vocab().values()) - never
+    ids.update([tokenizer.unk_token_id or 0], *(special_ids(tokenizer, template) for template in templates))
+    if max(ids) >= rows:
+        raise InputError(
+            f"its tokenizer gives ids up to {max(ids)}, and it has embeddings for ids below {rows}: after adding "
+            "tokens call resize_token_embeddings, or take the tokenizer that belongs to it"
+        )
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No loading bars and no report of unused heads: loading a backbone without its head is what we want."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+@scoring
+def _check_item_encoder(encoder: ItemEncoder) -> None:
+    """Texts must have the same states alone (as stored), padded beside others (as in training) and as queries.
+
+    Architectures that mix positions by other means than attention (FNet, MobileBERT) mix padding in. Raises InputError
+    for them, and whatever the backbone raises.
+    """
+    ids = encoder.document_ids(TEXTS)
+    alone = [encoder.states(torch.tensor([row], device=encoder.backbone.device))[0] for row in ids]
+    right = [*alone, *encoder.token_states(encoder.query_ids(TEXTS))]
+    found = [*encoder.token_states(ids), *encoder.query_states(TEXTS)]
+    _check_same(right, found, "beside a longer text", "it mixes positions by more than attention")
+
+
+@scoring
+def _check_ranker(ranker: FastRanker, tokens: int) -> None:
+    """Raises InputError for a ranker whose states MixLM does not compute right, and whatever the backbone raises.
+
+    Architectures that mix positions by other means than the attention interface (FNet, Mamba, Qwen3-Next) run packed
+    sequences without an error, and wrong; so do decoders that are not causal under their family's mask.
+    """
+    # two queries with three documents each, alone and packed behind a shared prefix
+    prefixes = ranker.prefixes(TEXTS)
+    places = torch.arange(6 * tokens * ranker.hidden_size, dtype=torch.float32, device=ranker.device)
+    items = places.sin().view(2, 3, tokens, ranker.hidden_size) * prefixes[0].states.std()
+    pairs = [(prefix, item) for prefix, group in zip(prefixes, items, strict=True) for item in group]
+    alone = ranker([prefix for prefix, _ in pairs], [item for _, item in pairs])
+    packed = torch.cat(ranker.forward_packed(prefixes, list(items)))
+    interface = "it mixes positions by more than its attention interface"
+    _check_same([alone], [packed], "behind a shared prefix", interface)
+
+    # a document without a query, under MixLM's mask and under the backbone's own
+    document, tail = prefixes[1].states, prefixes[1].tail
+    nothing, whole = document[:0], torch.cat([document, tail])
+    if ranker.mix_layer:
+        (own,) = ranker.states([whole], [0], ranker.mix_layer, ranker.layers)
+    else:  # the backbone's own positions too
+        types = torch.ones(1, len(whole), dtype=torch.long, device=ranker.device)
+        extra = {"token_type_ids": types} if ranker.segments else {}
+        own = ranker.backbone(inputs_embeds=whole[None], use_cache=False, **extra).last_hidden_state[0]
+    if ranker.mixes_both_ways:  # as a query without a document
+        right, found = own[:1], ranker([Prefix(whole, nothing)], [nothing])
+    else:
+        right, found = own[-1:], ranker([Prefix(nothing, tail)], [document])
+    kind = "causal" if ranker.family.causal else "bidirectional"
+    _check_same([right], [found], "in MixLM's own forward pass", f"its attention is not {kind}")
+
+    # a text through all layers as the backbone runs them; up to the mix layer, and on from there
+    if ranker.mix_layer:
+        inputs = ranker.inputs(TEXTS[1:])
+        lengths = [len(inputs[0])]
+        below = ranker.states(inputs, lengths, 0, ranker.mix_layer)
+        parts = ranker.states(below, lengths, ranker.mix_layer, ranker.layers)
+        through = ranker.states(inputs, lengths, 0, ranker.layers)
+        _check_same(through, parts, "in two parts", "it cannot have a mix layer")
+
+
+def _check_same(right: Sequence[Tensor], found: Sequence[Tensor], where: str, so: str) -> None:
+    """Raises InputError if states differ by more than a share of the largest."""
+    largest = max(float(states.abs().max()) for states in right)
+    off = max(float((a - b).abs().max()) for a, b in zip(right, found, strict=True)) / largest
+    if not off <= TOLERANCE:
+        raise InputError(f"{where} its states are off by {off:.0%}, so {so}; {TESTED}")

@@ -88,14 +88,11 @@ class MixLMConfig:
                 raise InputError(f"{field.name} must be {told}, not {value!r}")
         if self.tokens < 1:
             raise InputError(f"tokens must be at least 1, not {self.tokens}")
-        if self.pooling not in get_args(Pooling):
-            raise InputError(f"pooling must be one of {', '.join(get_args(Pooling))}, not {self.pooling!r}")
+        for name, choices in (("pooling", Pooling), ("residual", Residual), ("head", Head)):
+            if getattr(self, name) not in get_args(choices):
+                raise InputError(f"{name} must be one of {', '.join(get_args(choices))}, not {getattr(self, name)!r}")
         if self.pooling == "clusters" and (not self.mix_layer or self.memory_tokens or self.residual != "none"):
             raise InputError("pooling 'clusters' needs a mix layer, and neither memory tokens nor a residual")
-        if self.residual not in get_args(Residual):
-            raise InputError(f'residual must be "none", "cosine" or "late", not {self.residual!r}')
-        if self.head not in get_args(Head):
-            raise InputError(f"head must be one of {', '.join(get_args(Head))}, not {self.head!r}")
         if min(self.mix_layer, self.document_position, self.title_tokens) < 0:
             raise InputError("mix_layer, document_position and title_tokens must not be negative")
         if self.title_tokens and self.mix_layer:

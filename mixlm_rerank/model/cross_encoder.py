@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, Unpack, cast
 
 import torch
 from torch import nn
@@ -19,16 +20,16 @@ from transformers import (
 
 from ..arguments import check_list_of_strings
 from ..errors import InputError
-from .assembly import N, assemble, load_tokenizer, quiet
+from .assembly import assemble
 from .config import Head, MixLMConfig
-from .families import Family, complete, family_of, longest_sequence
-from .hub import in_cache
-from .inference import scoring
+from .families import Family, answer_weights, longest_sequence, opened
+from .hub import HubOptions, checked, complete
+from .layers import span
 from .network import Network
-from .span import span
+from .running import scoring
 from .template import Template
 
-__all__ = ["from_cross_encoder"]
+__all__ = ["FromCrossEncoder"]
 
 # Behind a query of usual length. Untrained, rank-biased overlap with the teacher .608 instead of .585 from position 0.
 DOCUMENT_POSITION = 12
@@ -50,62 +51,89 @@ HEADS: dict[str, tuple[Head, Callable[[Any], list[nn.Module]]]] = {
 }
 
 
-def from_cross_encoder(
-    make: type[N],
-    source: str,
-    *,
-    mix_layer: int | None,
-    tokens: int,
-    fixed_documents: bool,
-    prompt: str | None,
-    answers: Sequence[str] | None,
-    hub: dict[str, Any],
-) -> N:
-    """See :meth:`MixLM.from_cross_encoder`."""
-    if answers is not None:
-        check_list_of_strings("answers", answers)
-    source = in_cache(source, hub)
-    family, tokenizer = family_of(source, **hub), load_tokenizer(source, **hub)
-    with quiet():
-        whole, head, layers = _loaded(source, family, tokenizer, answers, **hub)
-    backbone = cast(PreTrainedModel, whole.base_model)
-    count = backbone.config.num_hidden_layers
-    mix_layer = count // 2 if mix_layer is None else mix_layer
-    if not 1 <= mix_layer < count:
-        raise InputError(f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}")
-    prompt = family.pair_prompt(tokenizer) if prompt is None else prompt
-    if [*re.findall("{text}|{document}", prompt)] != ["{text}", "{document}"]:
-        raise InputError(f"the prompt must have {{text}} and then {{document}}, each once: {prompt!r}")
-    template = family.second_text(tokenizer, prompt.partition("{document}")[0].partition("{text}")[2])
-    # a decoder's positions are relative: right behind what stands before it
-    position = Template(tokenizer, template, LONGEST, joined=True).before if family.causal else DOCUMENT_POSITION
-    longest = min(LONGEST, tokenizer.model_max_length, longest_sequence(backbone))
-    config = MixLMConfig(
-        tokens=tokens,
-        pooling="mean" if family.causal else "clusters",
-        prompt=prompt,
-        score_token="",
-        template=template,
-        residual="none",
-        mix_layer=mix_layer,
-        fixed_documents=fixed_documents,
-        document_position=position,
-        head=head,
-        max_query_tokens=longest // 2,
-        max_document_tokens=longest - position,
-    )
-    own_answers = None if family.causal else _answers(whole, tokenizer)
-    setattr(backbone, "pooler", None)  # noqa: B010 (typed as a module)
-    item_encoder = copy.deepcopy(span(backbone, 0, mix_layer))
-    model = assemble(make, config, item_encoder, tokenizer, backbone, tokenizer, family)
-    with torch.no_grad():
-        for own, theirs in zip(_trained([*model.readout.head, model.readout.score]), layers, strict=True):
-            given = dict(theirs.named_parameters())
-            for name, weight in own.named_parameters():
-                weight.copy_(given[name] if name in given else torch.zeros_like(weight))  # some have no bias
-    if own_answers is not None:
-        _check(model, own_answers, source)
-    return model.eval()
+class FromCrossEncoder(Network):
+    """A MixLM can be cut out of a cross-encoder."""
+
+    @classmethod
+    def from_cross_encoder(
+        cls,
+        name: str | Path,
+        *,
+        mix_layer: int | None = None,
+        tokens: int = 8,
+        fixed_documents: bool = False,
+        prompt: str | None = None,
+        answers: Sequence[str] | None = None,
+        **hub: Unpack[HubOptions],
+    ) -> Self:
+        """Cut a new MixLM out of a cross-encoder: its layers below ``mix_layer`` read documents alone.
+
+        It differs from the checkpoint in two ways: below that layer documents do not attend to the query, and they
+        are pooled to a few embedding tokens. Untrained, it ranks poorly; train it with ``mixlm-rerank distill``. In
+        full-text mode it is the cross-encoder itself.
+
+        Args:
+            name: a folder or hub id, with a classification head of one label, or a decoder that answers yes or no.
+            mix_layer: 1 to the last layer; by default half of the layers. With a higher layer a candidate costs less,
+                and more of a document's encoding is independent of the query.
+            tokens: the largest token budget.
+            fixed_documents: for encoders: above the mix layer only the query's states change; they attend to query and
+                document. A candidate then takes half to two thirds of the operations.
+            prompt: for decoders: ``{text}`` stands for the query, ``{document}`` for the document. By default that of
+                Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
+            answers: for decoders without a classification head: the word whose logit counts for a document, and
+                optionally the one that counts against it, one token each. By default "yes" and "no".
+            **hub: as in ``from_pretrained``.
+
+        Raises:
+            InputError: not a cross-encoder, or one of an unsupported kind.
+        """
+        if answers is not None:
+            check_list_of_strings("answers", answers)
+        options = checked(hub)
+        source, family, tokenizer = opened(str(name), options)
+        whole, head, layers = _loaded(source, family, tokenizer, answers, **options)
+        backbone = cast(PreTrainedModel, whole.base_model)
+        count = backbone.config.num_hidden_layers
+        mix_layer = count // 2 if mix_layer is None else mix_layer
+        if not 1 <= mix_layer < count:
+            raise InputError(
+                f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}"
+            )
+        prompt = family.pair_prompt(tokenizer) if prompt is None else prompt
+        if [*re.findall("{text}|{document}", prompt)] != ["{text}", "{document}"]:
+            raise InputError(f"the prompt must have {{text}} and then {{document}}, each once: {prompt!r}")
+        template = family.second_text(tokenizer, prompt.partition("{document}")[0].partition("{text}")[2])
+        # a decoder's positions are relative: right behind what stands before it
+        position = Template(tokenizer, template, LONGEST, joined=True).before if family.causal else DOCUMENT_POSITION
+        longest = min(LONGEST, tokenizer.model_max_length, longest_sequence(backbone))
+        config = MixLMConfig(
+            tokens=tokens,
+            pooling="mean" if family.causal else "clusters",
+            prompt=prompt,
+            score_token="",
+            template=template,
+            residual="none",
+            mix_layer=mix_layer,
+            fixed_documents=fixed_documents,
+            document_position=position,
+            head=head,
+            max_query_tokens=longest // 2,
+            max_document_tokens=longest - position,
+        )
+        own_answers = None if family.causal else _answers(whole, tokenizer)
+        setattr(backbone, "pooler", None)  # noqa: B010 (typed as a module)
+        lower = copy.deepcopy(span(backbone, 0, mix_layer))
+        model = assemble(cls, config, (lower, tokenizer), (backbone, tokenizer))
+        with torch.no_grad():
+            head_layers = [layer for layer in (*model.readout.head, model.readout.score) if [*layer.parameters()]]
+            for own, theirs in zip(head_layers, layers, strict=True):
+                given = dict(theirs.named_parameters())
+                for part, weight in own.named_parameters():
+                    weight.copy_(given[part] if part in given else torch.zeros_like(weight))  # some have no bias
+        if own_answers is not None:
+            _check(model, own_answers, source)
+        return model.eval()
 
 
 def _loaded(
@@ -133,8 +161,7 @@ def _loaded(
             raise InputError(
                 f"{source!r} bounds its logits (final_logit_softcapping): yes and no are not linear in its states"
             )
-        start = family.answer(whole, tokenizer, ("yes", "no") if answers is None else answers)
-        assert start is not None
+        start = answer_weights(whole, tokenizer, ("yes", "no") if answers is None else answers)
         linear = nn.Linear(len(start), 1, bias=False)
         linear.weight.data = start[None]
         return whole, "linear", [linear]
@@ -143,10 +170,6 @@ def _loaded(
         f"takes {', '.join(sorted(HEADS))} with a classification head of one label that reads the first token, and "
         "decoders that answer yes or no or have such a head"
     )
-
-
-def _trained(layers: list[nn.Module]) -> list[nn.Module]:
-    return [layer for layer in layers if any(True for _ in layer.parameters())]
 
 
 @scoring

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
-import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ..errors import InputError
 from .config import Pooling
-from .span import FINAL_NORMS
+from .hub import in_cache, load_tokenizer
 from .template import around_texts, plain_end
 
 __all__ = [
     "BidirectionalFamily",
     "DecoderFamily",
     "Family",
+    "answer_weights",
     "check_width",
-    "complete",
     "family_of",
     "family_of_config",
     "has_segments",
-    "load_backbone",
     "longest_sequence",
+    "opened",
     "position_offset",
-    "reason",
 ]
-
 
 # From the model card of Qwen3-Reranker.
 QWEN3_RERANKER = (
@@ -43,105 +39,49 @@ QWEN3_RERANKER = (
 )
 
 
-class Family(ABC):
-    """Defaults and differences of one kind of backbone."""
-
-    causal: ClassVar[bool]
-    pooling: ClassVar[Pooling]
-
-    @abstractmethod
-    def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-        """The backbone without its head, and the model with it where the family reads the head."""
-
-    @abstractmethod
-    def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The default prefix of the ranker."""
-
-    @abstractmethod
-    def text_template(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The default template of the item encoder, for queries and documents."""
-
-    @abstractmethod
-    def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The token after the document whose state is read out."""
-
-    @abstractmethod
-    def pair_prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """What a cross-encoder reads, with ``{text}`` where the query goes and ``{document}``."""
-
-    @abstractmethod
-    def second_text(self, tokenizer: PreTrainedTokenizerBase, before: str) -> str:
-        """The template of a document that is read alone by a cross-encoder's lower layers.
-
-        ``before``: the part of the pair prompt between query and document.
-        """
-
-    @abstractmethod
-    def answer(
-        self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ("yes", "no")
-    ) -> Tensor | None:
-        """Where to start the readout: float32 [hidden_size], or None for zero.
-
-        ``words``: the answer that counts for a document, and perhaps the one that counts against it.
-        """
-
-
-class DecoderFamily(Family):
+class DecoderFamily:
     """Causal language models: Qwen3, Llama, Mistral and the like."""
 
     causal = True
-    pooling = "last"
-
-    def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-        head = complete(AutoModelForCausalLM, source, **options)
-        return cast(PreTrainedModel, head.base_model), head
+    pooling: Pooling = "last"
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The default prefix of the ranker."""
         return f"{tokenizer.bos_token or ''}Does the document answer the query? yes or no.\nQuery: {{text}}\nDocument: "
 
     def text_template(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The default template of the item encoder, for queries and documents."""
         return f"{tokenizer.bos_token or ''}{{text}}{_special(tokenizer, 'eos_token')}"
 
     def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The token after the document whose state is read out."""
         return _special(tokenizer, "eos_token")
 
     def pair_prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """What a cross-encoder reads, with ``{text}`` where the query goes and ``{document}``."""
         if "<|im_start|>" in tokenizer.get_vocab():
             return QWEN3_RERANKER
         start = tokenizer.bos_token or ""
         return f"{start}Query: {{text}}\nDocument: {{document}}\nDoes the document answer the query? yes or no:"
 
     def second_text(self, tokenizer: PreTrainedTokenizerBase, before: str) -> str:
+        """The template of a document that is read alone by a cross-encoder's lower layers.
+
+        ``before``: the part of the pair prompt between query and document.
+        """
         return f"{tokenizer.bos_token or ''}{plain_end(tokenizer, before)}{{text}}"
 
-    def answer(
-        self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ("yes", "no")
-    ) -> Tensor | None:
-        assert head is not None
-        rows: Tensor = head.get_output_embeddings().weight.detach().float()
-        ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
-        if not 1 <= len(set(words)) == len(words) <= 2 or any(len(pieces) != 1 for pieces in ids):
-            raise InputError(
-                f"a decoder's answers must be one word or two, each one token of its tokenizer: {list(words)} are "
-                f"{ids}. Choose others, or another ranker"
-            )
-        return rows[ids[0][0]] - rows[ids[1][0]] if len(ids) == 2 else rows[ids[0][0]]
 
-
-class BidirectionalFamily(Family):
+class BidirectionalFamily:
     """Encoders: BERT, ModernBERT and the like. Query tokens see the query only, item tokens query and themselves."""
 
     causal = False
-    pooling = "mean"
-
-    def load(self, source: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-        return load_backbone(source, **options), None
-
-    def prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        return self.text_template(tokenizer)
+    pooling: Pooling = "mean"
 
     def text_template(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return f"{_special(tokenizer, 'cls_token')}{{text}}{_special(tokenizer, 'sep_token')}"
+
+    prompt = text_template
 
     def score_token(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return _special(tokenizer, "sep_token")
@@ -154,56 +94,32 @@ class BidirectionalFamily(Family):
         before, between, after = around_texts(tokenizer, 2)  # as behind an empty query
         return f"{before}{between}{{text}}{after}"
 
-    def answer(
-        self, head: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ("yes", "no")
-    ) -> Tensor | None:
-        return None
+
+Family = DecoderFamily | BidirectionalFamily
 
 
-def load_backbone(
-    source: str, *, word_embeddings: Tensor | None = None, final_norm: bool = True, **options: Any
-) -> PreTrainedModel:
-    """A checkpoint's model without any head. A pooler is a head too: nothing reads it, and saved models stay small.
+def _special(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    token = getattr(tokenizer, name)
+    if token is None:
+        raise InputError(f"the tokenizer has no {name}; set it, or give the templates and score_token yourself")
+    return str(token)
 
-    ``word_embeddings``: [vocabulary, d], for a checkpoint that was saved without them. ``final_norm``: False for one
-    that was saved without, see :func:`.span.without_final_norm`.
+
+def answer_weights(
+    head: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ("yes", "no")
+) -> Tensor:
+    """Where the readout of a decoder starts: logit(yes) - logit(no) as weights of its states, float32 [hidden_size].
+
+    ``words``: the answer that counts for a document, and perhaps the one that counts against it.
     """
-    model = complete(AutoModel, source, word_embeddings, () if final_norm else FINAL_NORMS, **options)
-    if getattr(model, "pooler", None) is not None:
-        setattr(model, "pooler", None)  # noqa: B010 (typed as a module)
-    return model
-
-
-def complete(
-    auto_class: Any,
-    source: str,
-    word_embeddings: Tensor | None = None,
-    without: Sequence[str] = (),
-    **options: Any,
-) -> PreTrainedModel:
-    """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on.
-
-    ``without``: children of the model that may be. Raises InputError if something is, or a file cannot be read.
-    """
-    try:
-        model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
-    except Exception as error:  # of Transformers, safetensors, pickle, or the code of an architecture
-        raise InputError(f"{source} cannot be loaded: {reason(error)}") from None
-    missing = [name for name in report["missing_keys"] if name.partition(".")[0] not in ("pooler", *without)]
-    lacking = missing + list(report["mismatched_keys"])
-    if word_embeddings is not None:
-        table = model.get_input_embeddings().weight
-        name = next(name for name, weight in model.named_parameters() if weight is table)
-        if name in lacking and word_embeddings.shape == table.shape:
-            lacking.remove(name)
-            with torch.no_grad():
-                table.copy_(word_embeddings)
-    if lacking:
+    rows: Tensor = head.get_output_embeddings().weight.detach().float()
+    ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
+    if not 1 <= len(set(words)) == len(words) <= 2 or any(len(pieces) != 1 for pieces in ids):
         raise InputError(
-            f"{source} is not a whole {type(model).__name__}: {len(lacking)} weights are missing or of another shape, "
-            f"{lacking[0]!r} for one"
+            f"a decoder's answers must be one word or two, each one token of its tokenizer: {list(words)} are "
+            f"{ids}. Choose others, or another ranker"
         )
-    return cast(PreTrainedModel, model)
+    return rows[ids[0][0]] - rows[ids[1][0]] if len(ids) == 2 else rows[ids[0][0]]
 
 
 def position_offset(backbone: PreTrainedModel) -> int:
@@ -242,11 +158,6 @@ def has_segments(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase |
     return known and getattr(backbone.config, "type_vocab_size", 0) > 1 and used
 
 
-def reason(error: Exception) -> str:
-    """The first line of what a library says."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 def family_of(source: str, **options: Any) -> Family:
     """The family of a checkpoint, from its configuration alone. Raises InputError for other architectures."""
     if Path(source, "adapter_config.json").is_file() and not Path(source, "config.json").is_file():
@@ -263,6 +174,12 @@ def family_of(source: str, **options: Any) -> Family:
     return family_of_config(config, source)
 
 
+def opened(source: str, hub: dict[str, Any]) -> tuple[str, Family, PreTrainedTokenizerBase]:
+    """A checkpoint before its weights are loaded: where it is, its family and its tokenizer."""
+    source = in_cache(source, hub)
+    return source, family_of(source, **hub), load_tokenizer(source, **hub)
+
+
 def family_of_config(config: Any, source: str = "this model") -> Family:
     kind = config.model_type
     if getattr(config, "quantization_config", None):
@@ -275,10 +192,3 @@ def family_of_config(config: Any, source: str = "this model") -> Family:
     raise InputError(
         f"{source!r} is a {kind} model; MixLM needs a decoder (Qwen3, Llama ...) or an encoder (BERT, ModernBERT ...)"
     )
-
-
-def _special(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
-    token = getattr(tokenizer, name)
-    if token is None:
-        raise InputError(f"the tokenizer has no {name}; set it, or give the templates and score_token yourself")
-    return str(token)

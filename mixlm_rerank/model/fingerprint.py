@@ -39,10 +39,8 @@ def fingerprint(
     tokenizer counts: an index holds their token ids. ``former``: as it was computed by release 0.1, from all that the
     installed Transformers writes of backbone and tokenizer.
     """
-    digest = hashlib.sha256()
     if config.vectors:  # the projector, which is trained, belongs to the ranker
-        digest.update(f"{config.tokens} vectors of {config.vectors}".encode())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256(f"{config.tokens} vectors of {config.vectors}".encode()).hexdigest()[:16]
     settings: dict[str, object] = {
         "encoding": ENCODING_VERSION,
         "tokens": config.tokens,
@@ -53,7 +51,7 @@ def fingerprint(
         "max_document_tokens": config.max_document_tokens,
     }
     if former:
-        settings |= {"tokenizer": _written_tokenizer(encoder), "backbone": _written_backbone(encoder)}
+        settings |= _written(encoder)
     else:
         vocabulary = sorted(encoder.tokenizer.get_vocab().items())
         settings |= {"vocabulary": vocabulary, "ids": encoder.document_ids(TEXTS), "backbone": _backbone(encoder)}
@@ -61,9 +59,7 @@ def fingerprint(
         settings |= {"mix_layer": config.mix_layer, "document_position": config.document_position}
     if ranker is not None and config.title_tokens:
         settings["titles"] = [ranker.titles(TEXTS).tolist(), sorted(ranker.tokenizer.get_vocab().items())]
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    _add_weights(digest, encoder)
-    return digest.hexdigest()[:16]
+    return _hash(json.dumps(settings, sort_keys=True, default=str), encoder)
 
 
 def weights_hash(model: Network) -> str:
@@ -72,18 +68,18 @@ def weights_hash(model: Network) -> str:
     It also tells a model that reads titles from one of the same weights that reads none.
     """
     titles = model.config.title_tokens
-    digest = hashlib.sha256(f"{titles} title tokens".encode() if titles else b"")
-    _add_weights(digest, model)
-    return digest.hexdigest()[:16]
+    return _hash(f"{titles} title tokens" if titles else "", model)
 
 
-def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
+def _hash(settings: str, module: nn.Module) -> str:
+    digest = hashlib.sha256(settings.encode())
     for name, held in sorted(module.state_dict().items()):
         for weight in held if isinstance(held, tuple) else (held,):  # int8 layers hold (weight, bias), and their dtype
             if isinstance(weight, torch.Tensor):
                 plain = weight.dequantize() if weight.is_quantized else weight
                 digest.update(f"{name}{tuple(plain.shape)}".encode())
                 digest.update(plain.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _backbone(encoder: ItemEncoder) -> dict[str, object]:
@@ -95,11 +91,11 @@ def _backbone(encoder: ItemEncoder) -> dict[str, object]:
     return {"model_type": config.model_type, "rope_theta": sorted(bases), **known}
 
 
-def _written_tokenizer(encoder: ItemEncoder) -> dict[str, object]:
-    tokenizer: dict[str, object] = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
-    return {key: value for key, value in tokenizer.items() if key not in ("padding", "truncation")}  # call state
-
-
-def _written_backbone(encoder: ItemEncoder) -> dict[str, object]:
-    names = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
-    return {key: value for key, value in encoder.backbone.config.to_dict().items() if key not in names}
+def _written(encoder: ItemEncoder) -> dict[str, object]:
+    tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    backbone = encoder.backbone.config.to_dict()
+    for key in ("padding", "truncation"):  # of the latest call
+        tokenizer.pop(key, None)
+    for key in ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"):
+        backbone.pop(key, None)
+    return {"tokenizer": tokenizer, "backbone": backbone}

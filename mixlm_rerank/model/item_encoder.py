@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -16,14 +17,12 @@ from ..progress import Progress
 from .config import MixLMConfig
 from .families import check_width, has_segments, longest_sequence, position_offset
 from .fast.passes import plain_pass
-from .inference import scoring
-from .positions import positions_per_forward
+from .layers import without_final_norm
+from .running import moved, positions_per_forward, scoring
 from .sampling import clusters, last_states, rarity
-from .span import without_final_norm
-from .texts import ItemTexts
-from .transfer import moved
+from .template import ItemTexts
 
-__all__ = ["ItemEncoder"]
+__all__ = ["GivenVectors", "ItemEncoder"]
 
 # Token positions a forward pass on a CPU: on 2 cores 1,000 to 4,000 are equally fast and more is slower.
 POSITIONS_PER_FORWARD = 2048
@@ -55,7 +54,8 @@ class ItemEncoder(nn.Module, ItemTexts):
         self.register_buffer("rarity", rarity(backbone.config.vocab_size, special), persistent=False)
         # as the second of two texts, which a document is to a cross-encoder
         self._segments = config.mix_layer > 0 and has_segments(backbone, tokenizer)
-        self._plain, self._first_position = plain_pass(backbone), position_offset(backbone)
+        self._plain = None if config.mix_layer else plain_pass(backbone)
+        self._first_position = position_offset(backbone)
         positions = longest_sequence(backbone) - config.document_position
         if config.max_document_tokens + config.memory_tokens > positions:
             raise InputError(
@@ -71,14 +71,29 @@ class ItemEncoder(nn.Module, ItemTexts):
         """Components of an embedding token: those of a state and, with pooling "clusters", a logarithm."""
         return self.hidden_size + (self.config.pooling == "clusters")
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Embedding tokens of documents of one length. [b, length] -> [b, tokens, d]."""
-        return self.sampled(self.states(input_ids), input_ids)
+    def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embedding tokens of documents. [b, length] -> [b, tokens, d].
 
-    def states(self, input_ids: Tensor) -> Tensor:
-        """Final hidden states, memory tokens included. [b, length] -> [b, length + memory, d]."""
-        embeds = self._embeds(input_ids)
-        return self.backbone(inputs_embeds=embeds, use_cache=False, **self._placed(embeds)).last_hidden_state  # type: ignore[no-any-return]
+        ``lengths``: of each, [b], where they are padded at the end: equal to those of documents of one length up to
+        rounding. None: all the same.
+        """
+        return self.sampled(self.states(input_ids, lengths), input_ids, lengths)
+
+    def forward_padded(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Embedding tokens of documents of any lengths in one forward pass, for training. -> [n, tokens, d]."""
+        return self(*self._padded(ids))  # type: ignore[no-any-return]
+
+    def states(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Final hidden states, memory tokens right after each text's own. [b, length] -> [b, length + memory, d]."""
+        embeds, given = self._embeds(input_ids), {}
+        if lengths is not None:
+            count, places = len(self.memory), torch.arange(embeds.shape[1], device=embeds.device)
+            if count:
+                at = (lengths[:, None] + places[:count])[:, :, None].expand(-1, -1, embeds.shape[2])
+                embeds = embeds.scatter(1, at, embeds[:, -count:])
+            given["attention_mask"] = (places < lengths[:, None] + count).long()
+        output = self.backbone(inputs_embeds=embeds, use_cache=False, **given, **self._placed(embeds))
+        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def _placed(self, embeds: Tensor) -> dict[str, Tensor]:
         """Positions and segment, where they are others than the backbone takes by itself."""
@@ -90,13 +105,6 @@ class ItemEncoder(nn.Module, ItemTexts):
             placed["token_type_ids"] = (places >= self.lead).long().expand(len(embeds), -1)
         return placed
 
-    def _states_by_lean_pass(self, input_ids: Tensor) -> Tensor:
-        """:meth:`states` up to rounding, sooner for few positions."""
-        if self._plain is None or self.config.mix_layer:
-            return self.states(input_ids)
-        embeds = self._embeds(input_ids)
-        return self._plain(embeds, torch.arange(embeds.shape[1], device=embeds.device) + self._first_position)
-
     def _embeds(self, input_ids: Tensor) -> Tensor:
         embeds: Tensor = self.backbone.get_input_embeddings()(input_ids)
         if len(self.memory):
@@ -104,18 +112,9 @@ class ItemEncoder(nn.Module, ItemTexts):
             embeds = torch.cat([embeds, memory], dim=1)
         return embeds
 
-    def forward_padded(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Embedding tokens of documents of any lengths in one forward pass, for training. -> [n, tokens, d].
-
-        Equal to :meth:`forward` up to rounding.
-        """
-        padded, lengths = self._padded(ids)
-        return self.sampled(self._states_of_padded(padded, lengths), padded, lengths)
-
     def token_states(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Final hidden states, memory tokens included: one [length, d] a text, in one forward pass."""
-        padded, lengths = self._padded(ids)
-        states = self._states_of_padded(padded, lengths)
+        states = self.states(*self._padded(ids))
         return [own[: len(row) + len(self.memory)] for own, row in zip(states, ids, strict=True)]
 
     def _padded(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -123,19 +122,6 @@ class ItemEncoder(nn.Module, ItemTexts):
         padded = pad_sequence([torch.tensor(row, dtype=torch.long) for row in ids], batch_first=True)
         device = self.backbone.device
         return padded.to(device), torch.tensor([len(row) for row in ids], device=device)
-
-    def _states_of_padded(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Final hidden states, memory tokens right after each text's own. -> [n, longest + memory, d]."""
-        embeds, count = self._embeds(ids), len(self.memory)
-        if count:
-            places = lengths[:, None] + torch.arange(count, device=ids.device)
-            places = places[:, :, None].expand(-1, -1, embeds.shape[2])
-            embeds = embeds.scatter(1, places, embeds[:, -count:])
-        mask = torch.arange(embeds.shape[1], device=ids.device) < lengths[:, None] + count
-        output = self.backbone(
-            inputs_embeds=embeds, attention_mask=mask.long(), use_cache=False, **self._placed(embeds)
-        )
-        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def sampled(self, states: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Final hidden states of texts -> embedding tokens. [b, length + memory, d], [b, length] -> [b, tokens, d].
@@ -179,14 +165,26 @@ class ItemEncoder(nn.Module, ItemTexts):
         ``bar.update(count)`` is called after every batch (a tqdm bar will do). Raises InputError if a text gives a
         non-finite state (a broken checkpoint).
         """
-        return self._encode(self.document_ids(texts), bar)
+        ids = self.document_ids(texts)
+        out = np.empty((len(ids), self.config.tokens, self.token_size), dtype=np.float32)
+        for rows, batch in self._batches(ids):
+            copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
+            states = self.states(batch.repeat(copies, 1))[: len(rows)]
+            out[rows] = self.sampled(states, batch).float().cpu().numpy()
+            if bar is not None:
+                bar.update(len(rows))
+        if not np.isfinite(out).all():
+            row = int(np.flatnonzero(~np.isfinite(out).all(axis=(1, 2)))[0])
+            raise InputError(f"the item encoder gave a non-finite embedding token for text {row}: broken weights?")
+        return out
 
     @scoring
     def query_states(self, queries: Sequence[str]) -> list[Tensor]:
         """Final hidden states of queries, memory tokens included, for the residual. float32 [length, d] each."""
         states: dict[int, Tensor] = {}
         for rows, batch in self._batches(self.query_ids(queries)):
-            states |= dict(zip(rows, self._states_by_lean_pass(batch).float(), strict=True))
+            found = self.states(batch) if self._plain is None else self._plain.states(self._embeds(batch))
+            states |= dict(zip(rows, found.float(), strict=True))
         return [states[row] for row in range(len(queries))]
 
     def embedding_of(self, states: Tensor) -> Tensor:
@@ -200,33 +198,40 @@ class ItemEncoder(nn.Module, ItemTexts):
         found = [self.embedding_of(states) for states in self.query_states(queries)]
         return torch.stack(found).cpu() if found else torch.empty(0, self.hidden_size, dtype=torch.float32)
 
-    def _encode(self, ids: list[list[int]], bar: Progress | None = None) -> NDArray[np.float32]:
-        out = np.empty((len(ids), self.config.tokens, self.token_size), dtype=np.float32)
-        for rows, batch in self._batches(ids):
-            copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
-            states = self.states(batch.repeat(copies, 1))[: len(rows)]
-            out[rows] = self.sampled(states, batch).float().cpu().numpy()
-            if bar is not None:
-                bar.update(len(rows))
-        if not np.isfinite(out).all():
-            row = int(np.flatnonzero(~np.isfinite(out).all(axis=(1, 2)))[0])
-            raise InputError(f"the item encoder gave a non-finite embedding token for text {row}: broken weights?")
-        return out
-
     def _batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Row numbers of texts of one length, and their ids [b, length]."""
-        positions = positions_per_forward(self.backbone.device, POSITIONS_PER_FORWARD)
-        for rows in _batches_of_one_length(ids, positions):
-            yield rows, moved(torch.tensor([ids[row] for row in rows], dtype=torch.long), self.backbone.device)
+        """Row numbers of texts of one length, and their ids [b, length]; longest first: what does not fit in memory
+        fails at once.
+        """
+        by_length: dict[int, list[int]] = {}
+        for row, sequence in enumerate(ids):
+            by_length.setdefault(len(sequence), []).append(row)
+        device = self.backbone.device
+        for length in sorted(by_length, reverse=True):
+            size = max(1, positions_per_forward(device, POSITIONS_PER_FORWARD) // max(length, 1))
+            for start in range(0, len(by_length[length]), size):
+                rows = by_length[length][start : start + size]
+                yield rows, moved(torch.tensor([ids[row] for row in rows], dtype=torch.long), device)
 
 
-def _batches_of_one_length(ids: list[list[int]], positions: int) -> Iterator[list[int]]:
-    """Row numbers in batches of equal length, longest first: what does not fit in memory fails at once."""
-    by_length: dict[int, list[int]] = {}
-    for row, sequence in enumerate(ids):
-        by_length.setdefault(len(sequence), []).append(row)
-    for length in sorted(by_length, reverse=True):
-        rows = by_length[length]
-        size = max(1, positions // max(length, 1))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
+class GivenVectors(ItemEncoder):
+    """In place of an item encoder, where documents are vectors of the user's own: of images, audio, products.
+
+    It has the shape of one without its weights: the projector, which is trained with the ranker, reads vectors.
+    Raises InputError where a text is to be encoded.
+    """
+
+    text_tokens = 0
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
+        """``tokenizer``: the ranker's, which cuts queries."""
+        nn.Module.__init__(self)
+        self.tokenizer, self.config = tokenizer, config
+        self.hidden_size = config.vectors
+
+    def _refuse(self, *arguments: object, **options: object) -> NoReturn:
+        raise InputError(
+            f"this model encodes no texts: its documents are vectors of {self.hidden_size} numbers, which must be in "
+            "the index (mixlm-rerank index import FILE INDEX --model MODEL)"
+        )
+
+    readable = document_ids = query_ids = encode = query_states = _refuse

@@ -50,21 +50,20 @@ def known_answers(model: Network) -> list[float]:
     """Log-odds of the texts, at the largest token budget, each text alone."""
     import torch  # here: an exported model gives its answers without it
 
-    from .inference import inference
+    from .running import inference
 
     with inference(model):
-        prefix = model.ranker.prefixes([QUERY])[0]
+        (prefix,) = model.ranker.prefixes([QUERY])
         if model.config.vectors:  # as many made documents
             shape = (len(TEXTS), 1, model.config.tokens, model.config.vectors)
             places = torch.arange(math.prod(shape), dtype=torch.float32, device=model.device)
-            return [
-                float(model.readout(model.ranker([prefix], model.project(own)))) for own in places.sin().view(shape)
-            ]
-        states = model.item_encoder.query_states([QUERY])[0]
-        query = model.item_encoder.embedding_of(states)[None]
-        found = []
-        for text in TEXTS:
-            tokens = torch.from_numpy(model.encode([text])).to(model.device)
-            ranked = model.readout(model.ranker([prefix], list(model.project(tokens))))
-            found.append(float(ranked + model.readout.residual(query, [states], tokens)[0]))
-        return found
+            documents = list(places.sin().view(shape))
+        else:
+            documents = [torch.from_numpy(model.encode([text])).to(model.device) for text in TEXTS]
+        scores = [model.readout(model.ranker([prefix], list(model.project(tokens)))) for tokens in documents]
+        if model.config.residual != "none":
+            states = model.item_encoder.query_states([QUERY])
+            query = model.item_encoder.embedding_of(states[0])[None]
+            residuals = [model.readout.residual(query, states, tokens)[0] for tokens in documents]
+            scores = [ranked + residual for ranked, residual in zip(scores, residuals, strict=True)]
+        return [float(score) for score in scores]

@@ -1,24 +1,41 @@
-"""A MixLM, and the ways to make, load and save one."""
+"""A MixLM, and how it is saved: two Hugging Face checkpoints, the head, the configuration and a model card."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Any, Self, Unpack, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from .checkpoint import load, save
-from .config import Pooling, Residual
-from .cross_encoder import from_cross_encoder
-from .hub import HubOptions, checked
+from ..errors import InputError
+from ..folders import replacing, settle
+from .assembly import Part, assemble
+from .config import EXPORTED, MixLMConfig
+from .cross_encoder import FromCrossEncoder
+from .families import opened
+from .fast.int8 import in_int8, is_int8
+from .hub import HubOptions, checked, load_backbone, model_folder, quiet
+from .known_answer import check_known_answer, known_answers, write_known_answer
 from .network import Network
-from .start import from_backbones
+from .running import parameter_dtype
+from .start import FromBackbones
 
-__all__ = ["MixLM"]
+__all__ = ["DEFAULT", "ITEM_ENCODER", "MixLM"]
+
+ITEM_ENCODER, RANKER, CONFIG, CARD = "item_encoder", "ranker", "config.json", "README.md"
+HEAD = "head.safetensors"  # readout, projector and memory tokens: all that is in neither backbone
+KNOWN_ANSWER = "known_answer.json"
+DEFAULT = Path(__file__).with_name("default")  # comes with the package; its card says what it was trained on
 
 
-class MixLM(Network):
+class MixLM(FromBackbones, FromCrossEncoder):
     """Reads the query as text and each document as a few embedding tokens.
 
     Load one with ``from_pretrained`` (a saved model, or ``"default"``). Create an untrained one with ``from_backbones``
@@ -34,7 +51,21 @@ class MixLM(Network):
             half: save the backbones in float16, half the size. The loaded model is then the rounded one, with its own
                 fingerprint.
         """
-        save(self, Path(folder), half=half)
+        if is_int8(self):
+            raise InputError("a model in int8 cannot be written: load it in float32")
+        folder = Path(folder)
+        try:
+            with replacing(folder) as draft:  # read back before it replaces anything
+                with quiet():
+                    _save_backbones(self, draft, torch.float16 if half else torch.float32)
+                save_file(_head_of(self), draft / HEAD)
+                self.config.save(draft / CONFIG)
+                written = self._read(draft)
+                write_known_answer(known_answers(written), draft / KNOWN_ANSWER)
+                (draft / CARD).write_text(_model_card(written), encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"cannot write the model to {folder}: {error}") from None
+        self.name = str(folder)
 
     @classmethod
     def from_pretrained(
@@ -60,117 +91,131 @@ class MixLM(Network):
         Raises:
             InputError: there is no such model, it is not a MixLM, or it does not give its known answer.
         """
-        return load(cls, name, device=device, dtype=dtype, title_tokens=title_tokens, hub=checked(hub))
+        int8 = str(dtype).removeprefix("torch.") == "int8"
+        device = str(device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu"))
+        wanted = torch.float32 if int8 else parameter_dtype(dtype)
+        if wanted is None:
+            wanted = torch.bfloat16 if device.startswith("cuda") else torch.float32
+        options = checked(hub)
+        folder = DEFAULT if str(name) == "default" else model_folder(str(name), options)
+        settle(folder)
+        if (folder / EXPORTED).exists():
+            raise InputError(
+                f"{folder} was exported to ONNX: OnnxMixLM.from_pretrained reads it, and of the commands index, rerank "
+                "and search. Here give the model that it was exported from"
+            )
+        model = cls._read(folder, title_tokens)
+        check_known_answer(lambda: known_answers(model), folder / KNOWN_ANSWER)
+        model.name = str(name)
+        try:  # the item encoder stays float32: its tokens, and so its fingerprint, are the same on every device
+            model = model.to(device, wanted).eval()
+        except (RuntimeError, AssertionError) as error:  # torch: unknown device, no CUDA
+            raise InputError(f"cannot use device {device!r}: {error}") from None
+        return in_int8(model) if int8 else model
 
     @classmethod
-    def from_backbones(
-        cls,
-        item_encoder: str | Path | None,
-        ranker: str | Path,
-        *,
-        vectors: int = 0,
-        tokens: int = 4,
-        memory_tokens: int = 0,
-        pooling: Pooling | None = None,
-        query_prompt: str | None = None,
-        document_prompt: str | None = None,
-        prompt: str | None = None,
-        residual: Residual | None = None,
-        title_tokens: int = 0,
-        max_query_tokens: int = 256,
-        max_document_tokens: int = 256,
-        **hub: Unpack[HubOptions],
-    ) -> Self:
-        """Create an untrained MixLM from two checkpoints of plain language models (folders or hub ids).
-
-        With the residual ``"cosine"`` and without memory tokens it ranks like the item encoder as a bi-encoder. Pooling
-        and prompts come from the checkpoint's sentence-transformers files, if it has them; the tokenizer adds the
-        special tokens. (A Dense layer after the pooling is not read.)
-
-        Args:
-            item_encoder: an embedding model, or any plain language model. None: documents are vectors of your own.
-            ranker: a language model. The readout of a decoder starts from its language model head, that of an encoder
-                from zero.
-            vectors: the width of such vectors: ``tokens`` of them stand for a document. A new linear layer, the
-                projector, takes them to the ranker's size.
-            tokens: the largest token budget: embedding tokens per document.
-            memory_tokens: learned tokens appended to each document, whose states replace pooled ones; 0: none.
-            pooling: ``"last"``, ``"mean"`` or ``"cls"``; by default the checkpoint's own, else ``"last"`` for decoders
-                and ``"mean"`` for bidirectional encoders.
-            query_prompt: text before each query in the item encoder ("query: " for e5 models); by default the
-                checkpoint's own.
-            document_prompt: the same for documents ("passage: ").
-            prompt: the ranker's prefix, with ``{text}`` for the query.
-            residual: what is added to the ranker's score: ``"none"``, ``"cosine"`` or ``"late"`` (cosine and late
-                interaction). By default the cosine; vectors of your own go with none.
-            title_tokens: the most tokens of a document's title that the ranker reads as text beside its embedding
-                tokens; 0: none.
-            max_query_tokens: longest query in tokens, with its prompt.
-            max_document_tokens: longest document in tokens.
-            **hub: as in ``from_pretrained``; a ``revision`` must exist in both places.
-
-        Raises:
-            InputError: not a checkpoint, an unsupported architecture, or lengths that do not fit.
-        """
-        return from_backbones(
-            cls,
-            None if item_encoder is None else str(item_encoder),
-            str(ranker),
-            vectors=vectors,
-            tokens=tokens,
-            memory_tokens=memory_tokens,
-            pooling=pooling,
-            query_prompt=query_prompt,
-            document_prompt=document_prompt,
-            prompt=prompt,
-            residual=residual or ("none" if vectors else "cosine"),
-            title_tokens=title_tokens,
-            max_query_tokens=max_query_tokens,
-            max_document_tokens=max_document_tokens,
-            hub=checked(hub),
+    def _read(cls, folder: Path, title_tokens: int | None = None) -> Self:
+        config = MixLMConfig.load(folder / CONFIG)
+        if title_tokens is not None:
+            config = replace(config, title_tokens=title_tokens)
+        encoder = table = None
+        if not config.vectors:
+            encoder = _saved_part(folder / ITEM_ENCODER, final_norm=not config.mix_layer)
+            table = cast(Tensor, encoder[0].get_input_embeddings().weight)
+        model = assemble(cls, config, encoder, _saved_part(folder / RANKER, word_embeddings=table))
+        head = folder / HEAD
+        try:
+            state = load_file(head)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{head} cannot be read: {error}") from None
+        held, wanted = (
+            {name: list(weight.shape) for name, weight in part.items()} for part in (state, _head_of(model))
         )
+        if held != wanted:
+            raise InputError(f"{head} does not fit config.json: it holds {held}, expected {wanted}")
+        model.load_state_dict(state, strict=False)
+        return model.eval()
 
-    @classmethod
-    def from_cross_encoder(
-        cls,
-        name: str | Path,
-        *,
-        mix_layer: int | None = None,
-        tokens: int = 8,
-        fixed_documents: bool = False,
-        prompt: str | None = None,
-        answers: Sequence[str] | None = None,
-        **hub: Unpack[HubOptions],
-    ) -> Self:
-        """Cut a new MixLM out of a cross-encoder: its layers below ``mix_layer`` read documents alone.
 
-        It differs from the checkpoint in two ways: below that layer documents do not attend to the query, and they
-        are pooled to a few embedding tokens. Untrained, it ranks poorly; train it with ``mixlm-rerank distill``. In
-        full-text mode it is the cross-encoder itself.
+def _save_backbones(model: Network, folder: Path, dtype: torch.dtype) -> None:
+    """Word embeddings that both have, because they were kept in training, are written once: half of a small model."""
+    backbones = {name: _merged(part.backbone) for name, part in model.readers.items()}
+    tables = [cast(Tensor, backbone.get_input_embeddings().weight) for backbone in backbones.values()]
+    first, last = tables[0], tables[-1]
+    shared = len(backbones) > 1 and first.shape == last.shape and torch.equal(first.cpu(), last.cpu())
+    for name, backbone in backbones.items():
+        left_out = last.data_ptr() if shared and name == RANKER else None
+        state = {key: weight for key, weight in backbone.state_dict().items() if weight.data_ptr() != left_out}
+        kept = {key: weight.to(dtype) if weight.is_floating_point() else weight for key, weight in state.items()}
+        backbone.save_pretrained(folder / name, state_dict=kept)
+        model.readers[name].tokenizer.save_pretrained(folder / name)
 
-        Args:
-            name: a folder or hub id, with a classification head of one label, or a decoder that answers yes or no.
-            mix_layer: 1 to the last layer; by default half of the layers. With a higher layer a candidate costs less,
-                and more of a document's encoding is independent of the query.
-            tokens: the largest token budget.
-            fixed_documents: for encoders: above the mix layer only the query's states change; they attend to query and
-                document. A candidate then takes half to two thirds of the operations.
-            prompt: for decoders: ``{text}`` stands for the query, ``{document}`` for the document. By default that of
-                Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
-            answers: for decoders without a classification head: the word whose logit counts for a document, and
-                optionally the one that counts against it, one token each. By default "yes" and "no".
-            **hub: as in ``from_pretrained``.
 
-        Raises:
-            InputError: not a cross-encoder, or one of an unsupported kind.
-        """
-        return from_cross_encoder(
-            cls,
-            str(name),
-            mix_layer=mix_layer,
-            tokens=tokens,
-            fixed_documents=fixed_documents,
-            prompt=prompt,
-            answers=answers,
-            hub=checked(hub),
-        )
+def _merged(backbone: Any) -> PreTrainedModel:
+    """A copy with PEFT's adapters merged in, if it has any: saved by themselves they would lack the base model."""
+    tuners: Any = sys.modules.get("peft.tuners.tuners_utils")
+    if tuners is None or not any(isinstance(module, tuners.BaseTunerLayer) for module in backbone.modules()):
+        return cast(PreTrainedModel, backbone)
+    plain = copy.deepcopy(backbone)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, tuners.BaseTunerLayer):
+            module.merge()
+            plain.set_submodule(name, module.get_base_layer())
+    return cast(PreTrainedModel, plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+
+
+def _saved_part(folder: Path, **options: Any) -> Part:
+    source, _, tokenizer = opened(str(folder), {"local_files_only": True})
+    # float32 whatever was saved: fp16 files are for size, and widening them is exact
+    backbone = load_backbone(source, local_files_only=True, dtype=torch.float32, **options)
+    return backbone, tokenizer
+
+
+def _head_of(model: Network) -> dict[str, Tensor]:
+    return {
+        name: weight.contiguous()
+        for name, weight in model.state_dict().items()
+        if not name.startswith(("item_encoder.backbone.", "ranker.backbone."))
+    }
+
+
+def _model_card(model: Network) -> str:
+    """Markdown: what the model is, how to use it, and what is still to be filled in by whoever trained it."""
+    config = model.config
+    source = "from_vectors(docids, vectors" if config.vectors else "build(documents"
+    sizes = (sum(weight.numel() for weight in part.parameters()) / 1e6 for part in (model.item_encoder, model.ranker))
+    encoder, ranker = (f"{size:.1f} M parameters" for size in sizes)
+    return f"""---
+library_name: mixlm-rerank
+pipeline_tag: text-ranking
+tags: [reranker, mixlm]
+---
+# A MixLM reranker
+
+Reads the query as text and each document as up to {config.tokens} embedding tokens, computed once per corpus
+(MixLM, arXiv 2512.07846).
+
+| part | |
+|---|---|
+| item encoder | {encoder} |
+| ranker | {ranker} |
+| token budget | 1 to {config.tokens} |
+| tokens of the title that the ranker reads as text | {config.title_tokens} |
+| layer of the ranker that embedding tokens enter | {config.mix_layer} |
+| pooling | {config.pooling}, {config.memory_tokens} memory tokens |
+| longest query, document | {config.max_query_tokens}, {config.max_document_tokens} tokens |
+| item encoder fingerprint | `{model.fingerprint}` |
+
+```python
+from mixlm_rerank import MixLM, Reranker, TokenIndex
+
+model = MixLM.from_pretrained("THIS_FOLDER")
+index = TokenIndex.{source}, model, "corpus.index")
+Reranker(model, index).rerank("a query", hits, top_k=10)
+```
+
+## Training data and licences
+
+Not recorded. If you trained this model, write here what on, under which licences (MS MARCO text, for one, is for
+non-commercial research only), and the figures you measured.
+"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from .fingerprint import fingerprint
 from .item_encoder import ItemEncoder
 from .readout import Readout
 
-__all__ = ["Network"]
+__all__ = ["N", "Network"]
+
+N = TypeVar("N", bound="Network")  # what is made: a MixLM
 
 
 class Network(nn.Module):
@@ -40,8 +42,8 @@ class Network(nn.Module):
     @property
     def readers(self) -> dict[str, ItemEncoder | FastRanker]:
         """The parts that read text, with a backbone and a tokenizer each, by name."""
-        encoders: dict[str, ItemEncoder | FastRanker] = {"item_encoder": self.item_encoder}
-        return {**({} if self.config.vectors else encoders), "ranker": self.ranker}
+        every: dict[str, ItemEncoder | FastRanker] = {"item_encoder": self.item_encoder, "ranker": self.ranker}
+        return {"ranker": self.ranker} if self.config.vectors else every
 
     @property
     def fingerprint(self) -> str:
@@ -65,7 +67,7 @@ class Network(nn.Module):
         return value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """``half()``, ``to(dtype)`` and the like, of what holds this too, change the weights that ``dtype=`` does.
+        """``half()``, ``to(dtype)`` and the like, of what holds this too, change ranker and projector.
 
         Item encoder and readout stay float32, and so do buffers: rotary frequencies, rounded, are other positions.
         """

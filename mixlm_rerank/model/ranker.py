@@ -14,12 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from .config import MixLMConfig
-from .disentangled import take_added_logits
-from .families import Family, check_width, has_segments, longest_sequence, position_offset
-from .masks import visible, window_of
-from .span import fixed, span
-from .template import following_ids, plain_end, prefix_template, readable, special_ids
-from .transfer import moved
+from .families import check_width, family_of_config, has_segments, longest_sequence, position_offset
+from .layers import fixed, span, take_added_logits, visible, window_of
+from .running import moved
+from .template import following_ids, plain_end, prefix_template, special_ids
 
 __all__ = ["Prefix", "Ranker"]
 
@@ -53,26 +51,19 @@ class Ranker(nn.Module):
     documents the query sees the document, whose states stay as they enter.
     """
 
-    def __init__(
-        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig, family: Family
-    ) -> None:
+    def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.tokenizer = tokenizer
-        self.family = family
+        self.backbone, self.tokenizer, self.config = backbone, tokenizer, config
+        self.family = family_of_config(backbone.config)
         self.hidden_size: int = backbone.config.hidden_size
         self.mix_layer = config.mix_layer
-        self.mixes_both_ways = config.mix_layer > 0 and not family.causal
-        self.fixed_documents = config.fixed_documents
-        self.title_tokens = config.title_tokens
-        if config.fixed_documents and family.causal:
+        self.mixes_both_ways = config.mix_layer > 0 and not self.family.causal
+        if config.fixed_documents and self.family.causal:
             raise InputError("fixed_documents is for encoders: in a decoder the document comes after the query")
-        self._prompt = prefix_template(tokenizer, config)
+        self.prompt = prefix_template(tokenizer, config)
         joined = "{document}" in config.prompt
         self._before_document = plain_end(tokenizer, config.prefix.partition("{text}")[2]) if joined else ""
         self._suffix = special_ids(tokenizer, config.suffix)
-        self._max_document_tokens = config.max_document_tokens
-        self._max_pair_tokens = config.document_position + config.max_document_tokens  # with a mix layer
         self._layer_types = set(getattr(backbone.config, "layer_types", None) or ["full_attention"])
         self.segments = has_segments(backbone, tokenizer if self.mix_layer else None)
         self.layers: int = backbone.config.num_hidden_layers
@@ -82,7 +73,7 @@ class Ranker(nn.Module):
             raise InputError(f"mix_layer={self.mix_layer}, but the ranker's layers are 0 to {self.layers - 1}")
         self.first_position = position_offset(backbone)
         self.max_positions = longest_sequence(backbone)
-        if self._prompt.max_tokens + config.title_tokens + config.tokens + len(self._suffix) > self.max_positions:
+        if self.prompt.max_tokens + config.title_tokens + config.tokens + len(self._suffix) > self.max_positions:
             titles = f", {config.title_tokens} title tokens" if config.title_tokens else ""
             raise InputError(
                 f"max_query_tokens={config.max_query_tokens}{titles} and {config.tokens} embedding tokens do not fit "
@@ -99,17 +90,9 @@ class Ranker(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.backbone.dtype
 
-    def readable(self, queries: Sequence[str]) -> list[bool]:
-        """Whether there is anything to read in each query, see :func:`.template.readable`."""
-        return readable(self.tokenizer, queries)
-
-    def prompt_ids(self, queries: Sequence[str]) -> list[list[int]]:
-        """Token ids of the prompt with each query."""
-        return self._prompt.ids(queries)
-
     def inputs(self, queries: Sequence[str]) -> list[Tensor]:
         """Input embeddings of the prompt with each query. float [length, d] each."""
-        return self._embed_each(self.prompt_ids(queries))
+        return self._embed_each(self.prompt.ids(queries))
 
     def prefixes(self, queries: Sequence[str]) -> list[Prefix]:
         """What the candidates of each query share."""
@@ -129,13 +112,13 @@ class Ranker(nn.Module):
 
     def tail(self) -> Tensor:
         """Input embeddings of what follows the document, [s, d]."""
-        return self._embed(self._suffix)
+        return self._embed_each([self._suffix])[0]
 
     def positions(self, prefix_length: int, tokens: int) -> tuple[int, int]:
         """What the layers above the mix layer compute: positions once a query, and positions of each of its items."""
         if not self.mixes_both_ways:
             return prefix_length, tokens + 1
-        return 0, prefix_length + (0 if self.fixed_documents else tokens)
+        return 0, prefix_length + (0 if self.config.fixed_documents else tokens)
 
     def documents(self, texts: Sequence[str], prefix_lengths: Sequence[int]) -> list[Tensor]:
         """Input embeddings of document texts, for full-text mode: cut to the room after the prefix.
@@ -143,12 +126,11 @@ class Ranker(nn.Module):
         Without a mix layer a document has at most ``max_document_tokens``. With one, the whole sequence ends where
         documents of the item encoder end: where the cross-encoder cuts it.
         """
+        longest, most = self.config.max_document_tokens, self.max_positions
         if self.mix_layer:
-            most = min(self._max_pair_tokens, self.max_positions)
-            room = [max(0, most - length - len(self._suffix)) for length in prefix_lengths]
-        else:
-            most = self.max_positions - len(self._suffix)
-            room = [min(self._max_document_tokens, most - length) for length in prefix_lengths]
+            most = min(most, self.config.document_position + longest)
+        room = [max(0, most - length - len(self._suffix)) for length in prefix_lengths]
+        room = room if self.mix_layer else [min(longest, left) for left in room]
         found = following_ids(self.tokenizer, texts, self._before_document)
         return self._embed_each([ids[:most] for ids, most in zip(found, room, strict=True)])
 
@@ -160,8 +142,9 @@ class Ranker(nn.Module):
         """
         found = following_ids(self.tokenizer, texts, self._before_document)
         ids = [own if text.strip() else [] for text, own in zip(texts, found, strict=True)]  # a blank would be a token
-        rows = [(own + [-1] * self.title_tokens)[: self.title_tokens] for own in ids]
-        return torch.tensor(rows, dtype=torch.int32).view(len(texts), self.title_tokens)
+        most = self.config.title_tokens
+        rows = [(own + [-1] * most)[:most] for own in ids]
+        return torch.tensor(rows, dtype=torch.int32).view(len(texts), most)
 
     def embedded(self, ids: Tensor) -> Tensor:
         """Input embeddings of token ids. int [...] -> [..., d]"""
@@ -207,34 +190,15 @@ class Ranker(nn.Module):
             added = pad_sequence(sizes, batch_first=True)[:, None, None]
             masks = {kind: added.masked_fill(~mask, -torch.inf) for kind, mask in masks.items()}
         in_document = positions >= prefix_lengths[:, None]
-        with fixed(self.backbone, embeds, in_document) if self.fixed_documents else nullcontext():
-            output = self._run(embeds, positions.expand(len(whole), -1), in_document, masks)
+        with fixed(self.backbone, embeds, in_document) if self.config.fixed_documents else nullcontext():
+            places = positions.expand(len(whole), -1)
+            output = self._through(self.mix_layer, self.layers, embeds, places, in_document, masks)
         return output[torch.arange(len(whole), device=self.device), 0 if self.mixes_both_ways else lengths - 1]
 
     def _log_sizes(self, prefix_length: int, tokens: Tensor) -> Tensor:
         """What is added to attention logits: 0 for the prefix. [..., k, d or d + 1] -> [..., prefix_length + k]"""
         sizes = tokens[..., self.hidden_size :].sum(dim=-1)  # 0 without one
         return nn.functional.pad(sizes, (prefix_length, 0))
-
-    def _run(
-        self,
-        embeds: Tensor,
-        positions: Tensor,
-        in_document: Tensor,
-        masks: dict[str, Tensor],
-        **extra: Any,
-    ) -> Tensor:
-        if self.segments:
-            extra["token_type_ids"] = in_document.long()
-        backbone = span(self.backbone, self.mix_layer, self.layers) if self.mix_layer else self.backbone
-        output = backbone(
-            inputs_embeds=embeds,
-            position_ids=positions + self.first_position,
-            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),  # some models know layer types
-            use_cache=False,
-            **extra,
-        )
-        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def states(self, sequences: Sequence[Tensor], prefix_lengths: Sequence[int], start: int, stop: int) -> list[Tensor]:
         """Through layers ``start`` to ``stop - 1`` by the backbone's own ways: positions see what it lets them see.
@@ -250,15 +214,22 @@ class Ranker(nn.Module):
         embeds = pad_sequence(list(sequences), batch_first=True)
         positions = torch.arange(embeds.shape[1])
         real, in_prefix = (positions < torch.tensor(own)[:, None] for own in (lengths, prefix_lengths))
-        extra = {"token_type_ids": moved((~in_prefix).long(), self.device)} if self.segments else {}
-        output = span(self.backbone, start, stop)(
-            inputs_embeds=embeds,
-            position_ids=moved(positions + self.first_position, self.device).expand(len(embeds), -1),
-            attention_mask=moved(real.long(), self.device),
-            use_cache=False,
-            **extra,
-        )
-        return [own[:length] for own, length in zip(output.last_hidden_state, lengths, strict=True)]
+        places, mask = positions.expand(len(embeds), -1), moved(real.long(), self.device)
+        output = self._through(start, stop, embeds, places, ~in_prefix, mask)
+        return [own[:length] for own, length in zip(output, lengths, strict=True)]
+
+    def _through(
+        self, start: int, stop: int, embeds: Tensor, positions: Tensor, in_document: Tensor, mask: Any, **extra: Any
+    ) -> Tensor:
+        """Layers ``start`` to ``stop - 1``. ``mask``: one for all layers, or one for each type of layer."""
+        if isinstance(mask, dict) and len(mask) == 1:  # not all models know layer types
+            (mask,) = mask.values()
+        if self.segments:
+            extra["token_type_ids"] = moved(in_document.long(), self.device)
+        part = self.backbone if stop - start == self.layers else span(self.backbone, start, stop)
+        places = moved(positions + self.first_position, self.device)
+        output = part(inputs_embeds=embeds, position_ids=places, attention_mask=mask, use_cache=False, **extra)
+        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def _mask(self, positions: Tensor, prefix_lengths: Tensor, lengths: Tensor, layer_type: str) -> Tensor:
         """bool [n, 1, length, length], True = may see. Unless they mix, prefix positions never see the document."""
@@ -272,8 +243,5 @@ class Ranker(nn.Module):
         return ((mask & ~blind & real) | padding)[:, None]
 
     def _embed_each(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-        flat = self._embed([token for ids in rows for token in ids])
+        flat = self.embedded(torch.tensor([token for ids in rows for token in ids], dtype=torch.long))
         return list(flat.split([len(ids) for ids in rows]))
-
-    def _embed(self, ids: Sequence[int]) -> Tensor:
-        return self.embedded(torch.tensor(ids, dtype=torch.long))

@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from .config import Head, Residual
 
-__all__ = ["BI_ENCODER_SCALE", "Readout", "head_of", "late_interaction"]
+__all__ = ["BI_ENCODER_SCALE", "Readout", "late_interaction"]
 
 # Cosines of a contrastive bi-encoder are trained with a temperature of 1/20 (sentence-transformers' default scale).
 BI_ENCODER_SCALE = 20.0
@@ -31,7 +31,13 @@ class Readout(nn.Module):
 
     def __init__(self, hidden_size: int, residual: Residual, head: Head = "linear") -> None:
         super().__init__()
-        self.head = head_of(hidden_size, head)
+        activation, _, norm = head.partition("+")
+        layers: list[nn.Module] = []
+        if activation != "linear":
+            layers += [nn.Linear(hidden_size, hidden_size, dtype=torch.float32), ACT2FN[activation]]
+        if norm:
+            layers.append(nn.LayerNorm(hidden_size, dtype=torch.float32))
+        self.head = nn.Sequential(*layers)
         self.score = nn.Linear(hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
@@ -64,15 +70,6 @@ class Readout(nn.Module):
             if self.late_weight is not None:
                 scores = scores + self.late_weight * late_interaction(states, tokens)
         return scores
-
-
-def head_of(hidden_size: int, kind: Head) -> nn.Sequential:
-    """The hidden layer of a readout: empty, or a dense layer, its activation, and perhaps a norm."""
-    activation, _, norm = kind.partition("+")
-    if activation == "linear":
-        return nn.Sequential()
-    layers: list[nn.Module] = [nn.Linear(hidden_size, hidden_size, dtype=torch.float32), ACT2FN[activation]]
-    return nn.Sequential(*layers, *([nn.LayerNorm(hidden_size, dtype=torch.float32)] if norm else []))
 
 
 def late_interaction(states: Sequence[Tensor], tokens: Tensor) -> Tensor:

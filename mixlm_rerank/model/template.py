@@ -1,4 +1,4 @@
-"""Text to token ids through a template of which only the ``{text}`` span is ever truncated."""
+"""Text to token ids through a template of which only the ``{text}`` span is ever truncated. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import check_strings
+from ..arguments import check_list_of_strings, check_strings
 from ..errors import InputError
+from .config import MixLMConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from .config import MixLMConfig
-
 __all__ = [
+    "ItemTexts",
     "Template",
     "around_texts",
     "following_ids",
@@ -28,7 +28,6 @@ __all__ = [
     "text_ids",
     "text_spans",
     "visible",
-    "without_lone_surrogates",
 ]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
@@ -57,9 +56,7 @@ class Template:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens  # of the longest sequence that ids() returns
         before, after = template.split("{text}")
-        self._around = plain_end(tokenizer, before), plain_start(tokenizer, after)
-        if not joined:
-            self._around = "", ""
+        self._around = (plain_end(tokenizer, before), _plain(tokenizer, after)[0]) if joined else ("", "")
         start, end = before[: len(before) - len(self._around[0])], after[len(self._around[1]) :]
         self._before = special_ids(tokenizer, start) + context_ids(tokenizer, self._around[0])
         self._after = special_ids(tokenizer, end)
@@ -90,6 +87,44 @@ class Template:
         return ids if len(ids) <= self._room else text_ids(self._tokenizer, [self._around[1]])[0]
 
 
+class ItemTexts:
+    """What the item encoder reads: documents and queries in their templates, as token ids.
+
+    Args:
+        query_tokens: the longest query with its template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig, query_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+        self._document = Template(tokenizer, config.template, config.max_document_tokens, joined=config.mix_layer > 0)
+        self._query = Template(tokenizer, config.template, query_tokens)
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of a document are read, besides template and prompt."""
+        return self._document.room - len(text_ids(self.tokenizer, [self.config.document_prompt])[0])
+
+    @property
+    def query_tokens(self) -> int:
+        """The longest query with its template."""
+        return self._query.max_tokens
+
+    def document_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of documents in their template, truncated to ``max_document_tokens``."""
+        check_list_of_strings("texts", texts)
+        return self._document.ids([self.config.document_prompt + text for text in texts])
+
+    def query_ids(self, queries: Sequence[str]) -> list[list[int]]:
+        """Token ids of queries in the template."""
+        check_list_of_strings("queries", queries)
+        return self._query.ids([self.config.query_prompt + query for query in queries])
+
+    def readable(self, texts: Sequence[str]) -> list[bool]:
+        """Whether there is anything to read in each text, see :func:`readable`."""
+        return readable(self.tokenizer, texts)
+
+
 def prefix_template(tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> Template:
     """Of what the ranker reads before the document, with the query in it."""
     joined = "{document}" in config.prompt
@@ -116,17 +151,13 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
 
 def plain_end(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     """What follows the last special token in a part of a template."""
-    return re.split(_special(tokenizer), template)[-1]
+    return _plain(tokenizer, template)[-1]
 
 
-def plain_start(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """What comes before the first special token in a part of a template."""
-    return re.split(_special(tokenizer), template)[0]
-
-
-def _special(tokenizer: PreTrainedTokenizerBase) -> str:
+def _plain(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
+    """What stands before, between and after the special tokens in a part of a template."""
     names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return "|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)"
+    return re.split("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)", template)
 
 
 def context_ids(tokenizer: PreTrainedTokenizerBase, before: str) -> list[int]:
@@ -167,9 +198,11 @@ def text_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int,
 
 
 def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: bool) -> Any:
+    # JSON can hold half a surrogate pair ("\ud83d"); UTF-8 cannot, and tokenizers take UTF-8
+    whole = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
     with _TOKENISING:
         return tokenizer(
-            [without_lone_surrogates(text) for text in texts],
+            whole,
             add_special_tokens=False,
             split_special_tokens=True,
             return_attention_mask=False,
@@ -196,8 +229,3 @@ def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[b
 def visible(text: str) -> bool:
     """Whether a text holds more than white space, control and format characters, marks, and code points without one."""
     return any(unicodedata.category(one)[0] not in "CMZ" and one not in _FILLERS for one in text)
-
-
-def without_lone_surrogates(text: str) -> str:
-    """Text as tokenizers accept it. JSON can hold half a surrogate pair (``"\\ud83d"``), UTF-8 cannot."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -24,8 +24,7 @@ from ..model.fingerprint import fingerprint
 from ..model.known_answer import QUERY, TEXTS, write_known_answer
 from ..scoring import ReferenceScorer
 from .graphs import ItemEncoderGraph, RankerGraph
-from .mixlm import CONFIG, GRAPH, KNOWN_ANSWER, TOKENIZER, About, OnnxMixLM
-from .tokenizer import library
+from .mixlm import CONFIG, GRAPH, KNOWN_ANSWER, TOKENIZER, About, OnnxMixLM, library
 
 __all__ = ["check_installed", "export", "hushed", "write_graph"]
 
@@ -61,17 +60,16 @@ def export(model: MixLM, folder: str | Path) -> None:
     model = copy.deepcopy(model).eval()
     try:
         with replacing(Path(folder)) as draft:
-            _write_ranker(model, draft)  # first: not every kind can be
-            _write_item_encoder(model, draft)
-            tokenizers = {"item_encoder": model.item_encoder.tokenizer, "ranker": model.ranker.tokenizer}
-            for name, tokenizer in tokenizers.items():
+            for name in ("ranker", "item_encoder"):  # rankers first: not every kind can be exported
+                _write_part(model, name, draft)
+                tokenizer = model.readers[name].tokenizer
                 tokenizer.backend_tokenizer.save(str(draft / TOKENIZER.format(name)))
             model.config.save(draft / CONFIG)
             About(
                 fingerprints=[model.fingerprint, fingerprint(model.item_encoder, model.config, former=True)],
                 token_size=model.item_encoder.token_size,
                 query_tokens=model.item_encoder.query_tokens,
-                unknown=[tokenizer.unk_token_id for tokenizer in tokenizers.values()],
+                unknown=[part.tokenizer.unk_token_id for part in model.readers.values()],
             ).save(draft / EXPORTED)
             written = OnnxMixLM(draft)
             _check(model, written)
@@ -133,36 +131,28 @@ def hushed() -> Iterator[None]:
         logging.disable(before)
 
 
-def _write_item_encoder(model: MixLM, folder: Path) -> None:
-    (ids,) = model.item_encoder.document_ids(TEXTS[:1])
-    with _named(model, "item encoder", model.item_encoder.backbone):
-        path = folder / GRAPH.format("item_encoder")
-        write_graph(ItemEncoderGraph(model), {"ids": torch.tensor([ids])}, [[1]], ["tokens", "states"], path)
-
-
-def _write_ranker(model: MixLM, folder: Path) -> None:
-    (ids,) = model.item_encoder.query_ids([QUERY])
-    given = {
-        "prefix": torch.tensor(model.ranker.prompt_ids([QUERY])[0]),
-        "tokens": torch.randn(3, model.config.tokens + 1, model.item_encoder.token_size),
-        "states": torch.randn(len(ids), model.item_encoder.hidden_size),
-    }
-    if model.config.residual == "none":
-        del given["states"]
-    with _named(model, "ranker", model.ranker.backbone):
+def _write_part(model: MixLM, name: str, folder: Path) -> None:
+    encoder, part = model.item_encoder, model.readers[name]
+    if name == "item_encoder":
+        graph: nn.Module = ItemEncoderGraph(model)
+        given = {"ids": torch.tensor(encoder.document_ids(TEXTS[:1]))}
+        free, outputs = [[1]], ["tokens", "states"]
+    else:
         graph = RankerGraph(model)
-        write_graph(graph, given, [[0], [0, 1], [0]][: len(given)], ["log_odds"], folder / GRAPH.format("ranker"))
-
-
-@contextmanager
-def _named(model: MixLM, part: str, backbone: nn.Module) -> Iterator[None]:
+        given = {
+            "prefix": torch.tensor(model.ranker.prompt.ids([QUERY])[0]),
+            "tokens": torch.randn(3, model.config.tokens + 1, encoder.token_size),
+        }
+        if model.config.residual != "none":
+            given["states"] = torch.randn(len(encoder.query_ids([QUERY])[0]), encoder.hidden_size)
+        free, outputs = [[0], [0, 1], [0]][: len(given)], ["log_odds"]
     try:
-        yield
+        write_graph(graph, given, free, outputs, folder / GRAPH.format(name))
     except OnnxExporterError as error:
         (reason, *_) = str(error.__cause__ or error).strip().splitlines()
         raise InputError(
-            f"{model.name} cannot be exported: PyTorch's exporter fails for its {part}, {type(backbone).__name__} "
-            f"({reason})"
+            f"{model.name} cannot be exported: PyTorch's exporter fails for its {name.replace('_', ' ')}, "
+            f"{type(part.backbone).__name__} ({reason})"
         ) from None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..model import MixLM
-from ..model.fast.passes import DecoderPass, packed_pass, plain_pass
+from ..model.fast.passes import BertPass, DecoderPass, PackedAttention, packed_pass
 
 __all__ = ["ItemEncoderGraph", "RankerGraph", "SharedPrefix"]
 
@@ -38,18 +38,15 @@ class RankerGraph(nn.Module):
     def __init__(self, model: MixLM) -> None:
         super().__init__()
         self.model = model
-        ranker = model.ranker
-        self._packed = None if ranker.mix_layer else packed_pass(ranker.backbone)
-        self._plain = plain_pass(ranker.backbone) if ranker.mixes_both_ways else None
-        if isinstance(self._packed, DecoderPass) and self._packed.window is not None:
-            self._packed = None
-        if self._packed is None and self._plain is None:
+        ranker, lean = model.ranker, packed_pass(model.ranker.backbone)
+        if lean is None or (isinstance(lean, DecoderPass) and (ranker.mix_layer or lean.window is not None)):
             cut = f", cut at layer {ranker.mix_layer}," if ranker.mix_layer else ""
             raise InputError(
                 f"{model.name} cannot be exported: its ranker is a {type(ranker.backbone).__name__}{cut} and what can "
                 "be exported is BERT, RoBERTa, XLM-R, and without a mix layer or sliding window Llama, Mistral, Qwen2, "
                 "Qwen3"
             )
+        self._lean = lean
 
     def forward(self, prefix: Tensor, tokens: Tensor, states: Tensor | None = None) -> Tensor:
         """Log-odds, residual included, float32 [n].
@@ -62,7 +59,7 @@ class RankerGraph(nn.Module):
         model = self.model
         embeds = model.ranker.backbone.get_input_embeddings()(prefix)
         items = model.project(tokens)
-        scores = model.readout(self._shared(embeds, items) if self._plain is None else self._pairs(embeds, items))
+        scores = model.readout((self._pairs if model.ranker.mixes_both_ways else self._shared)(embeds, items))
         if states is None:
             return scores  # type: ignore[no-any-return]
         query = model.item_encoder.embedding_of(states)[None]
@@ -70,7 +67,6 @@ class RankerGraph(nn.Module):
 
     def _shared(self, prefix: Tensor, items: Tensor) -> Tensor:
         """Score tokens' states. Input embeddings of the prefix, [length, d], embedding tokens [n, k, d] -> [n, d]."""
-        assert self._packed is not None
         ranker, tail = self.model.ranker, self.model.ranker.tail()
         length, count, item = prefix.shape[0], items.shape[0], items.shape[1] + tail.shape[0]
         flat = torch.cat([prefix, torch.cat([items, tail.expand(count, -1, -1)], dim=1).flatten(0, 1)])
@@ -78,19 +74,18 @@ class RankerGraph(nn.Module):
         types = ((torch.arange(flat.shape[0]) >= length) & ranker.segments).long()
         last = length + item - 1 + item * torch.arange(count)
         attention = SharedPrefix(length, count, item, ranker.family.causal)
-        return self._packed(flat, positions + ranker.first_position, types, last, attention)
+        return self._lean(flat, positions + ranker.first_position, types, last, attention)
 
     def _pairs(self, prefix: Tensor, items: Tensor) -> Tensor:
         """The same of a ranker whose prefix and documents see each other from the mix layer on."""
-        assert self._plain is not None
-        ranker = self.model.ranker
-        below = self._plain(prefix[None], torch.arange(prefix.shape[0]) + ranker.first_position, ranker.mix_layer)
-        return ranker.mixed(self._plain, below.expand(items.shape[0], -1, -1), items)
+        assert isinstance(self._lean, BertPass)
+        ranker, below = self.model.ranker, self._lean.states(prefix[None], self.model.ranker.mix_layer)
+        return ranker.mixed(self._lean, below.expand(items.shape[0], -1, -1), items)
 
 
 @dataclass(frozen=True)
-class SharedPrefix:
-    """How ``[prefix | item 1 | item 2 | ...]`` attends, in products over all items: see :class:`PackedAttention`.
+class SharedPrefix(PackedAttention):
+    """How ``[prefix | item 1 | item 2 | ...]`` attends, in products over all items.
 
     Attributes:
         prefix: positions of the prefix.
@@ -105,14 +100,12 @@ class SharedPrefix:
     causal: bool
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
         n, key, value = self.prefix, _grouped(key, query), _grouped(value, query)
         logits = torch.einsum("qhd,khd->hqk", query[:n], key[:n]) * scale
         of_prefix = torch.einsum("hqk,khd->qhd", self._masked(logits).softmax(dim=-1), value[:n])
         return torch.cat([of_prefix, self._items(query[n:], key, value, scale, self.item)])
 
     def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
         return self._items(query, _grouped(key, query), _grouped(value, query), scale, 1)
 
     def _items(self, query: Tensor, key: Tensor, value: Tensor, scale: float, rows: int) -> Tensor:

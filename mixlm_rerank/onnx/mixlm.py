@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, optional_import
 from ..folders import settle
 from ..model.config import EXPORTED, MixLMConfig
 from ..model.known_answer import QUERY, TEXTS, check_known_answer
-from ..model.template import prefix_template, readable
-from ..model.texts import ItemTexts
+from ..model.template import ItemTexts, prefix_template
 from ..progress import Progress
-from .tokenizer import LightTokenizer, library
 
-__all__ = ["CONFIG", "GRAPH", "KNOWN_ANSWER", "TOKENIZER", "About", "OnnxMixLM", "is_exported"]
+__all__ = ["CONFIG", "GRAPH", "KNOWN_ANSWER", "TOKENIZER", "About", "LightTokenizer", "OnnxMixLM", "is_exported"]
+__all__ += ["library"]
 
 CONFIG, KNOWN_ANSWER = "config.json", "known_answer.json"
 GRAPH, TOKENIZER = "{}.onnx", "{}.tokenizer.json"  # of item_encoder and ranker
@@ -172,10 +172,6 @@ class OnnxRanker:
         self._prompt = prefix_template(cast(Any, self.tokenizer), config)
         self._session = _session(folder / GRAPH.format("ranker"), threads)
 
-    def readable(self, queries: Sequence[str]) -> list[bool]:
-        """Whether there is anything to read in each query, see :func:`~..model.template.readable`."""
-        return readable(self.tokenizer, queries)
-
     def scores(
         self, query: str, tokens: NDArray[np.float32], states: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
@@ -204,3 +200,42 @@ def _session(path: Path, threads: int | None) -> Any:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # one class for each of its status codes
         raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+class LightTokenizer:
+    """What templates use of a Transformers tokenizer, over a ``tokenizer.json``.
+
+    Args:
+        unknown: id of the unknown token, if there is one.
+    """
+
+    def __init__(self, path: Path, unknown: int | None) -> None:
+        tokenizers = library("tokenizers")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises this very class
+            raise InputError(f"{path} cannot be read: {error}") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.unk_token_id = unknown
+        self.added_tokens_decoder = self._tokenizer.get_added_tokens_decoder()
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a part of a template; special tokens in it are read as such."""
+        self._tokenizer.encode_special_tokens = False
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def __call__(
+        self, texts: Sequence[str], *, add_special_tokens: bool, split_special_tokens: bool, **_: bool
+    ) -> dict[str, list[Any]]:
+        """``input_ids`` and ``offset_mapping`` of each text."""
+        self._tokenizer.encode_special_tokens = split_special_tokens
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
+        return {"input_ids": [one.ids for one in found], "offset_mapping": [one.offsets for one in found]}
+
+
+def library(name: str, extra: str = "onnx") -> Any:
+    """A library that an exported model needs. Raises MissingDependency, which names the extra, without it."""
+    with optional_import(f"{name} is not installed, which ONNX models need", extra):
+        return import_module(name)

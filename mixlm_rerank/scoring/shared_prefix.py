@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..model.inference import scoring
-from ..model.positions import positions_per_forward
-from ..model.transfer import joined, moved
-from .residual import add_residual
-from .titles import check_titles
+from ..model.running import joined, moved, positions_per_forward, scoring
+from .common import Scorer, add_residual, check_titles
 
 __all__ = ["SharedPrefixScorer"]
 
 # Positions a forward pass on a CPU: bounds the memory (about 100 MB for 22 M-parameter backbones); more is not faster.
-POSITIONS_PER_FORWARD = 4096
+
+Span = tuple[int, slice]  # some neighbouring candidates of one query
 
 
-class SharedPrefixScorer:
+class SharedPrefixScorer(Scorer):
     """Equals :class:`ReferenceScorer` within 1e-4 log-odds in float32, in any order and any company of candidates.
 
     Whether it does is tested on random inputs for every supported architecture. Several threads may share one, on a GPU
@@ -31,21 +28,13 @@ class SharedPrefixScorer:
     def __init__(self, model: MixLM, *, positions: int | None = None) -> None:
         """``positions``: of a forward pass, about; a prefix that is longer has as many of its candidates beside it."""
         self._model = model
-        self._positions = positions or positions_per_forward(model.device, POSITIONS_PER_FORWARD)
-
-    def score(self, query: str, tokens: Tensor, titles: Tensor | None = None) -> Tensor:
-        """Embedding tokens, float [n, k, d], and titles, int [n, t], -1 after their end -> log-odds, float32 [n]."""
-        return self.score_batch([query], [tokens], None if titles is None else [titles])[0]
+        self._positions = positions or positions_per_forward(model.device)
 
     @scoring
     def score_batch(
         self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        """One float [n, k, d] a query (the same k for all) -> one float32 [n] a query.
-
-        ``titles``: int [n, t] a query, -1 after their end. Titles of one length go through the ranker together, so
-        candidates are sorted by it meanwhile.
-        """
+        """Titles of one length go through the ranker together, so candidates are sorted by it meanwhile."""
         model, read, orders = self._model, tokens, None
         check_titles(model, tokens, titles)
         if titles is not None:
@@ -55,7 +44,7 @@ class SharedPrefixScorer:
         prefixes = model.ranker.prefixes(queries)
         found = [torch.empty(0, dtype=torch.float32, device=model.device)]
         for spans in self._forwards([len(prefix) for prefix in prefixes], read, title):
-            own = [prefixes[span.query] for span in spans]
+            own = [prefixes[query] for query, _ in spans]
             states = model.ranker.forward_packed(own, self._items(spans, read), titles and _parts(spans, titles))
             found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone
         scores: Sequence[Tensor] = torch.cat(found).split([len(candidates) for candidates in tokens])
@@ -63,7 +52,7 @@ class SharedPrefixScorer:
             scores = [own[moved(at.argsort(), own.device)] for own, at in zip(scores, orders, strict=True)]
         return add_residual(model, queries, tokens, scores)
 
-    def _items(self, spans: Sequence[_Span], tokens: Sequence[Tensor]) -> list[Tensor]:
+    def _items(self, spans: Sequence[Span], tokens: Sequence[Tensor]) -> list[Tensor]:
         """The ranker's inputs for a forward pass. float [n, k, d] a span."""
         parts = _parts(spans, tokens)
         if self._model.device.type == "cpu":
@@ -71,12 +60,12 @@ class SharedPrefixScorer:
         items = self._model.project(joined(parts, self._model.device))  # one transfer
         return list(items.split([len(part) for part in parts]))
 
-    def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor], title: int) -> Iterator[list[_Span]]:
+    def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor], title: int) -> Iterator[list[Span]]:
         """Cut all candidates into forward passes of so many positions, or of twice a prefix that is longer.
 
         ``title``: how many positions the title of a candidate takes at most.
         """
-        spans: list[_Span] = []
+        spans: list[Span] = []
         room = self._positions
         for query, (prefix_length, candidates) in enumerate(zip(prefix_lengths, tokens, strict=True)):
             shared, own = self._model.ranker.positions(prefix_length, title + candidates.shape[1])
@@ -89,22 +78,13 @@ class SharedPrefixScorer:
                     spans, room = [], self._positions
                     continue
                 stop = min(len(candidates), start + max(fits, least))
-                spans.append(_Span(query, start, stop))
+                spans.append((query, slice(start, stop)))
                 room -= shared + (stop - start) * own
                 start = stop
         if spans:
             yield spans
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Some neighbouring candidates of one query."""
-
-    query: int
-    start: int
-    stop: int
-
-
-def _parts(spans: Sequence[_Span], of_queries: Sequence[Tensor]) -> list[Tensor]:
+def _parts(spans: Sequence[Span], of_queries: Sequence[Tensor]) -> list[Tensor]:
     """What each span has of its query's [n, ...]."""
-    return [of_queries[span.query][span.start : span.stop] for span in spans]
+    return [of_queries[query][candidates] for query, candidates in spans]

@@ -18,7 +18,7 @@ from itertools import accumulate
 from typing import TypeVar
 
 from mixlm_rerank.errors import IndexDamaged, IndexMismatch, StoreUnavailable
-from mixlm_rerank.model.positions import positions_per_forward
+from mixlm_rerank.model.running import positions_per_forward
 from mixlm_rerank.ranking import merged
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.guard import Limits

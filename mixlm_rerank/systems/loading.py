@@ -55,7 +55,7 @@ class Loading:
 
     def of_rankers(self) -> dict[str, Any]:
         """Keywords of CrossEncoder. Raises InputError for another dtype."""
-        from mixlm_rerank.model.precision import parameter_dtype
+        from mixlm_rerank.model.running import parameter_dtype
 
         usual = "bfloat16" if self.device_name().startswith("cuda") else "float32"
         return self.of_embedding_models() | {"model_kwargs": {"dtype": parameter_dtype(self.dtype or usual)}}
@@ -100,7 +100,7 @@ def load_cross_encoder(source: str, max_length: int | None = None, loading: Load
     MissingDependency without sentence-transformers.
     """
     library, options = _library("a cross-encoder"), loading.of_rankers()
-    from mixlm_rerank.model.assembly import quiet
+    from mixlm_rerank.model.hub import quiet
 
     try:
         with quiet():
@@ -142,7 +142,7 @@ def _why(source: str, error: Exception) -> str:
     """What a library says of it, after what it is."""
     from transformers import AutoConfig
 
-    from mixlm_rerank.model.checkpoint import ITEM_ENCODER
+    from mixlm_rerank.model.mixlm import ITEM_ENCODER
 
     if Path(source, ITEM_ENCODER).is_dir():
         return "it is a MixLM. Its own ranker on text is the teacher 'full-text', with --model"

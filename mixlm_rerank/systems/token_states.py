@@ -24,9 +24,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.inference import inference
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.model.positions import of_like_length
+from mixlm_rerank.model.running import inference, of_like_length
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_multi_vector_encoder, short_name
 from mixlm_rerank.systems.mixlm import OfMixLM

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.positions import of_like_length
 from mixlm_rerank.model.ranker import Prefix
 from mixlm_rerank.model.readout import BI_ENCODER_SCALE
-from mixlm_rerank.model.transfer import moved
+from mixlm_rerank.model.running import moved, of_like_length
 from mixlm_rerank.systems.token_states import OnDisk
 from mixlm_rerank.training.losses import OVER_CANDIDATES, LossWeights, hidden_alignment, listwise, pointwise
 from mixlm_rerank.training.mix import Batch

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.precision import bf16_pays, weights_to
+from mixlm_rerank.model.running import bf16_pays, weights_to
 from mixlm_rerank.systems.collections import Collection, sampled
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Members

@@ -25,8 +25,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Training
 
 from mixlm_rerank.data.lines import json_lines
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.assembly import load_tokenizer
 from mixlm_rerank.model.families import DecoderFamily, family_of
+from mixlm_rerank.model.hub import load_tokenizer
 from mixlm_rerank.model.template import Template, text_ids
 from mixlm_rerank.training.losses import pointwise
 from mixlm_rerank.training.stage_trainer import STRICT, StageTrainer, training_arguments

@@ -21,7 +21,7 @@ from transformers import Trainer
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.folders import replacing
-from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.model.running import bf16_pays
 from mixlm_rerank.training.folder import MODEL, on_main_process
 
 __all__ = ["STRICT", "Float32Attention", "StageTrainer", "keep_model", "last_checkpoint"]

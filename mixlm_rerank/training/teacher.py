@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mixlm_rerank import numbers
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.precision import bf16_pays
+from mixlm_rerank.model.running import bf16_pays
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.training.folder import process_count
 from mixlm_rerank.training.joint import JointObjective

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.model.checkpoint import DEFAULT
+from mixlm_rerank.model.mixlm import DEFAULT
 from mixlm_rerank.scoring import SharedPrefixScorer
 
 

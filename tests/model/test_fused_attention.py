@@ -42,8 +42,7 @@ def test_the_kernel_equals_the_tiles(
     draw = torch.Generator().manual_seed(0)
     heads = (HEADS, KEY_HEADS, KEY_HEADS)
     query, key, value = (torch.randn(length, count, HEAD, generator=draw).to(DEVICE) for count in heads)
-    parts = (layout.prefix_lengths, layout.item_counts, item_length, causal)
-    fast, plain = fused.fused_tiles(*parts, DEVICE), tiles_of(layout, None, DEVICE)
+    fast, plain = fused.fused_tiles(layout, DEVICE), tiles_of(layout, None, DEVICE)
     expected = plain.attend(query, key, value, 0.3)
     torch.testing.assert_close(fast.attend(query, key, value, 0.3), expected, atol=1e-5, rtol=1e-5)
     rows = layout.score_rows(DEVICE)
@@ -53,8 +52,7 @@ def test_the_kernel_equals_the_tiles(
 
 def test_an_empty_tile_writes_nothing(fused: ModuleType) -> None:
     """Recorded passes have room for more tiles than there are."""
-    parts = ((3,), (2,), 2, True)
-    tiles = fused.fused_tiles(*parts, DEVICE)
+    tiles = fused.fused_tiles(PackedLayout((3,), (2,), 2, True), DEVICE)
     longer = fused.FusedTiles(torch.cat([tiles.every, torch.zeros_like(tiles.every)]), tiles.scores, 2, True)
     query, key, value = (torch.randn(7, count, HEAD, device=DEVICE) for count in (HEADS, KEY_HEADS, KEY_HEADS))
     expected = tiles.attend(query, key, value, 0.3)

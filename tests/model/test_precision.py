@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.precision import bf16_pays, parameter_dtype
+from mixlm_rerank.model.running import bf16_pays, parameter_dtype
 from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.training.stage_trainer import training_arguments
 

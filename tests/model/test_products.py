@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mixlm_rerank.model.fast.products import MOST_ROWS, product
+from mixlm_rerank.model.fast.passes import MOST_ROWS, product
 
 
 @pytest.fixture(params=[1, 2, 3])

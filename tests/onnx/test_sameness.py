@@ -12,10 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.model.template import text_ids, text_spans
+from mixlm_rerank.model.template import readable, text_ids, text_spans
 from mixlm_rerank.onnx import OnnxMixLM
-from mixlm_rerank.onnx.mixlm import POSITIONS
-from mixlm_rerank.onnx.tokenizer import LightTokenizer
+from mixlm_rerank.onnx.mixlm import POSITIONS, LightTokenizer
 from mixlm_rerank.scoring import ReferenceScorer
 
 TOLERANCE = 1e-4
@@ -53,7 +52,7 @@ def test_tokens_and_scores_are_those_of_the_reference(
         expected = reference.score(query, torch.from_numpy(tokens))
         np.testing.assert_allclose(light.score(query, tokens), expected, atol=TOLERANCE, rtol=0)
         assert light.item_encoder.readable(documents) == model.item_encoder.readable(documents)
-        assert light.ranker.readable([query]) == model.ranker.readable([query])
+        assert readable(light.ranker.tokenizer, [query]) == readable(model.ranker.tokenizer, [query])
 
     same()
     assert (light.fingerprint, light.config) == (model.fingerprint, model.config)

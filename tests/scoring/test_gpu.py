@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mixlm_rerank import MixLM
-from mixlm_rerank.model.precision import weights_to
+from mixlm_rerank.model.running import weights_to
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer, SharedPrefixScorer
 
 pytestmark = [

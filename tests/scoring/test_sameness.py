@@ -97,7 +97,7 @@ def test_products_that_are_divided_among_cores_change_no_score(
     monkeypatch.setattr(model.item_encoder, "_plain", None)
     expected = ReferenceScorer(model).score(QUERY, tokens)
     monkeypatch.undo()
-    monkeypatch.setattr("mixlm_rerank.model.fast.products.FEWEST_FEATURES", 1)
+    monkeypatch.setattr("mixlm_rerank.model.fast.passes.FEWEST_FEATURES", 1)
     monkeypatch.setattr(torch, "bmm", lambda a, b: divided.append(len(a)) or plain(a, b))
     torch.set_num_threads(2)
     try:

@@ -254,7 +254,7 @@ def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mixlm_rerank.model.precision.bf16_pays", lambda device=None: True)
+    monkeypatch.setattr("mixlm_rerank.model.running.bf16_pays", lambda device=None: True)
     fresh("bert", tokens=2).save_pretrained(tmp_path / "start")
     # small weights, which pass a rounding error on and do not magnify it
     source, run = str(cross_encoder(initializer_range=0.1)), tmp_path / "run"

@@ -17,7 +17,7 @@ from transformers import Qwen3ForCausalLM, TrainingArguments
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.model.assembly import load_tokenizer
+from mixlm_rerank.model.hub import load_tokenizer
 from mixlm_rerank.scoring import FullTextScorer
 from mixlm_rerank.training.stage1 import (
     Judgement,

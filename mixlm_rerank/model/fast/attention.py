@@ -24,8 +24,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ...errors import InputError
-from ..masks import visible
-from ..transfer import moved
+from ..layers import visible
+from ..running import moved
 
 __all__ = ["SHARED_PREFIX", "PackedAttention", "PackedLayout", "PackedTiles", "attention_of", "tiles_of"]
 
@@ -64,6 +64,18 @@ class PackedLayout:
         return torch.arange(sum(self.item_counts), device=device) * self.item_length + first
 
 
+class PackedAttention(Protocol):
+    """How the rows of a flattened sequence attend."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
+        ...
+
+    def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Tiles:
     """Rows of a flattened sequence in equal tiles, each with the keys that its rows may see some of.
@@ -80,6 +92,12 @@ class Tiles:
     mask: Tensor
     places: Tensor
 
+    @classmethod
+    def of(cls, rows: Tensor, keys: Tensor, seen: Tensor, wanted: Tensor, device: torch.device) -> Tiles:
+        mask = torch.zeros(seen.shape, dtype=torch.float32).masked_fill(~seen, -torch.inf)[:, None]
+        places = wanted.flatten().nonzero().squeeze(1)
+        return cls(rows.to(device), keys.to(device), mask.to(device), places.to(device))
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, **extra: Any) -> Tensor:
         """query [length, heads, d], key/value [length, kv_heads, d] -> the wanted rows, [n, heads, d]."""
         q, k, v = query[self.rows].transpose(1, 2), key[self.keys].transpose(1, 2), value[self.keys].transpose(1, 2)
@@ -87,7 +105,7 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class PackedTiles:
+class PackedTiles(PackedAttention):
     """The tiles of a layout.
 
     Attributes:
@@ -101,37 +119,20 @@ class PackedTiles:
     scores: Tiles
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, **extra: Any) -> Tensor:
-        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d].
-
-        ``extra``: see :func:`_attended`.
-        """
+        """``extra``: see :func:`_attended`."""
         return torch.cat([tiles.attend(query, key, value, scale, **extra) for tiles in (self.prefixes, self.items)])
 
     def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
         return self.scores.attend(query, key, value, scale)
-
-
-class PackedAttention(Protocol):
-    """How the rows of a flattened sequence attend."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
-        ...
-
-    def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
-        ...
 
 
 def attention_of(layout: PackedLayout, window: int | None, device: torch.device, head: int) -> PackedAttention:
     """For scoring on a GPU one kernel, where Triton is installed; else tiles. ``head``: size of the heads."""
-    if device.type == "cuda" and not torch.is_grad_enabled() and window is None and find_spec("triton") is not None:
-        from .fused_attention import fused_tiles, head_fits
+    fits = window is None and 16 <= head <= 128 and head & (head - 1) == 0  # heads are read as blocks
+    if fits and device.type == "cuda" and not torch.is_grad_enabled() and find_spec("triton") is not None:
+        from .fused_attention import fused_tiles
 
-        if head_fits(head):
-            parts = (layout.prefix_lengths, layout.item_counts, layout.item_length, layout.causal)
-            return fused_tiles(*parts, device)
+        return fused_tiles(layout, device)
     return tiles_of(layout, window, device)
 
 
@@ -162,17 +163,9 @@ def tiles_of(layout: PackedLayout, window: int | None, device: torch.device) -> 
     to_prefix = visible(prefixes[query, None] + own, before, causal=layout.causal, window=window) & real[query][:, None]
     mask = torch.cat([to_prefix, inside.expand(len(query), -1, -1)], dim=-1)
     keys, last = torch.cat([prefix_rows[query], rows], dim=1), slice(length - 1, None, length)
-    return PackedTiles(
-        _tiles(prefix_rows, prefix_rows, prefix_mask, real, device),
-        _tiles(rows, keys, mask, within < all_rows, device),
-        _tiles((rows[:, last] - prefixes.sum()) // length, keys, mask[:, last], (within < all_rows)[:, last], device),
-    )
-
-
-def _tiles(rows: Tensor, keys: Tensor, mask: Tensor, wanted: Tensor, device: torch.device) -> Tiles:
-    added = torch.zeros(mask.shape, dtype=torch.float32).masked_fill(~mask, -torch.inf)[:, None]
-    places = wanted.flatten().nonzero().squeeze(1)
-    return Tiles(rows.to(device), keys.to(device), added.to(device), places.to(device))
+    of_scores = (rows[:, last] - prefixes.sum()) // length, keys, mask[:, last], (within < all_rows)[:, last]
+    parts = (prefix_rows, prefix_rows, prefix_mask, real), (rows, keys, mask, within < all_rows), of_scores
+    return PackedTiles(*(Tiles.of(*part, device) for part in parts))
 
 
 def shared_prefix_attention(

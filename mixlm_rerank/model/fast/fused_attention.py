@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..transfer import moved
+from ..running import moved
+from .attention import PackedAttention, PackedLayout
 from .attention_kernel import attend_tiles
 
-__all__ = ["BLOCK", "FusedTiles", "fused_tiles", "head_fits"]
+__all__ = ["BLOCK", "FusedTiles", "fused_tiles"]
 
 LOG2_E = math.log2(math.e)
 BLOCK = 64  # rows of a tile, and keys read at once
 
 
 @dataclass(frozen=True)
-class FusedTiles:
-    """The same two calls as :class:`.attention.PackedTiles`, without gradients.
+class FusedTiles(PackedAttention):
+    """Without gradients.
 
     Attributes:
         every, scores: tables of tiles, int32 [tiles, 8], see :func:`attend_tiles`: for every row, and for the last
@@ -32,11 +33,9 @@ class FusedTiles:
     causal: bool
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
         return self._run(self.every, 1, query, key, value, scale)
 
     def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
         return self._run(self.scores, self.item_length, query, key, value, scale)
 
     def _run(self, table: Tensor, step: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -52,18 +51,14 @@ class FusedTiles:
         return out
 
 
-def head_fits(size: int) -> bool:
-    """Whether heads of this size can be read as blocks."""
-    return 16 <= size <= 128 and size & (size - 1) == 0
-
-
-def fused_tiles(
-    prefix_lengths: tuple[int, ...], item_counts: tuple[int, ...], item_length: int, causal: bool, device: torch.device
-) -> FusedTiles:
-    """The tiles of a layout, see :class:`.attention.PackedLayout`."""
-    prefixes, counts = torch.tensor(prefix_lengths), torch.tensor(item_counts)
+def fused_tiles(layout: PackedLayout, device: torch.device) -> FusedTiles:
+    """The tiles of a layout."""
+    prefixes, counts = torch.tensor(layout.prefix_lengths), torch.tensor(layout.item_counts)
+    item_length, causal = layout.item_length, layout.causal
     starts = prefixes.cumsum(0) - prefixes
-    query, offset = _cut(prefixes)
+    blocks = -(-prefixes // BLOCK)
+    query = torch.arange(len(prefixes)).repeat_interleave(blocks)  # of each block
+    offset = (torch.arange(len(query)) - (blocks.cumsum(0) - blocks)[query]) * BLOCK
     rows = (prefixes[query] - offset).clamp(max=BLOCK)
     seen = offset + rows if causal else prefixes[query]
     nothing = torch.zeros_like(query)
@@ -88,10 +83,3 @@ def fused_tiles(
     whole = torch.cat([of_prefixes, of_items, of_scores]).int()
     every, scores = moved(whole, device).split([len(of_prefixes) + len(of_items), len(of_scores)])
     return FusedTiles(every, scores, item_length, causal)
-
-
-def _cut(lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Sequences in blocks: of each block, which sequence's it is, and where in it it begins."""
-    blocks = -(-lengths // BLOCK)
-    owner = torch.arange(len(lengths)).repeat_interleave(blocks)
-    return owner, (torch.arange(len(owner)) - (blocks.cumsum(0) - blocks)[owner]) * BLOCK

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attention import PackedAttention, PackedLayout
+from .attention import PackedAttention
 from .fused_attention import FusedTiles
-from .passes import PackedPass
+from .passes import BertPass, DecoderPass
 
 __all__ = ["GraphedPass"]
 
@@ -67,14 +67,11 @@ class GraphedPass:
     It is of the weights as they are: after a change of their dtype or device, make another.
     """
 
-    def __init__(self, packed: PackedPass) -> None:
-        self._packed = packed
+    def __init__(self, packed: BertPass | DecoderPass) -> None:
+        self._packed, self.window, self.head = packed, packed.window, packed.head
         self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle()  # of working memory: no two run at a time
         self._lock = Lock()
-
-    def attention(self, layout: PackedLayout, device: torch.device) -> PackedAttention:
-        return self._packed.attention(layout, device)
 
     def __call__(
         self, embeds: Tensor, positions: Tensor, token_types: Tensor, score_rows: Tensor, attention: PackedAttention

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ...errors import InputError
-from ..network import Network
+from ..network import N, Network
 
 __all__ = ["in_int8", "is_int8"]
-
-N = TypeVar("N", bound=Network)
 
 
 def in_int8(model: N) -> N:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...errors import InputError
 from ..config import MixLMConfig
-from ..families import Family
 from ..ranker import Prefix, Ranker
-from ..transfer import moved
-from .attention import SHARED_PREFIX, PackedLayout
-from .passes import DecoderPass, PlainPass, packed_pass, plain_pass
+from ..running import moved
+from .attention import SHARED_PREFIX, PackedLayout, attention_of
+from .passes import BertPass, DecoderPass, packed_pass, plain_pass
+
+if TYPE_CHECKING:
+    from .graphs import GraphedPass
 
 __all__ = ["FastRanker"]
 
@@ -23,14 +26,13 @@ __all__ = ["FastRanker"]
 class FastRanker(Ranker):
     """A ranker that shares a query's prefix among all its documents."""
 
-    def __init__(
-        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig, family: Family
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, family)
-        self._packed = None if self.mixes_both_ways else packed_pass(backbone, self.mix_layer)
+    def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
+        super().__init__(backbone, tokenizer, config)
+        self._packed: BertPass | DecoderPass | GraphedPass | None = None
         self._plain = plain_pass(backbone) if self.mixes_both_ways else None
         if self.mixes_both_ways:
             return
+        self._packed = packed_pass(backbone, self.mix_layer)
         backbone.set_attn_implementation(SHARED_PREFIX)
         if backbone.config._attn_implementation != SHARED_PREFIX:
             raise InputError(
@@ -47,9 +49,7 @@ class FastRanker(Ranker):
     def below(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         if self._plain is None or self.device.type != "cpu" or torch.is_grad_enabled():
             return super().below(inputs)
-        first = self.first_position
-        places = [torch.arange(first, first + len(own)) for own in inputs]
-        return [self._plain(own[None], at, self.mix_layer)[0] for own, at in zip(inputs, places, strict=True)]
+        return [self._plain.states(own[None], self.mix_layer)[0] for own in inputs]
 
     def forward_packed(
         self, prefixes: Sequence[Prefix], items: Sequence[Tensor], titles: Sequence[Tensor] | None = None
@@ -81,12 +81,12 @@ class FastRanker(Ranker):
         positions, score_rows = layout.position_ids(self.device), layout.score_rows(self.device)
         if self._packed is not None and not self._checkpoints_activations:
             types = (in_item & self.segments).long()
-            attention = self._packed.attention(layout, self.device)
+            attention = attention_of(layout, self._packed.window, self.device, self._packed.head)
             states = self._packed(flat, positions + self.first_position, types, score_rows, attention)
             return list(states.split(list(counts)))
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
-        masks = dict.fromkeys(self._layer_types, unused)
-        states = self._run(flat[None], positions[None], in_item[None], masks, layout=layout)[0]
+        masks, given = dict.fromkeys(self._layer_types, unused), (flat[None], positions[None], in_item[None])
+        states = self._through(self.mix_layer, self.layers, *given, masks, layout=layout)[0]
         return list(states[score_rows].split(list(counts)))
 
     def _titled(self, prefixes: Sequence[Prefix], items: Sequence[Tensor], titles: Sequence[Tensor]) -> list[Tensor]:
@@ -122,11 +122,11 @@ class FastRanker(Ranker):
                 found[row] = own
         return found
 
-    def mixed(self, layers: PlainPass, prefixes: Tensor, items: Tensor) -> Tensor:
+    def mixed(self, layers: BertPass, prefixes: Tensor, items: Tensor) -> Tensor:
         """Through the layers from the mix layer on. States [n, length, d], embedding tokens [n, k, d] -> [n, d]."""
         pairs = torch.cat([prefixes, items[:, :, : self.hidden_size]], dim=1)
         added = self._log_sizes(prefixes.shape[1], items) if items.shape[2] > self.hidden_size else None
-        changing = prefixes.shape[1] if self.fixed_documents else None
+        changing = prefixes.shape[1] if self.config.fixed_documents else None
         return layers.first_states(pairs, self.mix_layer, added, changing)
 
     def compile_packed(self) -> None:

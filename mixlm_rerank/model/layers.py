@@ -1,0 +1,161 @@
+"""What is done to the layers of any backbone: some of them as a backbone of their own, and what their positions see."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
+
+from ..errors import InputError
+
+__all__ = [
+    "FINAL_NORMS",
+    "fixed",
+    "layers_of",
+    "span",
+    "take_added_logits",
+    "visible",
+    "window_of",
+    "without_final_norm",
+]
+
+FINAL_NORMS = ("norm", "final_norm")
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+def layers_of(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The layers and their name. Raises InputError for a backbone that does not keep them in one list."""
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == backbone.config.num_hidden_layers:
+            return name, module
+    raise InputError(f"{type(backbone).__name__} has no list of layers, so no documents can enter at one of them")
+
+
+def span(backbone: PreTrainedModel, start: int, stop: int) -> PreTrainedModel:
+    """Layers ``start`` to ``stop - 1``. What it takes as ``inputs_embeds``, it gives as ``last_hidden_state``: states.
+
+    From layer 0 on it takes input embeddings; up to the last layer it ends with the final norm, if there is one. It is
+    made anew at every forward pass: a view of the backbone as it is, in its mode, dtype and place.
+    """
+    name, layers = layers_of(backbone)
+    part = _shallow(backbone)
+    part.config = copy.copy(backbone.config)
+    part.config.num_hidden_layers = stop - start
+    if getattr(part.config, "layer_types", None):
+        part.config.layer_types = part.config.layer_types[start:stop]
+    *path, last = name.split(".")
+    holder: nn.Module = part
+    for step in path:
+        holder._modules[step] = inner = _shallow(cast(nn.Module, getattr(holder, step)))
+        holder = inner
+    holder._modules[last] = layers[start:stop]
+    if start and "embeddings" in part._modules:
+        part._modules["embeddings"] = _States()
+    return part if stop == len(layers) else without_final_norm(part)
+
+
+@contextmanager
+def fixed(backbone: PreTrainedModel, states: Tensor, where: Tensor) -> Iterator[None]:
+    """Every layer finds ``states`` [n, length, d] again in the places ``where``, bool [n, length], whatever the one
+    before has made of them.
+    """
+
+    def put_back(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return torch.where(where[:, :, None], states, given[0]), *given[1:]
+
+    hooks = [layer.register_forward_pre_hook(put_back) for layer in layers_of(backbone)[1]]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def without_final_norm(backbone: PreTrainedModel) -> PreTrainedModel:
+    """In place: what it returns are then the states that the next layer would take."""
+    for name in FINAL_NORMS:
+        if name in backbone._modules:
+            backbone._modules[name] = nn.Identity()
+    return backbone
+
+
+class _States(nn.Module):
+    """In the place of input embeddings: states of a layer take no positions or types any more."""
+
+    def forward(self, *given: Tensor | None, inputs_embeds: Tensor | None = None, **_: Tensor | None) -> Tensor:
+        if inputs_embeds is not None:
+            return inputs_embeds
+        return next(one for one in given if one is not None and one.is_floating_point())
+
+
+def _shallow(module: Kind) -> Kind:
+    """The same parameters and children, in a module whose children can be exchanged."""
+    twin = type(module).__new__(type(module))
+    twin.__dict__ = {**module.__dict__, "_modules": dict(module._modules)}
+    return twin
+
+
+def visible(queries: Tensor, keys: Tensor, *, causal: bool, window: int | None) -> Tensor:
+    """Which key positions each query position may see. [..., n], [..., m] -> bool [..., n, m].
+
+    ``window``: a position sees others at a distance below it (sliding-window layers).
+    """
+    distance = queries[..., :, None] - keys[..., None, :]
+    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    return mask if window is None else mask & (distance.abs() < window)
+
+
+def window_of(config: Any, layer_type: str, *, causal: bool) -> int | None:
+    """The sliding window of layers of one type, for :func:`visible`. Raises InputError if it is unknown."""
+    every_layer = getattr(config, "layer_types", None) is None and getattr(config, "use_sliding_window", True)
+    if layer_type == "full_attention" and not (every_layer and getattr(config, "sliding_window", None)):
+        return None  # Mistral and the like name no layer types: a window, if there is one, holds for all
+    window: int | None = getattr(config, "sliding_window", None)
+    if window is None:
+        raise InputError(f"MixLM does not know what positions see in layers of type {layer_type!r}")
+    return window if causal else window + 1  # Transformers: causal exclusive, bidirectional inclusive
+
+
+def take_added_logits(backbone: PreTrainedModel) -> None:
+    """In place: let all attention of a DeBERTa (2006.03654) take a mask of floats; other backbones do."""
+    for module in backbone.modules():
+        if type(module) is DisentangledSelfAttention:
+            module.__class__ = _AddingAttention
+
+
+class _AddingAttention(DisentangledSelfAttention):
+    """The same weights and logits. The mask is bool, or added to the logits, [b, 1, length, length]."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor,
+        output_attentions: bool = False,
+        query_states: Tensor | None = None,
+        relative_pos: Tensor | None = None,
+        rel_embeddings: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        heads = self.num_attention_heads
+        projections: tuple[Any, ...] = (self.query_proj, self.key_proj, self.value_proj)
+        q, k, v = (self.transpose_for_scores(part(hidden_states), heads) for part in projections)
+        terms = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
+        added = attention_mask
+        if not added.is_floating_point():
+            # finite, for rows of padding that see nothing
+            added = torch.zeros_like(added, dtype=q.dtype).masked_fill(~added.bool(), torch.finfo(q.dtype).min)
+        if self.relative_attention:
+            of_positions: Any = self.disentangled_attention_bias
+            bias = of_positions(q, k, relative_pos, self.pos_dropout(rel_embeddings), terms)
+            added = added + bias.unflatten(0, (-1, heads))
+        q, k, v = (part.unflatten(0, (-1, heads)) for part in (q, k, v))
+        dropout = self.dropout.p if self.training else 0.0
+        scale = (self.attention_head_size * terms) ** -0.5
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, scale=scale)
+        return attended.transpose(1, 2).flatten(2), None
