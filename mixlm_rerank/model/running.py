@@ -24,7 +24,7 @@ __all__ = [
     "weights_to",
 ]
 
-ON_CPU, ON_GPU = 4096, 32_768  # positions in a forward pass
+ON_CPU, ON_GPU = 4096, 32_768  # positions in a forward pass: on a CPU about 100 MB for 22 M-parameter backbones
 
 Owner = TypeVar("Owner")
 Arguments = ParamSpec("Arguments")

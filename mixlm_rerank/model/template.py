@@ -28,6 +28,7 @@ __all__ = [
     "text_ids",
     "text_spans",
     "visible",
+    "without_lone_surrogates",
 ]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
@@ -198,11 +199,9 @@ def text_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int,
 
 
 def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: bool) -> Any:
-    # JSON can hold half a surrogate pair ("\ud83d"); UTF-8 cannot, and tokenizers take UTF-8
-    whole = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
     with _TOKENISING:
         return tokenizer(
-            whole,
+            [without_lone_surrogates(text) for text in texts],
             add_special_tokens=False,
             split_special_tokens=True,
             return_attention_mask=False,
@@ -229,3 +228,8 @@ def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[b
 def visible(text: str) -> bool:
     """Whether a text holds more than white space, control and format characters, marks, and code points without one."""
     return any(unicodedata.category(one)[0] not in "CMZ" and one not in _FILLERS for one in text)
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Text as tokenizers accept it. JSON can hold half a surrogate pair (``"\\ud83d"``), UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

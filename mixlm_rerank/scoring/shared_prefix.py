@@ -13,8 +13,6 @@ from .common import Scorer, add_residual, check_titles
 
 __all__ = ["SharedPrefixScorer"]
 
-# Positions a forward pass on a CPU: bounds the memory (about 100 MB for 22 M-parameter backbones); more is not faster.
-
 Span = tuple[int, slice]  # some neighbouring candidates of one query
 
 
