@@ -74,7 +74,7 @@ class FromCrossEncoder(Network):
 
         Args:
             name: a folder or hub id, with a classification head of one label, or a decoder that answers yes or no.
-            mix_layer: 1 to the last layer; by default half of the layers. With a higher layer a candidate costs less,
+            mix_layer: 1 to the last layer; by default a third of the layers. With a higher layer a candidate costs less,
                 and more of a document's encoding is independent of the query.
             tokens: the largest token budget.
             fixed_documents: for encoders: above the mix layer only the query's states change; they attend to query and
@@ -95,7 +95,7 @@ class FromCrossEncoder(Network):
         whole, head, layers = _loaded(source, family, tokenizer, answers, **options)
         backbone = cast(PreTrainedModel, whole.base_model)
         count = backbone.config.num_hidden_layers
-        mix_layer = count // 2 if mix_layer is None else mix_layer
+        mix_layer = max(1, count // 3) if mix_layer is None else mix_layer
         if not 1 <= mix_layer < count:
             raise InputError(
                 f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}"

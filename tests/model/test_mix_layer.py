@@ -337,6 +337,10 @@ def test_a_saved_model_gives_the_same_scores(mixed: Callable[..., MixLM], archit
     )
 
 
+def test_a_third_of_the_layers_read_documents_alone(cross_encoder: Callable[..., Path]) -> None:
+    assert MixLM.from_cross_encoder(cross_encoder(num_hidden_layers=6)).config.mix_layer == 2
+
+
 def test_the_fingerprint_knows_the_mix_layer(mixed: Callable[..., MixLM]) -> None:
     assert len({mixed("bert", mix_layer=layer).fingerprint for layer in (1, 2)}) == 2
 
