@@ -22,7 +22,7 @@ NEEDS = {
     "import mixlm_rerank.integrations.mteb": ("mteb", "mteb"),
     "from mixlm_rerank.index import RedisTokenStore; RedisTokenStore('redis://localhost#name')": ("redis", "redis"),
     "from mixlm_rerank.index.shards import Shards; Shards('shards')": ("pyarrow", "parquet"),
-    "from mixlm_rerank.index.ray_build import _ray; _ray()": ("ray", "ray"),
+    "from mixlm_rerank.index.ray_build import build_on_ray; build_on_ray(None, None, None)": ("ray", "ray"),
 }
 
 
