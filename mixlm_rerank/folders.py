@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["locked", "replacing", "settle"]
+__all__ = ["replacing", "settle"]
 
 DRAFT, WHOLE = ".saving", ".saved"
 
@@ -30,7 +30,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         yield draft
         if exists:
-            with locked(folder):
+            with _locked(folder):
                 _settle(folder)
                 draft.rename(folder / WHOLE)  # from here on the new contents count
                 _settle(folder)
@@ -44,7 +44,7 @@ def settle(folder: Path) -> None:
     """Finish a replacement that was killed halfway. Raises InputError if it cannot be done."""
     if (folder / WHOLE).is_dir():
         try:
-            with locked(folder):
+            with _locked(folder):
                 _settle(folder)
         except OSError as error:
             raise InputError(
@@ -66,11 +66,11 @@ def _settle(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """One process at a time: a second one would take what the first has put in place for the old contents."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, kind)
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

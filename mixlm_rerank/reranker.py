@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import accumulate, compress, groupby
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -347,6 +347,13 @@ def _best(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
     """Neighbouring queries, together about ``CANDIDATES_AT_ONCE`` candidates."""
-    ends = accumulate(len(job.candidates) for job in jobs)
-    for _, group in groupby(zip(jobs, ends, strict=True), lambda pair: pair[1] // CANDIDATES_AT_ONCE):
-        yield [job for job, _ in group]
+    group: list[_Job] = []
+    held = 0
+    for job in jobs:
+        if group and held + len(job.candidates) > CANDIDATES_AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(job)
+        held += len(job.candidates)
+    if group:
+        yield group

@@ -10,14 +10,12 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lmdb
 
 from ..errors import IndexDamaged, InputError
-from ..folders import locked
 
-__all__ = ["DRAFT", "Environment", "create_environment", "open_environment", "writing"]
+__all__ = ["DRAFT", "Environment", "create_environment", "writing"]
 
 # Upper bounds of address space, not of disk or memory. The second one is for processes whose address space is limited
 # (ulimit -v): three million documents, or four times of what is there.
@@ -28,50 +26,31 @@ Stored = bytes | memoryview  # LMDB's keys and values
 Pairs = Iterable[tuple[Stored, Stored]]
 
 _guard = threading.RLock()  # held while an environment is opened, used or closed, and over a fork
-_open: weakref.WeakValueDictionary[tuple[int, int], Environment] = weakref.WeakValueDictionary()  # of this process
-
-
-def open_environment(folder: Path) -> Environment:
-    """The docid map in ``folder``, which any number of stores share, in any thread; a forked child opens it anew.
-
-    Raises IndexDamaged if there is no such map.
-    """
-    with _guard:
-        return _open.get(_identity(folder)) or Environment(folder)
+_open: dict[tuple[int, int], _Handle] = {}
 
 
 class Environment:
     """The docid map of one index: ``meta`` (manifest, committed rows) and ``docs`` (docid -> entry).
 
-    Known by its file, not by its name: a folder may be deleted and built anew. Made by :func:`open_environment`.
+    A folder may have any number of these, in any thread; all share one LMDB handle. A forked child opens its own.
+    Raises IndexDamaged if there is no such map in ``folder``.
     """
 
-    env: lmdb.Environment | None = None
-
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self.identity = _identity(folder)
-        self.open()
-        _open[self.identity] = self
-
-    def __del__(self, guard: Any = _guard) -> None:
-        with guard:
-            self.close()
+        with _guard:
+            self._handle = _open.get(_identity(folder)) or _Handle(folder)
+            self._handle.users += 1
+            weakref.finalize(self, _released, self._handle)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
         """Keep it short: a transaction held makes the file grow, and others of this process wait."""
         with _guard:
             try:
-                try:
-                    begun = self.open().begin(write=write)
-                except lmdb.MapResizedError:  # another process has let the file grow past our map of it
-                    self.close()
-                    begun = self.open().begin(write=write)
-                with begun as transaction:
+                with self._handle.begin(write) as transaction:
                     yield transaction
             except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
-                raise IndexDamaged(f"the docid map in {self.folder} is damaged: {error}; rebuild") from None
+                raise IndexDamaged(f"the docid map in {self._handle.folder} is damaged: {error}; rebuild") from None
 
     def get(self, key: bytes) -> bytes | None:
         """What ``meta`` holds under this key."""
@@ -92,7 +71,7 @@ class Environment:
     def moved(self) -> bool:
         """Whether another map lies now where this one was opened: the folder was deleted, and built anew."""
         try:
-            return _identity(self.folder) != self.identity
+            return _identity(self._handle.folder) != self._handle.identity
         except FileNotFoundError:
             return False
 
@@ -106,12 +85,37 @@ class Environment:
         with _guard:
             with self.transaction() as old:
                 meta = dict(old.cursor(self.meta)) | {b"manifest": manifest}
-                draft = _draft(self.folder, meta, old.cursor(self.docs))
-            self.close()
-            _put(draft, self.folder)
-            _open.pop(self.identity)
-            self.identity = _identity(self.folder)
-            _open[self.identity] = self
+                draft = _draft(self._handle.folder, meta, old.cursor(self.docs))
+            self._handle.replace(draft)
+
+    @property
+    def meta(self) -> lmdb._Database:
+        return self._handle.meta
+
+    @property
+    def docs(self) -> lmdb._Database:
+        return self._handle.docs
+
+
+def _released(handle: _Handle) -> None:
+    """An environment is no longer used."""
+    with _guard:
+        handle.users -= 1
+        if not handle.users:
+            handle.close()
+            _open.pop(handle.identity, None)
+
+
+class _Handle:
+    """An open LMDB environment. Known by its file, not by its name: a folder may be deleted and built anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.users = 0
+        self.env: lmdb.Environment | None = None
+        self.identity = _identity(folder)
+        self.open()
+        _open[self.identity] = self
 
     def open(self) -> lmdb.Environment:
         """Open it, unless it is."""
@@ -123,16 +127,13 @@ class Environment:
         writable = writable and (os.access(locks, os.W_OK) or not locks.exists())
         options = {"readonly": not writable, "lock": writable or os.access(locks, os.W_OK)}
         try:
-            # nobody puts another map in its place meanwhile: the two files of LMDB must be of the same map
-            with locked(self.folder, fcntl.LOCK_SH):
-                if _identity(self.folder) != self.identity:
-                    raise FileNotFoundError
+            with _between_switches(self.folder, fcntl.LOCK_SH):
+                if not data.exists() or _identity(self.folder) != self.identity:
+                    raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
                 env = lmdb.open(str(self.folder), map_size=_map_size(data), max_dbs=4, **options)
                 self.meta = env.open_db(b"meta", create=False)
                 self.docs = env.open_db(b"docs", create=False)
                 env.reader_check()  # forget readers that died
-        except FileNotFoundError:
-            raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew") from None
         except lmdb.MemoryError:
             raise InputError(
                 f"no address space for the docid map in {self.folder}: raise its limit (ulimit -v)"
@@ -144,10 +145,25 @@ class Environment:
         self.env = env
         return env
 
+    def begin(self, write: bool) -> lmdb.Transaction:
+        try:
+            return self.open().begin(write=write)
+        except lmdb.MapResizedError:  # another process has let the file grow past our map of it
+            self.close()
+            return self.open().begin(write=write)
+
     def close(self) -> None:
         if self.env is not None:
             self.env.close()
             self.env = None
+
+    def replace(self, draft: Path) -> None:
+        """Put ``draft`` in the place of this map, for all who use it in this process."""
+        self.close()
+        _put(draft, self.folder)
+        _open.pop(self.identity)
+        self.identity = _identity(self.folder)
+        _open[self.identity] = self
 
 
 @contextmanager
@@ -183,10 +199,24 @@ def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Pairs) -> Path:
 
 def _put(draft: Path, folder: Path) -> None:
     """Make a draft the map of ``folder``."""
-    with locked(folder):
+    with _between_switches(folder, fcntl.LOCK_EX):
         # The lock file counts the transactions of the old map. Processes that have it open keep it, and the old map.
         (folder / "lock.mdb").unlink(missing_ok=True)
         draft.replace(folder / "data.mdb")
+
+
+@contextmanager
+def _between_switches(folder: Path, kind: int) -> Iterator[None]:
+    """Nobody opens a map while another one is put in its place: the two files of LMDB must be of the same map."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise IndexDamaged(f"{folder} was deleted or replaced after it was opened: open it anew") from None
+    try:
+        fcntl.flock(handle, kind)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _map_size(data: Path) -> int:
@@ -201,8 +231,8 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _after_fork_in_child() -> None:
-    for environment in _open.values():
-        environment.close()
+    for handle in _open.values():
+        handle.close()
     _guard.release()
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..arguments import check_list_of_strings
 from ..errors import IndexDamaged, InputError, masked
-from .environment import Environment, Stored, create_environment, open_environment, writing
+from .environment import Environment, Stored, create_environment, writing
 from .manifest import ABSENT, ENTRY, MAX_KEY_BYTES, MAX_ROWS, Fetched, Manifest, Packed, key_of, rows_of
 from .segments import Segments
 
@@ -36,7 +36,7 @@ class LocalStore:
     def __init__(self, folder: Path, *, whole: bool = True) -> None:
         check_there(folder)
         self.folder = folder = folder.absolute()  # it outlives a change of the working directory
-        environment = open_environment(folder)
+        environment = Environment(folder)
         manifest = environment.get(b"manifest")
         if manifest is None:
             raise IndexDamaged(f"{folder} has no manifest: restore it, or delete it and rebuild")

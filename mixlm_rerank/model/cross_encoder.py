@@ -74,8 +74,8 @@ class FromCrossEncoder(Network):
 
         Args:
             name: a folder or hub id, with a classification head of one label, or a decoder that answers yes or no.
-            mix_layer: 1 to the last layer; by default a third of the layers. With a higher layer a candidate costs less,
-                and more of a document's encoding is independent of the query.
+            mix_layer: 1 to the last layer; by default a third of the layers. With a higher layer a candidate costs
+                less, and more of a document's encoding is independent of the query.
             tokens: the largest token budget.
             fixed_documents: for encoders: above the mix layer only the query's states change; they attend to query and
                 document. A candidate then takes half to two thirds of the operations.

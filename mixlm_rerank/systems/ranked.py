@@ -37,9 +37,8 @@ class Candidates:
     of_query: Mapping[str, list[Candidate]]
     texts: Mapping[str, str]  # docid -> text, of these documents alone; empty for a collection without documents
     documents: int | None = None  # of the whole corpus; None without one
-    relevant_words: Mapping[str, int] = field(
-        default_factory=dict
-    )  # qid -> mean of all relevant documents, found or not
+    # qid -> mean words of all its relevant documents, found or not
+    relevant_words: Mapping[str, int] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)  # docid -> title, of the same documents as texts
 
 
