@@ -178,10 +178,10 @@ def test_the_site_is_built_and_no_link_is_broken(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run([*command, "-f", str(tmp_path / "mkdocs.yml")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = {name: (tmp_path / "site" / name / "index.html").read_text() for name in ("", "api", "training")}
+    pages = {name: (tmp_path / "site" / name / "index.html").read_text() for name in ("", "api", "distill")}
     assert "Rerank a thousand candidates" in pages[""] and 'href="tutorials/pyserini/"' in pages[""]
     assert 'id="mixlm_rerank.Reranker.rerank_batch"' in pages["api"] and ":class:" not in pages["api"]
-    assert 'href="../mixlm_rerank/training/recipes/distill/cut.yaml"' in pages["training"]
+    assert 'href="../mixlm_rerank/training/recipes/distill/cut.yaml"' in pages["distill"]
     assert (tmp_path / "site/mixlm_rerank/training/recipes/distill/cut.yaml").is_file()
 
 
