@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import compress
 from numbers import Real
 from typing import Literal
 
@@ -32,10 +31,11 @@ def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: ND
 
     ``scores`` [m] belong to the m found candidates. The missing ones get -10,001, -10,002 ...
     """
-    scored = list(zip(compress(candidates, found), scores.tolist(), strict=True))
+    known = list(zip(candidates, found.tolist(), strict=True))
+    scored = list(zip((hit for hit, is_found in known if is_found), scores.tolist(), strict=True))
     scored.sort(key=lambda pair: -pair[1])  # stable: ties keep their first-stage order
     floor = min(UNSCORED, scored[-1][1]) if scored else UNSCORED
-    scored += [(hit, floor - below) for below, hit in enumerate(compress(candidates, ~found), 1)]
+    scored += [(hit, floor - below) for below, hit in enumerate((hit for hit, is_found in known if not is_found), 1)]
     return [
         ScoredDoc(hit.docid, score, rank, hit.score, missing=rank > len(scores), text=hit.text)
         for rank, (hit, score) in enumerate(scored, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,19 @@ def test_whole_reads_exclude_writers_and_not_each_other(tmp_path: Path, stub: An
             index.delete(["d1"])
     with writer_lock(index.path), pytest.raises(InputError, match="is being written by another process"):
         index.compare(version(0))
+
+
+@pytest.mark.processes
+def test_a_process_ends_while_a_thread_of_it_reads(stub: Any, tmp_path: Path) -> None:
+    """A daemon thread is frozen at the end, perhaps with the lock that closing an index would wait for."""
+    for name in ("read", "held"):
+        TokenIndex.build(version(0), stub(), tmp_path / name, progress=False)
+    (tmp_path / "reading.py").write_text(
+        "from mixlm_rerank import TokenIndex\n"
+        "def read():\n    index = TokenIndex('read')\n    while True:\n        index.fetch(['d0'])\n"
+    )
+    code = (
+        "import threading, time, reading\nfrom mixlm_rerank import TokenIndex\nheld = TokenIndex('held')\n"
+        "threading.Thread(target=reading.read, daemon=True).start()\ntime.sleep(0.5)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
