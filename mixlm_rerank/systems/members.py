@@ -22,6 +22,7 @@ from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import fingerprint
 from mixlm_rerank.model.item_encoder import ItemEncoder
+from mixlm_rerank.model.running import parameter_dtype, weights_to
 from mixlm_rerank.model.start import bi_encoder
 from mixlm_rerank.scoring import FullTextScorer
 from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_cross_encoder, short_name
@@ -130,7 +131,7 @@ class Members:
 
     Args:
         words: see ``MEMBERS``.
-        own: what ``max-sim`` and ``bi-encoder`` without a name are of.
+        own: what ``max-sim`` and ``bi-encoder`` without a name are of; it changes to the number format of ``loading``.
 
     Raises InputError for another word, or a model that cannot be loaded.
     """
@@ -147,6 +148,8 @@ class Members:
             elif kind != "bm25" and name not in self._encoders:
                 hub = {"local_files_only": loading.offline}
                 self._encoders[name] = bi_encoder(name, hub=hub).to(loading.device_name())
+        for encoder in self._encoders.values():
+            weights_to(encoder, parameter_dtype(loading.dtype) or torch.float32)
         self._identities = {name: _identity(encoder) for name, encoder in self._encoders.items()}
 
     def of(self, documents: Iterable[str], corpus: str, folder: Path | None = None) -> list[Member]:

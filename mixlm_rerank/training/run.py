@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
-from mixlm_rerank.model.running import bf16_pays, weights_to
+from mixlm_rerank.model.running import bf16_pays
 from mixlm_rerank.systems.collections import Collection, sampled
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Members
@@ -151,8 +151,6 @@ class _Run:
         own = None
         if {"max-sim", "bi-encoder"} & weights.keys():  # of a copy as it is at the start: nothing must teach itself
             own = start(recipe.model, self.offline, recipe.seed).item_encoder.eval()
-            if own.backbone.device.type == "cpu" and recipe.joint.bf16 and bf16_pays("cpu"):
-                weights_to(own, torch.bfloat16)
         dtype = "bfloat16" if recipe.joint.bf16 and bf16_pays() else "float32"
         models = Members(weights, Loading(None, dtype, self.offline), own)
         sources = []

@@ -19,6 +19,7 @@ from mixlm_rerank.eval.weights import Development, fit_ensemble
 from mixlm_rerank.scoring import BiEncoderScorer
 from mixlm_rerank.systems.collections import open_collection
 from mixlm_rerank.systems.first_stages import RunFile
+from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import (
     DEFAULT_WEIGHTS,
     BM25Scores,
@@ -73,6 +74,17 @@ def test_members_add_up_and_a_pair_scores_the_same_in_any_company(checkpoint: Ca
         expected = sum(weight * part[row] for weight, part in zip(weights.values(), parts, strict=True))
         np.testing.assert_allclose(found[row], expected, atol=1e-5)
         np.testing.assert_allclose(together([query], own[row : row + 1])[0], found[row], atol=1e-4)
+
+
+def test_members_in_bfloat16_score_nearly_the_same_and_are_told_apart(checkpoint: Callable[..., Path]) -> None:
+    """Half the time where the processor knows bfloat16; stored scores of the one must not pass for the other's."""
+    word = f"max-sim:{checkpoint('bert', max_position_embeddings=300)}"
+    (plain,), (fast,) = (Members([word], Loading("cpu", dtype)).of([], "") for dtype in (None, "bfloat16"))
+    own = [TEXTS] * len(QUERIES)
+    found, expected = np.stack(fast.score_batch(QUERIES, own)), np.stack(plain.score_batch(QUERIES, own))
+    np.testing.assert_allclose(found, expected, atol=0.03)
+    assert not np.array_equal(found, expected)
+    assert fast.made_by != plain.made_by
 
 
 def test_a_cross_encoder_is_a_member(cross_encoder: Callable[..., Path]) -> None:
