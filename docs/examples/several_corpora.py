@@ -18,7 +18,8 @@ import typer
 SHARES = {"msmarco-pool": 1000, "beir-nfcorpus": 400, "beir-scifact": 400}  # training queries of each
 
 
-def join(data: Path, folder: Path) -> None:
+def join(data: Path, folder: Path, times: int = 1) -> None:
+    """TIMES as many queries, or all."""
     chance = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     with gzip.open(folder / "corpus.jsonl.gz", "wt") as corpus, open(folder / "queries.tsv", "w") as queries:
@@ -30,7 +31,8 @@ def join(data: Path, folder: Path) -> None:
             judged = (data / name / "qrels" / "train.tsv").read_text().splitlines()[1:]
             asked = map(json.loads, (data / name / "queries.jsonl").read_text().splitlines())
             texts = {query["_id"]: " ".join(query["text"].split()) for query in asked}
-            for qid in chance.sample(sorted({line.split("\t")[0] for line in judged} & texts.keys()), share):
+            known = sorted({line.split("\t")[0] for line in judged} & texts.keys())
+            for qid in chance.sample(known, min(times * share, len(known))):
                 queries.write(f"{name}-{qid}\t{texts[qid]}\n")
 
 
