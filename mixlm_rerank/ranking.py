@@ -15,7 +15,17 @@ from .errors import InputError
 from .types import Candidate, ScoredDoc
 
 __all__ = [
-    *("UNSCORED", "Weight", "check_weight", "interpolated", "merged", "parsed_weight", "probability", "ranked"),
+    *(
+        "UNSCORED",
+        "Weight",
+        "best_passages",
+        "check_weight",
+        "interpolated",
+        "merged",
+        "parsed_weight",
+        "probability",
+        "ranked",
+    ),
     *("unranked", "verified"),
 ]
 
@@ -40,6 +50,17 @@ def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: ND
         ScoredDoc(hit.docid, score, rank, hit.score, missing=rank > len(scores), text=hit.text)
         for rank, (hit, score) in enumerate(scored, 1)
     ]
+
+
+def best_passages(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """MaxP: the best of each document's passages. Scores [m], how many of them are each document's, [n] -> rows [n].
+
+    >>> best_passages(np.array([1.0, 3.0, 2.0, 0.0, 5.0]), np.array([3, 2])).tolist()
+    [1, 4]
+    """
+    order = np.lexsort((-scores, np.repeat(np.arange(len(counts)), counts)))
+    best: NDArray[np.int64] = order[counts.cumsum() - counts]
+    return best
 
 
 def merged(docs: Sequence[ScoredDoc]) -> list[ScoredDoc]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import as_candidates, check_count, check_kind, check_list_of_strings, check_model, is_nothing
+from .candidate_tokens import CandidateTokens, Stage
 from .documents import rank_documents
-from .errors import InputError, MissingDocuments
-from .index import Fetched, TokenStore, open_store
+from .errors import InputError
+from .index import TokenStore, open_store
 from .model.template import readable
 from .onnx import OnnxMixLM
 from .progress import progress_bar
-from .ranking import Weight, check_weight, interpolated, ranked, verified
-from .texts import NoIndex, OnTheFly, texts_of
+from .ranking import Weight, best_passages, check_weight, interpolated, ranked, verified
+from .texts import NoIndex
 from .types import Candidate, Missing, Model, ScoredDoc, Texts
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Reranker:
         self.first_stage_weight = first_stage_weight
         self.verify_top = verify_top
         self.score_threshold = score_threshold
-        self.stage: Callable[[str], AbstractContextManager[object]] = nullcontext
+        self.stage: Stage = nullcontext
         self._scorer: Scorer | OnnxMixLM
         if isinstance(model, OnnxMixLM):
             if verify_top:
@@ -113,7 +114,7 @@ class Reranker:
             from .scoring import FullTextScorer, SharedPrefixScorer
 
             self._scorer, self._full_text = scorer or SharedPrefixScorer(model), FullTextScorer(model)
-        self._on_the_fly = OnTheFly(model, index.manifest)
+        self._reading = CandidateTokens(model, index, missing, texts, self.tokens)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[ScoredDoc]:
         """Rank texts without docids. Each text is encoded now, unless it is among the latest ones.
@@ -187,14 +188,7 @@ class Reranker:
 
     def unread(self, candidates: Sequence[Candidate]) -> list[int]:
         """Places of candidates whose own text must be encoded: neither in the index nor among the latest texts."""
-        if self.missing != "encode":
-            return []
-        found = self.index.fetch([hit.docid for hit in candidates], 1).found
-        return [
-            place
-            for place, hit in enumerate(candidates)
-            if not found[place] and hit.text is not None and hit.text not in self._on_the_fly
-        ]
+        return self._reading.unread(candidates)
 
     def _text(self, queries: Mapping[str, str], qid: str) -> str:
         """The query; "" if there is nothing to read in it."""
@@ -210,7 +204,7 @@ class Reranker:
     def _score(self, jobs: Sequence[_Job]) -> None:
         """Fill in which candidates have tokens, log-odds, and the tokens of the best passages."""
         candidates = [hit for job in jobs for hit in job.candidates]
-        read = self._read(candidates)
+        read = self._reading.fetch(candidates, self.stage)
         row = column = 0
         for job in jobs:
             job.counts = read.counts[row : row + len(job.candidates)]
@@ -229,7 +223,7 @@ class Reranker:
                         "check the weights"
                     )
                 if self.index.manifest.passages:
-                    best = _best(job.scores, job.counts[job.found])
+                    best = best_passages(job.scores, job.counts[job.found])
                     job.scores, job.tokens = job.scores[best], job.tokens[best]
 
     def _log_odds(self, jobs: Sequence[_Job]) -> list[NDArray[np.float64]]:
@@ -245,38 +239,6 @@ class Reranker:
             given = [titles] if titles else []  # a scorer of one's own need not know of titles
             found = self._scorer.score_batch(queries, [from_numpy(own) for own in tokens], *given)
         return [np.asarray(scores, dtype=np.float64) for scores in found]
-
-    def _read(self, candidates: Sequence[Candidate]) -> Fetched:
-        """Of the index, and of texts that it lacks, which have no title."""
-        with self.stage("index"):
-            fetched = self.index.fetch([hit.docid for hit in candidates], self.tokens)
-        lacking = list(compress(candidates, ~fetched.found))
-        if not lacking or self.missing == "last":
-            return fetched
-        texts = texts_of(lacking, self.texts) if self.missing == "encode" else [None] * len(lacking)
-        without = dict.fromkeys(hit.docid for hit, text in zip(lacking, texts, strict=True) if text is None)
-        if without:
-            raise MissingDocuments(list(without), textless=self.missing == "encode")
-        readable = self.model.item_encoder.readable([text or "" for text in texts])
-        passages = [
-            self._on_the_fly.passages(text) if text and has_words else []
-            for text, has_words in zip(texts, readable, strict=True)
-        ]
-        encoded = [text for own in passages for text in own]
-        if not encoded:
-            return fetched
-        counts = fetched.counts.copy()
-        counts[~fetched.found] = [len(own) for own in passages]
-        tokens = np.empty((int(counts.sum()), *fetched.tokens.shape[1:]), dtype=np.float32)
-        from_index = np.repeat(fetched.found, counts)
-        tokens[from_index] = fetched.tokens
-        with self.stage("encode"):
-            tokens[~from_index] = self._on_the_fly.encode(encoded, self.tokens)
-        titles = None
-        if fetched.titles is not None:
-            titles = np.full((len(tokens), fetched.titles.shape[1]), -1, dtype=np.int32)
-            titles[from_index] = fetched.titles
-        return Fetched(tokens, counts, titles)
 
     def _rank(self, job: _Job) -> list[ScoredDoc]:
         scores = job.scores
@@ -296,18 +258,14 @@ class Reranker:
         scored = list(compress(job.candidates, job.found))
         row_of = {(hit.docid, hit.text): row for row, hit in enumerate(scored)}
         rows = [row_of[doc.docid, doc.text] for doc in best]
-        passages = []
-        for doc, text in zip(best, texts_of([scored[row] for row in rows], self.texts), strict=True):
-            if text is None:
-                raise InputError(f"no text of {doc.docid!r}, which is to be read in full: give texts that have it")
-            passages.append(self._on_the_fly.passages(text))
+        passages = self._reading.full_texts([scored[row] for row in rows])
         counts = np.array([len(own) for own in passages])
         tokens = job.tokens[np.repeat(rows, counts)]
         from torch import from_numpy
 
         with self.stage("verify"):
             scores = self._full_text.score(job.query, sum(passages, []), from_numpy(tokens)).numpy().astype(np.float64)
-        scores = scores[_best(scores, counts)]
+        scores = scores[best_passages(scores, counts)]
         if self.first_stage_weight:
             first = np.array([scored[row].score for row in rows])
             scores = interpolated(scores, first, self.first_stage_weight)
@@ -332,17 +290,6 @@ class _Job:
     @property
     def found(self) -> NDArray[np.bool_]:
         return self.counts > 0
-
-
-def _best(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The best of each document's passages. Scores [m], and how many of them are each document's, [n] -> rows [n].
-
-    >>> _best(np.array([1.0, 3.0, 2.0, 0.0, 5.0]), np.array([3, 2])).tolist()
-    [1, 4]
-    """
-    order = np.lexsort((-scores, np.repeat(np.arange(len(counts)), counts)))
-    best: NDArray[np.int64] = order[counts.cumsum() - counts]
-    return best
 
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
