@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -79,11 +81,13 @@ def check_lucene_index(searcher: Any, folder: str | Path, fields: Fields, docume
 def open_searcher(folder: str | Path) -> Any:
     """A Pyserini LuceneSearcher with BM25 (k1 .9, b .4), for queries of any length.
 
-    Raises InputError if ``folder`` is no Lucene index, or one that this Lucene cannot read.
+    ``folder``: or the name of one of Pyserini's prebuilt indexes (``msmarco-v1-passage``), which may be downloaded.
+
+    Raises InputError if ``folder`` is neither, or this Lucene cannot read it, or it cannot be downloaded.
     """
-    if not any(Path(folder).glob("segments_*")):
-        raise InputError(f"no Lucene index at {folder} (make one: mixlm-rerank bm25 index CORPUS {folder})")
     start_java()
+    if not any(Path(folder).glob("segments_*")):
+        folder = _prebuilt(str(folder))
     lucene, jnius = importlib.import_module("pyserini.search.lucene"), importlib.import_module("jnius")
     # Lucene refuses queries of more than 1,024 words; some collections have documents as queries
     jnius.autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(LONGEST_QUERY)
@@ -141,6 +145,21 @@ def _fill(draft: Path, documents: Iterable[Document], fields: Fields, progress: 
     if not docids:
         raise InputError("the corpus holds no documents")
     return identity
+
+
+def _prebuilt(name: str) -> str:
+    """The folder of a prebuilt index."""
+    util = importlib.import_module("pyserini.util")
+    if name not in util.TF_INDEX_INFO:
+        raise InputError(
+            f"no Lucene index at {name} (make one: mixlm-rerank bm25 index CORPUS {name}), and Pyserini has no "
+            "prebuilt one of that name"
+        )
+    try:
+        with redirect_stdout(sys.stderr):
+            return str(util.download_prebuilt_index(name, verbose=False))
+    except (OSError, ValueError) as error:
+        raise InputError(f"Pyserini cannot download its index {name}: {error}") from None
 
 
 def _absolute(path: str | Path) -> str:

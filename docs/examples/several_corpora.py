@@ -15,7 +15,9 @@ from pathlib import Path
 
 import typer
 
-SHARES = {"msmarco-pool": 1000, "beir-nfcorpus": 400, "beir-scifact": 400}  # training queries of each
+from mixlm_rerank.systems.collections import open_collection, open_documents
+
+SHARES = {"msmarco-pool": 1000, "beir-nfcorpus": 400, "beir-scifact": 400}  # BEIR folders in DATA, and queries of each
 
 
 def join(data: Path, folder: Path, times: int = 1) -> None:
@@ -24,16 +26,12 @@ def join(data: Path, folder: Path, times: int = 1) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with gzip.open(folder / "corpus.jsonl.gz", "wt") as corpus, open(folder / "queries.tsv", "w") as queries:
         for name, share in SHARES.items():
-            with gzip.open(data / name / "corpus.jsonl.gz", "rt") as documents:
-                for line in documents:
-                    document = json.loads(line)
-                    corpus.write(json.dumps({**document, "_id": f"{name}-{document['_id']}"}) + "\n")
-            judged = (data / name / "qrels" / "train.tsv").read_text().splitlines()[1:]
-            asked = map(json.loads, (data / name / "queries.jsonl").read_text().splitlines())
-            texts = {query["_id"]: " ".join(query["text"].split()) for query in asked}
-            known = sorted({line.split("\t")[0] for line in judged} & texts.keys())
-            for qid in chance.sample(known, min(times * share, len(known))):
-                queries.write(f"{name}-{qid}\t{texts[qid]}\n")
+            for document in open_documents(str(data / name)):
+                row = {"_id": f"{name}-{document.docid}", "title": document.title, "text": document.text}
+                corpus.write(json.dumps(row) + "\n")
+            asked = open_collection(data / name, "train").queries
+            for qid in chance.sample(sorted(asked), min(times * share, len(asked))):
+                queries.write(f"{name}-{qid}\t{' '.join(asked[qid].split())}\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..index import TokenIndex
 from ..ranking import probability
 from ..reranker import Reranker
-from .options import Depth, Device, Model, Offline, Quiet, load_model, say
+from .options import Depth, Device, Model, Offline, Quiet, Tokens, load_model, say
 
 __all__ = ["app", "calibrate"]
 
@@ -138,6 +138,7 @@ def calibrate(
         Path | None, Option(help="A run whose scores are a teacher's log-odds, instead of --qrels.")
     ] = None,
     model: Model = "default",
+    tokens: Tokens = None,
     depth: Depth = 100,
     device: Device = None,
     offline: Offline = False,
@@ -163,7 +164,8 @@ def calibrate(
     queries = read_topics(topics)
     hits = {qid: own[:depth] for qid, own in read_run(run).items() if qid in targets and qid in queries}
     changed = load_model(model, device, "float32", offline)
-    pairs = pairs_of(Reranker(changed, TokenIndex(index)).rerank_batch(queries, hits, progress=not quiet), targets)
+    reranker = Reranker(changed, TokenIndex(index), tokens=tokens)
+    pairs = pairs_of(reranker.rerank_batch(queries, hits, progress=not quiet), targets)
     found = fit(pairs)
     calibrated(changed, found.slope, found.intercept)
     changed.save_pretrained(output)

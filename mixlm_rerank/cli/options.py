@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("AsJson", "CORPUS_HELP", "Depth", "Device", "Dtype", "FirstStages", "Model", "Models", "Offline", "OwnIndex"),
-    *("Places", "Qrels", "Quiet", "QuietBars", "Results", "Sample", "Systems", "Topics"),
+    *("Places", "Qrels", "Quiet", "QuietBars", "Results", "Sample", "Systems", "Tokens", "Topics"),
     *("check_output", "interruptible", "load_any", "load_model", "open_models", "open_places", "resumable"),
     *("say", "source_and_split"),
 ]
 
-CORPUS_HELP = "JSONL file, BEIR folder, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored documents)."
+CORPUS_HELP = (
+    "JSONL file, BEIR folder, MS MARCO TSV, TREC SGML, irds:DATASET (ir_datasets) or lucene:INDEX (Pyserini, stored "
+    "documents)."
+)
 
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Depth = Annotated[int, Option(min=1, help="Candidates per query.")]
@@ -43,6 +46,7 @@ Dtype = Annotated[
         help="The ranker's: float32, bfloat16, float16, int8 (CPU). By default bfloat16 on a GPU, else float32.",
     ),
 ]
+Tokens = Annotated[int | None, Option(help="Token budget: embedding tokens read per document; by default all.")]
 Model = Annotated[str, Option("--model", help="'default', a MixLM folder, or a Hugging Face hub id.")]
 Offline = Annotated[bool, Option("--offline", help="Use local files only, never the hub.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bar.")]

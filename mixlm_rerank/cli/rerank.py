@@ -21,14 +21,13 @@ from ..ranking import Weight, parsed_weight, unranked
 from ..reranker import Reranker
 from ..systems.collections import open_documents
 from ..types import Candidate, Missing, ScoredDoc, Texts
-from .options import CORPUS_HELP, Depth, Device, Dtype, Model, Offline, Quiet, check_output, load_any, say
+from .options import CORPUS_HELP, Depth, Device, Dtype, Model, Offline, Quiet, Tokens, check_output, load_any, say
 
 __all__ = ["bm25", "rerank", "search"]
 
 bm25 = typer.Typer(help="BM25 as first stage (Pyserini).", no_args_is_help=True)
 
 Threads = Annotated[int, Option(min=1, help="Queries searched in parallel.")]
-Tokens = Annotated[int | None, Option(help="Token budget: embedding tokens read per document; by default all.")]
 
 
 def rerank(
@@ -96,7 +95,7 @@ def rerank(
 
 
 def search(
-    index: Annotated[Path, Option(help="The Lucene index.")],
+    index: Annotated[Path, Option(help="The Lucene index, or the name of a prebuilt one of Pyserini.")],
     topics: Annotated[str, Option(help="A file of queries (TSV, BEIR, TREC), or a name that Pyserini knows.")],
     output: Annotated[Path, Option(help="The run to write.")],
     token_index: Annotated[Path, Option(help="The token index of the same documents.")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,14 @@ def test_the_command_saves_a_calibrated_model(work: Path, mixlm: Callable[[str],
     model = MixLM.from_pretrained("made", device="cpu")
     odds = [doc.score for doc in Reranker(model, "tokens").rerank("the moon 2", ["d3", "d4"])]
     assert odds[0] > 0 > odds[1]
+
+
+def test_it_fits_the_scores_of_the_token_budget(work: Path, mixlm: Callable[[str], Any]) -> None:
+    said = [mixlm(f"{COMMAND} --qrels qrels")]
+    for tokens in (8, 1):
+        shutil.rmtree("made")
+        said.append(mixlm(f"{COMMAND} --qrels qrels --tokens {tokens}"))
+    assert said[0].out == said[1].out != said[2].out and not any(one.code for one in said), said
 
 
 def test_the_page_is_true(work: Path, mixlm: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,22 @@ def test_relative_paths_follow_the_working_directory(
 def test_a_folder_without_an_index_names_the_command_that_makes_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"no Lucene index at {tmp_path} .*mixlm-rerank bm25 index CORPUS {tmp_path}"):
         open_searcher(tmp_path)
+
+
+def test_a_prebuilt_index_goes_by_its_name(
+    lucene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: list[Document]
+) -> None:
+    """It lies where Pyserini puts what it has downloaded; another one cannot be had without a network."""
+    from pyserini.util import TF_INDEX_INFO
+
+    here, gone = (TF_INDEX_INFO[f"beir-v1.0.0-{name}.flat"] for name in ("scifact", "nfcorpus"))
+    folder = tmp_path / "indexes" / f"{here['filename'].removesuffix('.tar.gz')}.{here['md5']}"
+    shutil.copytree(lucene, folder)
+    monkeypatch.setenv("PYSERINI_CACHE", str(tmp_path))
+    assert list(LuceneCorpus("beir-v1.0.0-scifact.flat")) == documents
+    monkeypatch.setitem(gone, "urls", ["http://127.0.0.1:9/nothing.tar.gz"])
+    with pytest.raises(InputError, match="Pyserini cannot download its index beir-v1.0.0-nfcorpus.flat: "):
+        open_searcher("beir-v1.0.0-nfcorpus.flat")
 
 
 def test_an_index_that_lucene_cannot_read_is_refused(tmp_path: Path) -> None:
