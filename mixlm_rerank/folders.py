@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["replacing", "settle"]
+__all__ = ["locked", "replacing", "settle"]
 
 DRAFT, WHOLE = ".saving", ".saved"
 
@@ -30,7 +30,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         yield draft
         if exists:
-            with _locked(folder):
+            with locked(folder):
                 _settle(folder)
                 draft.rename(folder / WHOLE)  # from here on the new contents count
                 _settle(folder)
@@ -44,7 +44,7 @@ def settle(folder: Path) -> None:
     """Finish a replacement that was killed halfway. Raises InputError if it cannot be done."""
     if (folder / WHOLE).is_dir():
         try:
-            with _locked(folder):
+            with locked(folder):
                 _settle(folder)
         except OSError as error:
             raise InputError(
@@ -66,11 +66,14 @@ def _settle(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time: a second one would take what the first has put in place for the old contents."""
+def locked(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """One process at a time, or several that only look (LOCK_SH): a second one would take the new contents for the old.
+
+    Raises FileNotFoundError if the folder is gone.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, kind)
         yield
     finally:
         os.close(handle)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-__all__ = [
-    *("count", "difference", "duration", "interval", "listed", "measure", "milliseconds", "moment", "p_value"),
-    *("percent", "ratio", "size", "speed"),
-]
+__all__ = ["count", "difference", "duration", "interval", "listed", "measure", "milliseconds", "moment", "p_value"]
+__all__ += ["DECIMALS", "percent", "ratio", "size", "speed"]
 
 DECIMALS = 3  # of measures
 MINUS = "\N{MINUS SIGN}"

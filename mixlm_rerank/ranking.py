@@ -14,20 +14,8 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .types import Candidate, ScoredDoc
 
-__all__ = [
-    *(
-        "UNSCORED",
-        "Weight",
-        "best_passages",
-        "check_weight",
-        "interpolated",
-        "merged",
-        "parsed_weight",
-        "probability",
-        "ranked",
-    ),
-    *("unranked", "verified"),
-]
+__all__ = ["UNSCORED", "Weight", "best_passages", "check_weight", "interpolated", "merged", "parsed_weight"]
+__all__ += ["probability", "ranked", "unranked", "verified"]
 
 # Scores of documents that were not scored begin below this: no log-odds come near it, and its sigmoid is 0.
 UNSCORED = -1e4

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from ..data import read_qrels, read_run
-from ..data.lines import writing
+from ..data.lines import write_json
 from ..errors import InputError, optional_import
 from .options import AsJson, check_output, interruptible
 from .report import compare, fit, report, teacher
@@ -53,7 +53,7 @@ def figures(
     counts = {"ok": 0, "off": 0, "not run": 0}
     for experiment in (each for each in experiments if not only or each.name in only):
         typer.echo(f"{experiment.name} ({experiment.date}, {experiment.machine}): {experiment.command}")
-        lacking = lack(experiment, data, gpu="gpu" in experiment.needs and _has_gpu())
+        lacking = lack(experiment, data)
         if lacking or dry_run:
             counts["not run"] += len(experiment.figures)
             typer.echo(f"  not run: {lacking or '--dry-run'}")
@@ -139,8 +139,7 @@ def interleave(
             **{"method": method, "depth": models[0].depth, "sessions": sessions, "seed": seed},
             **{"queries": queries, "known": known, "clicks": {name: asdict(own) for name, own in found.items()}},
         }
-        with writing(as_json) as file:
-            file.write(json.dumps(told, indent=1) + "\n")
+        write_json(as_json, told)
 
 
 @app.command("runs")
@@ -209,12 +208,6 @@ def evaluate_runs(
             for path, row in found["fidelity"].items()
         ]
         typer.echo(lined_up([["run", "RBO(p=.9)", "overlap@10", "Kendall tau", "same first", "queries"], *rows]))
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _table(checked: Sequence[Checked]) -> None:

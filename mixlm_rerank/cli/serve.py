@@ -18,8 +18,7 @@ __all__ = ["serve"]
 
 def serve(
     index: Annotated[
-        list[str] | None,
-        Option(help="NAME=FOLDER or NAME=redis://HOST:PORT/DB#NAME; may be repeated."),
+        list[str] | None, Option(help="NAME=FOLDER or NAME=redis://HOST:PORT/DB#NAME; may be repeated.")
     ] = None,
     lucene: Annotated[
         list[str] | None,

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from ..errors import InputError
 
-__all__ = ["beginning", "file_in", "id_in", "json_lines", "lines", "shape", "some_ids", "writing"]
+__all__ = ["beginning", "file_in", "id_in", "json_lines", "lines", "shape", "some_ids", "write_json", "writing"]
 
 # What a file is, is told by its first bytes: suffixes are missing, or lie.
 DECOMPRESS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -120,7 +120,7 @@ def some_ids(ids: Iterable[str]) -> str:
 def write_json(path: str | Path, values: object) -> None:
     """As :func:`writing` does."""
     with writing(path) as file:
-        json.dump(values, file, indent=1)
+        file.write(json.dumps(values, indent=1) + "\n")
 
 
 @contextmanager

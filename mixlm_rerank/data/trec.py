@@ -31,7 +31,7 @@ TOPIC_TITLE = re.compile(r"<title>\s*(?:Topic:)?([^<]*)", re.IGNORECASE)
 
 
 class TrecCorpus:
-    """A file of ``<DOC><DOCNO>...</DOCNO>...</DOC>``, or a folder of such files at any depth; plain or gzip.
+    """A file of ``<DOC><DOCNO>...</DOCNO>...</DOC>``, or a folder of such files at any depth; see :func:`lines`.
 
     Title: ``HEADLINE``, ``TITLE``, ``HEAD``, ``TTL``, ``HL``. Text: ``TEXT``, ``LEADPARA``, ``LP``; where a document
     has none of these, all else that it holds. Tags are taken out, entities resolved, white space is made single.

@@ -14,8 +14,9 @@ from pathlib import Path
 import lmdb
 
 from ..errors import IndexDamaged, InputError
+from ..folders import locked
 
-__all__ = ["DRAFT", "Environment", "create_environment", "writing"]
+__all__ = ["DRAFT", "Environment", "Stored", "create_environment", "writing"]
 
 # Upper bounds of address space, not of disk or memory. The second one is for processes whose address space is limited
 # (ulimit -v): three million documents, or four times of what is there.
@@ -127,13 +128,15 @@ class _Handle:
         writable = writable and (os.access(locks, os.W_OK) or not locks.exists())
         options = {"readonly": not writable, "lock": writable or os.access(locks, os.W_OK)}
         try:
-            with _between_switches(self.folder, fcntl.LOCK_SH):
-                if not data.exists() or _identity(self.folder) != self.identity:
-                    raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew")
+            with locked(self.folder, fcntl.LOCK_SH):
+                if _identity(self.folder) != self.identity:
+                    raise FileNotFoundError
                 env = lmdb.open(str(self.folder), map_size=_map_size(data), max_dbs=4, **options)
                 self.meta = env.open_db(b"meta", create=False)
                 self.docs = env.open_db(b"docs", create=False)
                 env.reader_check()  # forget readers that died
+        except FileNotFoundError:
+            raise IndexDamaged(f"{self.folder} was deleted or replaced after it was opened: open it anew") from None
         except lmdb.MemoryError:
             raise InputError(
                 f"no address space for the docid map in {self.folder}: raise its limit (ulimit -v)"
@@ -198,25 +201,11 @@ def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Pairs) -> Path:
 
 
 def _put(draft: Path, folder: Path) -> None:
-    """Make a draft the map of ``folder``."""
-    with _between_switches(folder, fcntl.LOCK_EX):
+    """Make a draft the map of ``folder``. Nobody opens one meanwhile: LMDB's two files must be of the same map."""
+    with locked(folder):
         # The lock file counts the transactions of the old map. Processes that have it open keep it, and the old map.
         (folder / "lock.mdb").unlink(missing_ok=True)
         draft.replace(folder / "data.mdb")
-
-
-@contextmanager
-def _between_switches(folder: Path, kind: int) -> Iterator[None]:
-    """Nobody opens a map while another one is put in its place: the two files of LMDB must be of the same map."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        raise IndexDamaged(f"{folder} was deleted or replaced after it was opened: open it anew") from None
-    try:
-        fcntl.flock(handle, kind)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _map_size(data: Path) -> int:

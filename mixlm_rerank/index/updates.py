@@ -37,8 +37,7 @@ class Changes:
     deleted: int = 0
 
     def __str__(self) -> str:
-        parts = (("new", self.new), ("changed", self.changed), ("unchanged", self.unchanged), ("deleted", self.deleted))
-        return ", ".join(f"{count:,} {name}" for name, count in parts)
+        return ", ".join(f"{count:,} {name}" for name, count in vars(self).items())
 
 
 class UpdatableIndex(OpenedIndex):

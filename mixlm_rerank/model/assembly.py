@@ -66,8 +66,7 @@ def _survive_forks() -> None:
 
     OpenMP's other threads are not forked, and a child would wait for them for ever.
     """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @contextmanager

@@ -16,19 +16,8 @@ from .config import Pooling
 from .hub import in_cache, load_tokenizer
 from .template import around_texts, plain_end
 
-__all__ = [
-    "BidirectionalFamily",
-    "DecoderFamily",
-    "Family",
-    "answer_weights",
-    "check_width",
-    "family_of",
-    "family_of_config",
-    "has_segments",
-    "longest_sequence",
-    "opened",
-    "position_offset",
-]
+__all__ = ["BidirectionalFamily", "DecoderFamily", "Family", "answer_weights", "check_width", "family_of"]
+__all__ += ["family_of_config", "has_segments", "longest_sequence", "opened", "position_offset"]
 
 # From the model card of Qwen3-Reranker.
 QWEN3_RERANKER = (

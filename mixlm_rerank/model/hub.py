@@ -17,17 +17,8 @@ from transformers.utils import logging as transformers_logging
 from ..errors import InputError
 from .layers import FINAL_NORMS
 
-__all__ = [
-    "HubOptions",
-    "checked",
-    "complete",
-    "in_cache",
-    "load_backbone",
-    "load_tokenizer",
-    "model_folder",
-    "quiet",
-    "reason",
-]
+__all__ = ["HubOptions", "checked", "complete", "in_cache", "load_backbone", "load_tokenizer", "model_folder", "quiet"]
+__all__ += ["reason"]
 
 
 class HubOptions(TypedDict, total=False):
@@ -100,11 +91,7 @@ def load_backbone(
 
 
 def complete(
-    auto_class: Any,
-    source: str,
-    word_embeddings: Tensor | None = None,
-    without: Sequence[str] = (),
-    **options: Any,
+    auto_class: Any, source: str, word_embeddings: Tensor | None = None, without: Sequence[str] = (), **options: Any
 ) -> PreTrainedModel:
     """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on.
 

@@ -15,16 +15,8 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfA
 
 from ..errors import InputError
 
-__all__ = [
-    "FINAL_NORMS",
-    "fixed",
-    "layers_of",
-    "span",
-    "take_added_logits",
-    "visible",
-    "window_of",
-    "without_final_norm",
-]
+__all__ = ["FINAL_NORMS", "fixed", "layers_of", "span", "take_added_logits", "visible", "window_of"]
+__all__ += ["without_final_norm"]
 
 FINAL_NORMS = ("norm", "final_norm")
 Kind = TypeVar("Kind", bound=nn.Module)

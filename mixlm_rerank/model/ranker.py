@@ -42,9 +42,9 @@ class Prefix:
 class Ranker(nn.Module):
     """F_R of the paper. Reads ``[prefix(query) ; document ; score token]`` and returns the last hidden state.
 
-    The plain way, :meth:`forward`, takes whole sequences, each with its own prefix; :class:`.fast.FastRanker` shares a
-    query's prefix among all its documents. Documents enter at the mix layer, which the prefix has reached alone. In
-    full-text mode, :meth:`forward_texts`, they are read as text from layer 0 on.
+    The plain way, :meth:`forward`, takes whole sequences, each with its own prefix; :class:`.fast.ranker.FastRanker`
+    shares a query's prefix among all its documents. Documents enter at the mix layer, which the prefix has reached
+    alone. In full-text mode, :meth:`forward_texts`, they are read as text from layer 0 on.
 
     An encoder with a mix layer shares the prefix up to that layer alone. From there on query and document see each
     other, as they do in the cross-encoder that it was cut out of, and the first token is the score token. With fixed

@@ -12,17 +12,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-__all__ = [
-    "bf16_pays",
-    "inference",
-    "joined",
-    "moved",
-    "of_like_length",
-    "parameter_dtype",
-    "positions_per_forward",
-    "scoring",
-    "weights_to",
-]
+__all__ = ["bf16_pays", "inference", "joined", "moved", "of_like_length", "parameter_dtype", "positions_per_forward"]
+__all__ += ["scoring", "weights_to"]
 
 ON_CPU, ON_GPU = 4096, 32_768  # positions in a forward pass: on a CPU about 100 MB for 22 M-parameter backbones
 

@@ -16,26 +16,12 @@ from .config import MixLMConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "ItemTexts",
-    "Template",
-    "around_texts",
-    "following_ids",
-    "plain_end",
-    "prefix_template",
-    "readable",
-    "special_ids",
-    "text_ids",
-    "text_spans",
-    "visible",
-    "without_lone_surrogates",
-]
+__all__ = ["ItemTexts", "Template", "around_texts", "following_ids", "plain_end", "prefix_template", "readable"]
+__all__ += ["special_ids", "text_ids", "text_spans", "visible", "without_lone_surrogates"]
 
 _TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
-if hasattr(os, "register_at_fork"):  # nobody would release it in a child that was forked while it was held
-    os.register_at_fork(
-        before=_TOKENISING.acquire, after_in_parent=_TOKENISING.release, after_in_child=_TOKENISING.release
-    )
+# nobody would release it in a child that was forked while it was held
+os.register_at_fork(before=_TOKENISING.acquire, after_in_parent=_TOKENISING.release, after_in_child=_TOKENISING.release)
 _ASCII_WORD = re.compile("[0-9A-Za-z]")
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # blank, though Unicode calls them letters or symbols
 

@@ -165,8 +165,6 @@ class OnnxItemEncoder(ItemTexts):
 class OnnxRanker:
     """A query and the embedding tokens of its candidates -> log-odds."""
 
-    dtype = "float32"
-
     def __init__(self, folder: Path, config: MixLMConfig, about: About, threads: int | None) -> None:
         self.tokenizer: Any = LightTokenizer(folder / TOKENIZER.format("ranker"), about.unknown[1])
         self._prompt = prefix_template(cast(Any, self.tokenizer), config)

@@ -173,7 +173,7 @@ def _in_worker(make: Callable[[], Any], workers: int) -> Any:
 
 def _ignore_reloads() -> None:
     """Until a process has loaded, when it listens to SIGHUP: what it loads is new anyway."""
-    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 

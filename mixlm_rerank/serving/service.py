@@ -68,10 +68,10 @@ class Service:
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Signals arrive in the main thread alone, and Windows has no SIGHUP."""
+        """Signals arrive in the main thread alone."""
         self.batcher.start()
         await self._serve(self.catalogue)
-        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
 
     async def close(self) -> None:

@@ -15,10 +15,8 @@ from mixlm_rerank.data.lines import file_in, some_ids
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.types import Document
 
-__all__ = [
-    *("Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "open_documents"),
-    *("sampled",),
-]
+__all__ = ["Collection", "SomeDocuments", "folders_in", "judged_documents", "open_collection", "open_documents"]
+__all__ += ["sampled"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"

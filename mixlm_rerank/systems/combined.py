@@ -89,7 +89,7 @@ def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: We
 
 
 class Ensemble(System):
-    """Members of a teacher (see :mod:`..members`), or their weighted sum: what a student can hope for.
+    """Members of a teacher (see :mod:`.members`), or their weighted sum: what a student can hope for.
 
     BM25's statistics are those of the documents that are there: with ``--candidates-only`` the candidates.
 

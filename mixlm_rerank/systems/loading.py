@@ -14,10 +14,8 @@ from typing import Any
 
 from mixlm_rerank.errors import InputError, optional_import
 
-__all__ = [
-    *("Loading", "fingerprint_of", "minilm_folder", "short_name"),
-    *("load_cross_encoder", "load_multi_vector_encoder", "load_sentence_transformer"),
-]
+__all__ = ["Loading", "fingerprint_of", "minilm_folder", "short_name"]
+__all__ += ["load_cross_encoder", "load_multi_vector_encoder", "load_sentence_transformer"]
 
 SETTINGS = ("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "max_seq_length", "dtype")
 NOT_OF_THE_MODEL = {"_name_or_path", "transformers_version"}  # where it was loaded from, and by what

@@ -28,10 +28,8 @@ from mixlm_rerank.scoring import FullTextScorer
 from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_cross_encoder, short_name
 from mixlm_rerank.systems.token_states import TokenStates
 
-__all__ = [
-    *("DEFAULT_WEIGHTS", "MEMBERS", "BM25Scores", "CrossEncoderTeacher", "FullTextTeacher", "Member", "Members"),
-    *("check_members", "read_members", "weighted_sum"),
-]
+__all__ = ["DEFAULT_WEIGHTS", "MEMBERS", "BM25Scores", "CrossEncoderTeacher", "FullTextTeacher", "Member", "Members"]
+__all__ += ["check_members", "read_members", "weighted_sum"]
 
 MEMBERS = (
     "max-sim:NAME (late interaction over a bi-encoder's token states), bi-encoder:NAME (its cosine), "

@@ -17,6 +17,7 @@ import numpy as np
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.progress import progress_bar
+from mixlm_rerank.systems.collections import SomeDocuments
 from mixlm_rerank.systems.first_stages import FirstStage
 from mixlm_rerank.systems.machine import conditions, peak_memory, reset_peak_memory
 from mixlm_rerank.systems.protocol import Efficiency, Kind, System
@@ -224,8 +225,9 @@ def _key(system: System, candidates: Candidates, work: Workplace) -> str:
         row = (qid, work.collection.queries[qid], [(hit.docid, hit.score, hit.text) for hit in hits])
         digest.update(repr(row).encode("utf-8", "replace"))
     asked = [candidates.first_stage, candidates.depth, digest.hexdigest()[:16]]
+    restricted = isinstance(work.collection.corpus, SomeDocuments)  # to some of the collection's
     kind = [] if work.own_index is None else [work.own_index.manifest.kind]
-    return json.dumps([system.description, *asked, work.is_restricted, conditions(), *kind])
+    return json.dumps([system.description, *asked, restricted, conditions(), *kind])
 
 
 def _line(line: dict[str, object]) -> str:

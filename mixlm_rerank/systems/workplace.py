@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.corpus import identify
-from mixlm_rerank.data.lines import writing
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import IndexDamaged, InputError
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.index.plan import checked
@@ -31,11 +31,6 @@ class Workplace:
     progress: bool = True
     own_index: TokenIndex | None = None  # of these documents, there already; None: one is built
     _is_checked: bool = field(default=False, init=False, repr=False)
-
-    @property
-    def is_restricted(self) -> bool:
-        """Whether the collection has lost all documents but some."""
-        return isinstance(self.collection.corpus, SomeDocuments)
 
     def restricted(self, docids: Iterable[str]) -> Workplace:
         """The same place, where the collection has no other documents than these."""
@@ -67,8 +62,7 @@ class Workplace:
         started = time.perf_counter()
         index = TokenIndex.build(corpus, model, path, skip_empty=True, progress=self.progress)
         if not resumed:
-            with writing(_record(index)) as file:
-                json.dump({"build_seconds": time.perf_counter() - started}, file)
+            write_json(_record(index), {"build_seconds": time.perf_counter() - started})
         return index
 
     def _checked(self, index: TokenIndex, model: MixLM) -> TokenIndex:

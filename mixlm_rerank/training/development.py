@@ -70,7 +70,6 @@ def watch(sets: Sequence[DevelopmentSet], budgets: Sequence[int]) -> dict[str, A
     return {"development": measured, "choose_by": f"k={max(budgets)}"}
 
 
-@torch.inference_mode()
 def development_values(
     model: MixLM, sets: Sequence[DevelopmentSet], budgets: Sequence[int], measure: str = "nDCG@10"
 ) -> dict[str, float]:
@@ -78,8 +77,6 @@ def development_values(
 
     ``"k=4"`` alone: the mean over sets. The model is left in the mode (training or not) in which it was.
     """
-    training = model.training
-    model.eval()
     values: dict[str, list[float]] = {}
     found: dict[str, float] = {}
     for one in sets:
@@ -98,7 +95,6 @@ def development_values(
             value = evaluate(one.qrels, ranking, [measure])[measure]
             found[f"{one.name} {way}"] = value
             values.setdefault(way, []).append(value)
-    model.train(training)
     return found | {way: fmean(of_sets) for way, of_sets in values.items()}
 
 

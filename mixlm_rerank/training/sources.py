@@ -30,9 +30,7 @@ __all__ = ["Forbidden", "Pooled", "divided", "first_stages", "left_out", "plain"
 Forbidden = Mapping[str, str]  # a query, made plain -> name of a collection that has it
 
 
-def divided(
-    recipe: Recipe,
-) -> tuple[list[Collection], list[Collection], Forbidden, dict[str, dict[str, str]]]:
+def divided(recipe: Recipe) -> tuple[list[Collection], list[Collection], Forbidden, dict[str, dict[str, str]]]:
     """Collections to train on and to choose by, without the queries that they must not see; what is not to be trained
     on; and what was left out: name of a collection -> qid -> name of the one that has the query too.
 

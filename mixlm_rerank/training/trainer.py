@@ -104,8 +104,7 @@ class JointTrainer(StageTrainer):
         found: list[dict[str, float]] = [{}]
         model, chosen = self._objective.model, self.args.metric_for_best_model
         if self.is_world_process_zero() and self._development is not None:
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=self.args.bf16):
-                values = self._development(model)
+            values = self._development(model)
             found = [{f"{MEASURED}{name}": float(value) for name, value in values.items()}]
             if chosen is not None and chosen not in found[0]:
                 raise InputError(f"{chosen.removeprefix(MEASURED)!r} is not measured; there is {', '.join(values)}")
