@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tarfile
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
+from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +16,7 @@ from typing import Any, Literal
 from mixlm_rerank.data.corpus import CorpusIdentity, identify
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.folders import replacing
+from mixlm_rerank.folders import locked, replacing
 from mixlm_rerank.integrations.java import start_java
 from mixlm_rerank.model.template import without_lone_surrogates
 from mixlm_rerank.progress import progress_bar
@@ -77,16 +79,20 @@ def check_lucene_index(searcher: Any, folder: str | Path, fields: Fields, docume
         )
 
 
-def open_searcher(folder: str | Path) -> Any:
+def open_searcher(folder: str | Path, *, offline: bool = False) -> Any:
     """A Pyserini LuceneSearcher with BM25 (k1 .9, b .4), for queries of any length.
 
-    ``folder``: or the name of one of Pyserini's prebuilt indexes (``msmarco-v1-passage``), which may be downloaded.
+    Args:
+        folder: of the index, or the name of one of Pyserini's prebuilt indexes (``msmarco-v1-passage``).
+        offline: a prebuilt index is not downloaded.
 
-    Raises InputError if ``folder`` is neither, or this Lucene cannot read it, or it cannot be downloaded.
+    Raises:
+        InputError: ``folder`` is neither, this Lucene cannot read it, or it is to be downloaded and cannot be.
+        MissingDependency: there is no Pyserini or no Java.
     """
     start_java()
     if not any(Path(folder).glob("segments_*")):
-        folder = _prebuilt(str(folder))
+        folder = _prebuilt(str(folder), offline)
     lucene, jnius = importlib.import_module("pyserini.search.lucene"), importlib.import_module("jnius")
     # Lucene refuses queries of more than 1,024 words; some collections have documents as queries
     jnius.autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(LONGEST_QUERY)
@@ -146,19 +152,21 @@ def _fill(draft: Path, documents: Iterable[Document], fields: Fields, progress: 
     return identity
 
 
-def _prebuilt(name: str) -> str:
-    """The folder of a prebuilt index."""
+def _prebuilt(name: str, offline: bool) -> str:
+    """The folder of a prebuilt index, which is downloaded by one process at a time."""
     util = importlib.import_module("pyserini.util")
-    if name not in util.TF_INDEX_INFO:
-        raise InputError(
-            f"no Lucene index at {name} (make one: mixlm-rerank bm25 index CORPUS {name}), and Pyserini has no "
-            "prebuilt one of that name"
-        )
+    if Path(name).exists() or name not in util.TF_INDEX_INFO:
+        other = "" if Path(name).exists() else ", and Pyserini has no prebuilt one of that name"
+        raise InputError(f"no Lucene index at {name} (make one: mixlm-rerank bm25 index CORPUS {name}){other}")
+    home, known = Path(util.get_cache_home()), util.TF_INDEX_INFO[name]
+    if offline and not util.check_downloaded(name):
+        raise InputError(f"Pyserini's index {name} is not in {home}: leave out --offline to download it")
     try:
-        with redirect_stdout(sys.stderr):
+        home.mkdir(parents=True, exist_ok=True)
+        with locked(home), redirect_stdout(sys.stderr):
             return str(util.download_prebuilt_index(name, verbose=False))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Pyserini cannot download its index {name}: {error}") from None
+    except (OSError, EOFError, ValueError, AssertionError, HTTPException, tarfile.TarError) as error:
+        raise InputError(f"Pyserini cannot download its index {name} ({known['urls'][0]}): {error}") from None
 
 
 def _absolute(path: str | Path) -> str:

@@ -114,7 +114,7 @@ class Reranker:
             from .scoring import FullTextScorer, SharedPrefixScorer
 
             self._scorer, self._full_text = scorer or SharedPrefixScorer(model), FullTextScorer(model)
-        self._reading = CandidateTokens(model, index, missing, texts, self.tokens)
+        self._reading = CandidateTokens(model, index)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[ScoredDoc]:
         """Rank texts without docids. Each text is encoded now, unless it is among the latest ones.
@@ -188,7 +188,7 @@ class Reranker:
 
     def unread(self, candidates: Sequence[Candidate]) -> list[int]:
         """Places of candidates whose own text must be encoded: neither in the index nor among the latest texts."""
-        return self._reading.unread(candidates)
+        return self._reading.unread(candidates) if self.missing == "encode" else []
 
     def _text(self, queries: Mapping[str, str], qid: str) -> str:
         """The query; "" if there is nothing to read in it."""
@@ -204,7 +204,7 @@ class Reranker:
     def _score(self, jobs: Sequence[_Job]) -> None:
         """Fill in which candidates have tokens, log-odds, and the tokens of the best passages."""
         candidates = [hit for job in jobs for hit in job.candidates]
-        read = self._reading.fetch(candidates, self.stage)
+        read = self._reading.fetch(candidates, self.missing, self.texts, self.tokens, self.stage)
         row = column = 0
         for job in jobs:
             job.counts = read.counts[row : row + len(job.candidates)]
@@ -258,7 +258,7 @@ class Reranker:
         scored = list(compress(job.candidates, job.found))
         row_of = {(hit.docid, hit.text): row for row, hit in enumerate(scored)}
         rows = [row_of[doc.docid, doc.text] for doc in best]
-        passages = self._reading.full_texts([scored[row] for row in rows])
+        passages = self._reading.full_texts([scored[row] for row in rows], self.texts)
         counts = np.array([len(own) for own in passages])
         tokens = job.tokens[np.repeat(rows, counts)]
         from torch import from_numpy

@@ -42,6 +42,9 @@ def test_several_corpora_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asked = [line.split("\t") for line in (tmp_path / "both" / "queries.tsv").read_text().splitlines()]
     assert asked[0] in (["one-q1", "query 1"], ["one-q2", "query 2"])
     assert sorted(asked[1:]) == [["two-q1", "query 1"], ["two-q2", "query 2"]]
+    module.join(tmp_path, tmp_path / "more", times=9)
+    asked = [line.split("\t")[0] for line in (tmp_path / "more" / "queries.tsv").read_text().splitlines()]
+    assert sorted(asked) == ["one-q1", "one-q2", "two-q1", "two-q2"]
 
 
 def test_late_interaction_reads_the_bi_encoders_own_states(checkpoint: Callable[..., Path], tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ LAYERS = {
         *("candidate_tokens", "documents", "ranking", "texts", "scoring", "index", "onnx", "model"),
         *("arguments", "errors", "types", "progress"),
     },
+    "candidate_tokens": {"errors", "index", "texts", "types"},
     "numbers": set(),
     "systems": {
         *("integrations", "reranker", "ranking", "scoring", "index", "onnx", "model"),

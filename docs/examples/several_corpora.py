@@ -1,6 +1,6 @@
 """One model for several corpora: their documents as one corpus, and some training queries of each.
 
-    python docs/examples/several_corpora.py DATA FOLDER
+    python docs/examples/several_corpora.py DATA FOLDER [--times 8]
     mixlm-rerank distill FOLDER/corpus.jsonl.gz --queries FOLDER/queries.tsv --teacher CROSS_ENCODER --output fitted
 
 The name of its collection stands before every id.
@@ -21,7 +21,7 @@ SHARES = {"msmarco-pool": 1000, "beir-nfcorpus": 400, "beir-scifact": 400}  # BE
 
 
 def join(data: Path, folder: Path, times: int = 1) -> None:
-    """TIMES as many queries, or all."""
+    """TIMES as many queries, or all that a collection has."""
     chance = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     with gzip.open(folder / "corpus.jsonl.gz", "wt") as corpus, open(folder / "queries.tsv", "w") as queries:

@@ -126,7 +126,7 @@ def search(
     check_output(output)
     queries = read_topics(topics) if Path(topics).exists() else named_topics(topics)
     check_ids(dict.fromkeys(queries, ()))
-    searcher = open_searcher(index)
+    searcher = open_searcher(index, offline=offline)
     searcher.set_bm25(k1, b)
     reranker = Reranker(
         load_any(model, device, dtype, offline),

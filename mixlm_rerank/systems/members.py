@@ -22,7 +22,7 @@ from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import fingerprint
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.model.running import parameter_dtype, weights_to
+from mixlm_rerank.model.running import weights_to
 from mixlm_rerank.model.start import bi_encoder
 from mixlm_rerank.scoring import FullTextScorer
 from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_cross_encoder, short_name
@@ -129,12 +129,19 @@ class Members:
 
     Args:
         words: see ``MEMBERS``.
-        own: what ``max-sim`` and ``bi-encoder`` without a name are of; it changes to the number format of ``loading``.
+        own: what ``max-sim`` and ``bi-encoder`` without a name are of; its weights change to ``dtype``.
+        dtype: of bi-encoders; cross-encoders are as ``loading`` says.
 
     Raises InputError for another word, or a model that cannot be loaded.
     """
 
-    def __init__(self, words: Iterable[str], loading: Loading = Loading(), own: ItemEncoder | None = None) -> None:
+    def __init__(
+        self,
+        words: Iterable[str],
+        loading: Loading = Loading(),
+        own: ItemEncoder | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self._words = list(words)
         check_members(self._words, nameless=own is not None)
         self._encoders: dict[str, ItemEncoder] = {} if own is None else {"": own}
@@ -147,7 +154,7 @@ class Members:
                 hub = {"local_files_only": loading.offline}
                 self._encoders[name] = bi_encoder(name, hub=hub).to(loading.device_name())
         for encoder in self._encoders.values():
-            weights_to(encoder, parameter_dtype(loading.dtype) or torch.float32)
+            weights_to(encoder, dtype)
         self._identities = {name: _identity(encoder) for name, encoder in self._encoders.items()}
 
     def of(self, documents: Iterable[str], corpus: str, folder: Path | None = None) -> list[Member]:
@@ -201,4 +208,6 @@ def read_members(path: Path) -> dict[str, float]:
 def _identity(encoder: ItemEncoder) -> str:
     """With what queries are read by: the fingerprint is that of documents."""
     config = encoder.config
-    return f"{fingerprint(encoder, config)} {config.query_prompt!r} {config.max_query_tokens}"
+    dtype = next(encoder.parameters()).dtype
+    rounded = "" if dtype == torch.float32 else f" {dtype}"  # the fingerprint is that of the same weights in float32
+    return f"{fingerprint(encoder, config)} {config.query_prompt!r} {config.max_query_tokens}{rounded}"

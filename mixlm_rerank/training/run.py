@@ -151,8 +151,8 @@ class _Run:
         own = None
         if {"max-sim", "bi-encoder"} & weights.keys():  # of a copy as it is at the start: nothing must teach itself
             own = start(recipe.model, self.offline, recipe.seed).item_encoder.eval()
-        dtype = "bfloat16" if recipe.joint.bf16 and bf16_pays() else "float32"
-        models = Members(weights, Loading(None, dtype, self.offline), own)
+        dtype = torch.bfloat16 if recipe.joint.bf16 and bf16_pays() else torch.float32
+        models = Members(weights, Loading(None, str(dtype), self.offline), own, dtype)
         sources = []
         for pool, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
             found = models.of(pool.documents(), pool.corpus, self.shared)

@@ -16,7 +16,8 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval.figures import Checked, Figure, find_figure, load_experiments, run_experiment
 
 ROOT = Path(__file__).parent.parent.parent
-PUBLISHED = [figure for experiment in load_experiments(ROOT / "docs/figures.yaml") for figure in experiment.figures]
+EXPERIMENTS = load_experiments(ROOT / "docs/figures.yaml")
+PUBLISHED = [figure for experiment in EXPERIMENTS for figure in experiment.figures]
 PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 WRITE = "import sys, pathlib; pathlib.Path(sys.argv[1], 'results.json').write_text(sys.argv[2])"
 FIGURE = {"display": ".25", "pages": ["README.md"], "value": 0.25, "tolerance": 0.01, "path": ["speed", "MixLM"]}
@@ -69,6 +70,12 @@ def test_every_figure_stands_in_its_pages(figure: Figure) -> None:
     for page in figure.pages:
         text = (ROOT / page).read_text(encoding="utf-8")
         assert re.search(rf"(?<![\w.,]){re.escape(figure.display)}(?!\w)", text), page
+
+
+@pytest.mark.parametrize("one", EXPERIMENTS, ids=lambda one: one.name)
+def test_a_figures_collection_is_one_of_its_command(one: Any) -> None:
+    for collection in {figure.at[0] for figure in one.figures if figure.at} - {"mean"}:
+        assert collection.split()[0] in one.command, collection
 
 
 @pytest.mark.parametrize("page", PAGES)

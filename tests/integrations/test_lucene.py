@@ -190,6 +190,7 @@ def test_a_prebuilt_index_goes_by_its_name(
     lucene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: list[Document]
 ) -> None:
     """It lies where Pyserini puts what it has downloaded; another one cannot be had without a network."""
+    start_java()
     from pyserini.util import TF_INDEX_INFO
 
     here, gone = (TF_INDEX_INFO[f"beir-v1.0.0-{name}.flat"] for name in ("scifact", "nfcorpus"))
@@ -197,8 +198,29 @@ def test_a_prebuilt_index_goes_by_its_name(
     shutil.copytree(lucene, folder)
     monkeypatch.setenv("PYSERINI_CACHE", str(tmp_path))
     assert list(LuceneCorpus("beir-v1.0.0-scifact.flat")) == documents
+    assert open_searcher("beir-v1.0.0-scifact.flat", offline=True).num_docs == len(documents)
+    name = "beir-v1.0.0-nfcorpus.flat"
+    with pytest.raises(InputError, match=f"index {name} is not in {tmp_path}: leave out --offline to download it"):
+        open_searcher(name, offline=True)
     monkeypatch.setitem(gone, "urls", ["http://127.0.0.1:9/nothing.tar.gz"])
-    with pytest.raises(InputError, match="Pyserini cannot download its index beir-v1.0.0-nfcorpus.flat: "):
+    with pytest.raises(InputError, match=f"Pyserini cannot download its index {name} .http://127.0.0.1:9/nothing"):
+        open_searcher(name)
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()  # a folder is no name
+    with pytest.raises(InputError, match=rf"no Lucene index at {name} \(make one: .*\)$"):
+        open_searcher(name)
+
+
+def test_half_a_download_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pyserini asserts that size and checksum are right."""
+    served = tmp_path / "lucene-inverted.half.tar.gz"
+    served.write_bytes(b"half")
+    monkeypatch.setenv("PYSERINI_CACHE", str(tmp_path / "cache"))
+    start_java()
+    from pyserini.util import TF_INDEX_INFO
+
+    monkeypatch.setitem(TF_INDEX_INFO["beir-v1.0.0-nfcorpus.flat"], "urls", [served.as_uri()])
+    with pytest.raises(InputError, match="Pyserini cannot download its index beir-v1.0.0-nfcorpus.flat .file:.*half"):
         open_searcher("beir-v1.0.0-nfcorpus.flat")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel
 from typer.testing import CliRunner
 
 from mixlm_rerank import Candidate, MixLM
@@ -19,7 +20,6 @@ from mixlm_rerank.eval.weights import Development, fit_ensemble
 from mixlm_rerank.scoring import BiEncoderScorer
 from mixlm_rerank.systems.collections import open_collection
 from mixlm_rerank.systems.first_stages import RunFile
-from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import (
     DEFAULT_WEIGHTS,
     BM25Scores,
@@ -78,12 +78,16 @@ def test_members_add_up_and_a_pair_scores_the_same_in_any_company(checkpoint: Ca
 
 def test_members_in_bfloat16_score_nearly_the_same_and_are_told_apart(checkpoint: Callable[..., Path]) -> None:
     """Half the time where the processor knows bfloat16; stored scores of the one must not pass for the other's."""
-    word = f"max-sim:{checkpoint('bert', max_position_embeddings=300)}"
-    (plain,), (fast,) = (Members([word], Loading("cpu", dtype)).of([], "") for dtype in (None, "bfloat16"))
+    folder = checkpoint("bert", max_position_embeddings=300)
+    word = f"max-sim:{folder}"
+    (plain,), (fast,) = (Members([word], dtype=dtype).of([], "") for dtype in (torch.float32, torch.bfloat16))
     own = [TEXTS] * len(QUERIES)
     found, expected = np.stack(fast.score_batch(QUERIES, own)), np.stack(plain.score_batch(QUERIES, own))
     np.testing.assert_allclose(found, expected, atol=0.03)
     assert not np.array_equal(found, expected)
+    assert fast.made_by != plain.made_by
+    AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)  # nothing left to be rounded
+    (plain,), (fast,) = (Members([word], dtype=dtype).of([], "") for dtype in (torch.float32, torch.bfloat16))
     assert fast.made_by != plain.made_by
 
 
