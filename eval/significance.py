@@ -118,15 +118,21 @@ def compare_pairs(
 
 
 @lru_cache(maxsize=1 << 14)  # page and tables show the same means
-def interval(*samples: tuple[float, ...]) -> Interval | None:
-    """95% bootstrap interval (percentiles) of the mean over the samples' means: each sample is a collection, its values
+def interval(*samples: tuple[float, ...], confidence: float = 0.95) -> Interval | None:
+    """Bootstrap interval (percentiles) of the mean over the samples' means: each sample is a collection, its values
     those of its queries. None where a collection has fewer than ``FEWEST`` queries.
 
     Raises MissingDependency if scipy is not installed.
     """
     if not samples or min(map(len, samples)) < FEWEST:
         return None
-    return bootstrap(samples, lambda *drawn, axis: np.mean([np.mean(one, axis=axis) for one in drawn], axis=0))
+    count = round(RESAMPLES * ALPHA / (1 - confidence))  # as many draws beyond its ends at any confidence
+    return bootstrap(
+        samples,
+        lambda *drawn, axis: np.mean([np.mean(one, axis=axis) for one in drawn], axis=0),
+        count,
+        confidence_level=confidence,
+    )
 
 
 def bootstrap(

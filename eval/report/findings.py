@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from mixlm_rerank import numbers
-from mixlm_rerank.eval.significance import FEWEST, Interval, Verdict, compare_pairs, interval
+from mixlm_rerank.eval.significance import ALPHA, FEWEST, Interval, Verdict, compare_pairs, interval
 from mixlm_rerank.eval.standings import Row, Standings, best_of
 
 __all__ = ["Difference", "Finding", "answers", "difference", "summary"]
@@ -17,6 +17,7 @@ __all__ = ["Difference", "Finding", "answers", "difference", "summary"]
 JUDGED_GAP = 0.05  # so many fewer judged documents than the baseline has may hide what a system is worth
 PERMUTATIONS = 10_000
 EQUAL = 0.01  # of a measure: what nobody would pay for
+POWERED = 2.80 / 1.96  # standard errors of a difference that a test at .05 finds with power .8, over the interval's
 FASTER = 1.2  # times: less may be how it was timed
 
 
@@ -32,27 +33,29 @@ class Difference:
     """One system minus another, over the queries of all collections."""
 
     mean: float  # over collections, each counting alike
-    interval: Interval  # of the mean, 95%, bootstrap over queries
+    interval: Interval  # of the mean, 95%, bootstrap over queries; wider where the system was chosen among several
     queries: int
     won: list[float]  # the differences of the queries on which the system is better
     lost: list[float]  # and worse
+    among: int = 1  # how many systems this one is the best of, on the same queries
 
     def __str__(self) -> str:
         mean, low, high = map(numbers.difference, (self.mean, *self.interval))
-        return f"{mean}, 95% interval {low} to {high}"
+        chosen = f" (corrected for the choice among {self.among:,})" if self.among > 1 else ""
+        return f"{mean}, 95% interval {low} to {high}{chosen}"
 
 
-def difference(table: Standings, row: Row, other: Row) -> Difference | None:
-    """None where the two were not measured on the same queries, or on too few."""
+def difference(table: Standings, row: Row, other: Row, among: int = 1) -> Difference | None:
+    """None where the two were not measured on the same queries, or on too few. ``among``: Bonferroni's correction."""
     samples = []
     for column in range(len(table.collections)):
         ours, theirs = row.by_query(column, table.measure), other.by_query(column, table.measure)
         if ours.keys() != theirs.keys():
             return None
         samples.append(tuple(value - theirs[qid] for qid, value in ours.items()))
-    ends, every = interval(*samples), [value for sample in samples for value in sample]
+    ends, every = interval(*samples, confidence=1 - ALPHA / among), [value for sample in samples for value in sample]
     won, lost = [value for value in every if value > 0], [value for value in every if value < 0]
-    return None if ends is None else Difference(fmean(map(fmean, samples)), ends, len(every), won, lost)
+    return None if ends is None else Difference(fmean(map(fmean, samples)), ends, len(every), won, lost, among)
 
 
 def answers(table: Standings) -> list[Finding]:
@@ -64,12 +67,12 @@ def answers(table: Standings) -> list[Finding]:
     others = [row for row in rows if row is not now]
     faster = sorted((row for row in others if _speed(row) > FASTER * _speed(best) > 0), key=_speed, reverse=True)
     rival = max(others, key=lambda row: row.mean or 0.0) if best is now else best
-    findings = [Finding("Worth switching?", _switch(table, now, rival))]
+    findings = [Finding("Worth switching?", _switch(table, now, rival, len(others)))]
     return [*findings, Finding("As good and cheaper?", _cheaper(table, best, faster))] if faster else findings
 
 
-def _switch(table: Standings, now: Row, row: Row) -> str:
-    found = difference(table, row, now)
+def _switch(table: Standings, now: Row, row: Row, among: int) -> str:
+    found = difference(table, row, now, among)
     if found is None:
         return _untold(row, now)
     low, high = found.interval
@@ -107,9 +110,9 @@ def _cheaper(table: Standings, best: Row, faster: Sequence[Row]) -> str:
         if found and found.interval[1] >= 0:
             low, high = found.interval
             return (
-                f"Perhaps. {row.name} is as good as {best.name} as far as these {found.queries:,} queries tell "
-                f"({found}), and {_pace(row, best)}; they are too few to tell a difference smaller than "
-                f"{numbers.measure((high - low) / 2)}."
+                f"Perhaps. {row.name} is not shown to be worse than {best.name} ({found}), and {_pace(row, best)}. "
+                f"With power .8 these {found.queries:,} queries show only differences of "
+                f"{numbers.measure(POWERED * (high - low) / 2)} or more."
             )
     nearest, found = max(told, key=lambda pair: pair[0].mean or 0.0)
     if found is None:

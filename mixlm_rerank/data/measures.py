@@ -73,9 +73,9 @@ def measure(
     # would end the process
     survivable = {qid: max(grades.values(), default=0) >= 0 for qid, grades in qrels.items()}
     judged = {qid: own if survivable[qid] else dict.fromkeys(own, 0) for qid, own in qrels.items()}
-    # trec_eval keeps float32 and breaks ties by docid; our own rankings have a rank, and no ties
+    # ties are broken here: some providers do it by rising docid, trec_eval by falling
     scores = {
-        qid: {doc.docid: float(-doc.rank) if isinstance(doc, ScoredDoc) else doc.score for doc in docs}
+        qid: {doc.docid: float(-place) for place, doc in enumerate(sorted(docs, key=_worst_first, reverse=True))}
         for qid, docs in run.items()
     }
     try:
@@ -88,6 +88,11 @@ def measure(
         values[metric.measure][metric.query_id] = float(metric.value)
     # one measure may be asked for under two names
     return {n: float(means[m]) for n, m in parsed.items()}, {n: dict(values[m]) for n, m in parsed.items()}
+
+
+def _worst_first(doc: Candidate | ScoredDoc) -> tuple[float, str]:
+    """Our own rankings have a rank, and no ties; trec_eval keeps scores in float32."""
+    return (float(-doc.rank), "") if isinstance(doc, ScoredDoc) else (float(np.float32(doc.score)), doc.docid)
 
 
 def oracle(

@@ -64,10 +64,13 @@ def test_scores_decide_not_the_place_in_the_list() -> None:
     assert evaluate(QRELS, {qid: hits[::-1] for qid, hits in RUN.items()}) == evaluate(QRELS, RUN)
 
 
-def test_equal_scores_stand_in_falling_order_of_docids_as_in_trec_eval() -> None:
+@pytest.mark.parametrize("name", ["RR", "RR@10", "nDCG@1", "Judged@1"])
+def test_equal_scores_stand_in_falling_order_of_docids_as_in_trec_eval(name: str) -> None:
+    """In every measure, whoever computes it."""
     qrels = {"q": {"b": 1}}
-    assert evaluate(qrels, {"q": [Candidate("a", 1.0), Candidate("b", 1.0)]}, ["RR"]) == {"RR": 1.0}
-    assert evaluate(qrels, {"q": [Candidate("b", 1.0), Candidate("c", 1.0)]}, ["RR"]) == {"RR": 0.5}
+    assert evaluate(qrels, {"q": [Candidate("a", 1.0), Candidate("b", 1.0)]}, [name]) == {name: 1.0}
+    behind = evaluate(qrels, {"q": [Candidate("b", 1.0), Candidate("c", 1.0)]}, [name])
+    assert behind == {name: 0.5 if name.startswith("RR") else 0.0}
 
 
 def test_values_are_plain_floats() -> None:
