@@ -103,7 +103,7 @@ def titles(
 
 @app.command("export")
 def export(folder: Folder, model: Model = "default", offline: Offline = False) -> None:
-    """Export a model to ONNX. index, rerank and search can use it without PyTorch and Transformers."""
+    """Export a model to ONNX. index and rerank can then use it without PyTorch and Transformers."""
     _check_new(folder)
     from ..onnx import export as write
 
