@@ -51,6 +51,12 @@ def test_each_round_sees_every_query_once(source: Source) -> None:
     assert rounds[0] == rounds[1] == Counter(pool.query for pool in source.pools)
 
 
+def test_a_round_ends_with_a_whole_batch(source: Source) -> None:
+    """By which the time of a step is estimated."""
+    mix = TrainingMix([source], 5, queries=5, candidates=3)
+    assert [len(mix[position].queries) for position in range(5)] == [4, 5, 5, 5, 5]
+
+
 def test_candidates_may_be_drawn_from_all_of_the_teachers_order(source: Source) -> None:
     """Five others in order, two sections: one of the best two, one of the other three."""
     mix = TrainingMix([source], 12, queries=4, candidates=3, draw="stratified")
