@@ -26,7 +26,7 @@ CASCADES = {
 POSITION_BASED = "position-based"
 JUDGED = (*CASCADES, POSITION_BASED)
 NOISE = 0.1  # position-based: clicks on an examined document of grade 0
-HEADER = ["session", "query", "shown", "clicked"]
+HEADER = ["session", "qid", "shown", "clicked"]
 ITERATIONS = 1000
 CONVERGED = 1e-7  # largest change of a click probability
 
@@ -129,7 +129,7 @@ def read_click_log(path: str | Path) -> Iterator[Impression]:
     for number, line in lines(path):
         where = f"{path}, line {number}"
         columns = [column.strip() for column in line.split("\t")]
-        if number == 1 and columns == HEADER:
+        if number == 1 and columns[2:] == HEADER[2:]:
             continue
         if len(columns) != 4:
             raise InputError(f"{where}: {len(columns)} columns, expected 4, divided by tabs ({', '.join(HEADER)})")
@@ -165,7 +165,7 @@ def logged_clicks(log: Iterable[Impression], depth: int = 10) -> ClickModel:
             shows[page.qid, docid, rank] += 1
             clicks[page.qid, docid, rank] += docid in page.clicked
     if not shows:
-        raise InputError("the click log is empty: expected lines of session, query, shown, clicked")
+        raise InputError("the click log is empty: expected lines of session, qid, shown, clicked")
     if not clicks.total():
         raise InputError(f"the click log has no click on the first {depth} documents of {asked.total():,} sessions")
     pairs = {pair: row for row, pair in enumerate(dict.fromkeys((qid, docid) for qid, docid, _ in shows))}

@@ -97,6 +97,7 @@ def interpolated(scores: NDArray[np.float64], first_stage: NDArray[np.float64], 
     """``(1 - weight) * scores + weight * first_stage``, each scaled to [0, 1] within the query. [n], [n] -> [n].
 
     ``"rrf"``: reciprocal rank fusion instead (Cormack et al., SIGIR 2009), ``1 / (60 + rank)`` of both added up.
+    Ranks are among these documents; of equal scores the first is the better.
     """
     if weight == "rrf":
         return _reciprocal_ranks(scores) + _reciprocal_ranks(first_stage)

@@ -24,6 +24,7 @@ from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.arguments import as_candidates
 from mixlm_rerank.errors import IndexMismatch, InputError, MissingDocuments
 from mixlm_rerank.index import Fetched
+from mixlm_rerank.ranking import interpolated
 from mixlm_rerank.scoring import FullTextScorer, ReferenceScorer
 
 QUERY = "a dog barks at the moon"
@@ -165,10 +166,22 @@ def test_interpolation_mixes_scaled_scores(model: MixLM, index: TokenIndex) -> N
 def test_reciprocal_rank_fusion_adds_up_the_reciprocals_of_ranks(model: MixLM, index: TokenIndex) -> None:
     alone = [doc.docid for doc in Reranker(model, index).rerank(QUERY, HITS)]
     first = [docid for docid, _ in HITS]
-    docs = Reranker(model, index, first_stage_weight="rrf").rerank(QUERY, HITS)
+    docs = Reranker(model, index, first_stage_weight="rrf").rerank(QUERY, HITS[::-1])
     expected = {docid: 1 / (61 + alone.index(docid)) + 1 / (61 + first.index(docid)) for docid in first}
     assert {doc.docid: doc.score for doc in docs} == pytest.approx(expected)
-    assert [doc.docid for doc in docs] == sorted(first, key=lambda docid: (-expected[docid], first.index(docid)))
+    assert [doc.docid for doc in docs] == sorted(first, key=lambda docid: (-expected[docid], -first.index(docid)))
+
+
+def test_reciprocal_ranks_by_hand() -> None:
+    """Ranks are those of scores, not of places; of equal scores the first is the better."""
+    fused = interpolated(np.array([3.0, 1.0, 2.0]), np.array([1.0, 9.0, 9.0]), "rrf")
+    assert fused.tolist() == pytest.approx([1 / 61 + 1 / 63, 1 / 63 + 1 / 61, 1 / 62 + 1 / 62])
+
+
+def test_ranks_are_counted_among_the_documents_that_were_scored(model: MixLM, index: TokenIndex) -> None:
+    whole = Reranker(model, index, first_stage_weight="rrf")
+    found = whole.rerank(QUERY, [("unknown", 10.0), *HITS])
+    assert found[:-1] == whole.rerank(QUERY, HITS) and found[-1].missing
 
 
 def test_verify_top_reorders_the_best_by_full_text(model: MixLM, index: TokenIndex, texts: dict[str, str]) -> None:

@@ -82,13 +82,20 @@ class Manifest:
 
     def check_model(self, model: Model, where: Path | str) -> None:
         """Raises IndexMismatch unless ``model`` has the item encoder that built this index."""
-        if not model.accepts(self.fingerprint):
-            command = "import" if self.of_vectors else "build"
+        if model.accepts(self.fingerprint):
+            return
+        if self.of_vectors:
+            width = model.config.vectors
+            taken = f"takes {model.config.tokens} of {width}" if width else "reads texts"
             raise IndexMismatch(
-                f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item "
-                f"encoder is {model.fingerprint} ({model.name}). Rebuild it: "
-                f"mixlm-rerank index {command} {self.corpus} NEW_INDEX --model {model.name} {self.build_options}"
+                f"{where} holds {self.tokens} vectors of {self.dim} numbers for each document, but {model.name} {taken}: "
+                f"give the model that they were imported for ({self.model})"
             )
+        raise IndexMismatch(
+            f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item "
+            f"encoder is {model.fingerprint} ({model.name}). Rebuild it: "
+            f"mixlm-rerank index build {self.corpus} NEW_INDEX --model {model.name} {self.build_options}"
+        )
 
     def same_tokens(self, other: Manifest) -> bool:
         """Whether documents of the one are like documents of the other."""

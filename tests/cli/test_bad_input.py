@@ -143,6 +143,7 @@ TABLE = {
     "too many tokens": Bad(f"{RERANK} --tokens 5", ["tokens", "between 1 and 4", "not 5"]),
     "no tokens": Bad(f"{RERANK} --tokens 0", ["between 1 and 4", "not 0"]),
     "weight above 1": Bad(f"{RERANK} --first-stage-weight 1.5", ["first_stage_weight", "between 0 and 1", "1.5"]),
+    "weight in a word": Bad(f"{RERANK} --first-stage-weight rank", ["--first-stage-weight", "or rrf", "'rank'"]),
     "verify without texts": Bad(f"{RERANK} --verify-top 2", ["--verify-top", "give --texts"]),
     "encode without texts": Bad(f"{RERANK} --missing encode", ["--missing encode", "give --texts"]),
     "verify a negative number": Bad(f"{RERANK} --verify-top -1", ["verify_top", "not -1"]),

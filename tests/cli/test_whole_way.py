@@ -87,7 +87,7 @@ def test_a_ranking_that_finds_no_other_documents_is_warned_of(
 
 
 @pytest.mark.parametrize(
-    "options", [{"tokens": 1}, {"top_k": 2}, {"first_stage_weight": 0.7}, {"first_stage_weight": 1}]
+    "options", [{"tokens": 1}, {"top_k": 2}, {"first_stage_weight": 0.7}, {"first_stage_weight": "rrf"}]
 )
 def test_options_are_those_of_the_library(
     work: Path, mixlm: Command, reranked: Callable[..., dict[str, list[str]]], options: dict[str, Any]

@@ -15,18 +15,19 @@ def page(qid: str, shown: str, clicked: str = "") -> Impression:
     return Impression(qid, tuple(shown.split()), frozenset(clicked.split()))
 
 
-def test_a_log_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("query", ["qid", "query"])
+def test_a_log_is_read(tmp_path: Path, query: str) -> None:
     log = tmp_path / "log.tsv"
-    log.write_text("session\tquery\tshown\tclicked\ns1\tq1\td1 d2 d3\td3 d1\n\ns1\tq2\td2\t\r\n")
+    log.write_text(f"session\t{query}\tshown\tclicked\ns1\tq1\td1 d2 d3\td3 d1\n\ns1\tq2\td2\t\r\n")
     assert list(read_click_log(log)) == [page("q1", "d1 d2 d3", "d1 d3"), page("q2", "d2")]
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("s1\tq1\td1 d2", "line 2: 3 columns, expected 4, divided by tabs (session, query, shown, clicked)"),
+        ("s1\tq1\td1 d2", "line 2: 3 columns, expected 4, divided by tabs (session, qid, shown, clicked)"),
         ("s1 q1 d1 d1", "line 2: 1 columns, expected 4"),
-        ("s1\t\td1\td1", "line 2: the column 'query' is empty"),
+        ("s1\t\td1\td1", "line 2: the column 'qid' is empty"),
         ("s1\tq1\t \t", "line 2: the column 'shown' is empty"),
         ("s1\tq1\td1 d2 d1\td2", "line 2: document 'd1' is shown twice"),
         ("s1\tq1\td1 d2\td9", "line 2: a click on document 'd9', which is not among those shown"),

@@ -221,8 +221,13 @@ def test_texts_make_none(model: MixLM, tmp_path: Path, documents: Callable[[list
 def test_a_model_that_reads_texts_takes_none(tiny: Callable[..., MixLM], index: TokenIndex, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="reads texts: for vectors make a model by mixlm-rerank model init --vectors"):
         TokenIndex.from_vectors(DOCIDS, VECTORS, tiny("bert"), tmp_path / "index", progress=False)
-    with pytest.raises(IndexMismatch, match="mixlm-rerank index import ARRAY"):
+    with pytest.raises(IndexMismatch, match=r"holds 2 vectors of 3 numbers for each document, but .* reads texts"):
         Reranker(tiny("bert"), index)
+
+
+def test_a_model_of_another_width_is_told_both(tiny: Callable[..., MixLM], index: TokenIndex) -> None:
+    with pytest.raises(IndexMismatch, match=r"holds 2 vectors of 3 numbers for each document, but .* takes 1 of 4: give"):
+        Reranker(tiny("bert", vectors=4, tokens=1), index)
 
 
 def test_the_commands(checkpoint: Callable[..., Path], mixlm: Any, parquet: Callable[..., str], tmp_path: Path) -> None:

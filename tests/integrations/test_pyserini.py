@@ -159,6 +159,15 @@ def test_it_fetches_more_than_it_returns(searcher: Any, reranker: Reranker, rera
     )
 
 
+def test_the_first_stages_order_is_fused_in(searcher: Any, model: MixLM, reranker: Reranker) -> None:
+    fusing = Reranker(model, reranker.index, first_stage_weight="rrf")
+    found = RerankingSearcher(searcher, fusing, depth=6).search("dog moon", k=6)
+    first = [(hit.docid, hit.score) for hit in searcher.search("dog moon", k=6)]
+    alone = [doc.docid for doc in reranker.rerank("dog moon", first)]
+    expected = {docid: 1 / (60 + n) + 1 / (61 + alone.index(docid)) for n, (docid, _) in enumerate(first, 1)}
+    assert {hit.docid: hit.score for hit in found} == pytest.approx(expected)
+
+
 def test_batch_search_equals_search(reranking: RerankingSearcher) -> None:
     queries = [*QUERIES, "zebra"]
     qids = [f"q{number}" for number in range(len(queries))]

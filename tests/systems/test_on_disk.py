@@ -5,8 +5,10 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+import pytest
 import torch
 
+from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.token_states import OnDisk
 
 
@@ -26,3 +28,11 @@ def test_they_come_back_in_float16_and_memory_holds_none_of_them(tmp_path: Path)
     assert tracemalloc.get_traced_memory()[0] < 1e6
     tracemalloc.stop()
     assert kept["large 63"].unique().tolist() == [63]
+
+
+@pytest.mark.parametrize("value", [70_000.0, float("nan")])
+def test_what_float16_cannot_hold_is_refused_by_name(value: float) -> None:
+    kept = OnDisk()
+    with pytest.raises(InputError, match="float16 cannot hold, for the text 'dogs bark'"):
+        kept["dogs bark"] = torch.tensor([1.0, value])
+    assert "dogs bark" not in kept
