@@ -88,8 +88,8 @@ class Manifest:
             width = model.config.vectors
             taken = f"takes {model.config.tokens} of {width}" if width else "reads texts"
             raise IndexMismatch(
-                f"{where} holds {self.tokens} vectors of {self.dim} numbers for each document, but {model.name} {taken}: "
-                f"give the model that they were imported for ({self.model})"
+                f"{where} holds {self.tokens} vectors of {self.dim} numbers for each document, but {model.name} "
+                f"{taken}: give the model that they were imported for ({self.model})"
             )
         raise IndexMismatch(
             f"{where} was built by item encoder {self.fingerprint} ({self.model}), but this model's item "

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from transformers import AutoModel
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.eval.bench import contenders, grid, index, kit, machine
@@ -154,6 +155,17 @@ def test_the_grid_has_all_contenders_in_each_cell_after_sameness(place: Place) -
         assert ratios[:3] == [1.0] * 3 and ratios[3] > ratios[4] > 1 and ratios[3:5] == ratios[5:7] == ratios[7:]
         small, middle, twelve = (rows[name]["flop_ratio"] for name in SHAPES)
         assert 1 > small > middle > twelve  # each more work than the tiny model's own text
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "millions"), [*zip(SHAPES, (50368, 50368, 30522), (17, 32, 33), strict=True)]
+)
+def test_the_shapes_have_as_many_parameters_as_published(name: str, vocabulary: int, millions: int) -> None:
+    kind, sizes = SHAPES[name]
+    with torch.device("meta"):
+        config = kind(vocab_size=vocabulary, **dict(zip(contenders.SIZES, sizes, strict=True)))
+        model = AutoModel.from_config(config)
+    assert round(sum(weight.numel() for weight in model.parameters()) / 1e6) == millions
 
 
 def test_all_linear_layers_of_the_cross_encoder_are_int8(place: Place, small: Path) -> None:
