@@ -51,8 +51,10 @@ class Reranker:
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
         first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: MixLM
             alone, and scores are log-odds. Fit it on development queries. ``"rrf"``: reciprocal rank fusion.
-        verify_top: read the full text of the best m candidates and reorder them (full-text mode; slow). A
-            ``first_stage_weight`` also applies to the full-text scores, scaled within these m.
+        verify_top: read the full text of the best m candidates and reorder them (slow). A ``first_stage_weight`` also
+            applies to these scores, scaled within these m.
+        verify_with: what reads them, a CrossEncoder of sentence-transformers (its raw scores are used); ``None``: this
+            model in full-text mode. A model that ``distill`` made is no longer its teacher: give the teacher here.
         score_threshold: return only documents with at least these log-odds. ``mixlm-rerank calibrate`` makes a model
             whose log-odds can be read as probabilities, and reports whether any threshold separates documents.
         scorer: how to score; by default the shared-prefix scorer.
@@ -76,6 +78,7 @@ class Reranker:
         tokens: int | None = None,
         first_stage_weight: Weight = 0.0,
         verify_top: int = 0,
+        verify_with: Any = None,
         score_threshold: float | None = None,
         scorer: Scorer | None = None,
     ) -> None:
@@ -93,6 +96,10 @@ class Reranker:
         if not (texts is None or callable(texts) or isinstance(texts, Mapping)):
             raise InputError(f"texts must be a mapping docid -> text or a function, not {texts!r:.80}")
         check_count("verify_top", verify_top, least=0)
+        if verify_with is not None and not (verify_top and callable(getattr(verify_with, "predict", None))):
+            raise InputError(
+                f"verify_with must be a CrossEncoder, and verify_top say for how many: {verify_with!r:.80}"
+            )
         if score_threshold is not None and first_stage_weight:
             raise InputError("score_threshold is in log-odds, and with a first_stage_weight scores are none: give one")
         index.manifest.check_model(model, str(index))
@@ -103,6 +110,7 @@ class Reranker:
         self.tokens = model.config.check_budget(tokens)
         self.first_stage_weight = first_stage_weight
         self.verify_top = verify_top
+        self.verify_with = verify_with
         self.score_threshold = score_threshold
         self.stage: Stage = nullcontext
         self._scorer: Scorer | OnnxMixLM
@@ -261,15 +269,23 @@ class Reranker:
         passages = self._reading.full_texts([scored[row] for row in rows], self.texts)
         counts = np.array([len(own) for own in passages])
         tokens = job.tokens[np.repeat(rows, counts)]
-        from torch import from_numpy
-
         with self.stage("verify"):
-            scores = self._full_text.score(job.query, sum(passages, []), from_numpy(tokens)).numpy().astype(np.float64)
+            scores = self._full_scores(job.query, sum(passages, []), tokens)
         scores = scores[best_passages(scores, counts)]
         if self.first_stage_weight:
             first = np.array([scored[row].score for row in rows])
             scores = interpolated(scores, first, self.first_stage_weight)
         return verified(docs, dict(zip(best, scores.tolist(), strict=True)))
+
+    def _full_scores(self, query: str, texts: Sequence[str], tokens: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Of a query and texts, whose tokens the residual needs: [n], [n, k, d] -> [n]."""
+        from torch import from_numpy, nn
+
+        if self.verify_with is None:
+            return self._full_text.score(query, texts, from_numpy(tokens)).numpy().astype(np.float64)
+        pairs = [(query, text) for text in texts]
+        scores = self.verify_with.predict(pairs, activation_fn=nn.Identity(), show_progress_bar=False)
+        return np.asarray(scores, dtype=np.float64)
 
 
 @dataclass

@@ -178,6 +178,24 @@ def test_reciprocal_ranks_by_hand() -> None:
     assert fused.tolist() == pytest.approx([1 / 61 + 1 / 63, 1 / 63 + 1 / 61, 1 / 62 + 1 / 62])
 
 
+class Lengths:
+    """A cross-encoder to which shorter texts are better, whatever the query."""
+
+    def predict(self, pairs: list[tuple[str, str]], **options: Any) -> np.ndarray:
+        assert {query for query, _ in pairs} == {QUERY} and isinstance(options["activation_fn"], torch.nn.Identity)
+        return np.array([-len(text) for _, text in pairs], dtype=np.float32)
+
+
+def test_another_cross_encoder_reads_the_best(model: MixLM, index: TokenIndex, texts: dict[str, str]) -> None:
+    before = Reranker(model, index).rerank(QUERY, HITS)
+    docs = Reranker(model, index, verify_top=3, verify_with=Lengths(), texts=texts).rerank(QUERY, HITS)
+    assert [doc.docid for doc in docs[:3]] == sorted(
+        (doc.docid for doc in before[:3]), key=lambda docid: len(texts[docid])
+    )
+    assert [doc.score for doc in docs[:3]] == [-len(texts[doc.docid]) for doc in docs[:3]]
+    assert [doc.docid for doc in docs[3:]] == [doc.docid for doc in before[3:]]
+
+
 def test_ranks_are_counted_among_the_documents_that_were_scored(model: MixLM, index: TokenIndex) -> None:
     whole = Reranker(model, index, first_stage_weight="rrf")
     found = whole.rerank(QUERY, [("unknown", 10.0), *HITS])
@@ -549,6 +567,8 @@ def test_a_threshold_leaves_out_what_is_below_and_what_was_not_scored(model: Mix
         (lambda model, index: Reranker(index, model), "model must be a MixLM"),
         (lambda model, index: Reranker(model, {"d": 1}), "index must be a token index"),
         (lambda model, index: Reranker(model, index, first_stage_weight="0.1"), "first_stage_weight must be a number"),
+        (lambda model, index: Reranker(model, index, verify_with=Lengths()), "verify_top say for how many"),
+        (lambda model, index: Reranker(model, index, verify_top=2, verify_with="ms-marco"), "must be a CrossEncoder"),
         (lambda model, index: Reranker(model, index, tokens=True), "tokens must be a whole number"),
         (lambda model, index: Reranker(model, index).rerank(QUERY, None), "hits must be a list of hits"),
         (lambda model, index: Reranker(model, index).rerank_batch(["q"], ["d1"]), "queries must be a mapping by qid"),

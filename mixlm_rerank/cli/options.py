@@ -56,11 +56,11 @@ Results = Annotated[Path, Option(help="Folder for the results. After an interrup
 Systems = Annotated[
     str,
     Option(
-        help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (mixlm, then the best M read in full); "
-        "full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
-        "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME; multi-vector:NAME; prettr:NAME@M; mice:NAME@M; "
-        "all-states; hybrid:NAME; ensemble:FILE; run:FILE; systems of other packages. +W mixes a system with the first "
-        "stage at weight W, +rrf by reciprocal ranks. See docs/evaluation.md."
+        help="Comma-separated: mixlm or mixlm:K (token budget K); verify:M (mixlm, then the best M read in full), "
+        "verify:M@NAME (read by that cross-encoder); full-text (the same ranker on text); cosine (its item encoder); "
+        "cross-encoder:NAME or cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME; multi-vector:NAME; "
+        "prettr:NAME@M; mice:NAME@M; all-states; hybrid:NAME; ensemble:FILE; run:FILE; systems of other packages. +W "
+        "mixes a system with the first stage at weight W, +rrf by reciprocal ranks. See docs/evaluation.md."
     ),
 ]
 FirstStages = Annotated[

@@ -7,7 +7,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -50,6 +50,9 @@ def rerank(
         str, Option(help="Weight of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
     verify_top: Annotated[int, Option(help="Read the full text of this many best candidates and reorder them.")] = 0,
+    verify_with: Annotated[
+        str | None, Option(help="Cross-encoder (name or folder) that reads them; by default the model itself.")
+    ] = None,
     format: Annotated[Literal["trec", "msmarco"] | None, Option(help="Format of the output; trec by default.")] = None,
     tag: Annotated[str | None, Option(help="Last column of a TREC run; mixlm by default.")] = None,
     device: Device = None,
@@ -67,6 +70,8 @@ def rerank(
     asked = _asked(run, topics, requests)
     if requests is None and texts is None and (verify_top > 0 or missing == "encode"):
         raise InputError("--verify-top and --missing encode read documents' texts: give --texts")
+    if verify_with is not None and not verify_top:
+        raise InputError("--verify-with goes with --verify-top: give the number of candidates that it is to read")
     candidates = {qid: hits[:depth] for qid, hits in asked.candidates.items()}
     if top_k is not None and all(len(hits) <= top_k for hits in candidates.values()):
         warnings.warn(
@@ -83,6 +88,7 @@ def rerank(
         tokens=tokens,
         first_stage_weight=_weight(first_stage_weight),
         verify_top=verify_top,
+        verify_with=None if verify_with is None else _cross_encoder(verify_with, device, offline),
     )
     results = reranker.rerank_batch(asked.queries, candidates, top_k, progress=not quiet)
     _check_scored(results, run or requests or "", index)
@@ -226,6 +232,12 @@ def _check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | P
             f"none of the {len(docs):,} candidates of {candidates} was scored ({docs[0].docid!r}, for one): check that "
             f"{index} holds them, and that the queries have text"
         )
+
+
+def _cross_encoder(name: str, device: str | None, offline: bool) -> Any:
+    from mixlm_rerank.systems.loading import Loading, load_cross_encoder
+
+    return load_cross_encoder(name, loading=Loading(device=device, offline=offline))
 
 
 def _weight(text: str) -> Weight:

@@ -15,6 +15,7 @@ from mixlm_rerank.model.fast.int8 import is_int8
 from mixlm_rerank.model.fingerprint import weights_hash
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
+from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_cross_encoder, short_name
 from mixlm_rerank.systems.protocol import Footprint, Kind, System, by_score
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
@@ -61,17 +62,30 @@ class TokenReranker(_FromIndex):
 
 
 class Cascade(TokenReranker):
-    """MixLM, then the best ``verify_top`` read in full by the same ranker."""
+    """MixLM, then the best ``verify_top`` read in full: by the same ranker, or by a cross-encoder (name or folder)."""
 
     kind = "combination"
     pointwise = False
 
-    def __init__(self, model: MixLM, verify_top: int, tokens: int | None = None, *, seed: str | None = None) -> None:
+    def __init__(
+        self,
+        model: MixLM,
+        verify_top: int,
+        tokens: int | None = None,
+        *,
+        cross_encoder: str | None = None,
+        loading: Loading = Loading(),
+        seed: str | None = None,
+    ) -> None:
         if verify_top < 1:
             raise InputError(f"verify_top must be at least 1, not {verify_top}")
-        super().__init__(model, tokens, seed=seed, below=f", best {verify_top} in full")
+        reader = "in full" if cross_encoder is None else f"by {short_name(cross_encoder)}"
+        super().__init__(model, tokens, seed=seed, below=f", best {verify_top} {reader}")
         self.description += f", verify_top {verify_top}"
         self._options["verify_top"] = verify_top
+        if cross_encoder is not None:
+            self._options["verify_with"] = load_cross_encoder(cross_encoder, loading=loading)
+            self.description += f" {fingerprint_of(self._options['verify_with'])[:16]}"
 
 
 class Cosine(_FromIndex):

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.model import MixLM
@@ -32,8 +32,9 @@ __all__ = ["FIRST_STAGES", "SYSTEMS", "filled_in", "make_first_stage", "make_sys
 
 SYSTEMS = (
     "mixlm or mixlm:K (token budget K), with @int8 for a ranker in int8; verify:M (MixLM, then the best M read in "
-    "full); full-text (the same ranker on text); cosine (its item encoder); cross-encoder:NAME or "
-    "cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME (late interaction over a bi-encoder's token states); "
+    "full) or verify:M@NAME (read by that cross-encoder); full-text (the same ranker on text); cosine (its item "
+    "encoder); cross-encoder:NAME or cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME (late interaction over a "
+    "bi-encoder's token states); "
     "multi-vector:NAME or multi-vector:NAME@TOKENS (ColBERT and its kind, a vector for so many tokens); prettr:NAME@M "
     "and mice:NAME@M (a cross-encoder whose layers below M read documents alone, all their states kept); all-states "
     "(the same of a MixLM with a mix layer); "
@@ -63,10 +64,10 @@ def _at_number(value: str) -> tuple[str, int | None]:
 
 
 # word -> how the system is made of a MixLM, the value after the colon, and the seed's name
-OF_MIXLM: dict[str, Callable[[MixLM, str, str | None], System]] = {
+OF_MIXLM: dict[str, Callable[..., System]] = {
     "mixlm": lambda model, value, seed: TokenReranker(model, int(value) if value else None, seed=seed),
     "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value) if value else None, seed=seed),
-    "verify": lambda model, value, seed: Cascade(model, int(value), seed=seed),
+    "verify": lambda model, value, seed, **reader: Cascade(model, int(value), seed=seed, **reader),
     "full-text": lambda model, value, seed: FullTextMode(model, seed=seed),
     "all-states": lambda model, value, seed: AllStates(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
@@ -140,6 +141,9 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     word, colon, value = spec.partition(":")
     if word == "mixlm" and value.endswith("@int8"):
         word, value = "mixlm@int8", value.removesuffix("@int8")
+    reader: dict[str, Any] = {}
+    if word == "verify" and (source := value.partition("@")[2]):
+        value, reader = value.partition("@")[0], {"cross_encoder": source, "loading": loading}
     if word in OF_VALUE and value:
         return [OF_VALUE[word](value, loading)]
     if word not in OF_MIXLM or (word == "verify" and not value) or (word in WITHOUT_VALUE and colon):
@@ -153,7 +157,9 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     if colon and not value.isdecimal():
         raise InputError(f"the system {spec!r} needs a whole number after its colon")
     return [
-        partial(lambda load, seed: OF_MIXLM[word](load(), value, seed), load, name if len(models) > 1 else None)
+        partial(
+            lambda load, seed: OF_MIXLM[word](load(), value, seed, **reader), load, name if len(models) > 1 else None
+        )
         for name, load in models.items()
     ]
 

@@ -146,6 +146,7 @@ TABLE = {
     "weight in a word": Bad(f"{RERANK} --first-stage-weight rank", ["--first-stage-weight", "or rrf", "'rank'"]),
     "verify without texts": Bad(f"{RERANK} --verify-top 2", ["--verify-top", "give --texts"]),
     "encode without texts": Bad(f"{RERANK} --missing encode", ["--missing encode", "give --texts"]),
+    "reader of nothing": Bad(f"{RERANK} --verify-with judge", ["--verify-with goes with --verify-top"]),
     "verify a negative number": Bad(f"{RERANK} --verify-top -1", ["verify_top", "not -1"]),
     "tag of two words": Bad(f"{RERANK} --tag 'my run'", ["--tag", "one word", "'my run'"]),
     # output

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sentence_transformers import CrossEncoder
 
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, TokenIndex
 from mixlm_rerank.data import read_qrels, read_run, read_topics
@@ -117,6 +118,19 @@ def test_verify_top_reads_the_best_in_full(
     verified, plain = ids(read_run("out.trec")), reranked()
     assert verified == reranked(verify_top=3, texts=contents)
     assert {qid: found[3:] for qid, found in verified.items()} == {qid: found[3:] for qid, found in plain.items()}
+
+
+def test_the_users_own_cross_encoder_reads_the_best(
+    work: Path,
+    mixlm: Command,
+    reranked: Callable[..., dict[str, list[str]]],
+    documents: list[Document],
+    cross_encoder: Callable[..., Path],
+) -> None:
+    judge, contents = str(cross_encoder()), {document.docid: document.content for document in documents}
+    assert mixlm(f"{RERANK} --verify-top 3 --verify-with {judge} --texts corpus.jsonl").code == 0
+    found = ids(read_run("out.trec"))
+    assert found == reranked(verify_top=3, verify_with=CrossEncoder(judge), texts=contents) != reranked()
 
 
 def test_a_token_index_is_built_from_a_lucene_index_too(work: Path, mixlm: Command) -> None:

@@ -114,6 +114,8 @@ def test_systems_that_keep_all_states(
         ("MixLM", "no such system: 'MixLM'"),
         ("verify", "no such system: 'verify'"),
         ("verify:", "no such system: 'verify:'"),
+        ("verify:3@", "'verify:3@' needs a whole number after its colon"),
+        ("verify:few@judge", "'verify:few@judge' needs a whole number after its colon"),
         ("cross-encoder", "no such system: 'cross-encoder'"),
         ("bi-encoder:", "no such system: 'bi-encoder:'"),
         ("cosine:2", "no such system: 'cosine:2'"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import CrossEncoder as Judge
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
@@ -53,7 +54,7 @@ FULL_TEXT = ["full text", "full text, late residual", "full text, no residual"]
 ALL_STATES = ["PreTTR", "MICE", "ColBERT", "ColBERT, pooled"]
 
 
-@pytest.fixture(params=["k=4", "k=1", "verify", "cosine", *FULL_TEXT, "CE", "CE@9", "BE", *ALL_STATES])
+@pytest.fixture(params=["k=4", "k=1", "verify", "verify by CE", "cosine", *FULL_TEXT, "CE", "CE@9", "BE", *ALL_STATES])
 def made(
     request: pytest.FixtureRequest,
     tiny: Callable[..., MixLM],
@@ -84,8 +85,6 @@ def made(
         return named(FullTextScorer(model).score(QUERY, texts, tokens).tolist())
 
     def judged(max_length: int | None) -> Scores:
-        from sentence_transformers import CrossEncoder as Judge
-
         judge = Judge(str(cross_encoder()), max_length=max_length)
         pairs = [(QUERY, text) for text in texts]
         return named(judge.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False))
@@ -119,6 +118,10 @@ def made(
         "k=4": lambda: (TokenReranker(model), lambda: reranked(model)),
         "k=1": lambda: (TokenReranker(model, 1), lambda: reranked(model, tokens=1)),
         "verify": lambda: (Cascade(model, 3, 2), lambda: reranked(model, tokens=2, verify_top=3)),
+        "verify by CE": lambda: (
+            Cascade(model, 3, 2, cross_encoder=str(cross_encoder())),
+            lambda: reranked(model, tokens=2, verify_top=3, verify_with=Judge(str(cross_encoder()))),
+        ),
         "cosine": lambda: (Cosine(model), lambda: reranked(model, tokens=1, scorer=BiEncoderScorer(model))),
         "full text": lambda: (FullTextMode(model), lambda: in_full(model)),
         "full text, late residual": lambda: (FullTextMode(late), lambda: in_full(late)),
@@ -204,7 +207,7 @@ def test_it_says_what_it_keeps_on_disk(
         return
     (folder,) = work.folder.glob("tokens-*/")
     on_disk = sum(path.stat().st_blocks * 512 for path in folder.iterdir()) / 6
-    read = {"cosine": 1 / 4, "full text": 1 / 4, "k=1": 1 / 4, "verify": 2 / 4}.get(name, 1)  # tokens of four
+    read = {"cosine": 1, "full text": 1, "k=1": 1, "verify": 2, "verify by CE": 2}.get(name, 4) / 4  # tokens of four
     assert footprint.bytes_per_document == pytest.approx(on_disk * read)
     assert footprint.build_seconds is not None and 0 < footprint.build_seconds < 60
 
