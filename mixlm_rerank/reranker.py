@@ -53,8 +53,9 @@ class Reranker:
             alone, and scores are log-odds. Fit it on development queries. ``"rrf"``: reciprocal rank fusion.
         verify_top: read the full text of the best m candidates and reorder them (slow). A ``first_stage_weight`` also
             applies to these scores, scaled within these m.
-        verify_with: what reads them, a CrossEncoder of sentence-transformers (its raw scores are used); ``None``: this
-            model in full-text mode. A model that ``distill`` made is no longer its teacher: give the teacher here.
+        verify_with: what reads them (in an index of passages, their passages): a CrossEncoder of sentence-transformers,
+            of which raw scores are taken, so scores are no log-odds of this model. ``None``: this model in full-text
+            mode. A model that ``distill`` trained differs from its teacher in that mode, too: give the teacher here.
         score_threshold: return only documents with at least these log-odds. ``mixlm-rerank calibrate`` makes a model
             whose log-odds can be read as probabilities, and reports whether any threshold separates documents.
         scorer: how to score; by default the shared-prefix scorer.
@@ -96,12 +97,12 @@ class Reranker:
         if not (texts is None or callable(texts) or isinstance(texts, Mapping)):
             raise InputError(f"texts must be a mapping docid -> text or a function, not {texts!r:.80}")
         check_count("verify_top", verify_top, least=0)
-        if verify_with is not None and not (verify_top and callable(getattr(verify_with, "predict", None))):
-            raise InputError(
-                f"verify_with must be a CrossEncoder, and verify_top say for how many: {verify_with!r:.80}"
-            )
-        if score_threshold is not None and first_stage_weight:
-            raise InputError("score_threshold is in log-odds, and with a first_stage_weight scores are none: give one")
+        if verify_with is not None and not verify_top:
+            raise InputError("verify_with goes with verify_top: give the number of candidates that it is to read")
+        if verify_with is not None and not callable(getattr(verify_with, "predict", None)):
+            raise InputError(f"verify_with must be a CrossEncoder, not {verify_with!r:.80}")
+        if score_threshold is not None and (first_stage_weight or verify_with is not None):
+            raise InputError("score_threshold is in log-odds: leave it out with first_stage_weight or verify_with")
         index.manifest.check_model(model, str(index))
         self.model: Any = model  # to the server and others, which load no exported ones, a MixLM
         self.index = index
@@ -115,8 +116,8 @@ class Reranker:
         self.stage: Stage = nullcontext
         self._scorer: Scorer | OnnxMixLM
         if isinstance(model, OnnxMixLM):
-            if verify_top:
-                raise InputError("an exported model reads no full texts: leave out verify_top, or give a MixLM")
+            if verify_top and verify_with is None:
+                raise InputError("an exported model reads no full texts: give verify_with, or a MixLM")
             self._scorer = scorer or model
         else:
             from .scoring import FullTextScorer, SharedPrefixScorer
@@ -284,8 +285,10 @@ class Reranker:
         if self.verify_with is None:
             return self._full_text.score(query, texts, from_numpy(tokens)).numpy().astype(np.float64)
         pairs = [(query, text) for text in texts]
-        scores = self.verify_with.predict(pairs, activation_fn=nn.Identity(), show_progress_bar=False)
-        return np.asarray(scores, dtype=np.float64)
+        scores = np.float64(self.verify_with.predict(pairs, activation_fn=nn.Identity(), show_progress_bar=False))
+        if scores.shape != (len(texts),) or not np.isfinite(scores).all():
+            raise InputError(f"verify_with must give one finite score a text: for the query {query!r} it does not")
+        return scores
 
 
 @dataclass

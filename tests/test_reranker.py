@@ -194,6 +194,16 @@ def test_another_cross_encoder_reads_the_best(model: MixLM, index: TokenIndex, t
     )
     assert [doc.score for doc in docs[:3]] == [-len(texts[doc.docid]) for doc in docs[:3]]
     assert [doc.docid for doc in docs[3:]] == [doc.docid for doc in before[3:]]
+    assert [doc.score for doc in docs] == sorted((doc.score for doc in docs), reverse=True)
+
+
+@pytest.mark.parametrize("scores", [[1.0, float("nan")], [[1.0, 2.0], [3.0, 4.0]], [1.0]], ids=str)
+def test_a_cross_encoder_must_give_one_finite_score(
+    model: MixLM, index: TokenIndex, texts: dict[str, str], scores: list[Any]
+) -> None:
+    judge = SimpleNamespace(predict=lambda pairs, **options: np.array(scores))
+    with pytest.raises(InputError, match="one finite score a text: for the query 'a dog barks"):
+        Reranker(model, index, verify_top=2, verify_with=judge, texts=texts).rerank(QUERY, HITS)
 
 
 def test_ranks_are_counted_among_the_documents_that_were_scored(model: MixLM, index: TokenIndex) -> None:
@@ -556,8 +566,9 @@ def test_a_threshold_leaves_out_what_is_below_and_what_was_not_scored(model: Mix
     assert reranker.rerank(QUERY, [*HITS, STRANGER]) == whole[:3]
     assert reranker.rerank(QUERY, [*HITS, STRANGER], top_k=1) == whole[:1]
     assert Reranker(model, index, score_threshold=-1e9).rerank(QUERY, [*HITS, STRANGER]) == whole[:5]
-    with pytest.raises(InputError, match="score_threshold is in log-odds"):
-        Reranker(model, index, score_threshold=0.0, first_stage_weight=0.5)
+    for other in ({"first_stage_weight": 0.5}, {"verify_top": 2, "verify_with": Lengths()}):
+        with pytest.raises(InputError, match="score_threshold is in log-odds"):
+            Reranker(model, index, score_threshold=0.0, **other)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -567,7 +578,7 @@ def test_a_threshold_leaves_out_what_is_below_and_what_was_not_scored(model: Mix
         (lambda model, index: Reranker(index, model), "model must be a MixLM"),
         (lambda model, index: Reranker(model, {"d": 1}), "index must be a token index"),
         (lambda model, index: Reranker(model, index, first_stage_weight="0.1"), "first_stage_weight must be a number"),
-        (lambda model, index: Reranker(model, index, verify_with=Lengths()), "verify_top say for how many"),
+        (lambda model, index: Reranker(model, index, verify_with=Lengths()), "verify_with goes with verify_top"),
         (lambda model, index: Reranker(model, index, verify_top=2, verify_with="ms-marco"), "must be a CrossEncoder"),
         (lambda model, index: Reranker(model, index, tokens=True), "tokens must be a whole number"),
         (lambda model, index: Reranker(model, index).rerank(QUERY, None), "hits must be a list of hits"),

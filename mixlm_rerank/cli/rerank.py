@@ -51,7 +51,7 @@ def rerank(
     ] = "0",
     verify_top: Annotated[int, Option(help="Read the full text of this many best candidates and reorder them.")] = 0,
     verify_with: Annotated[
-        str | None, Option(help="Cross-encoder (name or folder) that reads them; by default the model itself.")
+        str | None, Option(help="Cross-encoder (name or folder) that reads the best candidates; by default the model.")
     ] = None,
     format: Annotated[Literal["trec", "msmarco"] | None, Option(help="Format of the output; trec by default.")] = None,
     tag: Annotated[str | None, Option(help="Last column of a TREC run; mixlm by default.")] = None,
@@ -88,7 +88,7 @@ def rerank(
         tokens=tokens,
         first_stage_weight=_weight(first_stage_weight),
         verify_top=verify_top,
-        verify_with=None if verify_with is None else _cross_encoder(verify_with, device, offline),
+        verify_with=None if verify_with is None else _cross_encoder(verify_with, device, dtype, offline),
     )
     results = reranker.rerank_batch(asked.queries, candidates, top_k, progress=not quiet)
     _check_scored(results, run or requests or "", index)
@@ -234,10 +234,10 @@ def _check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | P
         )
 
 
-def _cross_encoder(name: str, device: str | None, offline: bool) -> Any:
+def _cross_encoder(name: str, device: str | None, dtype: str | None, offline: bool) -> Any:
     from mixlm_rerank.systems.loading import Loading, load_cross_encoder
 
-    return load_cross_encoder(name, loading=Loading(device=device, offline=offline))
+    return load_cross_encoder(name, loading=Loading(device, None if dtype == "int8" else dtype, offline))
 
 
 def _weight(text: str) -> Weight:

@@ -86,7 +86,7 @@ class Manifest:
             return
         if self.of_vectors:
             width = model.config.vectors
-            taken = f"takes {model.config.tokens} of {width}" if width else "reads texts"
+            taken = f"takes {model.config.tokens} of {width} numbers" if width else "reads texts"
             raise IndexMismatch(
                 f"{where} holds {self.tokens} vectors of {self.dim} numbers for each document, but {model.name} "
                 f"{taken}: give the model that they were imported for ({self.model})"

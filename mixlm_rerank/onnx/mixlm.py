@@ -71,7 +71,7 @@ class OnnxMixLM:
     """An exported model that replaces a ``MixLM`` in ``Reranker`` and ``TokenIndex``, without PyTorch.
 
     Embedding tokens and log-odds equal those of the original model within 1e-4, so it accepts the indexes of that model
-    and rejects others. It cannot read full texts (``verify_top``).
+    and rejects others. It cannot read full texts itself (``verify_top``).
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:

@@ -142,8 +142,11 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
     if word == "mixlm" and value.endswith("@int8"):
         word, value = "mixlm@int8", value.removesuffix("@int8")
     reader: dict[str, Any] = {}
-    if word == "verify" and (source := value.partition("@")[2]):
-        value, reader = value.partition("@")[0], {"cross_encoder": source, "loading": loading}
+    if word == "verify" and "@" in value:
+        value, _, source = value.partition("@")
+        if not source:
+            raise InputError(f"the system {spec!r} names no cross-encoder after its @")
+        reader = {"cross_encoder": source, "loading": loading}
     if word in OF_VALUE and value:
         return [OF_VALUE[word](value, loading)]
     if word not in OF_MIXLM or (word == "verify" and not value) or (word in WITHOUT_VALUE and colon):

@@ -59,7 +59,7 @@ class OnDisk:
         """Raises InputError for values that are not finite in float16, 65,504 at most."""
         values = tensor.detach().to("cpu", torch.float16).contiguous()
         if not values.isfinite().all():
-            raise InputError(f"the model gives values that float16 cannot hold, for the text {text[:60]!r}")
+            raise InputError(f"the model gives values that are not finite in float16, for the text {text[:60]!r}")
         self._places[text] = (self._file.seek(0, os.SEEK_END), values.shape)
         self._file.write(values.numpy().data)
 

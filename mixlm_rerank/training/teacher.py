@@ -143,7 +143,7 @@ def distill_plan(
 def _step(model: MixLM, mix: TrainingMix, options: JointOptions) -> float:
     """Seconds of a joint step: those of one pass, times the number of passes. NaN where it does not fit into memory."""
     objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
-    batch = mix[len(mix) - 1]  # whole; the first of a round is what is left over
+    batch = mix[min(1, len(mix) - 1)]  # whole: the first of a round is what is left over of the queries
     passes = batch.pieces(options.queries_at_once or len(batch.queries))
     mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16 and bf16_pays(model.device))
     seconds = math.inf

@@ -227,7 +227,7 @@ def test_a_model_that_reads_texts_takes_none(tiny: Callable[..., MixLM], index: 
 
 def test_a_model_of_another_width_is_told_both(tiny: Callable[..., MixLM], index: TokenIndex) -> None:
     with pytest.raises(
-        IndexMismatch, match=r"holds 2 vectors of 3 numbers for each document, but .* takes 1 of 4: give"
+        IndexMismatch, match=r"holds 2 vectors of 3 numbers for each document, but .* takes 1 of 4 numbers: give"
     ):
         Reranker(tiny("bert", vectors=4, tokens=1), index)
 

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +133,14 @@ def test_a_model_in_another_precision_is_refused(fresh: Callable[..., MixLM], tm
 def test_full_texts_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="an exported model reads no full texts"):
         Reranker(OnnxMixLM.from_pretrained(folder), verify_top=3)
+
+
+def test_a_cross_encoder_may_read_them(folder: Path) -> None:
+    judge = SimpleNamespace(predict=lambda pairs, **options: [-len(text) for _, text in pairs])
+    docs = Reranker(OnnxMixLM.from_pretrained(folder), verify_top=3, verify_with=judge).rank(
+        "a dog", ["a dog barks", "a cat", "the dog sleeps all day"]
+    )
+    assert [doc.text for doc in docs] == ["a cat", "a dog barks", "the dog sleeps all day"]
 
 
 def _without(folder: Path) -> None:

@@ -114,7 +114,7 @@ def test_systems_that_keep_all_states(
         ("MixLM", "no such system: 'MixLM'"),
         ("verify", "no such system: 'verify'"),
         ("verify:", "no such system: 'verify:'"),
-        ("verify:3@", "'verify:3@' needs a whole number after its colon"),
+        ("verify:3@", "'verify:3@' names no cross-encoder after its @"),
         ("verify:few@judge", "'verify:few@judge' needs a whole number after its colon"),
         ("cross-encoder", "no such system: 'cross-encoder'"),
         ("bi-encoder:", "no such system: 'bi-encoder:'"),

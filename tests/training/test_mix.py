@@ -51,8 +51,8 @@ def test_each_round_sees_every_query_once(source: Source) -> None:
     assert rounds[0] == rounds[1] == Counter(pool.query for pool in source.pools)
 
 
-def test_a_round_ends_with_a_whole_batch(source: Source) -> None:
-    """By which the time of a step is estimated."""
+def test_a_round_begins_with_what_is_left_over(source: Source) -> None:
+    """The time of a step is estimated by the second batch."""
     mix = TrainingMix([source], 5, queries=5, candidates=3)
     assert [len(mix[position].queries) for position in range(5)] == [4, 5, 5, 5, 5]
 
