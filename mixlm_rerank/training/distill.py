@@ -181,7 +181,7 @@ def distill(
 
 def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[str, str], dict[str, str]]:
     """Training queries, and those held out; of equal ones (by letters and digits) one is left."""
-    texts = {plain(text): qid for qid, text in queries.items()}
+    texts = {plain(queries[qid]): qid for qid in sorted(queries)}  # in whatever order they came
     qids = sorted(texts.values())
     random.Random(seed).shuffle(qids)
     count = min(200, max(1, round(share * len(qids))))
