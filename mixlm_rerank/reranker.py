@@ -285,7 +285,8 @@ class Reranker:
         if self.verify_with is None:
             return self._full_text.score(query, texts, from_numpy(tokens)).numpy().astype(np.float64)
         pairs = [(query, text) for text in texts]
-        scores = np.float64(self.verify_with.predict(pairs, activation_fn=nn.Identity(), show_progress_bar=False))
+        answer = self.verify_with.predict(pairs, activation_fn=nn.Identity(), show_progress_bar=False)
+        scores = np.asarray(answer, dtype=np.float64)
         if scores.shape != (len(texts),) or not np.isfinite(scores).all():
             raise InputError(f"verify_with must give one finite score a text: for the query {query!r} it does not")
         return scores
