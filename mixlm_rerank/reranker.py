@@ -285,8 +285,8 @@ class Reranker:
         if self.verify_with is None:
             return self._full_text.score(query, texts, from_numpy(tokens)).numpy().astype(np.float64)
         pairs = [(query, text) for text in texts]
-        answer = self.verify_with.predict(pairs, activation_fn=nn.Identity(), show_progress_bar=False)
-        scores = np.asarray(answer, dtype=np.float64)
+        options = {"activation_fn": nn.Identity(), "show_progress_bar": False, "convert_to_numpy": True}
+        scores = np.asarray(self.verify_with.predict(pairs, **options), dtype=np.float64)
         if scores.shape != (len(texts),) or not np.isfinite(scores).all():
             raise InputError(f"verify_with must give one finite score a text: for the query {query!r} it does not")
         return scores

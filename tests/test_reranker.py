@@ -201,7 +201,7 @@ def test_another_cross_encoder_reads_the_best(model: MixLM, index: TokenIndex, t
 def test_a_cross_encoder_must_give_one_finite_score(
     model: MixLM, index: TokenIndex, texts: dict[str, str], scores: list[Any]
 ) -> None:
-    judge = SimpleNamespace(predict=lambda pairs, **options: np.array(scores))
+    judge = SimpleNamespace(predict=lambda pairs, **options: scores)
     with pytest.raises(InputError, match="one finite score a text: for the query 'a dog barks"):
         Reranker(model, index, verify_top=2, verify_with=judge, texts=texts).rerank(QUERY, HITS)
 

@@ -79,7 +79,8 @@ def rerank(
             "which documents are found. Give more candidates",
             stacklevel=1,
         )
-    store = TokenIndex(index)  # before the model, which takes longer
+    store = TokenIndex(index)  # before the models and the texts, which take longer
+    judge = None if verify_with is None else _cross_encoder(verify_with, device, dtype, offline)
     reranker = Reranker(
         load_any(model, device, dtype, offline),
         store,
@@ -88,7 +89,7 @@ def rerank(
         tokens=tokens,
         first_stage_weight=_weight(first_stage_weight),
         verify_top=verify_top,
-        verify_with=None if verify_with is None else _cross_encoder(verify_with, device, dtype, offline),
+        verify_with=judge,
     )
     results = reranker.rerank_batch(asked.queries, candidates, top_k, progress=not quiet)
     _check_scored(results, run or requests or "", index)

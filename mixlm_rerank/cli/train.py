@@ -133,7 +133,8 @@ def distill(
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
     learned_from, measured_against = _readers(teacher, model, quick, exact)
     start = _cut_out(teacher, found_recipe.start, exact) if model is None else load_model(model, *astuple(exact))
-    budgets = [budget for budget in found_recipe.joint.budgets if budget <= start.config.tokens]
+    most = start.config.tokens  # what serves unless fewer are asked for: always trained
+    budgets = [*(budget for budget in found_recipe.joint.budgets if budget < most), most]
     with resumable(output):
         found = distill(
             open_documents(corpus),

@@ -74,18 +74,20 @@ class Cascade(TokenReranker):
         tokens: int | None = None,
         *,
         cross_encoder: str | None = None,
+        max_length: int | None = None,
         loading: Loading = Loading(),
         seed: str | None = None,
     ) -> None:
         if verify_top < 1:
             raise InputError(f"verify_top must be at least 1, not {verify_top}")
         reader = "in full" if cross_encoder is None else f"by {short_name(cross_encoder)}"
+        reader += "" if max_length is None else f" at {max_length} tokens"
         super().__init__(model, tokens, seed=seed, below=f", best {verify_top} {reader}")
         self.description += f", verify_top {verify_top}"
         self._options["verify_top"] = verify_top
         if cross_encoder is not None:
-            self._options["verify_with"] = load_cross_encoder(cross_encoder, loading=loading)
-            self.description += f" {fingerprint_of(self._options['verify_with'])[:16]}"
+            self._options["verify_with"] = load_cross_encoder(cross_encoder, max_length, loading)
+            self.description += f" {reader}, {fingerprint_of(self._options['verify_with'])[:16]}"
 
 
 class Cosine(_FromIndex):

@@ -146,7 +146,8 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
         value, _, source = value.partition("@")
         if not source:
             raise InputError(f"the system {spec!r} names no cross-encoder after its @")
-        reader = {"cross_encoder": source, "loading": loading}
+        source, length = _at_number(source)
+        reader = {"cross_encoder": source, "max_length": length, "loading": loading}
     if word in OF_VALUE and value:
         return [OF_VALUE[word](value, loading)]
     if word not in OF_MIXLM or (word == "verify" and not value) or (word in WITHOUT_VALUE and colon):

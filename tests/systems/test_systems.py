@@ -119,8 +119,8 @@ def made(
         "k=1": lambda: (TokenReranker(model, 1), lambda: reranked(model, tokens=1)),
         "verify": lambda: (Cascade(model, 3, 2), lambda: reranked(model, tokens=2, verify_top=3)),
         "verify by CE": lambda: (
-            Cascade(model, 3, 2, cross_encoder=str(cross_encoder())),
-            lambda: reranked(model, tokens=2, verify_top=3, verify_with=Judge(str(cross_encoder()))),
+            Cascade(model, 3, 2, cross_encoder=str(cross_encoder()), max_length=9),
+            lambda: reranked(model, tokens=2, verify_top=3, verify_with=Judge(str(cross_encoder()), max_length=9)),
         ),
         "cosine": lambda: (Cosine(model), lambda: reranked(model, tokens=1, scorer=BiEncoderScorer(model))),
         "full text": lambda: (FullTextMode(model), lambda: in_full(model)),

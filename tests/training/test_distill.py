@@ -30,7 +30,7 @@ from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.ranked import Candidates
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.development import DevelopmentSet, as_taught, verdict
-from mixlm_rerank.training.distill import DistillOptions, DistillRecipe, distill
+from mixlm_rerank.training.distill import DistillOptions, DistillRecipe, _divided, distill
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.mix import Batch
 from mixlm_rerank.training.pools import Pool, corpus_pools, read_pools, synthetic_queries
@@ -230,8 +230,8 @@ def test_without_a_start_it_is_cut_out_of_the_teacher(
     """Whose upper layers it then has, moved by little training; what nothing can be cut out of is named."""
     (tmp_path / "short.yaml").write_text(
         "start: {mix_layer: 2, tokens: 4}\noptions: {queries: 40}\n"
-        "joint: {phases: [{listwise: 1}], budgets: [1, 4], learning_rates: [1.0e-5, 1.0e-5, 1.0e-5]}\n"
-    )
+        "joint: {phases: [{listwise: 1}], budgets: [1, 8], learning_rates: [1.0e-5, 1.0e-5, 1.0e-5]}\n"
+    )  # all four tokens are trained though no budget says so
     run, options = tmp_path / "run", ["--config", str(tmp_path / "short.yaml"), "--quiet"]
     done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", str(judge()), "--output", str(run), *options])
     assert done.exit_code == 0, done.output
@@ -417,3 +417,8 @@ def test_too_few_queries_are_refused(corpus: Path, fresh: Callable[..., MixLM], 
     ]
     done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", "full-text", *options])
     assert isinstance(done.exception, InputError) and "2 different queries are too few" in str(done.exception)
+
+
+def test_what_is_held_out_does_not_depend_on_the_order_of_queries() -> None:
+    queries = {f"q{n}": f"query {n // 2}" for n in range(40)}  # two of each
+    assert _divided(queries, 0.2, 0) == _divided(dict(reversed(queries.items())), 0.2, 0)
