@@ -54,7 +54,7 @@ class Reranker:
         verify_top: read the full text of the best m candidates and reorder them (slow). A ``first_stage_weight`` also
             applies to these scores, scaled within these m.
         verify_with: what reads them (in an index of passages, their passages): a CrossEncoder of sentence-transformers,
-            of which raw scores are taken, so scores are no log-odds of this model. ``None``: this model in full-text
+            whose raw scores are taken: scores are then not this model's log-odds. ``None``: this model in full-text
             mode. A model that ``distill`` trained differs from its teacher in that mode, too: give the teacher here.
         score_threshold: return only documents with at least these log-odds. ``mixlm-rerank calibrate`` makes a model
             whose log-odds can be read as probabilities, and reports whether any threshold separates documents.
