@@ -48,7 +48,7 @@ class MixLMConfig:
             goes through layers 0 to m - 1 alone, and embedding tokens are states of the item encoder before any final
             norm: those of layer m, if it is the ranker's own lower layers.
         fixed_documents: of encoders with a mix layer: above it a document's states stay as they enter, and the query's
-            alone change, which see both (MICE's cross-attention, 2602.16299): half to two thirds of the operations.
+            alone change, which see both (MICE's cross-attention, 2602.16299): two thirds of the time at k = 8.
         document_position: of a document's first token in the item encoder, where what is before it begins at 0.
         title_tokens: the ranker reads as text at most so many tokens of a document's title, before its embedding tokens
             (as the paper does with title and company). Needs mix layer 0. 0: no title.
