@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import as_candidates, check_count, check_kind, check_list_of_strings, check_model, is_nothing
-from .candidate_tokens import CandidateTokens, Stage
 from .documents import rank_documents
 from .errors import InputError
 from .index import TokenStore, open_store
@@ -22,7 +21,7 @@ from .model.template import readable
 from .onnx import OnnxMixLM
 from .progress import progress_bar
 from .ranking import Weight, best_passages, check_weight, interpolated, ranked, verified
-from .texts import NoIndex
+from .texts import CandidateTokens, NoIndex, Stage
 from .types import Candidate, Missing, Model, ScoredDoc, Texts
 
 if TYPE_CHECKING:

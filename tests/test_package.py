@@ -39,10 +39,9 @@ LAYERS = {
     "texts": {"errors", "index", "types"},
     "documents": {"arguments", "errors", "ranking", "texts", "types"},
     "reranker": {
-        *("candidate_tokens", "documents", "ranking", "texts", "scoring", "index", "onnx", "model"),
+        *("documents", "ranking", "texts", "scoring", "index", "onnx", "model"),
         *("arguments", "errors", "types", "progress"),
     },
-    "candidate_tokens": {"errors", "index", "texts", "types"},
     "numbers": set(),
     "systems": {
         *("integrations", "reranker", "ranking", "scoring", "index", "onnx", "model"),

@@ -23,6 +23,7 @@ from sklearn.datasets import load_digits
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.data.measures import evaluate
 from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.first_stages import FirstStage
 from mixlm_rerank.systems.loading import minilm_folder
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.workplace import Workplace
@@ -58,7 +59,7 @@ class Labels:
         return by_score(candidates, self.score_batch([query], [[hit.text or "" for hit in candidates]])[0])
 
 
-class AnyImages:
+class AnyImages(FirstStage):
     """A first stage that knows nothing: images at random."""
 
     name = "images at random"
@@ -66,10 +67,8 @@ class AnyImages:
     def __init__(self, docids: Sequence[str]) -> None:
         self.docids = docids
 
-    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
-        drawn = {
-            qid: random.Random(qid).sample(self.docids, min(depth, len(self.docids))) for qid in collection.queries
-        }
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
+        drawn = {qid: random.Random(qid).sample(self.docids, min(hits, len(self.docids))) for qid in collection.queries}
         return {qid: [Candidate(docid, 0.0) for docid in docids] for qid, docids in drawn.items()}
 
 

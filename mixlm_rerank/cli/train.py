@@ -188,15 +188,15 @@ def _cut_out(teacher: str, part: CutPart, loading: Loading) -> MixLM:
 
 def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) -> tuple[Teacher, System]:
     """The teacher that is learned from, and the same one to measure against."""
-    from ..systems.members import CrossEncoderTeacher, FullTextTeacher
+    from ..scoring import FullTextScorer
     from ..systems.mixlm import FullTextMode
     from ..systems.sentence_transformers import CrossEncoder
 
     if teacher != "full-text" or model is None:
-        return CrossEncoderTeacher(teacher, quick), CrossEncoder(teacher, None, exact)
+        return CrossEncoder(teacher, None, quick), CrossEncoder(teacher, None, exact)
     measured = load_model(model, *astuple(exact))
     learned = measured if quick == exact else load_model(model, *astuple(quick))
-    return FullTextTeacher(learned), FullTextMode(measured)
+    return FullTextScorer(learned), FullTextMode(measured)
 
 
 def _places(data: Path | None) -> dict[str, str]:

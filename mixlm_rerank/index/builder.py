@@ -2,75 +2,33 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-
-from tqdm import tqdm
 
 from ..arguments import check_model
 from ..errors import InputError
 from ..progress import progress_bar
 from ..types import Document, Model
 from .encoding import Encoder
-from .local import LocalStore, disk_of
+from .local import LocalStore
 from .lock import refuse_strangers, writer_lock
 from .manifest import Manifest
-from .plan import check_room, checked, is_stream, plan_build
+from .plan import Job, plan
 from .quantiser import Quantiser
 from .segments import Segments
 
-__all__ = ["Job", "build", "first_known", "new_manifest"]
+__all__ = ["build", "first_known", "new_manifest"]
 
 WINDOW = 2048  # documents that are looked up at once
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be built, and where. See :meth:`TokenIndex.build`."""
-
-    documents: Iterable[Document]
-    model: Model
-    folder: Path
-    precision: str
-    corpus: str
-    skip_empty: bool
-    passages: bool
-    progress: bool
-
-    def manifest(self) -> Manifest:
-        """Of an index that is yet to be filled. Raises InputError for an unknown precision."""
-        return new_manifest(self.model, self.precision, self.corpus, passages=self.passages)
-
-    def stream(self) -> Iterator[Document]:
-        """The documents, one pass over them. Raises InputError for what cannot be indexed."""
-        return checked(self.documents, self.model, skip_empty=self.skip_empty)
-
-    def plan(self, encoder: Encoder) -> int | None:
-        """Look at the corpus before the long work, and say what it will take. Returns how many documents there are.
-
-        ``None`` for a one-way stream, which is taken as it comes. Raises InputError for what cannot be indexed, or no
-        room.
-        """
-        if is_stream(self.documents):
-            return None
-        count, size, told = plan_build(self.documents, encoder, skip_empty=self.skip_empty)
-        check_room(size - disk_of(self.folder), self.folder)  # an interrupted build has written some already
-        if self.progress:
-            tqdm.write(f"{self.folder}: {told}", file=sys.stderr)
-        return count
-
-
 def build(job: Job) -> None:
     """In this process."""
-    manifest = job.manifest()
-    begun = _begun(job, manifest)  # refuse before the long work
-    encoder = Encoder(job.model, manifest if begun is None else begun.manifest)  # its format may be an older one
-    total = job.plan(encoder)
+    begun = _begun(job)  # refuse before the long work
+    encoder = Encoder(job.model, job.manifest if begun is None else begun.manifest)  # its format may be an older one
+    total = plan(job, encoder)
     with writer_lock(job.folder):
-        store = _begun(job, manifest)
+        store = _begun(job)
         stream = job.stream()
         done = 0 if store is None else _skip_committed(stream, store)
         with progress_bar(total, "index", "documents", enabled=job.progress, initial=done) as bar:
@@ -80,7 +38,7 @@ def build(job: Job) -> None:
                     raise InputError(f"duplicate docid {twice!r} in the corpus; {safe} documents before it are safe")
                 for part in encoder.parts(window, bar):
                     if store is None:  # not before there is something to keep
-                        store = LocalStore.create(job.folder, manifest)
+                        store = LocalStore.create(job.folder, job.manifest)
                     store.append(part)
         if store is None:
             raise InputError("the corpus holds no documents")
@@ -110,7 +68,7 @@ def new_manifest(model: Model, precision: str, corpus: str, *, passages: bool = 
     )
 
 
-def _begun(job: Job, manifest: Manifest) -> LocalStore | None:
+def _begun(job: Job) -> LocalStore | None:
     """The store of an interrupted build that has committed documents; ``None`` where a build starts anew.
 
     Raises InputError, IndexMismatch for any other folder.
@@ -127,8 +85,8 @@ def _begun(job: Job, manifest: Manifest) -> LocalStore | None:
     if not store.rows:
         return None
     store.manifest.check_model(job.model, folder)
-    if store.manifest.build_options != manifest.build_options:
-        raise InputError(f"{folder} was begun with {store.manifest.build_options}, not {manifest.build_options}")
+    if store.manifest.build_options != job.manifest.build_options:
+        raise InputError(f"{folder} was begun with {store.manifest.build_options}, not {job.manifest.build_options}")
     return store
 
 

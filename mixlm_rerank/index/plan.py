@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+import sys
 import time
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from .. import numbers
 from ..arguments import check_kind
@@ -19,9 +22,10 @@ from ..errors import InputError
 from ..model.template import visible
 from ..types import Document, Model
 from .encoding import Encoder
-from .manifest import MAX_KEY_BYTES, key_of
+from .local import disk_of
+from .manifest import MAX_KEY_BYTES, Manifest, key_of
 
-__all__ = ["DOCID_MAP_BYTES", "check_room", "checked", "docid_hash", "is_stream", "plan_build"]
+__all__ = ["DOCID_MAP_BYTES", "Job", "check_room", "checked", "docid_hash", "is_stream", "plan"]
 
 SAMPLE = 64
 # LMDB bytes a document, measured with docids of 8 characters in random order: 84 while building, then 46 of the map
@@ -63,16 +67,35 @@ def checked(documents: Iterable[Document], model: Model | None, *, skip_empty: b
             )
 
 
-def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: bool) -> tuple[int, int, str]:
-    """Read the whole corpus once: count, find duplicate docids (8 bytes of memory a document), time a sample.
+@dataclass(frozen=True)
+class Job:
+    """What is to be built, and where. See :meth:`TokenIndex.build`."""
 
-    Returns how many documents, about how many bytes on disk, and what the build will take, in words. Raises InputError
-    for a corpus without documents, a duplicate docid, or what :func:`checked` finds.
+    documents: Iterable[Document]
+    model: Model
+    folder: Path
+    manifest: Manifest  # of an index that is yet to be filled
+    skip_empty: bool
+    progress: bool
+
+    def stream(self) -> Iterator[Document]:
+        """The documents, one pass over them. Raises InputError for what cannot be indexed."""
+        return checked(self.documents, self.model, skip_empty=self.skip_empty)
+
+
+def plan(job: Job, encoder: Encoder) -> int | None:
+    """Look at the corpus before the long work, and say what it will take. Returns how many documents there are.
+
+    Reads it once: counts, finds duplicate docids (8 bytes of memory a document), times a sample. ``None`` for a one-way
+    stream, which is taken as it comes. Raises InputError for a corpus without documents, a duplicate docid, too little
+    room, or what :func:`checked` finds.
     """
+    if is_stream(job.documents):
+        return None
     hashes = array("Q")
     sample: list[Document] = []
     draw = random.Random(0)
-    for number, document in enumerate(checked(documents, encoder.model, skip_empty=skip_empty)):
+    for number, document in enumerate(job.stream()):
         hashes.append(docid_hash(document.docid))
         if number < SAMPLE:
             sample.append(document)
@@ -80,20 +103,23 @@ def plan_build(documents: Iterable[Document], encoder: Encoder, *, skip_empty: b
             sample[slot] = document
     if not hashes:
         raise InputError("the corpus holds no documents")
-    _refuse_duplicates(documents, encoder.model, np.frombuffer(hashes, dtype=np.uint64))
+    _refuse_duplicates(job.documents, job.model, np.frombuffer(hashes, dtype=np.uint64))
     read = list(encoder.reader.readings(sample))
     encoder.packed(read[:1])  # warm-up
     start = time.perf_counter()
     records = encoder.packed(read).records
     count, scale = len(hashes), len(hashes) / len(sample)
     seconds, size = scale * (time.perf_counter() - start), int(scale * records.nbytes) + count * DOCID_MAP_BYTES
-    cut = sum(reading.unread > 0 for reading in read) / len(sample)
-    too_long = f"; about {cut:.0%} of the documents are too long and lose their end (--passages reads all of them)"
-    told = (
-        f"{count:,} documents, about {size / 1e6:,.1f} MB on disk ({size / count:,.0f} bytes a document), about "
-        f"{numbers.duration(seconds)} of encoding{too_long if cut else ''}"
-    )
-    return count, size, told
+    check_room(size - disk_of(job.folder), job.folder)  # an interrupted build has written some already
+    if job.progress:
+        cut = sum(reading.unread > 0 for reading in read) / len(sample)
+        too_long = f"; about {cut:.0%} of the documents are too long and lose their end (--passages reads all of them)"
+        tqdm.write(
+            f"{job.folder}: {count:,} documents, about {size / 1e6:,.1f} MB on disk ({size / count:,.0f} bytes a "
+            f"document), about {numbers.duration(seconds)} of encoding{too_long if cut else ''}",
+            file=sys.stderr,
+        )
+    return count
 
 
 def check_room(needed: int, folder: Path) -> None:

@@ -19,11 +19,10 @@ from typing import Any
 from ..errors import InputError, MixLMError, optional_import
 from ..progress import progress_bar
 from ..types import Document, Model
-from .builder import Job
 from .encoding import Encoder
 from .exchange import import_begun, import_index
 from .manifest import Manifest, key_of
-from .plan import docid_hash
+from .plan import Job, docid_hash, plan
 from .shards import Shards
 
 __all__ = ["build_on_ray"]
@@ -39,11 +38,11 @@ def build_on_ray(job: Job, shards_url: str | None, workers: int | None) -> None:
     with optional_import("--engine ray needs Ray", "ray"):
         import ray
         import ray.util
-    manifest, model, folder = job.manifest(), job.model, job.folder
+    manifest, model, folder = job.manifest, job.model, job.folder
     if not hasattr(model, "to"):
         raise InputError("Ray's workers encode in PyTorch: give the MixLM that this model was exported from")
     import_begun(folder, manifest, 0)  # refuse before the long work
-    total = job.plan(Encoder(model, manifest))
+    total = plan(job, Encoder(model, manifest))
     shards = Shards(shards_url or f"{folder.absolute()}.shards")
     shards.prepare(OWN)
     counts: dict[str, int] = {}  # documents of each shard, in the order of the corpus

@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..types import Document, Model
-from .builder import Job, build
+from .builder import build, new_manifest
 from .exchange import export_index, import_index, import_vectors, write_vectors
 from .manifest import TokenStore
 from .opened import IndexInfo
+from .plan import Job
 from .push import push
 from .ray_build import build_on_ray
 from .redis_store import REDIS_SCHEMES, RedisTokenStore
@@ -75,7 +76,8 @@ class TokenIndex(UpdatableIndex):
             InputError: duplicate docid, empty text, changed corpus on resume, disk full, folder in use.
             IndexMismatch: the folder holds an interrupted build of another model.
         """
-        job = Job(documents, model, Path(path), precision, corpus, skip_empty, passages, progress)
+        manifest = new_manifest(model, precision, corpus, passages=passages)
+        job = Job(documents, model, Path(path), manifest, skip_empty, progress)
         if engine == "ray":
             build_on_ray(job, shards, workers)
         elif shards or workers:

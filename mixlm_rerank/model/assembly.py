@@ -19,7 +19,7 @@ from .hub import reason
 from .item_encoder import GivenVectors, ItemEncoder
 from .network import N
 from .ranker import Prefix
-from .running import scoring
+from .running import inference
 from .template import special_ids
 
 __all__ = ["Part", "assemble", "assemble_encoder"]
@@ -44,7 +44,8 @@ def assemble(make: type[N], config: MixLMConfig, encoder: Part | None, ranker: P
         if "{document}" not in config.prompt and len(special_ids(tokenizer, config.score_token)) != 1:
             raise InputError(f"its tokenizer has no token {config.score_token!r}, the score_token: name one of its own")
         reader = FastRanker(backbone.float(), tokenizer, config)
-        _check_ranker(reader, config.tokens)
+        with inference(reader):
+            _check_ranker(reader, config.tokens)
     projector = None
     if config.vectors or item_encoder.hidden_size != reader.hidden_size:
         projector = nn.Linear(item_encoder.hidden_size, reader.hidden_size, dtype=torch.float32)
@@ -56,7 +57,8 @@ def assemble_encoder(config: MixLMConfig, backbone: PreTrainedModel, tokenizer: 
     with _usable_as("an item encoder", backbone):
         _check_vocabulary(backbone, tokenizer, config.template)
         encoder = ItemEncoder(backbone.float(), tokenizer, config)
-        _check_item_encoder(encoder)
+        with inference(encoder):
+            _check_item_encoder(encoder)
     return encoder
 
 
@@ -96,7 +98,6 @@ def _check_vocabulary(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerB
         )
 
 
-@scoring
 def _check_item_encoder(encoder: ItemEncoder) -> None:
     """Texts must have the same states alone (as stored), padded beside others (as in training) and as queries.
 
@@ -110,7 +111,6 @@ def _check_item_encoder(encoder: ItemEncoder) -> None:
     _check_same(right, found, "beside a longer text", "it mixes positions by more than attention")
 
 
-@scoring
 def _check_ranker(ranker: FastRanker, tokens: int) -> None:
     """Raises InputError for a ranker whose states MixLM does not compute right, and whatever the backbone raises.
 

@@ -18,7 +18,7 @@ from .config import MixLMConfig
 from .families import check_width, has_segments, longest_sequence, position_offset
 from .fast.passes import plain_pass
 from .layers import without_final_norm
-from .running import moved, positions_per_forward, scoring
+from .running import inference, moved, positions_per_forward
 from .sampling import clusters, last_states, rarity
 from .template import ItemTexts
 
@@ -158,7 +158,6 @@ class ItemEncoder(nn.Module, ItemTexts):
         first = text[:, :1]
         return torch.cat([mean, first] if self.config.pooling == "cls" else [first, mean], dim=1)
 
-    @scoring
     def encode(self, texts: Sequence[str], *, bar: Progress | None = None) -> NDArray[np.float32]:
         """Embedding tokens of documents. Returns float32 [n, tokens, d].
 
@@ -167,25 +166,26 @@ class ItemEncoder(nn.Module, ItemTexts):
         """
         ids = self.document_ids(texts)
         out = np.empty((len(ids), self.config.tokens, self.token_size), dtype=np.float32)
-        for rows, batch in self._batches(ids):
-            copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
-            states = self.states(batch.repeat(copies, 1))[: len(rows)]
-            out[rows] = self.sampled(states, batch).float().cpu().numpy()
-            if bar is not None:
-                bar.update(len(rows))
-        if not np.isfinite(out).all():
-            row = int(np.flatnonzero(~np.isfinite(out).all(axis=(1, 2)))[0])
-            raise InputError(f"the item encoder gave a non-finite embedding token for text {row}: broken weights?")
-        return out
+        with inference(self):
+            for rows, batch in self._batches(ids):
+                copies = -(-FEWEST_POSITIONS // max(batch.numel(), 1))
+                states = self.states(batch.repeat(copies, 1))[: len(rows)]
+                out[rows] = self.sampled(states, batch).float().cpu().numpy()
+                if bar is not None:
+                    bar.update(len(rows))
+            if not np.isfinite(out).all():
+                row = int(np.flatnonzero(~np.isfinite(out).all(axis=(1, 2)))[0])
+                raise InputError(f"the item encoder gave a non-finite embedding token for text {row}: broken weights?")
+            return out
 
-    @scoring
     def query_states(self, queries: Sequence[str]) -> list[Tensor]:
         """Final hidden states of queries, memory tokens included, for the residual. float32 [length, d] each."""
         states: dict[int, Tensor] = {}
-        for rows, batch in self._batches(self.query_ids(queries)):
-            found = self.states(batch) if self._plain is None else self._plain.states(self._embeds(batch))
-            states |= dict(zip(rows, found.float(), strict=True))
-        return [states[row] for row in range(len(queries))]
+        with inference(self):
+            for rows, batch in self._batches(self.query_ids(queries)):
+                found = self.states(batch) if self._plain is None else self._plain.states(self._embeds(batch))
+                states |= dict(zip(rows, found.float(), strict=True))
+            return [states[row] for row in range(len(queries))]
 
     def embedding_of(self, states: Tensor) -> Tensor:
         """The bi-encoder's embedding of a text, out of its states. [length, d] -> [d]."""

@@ -6,17 +6,12 @@ It finds a file that was damaged or mixed up, and a library that has come to com
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InputError
 
-if TYPE_CHECKING:
-    from .network import Network
-
-__all__ = ["QUERY", "TEXTS", "check_known_answer", "known_answers", "write_known_answer"]
+__all__ = ["QUERY", "TEXTS", "check_known_answer", "write_known_answer"]
 
 QUERY = "why is the sky blue?"
 TEXTS = ("Blue light is scattered more by air than red light.", "Bread is made of flour, water, yeast and salt.")
@@ -44,26 +39,3 @@ def check_known_answer(answers: Callable[[], list[float]], path: Path) -> None:
             "not of one model, or an installed library (torch, transformers, onnxruntime) computes something else: get "
             "the model again"
         )
-
-
-def known_answers(model: Network) -> list[float]:
-    """Log-odds of the texts, at the largest token budget, each text alone."""
-    import torch  # here: an exported model gives its answers without it
-
-    from .running import inference
-
-    with inference(model):
-        (prefix,) = model.ranker.prefixes([QUERY])
-        if model.config.vectors:  # as many made documents
-            shape = (len(TEXTS), 1, model.config.tokens, model.config.vectors)
-            places = torch.arange(math.prod(shape), dtype=torch.float32, device=model.device)
-            documents = list(places.sin().view(shape))
-        else:
-            documents = [torch.from_numpy(model.encode([text])).to(model.device) for text in TEXTS]
-        scores = [model.readout(model.ranker([prefix], list(model.project(tokens)))) for tokens in documents]
-        if model.config.residual != "none":
-            states = model.item_encoder.query_states([QUERY])
-            query = model.item_encoder.embedding_of(states[0])[None]
-            residuals = [model.readout.residual(query, states, tokens)[0] for tokens in documents]
-            scores = [ranked + residual for ranked, residual in zip(scores, residuals, strict=True)]
-        return [float(score) for score in scores]

@@ -22,7 +22,7 @@ from .cross_encoder import FromCrossEncoder
 from .families import opened
 from .fast.int8 import in_int8, is_int8
 from .hub import HubOptions, checked, load_backbone, model_folder, quiet
-from .known_answer import check_known_answer, known_answers, write_known_answer
+from .known_answer import check_known_answer, write_known_answer
 from .network import Network
 from .running import parameter_dtype
 from .start import FromBackbones
@@ -61,7 +61,7 @@ class MixLM(FromBackbones, FromCrossEncoder):
                 save_file(_head_of(self), draft / HEAD)
                 self.config.save(draft / CONFIG)
                 written = self._read(draft)
-                write_known_answer(known_answers(written), draft / KNOWN_ANSWER)
+                write_known_answer(written.known_answers(), draft / KNOWN_ANSWER)
                 (draft / CARD).write_text(_model_card(written), encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise InputError(f"cannot write the model to {folder}: {error}") from None
@@ -105,7 +105,7 @@ class MixLM(FromBackbones, FromCrossEncoder):
                 "and search. Here give the model that it was exported from"
             )
         model = cls._read(folder, title_tokens)
-        check_known_answer(lambda: known_answers(model), folder / KNOWN_ANSWER)
+        check_known_answer(model.known_answers, folder / KNOWN_ANSWER)
         model.name = str(name)
         try:  # the item encoder stays float32: its tokens, and so its fingerprint, are the same on every device
             model = model.to(device, wanted).eval()

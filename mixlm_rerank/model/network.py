@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
@@ -15,7 +16,9 @@ from .config import MixLMConfig
 from .fast.ranker import FastRanker
 from .fingerprint import fingerprint
 from .item_encoder import ItemEncoder
+from .known_answer import QUERY, TEXTS
 from .readout import Readout
+from .running import inference, moved
 
 __all__ = ["N", "Network"]
 
@@ -88,3 +91,33 @@ class Network(nn.Module):
         """Embedding tokens as the ranker's input. [..., d_encoder] -> [..., d_ranker], in the ranker's dtype."""
         tokens = tokens.to(self.device, self.ranker.dtype)
         return tokens if self.projector is None else self.projector(tokens)
+
+    def with_residual(self, queries: Sequence[str], tokens: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+        """The scores with the residual of every candidate of every query, see :meth:`Readout.residual`, on the CPU.
+
+        ``tokens``: float [n, k, d] a query. ``scores``: float32 [n] a query, where the model is; a GPU is waited for
+        once.
+        """
+        if not scores:
+            return []
+        flat = torch.cat(list(scores))
+        if self.config.residual != "none":
+            found = []
+            for states, candidates in zip(self.item_encoder.query_states(queries), tokens, strict=True):
+                query = self.item_encoder.embedding_of(states)[None]
+                found.append(self.readout.residual(query, [states], moved(candidates, states.device))[0])
+            flat = flat + torch.cat(found)
+        return list(flat.cpu().split([len(own) for own in scores]))
+
+    def known_answers(self) -> list[float]:
+        """Log-odds of the texts of :mod:`.known_answer`, at the largest token budget, each text alone."""
+        with inference(self):
+            (prefix,) = self.ranker.prefixes([QUERY])
+            if self.config.vectors:  # as many made documents
+                shape = (len(TEXTS), 1, self.config.tokens, self.config.vectors)
+                places = torch.arange(math.prod(shape), dtype=torch.float32, device=self.device)
+                documents = list(places.sin().view(shape))
+            else:
+                documents = [torch.from_numpy(self.encode([text])).to(self.device) for text in TEXTS]
+            scores = [self.readout(self.ranker([prefix], list(self.project(tokens)))) for tokens in documents]
+            return torch.cat(self.with_residual([QUERY] * len(TEXTS), documents, scores)).tolist()

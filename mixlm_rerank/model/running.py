@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 __all__ = ["bf16_pays", "inference", "joined", "moved", "of_like_length", "parameter_dtype", "positions_per_forward"]
-__all__ += ["scoring", "weights_to"]
+__all__ += ["weights_to"]
 
 ON_CPU, ON_GPU = 4096, 32_768  # positions in a forward pass: on a CPU about 100 MB for 22 M-parameter backbones
-
-Owner = TypeVar("Owner")
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
 @contextmanager
@@ -38,20 +33,6 @@ def inference(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-def scoring(
-    function: Callable[Concatenate[Owner, Arguments], Result],
-) -> Callable[Concatenate[Owner, Arguments], Result]:
-    """Run under :func:`inference` of the first argument: a module, or what holds one as ``_model``."""
-
-    @wraps(function)
-    def guarded(owner: Owner, /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
-        module = owner if isinstance(owner, nn.Module) else owner._model  # type: ignore[attr-defined]
-        with inference(module):
-            return function(owner, *arguments, **named)
-
-    return guarded
 
 
 def positions_per_forward(device: torch.device, on_cpu: int = ON_CPU) -> int:

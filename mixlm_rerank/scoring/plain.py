@@ -1,18 +1,58 @@
-"""The plain scorers: the reference, which every faster way must equal, full-text mode, and the bi-encoder."""
+"""What a scorer is, and the plain ones: the reference, which all others equal, full-text mode, the bi-encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InputError
 from ..model import MixLM
-from ..model.running import of_like_length, scoring
-from .common import Scorer, add_residual, check_titles
+from ..model.running import inference, of_like_length
 
-__all__ = ["BiEncoderScorer", "FullTextScorer", "ReferenceScorer"]
+__all__ = ["BiEncoderScorer", "FullTextScorer", "ReferenceScorer", "Scorer", "check_titles"]
+
+
+class Scorer(Protocol):
+    """Log-odds of queries and the embedding tokens of their candidates."""
+
+    def score(self, query: str, tokens: Tensor, titles: Tensor | None = None) -> Tensor:
+        """One query. Embedding tokens, float [n, k, d] -> log-odds, float32 [n] on the CPU.
+
+        ``titles``: token ids of titles, int32 [n, t], -1 after their end; given only if the model reads titles.
+        """
+        return self.score_batch([query], [tokens], None if titles is None else [titles])[0]
+
+    def score_batch(
+        self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """Many queries, the same k for all; equal to :meth:`score` of each."""
+        ...
+
+
+def check_titles(model: MixLM, tokens: Sequence[Tensor], titles: Sequence[Tensor] | None) -> None:
+    """Raises InputError unless ``titles`` are what :meth:`Ranker.titles` gives for each query's candidates."""
+    if titles is None:
+        return
+    most, known = model.config.title_tokens, len(cast(Tensor, model.ranker.backbone.get_input_embeddings().weight))
+    if not most:
+        raise InputError(
+            f"{model.name} reads no titles: leave them out, or load it with MixLM.from_pretrained(..., title_tokens=16)"
+        )
+    if [len(own) for own in titles] != [len(own) for own in tokens]:
+        raise InputError(
+            f"titles of {[len(own) for own in titles]} candidates do not fit tokens of {[len(own) for own in tokens]}"
+        )
+    for own in titles:
+        if list(own.shape[1:]) != [most] or own.is_floating_point():
+            raise InputError(f"titles must be integers [n, {most}], not {own.dtype} {list(own.shape)}")
+        if own.numel() and (own.max() >= known or (own[:, 1:] >= 0)[own[:, :-1] < 0].any()):
+            raise InputError(f"titles must be token ids below {known}, with -1 after their end alone")
 
 
 class ReferenceScorer(Scorer):
@@ -21,18 +61,18 @@ class ReferenceScorer(Scorer):
     def __init__(self, model: MixLM) -> None:
         self._model = model
 
-    @scoring
     def score(self, query: str, tokens: Tensor, titles: Tensor | None = None) -> Tensor:
         check_titles(self._model, [tokens], None if titles is None else [titles])
-        model = self._model
-        prefix = model.ranker.prefixes([query])[0]
-        scores = torch.empty(len(tokens), dtype=torch.float32)
-        for row, document in enumerate(model.project(tokens)):
-            if titles is not None:
-                title = titles[row][titles[row] >= 0]
-                document = torch.cat([model.ranker.embedded(title), document])
-            scores[row] = model.readout(model.ranker([prefix], [document])[0])
-        return scores + self._residual(query, tokens.float())
+        with inference(self._model):
+            model = self._model
+            prefix = model.ranker.prefixes([query])[0]
+            scores = torch.empty(len(tokens), dtype=torch.float32)
+            for row, document in enumerate(model.project(tokens)):
+                if titles is not None:
+                    title = titles[row][titles[row] >= 0]
+                    document = torch.cat([model.ranker.embedded(title), document])
+                scores[row] = model.readout(model.ranker([prefix], [document])[0])
+            return scores + self._residual(query, tokens.float())
 
     def score_batch(
         self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
@@ -67,19 +107,23 @@ class FullTextScorer:
     def __init__(self, model: MixLM) -> None:
         self._model = model
 
-    @scoring
     def score(self, query: str, texts: Sequence[str], tokens: Tensor | None = None) -> Tensor:
         """Document texts (and their embedding tokens, float [n, k, d]) -> log-odds, float32 [n]."""
-        model = self._model
-        (prefix,) = model.ranker.inputs([query])
-        documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
-        scores = torch.empty(len(texts), dtype=torch.float32, device=model.device)
-        for rows in of_like_length(documents, model.device, len(prefix) + 1):
-            states = model.ranker.forward_texts([prefix] * len(rows), [documents[row] for row in rows])
-            scores[rows] = model.readout(states)
-        if model.config.residual != "none" and tokens is None:
-            tokens = torch.from_numpy(model.encode(texts))
-        return scores.cpu() if tokens is None else add_residual(model, [query], [tokens], [scores])[0]
+        with inference(self._model):
+            model = self._model
+            (prefix,) = model.ranker.inputs([query])
+            documents = model.ranker.documents(texts, [len(prefix)] * len(texts))
+            scores = torch.empty(len(texts), dtype=torch.float32, device=model.device)
+            for rows in of_like_length(documents, model.device, len(prefix) + 1):
+                states = model.ranker.forward_texts([prefix] * len(rows), [documents[row] for row in rows])
+                scores[rows] = model.readout(states)
+            if model.config.residual != "none" and tokens is None:
+                tokens = torch.from_numpy(model.encode(texts))
+            return scores.cpu() if tokens is None else model.with_residual([query], [tokens], [scores])[0]
+
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """As a teacher: log-odds of each query's texts, float32 [n] a query."""
+        return [self.score(query, own).numpy() for query, own in zip(queries, texts, strict=True)]
 
 
 class BiEncoderScorer(Scorer):
@@ -92,12 +136,12 @@ class BiEncoderScorer(Scorer):
     def __init__(self, model: MixLM) -> None:
         self._model = model
 
-    @scoring
     def score_batch(
         self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        embeddings = self._model.item_encoder.embed_queries(queries)
-        return [
-            F.cosine_similarity(embedding[None], candidates[:, -1, : len(embedding)].float(), dim=-1)
-            for embedding, candidates in zip(embeddings, tokens, strict=True)
-        ]
+        with inference(self._model):
+            embeddings = self._model.item_encoder.embed_queries(queries)
+            return [
+                F.cosine_similarity(embedding[None], candidates[:, -1, : len(embedding)].float(), dim=-1)
+                for embedding, candidates in zip(embeddings, tokens, strict=True)
+            ]

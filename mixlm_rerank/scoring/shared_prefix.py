@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..model import MixLM
-from ..model.running import joined, moved, positions_per_forward, scoring
-from .common import Scorer, add_residual, check_titles
+from ..model.running import inference, joined, moved, positions_per_forward
+from .plain import Scorer, check_titles
 
 __all__ = ["SharedPrefixScorer"]
 
@@ -28,27 +28,27 @@ class SharedPrefixScorer(Scorer):
         self._model = model
         self._positions = positions or positions_per_forward(model.device)
 
-    @scoring
     def score_batch(
         self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
         """Titles of one length go through the ranker together, so candidates are sorted by it meanwhile."""
         model, read, orders = self._model, tokens, None
         check_titles(model, tokens, titles)
-        if titles is not None:
-            orders = [(own >= 0).sum(dim=1).argsort() for own in titles]
-            read, titles = ([own[at] for own, at in zip(each, orders, strict=True)] for each in (tokens, titles))
-        title = model.config.title_tokens if titles is not None else 0
-        prefixes = model.ranker.prefixes(queries)
-        found = [torch.empty(0, dtype=torch.float32, device=model.device)]
-        for spans in self._forwards([len(prefix) for prefix in prefixes], read, title):
-            own = [prefixes[query] for query, _ in spans]
-            states = model.ranker.forward_packed(own, self._items(spans, read), titles and _parts(spans, titles))
-            found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone
-        scores: Sequence[Tensor] = torch.cat(found).split([len(candidates) for candidates in tokens])
-        if orders is not None:
-            scores = [own[moved(at.argsort(), own.device)] for own, at in zip(scores, orders, strict=True)]
-        return add_residual(model, queries, tokens, scores)
+        with inference(model):
+            if titles is not None:
+                orders = [(own >= 0).sum(dim=1).argsort() for own in titles]
+                read, titles = ([own[at] for own, at in zip(each, orders, strict=True)] for each in (tokens, titles))
+            title = model.config.title_tokens if titles is not None else 0
+            prefixes = model.ranker.prefixes(queries)
+            found = [torch.empty(0, dtype=torch.float32, device=model.device)]
+            for spans in self._forwards([len(prefix) for prefix in prefixes], read, title):
+                own = [prefixes[query] for query, _ in spans]
+                states = model.ranker.forward_packed(own, self._items(spans, read), titles and _parts(spans, titles))
+                found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone
+            scores: Sequence[Tensor] = torch.cat(found).split([len(candidates) for candidates in tokens])
+            if orders is not None:
+                scores = [own[moved(at.argsort(), own.device)] for own, at in zip(scores, orders, strict=True)]
+            return model.with_residual(queries, tokens, scores)
 
     def _items(self, spans: Sequence[Span], tokens: Sequence[Tensor]) -> list[Tensor]:
         """The ranker's inputs for a forward pass. float [n, k, d] a span."""

@@ -9,13 +9,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from starlette.requests import Request
 
 from mixlm_rerank.errors import InputError, MixLMError
-from mixlm_rerank.model.known_answer import known_answers
 from mixlm_rerank.serving.batching import Batcher
 from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.guard import Limits, unless_gone
@@ -139,4 +137,4 @@ class Service:
 
     async def _answers(self, catalogue: Catalogue) -> dict[str, list[float]]:
         alone = self.batcher.alone
-        return {name: await alone(partial(known_answers, model)) for name, model in catalogue.models.items()}
+        return {name: await alone(model.known_answers) for name, model in catalogue.models.items()}

@@ -37,6 +37,12 @@ class Collection:
     # a query's own document (docid = qid) is no candidate of it: dropped before the cut at a depth
     drop_same_id: bool = False
 
+    def documents(self, purpose: str) -> Corpus:
+        """Raises InputError for a collection without documents, naming what they are needed for."""
+        if self.corpus is None:
+            raise InputError(f"{self.name} has no documents for {purpose}: give its corpus")
+        return self.corpus
+
 
 @dataclass(frozen=True)
 class SomeDocuments:

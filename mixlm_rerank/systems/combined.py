@@ -107,7 +107,7 @@ class Ensemble(System):
         self.description = f"ensemble: {', '.join(parts)}; {' '.join(made_by)}"
 
     def prepare(self, work: Workplace) -> None:
-        corpus = work.documents(f"the {self.name}")
+        corpus = work.collection.documents(f"the {self.name}")
         texts = [document.content for document in corpus if document.content.strip()]
         self._made = self._members.of(texts, identify(corpus).digest, work.folder)
 

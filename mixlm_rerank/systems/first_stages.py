@@ -8,11 +8,11 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixlm_rerank.data import Corpus, read_run
+from mixlm_rerank.data import read_run
 from mixlm_rerank.data.lines import some_ids
 from mixlm_rerank.errors import InputError, MissingDependency
 from mixlm_rerank.systems.collections import Collection
@@ -21,34 +21,25 @@ from mixlm_rerank.types import Candidate
 if TYPE_CHECKING:
     from mixlm_rerank.integrations.lucene import Fields
 
-__all__ = ["BM25", "CheckedFirstStage", "DensePyserini", "FirstStage", "RunFile", "documents_of"]
+__all__ = ["BM25", "DensePyserini", "FirstStage", "RunFile"]
 
 
-class FirstStage(Protocol):
-    """Finds candidates for the queries of a collection.
+class FirstStage(ABC):
+    """Finds candidates for the queries of a collection. A new one says how to ``find`` them."""
 
-    ``name`` says exactly what it is. ``retrieve`` gives every query of the collection its best ``depth`` documents,
-    best first, none for a query that finds none; where the collection asks for it, the query's own document is dropped
-    before the cut. docids are unique within a query, scores finite.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]: ...
-
-
-class CheckedFirstStage(ABC):
-    """What all first stages check, and how their candidates are cut."""
-
-    name: str
+    name: str  # exactly what it is
 
     @abstractmethod
     def find(self, collection: Collection, hits: int) -> Mapping[str, Iterable[Candidate]]:
         """The best ``hits`` documents of each query, best first; queries that find none may be left out."""
 
     def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
-        """Raises InputError for a depth below 1, a document that occurs twice, a score that is not finite."""
+        """The best ``depth`` documents of every query, best first, none for a query that finds none.
+
+        Where the collection asks for it, the query's own document is dropped before the cut.
+
+        Raises InputError for a depth below 1, a document that occurs twice, a score that is not finite.
+        """
         if depth < 1:
             raise InputError(f"depth must be at least 1, not {depth}")
         run, finished = self.find(collection, depth + int(collection.drop_same_id)), {}
@@ -65,7 +56,7 @@ class CheckedFirstStage(ABC):
         return finished
 
 
-class RunFile(CheckedFirstStage):
+class RunFile(FirstStage):
     """Candidates out of a TREC or MS MARCO run (see :func:`read_run`).
 
     Raises InputError, when it retrieves, for a bad run, and for one in which no query of the collection occurs.
@@ -85,7 +76,7 @@ class RunFile(CheckedFirstStage):
         return run
 
 
-class BM25(CheckedFirstStage):
+class BM25(FirstStage):
     """BM25 by Pyserini, over a Lucene index that is built from the collection's documents if it is not there.
 
     ``fields``: ``"flat"`` searches title and text as one field, ``"multifield"`` as two of equal weight. An index that
@@ -120,7 +111,7 @@ class BM25(CheckedFirstStage):
 
         new = not self.folder.exists()
         if new:
-            documents = documents_of(collection, f"no Lucene index at {self.folder}")
+            documents = collection.documents(f"a Lucene index at {self.folder}")
             build_lucene_index(documents, self.folder, fields=self.fields, progress=self.progress)
         searcher = open_searcher(self.folder)
         if not new:
@@ -130,7 +121,7 @@ class BM25(CheckedFirstStage):
         return bm25_run(searcher, collection.queries, hits=hits, threads=threads, fields=self.fields)
 
 
-class DensePyserini(CheckedFirstStage):
+class DensePyserini(FirstStage):
     """Pyserini's FaissSearcher on a Faiss index in a folder (files ``index`` and ``docid``).
 
     ``encoder`` is a checkpoint's folder or hub id, or an object with ``encode(query) -> float [d]``; Pyserini tells
@@ -179,9 +170,3 @@ class DensePyserini(CheckedFirstStage):
         except (OSError, ValueError, RuntimeError, AssertionError) as error:
             reason = (str(error).splitlines() or ["index and docid differ in length"])[0]
             raise InputError(f"{self.name} cannot be opened: {reason}") from None
-
-
-def documents_of(collection: Collection, reason: str) -> Corpus:
-    if collection.corpus is None:
-        raise InputError(f"{reason}, and the collection {collection.name} has no documents to build from")
-    return collection.corpus

@@ -19,17 +19,16 @@ import yaml
 from numpy.typing import NDArray
 
 from mixlm_rerank.errors import InputError, optional_import
-from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fingerprint import fingerprint
 from mixlm_rerank.model.item_encoder import ItemEncoder
 from mixlm_rerank.model.running import weights_to
 from mixlm_rerank.model.start import bi_encoder
-from mixlm_rerank.scoring import FullTextScorer
-from mixlm_rerank.systems.loading import Loading, fingerprint_of, load_cross_encoder, short_name
+from mixlm_rerank.systems.loading import Loading, short_name
+from mixlm_rerank.systems.sentence_transformers import CrossEncoder
 from mixlm_rerank.systems.token_states import TokenStates
 
-__all__ = ["DEFAULT_WEIGHTS", "MEMBERS", "BM25Scores", "CrossEncoderTeacher", "FullTextTeacher", "Member", "Members"]
-__all__ += ["check_members", "read_members", "weighted_sum"]
+__all__ = ["DEFAULT_WEIGHTS", "MEMBERS", "BM25Scores", "Member", "Members", "check_members", "read_members"]
+__all__ += ["weighted_sum"]
 
 MEMBERS = (
     "max-sim:NAME (late interaction over a bi-encoder's token states), bi-encoder:NAME (its cosine), "
@@ -39,40 +38,7 @@ OF_MODELS = ("max-sim", "bi-encoder", "cross-encoder")
 # Log-odds for a difference of 1: the range of each among BM25's first hundred, times its weight on development queries.
 DEFAULT_WEIGHTS = {"max-sim": 27.0, "bm25": 1.5}
 
-PAIRS_ON_CPU, PAIRS_ON_GPU = 32, 256  # of a forward pass
-
 Score = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[NDArray[np.floating]]]
-
-
-class CrossEncoderTeacher:
-    """Raw scores (log-odds, where the model was trained with a sigmoid). ``fingerprint``: hash of the model.
-
-    Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers.
-    """
-
-    def __init__(self, source: str, loading: Loading = Loading()) -> None:
-        self._model = load_cross_encoder(source, loading=loading)
-        self.fingerprint = fingerprint_of(self._model)
-        self._batch_size = PAIRS_ON_CPU if self._model.device.type == "cpu" else PAIRS_ON_GPU
-
-    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        """Scores of each query's candidates, float32 [n] a query."""
-        pairs = [(query, text) for query, own in zip(queries, texts, strict=True) for text in own]
-        scores = self._model.predict(
-            pairs, batch_size=self._batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
-        )
-        return np.split(np.asarray(scores, dtype=np.float32), np.cumsum([len(own) for own in texts])[:-1])
-
-
-class FullTextTeacher:
-    """The ranker of a MixLM on text. Give it a model of its own: what is trained must not teach itself."""
-
-    def __init__(self, model: MixLM) -> None:
-        self._scorer = FullTextScorer(model)
-
-    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        """Log-odds of each query's candidates, float32 [n] a query."""
-        return [self._scorer.score(query, own).numpy() for query, own in zip(queries, texts, strict=True)]
 
 
 class BM25Scores:
@@ -145,11 +111,11 @@ class Members:
         self._words = list(words)
         check_members(self._words, nameless=own is not None)
         self._encoders: dict[str, ItemEncoder] = {} if own is None else {"": own}
-        self._cross_encoders: dict[str, CrossEncoderTeacher] = {}
+        self._cross_encoders: dict[str, CrossEncoder] = {}
         for word in self._words:
             kind, _, name = word.partition(":")
             if kind == "cross-encoder":
-                self._cross_encoders[name] = CrossEncoderTeacher(name, loading)
+                self._cross_encoders[name] = CrossEncoder(name, loading=loading)
             elif kind != "bm25" and name not in self._encoders:
                 hub = {"local_files_only": loading.offline}
                 self._encoders[name] = bi_encoder(name, hub=hub).to(loading.device_name())

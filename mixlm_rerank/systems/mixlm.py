@@ -113,7 +113,7 @@ class FullTextMode(OfMixLM):
 
     def prepare(self, work: Workplace) -> Footprint | None:
         """The residual needs the embedding tokens, which lie in the token index."""
-        work.documents("full text")
+        work.collection.documents("full text")
         self._index = work.index(self.model) if self.model.config.residual != "none" else None
         return None if self._index is None else _footprint(self._index, self._tokens, work)
 

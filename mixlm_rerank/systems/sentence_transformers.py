@@ -27,7 +27,7 @@ from mixlm_rerank.data.lines import writing
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.collections import Collection
-from mixlm_rerank.systems.first_stages import CheckedFirstStage, documents_of
+from mixlm_rerank.systems.first_stages import FirstStage
 from mixlm_rerank.systems.loading import (
     Loading,
     fingerprint_of,
@@ -41,12 +41,15 @@ from mixlm_rerank.types import Candidate, Document, ScoredDoc
 
 __all__ = ["BiEncoder", "CrossEncoder", "DenseSentenceTransformers", "Embeddings", "document_embeddings"]
 
+PAIRS_ON_CPU, PAIRS_ON_GPU = 32, 256  # of a forward pass
 AT_ONCE = 8192  # documents encoded together: sorted by length, then written to disk
 VECTORS, DOCIDS = "embeddings.npy", "docids.json"
 
 
 class CrossEncoder(System):
     """Any sentence-transformers CrossEncoder (folder or hub id) on full text, or on its first ``max_length`` tokens.
+
+    A teacher, too. ``fingerprint``: hash of the model.
 
     Raises InputError if it cannot be loaded or gives a pair more than one score, MissingDependency without
     sentence-transformers.
@@ -58,19 +61,29 @@ class CrossEncoder(System):
         if max_length is not None and max_length < 1:
             raise InputError(f"max_length must be at least 1, not {max_length}")
         self._model = load_cross_encoder(source, max_length, loading)
+        self.fingerprint = fingerprint_of(self._model)
+        self._batch_size = PAIRS_ON_CPU if self._model.device.type == "cpu" else PAIRS_ON_GPU
         short = short_name(source)
         self.name = short if max_length is None else f"{short}, {max_length} tokens"
         longest = self._model.max_seq_length
-        self.description = f"CrossEncoder: {source}, {fingerprint_of(self._model)[:16]}, at most {longest} tokens"
+        self.description = f"CrossEncoder: {source}, {self.fingerprint[:16]}, at most {longest} tokens"
 
     def prepare(self, work: Workplace) -> None:
-        work.documents("full text")
+        work.collection.documents("full text")
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
-        pairs = [(query, hit.text or "") for hit in candidates]
-        # raw scores: a sigmoid in float32 makes ties of the best
-        scores = self._model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-        return by_score(candidates, scores)
+        return by_score(candidates, self.score_batch([query], [[hit.text or "" for hit in candidates]])[0])
+
+    def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """Raw scores of each query's candidates, float32 [n] a query: a sigmoid in float32 makes ties of the best.
+
+        They are log-odds where the model was trained with a sigmoid.
+        """
+        pairs = [(query, text) for query, own in zip(queries, texts, strict=True) for text in own]
+        scores = self._model.predict(
+            pairs, batch_size=self._batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+        return np.split(np.asarray(scores, dtype=np.float32), np.cumsum([len(own) for own in texts])[:-1])
 
 
 class BiEncoder(System):
@@ -88,7 +101,7 @@ class BiEncoder(System):
 
     def prepare(self, work: Workplace) -> Footprint:
         """Encode all documents, unless that was done before."""
-        corpus = work.documents(f"embeddings of {self.name}")
+        corpus = work.collection.documents(f"embeddings of {self.name}")
         self._documents = document_embeddings(self._model, corpus, work.indexes / "embeddings", progress=work.progress)
         self._rows = {docid: row for row, docid in enumerate(self._documents.docids)}
         return Footprint(float(self._documents.vectors[0].nbytes), None)
@@ -104,7 +117,7 @@ class BiEncoder(System):
         return by_score_where(known, candidates, scores)
 
 
-class DenseSentenceTransformers(CheckedFirstStage):
+class DenseSentenceTransformers(FirstStage):
     """Exact search with a sentence-transformers model, by its own similarity and with its own prompts.
 
     The documents' embeddings are kept in ``folder``, by model and corpus, so that the next run is quick.
@@ -122,7 +135,7 @@ class DenseSentenceTransformers(CheckedFirstStage):
     def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
         from sentence_transformers.util import semantic_search
 
-        corpus, texts = documents_of(collection, self.name), list(collection.queries.values())
+        corpus, texts = collection.documents(self.name), list(collection.queries.values())
         documents = document_embeddings(self._model, corpus, self.folder, progress=self.progress)
         queries = torch.from_numpy(self._model.encode_query(texts, convert_to_numpy=True, show_progress_bar=False))
         vectors, near = torch.from_numpy(documents.vectors), self._model.similarity

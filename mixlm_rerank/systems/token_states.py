@@ -147,7 +147,7 @@ class _KeepsAll(System):
 
     def prepare(self, work: Workplace) -> Footprint:
         """Read all documents that have text; the others are ranked last."""
-        corpus = work.documents(f"the vectors of {self.name}")
+        corpus = work.collection.documents(f"the vectors of {self.name}")
         count = sum(1 for _ in corpus)
         self._vectors = OnDisk(work.folder)
         texts = (document.content for document in corpus if document.content.strip())

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from mixlm_rerank.data import Corpus
 from mixlm_rerank.data.corpus import identify
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import IndexDamaged, InputError
@@ -39,12 +38,6 @@ class Workplace:
         corpus = SomeDocuments(self.collection.corpus, frozenset(docids))
         return replace(self, collection=replace(self.collection, corpus=corpus))
 
-    def documents(self, purpose: str) -> Corpus:
-        """Raises InputError for a collection without documents, naming what they are needed for."""
-        if self.collection.corpus is None:
-            raise InputError(f"{self.collection.name} has no documents for {purpose}: give its corpus")
-        return self.collection.corpus
-
     def index(self, model: MixLM) -> TokenIndex:
         """The token index of these documents under this model's item encoder; built, or built to its end, if needed.
 
@@ -53,7 +46,7 @@ class Workplace:
         """
         if self.own_index is not None:
             return self._checked(self.own_index, model)
-        corpus = self.documents("a token index")
+        corpus = self.collection.documents("a token index")
         path = self.indexes / f"tokens-{model.fingerprint}-{self._corpus_digest}"
         try:
             return TokenIndex(path)
@@ -89,7 +82,7 @@ class Workplace:
     @cached_property
     def _corpus_digest(self) -> str:
         """Another corpus, another index: a folder may see its collection change."""
-        return identify(self.documents("a token index")).digest[:8]
+        return identify(self.collection.documents("a token index")).digest[:8]
 
 
 def _record(index: TokenIndex) -> Path:

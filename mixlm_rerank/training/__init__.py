@@ -1,6 +1,6 @@
 """Training: candidate pools, teachers, and the joint training of item encoder and ranker."""
 
-from mixlm_rerank.systems.members import CrossEncoderTeacher
+from mixlm_rerank.systems.sentence_transformers import CrossEncoder as CrossEncoderTeacher
 from mixlm_rerank.training.losses import LossWeights
 from mixlm_rerank.training.mix import Source, TrainingMix
 from mixlm_rerank.training.pools import Pool

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import field
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,10 @@ from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.systems.ranked import slug
 from mixlm_rerank.training.folder import on_main_process
-from mixlm_rerank.training.recipe import Recipe, read_yaml, recipe_of
+from mixlm_rerank.training.recipe import Recipe, merged, read_yaml, recipe_of
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.stage_trainer import STRICT
-from mixlm_rerank.training.trainer import DEVELOPMENT
+from mixlm_rerank.training.trainer import MEASURED
 
 __all__ = ["Ablations", "ablate", "load_ablations", "plot_ablations"]
 
@@ -31,7 +30,7 @@ LOST = 0.9  # of the whole recipe's value: what is below is not drawn to scale
 
 @dataclass(frozen=True, config=STRICT)
 class Ablations:
-    """A recipe, and what to change in it. ``joint.save_every`` is the field in the part."""
+    """A recipe, and what to change in it: as much of a recipe as differs, as with ``extends``."""
 
     base: str  # the recipe, a file or a name
     variants: dict[str, dict[str, Any]]  # name -> changes
@@ -69,7 +68,7 @@ def ablate(
     recipes: dict[str, tuple[Path, Recipe]] = {}
     for name, changes in {WHOLE: {}, **ablations.variants}.items():
         run = folder / slug(name)
-        changed = _changed(values, {**ablations.always, **changes})
+        changed = merged(merged(values, ablations.always), changes)
         recipes[name] = (run, recipe_of(changed, {**places, "run": str(run)}, f"{base} with {name!r}"))
     if not all(recipe.development for _, recipe in recipes.values()):
         raise InputError(f"{base} names no development sets: there is nothing to value the runs by")
@@ -77,8 +76,9 @@ def ablate(
     for name, (run, recipe) in recipes.items():
         run_recipe(recipe, run, shared=folder / "shared", offline=offline, progress=progress)
         last = "joint" if recipe.ranker is None else "ranker"
-        rows = json.loads((run / last / DEVELOPMENT).read_text(encoding="utf-8"))
-        found[name] = rows[max(rows, key=int)]
+        log = json.loads((run / last / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        values_of = [row for row in log if any(key.startswith(MEASURED) for key in row)][-1]
+        found[name] = {key.removeprefix(MEASURED): values_of[key] for key in values_of if key.startswith(MEASURED)}
         on_main_process(partial(write_json, folder / RESULTS, found))
         on_main_process(partial(plot_ablations, found, folder / PLOT))
     return found
@@ -111,17 +111,3 @@ def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, ncols=len(columns), loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path, dpi=120)
-
-
-def _changed(values: Any, changes: Mapping[str, Any]) -> Any:
-    """``{"joint.bf16": True}`` sets one field of one part."""
-    changed = deepcopy(values)
-    for name, value in changes.items():
-        *parts, last = name.split(".")
-        place = changed
-        for part in parts:
-            place = place.setdefault(part, {}) if isinstance(place, dict) else None
-            if not isinstance(place, dict):
-                raise InputError(f"{name!r} is no field of the recipe: {part!r} has no parts")
-        place[last] = value
-    return changed

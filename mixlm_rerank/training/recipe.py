@@ -18,8 +18,8 @@ from mixlm_rerank.training.stage2 import CrossEncoderPart
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.stage_trainer import STRICT
 
-__all__ = ["CollectionPart", "ModelPart", "RankerPart", "Recipe", "TeacherPart", "load_recipe", "read_yaml"]
-__all__ += ["recipe_of"]
+__all__ = ["CollectionPart", "ModelPart", "RankerPart", "Recipe", "TeacherPart", "load_recipe", "merged"]
+__all__ += ["read_yaml", "recipe_of"]
 
 RENAMED = {
     "run": "first_stages: ['run:FILE']",
@@ -165,14 +165,15 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
         chain = (*above, path.resolve())
         if other.resolve() in chain:
             raise InputError(f"{path} extends itself")
-        values = _merged(read_yaml(other, chain), values)
+        values = merged(read_yaml(other, chain), values)
     return values
 
 
-def _merged(base: Any, own: Any) -> Any:
+def merged(base: Any, own: Any) -> Any:
+    """What ``own`` says, of its parts, too, and else what ``base`` says."""
     if not (isinstance(base, dict) and isinstance(own, dict)):
         return own
-    return base | {key: _merged(base[key], value) if key in base else value for key, value in own.items()}
+    return base | {key: merged(base[key], value) if key in base else value for key, value in own.items()}
 
 
 def recipe_of(values: Any, places: Mapping[str, str] | None, name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]

@@ -122,8 +122,8 @@ def train_joint(
     with the weights of an uninterrupted run. Where it was finished before, it is loaded.
 
     Args:
-        development: what is measured of the model at the start and at every checkpoint; the values go into history.json
-            and its plot.
+        development: what is measured of the model at the start and at every checkpoint; the values go into history.png
+            and the log.
         choose_by: the value that decides: the model with the highest is kept and returned, be it the one it started
             from. None: the last.
 

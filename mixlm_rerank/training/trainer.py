@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers.utils import logging
 
-from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.training.joint import JointObjective
@@ -26,10 +25,10 @@ from mixlm_rerank.training.stage_trainer import StageTrainer
 if TYPE_CHECKING:
     from mixlm_rerank.training.stage3 import JointOptions
 
-__all__ = ["DEVELOPMENT", "MEASURED", "START", "JointTrainer"]
+__all__ = ["MEASURED", "START", "JointTrainer"]
 
 START = "start"  # the model at the start, until the end of the training
-DEVELOPMENT, HISTORY, PLOT = "development.json", "history.json", "history.png"
+PLOT = "history.png"
 MEASURED = "eval_"  # begins the names of development values in the Trainer's log
 NOT_DRAWN = {"step", "epoch", "learning_rate", "grad_norm"}
 
@@ -127,7 +126,7 @@ class JointTrainer(StageTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.is_world_process_zero():
-            _keep_history(self.state.log_history, Path(str(self.args.output_dir)))
+            plot_history(self.state.log_history, Path(str(self.args.output_dir)) / PLOT)
 
     def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
         return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has an order of its own
@@ -147,23 +146,8 @@ class JointTrainer(StageTrainer):
         return self.optimizer
 
 
-def _keep_history(log: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """What the Trainer logged, as files: everything, development values alone, and the picture of both."""
-    losses = [row for row in log if "loss" in row]
-    values = {
-        row["step"]: {name.removeprefix(MEASURED): value for name, value in row.items() if name.startswith(MEASURED)}
-        for row in log
-        if "loss" not in row
-    }
-    measured = [{"step": step, **{f"dev {name}": value for name, value in row.items()}} for step, row in values.items()]
-    for name, kept in ((DEVELOPMENT, values), (HISTORY, [*losses, *measured])):
-        if kept:
-            write_json(folder / name, kept)
-    plot_history(losses, [{"step": step, **row} for step, row in values.items()], folder / PLOT)
-
-
-def plot_history(losses: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Losses on the left, development values on the right: rows with ``step`` and values.
+def plot_history(log: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Losses on the left, development values on the right, of the Trainer's log.
 
     Raises MissingDependency without matplotlib.
     """
@@ -173,7 +157,8 @@ def plot_history(losses: Sequence[Mapping[str, Any]], measured: Sequence[Mapping
     left, right = figure.subplots(1, 2)
     left.set(title="training batches", xlabel="step", ylabel="loss")
     right.set(title="development queries", xlabel="step", ylabel="nDCG@10")
-    for axes, rows in ((left, losses), (right, measured)):
+    for axes, with_loss in ((left, True), (right, False)):
+        rows = [row for row in log if ("loss" in row) == with_loss]
         lines: list[tuple[list[str], NDArray[np.float64]]] = []  # what is the same up to rounding is one line
         for name in dict.fromkeys(name for row in rows for name in row if name not in NOT_DRAWN):
             points = np.array([(row["step"], float(row[name])) for row in rows if name in row])
@@ -184,7 +169,7 @@ def plot_history(losses: Sequence[Mapping[str, Any]], measured: Sequence[Mapping
             else:
                 twins.append(name)
         for names, points in lines:
-            axes.plot(*points.T, marker="." if len(points) < 40 else "", label=" = ".join(names))
+            axes.plot(*points.T, marker="." if len(points) < 40 else "", label=" = ".join(names).replace(MEASURED, ""))
         axes.spines[["top", "right"]].set_visible(False)
         if lines:
             axes.legend(fontsize=7, frameon=False)

@@ -18,9 +18,9 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.eval import fidelity, harness
 from mixlm_rerank.eval.harness import evaluate_collection
 from mixlm_rerank.eval.results import CollectionResult, SystemResult
-from mixlm_rerank.systems.collections import open_collection
+from mixlm_rerank.systems.collections import Collection, open_collection
 from mixlm_rerank.systems.combined import Interpolated
-from mixlm_rerank.systems.first_stages import RunFile
+from mixlm_rerank.systems.first_stages import FirstStage, RunFile
 from mixlm_rerank.systems.machine import machine, peak_memory, reset_peak_memory
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import System
@@ -324,11 +324,11 @@ def test_a_run_of_another_collection_is_refused(work: Workplace, tmp_path: Path,
 
 
 def test_a_first_stage_that_finds_nothing_is_named(work: Workplace) -> None:
-    class Nothing:
+    class Nothing(FirstStage):
         name = "nothing at all"
 
-        def retrieve(self, collection: object, depth: int) -> dict[str, list[Candidate]]:
-            return {"q1": [], "q2": []}
+        def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
+            return {}
 
     with pytest.raises(InputError, match="nothing at all finds no candidates for any query of tiny"):
         find_candidates(work, Nothing(), 10)

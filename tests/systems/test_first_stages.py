@@ -238,7 +238,7 @@ def test_an_index_is_built_once_and_needs_no_documents_then(
     without = replace(collection, corpus=None)
     assert stage("bm25").retrieve(without, 10) == expected == stage("bm25").retrieve(collection, 10)
     assert {file.name: file.stat().st_mtime_ns for file in (place / "bm25").iterdir()} == before
-    with pytest.raises(InputError, match="no Lucene index at .*new, and the collection tiny has no documents to build"):
+    with pytest.raises(InputError, match="tiny has no documents for a Lucene index at .*new: give its corpus"):
         BM25(tmp_path / "new").retrieve(without, 10)
 
 
@@ -445,5 +445,5 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
 
 
 def test_without_documents_there_is_nothing_to_encode(stage: Made, collection: Collection) -> None:
-    with pytest.raises(InputError, match=r"dense \(tiny, .*and the collection tiny has no documents to build from"):
+    with pytest.raises(InputError, match=r"tiny has no documents for dense \(tiny, .*: give its corpus"):
         stage("dense").retrieve(replace(collection, corpus=None), 3)

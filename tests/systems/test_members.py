@@ -23,7 +23,6 @@ from mixlm_rerank.systems.first_stages import RunFile
 from mixlm_rerank.systems.members import (
     DEFAULT_WEIGHTS,
     BM25Scores,
-    CrossEncoderTeacher,
     Members,
     check_members,
     read_members,
@@ -31,6 +30,7 @@ from mixlm_rerank.systems.members import (
 )
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.ranked import Candidates, find_candidates, rank
+from mixlm_rerank.systems.sentence_transformers import CrossEncoder
 from mixlm_rerank.systems.specs import make_systems, unique
 from mixlm_rerank.systems.token_states import TokenStates, max_sim
 from mixlm_rerank.systems.workplace import Workplace
@@ -95,7 +95,7 @@ def test_a_cross_encoder_is_a_member(cross_encoder: Callable[..., Path]) -> None
     judge = cross_encoder()
     (member,) = Members([f"cross-encoder:{judge}"]).of([], "")
     (found,) = member.score_batch(QUERIES[:1], [TEXTS])
-    np.testing.assert_allclose(found, CrossEncoderTeacher(str(judge)).score_batch(QUERIES[:1], [TEXTS])[0], atol=1e-6)
+    np.testing.assert_allclose(found, CrossEncoder(str(judge)).score_batch(QUERIES[:1], [TEXTS])[0], atol=1e-6)
 
 
 def test_what_scores_depend_on_is_in_their_hash(checkpoint: Callable[..., Path]) -> None:

@@ -48,7 +48,7 @@ def test_the_documented_example_ranks_beside_the_others(install: Install, work: 
     own = next(system for system in found.systems if system.name == "word overlap")
     run = {}
     for qid, hits in stage.retrieve(work.collection, 100).items():
-        texts = {document.docid: document.content for document in work.documents("a test")}
+        texts = {document.docid: document.content for document in work.collection.documents("a test")}
         words = set(work.collection.queries[qid].lower().split())
         counts = [len(words & set(texts[hit.docid].lower().split()[:3])) for hit in hits]
         order = sorted(range(len(hits)), key=lambda place: -counts[place])

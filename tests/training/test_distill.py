@@ -25,9 +25,9 @@ from mixlm_rerank.scoring import SharedPrefixScorer
 from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.systems.first_stages import RunFile
 from mixlm_rerank.systems.loading import Loading, short_name
-from mixlm_rerank.systems.members import CrossEncoderTeacher
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.systems.ranked import Candidates
+from mixlm_rerank.systems.sentence_transformers import CrossEncoder
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.development import DevelopmentSet, as_taught, verdict
 from mixlm_rerank.training.distill import DistillOptions, DistillRecipe, _divided, distill
@@ -130,8 +130,9 @@ def test_the_checkpoint_is_kept_that_agrees_best_with_the_teacher_on_queries_lef
         options=DistillOptions(queries=60, held_out=0.1, rounds=2, depth=20, group=8),
         joint=JointOptions(budgets=(1, 2), learning_rates=(1e-3, 1e-3, 1e-2), save_every=5),
     )
-    rows = json.loads((tmp_path / "joint" / "development.json").read_text())
-    assert {int(step): row["k=2"] for step, row in rows.items()} == {0: 0.1, 5: 0.2, 10: 0.9, 13: 0.3}
+    log = json.loads((tmp_path / "joint" / "trainer_state.json").read_text())["log_history"]
+    rows = {row["step"]: row["eval_k=2"] for row in log if "eval_k=2" in row}
+    assert rows == {0: 0.1, 5: 0.2, 10: 0.9, 13: 0.3}
     kept = list(MixLM.from_pretrained(tmp_path / "model", dtype="float32").parameters())
     same = [all(torch.equal(a, b) for a, b in zip(kept, weights, strict=True)) for weights, _ in asked]
     assert same == [False, False, True, False]
@@ -221,7 +222,8 @@ def test_the_command(
     assert f"mixlm-rerank index build {corpus} {tmp_path}/run/index --model {tmp_path}/run/model\n" in done.output
     assert MixLM.from_pretrained(tmp_path / "run" / "model").config.tokens == 2
     for part in ("joint", "ranker"):
-        assert list(json.loads((tmp_path / "run" / part / "development.json").read_text()))[-1] != "0"
+        log = json.loads((tmp_path / "run" / part / "trainer_state.json").read_text())["log_history"]
+        assert [row["step"] for row in log if "eval_k=2" in row][-1] > 0
 
 
 def test_without_a_start_it_is_cut_out_of_the_teacher(
@@ -264,7 +266,7 @@ def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
     assert done.exit_code == 0, done.output
 
     texts = {document.docid: document.content for document in open_corpus(str(corpus))}
-    exact = CrossEncoderTeacher(source, Loading("cpu", "float32", True))
+    exact = CrossEncoder(source, loading=Loading("cpu", "float32", True))
     pools = read_pools(run / "pools.jsonl")
     learned = np.load(run / "teacher.npy")
     own = exact.score_batch([pool.query for pool in pools], [[texts[docid] for docid in pool.docids] for pool in pools])

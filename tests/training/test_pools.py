@@ -9,17 +9,18 @@ import pytest
 from mixlm_rerank import Candidate, Document
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.first_stages import FirstStage
 from mixlm_rerank.training.pools import Pool, make_pools, read_pools, write_pools
 
 
-class Stage:
+class Stage(FirstStage):
     """A first stage that finds what it is told to."""
 
     def __init__(self, name: str, run: dict[str, list[tuple[str, float]]]) -> None:
         self.name, self._run = name, run
 
-    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
-        return {qid: [Candidate(*hit) for hit in self._run.get(qid, [])][:depth] for qid in collection.queries}
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
+        return {qid: [Candidate(*hit) for hit in found] for qid, found in self._run.items()}
 
 
 def collection(qrels: dict[str, dict[str, int]]) -> Collection:

@@ -12,16 +12,16 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 import yaml
-from sentence_transformers import CrossEncoder
 from typer.testing import CliRunner
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.collections import open_collection
-from mixlm_rerank.systems.members import CrossEncoderTeacher
+from mixlm_rerank.systems.sentence_transformers import CrossEncoder
 from mixlm_rerank.training.development import development_values
 from mixlm_rerank.training.pools import read_pools
 from mixlm_rerank.training.recipe import CollectionPart, ModelPart, load_recipe
@@ -41,7 +41,7 @@ def test_a_recipe_gives_a_model_that_ranks_and_a_history(
     made = yaml.safe_load(path.read_text())["model"]
     start = MixLM.from_backbones(made["item_encoder"], made["ranker"], **made["options"])
     assert MixLM.from_pretrained(run / "model").fingerprint != start.fingerprint
-    history = json.loads((run / "joint" / "history.json").read_text())
+    history = json.loads((run / "joint" / "trainer_state.json").read_text())["log_history"]
     assert [row["step"] for row in history if "listwise" in row] == [1, 2, 3, 4]
     made = [*run.glob("pools-100/*.jsonl"), *run.glob("teachers/*/*.npy"), *run.glob("joint/model/*")]
     before = [path.stat().st_mtime_ns for path in made]
@@ -69,11 +69,9 @@ def test_the_ranker_goes_on_alone_where_a_recipe_says_so(
     )
     part = load_recipe(path, {"data": str(beir)})
     run = run_recipe(part, tmp_path / "run", progress=False).parent
-    joint, alone = (json.loads((run / name / "development.json").read_text()) for name in ("joint", "ranker"))
-    assert [{int(step): row["k=4"] for step, row in part.items()} for part in (joint, alone)] == [
-        {0: 0.1, 2: 0.3, 4: 0.2},
-        {0: 0.3, 2: 0.5, 4: 0.4},
-    ]
+    for name, values in (("joint", {0: 0.1, 2: 0.3, 4: 0.2}), ("ranker", {0: 0.3, 2: 0.5, 4: 0.4})):
+        log = json.loads((run / name / "trainer_state.json").read_text())["log_history"]
+        assert {row["step"]: row["eval_k=4"] for row in log if "eval_k=4" in row} == values
     start, trained = (MixLM.from_pretrained(run / name, dtype="float32") for name in ("joint/model", "ranker/model"))
 
     def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -154,7 +152,9 @@ def test_a_cross_encoder_learns_by_every_loss(checkpoint: Callable[..., Path], t
     examples = [Example("dogs", ["bread is salt", "a dog barks"], [0.0, 3.0])] * 40
     part = CrossEncoderPart(str(checkpoint("bert")), learning_rate=1e-2, loss=loss)
     folder = train_cross_encoder(part, examples, tmp_path)
-    worse, better = CrossEncoder(str(folder)).predict([("dogs", text) for text in examples[0].docs])
+    worse, better = sentence_transformers.CrossEncoder(str(folder)).predict(
+        [("dogs", text) for text in examples[0].docs]
+    )
     assert better > worse + 0.1
 
 
@@ -193,7 +193,7 @@ def test_a_cross_encoder_is_trained_and_teaches(
     (kept,) = (run / "teachers" / "cross-encoder-cross-encoder").glob("tiny-dev-*.npy")
     scores = np.load(kept)
     texts = {document.docid: document.content for document in open_collection(str(beir), "dev").corpus or ()}
-    judge = CrossEncoderTeacher(str(run / "cross-encoder" / "model"))
+    judge = CrossEncoder(str(run / "cross-encoder" / "model"))
     asked = [pool.query for pool in pools]
     answers = judge.score_batch(asked, [[texts[docid] for docid in pool.docids] for pool in pools])
     for row, (pool, expected) in enumerate(zip(pools, answers, strict=True)):
@@ -240,7 +240,11 @@ def test_the_papers_shape_goes_through_all_three_stages(
     assert trained.config.tokens == 1 and trained.ranker.family.causal
     assert json.loads((run / "reasoning" / "overlaps.json").read_text()) == {asked: "tiny dev"}
     assert len(learned) == 6 and asked not in {one.query for one in learned}
-    losses = [row for row in json.loads((run / "joint" / "history.json").read_text()) if "dev k=1" in row]
+    losses = [
+        row
+        for row in json.loads((run / "joint" / "trainer_state.json").read_text())["log_history"]
+        if "eval_k=1" in row
+    ]
     assert losses
     for folder in ("reasoning", "cross-encoder"):
         assert (run / folder / "model").is_dir()
@@ -264,9 +268,7 @@ def test_a_recipe_may_extend_another_and_end_with_the_cross_encoder(
     done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
     assert done.exit_code == 0, done.output
     assert f"{run}/cross-encoder/model: trained\n" in done.output and not (run / "joint").exists()
-    assert CrossEncoderTeacher(str(run / "cross-encoder" / "model")).score_batch(["a dog"], [["a dog"]])[0].shape == (
-        1,
-    )
+    assert CrossEncoder(str(run / "cross-encoder" / "model")).score_batch(["a dog"], [["a dog"]])[0].shape == (1,)
 
 
 def test_what_the_earlier_stages_cannot_use_is_told(
@@ -304,7 +306,7 @@ def test_new_weights_follow_the_seed(checkpoint: Callable[..., Path], tmp_path: 
         train_cross_encoder(
             CrossEncoderPart(part.ranker or "", learning_rate=1e-6), examples, tmp_path / name, seed=seed
         )
-        model = CrossEncoder(str(tmp_path / name / "model"), local_files_only=True).model
+        model = sentence_transformers.CrossEncoder(str(tmp_path / name / "model"), local_files_only=True).model
         return model.classifier.weight
 
     for found, again, other in (
@@ -337,7 +339,7 @@ def test_what_is_made_of_other_data_is_made_anew_or_refused(
         return {kind: len(list(tmp_path.glob(pattern))) for kind, pattern in kinds.items()}
 
     def retrained() -> None:
-        model = CrossEncoder(str(judge), local_files_only=True)
+        model = sentence_transformers.CrossEncoder(str(judge), local_files_only=True)
         with torch.no_grad():
             model.model.classifier.weight.add_(1.0)
         model.save_pretrained(str(judge))

@@ -170,8 +170,8 @@ def test_what_was_measured_and_the_best_model_outlive_a_kill(
         train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=killed, **options)
     rest = iter([0.4, 0.2])  # step 9 was not measured, and so not saved
     best = train_joint(fresh(), a_mix(source), tmp_path, OPTIONS, development=lambda _: {"k=4": next(rest)}, **options)
-    history = json.loads((tmp_path / "history.json").read_text())
-    assert {row["step"]: row["dev k=4"] for row in history if "dev k=4" in row} == values
+    history = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert {row["step"]: row["eval_k=4"] for row in history if "eval_k=4" in row} == values
     for name, weight in kept[2].items():
         assert torch.equal(weight, weights(best)[name]), name
 
@@ -189,7 +189,7 @@ def test_in_mixed_precision_scores_stay_float32(fresh: Callable[..., MixLM], sou
 
 
 def losses_of(folder: Path) -> list[float]:
-    history = json.loads((folder / "history.json").read_text())
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [row["listwise"] for row in history if "listwise" in row]
 
 
@@ -378,8 +378,8 @@ def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
     )
     for name, weight in kept[2].items():
         assert torch.equal(weight, weights(best)[name]), name
-    history = json.loads((tmp_path / "history.json").read_text())
-    assert [row["dev k=4"] for row in history if "dev k=4" in row] == [0.1, 0.3, 0.5, 0.4, 0.2]
+    history = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert [row["eval_k=4"] for row in history if "eval_k=4" in row] == [0.1, 0.3, 0.5, 0.4, 0.2]
     assert {"pred", "hidden", "listwise", "cosine"} <= {name for row in history for name in row}
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
 
@@ -397,10 +397,9 @@ def test_the_start_is_kept_where_training_gains_nothing(
     for name, weight in before.items():
         assert torch.equal(weight, weights(kept)[name]), name
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"model"}
-    values = json.loads((tmp_path / "development.json").read_text())
-    assert {int(step): row["k=4"] for step, row in values.items()} == {0: 0.5, 3: 0.2, 6: 0.3, 9: 0.4, 12: 0.5}
     reported = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
-    assert [row["eval_k=4"] for row in reported if "eval_k=4" in row] == [0.5, 0.2, 0.3, 0.4, 0.5]
+    values = {row["step"]: row["eval_k=4"] for row in reported if "eval_k=4" in row}
+    assert values == {0: 0.5, 3: 0.2, 6: 0.3, 9: 0.4, 12: 0.5}
 
 
 def test_budgets_and_values_that_are_not_there_are_refused(

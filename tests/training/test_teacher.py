@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
-from mixlm_rerank.systems.members import CrossEncoderTeacher
+from mixlm_rerank.systems.sentence_transformers import CrossEncoder
 from mixlm_rerank.training.development import as_taught
 from mixlm_rerank.training.pools import Pool
 from mixlm_rerank.training.teacher import teacher_scores
@@ -100,8 +100,8 @@ def test_a_teacher_whose_head_is_random_or_cannot_score_is_refused(
     SentenceTransformer(bare).save(embedding)
     for source in (bare, embedding):
         with pytest.raises(InputError, match=r"not a trained cross-encoder: classifier.bias, classifier.weight would"):
-            CrossEncoderTeacher(source)
-    CrossEncoderTeacher(str(checkpoint("qwen3")))  # answers yes or no by its own head
+            CrossEncoder(source)
+    CrossEncoder(str(checkpoint("qwen3")))  # answers yes or no by its own head
 
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
     T5ForConditionalGeneration(T5Config(vocab_size=400, decoder_start_token_id=0, **sizes)).save_pretrained(

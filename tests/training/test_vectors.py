@@ -16,6 +16,7 @@ from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenI
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.scoring import ReferenceScorer, SharedPrefixScorer
 from mixlm_rerank.systems.collections import Collection
+from mixlm_rerank.systems.first_stages import FirstStage
 from mixlm_rerank.systems.protocol import by_score
 from mixlm_rerank.training.distill import DistillOptions, distill
 from mixlm_rerank.training.joint import JointObjective
@@ -50,12 +51,12 @@ class OtherReadout:
         return by_score(candidates, self.score_batch([query], [[hit.text or "" for hit in candidates]])[0])
 
 
-class Everything:
+class Everything(FirstStage):
     """A first stage that finds all documents, whatever is asked."""
 
     name = "everything"
 
-    def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
+    def find(self, collection: Collection, hits: int) -> dict[str, list[Candidate]]:
         return {qid: [Candidate(docid, 0.0) for docid in DOCIDS] for qid in collection.queries}
 
 
