@@ -60,7 +60,8 @@ Systems = Annotated[
         "verify:M@NAME (read by that cross-encoder); full-text (the same ranker on text); cosine (its item encoder); "
         "cross-encoder:NAME or cross-encoder:NAME@LENGTH; bi-encoder:NAME; max-sim:NAME; multi-vector:NAME; "
         "prettr:NAME@M; mice:NAME@M; all-states; hybrid:NAME; ensemble:FILE; run:FILE; systems of other packages. +W "
-        "mixes a system with the first stage at weight W, +rrf by reciprocal ranks. See docs/evaluation.md."
+        "mixes a system with the first stage at weight W, +rrf by reciprocal ranks; with +topN it ranks the first "
+        "stage's best N alone. See docs/evaluation.md."
     ),
 ]
 FirstStages = Annotated[

@@ -1,4 +1,4 @@
-"""Systems out of scores of others: a run of other software, the first stage mixed in, a teacher's weighted sum."""
+"""Systems out of others: a run of other software, the first stage mixed in or left below, a teacher's weighted sum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mixlm_rerank.systems.protocol import Footprint, System, by_score_where
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.types import Candidate, ScoredDoc
 
-__all__ = ["Ensemble", "Interpolated", "RankedElsewhere", "mixed"]
+__all__ = ["Ensemble", "Interpolated", "RankedElsewhere", "Shallow", "mixed"]
 
 
 class RankedElsewhere(System):
@@ -74,6 +74,30 @@ class Interpolated(System):
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
         return mixed(candidates, self.system.rank(query, candidates), self.weight)
+
+
+class Shallow(System):
+    """The system ranks the first stage's best ``depth`` candidates; the others keep their order below them."""
+
+    kind = "combination"
+    pointwise = False
+
+    def __init__(self, system: System, depth: int) -> None:
+        if depth < 1:
+            raise InputError(f"the first stage's best {depth}: give at least 1")
+        self.system, self.depth = system, depth
+        below = f", first stage's best {depth}"
+        self.name, self.description = system.name + below, system.description + below
+        self.seed_group = system.seed_group and system.seed_group + below
+        self.tokens = system.tokens
+
+    def prepare(self, work: Workplace) -> Footprint | None:
+        return self.system.prepare(work)
+
+    def rank(self, query: str, candidates: Sequence[Candidate]) -> list[ScoredDoc]:
+        scores = {doc.docid: doc.score for doc in self.system.rank(query, candidates[: self.depth]) if not doc.missing}
+        found = [hit.docid in scores for hit in candidates]
+        return by_score_where(found, candidates, lambda hits: [scores[hit.docid] for hit in hits])
 
 
 def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: Weight) -> list[ScoredDoc]:

@@ -16,7 +16,7 @@ from mixlm_rerank.errors import InputError, MixLMError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.fast.int8 import in_int8
 from mixlm_rerank.ranking import parsed_weight
-from mixlm_rerank.systems.combined import Ensemble, Interpolated, RankedElsewhere
+from mixlm_rerank.systems.combined import Ensemble, Interpolated, RankedElsewhere, Shallow
 from mixlm_rerank.systems.first_stages import BM25, DensePyserini, FirstStage, RunFile
 from mixlm_rerank.systems.loading import Loading, short_name
 from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, read_members
@@ -39,8 +39,8 @@ SYSTEMS = (
     "and mice:NAME@M (a cross-encoder whose layers below M read documents alone, all their states kept); all-states "
     "(the same of a MixLM with a mix layer); "
     "hybrid:NAME (that and BM25); ensemble:FILE (a teacher whose weights `eval teacher` has fitted); run:FILE (a TREC "
-    "run of other software); any of them with +W, mixed with the first stage at weight W, or with +rrf (reciprocal "
-    "rank fusion)"
+    "run of other software); any of them with +W, mixed with the first stage at weight W, with +rrf (reciprocal "
+    "rank fusion), or with +topN (it ranks the first stage's best N, the others stay below)"
 )
 FIRST_STAGES = (
     "bm25 or bm25-multifield (Pyserini), with :INDEX, :k1=0.9,b=0.4 or :INDEX@k1=0.9,b=0.4 for a Lucene index of your "
@@ -133,6 +133,8 @@ def name_of(word: str, systems: Named) -> str:
 def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Make]:
     """What makes each system of one word."""
     whole, plus, last = spec.rpartition("+")
+    if plus and last.startswith("top") and last[3:].isdecimal():
+        return [partial(lambda make: Shallow(make(), int(last[3:])), make) for make in _makers(whole, models, loading)]
     weight = parsed_weight(last) if plus else None
     if weight is not None:
         if whole.startswith("verify"):

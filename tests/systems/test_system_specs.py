@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from mixlm_rerank import MixLM
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems import specs
-from mixlm_rerank.systems.combined import Interpolated
+from mixlm_rerank.systems.combined import Interpolated, Shallow
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import System
 from mixlm_rerank.systems.sentence_transformers import BiEncoder, CrossEncoder
@@ -28,6 +29,8 @@ OWN = {
     "cosine+1e-1": (Interpolated, "cosine + 0.1 first stage"),
     "cosine+rrf": (Interpolated, "cosine + rrf first stage"),
     "full-text+0": (Interpolated, "full-text mode + 0 first stage"),
+    "full-text+top20": (Shallow, "full-text mode, first stage's best 20"),
+    "cosine+0.5+top3": (Shallow, "cosine + 0.5 first stage, first stage's best 3"),
 }
 
 
@@ -59,8 +62,8 @@ def test_words_are_separated_by_commas_and_keep_their_order(model: Callable[[], 
 def test_several_models_are_seeds_of_one_recipe(model: Callable[[], MixLM], word: str) -> None:
     name = OWN[word][1]
     systems = make_systems(word, {"a": model, "b": model})
-    own, plus, rest = name.partition(" + ")
-    assert [system.name for system in systems] == [f"{own} [{seed}]{plus}{rest}" for seed in "ab"]
+    own, below, _ = re.split(r"((?: \+ |, first stage).*|$)", name, maxsplit=1)
+    assert [system.name for system in systems] == [f"{own} [{seed}]{below}" for seed in "ab"]
     assert {system.seed_group for system in systems} == {name}
 
 
@@ -122,6 +125,7 @@ def test_systems_that_keep_all_states(
         ("full-text:", "no such system: 'full-text:'"),
         ("mixlm+", "no such system: 'mixlm+'"),
         ("mixlm+many", "no such system: 'mixlm+many'"),
+        ("mixlm+topten", "no such system: 'mixlm+topten'"),
         ("+0.2", "no such system: ''"),
         ("prettr", "no such system: 'prettr'"),
         ("mice:", "no such system: 'mice:'"),
@@ -152,6 +156,7 @@ def test_another_word_is_told_before_a_model_is_loaded(words: str, told: str) ->
         ("cosine+1.5", "between 0 and 1, not 1.5"),
         ("cosine+-0.1", "between 0 and 1, not -0.1"),
         ("cosine+nan", "between 0 and 1, not nan"),
+        ("cosine+top0", "the first stage's best 0: give at least 1"),
     ],
 )
 def test_an_impossible_value_is_told(model: Callable[[], MixLM], word: str, told: str) -> None:

@@ -20,7 +20,7 @@ from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.cross_encoder import DOCUMENT_POSITION
 from mixlm_rerank.ranking import Weight
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
-from mixlm_rerank.systems.combined import Interpolated, RankedElsewhere, mixed
+from mixlm_rerank.systems.combined import Interpolated, RankedElsewhere, Shallow, mixed
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.mixlm import Cascade, Cosine, FullTextMode, TokenReranker
 from mixlm_rerank.systems.protocol import System
@@ -260,6 +260,19 @@ def test_an_interpolated_system_is_the_reranker_with_that_weight(
     assert [doc.docid for doc in system.rank(QUERY, candidates)] == [doc.docid for doc in docs]
     if weight == 1:
         assert [doc.docid for doc in docs] == [hit.docid for hit in candidates]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 99])
+def test_a_shallow_system_ranks_the_best_and_leaves_the_others_below(
+    work: Workplace, tiny: Callable[..., MixLM], candidates: list[Candidate], depth: int
+) -> None:
+    inner = FullTextMode(tiny("bert"), seed="a")
+    system = Shallow(inner, depth)
+    assert system.seed_group == f"full-text mode, first stage's best {depth}"
+    system.prepare(work)
+    docs = [doc.docid for doc in system.rank(QUERY, candidates)]
+    assert docs[:depth] == [doc.docid for doc in inner.rank(QUERY, candidates[:depth])]
+    assert docs[depth:] == [hit.docid for hit in candidates[depth:]]
 
 
 def test_a_run_of_other_software_is_a_system(work: Workplace, tmp_path: Path) -> None:
