@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..model import MixLM
+from ..model.fingerprint import weights_hash
 from ..model.running import inference, of_like_length
 
 __all__ = ["BiEncoderScorer", "FullTextScorer", "ReferenceScorer", "Scorer", "check_titles"]
@@ -120,6 +121,11 @@ class FullTextScorer:
             if model.config.residual != "none" and tokens is None:
                 tokens = torch.from_numpy(model.encode(texts))
             return scores.cpu() if tokens is None else model.with_residual([query], [tokens], [scores])[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights."""
+        return weights_hash(self._model)
 
     def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
         """As a teacher: log-odds of each query's texts, float32 [n] a query."""

@@ -126,9 +126,9 @@ class Ensemble(System):
         self._members = Members(weights, loading)
         self._weights = weights
         self.name = name
-        made_by = [member.made_by for member in self._members.of([], "")]
+        fingerprints = [member.fingerprint for member in self._members.of([], "")]
         parts = (f"{weight:g} {word}" for word, weight in weights.items())
-        self.description = f"ensemble: {', '.join(parts)}; {' '.join(made_by)}"
+        self.description = f"ensemble: {', '.join(parts)}; {' '.join(fingerprints)}"
 
     def prepare(self, work: Workplace) -> None:
         corpus = work.collection.documents(f"the {self.name}")

@@ -76,7 +76,7 @@ class Member:
 
     name: str  # short, for files and messages
     score_batch: Score  # queries, and the documents of each -> scores, float [n] a query
-    made_by: str  # hash of all that the scores depend on, besides queries and documents
+    fingerprint: str  # hash of all that the scores depend on, besides queries and documents
 
 
 def weighted_sum(
@@ -138,13 +138,13 @@ class Members:
             kind, _, name = word.partition(":")
             score: Score
             if kind == "bm25":
-                score, made_by = lambda queries, texts: lexical()(queries, texts), corpus
+                score, identity = lambda queries, texts: lexical()(queries, texts), corpus
             elif kind == "cross-encoder":
-                score, made_by = self._cross_encoders[name].score_batch, self._cross_encoders[name].fingerprint
+                score, identity = self._cross_encoders[name].score_batch, self._cross_encoders[name].fingerprint
             else:
                 score = states[name].max_sim if kind == "max-sim" else states[name].cosine
-                made_by = self._identities[name]
-            members.append(Member(f"{kind}-{short_name(name)}" if name else kind, score, made_by))
+                identity = self._identities[name]
+            members.append(Member(f"{kind}-{short_name(name)}" if name else kind, score, identity))
         return members
 
 

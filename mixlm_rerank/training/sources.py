@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_rerank.data.corpus import identify
-from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.collections import Collection, judged_documents, open_collection, sampled
 from mixlm_rerank.systems.first_stages import FirstStage, RunFile
@@ -151,16 +150,14 @@ def taught(
     progress: bool = True,
 ) -> Source:
     """The source under the weighted sum of ``members`` besides. Only ``wanted`` scores are computed, each once: they
-    are kept in ``folder``, with what made them beside.
+    are kept in ``folder``.
     """
     scores = source.scores.copy()
     for member, weight in members:
         candidates = digest(source.pools, source.texts)
         place = folder / slug(member.name)
-        path = place / f"{slug(source.name)}-{digest_of(candidates, member.made_by)}.npy"
+        path = place / f"{slug(source.name)}-{digest_of(candidates, member.fingerprint)}.npy"
         with locked(place):
-            made_of = {"member": member.name, "made by": member.made_by, "candidates": candidates}
-            write_json(path.with_suffix(".json"), made_of)
             own = teacher_scores(path, member, source.pools, source.texts, wanted=wanted, progress=progress)
         scores += weight * own
     return replace(source, scores=scores)

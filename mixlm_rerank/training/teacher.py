@@ -5,6 +5,7 @@ And how long they, and the training by them, will take.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import warnings
@@ -18,6 +19,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mixlm_rerank import numbers
+from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.running import bf16_pays
@@ -25,7 +27,7 @@ from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.training.folder import process_count
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.pools import Pool, is_candidate
+from mixlm_rerank.training.pools import Pool, digest, is_candidate
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.stage_trainer import Float32Attention
 
@@ -37,7 +39,10 @@ FLAT = 0.1  # log-odds between the best and the worst candidate of a query: no o
 
 
 class Teacher(Protocol):
-    """Whoever is to be imitated: any full-text cross-encoder, or an ensemble."""
+    """Whoever is to be imitated: any full-text cross-encoder, or an ensemble.
+
+    With a ``fingerprint``, a hash of its weights, kept scores are known to be its own; else by its class alone.
+    """
 
     def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> Sequence[NDArray[np.floating]]:
         """Scores of each query's candidates: higher is better, on the scale of log-odds. -> [n] a query."""
@@ -55,17 +60,19 @@ def teacher_scores(
 ) -> NDArray[np.float32]:
     """The teacher's score of every candidate, float32 [pools, most candidates]; NaN past a pool's end.
 
-    They are kept in ``path`` while they are computed; what is there already is not computed again.
+    They are kept in ``path`` while they are computed; what is there already is not computed again. Beside it a JSON
+    file says which teacher and which candidates they belong to.
 
     ``wanted``: bool, of the same shape; other candidates may stay NaN. None: all.
 
     Warns where the scores of the first queries are nearly constant.
 
-    Raises InputError if a score is not finite, or ``path`` holds scores of other pools.
+    Raises InputError if a score is not finite, or ``path`` holds scores of another teacher or of other candidates.
     """
     path = Path(path)
     asked = is_candidate(pools) if wanted is None else is_candidate(pools) & wanted
-    scores = _opened(path, asked.shape)
+    by = getattr(teacher, "fingerprint", type(teacher).__name__)
+    scores = _opened(path, asked.shape, {"teacher": by, "set of candidates": digest(pools, texts)})
     rows = np.flatnonzero(asked.any(axis=1)).tolist()
     left = [row for row in rows if np.isnan(scores[row, asked[row]]).any()]
     with progress_bar(
@@ -96,17 +103,24 @@ def teacher_scores(
     return np.where(asked, scores, np.float32(np.nan))  # another run may have asked for more
 
 
-def _opened(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float32]]:
+def _opened(path: Path, shape: tuple[int, ...], made_of: dict[str, str]) -> np.memmap[Any, np.dtype[np.float32]]:
+    """Scores, with NaN where there is none yet. ``made_of``: the manifest."""
+    manifest = path.with_suffix(".json")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.tmp")
         empty = open_memmap(draft, mode="w+", dtype=np.float32, shape=shape)
         empty[:] = np.nan
         empty.flush()
+        write_json(manifest, made_of)
         draft.replace(path)
+    begun = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else made_of
+    changed = " and another ".join(name for name, value in made_of.items() if begun.get(name) != value)
     scores: np.memmap[Any, np.dtype[np.float32]] = np.load(path, mmap_mode="r+")
-    if scores.shape != shape:
-        raise InputError(f"{path} holds teacher scores of other candidates ({scores.shape}, not {shape}): delete it")
+    if changed or scores.shape != shape:
+        raise InputError(
+            f"{path} holds scores of another {changed or 'set of candidates'}: delete it, or name another file"
+        )
     return scores
 
 

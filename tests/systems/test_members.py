@@ -85,10 +85,10 @@ def test_members_in_bfloat16_score_nearly_the_same_and_are_told_apart(checkpoint
     found, expected = np.stack(fast.score_batch(QUERIES, own)), np.stack(plain.score_batch(QUERIES, own))
     np.testing.assert_allclose(found, expected, atol=0.03)
     assert not np.array_equal(found, expected)
-    assert fast.made_by != plain.made_by
+    assert fast.fingerprint != plain.fingerprint
     AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)  # nothing left to be rounded
     (plain,), (fast,) = (Members([word], dtype=dtype).of([], "") for dtype in (torch.float32, torch.bfloat16))
-    assert fast.made_by != plain.made_by
+    assert fast.fingerprint != plain.fingerprint
 
 
 def test_a_cross_encoder_is_a_member(cross_encoder: Callable[..., Path]) -> None:
@@ -100,7 +100,7 @@ def test_a_cross_encoder_is_a_member(cross_encoder: Callable[..., Path]) -> None
 
 def test_what_scores_depend_on_is_in_their_hash(checkpoint: Callable[..., Path]) -> None:
     words = [f"max-sim:{checkpoint('bert')}", f"max-sim:{checkpoint('bert', hidden=32)}", "bm25"]
-    made_by = [[member.made_by for member in Members(words).of([], corpus)] for corpus in ("one", "another")]
+    made_by = [[member.fingerprint for member in Members(words).of([], corpus)] for corpus in ("one", "another")]
     assert len({*made_by[0]}) == 3
     assert [one == other for one, other in zip(*made_by, strict=True)] == [True, True, False]
 

@@ -62,8 +62,19 @@ def test_teacher_scores_are_computed_once_and_resumed(tmp_path: Path) -> None:
     again = Counting()
     np.testing.assert_array_equal(teacher_scores(path, again, POOLS, TEXTS, progress=False), scores)
     assert not again.asked
-    with pytest.raises(InputError, match="holds teacher scores of other candidates"):
-        teacher_scores(path, again, POOLS[:2], TEXTS, progress=False)
+
+
+def test_kept_scores_of_another_teacher_or_other_candidates_are_refused(tmp_path: Path) -> None:
+    path, judge = tmp_path / "teacher.npy", Counting()
+    teacher_scores(path, judge, POOLS, TEXTS, progress=False)
+    for pools, texts in ((POOLS[:2], TEXTS), (POOLS, TEXTS | {"d3": "text 9"}), ([*POOLS[:3], POOLS[0]], TEXTS)):
+        with pytest.raises(InputError, match="teacher.npy holds scores of another set of candidates: delete it"):
+            teacher_scores(path, judge, pools, texts, progress=False)
+    judge.fingerprint = "trained on"
+    with pytest.raises(InputError, match="holds scores of another teacher: delete it, or name another file"):
+        teacher_scores(path, judge, POOLS, TEXTS, progress=False)
+    path.with_suffix(".json").unlink()  # kept by 0.1
+    assert teacher_scores(path, judge, POOLS, TEXTS, progress=False)[0, 0] == 1
 
 
 def test_only_the_wanted_scores_are_computed_and_the_rest_later(tmp_path: Path) -> None:
