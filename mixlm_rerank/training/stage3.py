@@ -143,9 +143,11 @@ def train_joint(
     chosen = f"{MEASURED}{choose_by}" if measured and choose_by is not None else None
     arguments = training_arguments(
         TrainingArguments,
-        {"weight_decay": 0.01, **options.arguments},
+        {"weight_decay": 0.01, "optim": "adamw_torch", **options.arguments},
         output_dir=str(folder),
         max_steps=options.steps_of(mix),
+        num_train_epochs=1,  # max_steps decides
+        learning_rate=max(options.learning_rates),  # each part has its own
         per_device_train_batch_size=1,
         warmup_steps=options.warmup,
         use_cpu=model.device.type == "cpu",

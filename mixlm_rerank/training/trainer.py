@@ -142,8 +142,9 @@ class JointTrainer(StageTrainer):
                 weights = [one for one in part.parameters() if one.requires_grad and (one.ndim > 1) == decays]
                 if weights:
                     groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
-        self.optimizer = torch.optim.AdamW(groups, betas=(self.args.adam_beta1, self.args.adam_beta2))
-        return self.optimizer
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self._objective)
+        self.optimizer = kind(groups, **settings)
+        return cast(torch.optim.Optimizer, self.optimizer)
 
 
 def plot_history(log: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -350,6 +350,9 @@ def test_gradients_of_accumulated_batches_are_averaged(
     [
         ({"arguments": {"bf16": True}}, "bf16 is not to be set there"),
         ({"arguments": {"max_steps": 3}}, "max_steps is not to be set there"),
+        ({"arguments": {"learning_rate": 1e-3}}, "learning_rate is not to be set there"),
+        ({"arguments": {"num_train_epochs": 3}}, "num_train_epochs is not to be set there"),
+        ({"arguments": {"optim": "wombat"}}, "wombat"),
         ({"arguments": {"lr_scheduler_kind": "cosine"}}, "lr_scheduler_kind"),
         ({"lora": {"rank": 4}}, "lora: .*rank"),
         ({"lora": {"target_modules": ["wombat"]}}, "lora: .*wombat"),
@@ -360,6 +363,20 @@ def test_options_of_the_libraries_are_checked(
 ) -> None:
     with pytest.raises(InputError, match=told):
         train_joint(fresh(), a_mix(source, 2), tmp_path, replace(OPTIONS, **changes), progress=False)
+
+
+def test_optimizer_and_schedule_are_those_of_the_arguments(
+    fresh: Callable[..., MixLM], source: Source, tmp_path: Path
+) -> None:
+    arguments = {"optim": "sgd", "lr_scheduler_type": "constant", "dataloader_num_workers": 1}
+    options = replace(OPTIONS, phases=(LossWeights(listwise=1),), save_every=1, arguments=arguments)
+    model, before = fresh(), weights(fresh())
+    train_joint(model, a_mix(source, 2), tmp_path, options, progress=False)
+    log = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    rates = [row["learning_rate"] for row in log if "learning_rate" in row]
+    assert len(set(rates)) == 1 and rates[0] in options.learning_rates
+    moved = sum(float((weight - before[name]).square().sum()) for name, weight in weights(model).items())
+    assert 0 < moved**0.5 < 2 * max(options.learning_rates)  # gradients are clipped to norm 1; AdamW goes much further
 
 
 def test_the_best_model_by_development_values_is_kept_and_everything_is_drawn(
