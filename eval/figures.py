@@ -144,6 +144,14 @@ def lack(experiment: Experiment, data: Path | None) -> str | None:
     return f"{data} has no {', '.join(missing)}" if missing else None
 
 
+def commands_of(experiment: Experiment, data: Path | None, folder: Path) -> list[list[str]]:
+    """Its commands, one after the other, with their places filled in."""
+    words = shlex.split(experiment.command)
+    for name, place in (("{data}", data), ("{out}", folder), ("{minilm}", minilm_folder())):
+        words = [word.replace(name, str(place or name)) for word in words]
+    return [list(command) for joint, command in groupby(words, lambda word: word == AND) if not joint]
+
+
 def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> str | None:
     """Run the command in ``folder``; what it says goes into a log beside it. Returns why it failed, or None.
 
@@ -152,17 +160,16 @@ def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> s
     log = folder.with_name(f"{folder.name}.log")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     options: Any = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "env": {**os.environ, "PATH": path}}
-    words = shlex.split(experiment.command)
-    for name, place in (("{data}", data), ("{out}", folder), ("{minilm}", minilm_folder())):
-        words = [word.replace(name, str(place)) for word in words]
-    commands = [list(command) for joint, command in groupby(words, lambda word: word == AND) if not joint]
+    commands = commands_of(experiment, data, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
             codes = (subprocess.run(command, stdout=file, **options).returncode for command in commands)
             code = next(filter(None, codes), 0)  # up to the first that fails
     except OSError as error:
-        raise InputError(f"cannot run {error.filename or words[0]} into {folder}: {error.strerror or error}") from None
+        raise InputError(
+            f"cannot run {error.filename or commands[0][0]} into {folder}: {error.strerror or error}"
+        ) from None
     if code == 0:
         return None
     said = log.read_text(encoding="utf-8", errors="replace").split("\n")

@@ -5,6 +5,7 @@ whether the numbers in README and docs are still what the commands find.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,11 +38,12 @@ def figures(
     file: Annotated[Path, Argument(help="YAML file of experiments and their figures.")] = Path("docs/figures.yaml"),
     data: Annotated[Path | None, Option(help="Folder of the collections: {data} in the commands.")] = None,
     only: Annotated[list[str] | None, Option(help="Name of an experiment; may be repeated.")] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Show the commands, and what this machine lacks.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Run nothing; say what this machine lacks.")] = False,
+    display_commands: Annotated[bool, Option("--display-commands", help="Run nothing; print them.")] = False,
 ) -> None:
     """Run the commands behind the published figures and compare. Exit code 1 if one differs. Runs what can run here."""
     with optional_import("figures need pydantic and PyYAML", "eval"):
-        from mixlm_rerank.eval.figures import check, lack, load_experiments, run_experiment
+        from mixlm_rerank.eval.figures import check, commands_of, lack, load_experiments, run_experiment
 
     experiments = load_experiments(file)
     known = [experiment.name for experiment in experiments]
@@ -50,8 +52,14 @@ def figures(
             raise InputError(f"--only {name}: {file} has no such experiment. There are: {', '.join(known)}")
     if data is not None and not data.is_dir():
         raise InputError(f"--data: there is no folder {data}; give the one that holds the collections")
+    chosen = [experiment for experiment in experiments if not only or experiment.name in only]
+    if display_commands:
+        for experiment in chosen:
+            commands = commands_of(experiment, data, output / experiment.name)
+            typer.echo("\n".join([f"# {experiment.name}", *map(shlex.join, commands)]))
+        return
     counts = {"ok": 0, "off": 0, "not run": 0}
-    for experiment in (each for each in experiments if not only or each.name in only):
+    for experiment in chosen:
         typer.echo(f"{experiment.name} ({experiment.date}, {experiment.machine}): {experiment.command}")
         lacking = lack(experiment, data)
         if lacking or dry_run:

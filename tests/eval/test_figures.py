@@ -212,6 +212,11 @@ def test_figures_ok_off_failed_and_not_run(tmp_path: Path, figures: Callable[...
     assert (done.code, done.out.splitlines()[1:]) == (0, ["  not run: --dry-run", "0 ok, 0 off, 1 not run"])
     assert "sys.exit('disk full')" in done.out and not (tmp_path / "dry").exists()
 
+    done = figures(path, "--output", tmp_path / "dry", "--data", tmp_path, "--display-commands")
+    comments = [line for line in done.out.splitlines() if line.startswith("# ")]
+    assert done.code == 0 and comments == ["# tiny", "# with-data", "# failed"] and not (tmp_path / "dry").exists()
+    assert f"{tmp_path}/beir-x" in done.out and "sys.exit('\"'\"'disk full'\"'\"')" in done.out  # ready for a shell
+
     done = figures(path, "--output", tmp_path / "out", "--only", "tinny")
     assert done.code == 2 and "There are: tiny, with-data, failed" in done.err and done.err.count("\n") == 1
 

@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from mixlm_rerank.model.fast.attention import PackedLayout, attention_of, tiles_of
+from mixlm_rerank.model.fast.attention import attention_of, tiles_of
+from mixlm_rerank.model.fast.layout import PackedLayout
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HEADS, KEY_HEADS, HEAD = 4, 2, 16

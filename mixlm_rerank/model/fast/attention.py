@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,55 +25,13 @@ from transformers.masking_utils import sdpa_mask
 
 from ...errors import InputError
 from ..layers import visible
-from ..running import moved
+from .layout import PackedAttention, PackedLayout
 
-__all__ = ["SHARED_PREFIX", "PackedAttention", "PackedLayout", "PackedTiles", "attention_of", "tiles_of"]
+__all__ = ["SHARED_PREFIX", "PackedTiles", "attention_of", "tiles_of"]
 
 SHARED_PREFIX = "mixlm_shared_prefix"
 # Rows of a tile: enough for a matrix product, few enough that a row computes little that it must not see.
 ROWS_PER_TILE = 48
-
-
-@dataclass(frozen=True)
-class PackedLayout:
-    """Where what lies in a flattened sequence.
-
-    Attributes:
-        prefix_lengths: positions of each query's prefix.
-        item_counts: items of each query; all have ``item_length`` positions.
-        causal: whether a position sees only what comes before it.
-    """
-
-    prefix_lengths: tuple[int, ...]
-    item_counts: tuple[int, ...]
-    item_length: int
-    causal: bool
-
-    def position_ids(self, device: torch.device) -> Tensor:
-        """[length]. Every item's positions restart right after its query's prefix, as if it were alone."""
-        prefixes, counts = torch.tensor(self.prefix_lengths), torch.tensor(self.item_counts)
-        starts = prefixes.cumsum(0) - prefixes
-        in_prefixes = torch.arange(sum(self.prefix_lengths)) - starts.repeat_interleave(prefixes)
-        in_items = torch.arange(self.item_length).repeat(sum(self.item_counts))
-        before = prefixes.repeat_interleave(counts * self.item_length)
-        return moved(torch.cat([in_prefixes, before + in_items]), device)
-
-    def score_rows(self, device: torch.device) -> Tensor:
-        """[items]. The last row of every item."""
-        first = sum(self.prefix_lengths) + self.item_length - 1
-        return torch.arange(sum(self.item_counts), device=device) * self.item_length + first
-
-
-class PackedAttention(Protocol):
-    """How the rows of a flattened sequence attend."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
-        ...
-
-    def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
-        ...
 
 
 @dataclass(frozen=True)

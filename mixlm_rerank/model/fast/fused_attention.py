@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..running import moved
-from .attention import PackedAttention, PackedLayout
 from .attention_kernel import attend_tiles
+from .layout import PackedAttention, PackedLayout
 
 __all__ = ["BLOCK", "FusedTiles", "fused_tiles"]
 

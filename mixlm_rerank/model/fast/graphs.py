@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attention import PackedAttention
 from .fused_attention import FusedTiles
+from .layout import PackedAttention
 from .passes import BertPass, DecoderPass
 
 __all__ = ["GraphedPass"]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..families import position_offset
-from .attention import PackedAttention
+from .layout import PackedAttention
 
 __all__ = ["BertPass", "DecoderPass", "PackedAttention", "packed_pass", "plain_pass", "product"]
 

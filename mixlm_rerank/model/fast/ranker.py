@@ -14,7 +14,8 @@ from ...errors import InputError
 from ..config import MixLMConfig
 from ..ranker import Prefix, Ranker
 from ..running import moved
-from .attention import SHARED_PREFIX, PackedLayout, attention_of
+from .attention import SHARED_PREFIX, attention_of
+from .layout import PackedLayout
 from .passes import BertPass, DecoderPass, packed_pass, plain_pass
 
 if TYPE_CHECKING:
