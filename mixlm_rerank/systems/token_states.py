@@ -202,9 +202,21 @@ class AllStates(_KeepsAll, OfMixLM):
         with inference(self.model):
             prefix = ranker.prefixes([query])[0]
             for rows in of_like_length(documents, ranker.device, len(prefix)):
-                states = ranker([prefix] * len(rows), [self.model.project(documents[row]) for row in rows])
+                items = [self.model.project(documents[row]) for row in rows]
+                if ranker.mixes_both_ways:
+                    (states,) = ranker.forward_packed([prefix], [_padded(items)])
+                else:
+                    states = ranker([prefix] * len(rows), items)
                 found[rows] = self.model.readout(states).float().cpu()
         return found
+
+
+def _padded(items: Sequence[Tensor]) -> Tensor:
+    """States of documents, [length, d] each -> [n, longest, d + 1]. The logarithm of a size, -inf, masks padding."""
+    lengths = torch.tensor([len(item) for item in items], device=items[0].device)
+    padded = pad_sequence(list(items), batch_first=True)
+    beyond = torch.arange(padded.shape[1], device=padded.device) >= lengths[:, None]
+    return torch.cat([padded, padded.new_zeros(beyond.shape).masked_fill(beyond, -torch.inf)[:, :, None]], dim=2)
 
 
 class MultiVector(_KeepsAll):
