@@ -1,4 +1,4 @@
-"""How good is a ranking, is a difference more than chance, how faithful is one system to another?"""
+"""Ranking quality, significance of differences, and fidelity of one system to another."""
 
 from mixlm_rerank.data.measures import DEFAULT_MEASURES, Fidelity, evaluate, evaluate_queries, fidelity, oracle
 from mixlm_rerank.eval.significance import Comparison, compare

@@ -1,4 +1,4 @@
-"""Log-odds that can be read as probabilities, and whether any threshold separates relevant documents from others."""
+"""Calibrate log-odds as probabilities, and measure whether a threshold separates relevant documents from others."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Scored pairs of query and document, arrays of one length."""
+    """Scored query-document pairs, as arrays of equal length."""
 
     scores: Floats  # log-odds
-    targets: Floats  # the probability that the document is relevant: 0 or 1, or a teacher's
+    targets: Floats  # probability that the document is relevant: 0 or 1, or a teacher's probability
     queries: Ints  # number of the query
-    ranks: Ints  # of the document among its query's, 1 for the best
+    ranks: Ints  # rank of the document for its query, from 1
 
     @property
     def relevant(self) -> Bools:
@@ -49,7 +49,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Kept:
-    """Precision, recall (of the relevant candidates) and F1 of the documents that one way of cutting keeps."""
+    """Precision, recall (of the relevant candidates) and F1 of the documents that one cutoff rule keeps."""
 
     name: str
     precision: float
@@ -59,15 +59,15 @@ class Kept:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted (calibrated log-odds = slope * log-odds + intercept, Platt scaling), and how well it does on
-    queries that it was not fitted on.
+    """Fitted Platt scaling (calibrated log-odds = slope * log-odds + intercept), and how well cutoffs do on queries
+    that they were not fitted on.
     """
 
     slope: float
     intercept: float
-    threshold: float  # calibrated log-odds; keeping what reaches them has the best F1
-    kept: tuple[Kept, ...]  # everything, the best cut by rank, the best cut by score; cross-validated by query
-    gain: tuple[float, float, float]  # F1 of the cut by score over the cut by rank, and its 95% interval over queries
+    threshold: float  # in calibrated log-odds; keeping the documents that reach it gives the best F1
+    kept: tuple[Kept, ...]  # no cutoff, the best rank cutoff, the best score cutoff; cross-validated by query
+    gain: tuple[float, float, float]  # F1 of the score cutoff minus F1 of the rank cutoff, and its 95% interval
     above_half: tuple[float, float]  # share of irrelevant documents with a probability above .5, before and after
     pairs: int
     queries: int
@@ -75,7 +75,7 @@ class Calibration:
 
     @property
     def separates(self) -> bool:
-        """Whether a threshold is better than a cut by rank, beyond chance."""
+        """Whether a score threshold is significantly better than a rank cutoff."""
         return self.gain[1] > 0
 
     def __str__(self) -> str:
@@ -96,9 +96,9 @@ class Calibration:
 
 
 def pairs_of(ranked: Mapping[str, Sequence[ScoredDoc]], targets: Mapping[str, Mapping[str, float]]) -> Pairs:
-    """Scored documents of the queries in ``targets`` (qid -> docid -> probability of relevance, 0 where none is given).
+    """Scored documents of the queries in ``targets`` (qid -> docid -> probability of relevance, 0 if it has none).
 
-    Raises InputError if these are too few queries, or all relevant, or none.
+    Raises InputError if there are too few queries, or if all documents or none of them are relevant.
     """
     rows = [
         (doc.score, targets[qid].get(doc.docid, 0.0), number, doc.rank)
@@ -118,11 +118,11 @@ def pairs_of(ranked: Mapping[str, Sequence[ScoredDoc]], targets: Mapping[str, Ma
 
 
 def calibrate(pairs: Pairs) -> Calibration:
-    """Fit slope and intercept, and measure by cross-validation over queries what a threshold is worth.
+    """Fit slope and intercept, and measure the gain of a threshold by cross-validation over queries.
 
     Raises InputError if higher scores do not mean more relevant documents.
     """
-    # logistic regression of probabilities: each pair counts as relevant and as irrelevant, by its target
+    # logistic regression on soft labels: each pair occurs once per label, weighted by its target
     features, labels = np.tile(pairs.scores, 2)[:, None], np.repeat([1, 0], len(pairs.scores))
     fitted = LogisticRegression(C=np.inf).fit(features, labels, np.concatenate([pairs.targets, 1 - pairs.targets]))
     slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
@@ -152,7 +152,7 @@ def calibrate(pairs: Pairs) -> Calibration:
 
 
 def calibrated(model: MixLM, slope: float, intercept: float) -> None:
-    """In place: all log-odds of the model become ``slope * log-odds + intercept``. Rankings and fingerprint stay."""
+    """Rescale the model's log-odds in place: ``slope * log-odds + intercept``. Keeps rankings and fingerprint."""
     readout = model.readout
     weights = readout.score.weight, readout.score.bias, readout.cosine_weight, readout.late_weight
     with torch.no_grad():
@@ -162,7 +162,7 @@ def calibrated(model: MixLM, slope: float, intercept: float) -> None:
 
 
 def draw(pairs: Pairs, found: Calibration, path: Path) -> None:
-    """Both kinds of documents by calibrated log-odds, and the threshold. A PNG."""
+    """Save a PNG: histograms of calibrated log-odds for relevant and other documents, and the threshold."""
     figure, axes = new_axes(504, 230)
     log_odds = found.slope * pairs.scores + found.intercept
     bins = np.linspace(log_odds.min(), log_odds.max(), 60).tolist()
@@ -175,14 +175,14 @@ def draw(pairs: Pairs, found: Calibration, path: Path) -> None:
 
 
 def _best_cut(values: Floats | Ints, relevant: Bools) -> float:
-    """Of all values, the one from which on F1 is best."""
+    """The cutoff with the best F1: values at or above it are kept."""
     precision, recall, cuts = precision_recall_curve(relevant, values)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return float(cuts[f1[:-1].argmax()])
 
 
 def _cross_validated(pairs: Pairs, values: Floats | Ints) -> Bools:
-    """What is kept where each query's cut was chosen on the queries of other folds. bool [pairs]"""
+    """Mask of the pairs that are kept when each query's cutoff is chosen on the other folds. bool [pairs]"""
     kept = np.zeros(len(values), dtype=bool)
     for train, test in GroupKFold(FOLDS).split(values, groups=pairs.queries):
         kept[test] = values[test] >= _best_cut(values[train], pairs.relevant[train])
@@ -190,7 +190,7 @@ def _cross_validated(pairs: Pairs, values: Floats | Ints) -> Bools:
 
 
 def _gain(pairs: Pairs, kept: Bools, other: Bools) -> tuple[float, float, float]:
-    """F1 of ``kept`` minus that of ``other``, and the 95% interval if queries are drawn anew (bootstrap)."""
+    """F1 of ``kept`` minus F1 of ``other``, and its 95% bootstrap interval over queries."""
 
     def gain(*counts: Any, axis: int = -1) -> Floats:
         hits, size, other_hits, other_size, relevant = (own.sum(axis=axis) for own in counts)

@@ -1,4 +1,4 @@
-"""Simulated users of a result page: who looks where, clicks on what, and stops when; told by judgments or by a log."""
+"""Click models: simulated users who examine, click and stop on a result page, from judgments or from a click log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CASCADES = {
 }
 POSITION_BASED = "position-based"
 JUDGED = (*CASCADES, POSITION_BASED)
-NOISE = 0.1  # position-based: clicks on an examined document of grade 0
+NOISE = 0.1  # position-based: click probability of an examined document of grade 0
 HEADER = ["session", "qid", "shown", "clicked"]
 ITERATIONS = 1000
 CONVERGED = 1e-7  # largest change of a click probability
@@ -33,16 +33,16 @@ CONVERGED = 1e-7  # largest change of a click probability
 
 @dataclass(frozen=True)
 class ClickModel:
-    """Users who go down a list: they examine a document with the probability of its rank, click on an examined one with
-    the probability of the document for the query, and may stop after a click. The cascade model and the position-based
-    model are the cases without the first and without the last of these three.
+    """Users who read a list from the top. They examine a document with the probability of its rank, click on an
+    examined document with its probability for the query, and may stop after a click. In the cascade model users examine
+    every document until they stop; in the position-based model they never stop.
     """
 
     name: str
     examination: Floats  # [depth] by rank; a page has ``depth`` documents
     # qid -> docid -> (probability of a click if examined, probability of stopping after a click)
     behaviour: Mapping[str, Mapping[str, tuple[float, float]]]
-    others: tuple[float, float]  # the same pair, for documents that ``behaviour`` lacks
+    others: tuple[float, float]  # click and stop probabilities of documents that ``behaviour`` lacks
     asked: Mapping[str, float]  # qid -> how often the query is asked, in any unit
 
     @property
@@ -52,37 +52,37 @@ class ClickModel:
     def clicks(
         self, qid: str, docids: Sequence[str], lists: NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.bool_]:
-        """What users click on, an array like ``lists``: [sessions, depth] positions in ``docids``, best first; -1 past
-        the end of a list.
+        """Simulate clicks; returns a mask of the shape of ``lists``: [sessions, depth] positions in ``docids``, best
+        first, -1 past the end of a list.
         """
         known = self.behaviour.get(qid, {})
-        pairs = np.array([*(known.get(docid, self.others) for docid in docids), (0.0, 0.0)])  # -1: nothing to click on
+        pairs = np.array([*(known.get(docid, self.others) for docid in docids), (0.0, 0.0)])  # row -1: never clicked
         attraction, stop = pairs[lists].transpose(2, 0, 1)
         draws = rng.random((3, *lists.shape))
         wanted = (draws[0] < attraction) & (draws[1] < self.examination)
         last = wanted & (draws[2] < stop)
-        gone = np.cumsum(last, axis=1, dtype=np.int64) - last > 0  # stopped at a document above
+        gone = np.cumsum(last, axis=1, dtype=np.int64) - last > 0  # stopped at an earlier document
         clicked: NDArray[np.bool_] = wanted & ~gone
         return clicked
 
 
 def judged_clicks(name: str, qrels: Mapping[str, Mapping[str, int]], depth: int = 10) -> ClickModel:
-    """Users who click on what was judged relevant; each judged query is asked as often as any other.
+    """Users who click on documents judged relevant; all judged queries are asked equally often.
 
     ``perfect``, ``navigational`` and ``informational`` are the cascade models of Hofmann, Whiteson and de Rijke
     (Balancing exploration and exploitation in listwise and pairwise online learning to rank for information retrieval,
     Information Retrieval 16, 2013), with the probabilities that later work uses for five grades (Schuth et al.,
-    Multileave gradient descent for fast online learning to rank, WSDM 2016). A scale with other grades is stretched to
-    five, between which values are interpolated; for two grades that gives the published values, for three those too,
-    but for the middle grade of ``perfect`` (.4, not .5).
+    Multileave gradient descent for fast online learning to rank, WSDM 2016). Other grade scales are stretched to these
+    five grades, with linear interpolation. This gives the published values for two grades, and for three grades except
+    at the middle grade of ``perfect`` (.4, not .5).
 
     ``position-based`` users examine rank r with probability 1 / r (Joachims, Swaminathan and Schnabel, Unbiased
     learning-to-rank with biased feedback, WSDM 2017) and then click with probability
     .1 + .9 (2^grade - 1) / (2^highest - 1) (Ai et al., Unbiased learning to rank with unbiased propensity estimation,
     SIGIR 2018).
 
-    Grades below 0, and documents that are not judged, count as 0; the highest grade is that of all judgments. A page
-    has ``depth`` documents. Raises InputError for a name not in ``JUDGED``, or where no document has a grade above 0.
+    Grades below 0 and unjudged documents count as 0; the highest grade is the maximum over all judgments. A page has
+    ``depth`` documents. Raises InputError for a name not in ``JUDGED``, or if no document has a grade above 0.
     """
     if name not in JUDGED:
         raise InputError(f"unknown click model {name!r}: there is {', '.join(JUDGED)}")
@@ -101,9 +101,9 @@ def judged_clicks(name: str, qrels: Mapping[str, Mapping[str, int]], depth: int 
 
 
 def _behaviour(name: str, share: float, highest: int) -> tuple[float, float]:
-    """Probabilities of clicking and stopping at a grade that is this share of the highest one."""
+    """Click and stop probabilities of a grade; ``share``: the grade over the highest grade."""
     if name == POSITION_BASED:
-        none = 2.0**-highest  # the fraction is reduced by 2^highest, which may be more than a float holds
+        none = 2.0**-highest  # both sides of the fraction are divided by 2^highest, which may overflow
         return NOISE + (1 - NOISE) * (2.0 ** (share * highest - highest) - none) / (1 - none), 0.0
     click, stop = (float(np.interp(share * 4, range(5), values)) for values in CASCADES[name])
     return click, stop
@@ -111,7 +111,7 @@ def _behaviour(name: str, share: float, highest: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Impression:
-    """One page of results: the query's qid, the docids shown, best first, and those clicked on."""
+    """One page of results: the query's qid, the docids shown, best first, and the docids clicked."""
 
     qid: str
     shown: tuple[str, ...]
@@ -119,12 +119,12 @@ class Impression:
 
 
 def read_click_log(path: str | Path) -> Iterator[Impression]:
-    """Lines of ``session <tab> qid <tab> docids shown, best first <tab> docids clicked``.
+    """Read lines of ``session <tab> qid <tab> docids shown, best first <tab> docids clicked``.
 
-    Docids are divided by blanks; the last column may be empty. A first line that names the columns is skipped.
+    Docids are separated by spaces; the last column may be empty. A header line is skipped.
 
-    Raises InputError, while it is read, for a line of another width, an empty column, a document that is shown twice,
-    and a click on a document that was not shown.
+    Raises InputError, during iteration, for a line with the wrong number of columns, an empty column other than the
+    last, a document that is shown twice, or a click on a document that was not shown.
     """
     for number, line in lines(path):
         where = f"{path}, line {number}"
@@ -147,14 +147,14 @@ def read_click_log(path: str | Path) -> Iterator[Impression]:
 
 
 def logged_clicks(log: Iterable[Impression], depth: int = 10) -> ClickModel:
-    """The position-based model that makes the clicks of a log most likely.
+    """Fit the position-based model to a click log.
 
-    Estimated by expectation maximisation (Chuklin, Markov and de Rijke, Click Models for Web Search, 2015, chapter 4),
-    at the first ``depth`` ranks. The prior of each pair of query and document is one more impression, of average
-    attraction; a document that was never shown for a query counts as average. Queries are asked as often as in the log.
+    Estimated by expectation maximisation (Chuklin, Markov and de Rijke, Click Models for Web Search, 2015, chapter 4)
+    on the first ``depth`` ranks. The prior is one extra impression of average attraction for each query-document pair;
+    a document never shown for a query has average attraction. Queries are asked as often as in the log.
 
-    Raises InputError for a log that is empty, has no click, or whose ranks have no document in common: how often a
-    rank is looked at can only be told from documents that stand at different ranks.
+    Raises InputError for a log that is empty, has no click, or whose ranks share no documents: examination can only be
+    estimated from documents shown at different ranks.
     """
     shows: Counter[tuple[str, str, int]] = Counter()
     clicks: Counter[tuple[str, str, int]] = Counter()
@@ -182,7 +182,7 @@ def logged_clicks(log: Iterable[Impression], depth: int = 10) -> ClickModel:
 
 
 def _check_ranks(shown: NDArray[np.bool_]) -> None:
-    """Raises InputError unless all ranks are linked, by documents shown at both of them, directly or over others."""
+    """Raises InputError unless shared documents link all ranks, directly or through other ranks."""
     shared = shown.T @ shown
     apart = np.flatnonzero(~np.linalg.matrix_power(shared, len(shared))[0]) + 1
     if len(apart):
@@ -206,5 +206,5 @@ def _fit(shown: Floats, clicked: Floats) -> tuple[Floats, Floats]:
         before, product = product, attraction * examination
         if np.abs(product - before).max() < CONVERGED:
             break
-    highest = examination.max()  # only the product is determined: the rank looked at most is always looked at
+    highest = examination.max()  # only the product is identifiable: the most examined rank gets examination 1
     return attraction[:, 0] * highest, examination / highest

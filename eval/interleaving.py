@@ -1,4 +1,4 @@
-"""Interleaved lists of two systems: which of the two would users prefer, and how many sessions does a test need?"""
+"""Interleaved lists of two systems: which system users would prefer, and how many sessions a test needs."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ LEVEL, POWER = 0.05, 0.8
 
 @dataclass(frozen=True)
 class Preference:
-    """What users of one kind make of two systems."""
+    """Which of two systems the users of a click model prefer."""
 
-    a: int  # sessions in which the clicks went to A's documents more
+    a: int  # sessions in which A gets more clicks
     b: int
-    ties: int  # to both alike
-    preference: float  # share of sessions that B wins, a tie being half a win of each: .5 is no preference
-    low: float  # its 95% interval, by bootstrap over queries; one query says nothing about others: 0 and 1
+    ties: int  # sessions in which both get equally many clicks
+    preference: float  # share of sessions that B wins; a tie is half a win for each; .5: no preference
+    low: float  # 95% interval of ``preference``, bootstrap over queries; 0 and 1 for a single query
     high: float
-    sessions_needed: int | None  # see the function of this name; None where the interval holds .5: no difference found
+    sessions_needed: int | None  # see :func:`sessions_needed`; None if the interval contains .5 (no difference)
 
 
 def interleave(
@@ -50,10 +50,10 @@ def interleave(
 ) -> Preference:
     """Simulate sessions in which users see the interleaved lists of two systems.
 
-    Queries are drawn as often as the click model says that they are asked.
+    Queries are drawn in proportion to the click model's ``asked``.
 
     Raises:
-        InputError: no query is in both runs and known to the click model, or nothing is known about any document.
+        InputError: no query is in both runs and known to the click model, or it knows none of their documents.
         MissingDependency: scipy is not installed.
     """
     check_count("sessions", sessions)
@@ -71,7 +71,7 @@ def interleave(
     drawn = [(qid, int(count)) for qid, count in zip(qids, counts, strict=True) if count]
     outcomes = [_outcomes((a[qid], b[qid]), qid, model, method, count, rng) for qid, count in drawn]
     b_wins, a_wins = (sum(int((own == sign).sum()) for own in outcomes) for sign in (1, -1))
-    points = np.array([own.sum() for own in outcomes]) / 2  # above half a win for each session
+    points = np.array([own.sum() for own in outcomes]) / 2  # wins of B minus half the sessions
 
     def preferred(points: Any, counts: Any, axis: int) -> Any:
         return 0.5 + points.sum(axis=axis) / counts.sum(axis=axis)
@@ -95,7 +95,7 @@ def common_queries(a: Run, b: Run, model: ClickModel) -> list[str]:
 
 
 def share_known(a: Run, b: Run, model: ClickModel) -> float:
-    """Of the documents that can be shown (the first ``depth`` of both runs), the share that the click model knows."""
+    """Share known to the click model among the documents that can be shown (the first ``depth`` of both runs)."""
     seen = [
         hit.docid in model.behaviour.get(qid, {})
         for qid in common_queries(a, b, model)
@@ -106,11 +106,11 @@ def share_known(a: Run, b: Run, model: ClickModel) -> float:
 
 
 def sessions_needed(a: float, b: float) -> int | None:
-    """Sessions in which a two-sided test at .05 finds, with power .8, who wins more.
+    """Sessions that a two-sided test at .05 needs to find, with power .8, which system wins more.
 
-    ``a`` and ``b`` are the shares of sessions that each wins. The test is the sign test on sessions that are no ties,
-    in the normal approximation (Connor, Sample size for testing differences in proportions for the paired-sample
-    design, Biometrics 43, 1987). None where both win alike.
+    ``a`` and ``b`` are the shares of sessions that each system wins. The test is the sign test without ties, in the
+    normal approximation (Connor, Sample size for testing differences in proportions for the paired-sample design,
+    Biometrics 43, 1987). None if ``a`` equals ``b``.
 
     >>> sessions_needed(0.2, 0.3)
     391
@@ -126,7 +126,7 @@ def sessions_needed(a: float, b: float) -> int | None:
 def _outcomes(
     runs: tuple[Ranked, Ranked], qid: str, model: ClickModel, method: Method, sessions: int, rng: np.random.Generator
 ) -> Ints:
-    """[sessions]: 1 where B wins, -1 where A wins, 0 for ties."""
+    """Outcomes [sessions]: 1 where B wins, -1 where A wins, 0 for ties."""
     places = [{hit.docid: rank for rank, hit in enumerate(run[: model.depth])} for run in runs]
     docids = list(places[0] | places[1])
     ranks = np.array([[own.get(docid, ABSENT) for docid in docids] for own in places], dtype=np.int64)
@@ -143,13 +143,13 @@ def _outcomes(
 def team_draft(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """Team-draft interleaving.
 
-    In each round both systems add their best document that is not in the list yet; a coin says who begins. The list
-    ends where one of them has no further document (Radlinski, Kurup and Joachims, How does clickthrough data reflect
-    retrieval quality?, CIKM 2008). Random clicks then favour neither, if both runs fill the page.
+    In each round both systems add their best document that is not in the list yet; a coin decides who goes first. The
+    list ends when one of them has no further document (Radlinski, Kurup and Joachims, How does clickthrough data
+    reflect retrieval quality?, CIKM 2008). Random clicks then favour neither system, if both runs fill the page.
 
-    ``ranks``: [2, documents] from 0, of each document in A and in B; ``ABSENT`` where a run lacks it. Returns lists,
-    [sessions, depth] positions in the second axis of ``ranks``, -1 past the end; and alike the teams, 0 for documents
-    that A added and 1 for B's.
+    ``ranks``: [2, documents], rank from 0 of each document in A and in B; ``ABSENT`` where a run lacks it. Returns two
+    arrays [sessions, depth], -1 past the end: the lists, as positions in the second axis of ``ranks``, and the teams, 0
+    for documents that A added and 1 for documents that B added.
     """
     every = np.arange(sessions)
     left = np.repeat(ranks[None], sessions, axis=0)  # [sessions, 2, documents]
@@ -172,14 +172,14 @@ def team_draft_credit(teams: Ints, clicks: Bools) -> Ints:
 def balanced(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator) -> Ints:
     """Balanced interleaving (Joachims, Evaluating retrieval performance using clickthrough data, 2003).
 
-    One coin says who begins; then the systems add their documents in turn, skipping those that are in the list. Each
-    prefix is made of as many first documents of the one as of the other, or one more. Arguments and returned lists are
-    those of :func:`team_draft`.
+    One coin decides who goes first; then the systems add their documents in turn, skipping those already in the list.
+    Each prefix of the list holds the top documents of both runs: equally many, or one more of one run. Arguments and
+    returned lists are those of :func:`team_draft`.
     """
     both = np.full((2, depth), -1)
     for first in (0, 1):
-        steps = 2 * ranks + np.array([[first], [1 - first]])  # of the turn in which each system would add a document
-        last = np.where(ranks < ABSENT, steps, -1).max(axis=1).min()  # one of them then has no more
+        steps = 2 * ranks + np.array([[first], [1 - first]])  # turn in which each system would add a document
+        last = np.where(ranks < ABSENT, steps, -1).max(axis=1).min()  # then one system has no more documents
         order = np.argsort(steps.min(axis=0))
         added = order[steps.min(axis=0)[order] <= last][:depth]
         both[first, : len(added)] = added
@@ -188,7 +188,7 @@ def balanced(ranks: Ints, sessions: int, depth: int, rng: np.random.Generator) -
 
 
 def balanced_credit(ranks: Ints, lists: Ints, clicks: Bools) -> Ints:
-    """[sessions, 2]: clicks on the first k documents of each run, k being the least that covers the lowest click.
+    """[sessions, 2]: clicks on the first k documents of each run; k is the smallest that covers the lowest click.
 
     After Chapelle, Joachims, Radlinski and Yue, Large-scale validation and analysis of interleaved search evaluation,
     TOIS 30, 2012.

@@ -1,4 +1,4 @@
-"""What an evaluation found, as one results.json: what the harness writes, the report shows and two reports compare."""
+"""Results of an evaluation as one results.json: written by the harness, shown by the report, compared between two."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ += ["save_results"]
 
 @dataclass(frozen=True)
 class Slice:
-    """The main measure over the queries of one kind: ``of`` "query length", ``label`` "1 to 5 words"."""
+    """The main measure over one kind of queries, such as ``of`` "query length", ``label`` "1 to 5 words"."""
 
     of: str
     label: str
@@ -32,7 +32,7 @@ class SystemResult:
     """One system on one collection."""
 
     name: str  # short and unique, for tables: "MixLM k=4"
-    description: str  # exactly what it was: model, fingerprint, lengths, weights
+    description: str  # exact configuration: model, fingerprint, lengths, weights
     measures: dict[str, float]  # means over all judged queries
     per_query: dict[str, dict[str, float]]  # measure -> qid -> value
     efficiency: Efficiency | None  # None where there is nothing to time (first stage, oracle)
@@ -42,7 +42,7 @@ class SystemResult:
     seed_group: str | None  # systems that differ only in their seed share this name
     depth_curve: dict[int, float]  # number of first-stage candidates reranked -> main measure
     slices: list[Slice]
-    # "other": told from the collection's first stage and teacher, from ``tokens`` and from the name "oracle"
+    # "other": derived from the collection's first stage and teacher, from ``tokens`` and from the name "oracle"
     kind: Kind = "other"
 
 
@@ -70,7 +70,7 @@ class Example:
 
 @dataclass(frozen=True)
 class CollectionResult:
-    """All systems on one collection. ``documents`` is None where the corpus was not read (run files alone)."""
+    """All systems on one collection. ``documents`` is None if the corpus was not read (run files only)."""
 
     name: str
     documents: int | None
@@ -105,7 +105,7 @@ def save_results(evaluation: Evaluation, path: str | Path) -> None:
 
 
 def load_results(path: str | Path) -> Evaluation:
-    """Read results.json, or the one in the folder of a report. Raises InputError for anything else."""
+    """Read a results.json file, or the one in a report's folder. Raises InputError for anything else."""
     path = Path(path)
     if path.is_dir():
         path /= "results.json"

@@ -1,4 +1,4 @@
-"""Is a difference more than chance? Paired tests over queries, and how far a mean could lie elsewhere with others."""
+"""Significance of differences: paired tests over queries, and bootstrap intervals of means."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ += ["scipy_stats"]
 ALPHA = 0.05
 PERMUTATIONS = 100_000
 RESAMPLES = 2000
-FEWEST = 5  # queries: draws of fewer are too much alike to say anything
+FEWEST = 5  # queries: resamples of fewer are too similar to be informative
 
 Interval = tuple[float, float]
 Values = Mapping[str, float]  # qid -> value of one measure
 
 
 class Verdict(IntEnum):
-    """What two paired tests say of a difference: significant in both, in one of them, or in none."""
+    """Outcome of two paired tests of a difference: significant in both, in one, or in neither."""
 
     WORSE = -2
     WORSE_IN_ONE = -1
@@ -56,7 +56,7 @@ class Comparison:
         difference: mean over queries, system minus baseline.
         wins, losses: queries on which the system is better, worse (the rest are equal).
         p_t: two-sided p of the paired t-test, Holm-corrected over the systems compared.
-        p_randomisation: of the paired randomisation test (signs of the differences drawn at random), corrected alike.
+        p_randomisation: two-sided p of the paired randomisation test (random signs of differences), Holm-corrected.
     """
 
     system: str
@@ -80,11 +80,11 @@ class Comparison:
 def compare(
     values: Mapping[str, Values], baseline: str, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> list[Comparison]:
-    """Every other system against ``baseline``.
+    """Compare every other system with ``baseline``.
 
     Args:
         values: system -> qid -> value of one measure; the same queries for all.
-        permutations: draws of the randomisation test (all sign patterns, where there are fewer of them).
+        permutations: draws of the randomisation test (all sign patterns if there are fewer).
 
     Raises:
         InputError: an unknown baseline, or systems measured on different queries.
@@ -102,9 +102,9 @@ def compare(
 def compare_pairs(
     pairs: Mapping[str, tuple[Values, Values]], *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> list[Comparison]:
-    """name -> (before, after): ``after`` against ``before``, each pair on its own queries, corrected over all pairs.
+    """Compare ``after`` with ``before`` for each name -> (before, after); p-values are corrected over all pairs.
 
-    A pair without values, or with values for different queries, is left out.
+    Pairs may have different queries. A pair without values, or whose two sides differ in queries, is left out.
     """
     found = []
     for name, (before, after) in pairs.items():
@@ -119,14 +119,14 @@ def compare_pairs(
 
 @lru_cache(maxsize=1 << 14)  # page and tables show the same means
 def interval(*samples: tuple[float, ...], confidence: float = 0.95) -> Interval | None:
-    """Bootstrap interval (percentiles) of the mean over the samples' means: each sample is a collection, its values
-    those of its queries. None where a collection has fewer than ``FEWEST`` queries.
+    """Bootstrap percentile interval of the mean of the samples' means. A sample holds one collection's values by query.
+    None if a collection has fewer than ``FEWEST`` queries.
 
     Raises MissingDependency if scipy is not installed.
     """
     if not samples or min(map(len, samples)) < FEWEST:
         return None
-    count = round(RESAMPLES * ALPHA / (1 - confidence))  # as many draws beyond its ends at any confidence
+    count = round(RESAMPLES * ALPHA / (1 - confidence))  # the number of draws beyond the ends stays constant
     return bootstrap(
         samples,
         lambda *drawn, axis: np.mean([np.mean(one, axis=axis) for one in drawn], axis=0),
@@ -138,7 +138,7 @@ def interval(*samples: tuple[float, ...], confidence: float = 0.95) -> Interval 
 def bootstrap(
     samples: Sequence[Any], statistic: Callable[..., Any], count: int = RESAMPLES, **options: Any
 ) -> Interval:
-    """95% of a statistic (percentiles), which takes an ``axis``; ``count`` draws. ``options`` are those of scipy."""
+    """95% bootstrap percentile interval of a statistic that takes ``axis``. ``count``: draws; ``options``: scipy's."""
     options = {"rng": np.random.default_rng(0), "batch": 200, **options}  # the batch bounds the memory
     found = scipy_stats().bootstrap(
         samples, statistic, method="percentile", vectorized=True, n_resamples=count, **options
@@ -161,7 +161,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _p_values(gains: NDArray[np.float64], permutations: int, seed: int) -> tuple[float, float]:
-    """Of the paired t-test and of the paired randomisation test, both two-sided."""
+    """p-values of the paired t-test and the paired randomisation test, both two-sided."""
     if len(gains) < 2 or not gains.any():
         return 1.0, 1.0
     randomised = scipy_stats().permutation_test(

@@ -1,4 +1,4 @@
-"""How systems stand over all collections: one row a system (or group of seeds), one cell a collection."""
+"""Standings of systems over all collections: one row per system (or group of seeds), one cell per collection."""
 
 from __future__ import annotations
 
@@ -14,38 +14,36 @@ from mixlm_rerank.systems.protocol import Kind
 
 __all__ = ["Row", "Standings", "best_of", "cast", "kind_of", "standings"]
 
-ORDER: dict[Kind, int] = {"first stage": 0, "oracle": 2}  # of rows: others stand between them
+ORDER: dict[Kind, int] = {"first stage": 0, "oracle": 2}  # of rows; other kinds are between these
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A system, or all seeds of one; for each collection, its systems, their mean, and what the tests say."""
+    """A system, or all seeds of one; for each collection, its results, their mean, and the verdicts of the tests."""
 
     name: str
     kind: Kind
-    seeds: tuple[tuple[SystemResult, ...], ...]  # none where it did not run
-    on: tuple[SystemResult | None, ...]  # of several seeds, one system with their means
+    seeds: tuple[tuple[SystemResult, ...], ...]  # by collection; empty where it did not run
+    on: tuple[SystemResult | None, ...]  # by collection; several seeds are averaged
     mean: float | None  # of the measure, over collections; None unless it ran on all of them
-    # Against the collection's baseline; of several seeds, what holds for each of them. None for the baseline itself,
-    # and for the oracle, which is no system to choose.
+    # Against the collection's baseline; of several seeds, the verdict that holds for every seed. None for the baseline
+    # itself, and for the oracle, which is no system to choose.
     verdicts: tuple[Verdict | None, ...]
 
     @property
     def runs(self) -> int:
-        """How many seeds the row stands for."""
+        """Number of seeds in the row."""
         return max(map(len, self.seeds))
 
     @property
     def documents_per_second(self) -> float | None:
-        """The harmonic mean: the speed for the same number of documents of each collection. None unless timed on all
-        of them.
-        """
+        """Harmonic mean over collections: the speed at equal numbers of documents. None unless timed on all."""
         timed = [[one.efficiency.documents_per_second for one in own if one.efficiency] for own in self.seeds]
         return harmonic_mean(map(harmonic_mean, timed)) if all(timed) else None
 
     def value(self, column: int, measure: str) -> float | None:
-        """Any measure on one collection; None where the row did not run."""
+        """The value of a measure on one collection; None where the row did not run."""
         there = self.on[column]
         return there.measures[measure] if there else None
 
@@ -63,13 +61,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Standings:
-    """The big table."""
+    """All systems and collections on one measure, as rows of the big table."""
 
     measure: str
     collections: tuple[str, ...]
-    queries: tuple[int, ...]  # how many are judged, for each collection
-    baseline: str | None  # None where collections differ in it
-    teacher: str | None  # the same, or where one has none
+    queries: tuple[int, ...]  # number of judged queries of each collection
+    baseline: str | None  # None if collections have different ones
+    teacher: str | None  # None if collections have different ones, or one has none
     rows: tuple[Row, ...]
 
     def row(self, name: str | None) -> Row | None:
@@ -89,15 +87,15 @@ class Standings:
 
     @property
     def best(self) -> list[Row]:
-        """Of these, the ones with the highest mean: what looks equal in tables is equally best."""
+        """The ``ranked`` rows with the highest mean; means that look equal in tables count as equal."""
         means = [round(row.mean or 0.0, DECIMALS) for row in self.ranked]
         return [row for row, mean in zip(self.ranked, means, strict=True) if mean == max(means)]
 
 
 def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
-    """All systems on one measure: first stages at the top, oracles at the bottom, the rest as they stand.
+    """All systems on one measure: first stages at the top, oracles at the bottom, the rest in the given order.
 
-    ``measure``: the main one for ``None``. Others have no verdicts.
+    ``measure``: None is the main measure. Other measures have no verdicts.
     """
     main, collections = evaluation.measures[0], evaluation.collections
     measure = measure or main
@@ -130,7 +128,7 @@ def standings(evaluation: Evaluation, measure: str | None = None) -> Standings:
 
 
 def cast(table: Standings) -> list[Row]:
-    """Rows that pictures show in colour, one of each kind: first stage, teacher, and the best by mean of the others."""
+    """Rows that pictures show in colour: the first stage, the teacher, and the best row by mean of each other kind."""
     chosen = [best_of(table, kind) for kind in ("MixLM", "full text", "combination", "bi-encoder", "other")]
     teacher = table.row(table.teacher)
     if teacher is not None:
@@ -140,13 +138,13 @@ def cast(table: Standings) -> list[Row]:
 
 
 def best_of(table: Standings, kind: Kind) -> Row | None:
-    """The row of that kind with the highest mean; of those that ran nowhere but on some collections, the first."""
+    """The row of that kind with the highest mean; the first one if no row ran on all collections."""
     rows = [row for row in table.rows if row.kind == kind]
     return max(rows, key=lambda row: -1.0 if row.mean is None else row.mean, default=None)
 
 
 def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:
-    """The system's kind; where it was left open, what the collection's roles and the system's name tell."""
+    """The system's kind; if it was left open, derived from the collection's roles, the token budget and the name."""
     if system.kind != "other":
         return system.kind
     if system.name == collection.first_stage:
@@ -159,7 +157,7 @@ def kind_of(collection: CollectionResult, system: SystemResult) -> Kind:
 
 
 def _mean_of(seeds: Sequence[SystemResult]) -> SystemResult | None:
-    """One system with the means of several; None for none."""
+    """The seeds averaged into one result; None for no seeds."""
     if len(seeds) < 2:
         return seeds[0] if seeds else None
     return replace(
@@ -175,7 +173,7 @@ def _mean_of(seeds: Sequence[SystemResult]) -> SystemResult | None:
 
 
 def _means(parts: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
-    """Of what is in all of them."""
+    """Means of the keys that all parts have."""
     return {key: fmean(part[key] for part in parts) for key in parts[0] if all(key in part for part in parts)}
 
 

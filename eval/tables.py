@@ -1,4 +1,4 @@
-"""Tables of systems, and their forms as text: for a terminal, in Markdown, in LaTeX (booktabs)."""
+"""Tables of systems, and their text formats: terminal, Markdown, LaTeX (booktabs)."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class Cell:
     """One cell of a table."""
 
     text: str
-    order: float | None  # what the column is sorted by; None for a cell without a value, which stays last
+    order: float | None  # sort key of the column; None for a cell without a value, which stays last
     best: bool = False
     mark: str = ""
-    small: str = ""  # behind the text: the interval of a mean
+    small: str = ""  # in small type after the text: the interval of a mean
 
 
 EMPTY = Cell("–", None)
 
 
 def number(value: float | None, text: Callable[[float], str] = numbers.measure) -> Cell:
-    """The cell of a number, written by ``text``."""
+    """The cell of a number, formatted by ``text``."""
     return EMPTY if value is None else Cell(text(value), value)
 
 
@@ -56,13 +56,13 @@ class Column:
 
     head: str
     hint: str = ""  # explains the head
-    marked: bool = False  # keeps room for a mark behind each number, so that digits stand in line
-    best: bool = False  # the highest cells are bold, apart from the oracle's
+    marked: bool = False  # leaves room for a mark after each number, so that digits align
+    best: bool = False  # the highest cells are bold, except the oracle's
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table: a system and its cells. ``note`` stands small behind its name."""
+    """One row of a table: a system and its cells. ``note`` follows the name in small type."""
 
     name: str
     kind: Kind
@@ -77,12 +77,12 @@ class Table:
     lines: tuple[Line, ...]
 
 
-Filling = tuple[Column, Callable[[Any], Cell]]  # a column, and how its cells are made
+Filling = tuple[Column, Callable[[Any], Cell]]  # a column, and the function that makes its cells
 Columns = list[Filling]
 
 
 def field(path: str, head: str, hint: str, text: Callable[[Any], str] = numbers.measure) -> Filling:
-    """The column of a number: ``path`` leads from a system to it, over parts that may be None."""
+    """A column of numbers; ``path``: attributes from a system to its number; those on the way may be None."""
 
     def cell(of: Any) -> Cell:
         for name in path.split("."):
@@ -95,8 +95,8 @@ def field(path: str, head: str, hint: str, text: Callable[[Any], str] = numbers.
 def filled(
     caption: str, columns: Columns, rows: Sequence[tuple[str, Kind, Any]], note: Callable[[Any], str] = lambda _: ""
 ) -> Table | None:
-    """One line a row (name, kind, what columns and note are made from), without columns and lines that hold no value;
-    None if nothing is left.
+    """A table with one line per row (name, kind, object that columns and note are made from). Columns and lines without
+    values are dropped; None if nothing is left.
     """
     made = [(column, [cell(of) for _, _, of in rows]) for column, cell in columns]
     made = [(column, cells) for column, cells in made if any(cell.order is not None for cell in cells)]
@@ -110,7 +110,7 @@ def filled(
 
 
 def _with_best(cells: Sequence[Cell], rows: Sequence[tuple[str, Kind, Any]]) -> list[Cell]:
-    """What looks equal to the highest is equally best."""
+    """Mark the best cells: all whose text equals that of the highest, except the oracle's."""
     rivals = [kind != "oracle" for _, kind, _ in rows]
     own = [cell for cell, rival in zip(cells, rivals, strict=True) if rival and cell.order is not None]
     top = max(own, key=lambda cell: cell.order or 0.0, default=EMPTY).text
@@ -119,14 +119,14 @@ def _with_best(cells: Sequence[Cell], rows: Sequence[tuple[str, Kind, Any]]) -> 
 
 
 def lined_up(rows: Sequence[Sequence[str]]) -> str:
-    """Columns in line, for a terminal: the first flush left, the others flush right."""
+    """Aligned columns for a terminal: the first flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def aligned(table: Table) -> str:
-    """The table for a terminal, digits under digits: numbers that may have a mark leave room for it."""
+    """The table for a terminal. Columns with marks leave room for them, so that digits align."""
     rows = [["system", *(f"{column.head} " if column.marked else column.head for column in table.columns)]]
     for line in table.lines:
         pairs = zip(table.columns, line.cells, strict=True)
@@ -163,7 +163,7 @@ def latex(table: Table) -> str:
 def _marked_up(
     table: Table, escape: Callable[[str], str], bold: Callable[[str], str], small: Callable[[str], str]
 ) -> list[list[str]]:
-    """Heads and rows, escaped: best cells bold, what stands small in brackets."""
+    """Escaped heads and rows: best cells in bold, small text in brackets."""
 
     def with_small(text: str, behind: str) -> str:
         return f"{text} {small(f'({escape(behind)})')}" if behind else text
@@ -176,7 +176,7 @@ def _marked_up(
 
 
 def markdown_escaped(text: str) -> str:
-    """One line of text whose characters mean nothing to Markdown, in a table too.
+    """Text on one line, with Markdown's special characters escaped, including those of tables.
 
     >>> print(markdown_escaped("a|b *c* <d>"))
     a\\|b \\*c\\* \\<d\\>

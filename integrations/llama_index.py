@@ -1,8 +1,8 @@
 """LlamaIndex: a node postprocessor that reranks. docs/integrations/llama-index.md has an example that runs.
 
-The docid of a node is ``metadata[docid_key]``, else its ``node_id``. What comes back are new NodeWithScore around the
-same nodes, scored by log-odds; with ``keep_retrieval_score`` around copies whose metadata has ``retrieval_score``. The
-metadata of a node that was not scored has ``missing: True``, in a copy.
+The docid of a node is ``metadata[docid_key]``, else its ``node_id``. The postprocessor returns the same nodes in new
+NodeWithScore objects, scored by log-odds. A node is copied if its metadata changes: ``keep_retrieval_score`` adds
+``retrieval_score``, and a node that was not scored gets ``missing: True``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["MixLMRerank"]
 
 
 class MixLMRerank(BaseNodePostprocessor):
-    """Retrieved nodes, best first.
+    """Reranks retrieved nodes.
 
     Attributes:
-        reranker: with an index, to look docids up; without, to encode texts.
+        reranker: a reranker with an index looks docids up; one without encodes texts.
         top_n: how many to keep; all for ``None``.
-        docid_key: where the metadata holds the docid.
+        docid_key: the key of the docid in the metadata.
         keep_retrieval_score: put the retriever's score into the metadata.
     """
 

@@ -1,4 +1,4 @@
-"""BM25 by Pyserini: a Lucene index of a corpus, and its runs; the first stage of the command line and the demo."""
+"""BM25 by Pyserini: index a corpus with Lucene and search it; the first stage of the command line and the demo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mixlm_rerank.types import Candidate, Document
 
 __all__ = ["Fields", "bm25_run", "build_lucene_index", "check_lucene_index", "open_searcher"]
 
-# flat: title and text are one field; multifield: two, each searched with weight 1 (Anserini's names for BEIR's).
+# flat: title and text in one field; multifield: in two, each searched with weight 1 (Anserini's names, for BEIR).
 Fields = Literal["flat", "multifield"]
 
 BATCH = 1000
@@ -35,10 +35,10 @@ MANIFEST = "corpus.json"
 def build_lucene_index(
     documents: Iterable[Document], folder: str | Path, *, fields: Fields = "flat", progress: bool = False
 ) -> int:
-    """Index ``title text`` of each document as one field, or as two, and store the documents. Returns how many.
+    """Index ``title text`` of each document as one field, or as two, and store the documents. Returns their number.
 
     Documents without text are left out: no query could find them. The index appears under ``folder`` only when it is
-    whole; its corpus.json says what it was built from.
+    complete; its corpus.json says what it was built from.
 
     Raises InputError if ``folder`` exists, a docid occurs twice, or there are no documents.
     """
@@ -53,10 +53,10 @@ def build_lucene_index(
 
 
 def check_lucene_index(searcher: Any, folder: str | Path, fields: Fields, documents: Iterable[Document] | None) -> None:
-    """Raises InputError if the index was built with other fields, or from other documents (None: not looked at).
+    """Raises InputError if the index was built with other fields, or from other documents (not checked if ``None``).
 
-    Of an index that :func:`build_lucene_index` did not make, the fields are known, and the first documents are looked
-    up.
+    An index that :func:`build_lucene_index` did not make has no corpus.json. There this only checks that a multifield
+    index has a title field and that the first documents are in the index.
     """
     mend = "choose another folder, or delete it"
     manifest = Path(folder) / MANIFEST
@@ -83,12 +83,12 @@ def open_searcher(folder: str | Path, *, offline: bool = False) -> Any:
     """A Pyserini LuceneSearcher with BM25 (k1 .9, b .4), for queries of any length.
 
     Args:
-        folder: of the index, or the name of one of Pyserini's prebuilt indexes (``msmarco-v1-passage``).
-        offline: a prebuilt index is not downloaded.
+        folder: folder of the index, or the name of one of Pyserini's prebuilt indexes (``msmarco-v1-passage``).
+        offline: do not download a prebuilt index.
 
     Raises:
-        InputError: ``folder`` is neither, this Lucene cannot read it, or it is to be downloaded and cannot be.
-        MissingDependency: there is no Pyserini or no Java.
+        InputError: ``folder`` is neither, this Lucene cannot read the index, or it cannot be downloaded.
+        MissingDependency: Pyserini or Java is missing.
     """
     start_java()
     if not any(Path(folder).glob("segments_*")):
@@ -117,7 +117,7 @@ def bm25_run(
     ``drop_same_id`` leaves out the document whose docid is the qid, before the cut (ArguAna's queries are documents).
     Queries that match nothing get an empty list.
     """
-    texts = [without_lone_surrogates(text) for text in queries.values()]  # Java cannot be given them
+    texts = [without_lone_surrogates(text) for text in queries.values()]  # Java does not take them
     weights = {"contents": 1.0, "title": 1.0} if fields == "multifield" else {}
     found = searcher.batch_search(texts, list(queries), k=hits + int(drop_same_id), threads=threads, fields=weights)
     run = {}
@@ -128,7 +128,7 @@ def bm25_run(
 
 
 def _fill(draft: Path, documents: Iterable[Document], fields: Fields, progress: bool) -> CorpusIdentity:
-    """Write a Lucene index into ``draft``; returns what it holds."""
+    """Write a Lucene index into ``draft``; returns the identity of its corpus."""
     lucene = importlib.import_module("pyserini.index.lucene")
     options = ["-fields", "title"] if fields == "multifield" else []
     indexer = lucene.LuceneIndexer(args=["-index", _absolute(draft), "-storeRaw", *options], threads=1)
@@ -146,14 +146,14 @@ def _fill(draft: Path, documents: Iterable[Document], fields: Fields, progress: 
                 indexer.add_batch_raw([_json(document, fields) for document in batch])
                 bar.update(len(batch))
     finally:
-        indexer.close()  # whatever happens: it holds a lock
+        indexer.close()  # even after an error: it holds a lock
     if not docids:
         raise InputError("the corpus holds no documents")
     return identity
 
 
 def _prebuilt(name: str, offline: bool) -> str:
-    """The folder of a prebuilt index, which is downloaded by one process at a time."""
+    """The folder of a prebuilt index. Downloads it if needed, one process at a time."""
     util = importlib.import_module("pyserini.util")
     if Path(name).exists() or name not in util.TF_INDEX_INFO:
         other = "" if Path(name).exists() else ", and Pyserini has no prebuilt one of that name"
@@ -170,7 +170,7 @@ def _prebuilt(name: str, offline: bool) -> str:
 
 
 def _absolute(path: str | Path) -> str:
-    """For Java, whose working directory stays what it was when Java was started."""
+    """An absolute path, for Java: its working directory stays the one in which it was started."""
     return str(Path(path).absolute())
 
 

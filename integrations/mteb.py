@@ -1,4 +1,4 @@
-"""mteb: reranking tasks out of token indexes, one for each task. docs/integrations/mteb.md has an example that runs."""
+"""mteb: runs reranking tasks, with one token index per task. docs/integrations/mteb.md has an example that runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with optional_import("this needs mteb 2.6", "mteb"):
 
 __all__ = ["MixLMSearch"]
 
-# What a model's files do not tell of it.
+# Fields of ModelMeta that cannot be read from a model's files.
 UNKNOWN = (
     *("release_date", "memory_usage_mb", "license", "open_weights", "public_training_code", "public_training_data"),
     *("similarity_fn_name", "training_datasets"),
@@ -26,11 +26,11 @@ UNKNOWN = (
 
 
 class MixLMSearch:
-    """mteb's SearchProtocol. Only tasks that bring candidates (``top_ranked``) can be run.
+    """Implements mteb's SearchProtocol, for tasks that come with candidates (``top_ranked``).
 
     Args:
         model: the MixLM.
-        folder: of the indexes; one that is there already is brought up to date with its corpus.
+        folder: folder of the indexes; an existing index is brought up to date with its corpus.
         tokens: the token budget.
     """
 
@@ -53,9 +53,9 @@ class MixLMSearch:
     def search(
         self, queries: Any, *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **options: Any
     ) -> dict[str, dict[str, float]]:
-        """qid -> {docid: log-odds} of each query's best ``top_k`` candidates; below -10,000 where one was not scored.
+        """qid -> {docid: log-odds} of each query's best ``top_k`` candidates; below -10,000 if one was not scored.
 
-        Raises InputError for a task that brings no candidates, or if ``index`` was not called.
+        Raises InputError for a task without candidates, or if ``index`` was not called.
         """
         if top_ranked is None:
             raise InputError(
@@ -70,7 +70,7 @@ class MixLMSearch:
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """What this model is, as far as it knows. ``revision``: weights and budget; mteb keeps results by it."""
+        """The known metadata of this model. mteb stores results under ``revision``, a weights hash and the budget."""
         unknown: dict[str, Any] = dict.fromkeys(UNKNOWN)
         return ModelMeta(
             loader=None,
@@ -88,9 +88,9 @@ class MixLMSearch:
 
 
 def _query(row: Mapping[str, Any]) -> str:
-    """A query as mteb gives it to all models: its text, and an instruction where the task has one.
+    """A query as mteb gives it to all models: its text, and an instruction if the task has one.
 
-    The instruction stands behind a text, and before a conversation (a list of strings, or of roles and contents).
+    The instruction follows a text, but precedes a conversation (a list of strings, or of roles and contents).
     """
     text, instruction = row["text"], row.get("instruction")
     parts = [text, instruction]
@@ -101,7 +101,7 @@ def _query(row: Mapping[str, Any]) -> str:
 
 
 class _Documents:
-    """Rows of an mteb corpus (``id``, perhaps ``title``, ``text``), again and again."""
+    """Documents of an mteb corpus (rows of ``id``, ``text``, perhaps ``title``); can be iterated again and again."""
 
     def __init__(self, corpus: Any) -> None:
         self._corpus = corpus

@@ -1,4 +1,4 @@
-"""Pyserini: hits in, hits out; a searcher that reranks; documents straight from a Lucene index.
+"""Pyserini: reranking of hits; a searcher that reranks; documents and texts read from a Lucene index.
 
 docs/integrations/pyserini.md has an example that runs.
 """
@@ -44,15 +44,15 @@ class RerankedHit:
 
 
 def rerank_hits(reranker: Reranker, query: str, hits: Sequence[Any], k: int | None = None) -> list[RerankedHit]:
-    """Hits of LuceneSearcher or FaissSearcher in, the best ``k`` of them out in their new order."""
+    """Rerank hits of a LuceneSearcher or FaissSearcher. Returns the best ``k`` in their new order."""
     return _with_hits(reranker.rerank(query, hits, k), hits)
 
 
 class RerankingSearcher:
     """A searcher that fetches ``depth`` hits from another one and reranks them.
 
-    Has ``search``, ``batch_search`` and ``doc`` with Pyserini's signatures, so it can stand wherever a LuceneSearcher
-    or FaissSearcher does: in a HybridSearcher, say. All other attributes are those of ``searcher``.
+    It has ``search``, ``batch_search`` and ``doc`` with Pyserini's signatures, so it can replace a LuceneSearcher or
+    FaissSearcher, for example in a HybridSearcher. All other attributes are those of ``searcher``.
     """
 
     searcher: Any = None  # while it is being copied or unpickled
@@ -109,7 +109,7 @@ class LuceneTexts:
 
 
 class LuceneCorpus:
-    """All documents of a Lucene index that stores them. Raises InputError where it does not."""
+    """All documents of a Lucene index that stores them. Raises InputError if it does not."""
 
     def __init__(self, folder: str | Path) -> None:
         self._searcher = open_searcher(folder)
@@ -124,9 +124,9 @@ class LuceneCorpus:
 
 
 def named_topics(name: str) -> dict[str, str]:
-    """Topics by a name that Pyserini knows (``dl19-passage``), which it may fetch from the network: qid -> query.
+    """Topics by a name that Pyserini knows (``dl19-passage``): qid -> query. It may fetch them from the network.
 
-    Raises InputError for a name that it does not know, or cannot fetch.
+    Raises InputError if Pyserini does not know the name or cannot fetch the topics.
     """
     start_java()
     from pyserini.search import get_topics
@@ -137,7 +137,7 @@ def named_topics(name: str) -> dict[str, str]:
     except (ValueError, KeyError):
         raise InputError(f"no file of topics at {name!r}, and Pyserini knows no topics of that name") from None
     except java_error as error:
-        reason = str(error).splitlines()[0].partition(": ")[2]  # behind "JVM exception occurred"; a stack follows
+        reason = str(error).splitlines()[0].partition(": ")[2]  # after "JVM exception occurred"; a stack trace follows
         raise InputError(f"Pyserini cannot fetch the topics {name!r}: {reason}") from None
     return {str(qid): fields["title"] for qid, fields in topics.items()}
 
@@ -150,7 +150,7 @@ def _check_text(query: object) -> None:
 def _asked(
     own: dict[str, int], options: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments by place and by name: by name where that is possible, the second place is k0 in a HybridSearcher."""
+    """Positional and keyword arguments; keywords if possible: a HybridSearcher's second positional argument is k0."""
     return ((*own.values(), *options), named) if options else ((), own | named)
 
 

@@ -1,7 +1,7 @@
 """PyTerrier: a transformer that reranks; no text column needed.
 
-Rows are looked up by ``docno``; a ``text`` column, if there is one, serves ``missing="encode"`` and ``verify_top``. The
-scores of rows that were not scored are below -10,000. docs/integrations/pyterrier.md has an example that runs.
+Rows are looked up by ``docno``; a ``text`` column, if there is one, serves ``missing="encode"`` and ``verify_top``.
+Documents that were not scored get a score below -10,000. docs/integrations/pyterrier.md has an example that runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MixLMReranker"]
 
 
 class MixLMReranker(pt.Transformer):
-    """Result frames (``qid, query, docno``, and perhaps ``score``) in, with new ``score`` and ``rank`` out.
+    """Reranks result frames (``qid, query, docno``, and perhaps ``score``): returns new ``score`` and ``rank``.
 
     All other columns stay. All queries of a frame are reranked together.
     """
@@ -33,7 +33,7 @@ class MixLMReranker(pt.Transformer):
         self.reranker = reranker
 
     def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Raises InputError for no docno, or one twice with one text, and PyTerrier's error for a missing column."""
+        """Raises InputError for no docno, or a repeated docno with one text; PyTerrier's error for a missing column."""
         pt.validate.result_frame(frame, extra_columns=["query"])
         frame = frame.reset_index(drop=True)
         queries: dict[str, str] = {}

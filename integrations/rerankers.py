@@ -1,7 +1,7 @@
 """rerankers (AnswerDotAI): a ranker. docs/integrations/rerankers.md has an example that runs.
 
-``doc_ids`` are looked up in the reranker's index, if it has one; without an index they are only handed back. A document
-that was not scored comes back as a copy whose metadata has ``missing: True``.
+``doc_ids`` are looked up in the reranker's index, if it has one; without an index they are only returned. A document
+that was not scored is returned as a copy whose metadata has ``missing: True``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["MixLMRanker"]
 
 
 class MixLMRanker(BaseRanker):  # type: ignore[misc]  # untyped
-    """Scores are log-odds. Also asynchronous (``rank_async``)."""
+    """A ranker whose scores are log-odds. Also works asynchronously (``rank_async``)."""
 
     def __init__(self, reranker: Reranker) -> None:
         self.reranker = reranker
@@ -36,12 +36,12 @@ class MixLMRanker(BaseRanker):  # type: ignore[misc]  # untyped
         doc_ids: list[str] | list[int] | None = None,
         metadata: list[dict[str, Any]] | None = None,
     ) -> RankedResults:
-        """Raises InputError for documents without ids where texts are not encoded."""
+        """The documents, best first. Raises InputError for documents without ids if texts are not encoded."""
         check_strings("doc_ids", doc_ids)
         documents = prep_docs(docs, doc_ids, metadata) if docs else []
         given = doc_ids is not None or any(
             isinstance(doc, Document) for doc in (docs if isinstance(docs, list) else [docs])
-        )  # else prep_docs has counted them
+        )  # else prep_docs has numbered them
         docids = [document.doc_id for document in documents] if given else None
         ranked = rank_documents(self.reranker, query, [document.text for document in documents], docids)
         results = []

@@ -3,9 +3,9 @@
 docs/integrations/sentence-transformers.md has an example that runs. ``predict`` maps scores to [0, 1] by a sigmoid, as
 CrossEncoder does by default; ``activation_fn=torch.nn.Identity()`` gives log-odds. Neither is a probability
 before ``mixlm-rerank calibrate``. ``save_pretrained`` makes a folder that is a MixLM and a CrossEncoder.
-sentence-transformers loads modules that are not its own only under ``CrossEncoder(folder, trust_remote_code=True)``
-(the folder holds no code); a CrossEncoder of ``MixLMModule(MixLM.from_pretrained(folder))`` needs no such trust.
-Training goes by ``mixlm-rerank train``.
+sentence-transformers loads modules that are not its own only with ``CrossEncoder(folder, trust_remote_code=True)``
+(the folder holds no code); a CrossEncoder of ``MixLMModule(MixLM.from_pretrained(folder))`` does not need that option.
+Train with ``mixlm-rerank train``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ALLOWED = (("backend", "torch"), ("num_labels", 1))
 
 
 class Docid(str):
-    """In the place of a document's text: look it up in the index."""
+    """A docid in place of a document's text: the document is looked up in the index."""
 
 
 class MixLMModule(InputModule):
@@ -79,7 +79,7 @@ class MixLMModule(InputModule):
         raise InputError(NO_LENGTH)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **options: Any) -> dict[str, Any]:
-        """Pairs -> features; nothing is tokenised yet. Raises InputError for what is no pair of query and document."""
+        """Pairs -> features; nothing is tokenised yet. Raises InputError unless they are query and document."""
         check_pairs(inputs)
         return {"pairs": [((prompt or "") + query, document) for query, document in inputs]}
 
@@ -97,7 +97,7 @@ class MixLMModule(InputModule):
         return {**features, "scores": scores.to(self.model.ranker.device)}
 
     def save(self, output_path: str, *arguments: Any, safe_serialization: bool = True, **options: Any) -> None:
-        """As :meth:`MixLM.save_pretrained`: the folder is a MixLM and a CrossEncoder."""
+        """Save with :meth:`MixLM.save_pretrained`: the folder is a MixLM and a CrossEncoder."""
         self.model.save_pretrained(output_path)
 
     @classmethod

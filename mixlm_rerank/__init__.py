@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Document", "MixLM", "MixLMError", "Reranker", "ScoredDoc", "TokenIndex"]
 
-# Imported when they are first used: they bring in torch and transformers, seconds that --help need not wait for.
+# Imported on first use: they import torch and transformers, seconds that --help need not wait for.
 _LAZY = {"MixLM": ".model", "Reranker": ".reranker", "TokenIndex": ".index"}
 
 

@@ -1,4 +1,4 @@
-"""What callers hand over and often get wrong, checked in one place: strings, counts, values that are none, hits."""
+"""Checks of the arguments that callers often get wrong: strings, counts, absent values, hits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NOTHING = ("None", "nan", "<NA>", "NaT")
 
 
 def check_strings(name: str, values: object) -> None:
-    """Raises InputError for one string in the place of several: its letters would be taken for them."""
+    """Raises InputError for one string in place of several: its characters would be read as the strings."""
     if isinstance(values, str | bytes):
         raise InputError(f"{name} must be a list of strings, not one string: [{values!r}]")
 
 
 def check_list_of_strings(name: str, values: object) -> None:
-    """Raises InputError for what is no list of strings, or has something else among them."""
+    """Raises InputError for anything but a list of strings."""
     check_strings(name, values)
     if not isinstance(values, Iterable):
         raise InputError(f"{name} must be a list of strings, not {values!r:.80}")
@@ -34,13 +34,13 @@ def check_list_of_strings(name: str, values: object) -> None:
 
 
 def check_model(model: object) -> None:
-    """Raises InputError for its name, say, in its place."""
+    """Raises InputError for anything but a model: its name, for example."""
     if not hasattr(model, "item_encoder"):
         raise InputError(f"model must be a MixLM (MixLM.from_pretrained(...)), not {model!r:.80}")
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
-    """Raises InputError unless ``value`` is of a kind."""
+    """Raises InputError unless ``value`` is an instance of ``kind``."""
     if not isinstance(value, kind):
         raise InputError(f"{name} must be {expected}, not {value!r:.80}")
 
@@ -56,7 +56,7 @@ def check_count(name: str, value: object, least: int = 1) -> None:
 
 
 def is_nothing(value: object) -> bool:
-    """None, the empty string, NaN or NA: what data frames and metadata hold where there is no value.
+    """Whether a value is absent: None, the empty string, NaN or NA, as in data frames and metadata.
 
     >>> [is_nothing(value) for value in (None, "", float("nan"), 0, "nan")]
     [True, True, True, False, False]
@@ -65,7 +65,7 @@ def is_nothing(value: object) -> bool:
 
 
 def docid_of(value: object) -> str | None:
-    """A docid as a string (numbers become one), or None where there is none."""
+    """A docid as a string (numbers are converted), or None if it is absent."""
     return None if is_nothing(value) else str(value)
 
 
@@ -78,8 +78,8 @@ def as_candidates(hits: Iterable[Any]) -> list[Candidate]:
     >>> as_candidates([("d1", 2.5), "d2"])
     [Candidate(docid='d1', score=2.5, text=None), Candidate(docid='d2', score=-1.0, text=None)]
 
-    Raises InputError for anything else, for a score that is not finite, no docid, or one that occurs twice with one
-    text (or without). With different texts these are passages of a document, each a candidate of its own.
+    Raises InputError for anything else, for a score that is not finite, for an absent docid, or for a docid that occurs
+    twice with the same text (or without). With different texts these are passages of a document, each a candidate.
     """
     if isinstance(hits, str) or not isinstance(hits, Iterable):
         raise InputError(f"hits must be a list of hits, not {hits!r:.80}")

@@ -1,4 +1,4 @@
-"""A list of documents, as other libraries hand them over, to candidates and back to places in that list."""
+"""A list of documents, as other libraries pass them, to candidates and back to positions in that list."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Documents", "Placed", "check_pairs", "docid_in", "marked", "rank_documents", "score_pairs"]
 
-Placed = tuple[int, ScoredDoc]  # one of the caller's documents: its place in the list, and what the reranker says of it
+Placed = tuple[int, ScoredDoc]  # one of the caller's documents: its position in the list, and its result
 
 
 class Documents:
     """The caller's documents as candidates.
 
-    A docid is looked up in the index. A document without one is known by its text, which is encoded on the fly; so are
-    all texts where there is no index. Of documents that are known by the same docid (or text) one is scored, and all
-    get its score. Passages of a docid that the index lacks are encoded each on its own.
+    A docid is looked up in the index. A document without a docid is identified by its text, which is encoded on the
+    fly; without an index, so are all texts. Documents with the same docid (or text) are scored once, and all get that
+    score. Passages of a docid that the index lacks are encoded separately.
 
     Args:
-        texts: of each document, or ``None`` where only its docid is known.
-        docids: of each document, or ``None`` where it has none; numbers become strings.
-        scores: of the first stage; if one is ``None`` or NaN the list is its ranking.
+        texts: of each document, or ``None`` if only its docid is known.
+        docids: of each document, or ``None`` if it has none; numbers become strings.
+        scores: of the first stage; if any is ``None`` or NaN, the list's order is the first-stage ranking.
 
     Raises:
-        InputError: a text that is no string; a document without docid, where ``missing`` is not ``"encode"``.
+        InputError: a text that is not a string; a document without docid, unless ``missing`` is ``"encode"``.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ def rank_documents(
 
 
 def docid_in(metadata: Mapping[str, Any], key: str, otherwise: Any) -> Any:
-    """The docid that metadata holds under a key; ``otherwise`` where there is none, or nothing in its place."""
+    """The docid that metadata holds under a key; ``otherwise`` if the key or its value is absent."""
     value = metadata.get(key)
     return otherwise if is_nothing(value) else value
 
@@ -87,16 +87,16 @@ def marked(metadata: Mapping[str, Any], doc: ScoredDoc, **more: Any) -> dict[str
 
 
 def check_pairs(pairs: Sequence[Any]) -> None:
-    """Raises InputError for what is no pair of query and document."""
+    """Raises InputError for anything but pairs of query and document."""
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
             raise InputError(f"expected pairs (query, document text or Docid), not {pair!r}")
 
 
 def score_pairs(reranker: Reranker, pairs: Sequence[tuple[str, str]], *, by_docid: bool = False) -> list[float]:
-    """Log-odds of (query, text) or (query, docid), in their order; the pairs of a query need not be neighbours.
+    """Log-odds of (query, text) or (query, docid) pairs, in their order; pairs of a query need not be adjacent.
 
-    Below -10,000 where a document was not scored: its sigmoid is 0.
+    Below -10,000 for a document that was not scored: its sigmoid is 0.
     """
     places: dict[str, list[int]] = {}
     for place, (query, _) in enumerate(pairs):
@@ -107,7 +107,7 @@ def score_pairs(reranker: Reranker, pairs: Sequence[tuple[str, str]], *, by_doci
         held[query] = Documents(reranker, [None] * len(given), given) if by_docid else Documents(reranker, given)
     hits = {query: documents.candidates for query, documents in held.items()}
     ranked = reranker.rerank_batch({query: query for query in hits}, hits)
-    scores = [UNSCORED] * len(pairs)  # below a score_threshold
+    scores = [UNSCORED] * len(pairs)  # stays for documents below a score_threshold
     for query, documents in held.items():
         for place, doc in documents.placed(ranked[query]):
             scores[places[query][place]] = doc.score
@@ -127,5 +127,5 @@ def _docid(place: int, text: object, docid: object, missing: Missing) -> str:
             f'document {place} has no docid, and the reranker is to encode no texts (missing="{missing}"): '
             'name the docids, or make it with missing="encode"'
         )
-    # NUL: no docid that one would type.
+    # NUL: no docid that anyone would type.
     return "\0" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,15 +1,15 @@
-"""What can go wrong, as one small tree.
+"""The exceptions of this package, as one small tree.
 
     MixLMError
-    ├── InputError          the caller's data or arguments: named, with what was expected and the mend
+    ├── InputError          the caller's data or arguments: named, with what was expected and how to fix it
     ├── MissingDocuments    candidates that the token index does not hold, under missing="error"
     ├── IndexMismatch       a token index that was built by another item encoder
     ├── IndexDamaged        a token index that is not whole (torn, foreign, of another format version)
     ├── StoreUnavailable    a shared cache (Redis) that does not answer
     └── MissingDependency   an extra (or Java) that this feature needs and this machine lacks
 
-Every message names the thing, what was expected and how to mend it. The command line prints it as one line and
-exits with code 2.
+Every message names the thing, what was expected and how to fix it. The command line prints it as one line and exits
+with code 2.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def optional_import(message: str, extra: str | None = None) -> Iterator[None]:
 def install_command(extra: str) -> str:
     """The command that installs an extra from where this package came from: a checkout, a URL, or the package index.
 
-    pip notes the origin of what did not come from the index (PEP 610).
+    pip records the origin of packages that did not come from the index (PEP 610).
     """
     notes = (found.read_text("direct_url.json") for found in distributions(name="mixlm-rerank"))
     origin = json.loads(next(filter(None, notes), "{}"))

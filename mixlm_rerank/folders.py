@@ -1,4 +1,4 @@
-"""Folders whose contents change as one: killed at any moment, the old contents are there or the new ones."""
+"""Folders whose contents change atomically: a process killed at any moment leaves the old contents or the new."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DRAFT, WHOLE = ".saving", ".saved"
 def replacing(folder: Path) -> Iterator[Path]:
     """A draft folder to fill, which then becomes ``folder``.
 
-    Where ``folder`` exists already, the draft's entries replace those of the same names and all others stay. Its
-    readers call :func:`settle` first. If the block raises, nothing has changed.
+    If ``folder`` exists already, the draft's entries replace those with the same names and all others stay. Readers of
+    the folder call :func:`settle` first. If the block raises, nothing has changed.
     """
     exists = folder.is_dir()  # perhaps a mount point, whose parent is another file system
     draft = folder / DRAFT if exists else folder.with_name(f".{folder.name}{DRAFT}")
@@ -67,7 +67,7 @@ def _settle(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """One process at a time, or several that only look (LOCK_SH): a second one would take the new contents for the old.
+    """Lock a folder for one process, or for several readers (LOCK_SH): a second writer would take new contents for old.
 
     Raises FileNotFoundError if the folder is gone.
     """

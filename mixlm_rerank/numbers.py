@@ -8,7 +8,7 @@ from datetime import datetime
 __all__ = ["count", "difference", "duration", "interval", "listed", "measure", "milliseconds", "moment", "p_value"]
 __all__ += ["DECIMALS", "percent", "ratio", "size", "speed"]
 
-DECIMALS = 3  # of measures
+DECIMALS = 3  # in measures
 MINUS = "\N{MINUS SIGN}"
 count = "{:,}".format  # 5,183
 percent = "{:.1%}".format  # 97.7%
@@ -36,7 +36,7 @@ def difference(value: float) -> str:
 
 
 def interval(ends: tuple[float, float] | None) -> str:
-    """Of a measure.
+    """An interval of a measure.
 
     >>> interval((0.61234, 0.7)), interval(None)
     ('.612–.700', '')
@@ -53,7 +53,7 @@ def p_value(p: float) -> str:
 
 
 def speed(value: float) -> str:
-    """Documents a second, milliseconds: three digits that mean something.
+    """Documents per second, or milliseconds, to three significant digits.
 
     >>> speed(12345.6), speed(290.4), speed(3.216)
     ('12,300', '290', '3.22')

@@ -11,7 +11,7 @@ __all__ = ["Progress", "progress_bar"]
 
 
 class Progress(Protocol):
-    """What encoding reports to: a tqdm bar, say."""
+    """What encoding reports its progress to: a tqdm bar, for example."""
 
     def update(self, n: float, /) -> object: ...
 

@@ -17,9 +17,9 @@ from .types import Candidate, ScoredDoc
 __all__ = ["UNSCORED", "Weight", "best_passages", "check_weight", "interpolated", "merged", "parsed_weight"]
 __all__ += ["probability", "ranked", "unranked", "verified"]
 
-# Scores of documents that were not scored begin below this: no log-odds come near it, and its sigmoid is 0.
+# Placeholder scores of documents that were not scored lie below this: no log-odds come near it; its sigmoid is 0.
 UNSCORED = -1e4
-RRF_CONSTANT = 60  # of the paper
+RRF_CONSTANT = 60  # as in the paper
 
 Weight = float | Literal["rrf"]
 
@@ -41,7 +41,7 @@ def ranked(candidates: Sequence[Candidate], found: NDArray[np.bool_], scores: ND
 
 
 def best_passages(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """MaxP: the best of each document's passages. Scores [m], how many of them are each document's, [n] -> rows [n].
+    """MaxP: rows of each document's best passage. Scores [m], number of passages per document [n] -> rows [n].
 
     >>> best_passages(np.array([1.0, 3.0, 2.0, 0.0, 5.0]), np.array([3, 2])).tolist()
     [1, 4]
@@ -59,7 +59,7 @@ def merged(docs: Sequence[ScoredDoc]) -> list[ScoredDoc]:
 
 
 def unranked(candidates: Sequence[Candidate]) -> list[ScoredDoc]:
-    """Candidates as they stand, in the form of ranked documents."""
+    """Candidates in their given order, as ranked documents."""
     return [ScoredDoc(hit.docid, hit.score, rank, hit.score) for rank, hit in enumerate(candidates, 1)]
 
 
@@ -76,7 +76,7 @@ def probability(log_odds: float, *, missing: bool = False) -> float:
 
 
 def parsed_weight(text: str) -> Weight | None:
-    """A weight as it is typed; None for what is neither a number nor ``rrf``."""
+    """A weight from its text; None for anything but a number or ``rrf``."""
     try:
         return "rrf" if text == "rrf" else float(text)
     except ValueError:
@@ -84,7 +84,7 @@ def parsed_weight(text: str) -> Weight | None:
 
 
 def check_weight(weight: object) -> None:
-    """Raises InputError for what is no weight of the first stage."""
+    """Raises InputError for an invalid weight of the first stage."""
     if weight == "rrf":
         return
     if not isinstance(weight, Real) or isinstance(weight, bool):
@@ -96,8 +96,8 @@ def check_weight(weight: object) -> None:
 def interpolated(scores: NDArray[np.float64], first_stage: NDArray[np.float64], weight: Weight) -> NDArray[np.float64]:
     """``(1 - weight) * scores + weight * first_stage``, each scaled to [0, 1] within the query. [n], [n] -> [n].
 
-    ``"rrf"``: reciprocal rank fusion instead (Cormack et al., SIGIR 2009), ``1 / (60 + rank)`` of both added up.
-    Ranks are among these documents; of equal scores the first is the better.
+    ``"rrf"``: reciprocal rank fusion instead (Cormack et al., SIGIR 2009), the sum of ``1 / (60 + rank)`` in both.
+    Ranks are among these documents; of equal scores the first ranks higher.
     """
     if weight == "rrf":
         return _reciprocal_ranks(scores) + _reciprocal_ranks(first_stage)
@@ -105,9 +105,9 @@ def interpolated(scores: NDArray[np.float64], first_stage: NDArray[np.float64], 
 
 
 def verified(docs: Sequence[ScoredDoc], scores: Mapping[ScoredDoc, float]) -> list[ScoredDoc]:
-    """The documents in ``scores`` on top, in the order of these new scores; the others below, as they were.
+    """The documents in ``scores`` on top, in the order of these new scores; the others below, in their order.
 
-    Scores keep falling with rank: where the best of the others would stand too high, all of them go down together.
+    Scores keep falling with rank: if the best of the others would score too high, all others are shifted down.
     """
     top = sorted((doc for doc in docs if doc in scores), key=lambda doc: -scores[doc])
     rest = [doc for doc in docs if doc not in scores]

@@ -39,8 +39,8 @@ class Reranker:
     Args:
         model: the MixLM, or an exported one (``OnnxMixLM``).
         index: a token index built by this model's item encoder, or its folder or Redis URL. ``None``: no index; every
-            document's text is encoded on the fly (the latest are kept: 64 MB for all rerankers of a process). In an
-            index of passages a document gets the score of its best passage (MaxP), and texts are split into passages
+            document's text is encoded on the fly (the latest are cached: 64 MB for all rerankers of a process). With an
+            index of passages a document gets the score of its best passage (MaxP), and texts are split into passages,
             too.
         missing: what happens to candidates that are not in the index. ``"error"``: raise MissingDocuments. ``"last"``
             (the default with an index): keep them below all others, in first-stage order. ``"encode"`` (the default
@@ -48,13 +48,13 @@ class Reranker:
             readable tokens comes last. A call that scores no candidate warns.
         texts: docid -> text, for ``missing="encode"`` and ``verify_top``.
         tokens: the token budget, at most the model's; fewer is faster. ``None``: all.
-        first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: MixLM
-            alone, and scores are log-odds. Fit it on development queries. ``"rrf"``: reciprocal rank fusion.
+        first_stage_weight: a in ``(1 - a) * MixLM + a * first stage``, both scaled to [0, 1] within the query. 0: only
+            MixLM, and scores are log-odds. Fit it on development queries. ``"rrf"``: reciprocal rank fusion.
         verify_top: read the full text of the best m candidates and reorder them (slow). A ``first_stage_weight`` also
             applies to these scores, scaled within these m.
-        verify_with: what reads them (in an index of passages, their passages): a CrossEncoder of sentence-transformers,
-            whose raw scores are taken: scores are then not this model's log-odds. ``None``: this model in full-text
-            mode. A model that ``distill`` trained differs from its teacher in that mode, too: give the teacher here.
+        verify_with: the model that reads them (with an index of passages, their passages): a sentence-transformers
+            CrossEncoder, whose raw scores replace this model's log-odds. ``None``: this model in full-text mode. Even
+            in that mode a model that ``distill`` trained differs from its teacher: give the teacher here.
         score_threshold: return only documents with at least these log-odds. ``mixlm-rerank calibrate`` makes a model
             whose log-odds can be read as probabilities, and reports whether any threshold separates documents.
         scorer: how to score; by default the shared-prefix scorer.
@@ -103,7 +103,7 @@ class Reranker:
         if score_threshold is not None and (first_stage_weight or verify_with is not None):
             raise InputError("score_threshold is in log-odds: leave it out with first_stage_weight or verify_with")
         index.manifest.check_model(model, str(index))
-        self.model: Any = model  # to the server and others, which load no exported ones, a MixLM
+        self.model: Any = model  # a MixLM for the server and others, which load no exported models
         self.index = index
         self.missing = missing
         self.texts = texts
@@ -178,13 +178,13 @@ class Reranker:
                 self._score([job for job in group if job.query])
                 for job in group:
                     results[job.qid] = self._rank(job)[:top_k]
-                    job.tokens, job.titles = np.empty(0, dtype=np.float32), None  # one group's are enough to hold
+                    job.tokens, job.titles = np.empty(0, dtype=np.float32), None  # hold those of one group only
                 bar.update(len(group))
         self._warn(jobs)
         return results
 
     def _warn(self, jobs: Sequence[_Job]) -> None:
-        """Of what would pass for a ranking and is none. (Python keeps the texts of warnings: let there be few.)"""
+        """Warn if a result is not really a ranking. (Python keeps the text of each warning, so few are given.)"""
         jobs = [job for job in jobs if job.candidates]
         empty = [job.qid for job in jobs if not job.query]
         if empty:
@@ -199,7 +199,7 @@ class Reranker:
         return self._reading.unread(candidates) if self.missing == "encode" else []
 
     def _text(self, queries: Mapping[str, str], qid: str) -> str:
-        """The query; "" if there is nothing to read in it."""
+        """The query's text; "" if there is nothing to read in it."""
         if qid not in queries:
             raise InputError(f"there are hits for query {qid!r}, but no query of that qid")
         query = queries[qid]
@@ -210,7 +210,7 @@ class Reranker:
         return query if readable(self.model.ranker.tokenizer, [query])[0] else ""
 
     def _score(self, jobs: Sequence[_Job]) -> None:
-        """Fill in which candidates have tokens, log-odds, and the tokens of the best passages."""
+        """Fill in, for every job: passages per candidate, log-odds, and the tokens of the best passages."""
         candidates = [hit for job in jobs for hit in job.candidates]
         read = self._reading.fetch(candidates, self.missing, self.texts, self.tokens, self.stage)
         row = column = 0
@@ -235,7 +235,7 @@ class Reranker:
                     job.scores, job.tokens = job.scores[best], job.tokens[best]
 
     def _log_odds(self, jobs: Sequence[_Job]) -> list[NDArray[np.float64]]:
-        """Of each job's candidates, [n] a job. Scorers in PyTorch take tensors."""
+        """Log-odds of each job's candidates, [n] per job. Scorers in PyTorch take tensors."""
         queries, tokens = [job.query for job in jobs], [job.tokens for job in jobs]
         found: Sequence[Any]
         if isinstance(self._scorer, OnnxMixLM):
@@ -244,7 +244,7 @@ class Reranker:
             from torch import from_numpy
 
             titles = [from_numpy(job.titles) for job in jobs if job.titles is not None]  # all jobs have them, or none
-            given = [titles] if titles else []  # a scorer of one's own need not know of titles
+            given = [titles] if titles else []  # a custom scorer need not accept titles
             found = self._scorer.score_batch(queries, [from_numpy(own) for own in tokens], *given)
         return [np.asarray(scores, dtype=np.float64) for scores in found]
 
@@ -278,7 +278,7 @@ class Reranker:
         return verified(docs, dict(zip(best, scores.tolist(), strict=True)))
 
     def _full_scores(self, query: str, texts: Sequence[str], tokens: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Of a query and texts, whose tokens the residual needs: [n], [n, k, d] -> [n]."""
+        """Full-text scores of texts for a query; the residual needs their tokens. [n], [n, k, d] -> [n]."""
         from torch import from_numpy, nn
 
         if self.verify_with is None:
@@ -312,7 +312,7 @@ class _Job:
 
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
-    """Neighbouring queries, together about ``CANDIDATES_AT_ONCE`` candidates."""
+    """Groups of consecutive queries with about ``CANDIDATES_AT_ONCE`` candidates together."""
     group: list[_Job] = []
     held = 0
     for job in jobs:

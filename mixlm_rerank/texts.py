@@ -1,4 +1,4 @@
-"""The embedding tokens and texts of candidates: from the index, or of texts that are encoded now or read in full."""
+"""The embedding tokens and texts of candidates: from the index, encoded on the fly, or read in full."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _kept: OrderedDict[tuple[str, Quantiser, bytes], NDArray[np.uint8]] = OrderedDic
 
 
 class NoIndex:
-    """A token store that holds nothing; what is encoded beside it is quantised as in an index by default."""
+    """A token store that holds nothing; texts encoded in its place are quantised as in an index by default."""
 
     def __init__(self, model: Model) -> None:
         self.manifest = new_manifest(model, "int8", "none")
@@ -42,11 +42,11 @@ class NoIndex:
 
 
 class CandidateTokens:
-    """Fetches them. Arguments of the methods are those of :class:`Reranker`.
+    """Fetches the embedding tokens and texts of candidates. Its arguments are those of :class:`Reranker`.
 
-    Texts that the index lacks are encoded as they would lie in it (quantised alike); the latest are kept by content
-    hash. All rerankers of a process share what is kept: about 64 MB. Several threads may ask at once: what one has
-    found, another may drop meanwhile.
+    Texts that the index lacks are encoded, and quantised as in the index; the latest are cached by content hash. All
+    rerankers of a process share this cache of about 64 MB. Several threads may use it at once: an entry that one thread
+    has found may be dropped by another.
     """
 
     def __init__(self, model: Model, index: TokenStore) -> None:
@@ -58,7 +58,7 @@ class CandidateTokens:
     def fetch(
         self, candidates: Sequence[Candidate], missing: Missing, texts: Texts | None, tokens: int, stage: Stage
     ) -> Fetched:
-        """Of the index, and of texts that it lacks, which have no title.
+        """Tokens from the index, and those of texts that it lacks, which have no title.
 
         Raises MissingDocuments, as :meth:`Reranker.rerank`.
         """
@@ -102,7 +102,7 @@ class CandidateTokens:
         ]
 
     def full_texts(self, candidates: Sequence[Candidate], source: Texts | None) -> list[list[str]]:
-        """The text of each in passages; in an index without passages, one. Raises InputError where there is none."""
+        """The passages of each text; one, unless the index has passages. Raises InputError if a text is missing."""
         texts = _texts_of(candidates, source)
         for hit, text in zip(candidates, texts, strict=True):
             if text is None:
@@ -110,7 +110,7 @@ class CandidateTokens:
         return [self._passages(text) for text in texts if text is not None]
 
     def _passages(self, text: str) -> list[str]:
-        """What is read of a text; in an index of passages several, else the text as it is."""
+        """The passages of a text; the text as it is, unless the index has passages."""
         if self._reader is None:
             return [text]
         return [passage for reading in self._reader.readings([Document("", text)]) for passage in reading.texts]
@@ -123,7 +123,7 @@ class CandidateTokens:
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
         if new:
             packed = self._quantiser.pack(self._model.encode(list(new.values())))
-            held.update(zip(new, map(np.copy, packed), strict=True))  # a row alone would keep its whole batch in memory
+            held.update(zip(new, map(np.copy, packed), strict=True))  # a view would keep its whole batch in memory
         _kept.update(held)
         while len(_kept) * self._quantiser.record_bytes > KEPT_BYTES:
             _kept.popitem(last=False)
@@ -134,7 +134,7 @@ class CandidateTokens:
 
 
 def _texts_of(candidates: Sequence[Candidate], source: Texts | None) -> list[str | None]:
-    """The text of each candidate: its own, else from ``source``; ``None`` where nobody has one."""
+    """The text of each candidate: its own, else from ``source``, else ``None``."""
     wanted = list(dict.fromkeys(hit.docid for hit in candidates if hit.text is None))
     held: Mapping[str, str] = {}
     if wanted and source is not None:

@@ -1,4 +1,4 @@
-"""What travels between the parts: documents, candidates, ranked documents. Ids are ``str``, scores Python ``float``."""
+"""What the parts exchange: documents, candidates, ranked documents. Ids are ``str``, scores Python ``float``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Document", "Missing", "Model", "ScoredDoc", "Texts"]
 
-# What encodes documents and scores candidates: in PyTorch, or exported.
+# The model that encodes documents and scores candidates: in PyTorch, or exported.
 Model: TypeAlias = "MixLM | OnnxMixLM"
 
 # What happens to candidates that the token index lacks: see Reranker.
@@ -26,7 +26,7 @@ Texts = Mapping[str, str] | Callable[[Sequence[str]], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus. Raises InputError for what is not a string.
+    """One document of a corpus. Raises InputError if a field is not a string.
 
     Examples:
         >>> Document("d1", "It barks.", title="The dog").content

@@ -1,1 +1,1 @@
-"""How fast is it, against what else one could do and against what this machine can do? ``mixlm-rerank bench``."""
+"""Benchmarks (``mixlm-rerank bench``): speed against the alternatives and against what this machine can do."""

@@ -1,7 +1,7 @@
-"""Who takes part in the grid: MixLM end to end, and cross-encoders on text, in PyTorch and ONNX Runtime.
+"""The contenders of the grid: MixLM end to end, and cross-encoders on text, in PyTorch and ONNX Runtime.
 
-Cross-encoders have random heads: how fast a model is does not depend on its weights. One has the ranker's body, others
-the shapes of small rerankers whose speed is published, so that known figures can be compared with this machine's.
+Cross-encoders have random heads: speed does not depend on weights. One has the ranker's body; others have the shapes of
+small rerankers with published speeds, so that known figures can be compared with this machine's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["BATCHES", "QUERY", "SHAPES", "Contender", "CrossEncoder", "Task", "m
 __all__ += ["of_shape", "reader", "tasks"]
 
 QUERY = 16  # tokens
-WARM = 16  # documents of a cross-encoder's warm-up
+WARM = 16  # documents in a cross-encoder's warm-up
 DEFAULT_BATCH = 32  # of CrossEncoder.predict
 BATCHES = (4, 8, 16, 32, 64)
 Scores = Callable[[str, Sequence[str], int], Any]  # query, texts, batch size -> logits [n]
@@ -50,15 +50,15 @@ class Task:
     """A query and its candidates."""
 
     query: str
-    hits: list[tuple[str, float]]  # as a first stage gives them
-    texts: Sequence[str]  # that full-text contenders read
+    hits: list[tuple[str, float]]  # (docid, first-stage score)
+    texts: Sequence[str]  # for full-text contenders
 
 
-Contender = Callable[[Sequence[Task]], Entrant]  # of tasks, what is timed
+Contender = Callable[[Sequence[Task]], Entrant]  # tasks -> what is timed
 
 
 def tasks(words: Words, index: int, length: int, candidates: int, count: int) -> list[Task]:
-    """Of texts of so many tokens, and docids of an index of so many documents; no two queries are the same."""
+    """``count`` tasks with texts of ``length`` tokens and docids of an index of ``index`` documents; queries differ."""
     texts, found = words.texts(candidates, length), []
     for _ in range(count):
         hits = [(docid, 0.0) for docid in random_docids(candidates, index, words.draw)]
@@ -67,7 +67,7 @@ def tasks(words: Words, index: int, length: int, candidates: int, count: int) ->
 
 
 def mixlm(name: str, reranker: Reranker, model: MixLM, tokens: int) -> Contender:
-    """End to end, docids to a ranking. ``model``: what the reranker's was made of."""
+    """MixLM end to end, from docids to a ranking. ``model``: the model that the reranker's was made from."""
     ranker, operations = model.ranker, Operations.of(model.ranker.backbone)
     below = replace(operations, layers=ranker.mix_layer)
     above = replace(operations, layers=ranker.layers - ranker.mix_layer)
@@ -82,7 +82,7 @@ def mixlm(name: str, reranker: Reranker, model: MixLM, tokens: int) -> Contender
 
 
 class CrossEncoder:
-    """Written to ``folder`` with a random head, and loaded by sentence-transformers in some number formats."""
+    """A cross-encoder with a random head, saved to ``folder`` and loaded by sentence-transformers in ``formats``."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class CrossEncoder:
     ) -> None:
         torch.manual_seed(0)
         self.tokenizer = tokenizer
-        # positions that a pair may have; a longer one loses the end of its longer text
+        # most positions of a pair; a longer pair is truncated at the end of its longer text
         self.longest = min(tokenizer.model_max_length, config.max_position_embeddings)
         with quiet():
             classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
@@ -109,13 +109,13 @@ class CrossEncoder:
             self.scores[name] = partial(_predict, loaded)
 
     def flops(self, task: Task) -> float:
-        """Operations of texts of one length, as they are read."""
+        """Floating-point operations for the task's texts (all of one length) after truncation."""
         read = self.tokenizer(task.query, task.texts[0], truncation=True, max_length=self.longest)["input_ids"]
         return self._operations.whole(len(read), len(task.texts))
 
 
 def of_ranker(model: MixLM, folder: Path) -> CrossEncoder:
-    """In all number formats that pay here, and its graph in ONNX Runtime: ``int8``, and ``ONNX`` in float32."""
+    """The ranker's cross-encoder in all number formats that pay here; ``ONNX`` (float32), ``int8``: in ONNX Runtime."""
     backbone, graph = model.ranker.backbone, folder / "float32.onnx"
     config = BertConfig(**{**backbone.config.to_dict(), "num_labels": 1, "id2label": None, "label2id": None})
     formats = ["float32", *["bfloat16"] * bf16_pays("cpu")]
@@ -130,7 +130,7 @@ def of_ranker(model: MixLM, folder: Path) -> CrossEncoder:
 
 
 def of_shape(name: str, tokenizer: Any, folder: Path) -> CrossEncoder:
-    """One of ``SHAPES``."""
+    """A cross-encoder of one of ``SHAPES``."""
     kind, sizes = SHAPES[name]
     options = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id or 0, "num_labels": 1}
     options |= {f"{part}_token_id": None for part in ("bos", "eos", "cls", "sep")}
@@ -138,7 +138,7 @@ def of_shape(name: str, tokenizer: Any, folder: Path) -> CrossEncoder:
 
 
 def reader(name: str, encoder: CrossEncoder, kind: str = "float32", batch: int = DEFAULT_BATCH) -> Contender:
-    """A cross-encoder in a number format and batch size (its name by default): rows of the texts, best first."""
+    """A cross-encoder in one number format and batch size (its default name). Its runs give text rows, best first."""
     scores, settings = encoder.scores[kind], f"{kind}, batches of {batch}"
 
     def ranked(task: Task, most: int | None = None) -> Any:
@@ -159,21 +159,21 @@ def _predict(encoder: Any, query: str, texts: Sequence[str], batch_size: int) ->
 
 
 def _quantised(path: Path) -> Path:
-    """int8 weights with a scale for each column, activations quantised as they come (dynamic quantisation)."""
+    """Dynamic quantisation of a graph: int8 weights with a scale per column, activations quantised at run time."""
     onnx, quantization = import_module("onnx"), import_module("onnxruntime.quantization")
     capable: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     vnni = any(has for name, has in capable.items() if "vnni" in name or name == "amx_int8")
     model = onnx.load(str(path))
     del model.graph.value_info[:]  # shapes of intermediate values: PyTorch 2.9 writes some that are wrong
     with hushed():
-        # without VNNI, 8-bit products of int8 weights overflow 16-bit sums: 7 bits then, as ONNX Runtime advises
+        # without VNNI, 8-bit products of int8 weights overflow 16-bit sums: use 7 bits, as ONNX Runtime advises
         options = {"weight_type": quantization.QuantType.QInt8, "per_channel": True, "reduce_range": not vnni}
         quantization.quantize_dynamic(model, path.parent / "int8.onnx", **options)
     return path.parent / "int8.onnx"
 
 
 def _in_onnx(path: Path, encoder: CrossEncoder) -> Scores:
-    """On as many threads as PyTorch uses."""
+    """Scores by ONNX Runtime, on as many threads as PyTorch uses."""
     runtime: Any = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -187,7 +187,7 @@ def _in_onnx(path: Path, encoder: CrossEncoder) -> Scores:
             part = list(texts[start : start + batch_size])
             given = {"padding": True, "truncation": True, "max_length": encoder.longest, "return_tensors": "np"}
             batch = encoder.tokenizer([query] * len(part), part, **given)
-            none = np.zeros_like(batch["input_ids"])  # a tokenizer that gives no segments: all the first, as in PyTorch
+            none = np.zeros_like(batch["input_ids"])  # segment ids of a tokenizer without them, as in PyTorch
             (logits,) = session.run(None, {name: np.asarray(batch.get(name, none), np.int64) for name in INPUTS})
             found.append(logits[:, 0])
         return np.concatenate(found)

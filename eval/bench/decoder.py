@@ -23,10 +23,10 @@ FULL_TEXT, FULL_CACHED = "full text", "full text, prefix once"
 MIXLM_ALONE, MIXLM = "MixLM, without prefix sharing", "MixLM"
 # Items a second on one H100, 0.6B parameters, texts of about 900 tokens (MixLM, 2512.07846).
 PAPER = {FULL_TEXT: 270.0, FULL_CACHED: 290.0, MIXLM_ALONE: 3_000.0, MIXLM: 22_000.0}
-# What over what.
+# Speed ratios: (numerator, denominator).
 GAINS = {"prefix sharing, MixLM": (MIXLM, MIXLM_ALONE), "MixLM over full text, both shared": (MIXLM, FULL_CACHED)}
-TOLERANCE = 1e-3  # log-odds, of 900 positions summed in another order
-FEW = 4  # documents of the check and of the warm-up; and of a pass of full text: more positions are not faster
+TOLERANCE = 1e-3  # log-odds; 900 positions are summed in a different order
+FEW = 4  # documents in the check, in the warm-up and in a full-text pass (a larger pass is not faster)
 
 
 def decoder(
@@ -34,8 +34,8 @@ def decoder(
 ) -> str:
     """Measure the four ways, unless ``folder`` has them; write and return the page.
 
-    ``document``, ``items``: tokens of a document, and documents of a query. Raises MixLMError where the ways do not
-    give the same scores.
+    ``document``: tokens per document; ``items``: documents per query. Raises MixLMError if the ways do not give the
+    same scores.
     """
     settings = {"layers": layers, "hidden": hidden, "document": document, "items": items}
     run = Run(folder, None, quiet, **settings, rounds=rounds, seconds=seconds)
@@ -79,7 +79,7 @@ def _measured(run: Run, shape: DecoderShape, document: int, items: int, rounds: 
         MIXLM: count.shared(shape.prefix, 2, items),
     }
     run.rate()
-    ways: dict[str, Callable[[str, int], Tensor]] = {  # a query, and how many of the documents -> log-odds
+    ways: dict[str, Callable[[str, int], Tensor]] = {  # query, number of documents -> log-odds
         FULL_TEXT: lambda query, n: full_text(model, query, texts[:n], shared=False, at_once=FEW),
         FULL_CACHED: lambda query, n: full_text(model, query, texts[:n], shared=True, at_once=n),
         MIXLM_ALONE: lambda query, n: scores(model, query, model.project(tokens[:n]), shared=False, at_once=n),

@@ -1,4 +1,4 @@
-"""The paper's shape on a GPU: items a second of MixLM and of full text, and training, against what the chip can do."""
+"""The paper's model shape on a GPU: speed of MixLM, full text and training, against what the chip can do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mixlm_rerank.training.mix import Batch
 
 __all__ = ["gpu"]
 
-TOLERANCE = 1e-3  # log-odds in float32, of sums over 28 layers in another order
+TOLERANCE = 1e-3  # log-odds in float32; sums over 28 layers are in a different order
 PREFIX = {False: "prefix for each", True: "prefix once"}  # whether documents share it
 WARM_UP, FEWEST, MOST = 3, 5, 200  # runs
 KERNELS = "kernels, "
@@ -61,11 +61,11 @@ def gpu(
 ) -> str:
     """Measure the cells that ``folder`` lacks, each for about ``seconds``; write and return the page.
 
-    MixLM is measured at every combination of ``budgets``, ``queries`` of one call, and ``items`` of a query; where
-    queries are most, also in two calls at a time, each in a thread of its own. ``documents``: tokens of full texts;
-    ``matrix``: size of the products that tell the chip's rate; ``training``: keywords of :func:`_training_step`.
+    MixLM is measured at every combination of ``budgets``, ``queries`` per call, and ``items`` per query; at the largest
+    number of queries also with two concurrent calls, each in its own thread. ``documents``: tokens of full texts;
+    ``matrix``: size of the products that give the chip's rate; ``training``: keywords of :func:`_training_step`.
 
-    Raises InputError without a GPU, MixLMError where the fast scorer and the reference do not agree in float32.
+    Raises InputError without a GPU, MixLMError if the fast scorer and the reference disagree in float32.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no GPU here that PyTorch can use: bench gpu measures one")
@@ -114,7 +114,7 @@ def _scoring(
 
 @torch.inference_mode()
 def _sameness(model: MixLM, queries: Sequence[str]) -> dict[str, float]:
-    """The fast scorer in float32 against the reference, then in bfloat16 against float32; the model stays in that."""
+    """Compare fast scores: float32 with the reference, then bfloat16 with float32. The model stays in bfloat16."""
     tokens = torch.randn(250, model.config.tokens, model.ranker.hidden_size)
     exact, few = SharedPrefixScorer(model).score(queries[0], tokens), slice(0, 250, 50)
 
@@ -122,7 +122,7 @@ def _sameness(model: MixLM, queries: Sequence[str]) -> dict[str, float]:
         return float((a - b).abs().max())
 
     reference = apart(exact[few], ReferenceScorer(model).score(queries[0], tokens[few]))
-    recorded = deepcopy(model)  # recordings are of the weights as they are
+    recorded = deepcopy(model)  # recordings hold the current weights
     recorded.ranker.compile_packed()
     compiled = apart(SharedPrefixScorer(recorded).score(queries[0], tokens), exact)
     found = {
@@ -144,9 +144,9 @@ def _sameness(model: MixLM, queries: Sequence[str]) -> dict[str, float]:
 
 
 def _timed(run: Callable[[], object], items: int, flops: float, seconds: float, at_once: int) -> dict[str, Any]:
-    """``each``: seconds from one result to the next: the median, or of several calls at once the mean.
+    """Time ``run``. ``each``: seconds from one result to the next; the median, or the mean of concurrent calls.
 
-    ``run`` gives scores on the CPU, so that its end is the end of the GPU's work too.
+    ``run`` returns scores on the CPU, so it ends after the GPU's work.
     """
     runs = int(min(MOST, max(FEWEST, seconds / min(_seconds(run, WARM_UP)))))
     started = time.perf_counter()
@@ -169,10 +169,10 @@ def _seconds(run: Callable[[], object], rounds: int) -> list[float]:
 def _training_step(
     shape: DecoderShape, device: str, *, queries: int = 8, candidates: int = 8, document: int = 256, steps: int = 8
 ) -> dict[str, Any]:
-    """Seconds, tokens and operations of a step of item encoder and ranker, both of the ranker's shape.
+    """Seconds, tokens and operations of a training step; item encoder and ranker both have the ranker's shape.
 
     bfloat16 products, float32 weights, AdamW; the paper's SFT and distillation losses. All ``candidates`` of a query
-    are scored at one embedding token; ``document``: tokens of each.
+    are scored at one embedding token; ``document``: tokens of each candidate.
     """
     model = random_mixlm(replace(shape, encoder_layers=shape.layers), 1, document, device)
     objective, weights = JointObjective(model), LossWeights(sft=1.0, distill=1.0)
@@ -181,7 +181,7 @@ def _training_step(
     own = [list(range(row, row + candidates)) for row in range(0, read, candidates)]
     mine = torch.arange(read) // candidates == torch.arange(queries)[:, None]
     labels = torch.rand(queries, read).masked_fill(~mine, torch.nan)
-    # words that the tokenizer has; documents are cut to their length, queries to the prefix
+    # words in the vocabulary; documents are truncated to their length, queries to the prefix
     texts = [f"bab {number} " + "bad " * document for number in range(read)]
     batch = Batch(["bab " * document] * queries, texts, own, labels, 4 * labels - 2)
 
@@ -201,7 +201,7 @@ def _training_step(
 
 
 def _page(run: Run, shape: DecoderShape, slowest: str) -> str:
-    """``slowest``: the cell that others are compared with."""
+    """Write and return the page. ``slowest``: the cell that others are compared with."""
     kept, rate = run.kept, median(run.rates)
     timed = {name: cell for name, cell in kept.items() if isinstance(cell, dict) and "each" in cell}
     speeds = {name: cell["items"] / cell["each"] for name, cell in timed.items()}

@@ -1,4 +1,4 @@
-"""MixLM beside the cross-encoder of its backbone: by length of the documents and number of candidates."""
+"""MixLM against the cross-encoder of its backbone, by document length and number of candidates."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ __all__ = ["exported", "grid"]
 DEFAULTS, BEST, ONNX = "cross-encoder, defaults", "cross-encoder, best", "cross-encoder, ONNX int8"
 DOCUMENTS = 10_000  # in the token index
 CHECKED = 20  # candidates whose scores are compared with the reference's
-TRIED = 64  # documents that settings of full text are tried on
-MEASURED_BY = 100  # candidates at most, of cross-encoders of other shapes: documents a second do not depend on it
-WATCHED = 3  # runs of MixLM that are looked into
+TRIED = 64  # documents on which full-text settings are tried
+MEASURED_BY = 100  # most candidates for cross-encoders of other shapes: their documents/s do not depend on it
+WATCHED = 3  # MixLM runs that are profiled
 TOLERANCE, ONNX_TOLERANCE = 1e-4, 1e-3  # log-odds, as SharedPrefixScorer promises; logits, before quantisation
 
 EXPLAINED = (
@@ -60,10 +60,10 @@ def grid(
     seconds: float,
     quiet: bool,
 ) -> str:
-    """Measure what ``folder`` lacks of all combinations; write and return the page, of all that it has.
+    """Measure the combinations that ``folder`` lacks; write and return the page of all cells in it.
 
-    Raises InputError for a ranker that is no BERT or has none of the budgets, MissingDependency without ONNX Runtime,
-    MixLMError where scores are not the same.
+    Raises InputError for a ranker that is not a BERT or has none of the budgets, MissingDependency without ONNX
+    Runtime, MixLMError if scores are not the same.
     """
     kind = type(model.ranker.backbone).__name__
     if kind != "BertModel":
@@ -83,7 +83,7 @@ def grid(
 
 
 def exported(model: MixLM, folder: Path) -> OnnxMixLM:
-    """Of the same scores, which the export checks; on as many threads as PyTorch uses."""
+    """The model in ONNX Runtime, on as many threads as PyTorch uses; the export checks that scores are the same."""
     export(model, folder)
     return OnnxMixLM.from_pretrained(folder, threads=torch.get_num_threads())
 
@@ -105,7 +105,7 @@ def _measure(
     mixlms = [contenders.mixlm(name, Reranker(each, index, tokens=k), model, k) for name, (each, k) in named.items()]
 
     def best(name: str, kinds: Sequence[str], length: int) -> Contender:
-        """In the settings that a short measurement finds best."""
+        """The contender in the settings that are fastest in a short measurement."""
         options = list(product(kinds, contenders.BATCHES))
         tried = [contenders.reader("", own, *option)(draw(length, TRIED, 1)) for option in options]
         chosen = run.cell(f"settings, {name}, {length} tokens", fastest, tried)
@@ -132,9 +132,9 @@ def _measure(
 def _sameness(
     model: MixLM, index: TokenIndex, own: CrossEncoder, task: Task, budgets: Sequence[int]
 ) -> dict[str, float | dict[str, float]]:
-    """The fast scorer against the reference on some of the candidates that it scores together, at every budget; and
-    what int8 changes: nothing is promised of it, so nothing is refused. Of the cross-encoder the largest difference in
-    logits of the ONNX graph before quantisation; Pearson's correlation of int8 and PyTorch.
+    """Compare, at every budget, the fast scorer with the reference on some of its candidates, and int8 with the fast
+    scorer (reported, not checked). For the cross-encoder: the largest difference in logits between the ONNX graph
+    before quantisation and PyTorch, and Pearson's correlation of int8 and PyTorch.
     """
     fast, near, plain = SharedPrefixScorer(model), SharedPrefixScorer(in_int8(model)), ReferenceScorer(model)
     largest = off = 0.0
@@ -155,7 +155,7 @@ def _sameness(
 
 
 def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
-    """What follows from a cell's seconds, for each contender; see EXPLAINED. ``rate``: of matrix products."""
+    """Table rows of a cell, one per contender; see EXPLAINED. ``rate``: of matrix products."""
     (best,) = (median(each["seconds"]) for each in cell["contenders"] if each["name"] == BEST)
     found = []
     for each in cell["contenders"]:
@@ -177,7 +177,7 @@ def rows(cell: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
 
 
 def _page(run: Run, model: str) -> str:
-    """Tables and the plot of all cells that were ever kept."""
+    """Write and return the page: tables and the plot of all kept cells."""
     rates, rate, same = run.rates, median(run.rates), run.kept["sameness"]
     kept = [values for values in run.kept.values() if isinstance(values, dict) and "contenders" in values]
     cells = [
@@ -206,6 +206,6 @@ def _panel(cells: Sequence[Mapping[str, Any]], candidates: int) -> Panel:
     for cell in cells:
         for row in cell["contenders"] if cell["candidates"] == candidates else ():
             if row["name"] == ONNX or (row["tokens"] and "," not in row["name"]):
-                text = row["speedup"] * row["milliseconds"]["median"]  # the quartiles are of the contender's own times
+                text = row["speedup"] * row["milliseconds"]["median"]  # quartiles come from the contender's own times
                 lines.setdefault(row["name"], {})[cell["document"]] = over(text, row["milliseconds"])
     return Panel("document length (tokens)", "speed-up over full text", lines, title=f"{candidates:,} candidates")

@@ -1,4 +1,4 @@
-"""How MixLM's latency grows: with candidates, size of the corpus, length of prefix and documents; and its memory."""
+"""Growth of MixLM's latency with candidates, corpus size, prefix length and document length; and its memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CANDIDATES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 CORPORA = (10_000, 100_000, 1_000_000)
 PREFIXES = (8, 16, 32, 64, 128, 256)  # tokens of prompt and query together
 LENGTHS = (64, 256, 512)  # tokens of a document
-DEPTH, QUERY = 100, 16  # candidates, and tokens of the query, where they are not varied
+DEPTH, QUERY = 100, 16  # candidates and query tokens, where they are not varied
 MEMORY, MEMORY_CANDIDATES = "memory, ", 1000
 ACROSS = {
     "candidates": "candidates",
@@ -42,10 +42,10 @@ PLOTTED = ("candidates", "corpus")
 
 
 def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: float, quiet: bool) -> str:
-    """Measure the curves that ``folder`` lacks; write and return the page. No index is larger than ``largest``.
+    """Measure the curves that ``folder`` lacks; write and return the page. Indexes have at most ``largest`` documents.
 
     The model must have been loaded by a name that another process can load. Raises InputError if the disk has no room
-    for the indexes, which are deleted in the end.
+    for the indexes; they are deleted at the end.
     """
     run = Run(folder, model, quiet, largest=largest, rounds=rounds, seconds=seconds)
     counts, corpora = (sorted({min(value, largest) for value in values}) for values in (CANDIDATES, CORPORA))
@@ -59,17 +59,17 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
 
     @cache
     def index(documents: int) -> TokenIndex:
-        """Made if it is not there, or made to its end."""
+        """The random index of that size; created, or completed if interrupted."""
         return random_index(place / str(documents), manifest, documents, progress=not quiet)
 
     @cache
     def encoded(length: int) -> TokenIndex:
-        """Of documents of so many tokens that were really read. It holds as many embedding tokens of each."""
+        """An index of encoded texts of ``length`` tokens. Embedding tokens per document do not depend on it."""
         documents = [Document(docid(row), source.text(length)) for row in range(depth)]
         shutil.rmtree(place / f"{length} tokens", ignore_errors=True)
         return TokenIndex.build(documents, model, place / f"{length} tokens", progress=False)
 
-    # of a point: the index, how many candidates, and tokens of the query
+    # point -> index, number of candidates, query tokens
     curves: dict[str, tuple[Sequence[int], Callable[[int], tuple[TokenIndex, int, int]]]] = {
         "candidates": (counts, lambda count: (index(most), count, QUERY)),
         "prefix": (prefixes, lambda length: (index(most), depth, length - around)),
@@ -78,7 +78,7 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
     }
 
     def curve(points: Sequence[int], of: Callable[[int], tuple[TokenIndex, int, int]]) -> dict[str, Any]:
-        """Candidates lie all over the index, in each round others."""
+        """Rerank at each point. Candidates are drawn from the whole index, anew for each round."""
         entrants = []
         for point in points:
             own, candidates, query = of(point)
@@ -89,7 +89,7 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
         return {"x": points, "seconds": [own["seconds"] for own in run.timed("rerank", entrants)]}
 
     def memory(documents: int) -> dict[str, Any]:
-        """Of a process that reranks out of an index of so many documents."""
+        """Memory of a process that reranks from an index of ``documents`` documents."""
         count, threads = min(MEMORY_CANDIDATES, len(index(documents))), torch.get_num_threads()
         given = (model.name, place / str(documents), count, threads, words.text(QUERY))
         return {"candidates": count, **machine.apart(rerank_memory, *given)}
@@ -106,12 +106,12 @@ def growth(model: MixLM, folder: Path, *, largest: int, rounds: int, seconds: fl
 
 
 def rerank_memory(name: str, index: Path, candidates: int, threads: int, query: str) -> dict[str, int | None]:
-    """Bytes of memory of this process, which reranks once, at the largest budget, on the CPU.
+    """Bytes of memory of this process, which reranks once at the largest budget on the CPU.
 
     Returns:
-        ``loaded``: resident, with the model loaded. ``private``: what reranking adds with no file behind it, None if
-        the system is silent. Pages of the index come on top, which the system maps by the megabyte and takes back when
-        memory is short.
+        ``loaded``: resident memory with the model loaded. ``private``: memory without a file behind it that reranking
+        adds; None if the system does not report it. Pages of the index come on top: the system maps them by the
+        megabyte and reclaims them when memory is short.
     """
     torch.set_num_threads(threads)
     model = MixLM.from_pretrained(name, device="cpu", dtype="float32", local_files_only=True)
@@ -122,7 +122,7 @@ def rerank_memory(name: str, index: Path, candidates: int, threads: int, query: 
 
 
 def straight_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
-    """The line through positive points whose relative distances, squared, are least; ``departure`` is the largest.
+    """Line through positive points with the least squared relative distances; ``departure``: the largest distance.
 
     >>> {name: round(value, 3) for name, value in straight_line([1, 2, 4], [3.0, 5.0, 9.0]).items()}
     {'intercept': 1.0, 'slope': 2.0, 'departure': 0.0}

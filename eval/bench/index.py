@@ -1,4 +1,4 @@
-"""The token index by itself: building it against the bare encoder; fetching, opening, memory and disk as it grows."""
+"""The token index on its own: build speed against the bare encoder; fetching, opening, memory and disk by size."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ __all__ = ["build", "store"]
 
 BUILD, ENCODER, ONNX = "index build", "bare item encoder", "bare item encoder, ONNX"
 SHORTEST, LONGEST = 100, 300  # tokens of a document
-TRIED = 64  # documents of warm-up and sameness check
+TRIED = 64  # documents in the warm-up and the sameness check
 INDEX, BARE = "token index", "bare memory map and a dict"
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
-FETCH = 1000  # documents at once
-QUANTISER = Quantiser("int8", 4, 384)  # tokens of a document, and their dimensions
+FETCH = 1000  # documents per fetch
+QUANTISER = Quantiser("int8", 4, 384)  # tokens per document, and their dimensions
 ROWS = Segments.rows_per_segment(QUANTISER.record_bytes)
 MANIFEST = Manifest("0" * 16, "none", QUANTISER.tokens, QUANTISER.dim, QUANTISER.precision, "random", ROWS)
 
 
 def build(model: MixLM, folder: Path, *, documents: int, rounds: int, quiet: bool) -> str:
-    """Measure all, unless ``folder`` has it; write and return the page.
+    """Measure the index build and the bare encoder, unless ``folder`` has them; write and return the page.
 
-    A build looks at all documents and tries 64 of them before it begins, which is part of its time. Raises MixLMError
-    if the index does not hold what the encoder gives.
+    The build's time includes its own estimate: it reads all documents and encodes a sample of 64 before it starts.
+    Raises MixLMError if the tokens in the index differ from the encoder's.
     """
     run = Run(folder, model, quiet, documents=documents, rounds=rounds)
     tokens, taken = run.cell("build and encoder", _build, run, model, documents, rounds).values()
@@ -88,10 +88,10 @@ def _build(run: Run, model: MixLM, count: int, rounds: int) -> dict[str, Any]:
 
 
 def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
-    """Measure the sizes that ``folder`` lacks, up to ``largest``; write and return the page.
+    """Measure the index sizes that ``folder`` lacks, up to ``largest`` documents; write and return the page.
 
-    ``rounds``: fetches timed, each of other documents. Indexes are deleted as they are done with. Raises InputError if
-    the disk has no room, MixLMError if an index gives other bytes than the bare map.
+    ``rounds``: timed fetches, each of newly drawn documents. Each index is deleted once measured. Raises InputError if
+    the disk has no room, MixLMError if tokens from an index and from the bare map differ.
     """
     run = Run(folder, None, quiet, fetch=FETCH, rounds=rounds)
     for size in sorted({min(size, largest) for size in SIZES}):
@@ -122,12 +122,12 @@ def store(folder: Path, *, largest: int, rounds: int, quiet: bool) -> str:
 
 def _store(run: Run, documents: int, rounds: int) -> dict[str, Any]:
     place, joined = run.folder / "index", run.folder / "bare.bin"
-    shutil.rmtree(place, ignore_errors=True)  # half written: its seconds are unknown
+    shutil.rmtree(place, ignore_errors=True)  # left half written: its build time is unknown
     run.say(f"{numbers.count(documents)} documents, {numbers.size(index_bytes(MANIFEST, documents))}")
     try:
         found = {**machine.apart(writing, place, documents), **machine.apart(opening, place)}
         index, draw = TokenIndex(place), Random(0)
-        # what one would write who needs no updates and no crash safety: one file, and docid -> row in memory
+        # the baseline without updates and crash safety: one file, and docid -> row in memory
         with joined.open("wb") as whole:
             for file in sorted(place.glob("tokens-*.bin")):
                 whole.write(np.memmap(file, np.uint8, mode="r").data)
@@ -152,14 +152,14 @@ def _store(run: Run, documents: int, rounds: int) -> dict[str, Any]:
 
 
 def writing(place: Path, documents: int) -> dict[str, float | None]:
-    """Write an index. Returns seconds, and the most private memory while at it, beyond that before."""
+    """Write an index. Returns seconds, and the peak growth of private memory in bytes."""
     started = time.perf_counter()
     growth = machine.private_growth(lambda: random_index(place, MANIFEST, documents))
     return {"writing_seconds": time.perf_counter() - started, "writing_memory": growth}
 
 
 def opening(place: Path) -> dict[str, float]:
-    """Open an index. Returns seconds, and the private memory that it takes."""
+    """Open an index. Returns seconds, and the growth of private memory in bytes."""
     before, started = machine.private() or 0, time.perf_counter()
     index = TokenIndex(place)
     seconds = time.perf_counter() - started

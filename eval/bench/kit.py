@@ -1,7 +1,7 @@
-"""A run of a benchmark: cells that are measured once and kept one by one, and the page that is made of them.
+"""A run of a benchmark: cells that are measured once and saved one by one, and the page made from them.
 
-An interrupted benchmark loses the cell that it was at, and nothing else. Entrants take turns, so that what disturbs the
-machine disturbs all of them alike.
+An interrupted benchmark loses only the cell in progress. Entrants take turns, so that disturbances of the machine
+affect all of them equally.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from mixlm_rerank.systems.machine import machine
 __all__ = ["Clock", "Entrant", "Run", "Spread", "check_same", "fastest", "interleaved", "over", "spread", "work_done"]
 
 PRODUCT = "matrix product"
-REST_SECONDS = 0.02  # before every turn: worker threads of a library spin for a moment after their work
-Clock = Callable[[], float]  # seconds that have passed
-Spread = dict[str, float]  # median, low and high quartile of the same thing measured several times
+REST_SECONDS = 0.02  # pause before every turn: a library's worker threads keep spinning for a moment after work
+Clock = Callable[[], float]  # returns elapsed seconds
+Spread = dict[str, float]  # median, lower and upper quartile of repeated measurements
 
 
 class Run:
-    """A benchmark in ``folder``, where its finished cells are: the conditions on the first line, then one a line.
+    """A benchmark. ``folder`` holds a file of its finished cells: conditions on the first line, then one cell per line.
 
-    ``model`` and ``settings``: with the machine and the version, what all cells have in common; ``rounds`` and
-    ``seconds`` of them: see :func:`interleaved`. ``kept``: the cells by name, as JSON gives them back.
+    Conditions are shared by all cells: weights of ``model``, ``settings``, machine and version. For the settings
+    ``rounds`` and ``seconds`` see :func:`interleaved`. ``kept``: the cells by name, as read back from JSON.
 
-    Raises InputError if the folder holds cells of other conditions, or cannot be written.
+    Raises InputError if the folder has cells measured under other conditions, or cannot be written.
     """
 
     def __init__(self, folder: Path, model: MixLM | None, quiet: bool = True, **settings: Any) -> None:
@@ -68,11 +68,11 @@ class Run:
         self.kept: dict[str, Any] = {row["cell"]: row["values"] for row in cells}
 
     def cell(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What is kept under that name; if nothing is, what ``work(*arguments)`` finds, which is kept."""
+        """The cell of that name; if there is none, the result of ``work(*arguments)`` is kept and returned."""
         return self.kept[name] if name in self.kept else self.keep(name, work(*arguments))
 
     def keep(self, name: str, values: Any) -> Any:
-        """Write a cell down; returns it as it will be read. Raises InputError if it cannot be written."""
+        """Save a cell; returns it as read back from JSON. Raises InputError if it cannot be written."""
         kept = self.kept | {name: _as_json(values)}
         try:
             self._write(kept)
@@ -84,12 +84,12 @@ class Run:
         return kept[name]
 
     def rate(self, **of: Any) -> None:
-        """Keep :func:`matrix_rate`, measured once more: at the start and at the end of what is measured."""
+        """Measure :func:`matrix_rate` and keep it; called before and after the other measurements."""
         self.keep(f"{PRODUCT} {len(self.rates) + 1}", matrix_rate(**of))
 
     @property
     def rates(self) -> list[float]:
-        """All that was measured, the first ones first."""
+        """All matrix rates kept, in order of measurement."""
         return [float(rate) for cell, rate in self.kept.items() if cell.startswith(PRODUCT)]
 
     def say(self, text: str) -> None:
@@ -97,8 +97,8 @@ class Run:
             tqdm.write(f"{self.folder}: {text}", file=sys.stderr)
 
     def timed(self, task: str, entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
-        """Name, facts and ``seconds`` of each by :func:`interleaved`, with an estimate, and a bar over all turns, which
-        ends early where some take fewer.
+        """Time entrants by :func:`interleaved`: name, facts and ``seconds`` of each. Shows an estimate, and a
+        progress bar over all turns, which ends early if some entrants take fewer.
         """
 
         def told(name: str) -> None:
@@ -114,9 +114,9 @@ class Run:
         return [{"name": one.name, **one.facts, "seconds": taken[one.name]} for one in entrants]
 
     def page(self, title: str, model: str, values: Mapping[str, Any], parts: Sequence[str]) -> str:
-        """Write ``results.json`` (of ``values``) and ``results.md`` (of ``parts``), which is returned.
+        """Write ``results.json`` (from ``values``) and ``results.md`` (from ``parts``); returns the Markdown.
 
-        Both say where it was measured; ``model``: the name of what was.
+        Both describe the machine; ``model``: name of the model measured.
         """
         head = {
             "created": datetime.now(UTC).isoformat("T", "seconds"),
@@ -133,36 +133,36 @@ class Run:
         return text
 
     def _write(self, kept: Mapping[str, Any]) -> None:
-        """All cells anew, into a file that takes the place of the one before: none is ever half written."""
+        """Write all cells to a new file that replaces the old one: the file is never half written."""
         rows = [{"conditions": self._here}, *({"cell": name, "values": values} for name, values in kept.items())]
         with writing(self.path) as file:
             file.writelines(f"{json.dumps(row)}\n" for row in rows)
 
 
 def check_same(found: float, tolerance: float, what: str) -> float:
-    """Sameness before speed: the difference found. Raises MixLMError if it is not within tolerance."""
+    """Check sameness before timing: returns the difference. Raises MixLMError if it is not within tolerance."""
     if not found <= tolerance:
         raise MixLMError(f"nothing is timed: {what} differ by {found:.2g}, more than {tolerance:g}")
     return found
 
 
 def _as_json(values: Any) -> Any:
-    """Tuples become lists, dataclasses objects."""
+    """Values as read back from JSON: tuples become lists, dataclasses become objects."""
     return json.loads(json.dumps(values, default=asdict))
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """Who takes part in a measurement."""
+    """A participant in a measurement."""
 
     name: str
-    runs: Sequence[Callable[[], object]]  # the work of each round, the first again after the last one
-    warm_up: Callable[[], object] | None = None  # by default the last of the runs
-    facts: Mapping[str, Any] = field(default_factory=dict)  # what else is kept of it
+    runs: Sequence[Callable[[], object]]  # the work of each round; after the last run comes the first again
+    warm_up: Callable[[], object] | None = None  # default: the last run
+    facts: Mapping[str, Any] = field(default_factory=dict)  # further values kept with its times
 
 
 def spread(values: Sequence[float], scale: float = 1.0) -> Spread:
-    """Of ``scale`` times the values; quartiles are interpolated linearly.
+    """Median and quartiles of the values times ``scale``; quartiles are interpolated linearly.
 
     >>> spread([1.0, 2.0, 3.0, 5.0, 9.0])
     {'low': 2.0, 'median': 3.0, 'high': 5.0}
@@ -172,7 +172,7 @@ def spread(values: Sequence[float], scale: float = 1.0) -> Spread:
 
 
 def over(amount: float, spread: Spread) -> Spread:
-    """``amount`` divided by it: speeds, of seconds.
+    """``amount`` divided by a spread, as in speeds from seconds.
 
     >>> over(8, {"low": 1.0, "median": 2.0, "high": 4.0})
     {'low': 2.0, 'median': 4.0, 'high': 8.0}
@@ -192,12 +192,13 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of every round of every entrant, by name.
 
-    One warm-up each; then rounds in which all take turns, there and back, so that nobody always follows the same one.
+    One warm-up each; then rounds in which all take turns. Every second round is in reverse order, so that no entrant
+    always follows the same one.
 
     Args:
-        seconds: an entrant whose rounds would take longer takes part in fewer, spread over all; in the first anyway.
-        rest: done before every turn, not timed. told: is given the entrant's name before every turn.
-        expected: is given, after the first round, about the seconds of all rounds.
+        seconds: an entrant whose rounds would take longer takes part in fewer, evenly spread; always in the first.
+        rest: called before every turn, not timed. told: called before every turn with the entrant's name.
+        expected: called after the first round with the estimated seconds of all rounds.
     """
     for entrant in entrants:
         told(entrant.name)
@@ -221,7 +222,7 @@ def interleaved(
 
 
 def fastest(options: Sequence[Entrant], *, clock: Clock = time.perf_counter) -> str:
-    """The name of the option with the best of two rounds: a short measurement."""
+    """Measure two rounds of each option; returns the name of the one with the fastest round."""
     taken = interleaved(options, rounds=2, clock=clock)
     return min(taken, key=lambda name: min(taken[name]))
 
@@ -229,8 +230,8 @@ def fastest(options: Sequence[Entrant], *, clock: Clock = time.perf_counter) -> 
 def work_done(
     seconds: Sequence[float], flops: float | None = None, rate: float = 1.0, **amounts: float
 ) -> dict[str, Any]:
-    """What follows of an entrant's seconds in all rounds, by the names of columns: the rate of each of ``amounts``
-    (``documents=100``), rounds, milliseconds; and of ``flops`` operations, as a share of the machine's ``rate`` too.
+    """Column values from an entrant's seconds in all rounds: the rate of each of ``amounts`` (``documents=100``),
+    rounds, milliseconds; with ``flops`` also GFLOP/s and their share of the machine's ``rate``.
 
     >>> work_done([0.5, 0.25, 0.125], documents=10)
     {'documents_per_second': 40.0, 'rounds': 3, 'milliseconds': {'low': 187.5, 'median': 250.0, 'high': 375.0}}

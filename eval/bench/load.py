@@ -1,4 +1,4 @@
-"""A server under load, open loop: requests come when they come, whether or not the ones before are answered."""
+"""Open-loop load test of a server: requests are sent on schedule, whether or not earlier ones are answered."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ with optional_import("the load test needs httpx", "bench"):
 __all__ = ["Body", "Point", "httpx", "open_loop", "saturation"]
 
 GROWTH, HALVINGS = 1.5, 2
-KEPT = 0.99  # a rate is served if so much of it is answered in time
+KEPT = 0.99  # a rate is served if this share of requests is answered in time
 
 Body = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a rate of requests met with."""
+    """The outcome of one request rate."""
 
     offered: float  # requests a second
-    answered: float  # of them with 200 within the deadline
-    refused: float  # shares: with 429,
-    late: float  # after the deadline,
-    failed: float  # otherwise
-    milliseconds: tuple[float, float, float]  # of those answered with 200: median, 90th and 99th percentile
+    answered: float  # requests a second answered with 200 within the deadline
+    refused: float  # share of requests answered with 429
+    late: float  # share answered with 504, or with 200 after the deadline
+    failed: float  # share of all other outcomes
+    milliseconds: tuple[float, float, float]  # of requests answered with 200: median, 90th and 99th percentile
 
 
 def open_loop(
     url: str, bodies: Sequence[Body], rate: float, *, seconds: float, deadline: float, senders: int = 1
 ) -> Point:
-    """Send requests at random moments (Poisson), ``rate`` a second; ``bodies`` in turn.
+    """Send ``rate`` requests a second at random times (Poisson), with ``bodies`` in turn.
 
-    ``senders``: processes among which the rate is divided. One sends a few hundred requests a second; more would
-    wait in it and not in the server.
+    ``senders``: processes that share the rate. One process can send a few hundred requests a second; beyond that,
+    requests would queue in it and not in the server.
     """
     plans = [
         (url, bodies[number::senders] or bodies, rate / senders, seconds, deadline, Random(number))
@@ -74,10 +74,10 @@ def open_loop(
 
 
 def saturation(ask: Callable[[float], Point], start: float) -> dict[str, Any]:
-    """The highest ``rate`` that is served, and all ``points``. ``ask``: of a rate, what it meets with.
+    """The highest ``rate`` that is served, and all ``points`` measured. ``ask``: measures a rate.
 
-    Rates grow by half from ``start`` on until one is not served; then the gap is halved, and halved again. Raises
-    MixLMError if none is served.
+    Rates grow by half, from ``start``, until one is not served; then the gap is bisected twice. Raises MixLMError if no
+    rate is served.
     """
     points: list[Point] = []
 
@@ -97,7 +97,7 @@ def saturation(ask: Callable[[float], Point], start: float) -> dict[str, Any]:
 
 
 def _send(together: Any, *plan: Any) -> list[tuple[int, float]]:
-    """In a process of its own, when all are there."""
+    """Send requests from this process, once all senders are ready."""
     together.wait(60)
     return asyncio.run(_answers(*plan))
 
@@ -105,7 +105,7 @@ def _send(together: Any, *plan: Any) -> list[tuple[int, float]]:
 async def _answers(
     url: str, bodies: Sequence[Body], rate: float, seconds: float, deadline: float, draw: Random
 ) -> list[tuple[int, float]]:
-    """Status (0: none) and seconds of every request; ``draw``: of their moments."""
+    """Status (0: none) and seconds of every request; ``draw``: random generator of the sending times."""
     moments, moment = [], 0.0
     while (moment := moment + draw.expovariate(rate)) < seconds:
         moments.append(moment)
@@ -117,7 +117,7 @@ async def _answers(
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             with suppress(httpx.HTTPError):
                 status = (await client.post(f"{url}/v2/rerank", json=body)).status_code
-            return status, time.perf_counter() - due  # waiting to be sent is waiting too
+            return status, time.perf_counter() - due  # includes the time before it was sent
 
         started = time.perf_counter()
         return await asyncio.gather(*(ask(each, bodies[row % len(bodies)]) for row, each in enumerate(moments)))

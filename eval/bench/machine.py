@@ -1,8 +1,8 @@
-"""What this machine can do and what work takes of it: floating-point operations, memory, a process of its own.
+"""The machine's capacity and the cost of work: floating-point operations, time, memory, separate processes.
 
-Counted are linear layers and attention, a multiply-add as two operations. Left out: embeddings, norms, softmax,
-activations, rotary positions (about a hundredth). Attention is counted without masks: every position against every key
-that is laid before it, as libraries compute it.
+Operations are counted for linear layers and attention, a multiply-add as two. Embeddings, norms, softmax, activations
+and rotary positions are left out (about a hundredth). Attention is counted without masks, as libraries compute it:
+every position against every key in its input.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ with optional_import("benchmarks measure memory with psutil", "bench"):
 
 __all__ = ["Operations", "apart", "kernel_shares", "matrix_rate", "private", "private_growth", "resident", "shares"]
 
-KINDS = {  # of kernels on a GPU, by their names
+KINDS = {  # kinds of GPU kernels, and patterns of their names
     "matrix products": r"gemm|cutlass|nvjet|xmma|wgmma|gemv|splitK",
     "attention": r"attend_tiles",
     "between (compiled)": r"^triton_",
     "copies": r"memcpy|memset",
     "other": "",
 }
-EVERY = 0.005  # seconds between two looks at the memory
+EVERY = 0.005  # seconds between samples of the memory
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Of a transformer: ``linear`` of a position in a layer, ``pair`` of a query and a key in a layer."""
+    """Operations of a transformer's layer: ``linear`` per position, ``pair`` per pair of query and key positions."""
 
     layers: int
     linear: float
@@ -51,7 +51,7 @@ class Operations:
 
     @classmethod
     def of(cls, backbone: Any) -> Operations:
-        """Of a transformer whose layers are alike and use every weight at every position (no mixture of experts)."""
+        """For a backbone whose layers are alike and use every weight at every position (no mixture of experts)."""
         config = backbone.config
         layers, heads = config.num_hidden_layers, config.num_attention_heads
         head = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -60,13 +60,13 @@ class Operations:
         return cls(layers, 2 * weights / layers, 4 * heads * head)
 
     def whole(self, length: int, sequences: int = 1) -> float:
-        """Sequences of ``length`` positions, each with its own prefix: full text, or MixLM without prefix sharing."""
+        """Operations for sequences of ``length`` positions, prefix included: full text, or MixLM without sharing."""
         return self.layers * sequences * (length * self.linear + length**2 * self.pair)
 
     def shared(self, prefix: int, item: int, items: int) -> float:
-        """A prefix once, and items of ``item`` positions that see it and themselves: MixLM (item = k + 1).
+        """Operations for one prefix and items of ``item`` positions that attend to it and themselves (MixLM: k + 1).
 
-        Every position through every layer: a pass that leaves out what has no reader in the last one does less.
+        Every position is counted in every layer: a pass that skips unread positions of the last layer does less.
         """
         own = item * self.linear + item * (prefix + item) * self.pair
         return self.whole(prefix) + self.layers * items * own
@@ -75,7 +75,7 @@ class Operations:
 def matrix_rate(
     sizes: Sequence[int] = (512, 1024, 2048), device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> float:
-    """Floating-point operations a second of ``torch.mm`` of square matrices, at the best of the sizes."""
+    """Floating-point operations a second of ``torch.mm`` on square matrices, at the best of ``sizes``."""
     rates = []
     for size in sizes:
         a, b, out = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(3))
@@ -86,7 +86,7 @@ def matrix_rate(
 
 
 def apart(work: Callable[..., Any], *arguments: Any) -> Any:
-    """``work(*arguments)`` in a fresh process, whose memory is that of the work alone; what it raises is raised here.
+    """Run ``work(*arguments)`` in a fresh process, whose memory is then the work's only; its errors are raised here.
 
     Raises MixLMError if the process dies.
     """
@@ -98,18 +98,18 @@ def apart(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def resident(pid: int | None = None) -> int:
-    """Bytes of memory of a process, by default this one."""
+    """Resident memory of a process in bytes, by default of this one."""
     return int(psutil.Process(pid).memory_info().rss)
 
 
 def private() -> int | None:
-    """Bytes that this process has to itself, with no file behind them; None where the system (not Linux) is silent."""
+    """Bytes of private memory of this process (no file behind it); None where they are not reported (not Linux)."""
     found = psutil.Process().memory_info()
     return int(found.rss - found.shared) if hasattr(found, "shared") else None
 
 
 def private_growth(work: Callable[[], object]) -> int | None:
-    """Most private bytes while ``work`` runs, beyond those before; at every 5 ms. None if the system is silent."""
+    """Peak private bytes while ``work`` runs, minus those before; sampled every 5 ms. None if they are not reported."""
     seen, done = [private() or 0], threading.Event()
 
     def watch() -> None:
@@ -130,11 +130,11 @@ def private_growth(work: Callable[[], object]) -> int | None:
 def shares(
     model: MixLM, runs: Sequence[Callable[[], object]], clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float] | None:
-    """Where a query's time goes, as shares of it; medians over some runs, which are none of those that are reported.
+    """Shares of a query's time by part; medians over ``runs``, whose own times are not reported.
 
     Returns:
         ``ranker``: in :meth:`Ranker.forward_packed`. ``query``: in :meth:`ItemEncoder.query_states`, which the residual
-        needs. ``rest``: fetching, tokenising, sorting, Python. None if the packed pass was not what ran.
+        needs. ``rest``: fetching, tokenising, sorting, Python. None if the packed pass did not run.
     """
     ranker, encoder, found = model.ranker, model.item_encoder, []
 
@@ -149,7 +149,7 @@ def shares(
 
     for run in runs:
         inside = {"ranker": 0.0, "query": 0.0}
-        vars(ranker)["forward_packed"] = watched("ranker", ranker.forward_packed)  # hides the class's own on this one
+        vars(ranker)["forward_packed"] = watched("ranker", ranker.forward_packed)  # shadows the class's method
         vars(encoder)["query_states"] = watched("query", encoder.query_states)
         try:
             started = clock()
@@ -165,7 +165,7 @@ def shares(
 
 
 def kernel_shares(run: Callable[[], object], rounds: int = 3) -> dict[str, Any]:
-    """Milliseconds a round on the GPU by kind of kernel, and of the clock; ``run`` ends with its results on the CPU."""
+    """Milliseconds per round: GPU time by kind of kernel, and wall clock; ``run`` must leave its results on the CPU."""
     run()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         started = time.perf_counter()

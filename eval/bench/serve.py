@@ -1,4 +1,4 @@
-"""The server on this machine: how many requests a second, how it behaves beyond that, whether batching is at work."""
+"""The server on this machine: requests a second, behaviour under overload, and whether batching works."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from mixlm_rerank.model import MixLM
 __all__ = ["serve"]
 
 BODIES = 500
-FEW = 10  # documents of a small request, and of the clients that batch
-CLIENTS = 16  # that ask one after the other, together
+FEW = 10  # documents in a small request, and in requests of the clients
+CLIENTS = 16  # concurrent clients, each with one request at a time
 QUERY = 16  # tokens
 FEWEST = 20  # requests at the first rate
 SHARES = (0.5, 0.8, 2.0)  # of saturation
@@ -49,7 +49,7 @@ def serve(
     device: str,
     quiet: bool,
 ) -> str:
-    """Measure the cells that ``folder`` lacks; write and return the page. ``seconds``: of each rate.
+    """Measure the cells that ``folder`` lacks; write and return the page. ``seconds``: time per rate.
 
     The model must have been loaded by a name that another process can load.
     """
@@ -66,7 +66,7 @@ def serve(
                 return {str(share): ask(share * rate, seconds=3 * seconds) for share in SHARES}
 
             def soaked(ask: partial[Point], rate: float) -> dict[str, Any]:
-                """With the server's memory before and after."""
+                """The outcome at 80% of saturation, with the server's memory before and after."""
                 before = resident(process.pid)
                 return {**asdict(ask(0.8 * rate, seconds=soak)), "before": before, "after": resident(process.pid)}
 
@@ -109,7 +109,7 @@ def serve(
 
 
 def _closed(url: str, bodies: Sequence[Body], clients: int, seconds: float) -> float:
-    """Answers a second of so many clients, each of which asks again when it is answered."""
+    """Answers a second with ``clients`` clients, each of which sends a request when its last one is answered."""
     end = time.perf_counter() + seconds
 
     def ask(number: int) -> int:
@@ -128,7 +128,7 @@ def _closed(url: str, bodies: Sequence[Body], clients: int, seconds: float) -> f
 def _server(
     model: MixLM, index: Path, log: Path, deadline: float, device: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server in a process of its own. Raises MixLMError if it does not come up."""
+    """Run a server in a separate process. Raises MixLMError if it does not become ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

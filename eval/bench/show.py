@@ -1,4 +1,4 @@
-"""How results are shown: tables in Markdown, and small plots side by side as PNG: medians, with quartiles as a band."""
+"""Output of results: Markdown tables, and small plots side by side as PNG (medians, with quartiles as a band)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixlm_rerank.numbers import count, percent, ratio, size, speed
 
 __all__ = ["Panel", "draw", "table"]
 
-# How values of these names are written in tables. Other names of a row are not shown.
+# Formats of table columns by name. Other names of a row are not shown.
 FORMATS: dict[Callable[[Any], str], str] = {
     str: "name settings",
     count: "candidates rounds runs",
@@ -28,13 +28,13 @@ FORMATS: dict[Callable[[Any], str], str] = {
 }
 FORMAT = {name: write for write, names in FORMATS.items() for name in names.split()}
 
-# Okabe and Ito's, told apart by the colour-blind.
+# Okabe and Ito's palette, safe for colour-blind readers.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1d2530", "#8a6d1f")
-CROWDED = 20  # an axis over a larger range names powers of ten only
+CROWDED = 20  # an axis over a larger range labels powers of ten only
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """In Markdown: a column for each name that ``FORMATS`` has, with the quartiles behind a median.
+    """Rows as a Markdown table: a column for each name in ``FORMATS``, medians followed by their quartiles.
 
     >>> print(table([{"name": "x|y", "gain": {"low": 1.5, "median": 2.0, "high": 2.25}}, {"name": "z", "gain": None}]))
     | name | gain |
@@ -61,15 +61,15 @@ def _written(name: str, value: Any) -> str:
 class Panel:
     """A plot."""
 
-    across: str  # what the axes show
+    across: str  # labels of the axes
     up: str
-    lines: Mapping[str, Mapping[Any, Spread]]  # points by the line's name, at rising numbers, or at names
+    lines: Mapping[str, Mapping[Any, Spread]]  # line's name -> x -> y; x are rising numbers, or names
     title: str = ""
-    level: bool = False  # the vertical axis begins at zero, to show whether a line is level; else it is logarithmic
+    level: bool = False  # start the y axis at zero, to show whether a line is level; else it is logarithmic
 
 
 def draw(path: Path, *panels: Panel) -> None:
-    """A horizontal axis of numbers is logarithmic, the vertical one shared; a line keeps its colour in all panels."""
+    """Draw panels side by side. Numeric x axes are logarithmic, the y axis is shared, lines keep their colours."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 

@@ -1,6 +1,6 @@
-"""What is measured on: texts of an exact length in tokens, random token indexes, decoders with random weights.
+"""Inputs of benchmarks: texts of an exact length in tokens, random token indexes, decoders with random weights.
 
-How fast a decoder is does not depend on its weights. Its shape is Qwen3's.
+A decoder's speed does not depend on its weights. Its shape is Qwen3's.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from mixlm_rerank.types import Document
 __all__ = ["QWEN3", "DecoderShape", "Words", "docid", "index_bytes", "random_docids", "random_index", "random_mixlm"]
 __all__ += ["full_text", "saved_mixlm", "scores"]
 
-LONG, ENOUGH = 3, 100  # words of three letters and more, where there are a hundred of them
-CHUNK = 4096  # documents a commit; 50 MB of float32 at 8 tokens of 384 dimensions
+LONG, ENOUGH = 3, 100  # words have at least three letters, if a hundred such words exist
+CHUNK = 4096  # documents per commit; 50 MB of float32 at 8 tokens of 384 dimensions
 EOS, PAD, UNK = "<eos>", "<pad>", "<unk>"
 WORDS = [f"{a}{b}{c}" for a, b, c in product("bdfgklmnprst", "aeiou", "bdfgklmnprst")]  # bab, bad ...
 
 
 class Words:
-    """Words that are one token each, at the beginning of a text and after a blank: n of them are n tokens.
+    """Words that are one token each, at the start of a text and after a space, so that n words are n tokens.
 
-    ``draw``: what draws them. Raises InputError for a tokenizer that has none.
+    ``draw``: their random generator. Raises InputError for a tokenizer without such words.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -53,7 +53,7 @@ class Words:
         words = {tokenizer.convert_tokens_to_string([piece]).strip() for piece in pieces}
         plain = sorted(word for word in words if word.isascii() and word.isalpha())
         twice = [f"{word} {word}" for word in plain]
-        ours = text_ids(tokenizer, twice)  # special tokens in a text are plain characters; to others they are special
+        ours = text_ids(tokenizer, twice)  # special tokens in a text as plain characters, unlike in the next line
         theirs = tokenizer(twice, add_special_tokens=False)["input_ids"] if twice else []
         known = [word for word, *both in zip(plain, ours, theirs, strict=True) if [*map(len, both)] == [2, 2]]
         if not known:
@@ -71,7 +71,7 @@ class Words:
         return [self.text(tokens) for _ in range(count)]
 
     def prompt(self, ranker: Ranker) -> int:
-        """Tokens of the ranker's prefix beside the query's."""
+        """Number of tokens in the ranker's prefix without the query's."""
         return len(ranker.prefixes([self._words[0]])[0]) - 1
 
 
@@ -80,20 +80,20 @@ def docid(row: int) -> str:
 
 
 def random_docids(count: int, documents: int, draw: Random) -> list[str]:
-    """Different docids of an index of so many documents, in random order."""
+    """``count`` different docids of an index of ``documents`` documents, in random order."""
     return [docid(row) for row in draw.sample(range(documents), count)]
 
 
 def index_bytes(manifest: Manifest, documents: int) -> int:
-    """About what an index of so many documents takes on disk."""
+    """Approximate bytes on disk of an index of ``documents`` documents."""
     return documents * (manifest.quantiser.record_bytes + DOCID_MAP_BYTES)
 
 
 def random_index(folder: Path, manifest: Manifest, documents: int, progress: bool = False) -> TokenIndex:
     """An index of standard normal embedding tokens; docids are :func:`docid` of 0, 1, ...
 
-    Written like an import: real to read, and quick to make. Interrupted, it goes on where it stopped, to the same
-    bytes; a finished one is opened. Raises InputError if the disk has no room for it.
+    Written like an import: a real index, created quickly. An interrupted call resumes and gives the same bytes; a
+    finished index is opened. Raises InputError if the disk has no room for it.
     """
 
     def parts() -> Iterator[tuple[str, Packed]]:
@@ -110,22 +110,22 @@ def random_index(folder: Path, manifest: Manifest, documents: int, progress: boo
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Of a ranker, whose feed-forward part is three times as wide as its states; and what it reads."""
+    """Shape of a ranker, with a feed-forward part three times as wide as its states; and of its input."""
 
     layers: int
     hidden: int
     heads: int
     key_heads: int
     head: int
-    encoder_layers: int = 1  # of the item encoder, which scoring does not need
+    encoder_layers: int = 1  # layers of the item encoder, which scoring does not use
     prefix: int = 60  # tokens of prompt and query together
 
 
-QWEN3 = DecoderShape(layers=28, hidden=1024, heads=16, key_heads=8, head=128)  # of 0.6B parameters: the paper's
+QWEN3 = DecoderShape(layers=28, hidden=1024, heads=16, key_heads=8, head=128)  # 0.6B parameters, the paper's shape
 
 
 def random_mixlm(shape: DecoderShape, tokens: int, document: int, device: str = "cpu") -> MixLM:
-    """A MixLM in float32 without residual. ``document``: tokens of the longest."""
+    """A random MixLM in float32 without residual. ``tokens``: budget; ``document``: tokens of the longest document."""
     tokenizer, family, backbones = _tokenizer(), DecoderFamily(), []
     torch.manual_seed(0)
     for layers in (shape.encoder_layers, shape.layers):
@@ -157,18 +157,18 @@ def random_mixlm(shape: DecoderShape, tokens: int, document: int, device: str = 
 
 
 def saved_mixlm(folder: Path, shape: DecoderShape = QWEN3) -> Path:
-    """One that another process can load, of one token and documents of 150; made if it is not there."""
-    if not (folder / "config.json").is_file():  # it comes last
-        device = "cuda" if torch.cuda.is_available() else "cpu"  # a minute on two cores
+    """Folder of a random MixLM (budget 1, documents of 150 tokens) that other processes can load; made if missing."""
+    if not (folder / "config.json").is_file():  # written last
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # takes a minute on two cores
         random_mixlm(shape, 1, 150, device).save_pretrained(folder, half=True)
     return folder
 
 
 @torch.inference_mode()
 def scores(model: MixLM, query: str, documents: Tensor, *, shared: bool, at_once: int) -> Tensor:
-    """Log-odds of texts or embedding tokens as the ranker takes them in, [n, length, d], by its packed pass.
+    """Log-odds of texts or embedding tokens, given as ranker inputs [n, length, d], by the ranker's packed pass.
 
-    ``shared``: the prefix once a pass, else once a document; ``at_once``: documents of a pass.
+    ``shared``: the prefix is in a pass once, else once per document; ``at_once``: documents per pass.
     """
     (own,) = model.ranker.prefixes([query])
     found = []
@@ -180,9 +180,9 @@ def scores(model: MixLM, query: str, documents: Tensor, *, shared: bool, at_once
 
 @torch.inference_mode()
 def full_text(model: MixLM, query: str, texts: Sequence[str], *, shared: bool, at_once: int) -> Tensor:
-    """Log-odds of texts of one length: the prefix once a pass, by :func:`scores`, or once a document.
+    """Log-odds of texts of one length, with the prefix once per pass (by :func:`scores`) or once per document.
 
-    The latter by Transformers' own pass: without a mask its kernel leaves out what lies above the diagonal.
+    The latter uses Transformers' own forward pass: without a mask its kernel skips the part above the diagonal.
     """
     (inputs,), (prefix,) = model.ranker.inputs([query]), model.ranker.prefixes([query])
     documents = torch.stack(model.ranker.documents(texts, [len(inputs)] * len(texts)))
@@ -197,7 +197,7 @@ def full_text(model: MixLM, query: str, texts: Sequence[str], *, shared: bool, a
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word; the words of the prompt are in the vocabulary."""
+    """A tokenizer with one token per word; its vocabulary includes the prompt's words."""
     split = pre_tokenizers.Whitespace()
     prompt = DecoderFamily().prompt(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel())))
     known = [piece for piece, _ in split.pre_tokenize_str(prompt)]

@@ -1,4 +1,4 @@
-"""Evaluations as people read them: one HTML page, tables for a README and a paper, what differs between two."""
+"""Reports of evaluations: one HTML page, tables for a README and a paper, and the comparison of two evaluations."""
 
 from mixlm_rerank.eval.report.compared import comparison_html, comparison_text
 from mixlm_rerank.eval.report.findings import answers

@@ -1,4 +1,4 @@
-"""What differs between two evaluations: for every system in both, quality with its tests, and speed."""
+"""Differences between two evaluations: for every system in both, quality with significance tests, and speed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["CollectionDifference", "EvaluationDifference", "SystemDifference", "
 __all__ += ["comparison_html", "comparison_text"]
 
 PERMUTATIONS = 20_000
-TOLERANCE = 1e-6  # two computations of the same measure
+TOLERANCE = 1e-6  # between two computations of the same measure
 TESTS = (
     "Tests: paired t-test and paired randomisation test over the same queries, two-sided; significant is p < .05 after "
     "Holm's correction over the systems of a collection."
@@ -34,7 +34,7 @@ class SystemDifference:
 
     name: str
     kind: Kind
-    a: float  # its measure in each
+    a: float  # the measure in each evaluation
     b: float
     comparison: Comparison | None  # b against a; None if it was not tested
     speed_ratio: float | None  # documents/s of b over those of a; None unless both were timed
@@ -56,7 +56,7 @@ class EvaluationDifference:
     """Two evaluations, A and B, and the measure that both are compared on."""
 
     measure: str
-    # What differs between the machines, name -> (a's value, b's), "" where one does not say: speeds are not comparable.
+    # Differences between the machines, name -> (a's value, b's), "" if unknown; with any, speeds are not comparable.
     machines: dict[str, tuple[str, str]]
     collections: tuple[CollectionDifference, ...]
     only_a: tuple[str, ...]
@@ -64,12 +64,12 @@ class EvaluationDifference:
 
 
 def compare_evaluations(a: Evaluation, b: Evaluation) -> EvaluationDifference:
-    """``b`` against ``a`` for the collections and systems that both have, by their names.
+    """Compare ``b`` with ``a`` on the collections and systems that both have, matched by name.
 
-    On b's main measure, or the first of its measures that ``a`` has.
+    The measure is b's main measure, or the first of its measures that ``a`` has.
 
-    A collection is tested if both took the same queries, depth and first stage (by name and by result): the t-test and
-    the randomisation test of :func:`compare`, paired by query. First stage and oracle are never tested.
+    A collection is tested if both used the same queries, depth and first stage (by name and by result), with the t-test
+    and the randomisation test of :func:`compare`, paired by query. First stage and oracle are never tested.
 
     Raises InputError if no measure, or no collection, is in both.
     """
@@ -88,7 +88,7 @@ def compare_evaluations(a: Evaluation, b: Evaluation) -> EvaluationDifference:
 
 
 def comparison_text(found: EvaluationDifference) -> str:
-    """For a terminal: what holds overall, then a table for each collection."""
+    """The comparison as text for a terminal: an overview, then a table for each collection."""
     lines = list(_overview(found))
     for name, remarks, table in _sections(found):
         lines += ["", name, *remarks, *([aligned(table)] if table else [])]
@@ -96,12 +96,12 @@ def comparison_text(found: EvaluationDifference) -> str:
 
 
 def comparison_html(found: EvaluationDifference) -> str:
-    """The same as one page that needs nothing else."""
+    """The comparison as one self-contained HTML page."""
     return render("comparison.html", heading="B against A", overview=_overview(found), sections=_sections(found))
 
 
 def _sorted_out(a: Iterable[str], b: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Names in both, in b's order; in a alone; in b alone."""
+    """Names in both, in b's order; names only in a; names only in b."""
     a, b = tuple(a), tuple(b)
     return tuple(n for n in b if n in a), tuple(n for n in a if n not in b), tuple(n for n in b if n not in a)
 
@@ -127,7 +127,7 @@ def _collection(a: CollectionResult, b: CollectionResult, measure: str) -> Colle
 
 
 def _obstacles(a: CollectionResult, b: CollectionResult, measure: str) -> Iterator[str]:
-    """What makes a difference between systems say little about the systems."""
+    """Reasons why a difference between the two evaluations says little about the systems."""
     old, new = ({qid for system in one.systems for qid in system.per_query.get(measure, {})} for one in (a, b))
     if old != new:
         counts = f"{len(old & new)} in both, {len(old - new)} only before, {len(new - old)} only after"

@@ -1,4 +1,4 @@
-"""The findings in words: is it worth switching, is something cheaper as good, where does MixLM stand and lose?"""
+"""The findings in words: whether to switch, whether something cheaper is as good, where MixLM stands and loses."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mixlm_rerank.eval.standings import Row, Standings, best_of
 
 __all__ = ["Difference", "Finding", "answers", "difference", "summary"]
 
-JUDGED_GAP = 0.05  # so many fewer judged documents than the baseline has may hide what a system is worth
+JUDGED_GAP = 0.05  # a share of judged documents this far below the baseline's may hide a system's quality
 PERMUTATIONS = 10_000
-EQUAL = 0.01  # of a measure: what nobody would pay for
+EQUAL = 0.01  # of a measure: a difference too small to pay for
 POWERED = 2.80 / 1.96  # standard errors of a difference that a test at .05 finds with power .8, over the interval's
-FASTER = 1.2  # times: less may be how it was timed
+FASTER = 1.2  # times; a smaller ratio may be timing noise
 
 
 class Finding(NamedTuple):
-    """A sentence or two, and the word that they stand under."""
+    """A sentence or two, and their heading."""
 
     head: str
     text: str
@@ -32,11 +32,11 @@ class Finding(NamedTuple):
 class Difference:
     """One system minus another, over the queries of all collections."""
 
-    mean: float  # over collections, each counting alike
+    mean: float  # over collections, equally weighted
     interval: Interval  # of the mean, 95%, bootstrap over queries; wider where the system was chosen among several
     queries: int
     won: list[float]  # the differences of the queries on which the system is better
-    lost: list[float]  # and worse
+    lost: list[float]  # the differences of the queries on which it is worse
     among: int = 1  # how many systems this one is the best of, on the same queries
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Difference:
 
 
 def difference(table: Standings, row: Row, other: Row, among: int = 1) -> Difference | None:
-    """None where the two were not measured on the same queries, or on too few. ``among``: Bonferroni's correction."""
+    """``row`` minus ``other``; None if their queries differ or are too few. ``among``: for Bonferroni's correction."""
     samples = []
     for column in range(len(table.collections)):
         ours, theirs = row.by_query(column, table.measure), other.by_query(column, table.measure)
@@ -59,7 +59,7 @@ def difference(table: Standings, row: Row, other: Row, among: int = 1) -> Differ
 
 
 def answers(table: Standings) -> list[Finding]:
-    """The two answers; none where there is nothing to compare. A difference that may be chance is called just that."""
+    """The two answers; none if there is nothing to compare. They state when a difference may be chance."""
     now, rows = table.row(table.baseline), table.ranked
     if now not in rows or len(rows) < 2:
         return []
@@ -80,7 +80,7 @@ def _switch(table: Standings, now: Row, row: Row, among: int) -> str:
     if low <= 0 <= high:
         told, doubt = "Not shown", ", which may be chance"
     elif row.verdicts == (Verdict.NO_DIFFERENCE,):
-        # where queries are few the interval is rough: on one collection a paired test has to agree with it
+        # with few queries the interval is rough: on a single collection a paired test has to agree with it
         told, doubt = "Not shown", ", but no paired test finds it significant"
     better, worse = (
         f"{len(values):,}" + (f" (by {numbers.measure(abs(fmean(values)))} on average)" if values else "")
@@ -91,7 +91,7 @@ def _switch(table: Standings, now: Row, row: Row, among: int) -> str:
         f"{told}. {row.name} against {now.name}: {table.measure} {found}{doubt}. Better on {better}, worse on {worse}, "
         f"the same on {same:,} of {found.queries:,} queries."
     )
-    # collections on which a system lies below, which a mean over several of them hides
+    # collections on which the row is below the baseline, which the mean over collections hides
     gaps = [(row.value(n, table.measure) or 0.0) - (now.value(n, table.measure) or 0.0) for n in range(len(now.on))]
     lower = [
         f"{name} ({numbers.difference(gap)})" for name, gap in zip(table.collections, gaps, strict=True) if gap < 0
@@ -100,7 +100,7 @@ def _switch(table: Standings, now: Row, row: Row, among: int) -> str:
 
 
 def _cheaper(table: Standings, best: Row, faster: Sequence[Row]) -> str:
-    """The fastest that is as good; else the fastest that may be; else how much the best of them lacks."""
+    """The fastest row that is as good as ``best``; else the fastest that may be; else how much the best one lacks."""
     told = [(row, difference(table, row, best)) for row in faster]
     for row, found in told:
         if found and found.interval[0] > -EQUAL:
@@ -130,14 +130,14 @@ def _pace(row: Row, best: Row) -> str:
 
 
 def _speed(row: Row) -> float:
-    """Documents a second; a first stage has its ranking already, and what was not timed is taken for slow."""
+    """Documents a second; infinite for a first stage, which needs no reranking; 0 for a row that was not timed."""
     return inf if row.kind == "first stage" else row.documents_per_second or 0.0
 
 
 def summary(table: Standings, judged: str | None) -> list[Finding]:
-    """What holds, in a few sentences. A difference that no test finds significant is called just that.
+    """The findings in a few sentences, which state when no test finds a difference significant.
 
-    ``judged``: the measure that says how many of the shown documents are judged, "Judged@10"; None if not measured.
+    ``judged``: the measure of how many of the shown documents are judged, "Judged@10"; None if not measured.
     """
     mixlm = best_of(table, "MixLM")
     full = table.row(table.teacher) or best_of(table, "full text")
@@ -159,7 +159,7 @@ def _place(table: Standings, row: Row) -> str:
     best_of_all = f", the best of {budgets} MixLM here" if budgets > 1 else ""
     text = f"{row.name}{best_of_all}: {table.measure} {numbers.measure(row.mean)}, place {place} of {len(means)}."
     found = {name: told for name, told in zip(table.collections, row.verdicts, strict=True) if told is not None}
-    # the first answer is of a system that is alone at the top
+    # if the row is the only best one, the first answer already compares it
     return text + (f" Against {table.against}: {_by_verdict(found)}." if found and table.best != [row] else "")
 
 
@@ -181,7 +181,7 @@ def _against(table: Standings, row: Row, full: Row) -> str:
 
 
 def _losses(table: Standings) -> str:
-    """Of all MixLM, unless the one that there is was described already."""
+    """Losses of all MixLM systems; empty for a single one, which is already described."""
     rows = [row for row in table.rows if row.kind == "MixLM" and set(row.verdicts) != {None}]
     lost = {
         row.name: [name for name, told in zip(table.collections, row.verdicts, strict=True) if told == Verdict.WORSE]

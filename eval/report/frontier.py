@@ -1,4 +1,4 @@
-"""The picture that decides: quality against speed, one point a system, and the line that no system gets past."""
+"""The main picture: quality against speed, one point per system, and the Pareto frontier."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Point:
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """Those that no other equals or passes in both, from the fastest to the slowest.
+    """The Pareto frontier: points that no other equals or beats in both, from the fastest to the slowest.
 
     >>> best, fast = Point("best", "other", 0.5, 10), Point("fast", "other", 0.4, 99)
     >>> [point.name for point in pareto([Point("beaten", "other", 0.4, 9), best, fast])]
@@ -48,7 +48,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def frontier_picture(table: Standings) -> svg.Picture | None:
-    """None where fewer than two systems were timed on all collections: there is nothing to compare."""
+    """Quality against speed; None if fewer than two systems were timed on all collections."""
     points = [
         Point(row.name, row.kind, row.mean, row.documents_per_second)
         for row in table.rows
@@ -90,7 +90,7 @@ def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, 
     axes.set_xlim(*10.0 ** np.array([speeds.min() - room, speeds.max() + room]))
     outliers = svg.fit_height(axes, {name: [value] for name, value in [*levels.items(), *qualities]}, room=0.14)
     foot = axes.get_ylim()[0]
-    # from the left: the quality of the best, then of the best that are faster, down to the foot
+    # from the left: the best quality, then the best quality of faster systems, down to the foot
     steps = [(axes.get_xlim()[0], front[-1].quality), *((p.speed, p.quality) for p in reversed(front))]
     axes.step(*zip(*steps, (front[0].speed, foot), strict=True), where="pre", color="#9fb8cc", linewidth=1.6, zorder=2)
     for name, value in levels.items():
@@ -109,10 +109,10 @@ def _draw(points: Sequence[Point], front: Sequence[Point], levels: Mapping[str, 
 
 
 def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, bool]]) -> list[tuple[float, float, float]]:
-    """Write labels to the right of their points, or to the left where there is no room; above or below what is in their
-    way, with a thin line to the point.
+    """Write labels to the right of their points, or to the left if there is no room. A label that would overlap others
+    moves up or down and gets a thin line to its point.
 
-    A label is x, y, text, and whether it is bold; the axes have their final limits. Returns left, right and middle
+    A label is x, y, text, and whether it is bold; the axes must have their final limits. Returns left, right and middle
     height of each label, in pixels, from the lowest point to the highest.
     """
     to_data, edge = axes.transData.inverted().transform, axes.bbox.extents
@@ -137,7 +137,7 @@ def place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, bool]]) -
 
 
 def _free(height: float, step: float, others: Sequence[float]) -> float:
-    """The height or, where others are in the way, the next one free in the direction of ``step``."""
+    """``height`` or, if others are in the way, the next free height in the direction of ``step``."""
     for other in others:
         if abs(height - other) < abs(step):
             height = other + step

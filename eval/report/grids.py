@@ -1,4 +1,4 @@
-"""The tables: all collections on one measure, and what there is to know of one collection."""
+"""The report's tables: all collections on one measure, and the details of one collection."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["big_table", "collection_tables", "latex_table", "markdown_table", "t
 
 
 def markdown_table(evaluation: Evaluation) -> str:
-    """Every measure of every system on every collection, its mean, and documents/s where they were measured.
+    """Markdown tables of each measure: every system on every collection, its mean, and documents/s where measured.
 
-    Best values are bold, 95% intervals in brackets; marks say where a difference to the baseline is significant on the
-    main measure. The line below each table says what it holds.
+    Best values are bold, 95% intervals in brackets; marks show where a difference to the baseline is significant on the
+    main measure. The line below each table explains it.
     """
     found = filter(None, (big_table(standings(evaluation, measure)) for measure in evaluation.measures))
     return "\n".join(f"{tables.markdown(one)}\n\n{tables.markdown_escaped(one.caption)}\n" for one in found)
 
 
 def latex_table(evaluation: Evaluation) -> str:
-    r"""The same as a ``table`` with a caption for each measure, for ``\usepackage{booktabs}``; names are escaped."""
+    r"""LaTeX: a ``table`` with a caption per measure, for ``\usepackage{booktabs}``; names are escaped."""
     found = filter(None, (big_table(standings(evaluation, measure)) for measure in evaluation.measures))
     return "\n".join([r"% needs \usepackage{booktabs}", *map(tables.latex, found)])
 
 
 def big_table(table: Standings) -> Table | None:
-    """Systems against collections on one measure; the mean and documents/s, where there are such."""
+    """Systems by collections on one measure, with the mean and documents/s where there are any."""
     measure, every = table.measure, range(len(table.collections))
 
     def cell(column: int, row: Row) -> Cell:
@@ -62,7 +62,7 @@ def big_table(table: Standings) -> Table | None:
 
 
 def _explained(table: Standings, intervals: bool) -> str:
-    """What is in the big table, in words; only the marks that it has."""
+    """Caption of the big table; it explains only the marks that occur."""
     verdicts = {verdict for row in table.rows for verdict in row.verdicts} - {None}
     marks = [f"{found.sign} {found.words}" for found in sorted(Verdict, reverse=True) if found and found in verdicts]
     tests = "paired t-test and randomisation test"
@@ -80,9 +80,9 @@ def _explained(table: Standings, intervals: bool) -> str:
 
 
 def collection_tables(table: Standings, column: int, collection: CollectionResult, measures: list[str]) -> list[Table]:
-    """All tables of one collection that hold anything; ``column``: its place in ``table``."""
+    """All tables of one collection that are not empty; ``column``: its place in ``table``."""
     rows = [(system.name, row.kind, system) for row in table.rows for system in row.seeds[column]]
-    # the oracle is a ceiling: nothing to test, or to be faithful to a teacher
+    # the oracle is a ceiling: it has neither tests nor fidelity
     plain = [(n, kind, replace(s, comparison=None, fidelity=None) if kind == "oracle" else s) for n, kind, s in rows]
     name = collection.teacher or ""
     taught = next((system for _, _, system in rows if system.name == name), None)
@@ -99,7 +99,7 @@ def collection_tables(table: Standings, column: int, collection: CollectionResul
 
 
 def _measures(collection: CollectionResult, measures: list[str]) -> Columns:
-    """Every measure; on the first one, the difference to the baseline and its tests."""
+    """Columns of every measure; for the first one also the difference to the baseline and its tests."""
     against = f"{measures[0]}, difference to {collection.baseline}"
 
     def value(name: str, system: SystemResult) -> Cell:
@@ -113,7 +113,7 @@ def _measures(collection: CollectionResult, measures: list[str]) -> Columns:
 
 
 def _fidelity(measure: str, name: str, teacher: SystemResult | None) -> Columns:
-    """How faithfully systems give the teacher's ranking."""
+    """Columns of how faithfully systems reproduce the teacher's ranking."""
     best = teacher.measures[measure] if teacher else None
 
     def ratio(system: SystemResult) -> Cell:
@@ -129,7 +129,7 @@ def _fidelity(measure: str, name: str, teacher: SystemResult | None) -> Columns:
 
 
 def _efficiency(name: str, teacher: SystemResult | None) -> Columns:
-    """What ranking cost."""
+    """Columns of the cost of ranking."""
     speed, milliseconds = numbers.speed, numbers.milliseconds
     of_teacher = teacher.efficiency.documents_per_second if teacher and teacher.efficiency else None
 
@@ -149,7 +149,7 @@ def _efficiency(name: str, teacher: SystemResult | None) -> Columns:
 
 
 def _seeds(table: Standings, column: int, measures: list[str]) -> Table | None:
-    """Mean and standard deviation (n - 1) over the seeds of one system; None where nothing ran with several."""
+    """Mean and standard deviation (n - 1) over the seeds of each system; None if none ran with several."""
 
     def spread(measure: str, row: Row) -> Cell:
         found = [system.measures[measure] for system in row.seeds[column]]
@@ -162,7 +162,7 @@ def _seeds(table: Standings, column: int, measures: list[str]) -> Table | None:
 
 
 def _pairs(table: Standings, column: int) -> Table | None:
-    """Queries won, tied and lost by each system against each other one; None for a single system."""
+    """Queries won, tied and lost by each system against every other system; None for a single system."""
     rows = [row for row in table.rows if row.kind != "oracle" and row.by_query(column, table.measure)]
 
     def against(other: Row, row: Row) -> Cell:
@@ -192,7 +192,7 @@ def tests(of: str, counted: str) -> Columns:
 
 
 def _difference(system: SystemResult) -> Cell:
-    """What the paired tests found."""
+    """The difference to the baseline, marked by the verdict of the paired tests."""
     found = system.comparison
     return Cell(numbers.difference(found.difference), found.difference, mark=found.verdict.sign) if found else EMPTY
 

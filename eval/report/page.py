@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else; tables in Markdown and LaTeX, and all values, beside it."""
+"""The report: one self-contained HTML file; beside it tables in Markdown and LaTeX, and all values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
-    """Write report.html, tables.md, tables.tex and queries.tsv into ``folder`` (made if needed); the path of the page.
+    """Write report.html, tables.md, tables.tex and queries.tsv into ``folder`` (made if needed). Returns the page path.
 
     Raises:
         InputError: an evaluation without collections or systems; a folder that cannot be written.
@@ -52,7 +52,7 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
     for name, text in texts.items():
         with writing(folder / name) as file:
             file.write(text)
-    with writing(folder / "queries.tsv") as file:  # every measure of every system on every query, one a line
+    with writing(folder / "queries.tsv") as file:  # one line per system, measure and query
         rows = csv.writer(file, dialect="excel-tab", lineterminator="\n")
         rows.writerow(["collection", "qid", "system", "measure", "value"])
         for collection in evaluation.collections:
@@ -63,9 +63,9 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
 
 
 def render(template: str, **context: object) -> str:
-    """A template of ours with style sheet and script inlined. Everything in ``context`` is escaped but ``svg``.
+    """Render one of our templates with style sheet and script inlined. Only ``svg`` in ``context`` is not escaped.
 
-    The page's own policy lets a browser load nothing and run no script but this one, whatever a document contains.
+    The page's content policy lets a browser load nothing and run no other script, whatever a document contains.
     """
     with optional_import("reports need jinja2", "eval"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -109,7 +109,7 @@ def _page(evaluation: Evaluation) -> str:
 
 
 def _descriptions(table: Standings) -> Iterator[tuple[Row, str, str]]:
-    """Every system's description once; several where seeds differ, or it was another one elsewhere; and where."""
+    """Row, description, and its collections ("" for all). A row has several if its seeds or collections differ."""
     for row in table.rows:
         texts: dict[str, list[str]] = {}
         for collection, systems in zip(table.collections, row.seeds, strict=True):
@@ -124,7 +124,7 @@ def _descriptions(table: Standings) -> Iterator[tuple[Row, str, str]]:
 def _section(
     table: Standings, column: int, collection: CollectionResult, measures: list[str], featured: Sequence[Row]
 ) -> dict[str, Any]:
-    """All that there is to show of one collection; ``column``: its place in the table."""
+    """Template values of one collection's section; ``column``: the collection's place in the table."""
     anchor = f"collection-{column + 1}"
     legend = [row for row in featured if row.on[column]]
     pictures = [

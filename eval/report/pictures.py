@@ -23,9 +23,9 @@ Plotted = tuple[str, Kind, dict[Any, float]]  # a system, and x -> main measure
 
 
 def depth_picture(table: Standings, column: int, featured: Sequence[Row], name: str) -> svg.Picture | None:
-    """How the main measure grows with the number of candidates reranked; the curves of ``featured`` in colour.
+    """The main measure by number of candidates reranked; the curves of ``featured`` are in colour.
 
-    None without a curve of two depths.
+    None if no curve has two depths.
     """
     found = [(row.name, row.kind, there.depth_curve) for row in table.rows if (there := row.on[column])]
     curves: list[Plotted] = [curve for curve in found if len(curve[2]) > 1]
@@ -44,9 +44,9 @@ def depth_picture(table: Standings, column: int, featured: Sequence[Row], name: 
 
 
 def budget_picture(table: Standings, column: int, featured: Sequence[Row], name: str) -> svg.Picture | None:
-    """What more embedding tokens a document bring; ``featured`` systems without a budget as dashed levels.
+    """The main measure by embedding tokens per document; ``featured`` systems without a budget are dashed levels.
 
-    None with fewer than two budgets. "MixLM k=4" and "MixLM k=8" are steps of one curve.
+    None with fewer than two budgets. "MixLM k=4" and "MixLM k=8" are points of one curve.
     """
     measure, ran = table.measure, [(row, there) for row in table.rows if (there := row.on[column])]
     budgets = sorted((there.tokens, row.name, row) for row, there in ran if there.tokens is not None)
@@ -83,7 +83,7 @@ def budget_picture(table: Standings, column: int, featured: Sequence[Row], name:
 
 
 def slice_pictures(table: Standings, column: int, featured: Sequence[Row], name: str) -> list[svg.Picture]:
-    """A picture for each way in which the queries of a collection were sliced."""
+    """One picture for each way of slicing the queries of a collection."""
     sliced = [(row, there.slices) for row in table.rows if (there := row.on[column])]
     pieces = [piece for _, own in sliced for piece in own]
     pictures = []
@@ -94,7 +94,7 @@ def slice_pictures(table: Standings, column: int, featured: Sequence[Row], name:
             for row, own in sliced
         }
         ticks = {label: f"{svg.legible(label, 24)}\n{count}" for label, count in queries.items()}
-        curves = [rows[row.name] for row in reversed(featured) if row.name in rows]  # the last lies on top: MixLM
+        curves = [rows[row.name] for row in reversed(featured) if row.name in rows]  # the last is drawn on top: MixLM
         heights = {system: list(values.values()) for system, _, values in curves if values}
         drawn, gone = _draw(table.measure, of, f"{name}-{place}", ticks, curves, [], heights)
         caption = f"{table.measure} over the queries of each kind. The fewer the queries, the less a difference says."
@@ -115,8 +115,8 @@ def _draw(
     pale: Collection[str] = (),
     bars: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[str, str]:
-    """Curves over ``ticks`` at equal distances, with ``bars``, and dashed levels; and a sentence that names those of
-    ``heights`` that are too low for the picture.
+    """Draw curves over evenly spaced ``ticks``, with error ``bars``, and dashed levels. Returns the SVG, and a sentence
+    that names the systems of ``heights`` that are too low for the picture.
     """
     figure, axes = svg.new_axes(WIDTH, HEIGHT, bottom=56 if any("\n" in text for text in ticks.values()) else 42)
     svg.name_axes(axes, across, measure)
@@ -143,7 +143,7 @@ def _draw(
 
 
 def _data(caption: str, columns: Sequence[tuple[Any, Column]], rows: Sequence[Plotted]) -> Table | None:
-    """A table of numbers; ``columns``: each with its x."""
+    """The table behind a picture; ``columns``: pairs of x and column."""
 
     def cell(x: object, values: Mapping[Any, float]) -> Cell:
         return number(values.get(x))

@@ -1,4 +1,4 @@
-"""What the figures share: quiet axes, dots and levels in the look of their kind, and their output as inline SVG."""
+"""Shared parts of figures: plain axes, dots and levels in the look of their kind, and output as inline SVG."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXT = 11.5  # pixels
 
 @dataclass(frozen=True)
 class Look:
-    """Colour (Okabe and Ito's, told apart by the colour-blind) and shape, as matplotlib's marker and as an SVG path.
+    """Colour (Okabe and Ito's colour-blind safe palette) and shape, as a matplotlib marker and as an SVG path.
 
     The path lies in a box from -6 to 6.
     """
@@ -52,7 +52,7 @@ LOOKS: dict[Kind, Look] = {
 
 
 def legible(name: str, limit: int = 36) -> str:
-    """A name that fits into a picture: one line, no characters that XML has not.
+    """A name that fits into a picture: one line, no characters that XML lacks.
 
     >>> legible("two\\nlines"), legible("a name of many words", 10)
     ('two lines', 'a name of…')
@@ -62,22 +62,22 @@ def legible(name: str, limit: int = 36) -> str:
 
 
 def tip(name: str, more: str = "") -> str:
-    """The gid of an artist that says a system's name, and more, when pointed at (see :func:`inline_svg`)."""
+    """The gid of an artist whose tooltip shows a system's name, and more (see :func:`inline_svg`)."""
     return f"tip:{legible(name)}{more}"
 
 
 def new_axes(
     width: float, height: float, *, left: float = 40, right: float = 12, top: float = 26, bottom: float = 42
 ) -> tuple[Figure, Axes]:
-    """A figure of that many CSS pixels with one pair of axes inside those margins: base line, horizontal grid.
+    """A figure of ``width`` x ``height`` CSS pixels; one pair of axes inside the margins: base line, horizontal grid.
 
-    Without pyplot: nothing is kept globally. Raises MissingDependency if matplotlib is not installed.
+    It does not use pyplot, so there is no global state. Raises MissingDependency if matplotlib is not installed.
     """
     with optional_import("figures need matplotlib", "eval"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-    FigureCanvasAgg(figure)  # measures text
+    FigureCanvasAgg(figure)  # needed to measure text
     inside = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
     axes = figure.add_axes(inside)
     axes.set_axisbelow(True)
@@ -90,9 +90,9 @@ def new_axes(
 
 
 def inline_svg(figure: Figure, name: str, title: str) -> str:
-    """The figure of :func:`new_axes` as an ``<svg role="img">`` element; its texts stay texts, tips become titles.
+    """The figure of :func:`new_axes` as an ``<svg role="img">`` element; text stays text, tips become titles.
 
-    ``name`` is unique in the page, and so are the ids that are made from it; ``title`` is its text alternative.
+    ``name`` must be unique in the page, as ids are made from it; ``title`` is the text alternative.
     """
     import matplotlib
 
@@ -101,7 +101,7 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
     with matplotlib.rc_context(settings), unwarned():
         figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
-    _, drawn = stream.getvalue().split("</defs>", 1)  # without the style sheet, which would reach the whole page
+    _, drawn = stream.getvalue().split("</defs>", 1)  # without the style sheet, which would affect the whole page
     drawn = re.sub(r'<g id="[^"]*"/>|\s*\n', "", drawn)
     drawn = re.sub(r'<g id="tip:([^"]*)">', r"<g><title>\1</title>", drawn)
     drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)
@@ -115,14 +115,14 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     )
 
 
-# characters that matplotlib's font lacks are no reason to warn: the page's font shows them
+# no warnings about characters that matplotlib's font lacks: the page's font shows them
 unwarned = partial(warnings.catch_warnings, action="ignore", category=UserWarning)
 WORDS: Any = {"fontsize": TEXT, "color": MUTED, "parse_math": False}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure. ``svg`` is markup of ours, safe to put in the page; ``data``: what it shows, for who cannot see it."""
+    """A figure. ``svg``: our own markup, safe to put in the page; ``data``: its values, for screen readers."""
 
     svg: str
     title: str
@@ -131,16 +131,16 @@ class Picture:
 
 
 def name_axes(axes: Axes, across: str, up: str = "") -> None:
-    """Titles where they are read first: above the vertical axis, at the right end of the horizontal one."""
+    """Set axis titles where they are read first: above the vertical axis, at the right end of the horizontal one."""
     axes.set_title(up, loc="left", x=-axes.bbox.x0 / axes.bbox.width, pad=11, **WORDS)
     axes.set_xlabel(f"{across} →", loc="right", **WORDS)
 
 
 def fit_height(axes: Axes, values: Mapping[str, Sequence[float]], room: float = 0.05) -> dict[str, str]:
-    """Limits of the vertical axis that hold the values of all systems but outliers; ``room`` above and below, as a
-    share of what they span.
+    """Set limits of the vertical axis that hold the values of all systems except outliers; ``room`` above and below is
+    a share of their range.
 
-    Returns the outliers and their highest values: systems so far below that the upper half of the others would lie
+    Returns the outliers and their highest values: systems so far below that the upper half of the others would look
     flat.
     """
     tops = {name: max(own) for name, own in values.items()}
@@ -153,13 +153,13 @@ def fit_height(axes: Axes, values: Mapping[str, Sequence[float]], room: float = 
 
 
 def draw_dot(axes: Axes, x: float, y: float, kind: Kind, gid: str, *, size: float = 9.5, pale: bool = False) -> None:
-    """A system; ``gid`` of :func:`tip`."""
+    """Draw a system's dot; ``gid``: from :func:`tip`."""
     (dot,) = axes.plot(x, y, LOOKS[kind].marker, color=LOOKS[kind].colour, markersize=size, gid=gid, zorder=4)
     dot.set(markeredgecolor="white", alpha=0.45 if pale else 1.0)
 
 
 def draw_level(axes: Axes, kind: Kind, value: float, name: str = "") -> None:
-    """A dashed line for a system that the horizontal axis does not concern."""
+    """Draw a dashed line for a system that does not depend on the horizontal axis."""
     colour = LOOKS[kind].colour
     axes.axhline(value, color=colour, linewidth=1.4, linestyle=(0, (5, 4)), zorder=2.5)
     text = axes.annotate(legible(name), (0, value), (4, 5), ("axes fraction", "data"), "offset points", **WORDS)

@@ -1,4 +1,4 @@
-"""The command line, one file a command or a group of them. Bad input gives one line on stderr and exit code 2."""
+"""The command line, one file per command or group of commands. Bad input gives one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
-            warnings.filterwarnings("ignore", message="none of the candidates")  # rerank makes an error of it
+            warnings.filterwarnings("ignore", message="none of the candidates")  # rerank raises an error instead
             app()
     except (MixLMError, OSError) as error:  # OSError: a folder that cannot be made or read, a full disk
-        message = " ".join(str(error).split())  # those of other libraries may have several lines
+        message = " ".join(str(error).split())  # messages of other libraries may have several lines
         typer.echo(f"error: {message}", err=True)
         sys.exit(2)
     finally:

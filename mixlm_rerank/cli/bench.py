@@ -1,4 +1,4 @@
-"""``mixlm-rerank bench``: speed on this machine, beside cross-encoders and the ratio of operations."""
+"""``mixlm-rerank bench``: speed on this machine, compared with cross-encoders and with the ratio of operations."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def all_of_them(
 
 
 def _measure(name: str, output: Path, model: str | None = None, offline: bool = False, **settings: Any) -> None:
-    """Run a benchmark and print its page. A model is in float32 on the CPU, where all of this is measured."""
+    """Run a benchmark and print its page. A model is loaded in float32 on the CPU, where most benchmarks run."""
     with optional_import("the plots need matplotlib", "bench"):  # they are drawn last: fail early
         import matplotlib  # noqa: F401
     given = () if model is None else (load_model(model, "cpu", "float32", offline),)

@@ -1,5 +1,5 @@
-"""``mixlm-rerank eval``: ``runs`` measures run files, ``interleave`` asks which of two users would prefer, ``figures``
-whether the numbers in README and docs are still what the commands find.
+"""``mixlm-rerank eval``: ``runs`` measures run files, ``interleave`` estimates which of two runs users would prefer,
+``figures`` checks that commands still reproduce the numbers in README and docs.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def info(folder: Folder, as_json: AsJson = False) -> None:
 
 
 def _add_update(name: str, update: Update, purpose: str) -> None:
-    """A command that writes the documents of a corpus."""
+    """Register a command that writes the documents of a corpus."""
 
     @app.command(name, help=purpose)
     def write(
@@ -263,7 +263,7 @@ def _write(
 
 
 def _committed(folder: Path) -> str:
-    """What Ctrl-C tells: documents are written in parts."""
+    """Message after Ctrl-C. Documents are committed in parts, so some are safe."""
     try:
         count = len(LocalStore(folder))
     except MixLMError:

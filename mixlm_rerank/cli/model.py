@@ -1,4 +1,4 @@
-"""``mixlm-rerank model``: make a MixLM, and export one; ``calibrate``: one whose log-odds are probabilities."""
+"""``mixlm-rerank model``: make or export a MixLM; ``calibrate``: make one whose log-odds are probabilities."""
 
 from __future__ import annotations
 

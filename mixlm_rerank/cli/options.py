@@ -1,4 +1,4 @@
-"""Options that several commands share, what they open, and how long work ends when it is interrupted."""
+"""Options that several commands share, functions that open what they name, and handling of interruptions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Model = Annotated[str, Option("--model", help="'default', a MixLM folder, or a H
 Offline = Annotated[bool, Option("--offline", help="Use local files only, never the hub.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bar.")]
 
-# of eval report, fit and teacher
+# options of eval report, fit and teacher
 Results = Annotated[Path, Option(help="Folder for the results. After an interruption, the same folder resumes.")]
 Systems = Annotated[
     str,
@@ -117,7 +117,7 @@ def check_output(path: Path | None) -> None:
 
 
 def say(text: str) -> None:
-    """What was done, on stderr: results alone go to stdout."""
+    """Print to stderr what was done; only results go to stdout."""
     typer.echo(text, err=True)
 
 
@@ -133,7 +133,7 @@ def interruptible(told: Callable[..., str], *arguments: Path) -> Iterator[None]:
 
 @contextmanager
 def resumable(output: Path) -> Iterator[None]:
-    """Long work that writes into ``output``. Raises InputError if that cannot be made; ends the process on Ctrl-C."""
+    """Run long work that writes into ``output``. Raises InputError if it cannot be made; Ctrl-C ends the process."""
     try:
         new = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def open_places(
 
 
 def open_models(names: Sequence[str] | None, loading: Loading) -> dict[str, Callable[[], MixLM]]:
-    """By name, each loaded when it is first needed."""
+    """Models by name; each is loaded when it is first needed."""
     names = names or ["default"]
     wanted = {short_name(name) or name: name for name in names}
     if len(wanted) < len(names):
@@ -196,13 +196,13 @@ def open_models(names: Sequence[str] | None, loading: Loading) -> dict[str, Call
 
 
 def _corpus_name(source: str) -> str:
-    """Splits of one corpus share what is built of its documents."""
+    """The corpus of a collection: all its splits share what is built from its documents."""
     dataset = source.removeprefix("irds:")
     return dataset if dataset != source else Path(source.removeprefix("lucene:")).absolute().name
 
 
 def source_and_split(collection: str, default: str) -> tuple[str, str]:
-    """``SOURCE@SPLIT``, or a source alone and the default."""
+    """The two parts of ``SOURCE@SPLIT``; a source without a split gets the default."""
     source, at, split = collection.rpartition("@")
     in_path = "/" in split and not source.startswith("irds:")  # /home/me@work/data
     return (source, split) if at and not in_path and not Path(collection).exists() else (collection, default)

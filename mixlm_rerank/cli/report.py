@@ -1,4 +1,4 @@
-"""``mixlm-rerank eval report``, and what stands beside it: ``compare``, ``fit`` (a weight), ``teacher`` (weights)."""
+"""``mixlm-rerank eval report`` and related commands: ``compare``, ``fit`` (a weight), ``teacher`` (weights)."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def teacher(
     opened = open_places(collections, output, first_stage, topics, qrels, sample, None, loading, not quiet, "dev")
     with resumable(output):
         candidates = [find_candidates(work, stage, depth) for work, stage in opened]
-        # the whole corpus: BM25's statistics are of that, as in training
+        # over the whole corpus, so that BM25's statistics are those of training
         rankings = {word: _ranked(Ensemble(word, {word: 1.0}, loading), opened, candidates) for word in words}
     widest = max(map(len, [*words, "together"]))
     for word, own in rankings.items():
@@ -199,7 +199,7 @@ def teacher(
 def _ranked(
     system: System, opened: options.Places, candidates: Sequence[Candidates], *, restricted: bool = False
 ) -> list[Development]:
-    """A system's ranking of every collection. ``restricted``: it reads the candidates alone, not the whole corpus."""
+    """A system's ranking of every collection. ``restricted``: it reads only the candidates, not the whole corpus."""
     from mixlm_rerank.eval.weights import Development
 
     from ..systems.ranked import rank

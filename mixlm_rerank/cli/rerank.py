@@ -1,5 +1,5 @@
-"""``mixlm-rerank rerank``: a run in, a run out; ``search``: ``python -m pyserini.search.lucene``, and reranked;
-``bm25``: the first stage alone, by Pyserini.
+"""``mixlm-rerank rerank``: rerank a run; ``search``: as ``python -m pyserini.search.lucene``, with reranking;
+``bm25``: only the first stage, by Pyserini.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _asked(run: Path | None, topics: Path | None, requests: Path | None) -> Requ
 
 
 def _texts(source: str, runs: Sequence[Sequence[Candidate]]) -> Texts:
-    """Texts by docid. Of a corpus file only the candidates' texts are kept in memory."""
+    """Texts by docid. From a corpus file, only the candidates' texts are kept in memory."""
     if source.startswith("lucene:"):
         from mixlm_rerank.integrations.pyserini import LuceneTexts, open_searcher
 
@@ -242,7 +242,7 @@ def _cross_encoder(name: str, device: str | None, dtype: str | None, offline: bo
 
 
 def _weight(text: str) -> Weight:
-    """Raises InputError for what is neither a number nor ``rrf``."""
+    """Parse a weight. Raises InputError if it is neither a number nor ``rrf``."""
     weight = parsed_weight(text)
     if weight is None:
         raise InputError(f"--first-stage-weight must be a number between 0 and 1, or rrf, not {text!r}")

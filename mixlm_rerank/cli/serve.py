@@ -77,7 +77,7 @@ def serve(
 
 
 def _by_name(given: Sequence[str], option: str, expected: str = "NAME=FOLDER") -> dict[str, str]:
-    """What is given as NAME=WHAT, by its name. A model alone has the name of its folder."""
+    """Options NAME=VALUE as name -> value. A model without a name gets the name of its folder."""
     found: dict[str, str] = {}
     for each in given:
         name, _, value = each.partition("=")
@@ -93,7 +93,7 @@ def _by_name(given: Sequence[str], option: str, expected: str = "NAME=FOLDER") -
 
 
 def _logging() -> dict[str, Any]:
-    """The access log is JSON on stdout, a line a request; all else goes to stderr."""
+    """Logging settings: the access log is JSON on stdout, one line per request; all else goes to stderr."""
     formats = {"stderr": "%(levelname)s %(name)s: %(message)s", "stdout": "%(message)s"}
     kind = "logging.StreamHandler"
     return {

@@ -1,4 +1,4 @@
-"""``mixlm-rerank train``: a recipe in, a model out; ``distill``: a corpus and a cross-encoder in, a model out."""
+"""``mixlm-rerank train``: train a model by a recipe; ``distill``: train one from a corpus and a cross-encoder."""
 
 from __future__ import annotations
 
@@ -129,11 +129,11 @@ def distill(
     found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistillRecipe)
     join_processes(device)
     exact = Loading(device, "float32", offline)
-    # what is learned from may be rounded; what fidelity is measured against is not
+    # the teacher may be rounded for training, but not for measuring fidelity
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
     learned_from, measured_against = _readers(teacher, model, quick, exact)
     start = _cut_out(teacher, found_recipe.start, exact) if model is None else load_model(model, *astuple(exact))
-    most = start.config.tokens  # what serves unless fewer are asked for: always trained
+    most = start.config.tokens  # serving reads all of them by default: always trained
     budgets = [*(budget for budget in found_recipe.joint.budgets if budget < most), most]
     with resumable(output):
         found = distill(
@@ -169,14 +169,14 @@ def distill(
 
 
 def _asked(queries: str) -> dict[str, str]:
-    """qid -> text, without those that are empty."""
+    """qid -> text of each query that is not empty."""
     source, split = source_and_split(queries, "")
     texts = open_collection(source, split).queries if split else read_topics(queries)
     return {qid: text for qid, text in texts.items() if text.strip()}
 
 
 def _cut_out(teacher: str, part: CutPart, loading: Loading) -> MixLM:
-    """Where the training starts. Raises InputError if nothing can be cut out of the teacher."""
+    """The model that training starts from, cut out of the teacher. Raises InputError if that is impossible."""
     from ..model import MixLM
 
     try:
@@ -187,7 +187,7 @@ def _cut_out(teacher: str, part: CutPart, loading: Loading) -> MixLM:
 
 
 def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) -> tuple[Teacher, System]:
-    """The teacher that is learned from, and the same one to measure against."""
+    """The teacher to learn from, and the same teacher to measure fidelity against."""
     from ..scoring import FullTextScorer
     from ..systems.mixlm import FullTextMode
     from ..systems.sentence_transformers import CrossEncoder
@@ -200,13 +200,13 @@ def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) ->
 
 
 def _places(data: Path | None) -> dict[str, str]:
-    """What stands for {minilm} and {data} in a recipe."""
+    """Values for {minilm} and {data} in a recipe."""
     places = {"minilm": minilm_folder(), "data": None if data is None else str(data)}
     return {name: place for name, place in places.items() if place is not None}
 
 
 def _path(command: str, recipe: str) -> Path:
-    """The file of a recipe: the user's own, or by its name one that comes with the package."""
+    """The file of a recipe: the user's own, or one that the package ships, by its name."""
     if Path(recipe).is_file() or "/" in recipe or recipe.endswith((".yaml", ".yml")):
         return Path(recipe)
     paths = map(Path, map(str, (files("mixlm_rerank.training") / "recipes" / command).iterdir()))

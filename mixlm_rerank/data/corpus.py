@@ -1,6 +1,6 @@
-"""Corpora: documents that can be iterated again and again, from files of any format in use, and from ir_datasets.
+"""Corpora: documents that can be iterated repeatedly, from files of the common formats or from ir_datasets.
 
-What a corpus is: how many documents, and a hash of them all in whatever order. It ties what was built to its corpus.
+A corpus is identified by its document count and an order-independent hash, which tie whatever was built from it to it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Corpus(Protocol):
 
 
 def document_text(fields: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """(title, text) of a document's JSON, under any of the names in use. Raises InputError, naming ``where``."""
+    """(title, text) of a document's JSON object, under any accepted key. Raises InputError, naming ``where``."""
     text = next((fields[key] for key in TEXT_KEYS if fields.get(key) is not None), None)
     title = fields.get("title") or ""
     if not isinstance(text, str) or not isinstance(title, str):
@@ -61,9 +61,9 @@ class JsonlCorpus:
 
 
 class TsvCorpus:
-    """MS MARCO's: ``docid <tab> text`` or ``docid <tab> url <tab> title <tab> body``, the same on every line.
+    """An MS MARCO file: ``docid <tab> text`` or ``docid <tab> url <tab> title <tab> body``, the same on every line.
 
-    Raises InputError, while it is read, for a line of another width and for an empty docid.
+    Iterating raises InputError for a line with another number of columns and for an empty docid.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -91,9 +91,9 @@ def open_corpus(source: str) -> Corpus:
     - TSV (:class:`TsvCorpus`);
     - TREC's SGML (``<DOC><DOCNO>``), a file or a folder of them.
 
-    Files may be compressed (see :func:`lines`); the suffixes .jsonl, .json and .tsv decide the format, else what the
-    file begins with.
-    Raises InputError if there is no such thing. (Pyserini indexes: ``mixlm_rerank.integrations.pyserini``.)
+    Files may be compressed (see :func:`lines`). The suffixes .jsonl, .json and .tsv decide the format; for other files
+    the first characters do.
+    Raises InputError if there is no such corpus. (Pyserini indexes: ``mixlm_rerank.integrations.pyserini``.)
     """
     if source.startswith("irds:"):
         dataset = IrDataset(source.removeprefix("irds:"))
@@ -128,7 +128,7 @@ def open_corpus(source: str) -> Corpus:
 
 @dataclass
 class CorpusIdentity:
-    """Grows document by document; documents without text do not count, as no first stage can find them.
+    """Document count and hash of a corpus. Documents without text do not count: no first stage can find them.
 
     >>> a, b = Document("1", "dog"), Document("2", "cat")
     >>> identify([a, b]) == identify([b, Document("3", " "), a]) != identify([a])
@@ -136,7 +136,7 @@ class CorpusIdentity:
     """
 
     documents: int = 0
-    total: int = 0  # of the documents' hashes: their order does not matter
+    total: int = 0  # sum of the documents' hashes, so that their order does not matter
 
     def add(self, document: Document) -> None:
         if not document.content.strip():
@@ -149,12 +149,12 @@ class CorpusIdentity:
 
     @property
     def digest(self) -> str:
-        """64 hexadecimal digits."""
+        """Hash of the corpus, 64 hexadecimal digits."""
         return f"{self.total:064x}"
 
 
 def identify(documents: Iterable[Document]) -> CorpusIdentity:
-    """Reads the whole corpus once."""
+    """Identity of a corpus, which is read once in full."""
     identity = CorpusIdentity()
     for document in documents:
         identity.add(document)

@@ -14,9 +14,9 @@ __all__ = ["IrDataset"]
 
 
 class IrDataset:
-    """A dataset, by its id; iterated, it is the corpus. ``held`` is what ir_datasets has of it.
+    """A dataset of ir_datasets; iterating it yields its documents. ``held`` is the object that ir_datasets loads.
 
-    Raises InputError if ir_datasets knows none of that id, and later where it cannot download or read a file.
+    Raises InputError for an unknown id, and when it is read, if ir_datasets cannot download or read a file.
     """
 
     def __init__(self, dataset_id: str) -> None:
@@ -54,18 +54,18 @@ class IrDataset:
         return qrels
 
     def splits(self) -> list[str]:
-        """What may follow its id and a slash so that there are judgments: ``["dev", "test", "train"]``."""
+        """Names of the splits with judgments, that is of datasets ``ID/SPLIT``: ``["dev", "test", "train"]``."""
         under = [name for name in self._registry if name.startswith(f"{self.id}/")]
         return sorted(name.removeprefix(f"{self.id}/") for name in under if IrDataset(name).held.has_qrels())
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """What ir_datasets raises where it cannot download, or finds files that it cannot read, as an error of ours."""
+        """Turn errors of ir_datasets (failed download, unreadable file) into errors of ours."""
         try:
             yield
         except InputError:
             raise
-        except ImportError as error:  # some formats need more than ir_datasets itself
+        except ImportError as error:  # some formats need further packages
             raise MissingDependency(f"ir_datasets cannot read {self.id!r}: {error}") from None
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error.args[0] if error.args else error)[:200]

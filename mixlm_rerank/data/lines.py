@@ -1,4 +1,4 @@
-"""Text files line by line, however they are compressed and encoded; and files that appear whole or not at all."""
+"""Read text files line by line, compressed or not, in UTF-8 or UTF-16; write files atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import InputError
 
 __all__ = ["beginning", "file_in", "id_in", "json_lines", "lines", "shape", "some_ids", "write_json", "writing"]
 
-# What a file is, is told by its first bytes: suffixes are missing, or lie.
+# The first bytes of a file tell its format: suffixes may be missing or wrong.
 DECOMPRESS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 UNREAD = {
     b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it first (zstd -d)",
@@ -29,12 +29,12 @@ SUFFIXES = ("", ".gz", ".bz2", ".xz", ".zst")
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line without its end) of every line that is not blank.
+    """Yield (line number from 1, line without its line end) for every line that is not blank.
 
-    Plain text, or compressed by gzip, bzip2 or xz; UTF-8, or UTF-16 with a byte order mark. Lines end with LF or CRLF;
-    a carriage return alone belongs to the line.
+    Files may be plain or compressed by gzip, bzip2 or xz, in UTF-8, or in UTF-16 with a byte order mark. Lines end with
+    LF or CRLF; a carriage return without LF is part of the line.
 
-    Raises InputError if the file is missing, or is anything else.
+    Raises InputError if the file is missing or has another format.
     """
     path = Path(path)
     number = 0
@@ -53,7 +53,7 @@ def lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def _text(raw: BufferedReader, path: Path) -> TextIO:
-    """Only looked into, not read twice: it may be a pipe."""
+    """Open as decompressed text. The first bytes are peeked at, not read twice: the file may be a pipe."""
     beginning = raw.peek(6)
     for magic, told in UNREAD.items():
         if beginning.startswith(magic):
@@ -98,7 +98,7 @@ def id_in(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
 
 
 def shape(fields: Mapping[str, Any]) -> str:
-    """What an object holds, for a message.
+    """Keys of a JSON object and their types, for an error message.
 
     >>> shape({"_id": 1.0, "text": None})
     '_id (float), text (null)'
@@ -108,7 +108,7 @@ def shape(fields: Mapping[str, Any]) -> str:
 
 
 def some_ids(ids: Iterable[str]) -> str:
-    """The first of them, for a message.
+    """The first three ids, for an error message.
 
     >>> some_ids(["1", "2", "3", "4"])
     '1, 2, 3 ...'
@@ -118,24 +118,24 @@ def some_ids(ids: Iterable[str]) -> str:
 
 
 def write_json(path: str | Path, values: object) -> None:
-    """As :func:`writing` does."""
+    """Write ``values`` as JSON, atomically: see :func:`writing`."""
     with writing(path) as file:
         file.write(json.dumps(values, indent=1) + "\n")
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[TextIO]:
-    """A text file to write; it takes its name only when all is written, so nothing half written is ever found.
+    """Open a text file to be written atomically: a draft, which is renamed to ``path`` when it is complete.
 
-    A device or pipe (``/dev/stdout``) is written to as it is. Raises InputError if it cannot be written (no such
-    folder, disk full); what stood at ``path`` before stays.
+    A device or pipe (``/dev/stdout``) is written to directly. Raises InputError if the file cannot be written (no such
+    folder, disk full); an earlier file at ``path`` is kept then.
     """
     path = Path(path)
     stream = path.is_relative_to("/dev") or (path.exists() and not path.is_file())
     target = path.resolve() if path.is_symlink() else path
     draft = path if stream else target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        # backslashreplace: half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes JSON's own escape
+        # backslashreplace: a lone surrogate, which JSON can hold and UTF-8 cannot, becomes JSON's own escape
         with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             yield file
         if not stream:

@@ -1,6 +1,6 @@
-"""What a ranking is worth: against judgments (by ir_measures, ties broken as in trec_eval), or against another ranking.
+"""Quality of a ranking, against judgments (by ir_measures, ties broken as in trec_eval) or against another ranking.
 
-The latter needs no judgments: how faithfully does a fast system give the ranking of its teacher?
+The latter needs no judgments: it measures how faithfully a fast system reproduces the ranking of its teacher.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Ranked = Sequence[Candidate | ScoredDoc]
 
 
 def default_measures(depth: int = 100) -> tuple[str, ...]:
-    """With the recall of as many candidates as were ranked."""
+    """The default measures for rankings of ``depth`` candidates: recall is measured at that depth."""
     return "nDCG@10", "RR@10", "AP", f"R@{depth}", "Judged@10"
 
 
@@ -59,7 +59,7 @@ def evaluate_queries(
 def measure(
     qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranked], measures: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Both at once: the means, and the values of every query."""
+    """The means as in :func:`evaluate`, and the values of every query as in :func:`evaluate_queries`."""
     with optional_import("measures need ir_measures", "eval"):
         ir_measures = importlib.import_module("ir_measures")
     if not any(qid in qrels for qid in run):
@@ -69,36 +69,36 @@ def measure(
         )
     check_strings("measures", measures)
     parsed = {name: _parse(ir_measures, name) for name in measures}
-    # where every grade is negative, zeros: the same values, but trec_eval, which counts grades up to the highest one,
-    # would end the process
+    # grades of a query that are all negative become 0: the values stay the same, but trec_eval, which counts grades up
+    # to the highest one, would end the process
     survivable = {qid: max(grades.values(), default=0) >= 0 for qid, grades in qrels.items()}
     judged = {qid: own if survivable[qid] else dict.fromkeys(own, 0) for qid, own in qrels.items()}
-    # ties are broken here: some providers do it by rising docid, trec_eval by falling
+    # ties are broken here: some providers break them by ascending docid, trec_eval by descending
     scores = {
         qid: {doc.docid: float(-place) for place, doc in enumerate(sorted(docs, key=_worst_first, reverse=True))}
         for qid, docs in run.items()
     }
     try:
         means, every = ir_measures.calc(list(parsed.values()), judged, scores)
-    except (ValueError, KeyError, TypeError, ArithmeticError, SubprocessError) as error:  # each provider's own
+    except (ValueError, KeyError, TypeError, ArithmeticError, SubprocessError) as error:  # each provider raises its own
         shown = ", ".join(parsed)
         raise InputError(f"ir_measures cannot compute {shown} ({type(error).__name__}: {error})") from None
     values: dict[Any, dict[str, float]] = {parsed[name]: dict.fromkeys(qrels, 0.0) for name in parsed}
     for metric in every:
         values[metric.measure][metric.query_id] = float(metric.value)
-    # one measure may be asked for under two names
+    # the same measure may be requested under two names
     return {n: float(means[m]) for n, m in parsed.items()}, {n: dict(values[m]) for n, m in parsed.items()}
 
 
 def _worst_first(doc: Candidate | ScoredDoc) -> tuple[float, str]:
-    """Our own rankings have a rank, and no ties; trec_eval keeps scores in float32."""
+    """Sort key: the rank of a ranked document; score in float32, as trec_eval keeps it, and docid of a candidate."""
     return (float(-doc.rank), "") if isinstance(doc, ScoredDoc) else (float(np.float32(doc.score)), doc.docid)
 
 
 def oracle(
     run: Mapping[str, Sequence[Candidate]], qrels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, list[ScoredDoc]]:
-    """Each query's candidates by falling grade (unjudged: 0), equal grades as they stand.
+    """Each query's candidates by descending grade (unjudged: 0), equal grades in their present order.
 
     Examples:
         >>> ranked = oracle({"q": [Candidate("a", 2.0), Candidate("b", 1.0)]}, {"q": {"b": 1}})
@@ -115,15 +115,15 @@ def oracle(
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How faithfully one system gives the ranking of another: means over queries. 1 is the same ranking throughout.
+    """How faithfully one system reproduces the ranking of another, as means over queries. 1: identical rankings.
 
     Attributes:
         rank_biased_overlap: agreement of the prefixes of both rankings, the top counting most (p = .9: the first ten
             carry 86% of the weight).
-        overlap: share of the teacher's first ten that are among the first ten.
-        kendall_tau: of the order of the documents that both rank, in [-1, 1].
+        overlap: share of the teacher's first ten that are among the system's first ten.
+        kendall_tau: Kendall's tau over the documents that both rank, in [-1, 1].
         same_first: share of queries with the same first document.
-        queries: how many.
+        queries: number of queries.
     """
 
     rank_biased_overlap: float
@@ -138,8 +138,8 @@ def fidelity(
 ) -> Fidelity:
     """Fidelity of ``run`` to ``teacher``, both in the order of their lists.
 
-    Over the teacher's queries that have candidates; one that ``run`` lacks counts 0. Raises InputError if there are
-    none, MissingDependency if scipy is not installed.
+    Means are over the teacher's queries with candidates; a query that ``run`` lacks counts 0. Raises InputError if
+    there are no such queries, MissingDependency if scipy is not installed.
     """
     qids = [qid for qid, docs in teacher.items() if docs]
     if not qids:
@@ -165,10 +165,10 @@ def rank_biased_overlap(a: Sequence[str], b: Sequence[str], persistence: float =
     short, long = sorted((a, b), key=len)
     places = {docid: depth for depth, docid in enumerate(short, 1)}
     both = [max(depth, places[docid]) for depth, docid in enumerate(long, 1) if docid in places]
-    common = np.bincount(both, minlength=len(long) + 1)[1:].cumsum()  # X_d: documents of both lists down to depth d
+    common = np.bincount(both, minlength=len(long) + 1)[1:].cumsum()  # X_d: documents in both lists down to depth d
     at_end_of_short = common[len(short) - 1]
     depths = np.arange(1, len(long) + 1)
-    # what the short list would share if it went on as it began
+    # what the short list would share if its agreement continued
     assumed = at_end_of_short * np.maximum(depths - len(short), 0) / len(short)
     weighted = ((common + assumed) / depths * persistence**depths).sum()
     tail = (common[-1] - at_end_of_short) / len(long) + at_end_of_short / len(short)
@@ -210,7 +210,7 @@ def _parse(ir_measures: Any, name: str) -> Any:
 
 
 def _meant(ir_measures: Any, name: str) -> str | None:
-    """Names by trec_eval (ndcg_cut_10, map) and in other letters (ndcg@10), as ir_measures writes them."""
+    """Hint how ir_measures writes a name of trec_eval (ndcg_cut_10, map) or one in the wrong case (ndcg@10)."""
     by_letters = {known.lower(): known for known in reversed(list(ir_measures.measures.registry))}
     try:
         meant = ir_measures.parse_trec_measure(name)

@@ -22,12 +22,12 @@ FLOAT32_MAX = 3.4e38
 
 
 def read_run(path: str | Path) -> dict[str, list[Candidate]]:
-    """Candidates of each query, best first. TREC (6 columns) and MS MARCO (3 columns) files are told apart by width.
+    """Read the candidates of each query, best first, from a TREC file (6 columns) or an MS MARCO file (3 columns).
 
-    TREC candidates are ordered by score, equal scores as they stand in the file; the rank column is not read, as in
-    trec_eval. MS MARCO candidates are ordered by rank, whether ranks begin at 1 or elsewhere, and get 1 / place.
+    TREC candidates are ordered by score, equal scores in file order; the rank column is ignored, as in trec_eval.
+    MS MARCO candidates are ordered by rank, whatever the first rank is, and get the score 1 / place.
 
-    Raises InputError for a malformed line, a score that is not finite, or a document twice in a query.
+    Raises InputError for a malformed line, a score that is not finite, or a document that occurs twice for a query.
     """
     run: dict[str, dict[str, Candidate]] = {}
     width = 0
@@ -56,7 +56,7 @@ def read_run(path: str | Path) -> dict[str, list[Candidate]]:
 
 
 def check_ids(run: Mapping[str, Iterable[Candidate | ScoredDoc]]) -> None:
-    """Raises InputError for a qid or docid that cannot stand in a run, whose columns are divided by white space."""
+    """Raises InputError for a qid or docid that is empty or holds white space, which separates the columns of a run."""
     for qid, docs in run.items():
         for kind, one in (("qid", qid), *(("docid", doc.docid) for doc in docs)):
             if one.split() != [one]:
@@ -68,10 +68,10 @@ def write_run(
 ) -> None:
     """Write ranked documents, best first.
 
-    Evaluation tools order by score and break ties by docid, and trec_eval keeps scores as float32. So written TREC
-    scores fall strictly with rank, in six decimals and in float32, even where the scores themselves are equal.
+    Evaluation tools order by score and break ties by docid, and trec_eval keeps scores as float32. Therefore the TREC
+    scores written decrease strictly with rank, in six decimals and in float32, even if the original scores are equal.
 
-    Raises InputError for an id or tag that would be no single column, or a score that is not finite.
+    Raises InputError for an id or tag that is not a single column, or a score that is not finite.
     """
     check_ids(results)
     if tag.split() != [tag]:
@@ -87,7 +87,7 @@ def write_run(
                     raise InputError(f"{path}: the score {doc.score} of document {doc.docid!r} is not finite")
                 millionths = round(doc.score * 1_000_000)
                 if previous is not None:
-                    # the least difference that shows in float32: two units in the last place
+                    # the smallest difference that is visible in float32: two units in the last place
                     step = math.ceil(2_000_000 * 2**29 * math.ulp(previous / 1_000_000))
                     millionths = min(millionths, previous - max(1, step))
                 previous = millionths
@@ -145,7 +145,7 @@ def read_requests(path: str | Path) -> Requests:
 
 
 def write_requests(path: str | Path, requests: Requests, results: Mapping[str, Sequence[ScoredDoc]]) -> None:
-    """Write the requests back with their candidates in the new order and with the new scores; all else is kept.
+    """Write the requests back with their candidates in the new order and with the new scores; everything else is kept.
 
     A candidate that was not scored gets ``"missing": true``.
     """
@@ -166,7 +166,7 @@ def _id(fields: Mapping[str, Any], key: str) -> str:
 
 
 def _text(doc: Any, where: str) -> str | None:
-    """What the item encoder would read of a request's ``doc``: a string, or an object with text and title."""
+    """Text of a request's ``doc`` (a string, or an object with text and title) as the item encoder reads it."""
     if doc is None or isinstance(doc, str):
         return doc
     if not isinstance(doc, dict):

@@ -19,10 +19,10 @@ QRELS_HEADERS = ("query-id", "query_id", "qid")
 def read_topics(source: str | Path) -> dict[str, str]:
     """Read ``qid <tab> query`` lines, a BEIR ``queries.jsonl`` or the folder that holds one, or TREC topics.
 
-    Of TREC topics the query is the title (``<top><num><title>``) or, in XML (``<topic number="1">``, or an element
-    ``<number>`` in it), the ``query``, else the ``title``. Files may be compressed (see :func:`lines`); JSONL goes by
-    its suffix or by a first line that begins with ``{``, TREC topics by one that begins with ``<``. A query may be
-    empty: a reranker then keeps the order of the first stage.
+    The query of a TREC topic is its title (``<top><num><title>``) or, in XML (``<topic number="1">``, or an element
+    ``<number>`` in it), the ``query``, else the ``title``. Files may be compressed (see :func:`lines`). JSONL is
+    recognised by its suffix or by a first line that begins with ``{``, TREC topics by one that begins with ``<``. A
+    query may be empty: a reranker then keeps the order of the first stage.
 
     Raises InputError for a malformed line, or a qid that occurs twice.
     """
@@ -45,7 +45,7 @@ def read_topics(source: str | Path) -> dict[str, str]:
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Read TREC (``qid 0 docid grade``) or BEIR (``query-id <tab> corpus-id <tab> score``, with a header) judgments.
 
-    Grades below 0 (-2 is spam in TREC's web tracks) are kept: measures take them as not relevant, like 0.
+    Grades below 0 (-2 is spam in TREC's web tracks) are kept: measures treat them as not relevant, like 0.
 
     Raises InputError for a malformed line, or a document judged twice for a query with different grades.
     """
@@ -71,7 +71,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
 
 
 def add_judgment(qrels: dict[str, dict[str, int]], qid: str, docid: str, grade: int, where: str) -> None:
-    """Put a judgment into ``qrels``. Raises InputError if there is another grade for the same document and query."""
+    """Add a judgment to ``qrels``. Raises InputError if the document has another grade for the same query."""
     if qrels.setdefault(qid, {}).setdefault(docid, grade) != grade:
         raise InputError(f"{where}: document {docid!r} has two different grades for query {qid!r}")
 
@@ -105,7 +105,7 @@ def _tsv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _xml_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Of every ``<topic>`` of web tracks (2009 to 2014), TREC-COVID, health misinformation."""
+    """Rows of XML topics, as in the web tracks (2009 to 2014), TREC-COVID and health misinformation."""
     expected = 'expected <topic number="..."> with a <query> or <title>, or TREC\'s older <top><num><title>'
     held = dict(lines(path))
     try:

@@ -1,7 +1,7 @@
 """TREC's SGML: collections (``<DOC><DOCNO>``) and topics (``<top><num><title>``).
 
-Read strictly: a document that is not closed, or text between documents, is an error that names file and line. (The
-reader of ir_datasets loses every document of a file with CRLF line ends, and the last one of a file that ends without.)
+Reading is strict: a document that is not closed, or text between documents, is an error that names file and line.
+(The reader of ir_datasets loses all documents of a file with CRLF line ends, and the last one if no line end follows.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOT_TEXT = re.compile(
     r"<!--.*?-->|<(DOCNO|DOCOLDNO|DOCID|DOCHDR|SCRIPT|STYLE)(?:\s[^>]*)?>.*?</\1\s*>", re.IGNORECASE | re.DOTALL
 )
 TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[!?][^<>]*>")
-# TREC's own topics write "Number: 051", and their judgments 51.
+# TREC's own topics say "Number: 051" where their judgments say 51.
 NUM = re.compile(r"<num>\s*(?:Number:\s*(?:0+(?=\d))?)?([^<]*)", re.IGNORECASE)
 TOPIC_TITLE = re.compile(r"<title>\s*(?:Topic:)?([^<]*)", re.IGNORECASE)
 
@@ -33,11 +33,11 @@ TOPIC_TITLE = re.compile(r"<title>\s*(?:Topic:)?([^<]*)", re.IGNORECASE)
 class TrecCorpus:
     """A file of ``<DOC><DOCNO>...</DOCNO>...</DOC>``, or a folder of such files at any depth; see :func:`lines`.
 
-    Title: ``HEADLINE``, ``TITLE``, ``HEAD``, ``TTL``, ``HL``. Text: ``TEXT``, ``LEADPARA``, ``LP``; where a document
-    has none of these, all else that it holds. Tags are taken out, entities resolved, white space is made single.
+    Title: ``HEADLINE``, ``TITLE``, ``HEAD``, ``TTL``, ``HL``. Text: ``TEXT``, ``LEADPARA``, ``LP``; in a document
+    without these, everything but the title. Tags are removed, entities resolved, and white space is collapsed.
 
-    Raises InputError, while it is read, for text outside of a document, a document that is not closed, and a document
-    that has no docid or several.
+    Iterating raises InputError for text outside of a document, a document that is not closed, and a document that has
+    no docid or several.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -50,7 +50,7 @@ class TrecCorpus:
 
 
 def trec_files(folder: Path) -> Iterator[Path]:
-    """The files of a collection in a folder, sorted: all but hidden ones and TREC's own notes (readme, readchg ...)."""
+    """The files of a collection in a folder, sorted, except hidden ones and TREC's own notes (readme, readchg ...)."""
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -59,7 +59,7 @@ def trec_files(folder: Path) -> Iterator[Path]:
 
 
 def trec_topics(path: Path) -> Iterator[tuple[str, str, str]]:
-    """("file, line N", qid, title) of every topic. Raises InputError for a topic without number or title."""
+    """Yield ("file, line N", qid, title) of every topic. Raises InputError for a topic without number or title."""
     for where, markup in _elements(path, "top"):
         number, title = NUM.search(markup), TOPIC_TITLE.search(markup)
         if number is None or title is None or not number[1].strip():
@@ -68,7 +68,7 @@ def trec_topics(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _elements(path: Path, name: str) -> Iterator[tuple[str, str]]:
-    """("file, line N", what it holds) of every ``<name>...</name>``; there may be nothing between them."""
+    """Yield ("file, line N", content) of every ``<name>...</name>``. Text between these elements is an error."""
     opening = re.compile(rf"\s*<{name}(?:\s[^>]*)?>", re.IGNORECASE)
     closing = re.compile(rf"</{name}\s*>", re.IGNORECASE)
     held: list[str] | None = None

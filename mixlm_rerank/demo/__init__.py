@@ -1,1 +1,1 @@
-"""The demo: a corpus that every Python carries, and questions with judged answers."""
+"""The demo: a corpus that comes with every Python, and questions with judged answers."""

@@ -1,7 +1,7 @@
 """The demo's corpus is the documentation of the running Python's own standard library, so there is nothing to download.
 
-Each documented public module, class, function, method and property is one document, under the name by which a
-programmer reaches it: ``bisect.insort``, ``pathlib.Path.glob``, ``str.removeprefix``.
+Each documented public module, class, function, method and property is one document, named as a programmer writes it:
+``bisect.insort``, ``pathlib.Path.glob``, ``str.removeprefix``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = ["stdlib_documents"]
 
 MIN_WORDS = 2
 
-# Left out with all their submodules: some act when imported (open a browser, print, or change how input() reads a line,
-# as pdb and doctest do through readline since Python 3.13), some are programs or tests rather than a library, some come
-# and go with the platform's graphics, and some are another face of a module that is in.
+# Left out with all their submodules: modules that act when imported (open a browser, print, or change how input() reads
+# a line, as pdb and doctest do through readline since Python 3.13), programs and tests, modules that exist only if the
+# platform has graphics, and modules that repeat one that is included.
 SKIPPED = {
     *("antigravity", "doctest", "pdb", "readline", "rlcompleter", "this"),
     *("distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "turtledemo"),
@@ -35,15 +35,15 @@ SKIPPED = {
     *("sre_compile", "sre_constants", "sre_parse"),
 }
 NO_SUBMODULES = {"encodings"}  # over a hundred codecs, with nothing to read
-UNLISTED = ("os.path",)  # a public module that is no file of its package
-HOMES = sys.stdlib_module_names | {""}  # many a builtin does not say where it is from
+UNLISTED = ("os.path",)  # a public module without a file in its package
+HOMES = sys.stdlib_module_names | {""}  # many builtins do not name their module
 
 
 class _Rank(NamedTuple):
-    """How good a name is, field by field: of the names of one object, the least is its document's."""
+    """Sort key of the public names of an object, compared field by field: the smallest becomes the docid."""
 
     not_builtin: bool
-    foreign: bool  # the object says that it comes from elsewhere
+    foreign: bool  # the object names another module as its own
     unlisted: bool  # the module has no ``__all__`` to vouch for it
     depth: int
     alias: bool
@@ -59,7 +59,7 @@ class _Entry(NamedTuple):
 
 
 def stdlib_documents() -> list[Document]:
-    """The documents sorted by docid, the same on every call.
+    """All documents, sorted by docid; the same on every call.
 
     >>> next(doc.text for doc in stdlib_documents() if doc.docid == "shutil.rmtree").splitlines()[0]
     'Recursively delete a directory tree.'
@@ -96,7 +96,7 @@ def _modules() -> Iterator[tuple[str, ModuleType]]:
 
 
 def _exports(name: str, module: ModuleType) -> Iterator[_Entry]:
-    """The classes and functions a module offers: those in ``__all__``, else those from there or from private code."""
+    """Classes and functions that a module exports: ``__all__``, else those defined there or in private modules."""
     listed = getattr(module, "__all__", None)
     for attr in listed or list(vars(module)):
         value = _unbound(getattr(module, attr, None))
@@ -106,17 +106,17 @@ def _exports(name: str, module: ModuleType) -> Iterator[_Entry]:
         foreign = _root(home) != _root(name)
         if listed or not foreign or home.startswith("_") or name == "builtins":
             docid = attr if name == "builtins" else f"{name}.{attr}"
-            # The start of the name is as good as the name: people write bisect.insort, not bisect.insort_right.
+            # The start of ``__name__`` is no alias: people write bisect.insort, not bisect.insort_right.
             alias = not f"{getattr(value, '__name__', attr)}_".startswith(f"{attr}_")
             rank = _Rank(name != "builtins", foreign, not listed, docid.count("."), alias, len(docid), docid)
             yield _Entry(rank, value)
 
 
 def _members(cls: type, rank: _Rank, public: Container[object]) -> Iterator[_Entry]:
-    """The methods and properties of a class, less those that have their docstring from a public base class."""
+    """Methods and properties of a class, except those whose docstring comes from a public base class."""
     bases = [_namespace(base) for base in cls.__mro__[1:] if base in public]
     for attr, found in _namespace(cls).items():
-        value = getattr(found, "__func__", found)  # of a class method or a static method
+        value = getattr(found, "__func__", found)  # the function inside a class method or a static method
         if attr.startswith("_") or not (inspect.isroutine(value) or isinstance(value, property | cached_property)):
             continue
         doc = _own_doc(value)
@@ -126,12 +126,12 @@ def _members(cls: type, rank: _Rank, public: Container[object]) -> Iterator[_Ent
 
 
 def _namespace(cls: type) -> Mapping[str, object]:
-    """What a class has by name, as written: looking an attribute up could run its code."""
+    """Raw attributes of a class and its bases by name: getattr could run their code."""
     return ChainMap(*(dict(vars(base)) for base in cls.__mro__))
 
 
 def _one_name_each(entries: Iterable[_Entry]) -> list[_Entry]:
-    """For every object the entry of its best name."""
+    """One entry for each object, with its best name."""
     best: dict[int, _Entry] = {}
     for entry in entries:
         best[id(entry.value)] = min(entry, best.get(id(entry.value), entry), key=lambda known: known.rank)
@@ -139,7 +139,7 @@ def _one_name_each(entries: Iterable[_Entry]) -> list[_Entry]:
 
 
 def _unbound(value: object) -> object:
-    """What a class has for a function that is really a method, such as ``tarfile.open`` or ``random.choice``."""
+    """The class's own method, if the function is a bound one, such as ``tarfile.open`` or ``random.choice``."""
     if inspect.ismethod(value):
         return value.__func__
     if inspect.isbuiltin(value) and not isinstance(value.__self__, ModuleType | type | None):
@@ -148,7 +148,7 @@ def _unbound(value: object) -> object:
 
 
 def _home(value: object) -> str:
-    """The module that an object says it is from, empty where it says nothing."""
+    """The module that an object names as its own; empty if it names none."""
     return getattr(value, "__module__", None) or ""
 
 
@@ -157,11 +157,11 @@ def _root(name: str) -> str:
 
 
 def _own_doc(value: object) -> str:
-    """The cleaned docstring; nothing where it is short, its type's, or the signature that a dataclass makes up."""
+    """The cleaned docstring; empty if it is too short, its type's, or the signature that a dataclass generates."""
     doc = getattr(value, "__doc__", None)
     if not isinstance(doc, str) or (not isinstance(value, type) and doc == type(value).__doc__):
         return ""
-    if _home(value).partition(".")[0] not in HOMES:  # put there by another package, as transformers does to logging
+    if _home(value).partition(".")[0] not in HOMES:  # added by another package, as transformers does to logging
         return ""
     text = inspect.cleandoc(doc)
     if isinstance(value, type) and re.fullmatch(rf"{value.__name__}\(.*\)", text):

@@ -33,7 +33,7 @@ __all__ = ["Question", "load_questions", "run_demo"]
 
 DEPTH = 100
 SHOWN = ("q03", "q20", "q40")
-FULL_TEXT_EVERY = 4  # full text is slow: every fourth question has to do
+FULL_TEXT_EVERY = 4  # full text is slow, so it reads only every fourth question
 MIXLM = "BM25 + MixLM"
 
 Ranking = dict[str, list[ScoredDoc]]
@@ -41,10 +41,10 @@ Ranking = dict[str, list[ScoredDoc]]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and its answers: docid to grade, 2 for an answer, 1 for what is related; 0 where a docid is left out.
+    """A question and its judgments, docid -> grade: 2 for an answer, 1 for a related document; all others have grade 0.
 
-    Judged by hand from the docstrings alone, so they favour no search system. Half of the questions or more share no
-    word that carries meaning with what answers them, by a rule that tests/demo spells out.
+    The grades were given by hand from the docstrings only, so they favour no search system. At least half of the
+    questions share no content word with their answers, by a rule that tests/demo spells out.
     """
 
     qid: str
@@ -67,7 +67,7 @@ def load_questions() -> list[Question]:
 def run_demo(folder: Path, say: Callable[[str], None]) -> None:
     """Build both indexes, rank, measure, and write runs and results into ``folder``.
 
-    ``say`` receives what there is to read, line by line.
+    ``say`` receives the report, line by line.
     """
     started = time.perf_counter()
     documents, questions = stdlib_documents(), load_questions()
@@ -111,7 +111,7 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def _make_room(folder: Path) -> None:
-    """An empty folder, but for what an earlier demo left; anybody else's files are not touched."""
+    """Create ``folder`` and remove the indexes of an earlier demo. Raises InputError if it holds any other files."""
     mark = folder / ".mixlm-demo"
     if folder.exists() and not mark.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and not an earlier demo's: choose another folder (--output)")
@@ -132,9 +132,9 @@ def _quality(rankings: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, i
 def _side_by_side(
     mixlm: Reranker, texts: Mapping[str, str], queries: Mapping[str, str], candidates: Mapping[str, Sequence[Candidate]]
 ) -> tuple[Ranking, dict[str, float]]:
-    """MixLM and its own full-text mode in turn, one question at a time, from docids to ranking.
+    """Time MixLM and its full-text mode alternately, one question at a time, each from docids to ranking.
 
-    Returns the rankings of full text, and of both the median documents a second.
+    Returns the full-text rankings, and for both modes the median documents per second.
     """
     full_text = FullTextScorer(mixlm.model)
 
@@ -172,7 +172,7 @@ def _show(question: Question, before: Ranking, after: Ranking, say: Callable[[st
 
 
 def _summary(results: Mapping[str, Any], some: int, say: Callable[[str], None]) -> None:
-    """``some``: how many questions were also read in full text."""
+    """``some``: number of questions that were also read in full text."""
     say("  (** answers the question, * is related)")
     say(f"\nnDCG@10, each system on the first {DEPTH} of BM25:")
     say(" " * 22 + f"{results['questions']} questions".rjust(15) + f"{some} of them".rjust(15))

@@ -19,11 +19,11 @@ from .segments import Segments
 
 __all__ = ["build", "first_known", "new_manifest"]
 
-WINDOW = 2048  # documents that are looked up at once
+WINDOW = 2048  # documents that are looked up together
 
 
 def build(job: Job) -> None:
-    """In this process."""
+    """Build the index of ``job`` in this process."""
     begun = _begun(job)  # refuse before the long work
     encoder = Encoder(job.model, job.manifest if begun is None else begun.manifest)  # its format may be an older one
     total = plan(job, encoder)
@@ -50,7 +50,7 @@ def build(job: Job) -> None:
 
 
 def new_manifest(model: Model, precision: str, corpus: str, *, passages: bool = False) -> Manifest:
-    """Of an index that is yet to be filled. Raises InputError for an unknown precision."""
+    """The manifest of an index that is yet to be filled. Raises InputError for an unknown precision."""
     check_model(model)
     shape = model.config.tokens, model.item_encoder.token_size
     quantiser = Quantiser(precision, *shape, title_tokens=model.config.title_tokens)
@@ -69,7 +69,7 @@ def new_manifest(model: Model, precision: str, corpus: str, *, passages: bool = 
 
 
 def _begun(job: Job) -> LocalStore | None:
-    """The store of an interrupted build that has committed documents; ``None`` where a build starts anew.
+    """The store of an interrupted build that has committed documents; ``None`` if the build starts anew.
 
     Raises InputError, IndexMismatch for any other folder.
     """
@@ -91,7 +91,7 @@ def _begun(job: Job) -> LocalStore | None:
 
 
 def _skip_committed(stream: Iterator[Document], store: LocalStore) -> int:
-    """Pass over what an interrupted build has committed, making sure that it is still the same corpus."""
+    """Skip the documents that an interrupted build has committed. Raises InputError if they have changed."""
     row = number = 0
     while row < store.rows:
         document, number, records = next(stream, None), number + 1, 0
@@ -110,7 +110,7 @@ def _skip_committed(stream: Iterator[Document], store: LocalStore) -> int:
 
 
 def first_known(docids: Sequence[str], store: LocalStore | None) -> str | None:
-    """The first docid that ``store`` holds already, or that stands here twice."""
+    """The first of ``docids`` that ``store`` holds already, or that occurs twice; ``None`` if there is none."""
     rows = [-1] * len(docids) if store is None else store.entries(docids)["row"].tolist()
     seen: set[str] = set()
     for docid, row in zip(docids, rows, strict=True):

@@ -1,4 +1,4 @@
-"""Documents -> what is stored of them: what the item encoder reads, encoded in parts that are worth a commit each."""
+"""Encode documents for an index: cut or split their texts to what the item encoder reads; encode a commit at a time."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .manifest import Manifest, Packed
 
 __all__ = ["Encoder", "Reader", "Reading", "cut"]
 
-RECORDS = 2048  # of a part at most (but for a document that has more): their tokens are in memory together
-SECONDS = 30.0  # of a part, about: what an interruption costs
-FIRST_TOKENS = 1024  # of the first part, by which the next one is measured
-AT_ONCE = 64  # texts; tokens with their places take some hundred bytes each
-SLACK = 2  # a passage that is tokenised alone may have a token or two more than as a part of its text
+RECORDS = 2048  # per part at most (unless one document has more): a part's tokens are in memory together
+SECONDS = 30.0  # per part, approximately: the work that an interruption loses
+FIRST_TOKENS = 1024  # in the first part, whose speed sets the size of the next one
+AT_ONCE = 64  # texts tokenised together; a token with its offsets takes some hundred bytes
+SLACK = 2  # a passage that is tokenised by itself may have a token or two more than as part of its text
 SENTENCE_END, BLANK = re.compile(r"\n\s*|[.!?]+\s+|[。！？]+\s*"), re.compile(r"\s+")
 
 _log = logging.getLogger(__name__)
@@ -33,10 +33,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read of a document."""
+    """What the item encoder reads of a document."""
 
     document: Document
-    texts: list[str]  # what is encoded, a record each: the document, or its passages
+    texts: list[str]  # texts to encode, one record each: the document's, or its passages
     tokens: int  # how many of its tokens are read
     unread: int  # how many are cut off
 
@@ -44,7 +44,7 @@ class Reading:
 class Reader:
     """Documents -> readings. Warns once if most of the tokens are the tokenizer's unknown token.
 
-    ``passages``: a text that is too long is split. Otherwise it loses its end.
+    ``passages``: a text that is too long is split. Otherwise it is cut.
     """
 
     def __init__(self, model: Model, *, passages: bool) -> None:
@@ -92,7 +92,7 @@ class Encoder:
         self._tokens = FIRST_TOKENS
 
     def parts(self, documents: Sequence[Document], bar: Progress | None = None) -> Iterator[Packed]:
-        """All documents in their order; a part takes about half a minute. ``bar`` counts documents."""
+        """Encode all documents in order, in parts that take about half a minute each. ``bar`` counts documents."""
         part: list[Reading] = []
         records = tokens = 0
         for reading in chain(self.reader.readings(documents), [None]):  # None: the end
@@ -107,13 +107,13 @@ class Encoder:
                 records, tokens = records + len(reading.texts), tokens + reading.tokens
 
     def packed(self, part: Sequence[Reading], bar: Progress | None = None) -> Packed:
-        """Documents encoded as they are read."""
+        """Encode the documents of a part."""
         documents, counts = [reading.document for reading in part], [len(reading.texts) for reading in part]
         texts = [text for reading in part for text in reading.texts]
         by_text = None if self.manifest.passages else bar
         titles: NDArray[np.int32] = np.empty((len(documents), 0), dtype=np.int32)
         if self.manifest.title_tokens:
-            ranker: Any = self.model.ranker  # not an ONNX one: these read no titles
+            ranker: Any = self.model.ranker  # never an ONNX ranker: those read no titles
             titles = ranker.titles([document.title for document in documents]).numpy()
         titles = titles.repeat(counts, axis=0)
         records = []
@@ -127,9 +127,9 @@ class Encoder:
 
 
 def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:
-    """``text`` in pieces of at most ``size`` tokens, about equally long, cut between sentences, else between words.
+    """Cut ``text`` into pieces of at most ``size`` tokens, about equally long, between sentences, else between words.
 
-    ``spans``: first character of each token, and the one after its last.
+    ``spans``: for each token, the offset of its first character and that after its last.
 
     >>> cut("It is. A dog barks. So", [(0, 2), (3, 5), (5, 6), (7, 8), (9, 12), (13, 18), (18, 19), (20, 22)], 5)
     ['It is.', 'A dog barks. So']
@@ -139,7 +139,7 @@ def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:
     while (left := len(spans) - begin) > size:
         wanted = -(-left // -(-left // size))
         low, stop, high = (spans[begin + tokens][0] for tokens in (wanted // 2, wanted, size))
-        stop = max(_stop(text, low, stop, high), ends[begin])  # a character of many tokens is not split
+        stop = max(_stop(text, low, stop, high), ends[begin])  # do not split a character of many tokens
         pieces.append(text[start:stop].strip())
         start, begin = stop, bisect_right(ends, stop)
     pieces.append(text[start:].strip())
@@ -147,7 +147,7 @@ def cut(text: str, spans: Sequence[tuple[int, int]], size: int) -> list[str]:
 
 
 def _stop(text: str, low: int, wanted: int, high: int) -> int:
-    """Where a sentence or else a word ends, between ``low`` and ``high``, nearest to ``wanted``."""
+    """The end of a sentence, or else of a word, nearest to ``wanted`` between ``low`` and ``high``."""
     for pattern in (SENTENCE_END, BLANK):
         if places := [match.end() for match in pattern.finditer(text, low, high)]:
             return min(places, key=lambda place: abs(place - wanted))

@@ -1,4 +1,4 @@
-"""LMDB environments, safe across threads and forks (LMDB forbids to open one twice in a process, or to fork it)."""
+"""LMDB environments, safe across threads and forks (LMDB forbids opening one twice in a process, or forking it)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ..folders import locked
 __all__ = ["DRAFT", "Environment", "Stored", "create_environment", "writing"]
 
 # Upper bounds of address space, not of disk or memory. The second one is for processes whose address space is limited
-# (ulimit -v): three million documents, or four times of what is there.
+# (ulimit -v): room for three million documents, or four times the present file if that is more.
 MAP_SIZE, LEAST_MAP_SIZE = 1 << 38, 1 << 28
 DRAFT = "draft.mdb"
 
 Stored = bytes | memoryview  # LMDB's keys and values
 Pairs = Iterable[tuple[Stored, Stored]]
 
-_guard = threading.RLock()  # held while an environment is opened, used or closed, and over a fork
+_guard = threading.RLock()  # held while an environment is opened, used or closed, and during a fork
 _open: dict[tuple[int, int], _Handle] = {}
 
 
 class Environment:
     """The docid map of one index: ``meta`` (manifest, committed rows) and ``docs`` (docid -> entry).
 
-    A folder may have any number of these, in any thread; all share one LMDB handle. A forked child opens its own.
+    Any number of instances may share a folder, in any thread; they use one LMDB handle. A forked child opens its own.
     Raises IndexDamaged if there is no such map in ``folder``.
     """
 
@@ -45,7 +45,7 @@ class Environment:
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
-        """Keep it short: a transaction held makes the file grow, and others of this process wait."""
+        """Keep it short: an open transaction makes the file grow, and the other threads of this process wait for it."""
         with _guard:
             try:
                 with self._handle.begin(write) as transaction:
@@ -54,13 +54,13 @@ class Environment:
                 raise IndexDamaged(f"the docid map in {self._handle.folder} is damaged: {error}; rebuild") from None
 
     def get(self, key: bytes) -> bytes | None:
-        """What ``meta`` holds under this key."""
+        """The value of ``key`` in ``meta``; None if there is none."""
         with self.transaction() as transaction:
             value = transaction.get(key, db=self.meta)
         return None if value is None else bytes(value)
 
     def number(self, key: bytes) -> int:
-        """The same as a number; 0 if there is none. Raises IndexDamaged if it is something else."""
+        """The value of ``key`` in ``meta`` as a number; 0 if there is none. Raises IndexDamaged if it is no number."""
         value = self.get(key) or b"0"
         if not value.isdigit():
             raise IndexDamaged(
@@ -70,18 +70,18 @@ class Environment:
 
     @property
     def moved(self) -> bool:
-        """Whether another map lies now where this one was opened: the folder was deleted, and built anew."""
+        """Whether another map has taken this one's place: the folder was deleted, and built anew."""
         try:
             return _identity(self._handle.folder) != self._handle.identity
         except FileNotFoundError:
             return False
 
     def rewrite(self, manifest: bytes) -> None:
-        """Put a new map in the place of this one: another manifest, all else as it was.
+        """Replace this map by a new one with another ``manifest``; all other contents stay.
 
-        LMDB's pages, and those of its compact copies too, show in which steps they were filled. The new ones are filled
-        in the order of keys: they follow from what the map holds. After a crash it is the old map or the new one.
-        Other processes that have the old map open would stay with it: not for an index that is read already.
+        The pages of an LMDB file, and of its compact copies, depend on the order of insertion. The new map is filled in
+        key order, so its bytes depend only on its contents. A crash leaves the old map or the new one. Other processes
+        that have the old map open would keep it, so do not call this for an index that is already being read.
         """
         with _guard:
             with self.transaction() as old:
@@ -99,7 +99,7 @@ class Environment:
 
 
 def _released(handle: _Handle) -> None:
-    """An environment is no longer used."""
+    """Release the handle of an :class:`Environment` that was deleted; the last one closes it."""
     with _guard:
         handle.users -= 1
         if not handle.users:
@@ -108,7 +108,7 @@ def _released(handle: _Handle) -> None:
 
 
 class _Handle:
-    """An open LMDB environment. Known by its file, not by its name: a folder may be deleted and built anew."""
+    """An LMDB environment, identified by its file, not by its path: a folder may be deleted and built anew."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -119,11 +119,11 @@ class _Handle:
         _open[self.identity] = self
 
     def open(self) -> lmdb.Environment:
-        """Open it, unless it is."""
+        """Open the environment unless it is open already."""
         if self.env is not None:
             return self.env
         data, locks = self.folder / "data.mdb", self.folder / "lock.mdb"
-        # All of it: a lock file of ours would keep out the owner of the map
+        # Folder and files must all be writable: a lock file that we make would keep out the owner of the map
         writable = os.access(self.folder, os.W_OK) and os.access(data, os.W_OK)
         writable = writable and (os.access(locks, os.W_OK) or not locks.exists())
         options = {"readonly": not writable, "lock": writable or os.access(locks, os.W_OK)}
@@ -151,7 +151,7 @@ class _Handle:
     def begin(self, write: bool) -> lmdb.Transaction:
         try:
             return self.open().begin(write=write)
-        except lmdb.MapResizedError:  # another process has let the file grow past our map of it
+        except lmdb.MapResizedError:  # another process has let the file grow beyond our mapping
             self.close()
             return self.open().begin(write=write)
 
@@ -161,7 +161,7 @@ class _Handle:
             self.env = None
 
     def replace(self, draft: Path) -> None:
-        """Put ``draft`` in the place of this map, for all who use it in this process."""
+        """Replace this map by ``draft``, for all its users in this process."""
         self.close()
         _put(draft, self.folder)
         _open.pop(self.identity)
@@ -171,7 +171,7 @@ class _Handle:
 
 @contextmanager
 def writing(folder: Path, safe: int) -> Iterator[None]:
-    """A failed write said in words, with how many documents are safe. Raises InputError."""
+    """Turn a failed write into an InputError that says how many documents are ``safe``."""
     try:
         yield
     except (OSError, lmdb.Error) as error:
@@ -184,12 +184,12 @@ def writing(folder: Path, safe: int) -> Iterator[None]:
 
 
 def create_environment(folder: Path, manifest: bytes) -> None:
-    """Make the docid map of a new index. It appears with its manifest or, after a crash, not at all."""
+    """Make the docid map of a new index. After a crash it exists with its manifest or not at all."""
     _put(_draft(folder, {b"manifest": manifest}, []), folder)
 
 
 def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Pairs) -> Path:
-    """A map of these entries, ``docs`` in the order of their keys, on the disk under the name of a draft."""
+    """Write a map of these entries to a draft file and return its path. ``docs`` must be in key order."""
     draft = folder / DRAFT
     draft.unlink(missing_ok=True)
     with lmdb.open(str(draft), subdir=False, lock=False, map_size=_map_size(folder / "data.mdb"), max_dbs=4) as env:
@@ -201,9 +201,9 @@ def _draft(folder: Path, meta: Mapping[Stored, Stored], docs: Pairs) -> Path:
 
 
 def _put(draft: Path, folder: Path) -> None:
-    """Make a draft the map of ``folder``. Nobody opens one meanwhile: LMDB's two files must be of the same map."""
+    """Make a draft the map of ``folder``. Nobody can open it meanwhile: LMDB's two files must be of the same map."""
     with locked(folder):
-        # The lock file counts the transactions of the old map. Processes that have it open keep it, and the old map.
+        # The lock file counts the transactions of the old map. Processes that have both open keep both.
         (folder / "lock.mdb").unlink(missing_ok=True)
         draft.replace(folder / "data.mdb")
 

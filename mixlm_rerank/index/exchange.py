@@ -1,4 +1,4 @@
-"""Into an index out of what is encoded already, and back: Parquet shards of an index, and vectors of the user's own."""
+"""Export an index as Parquet shards; make an index from such shards, or from vectors of the user's own."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ["export_index", "fill", "import_begun", "import_index", "import_vecto
 
 SHARD_BYTES = 1 << 28
 OWN = re.compile(r"part-\d{6}\.parquet(\.\w+\.part)?|index\.json(\.\w+\.part)?")
-WINDOW = 16384  # records a commit of an import, about
-BYTES = 1 << 26  # of the user's vectors that are in memory together
-Batch = tuple[str, Sequence[str], NDArray[Any]]  # where it is from, docids, vectors [n, k, d]
+WINDOW = 16384  # records per commit of an import, approximately
+BYTES = 1 << 26  # of the user's vectors in memory at a time
+Batch = tuple[str, Sequence[str], NDArray[Any]]  # source (for messages), docids, vectors [n, k, d]
 
 
 def export_index(folder: Path, url: str, *, progress: bool) -> None:
@@ -47,7 +47,7 @@ def export_index(folder: Path, url: str, *, progress: bool) -> None:
                 names.append(f"part-{len(names):06d}.parquet")
                 shards.write(names[-1], store.packed(keys, entries), store.manifest)
                 bar.update(len(keys))
-        shards.clear(OWN, kept=names)  # of an export that was killed
+        shards.clear(OWN, kept=names)  # remains of a killed export
         shards.finish(store.manifest, names, len(store))
 
 
@@ -97,9 +97,9 @@ def import_vectors(url: str, model: Model, folder: Path, *, precision: str, prog
 def fill(
     folder: Path, manifest: Manifest, documents: int, parts: Iterable[tuple[str, Packed]], url: str, *, progress: bool
 ) -> None:
-    """Make an index out of so many documents, or go on where an interruption left it.
+    """Make an index of the documents in ``parts``, or resume an interrupted import. ``documents``: their number.
 
-    ``parts``: some documents and, for messages, where they are from. ``url``: where all are from.
+    A part is a source, for messages, and some documents. ``url``: the source of all parts.
     """
     import_begun(folder, manifest, documents)  # refuse before anything is written
     with writer_lock(folder):
@@ -124,7 +124,7 @@ def fill(
 
 
 def import_begun(folder: Path, exported: Manifest, documents: int) -> LocalStore | None:
-    """The store of an interrupted import; ``None`` where one starts anew."""
+    """The store of an interrupted import; ``None`` if the import starts anew."""
     if not (folder / "data.mdb").exists():
         refuse_strangers(folder)
         check_room(documents * (exported.quantiser.record_bytes + DOCID_MAP_BYTES), folder)
@@ -145,7 +145,7 @@ def _refuse_known(store: LocalStore, keys: Sequence[bytes], where: str) -> None:
 
 
 def _shape(model: Model) -> tuple[int, int]:
-    """Of a document: vectors, and their width. Raises InputError for a model that encodes texts."""
+    """Vectors per document, and their width. Raises InputError for a model that encodes texts."""
     if not model.config.vectors:
         raise InputError(
             f"{model.name} reads texts: for vectors make a model by mixlm-rerank model init --vectors WIDTH"
@@ -154,7 +154,7 @@ def _shape(model: Model) -> tuple[int, int]:
 
 
 def _window(shape: tuple[int, int]) -> int:
-    """Documents that are read at once."""
+    """How many documents are read at a time."""
     return max(1, min(WINDOW, BYTES // (4 * shape[0] * shape[1])))
 
 
@@ -169,7 +169,7 @@ def _fill_with_vectors(
 
 
 def _packed(docids: Sequence[str], vectors: NDArray[Any], quantiser: Quantiser) -> Packed:
-    """The hash of a document's vectors stands for its text. Raises InputError for what is not finite."""
+    """Pack documents; a hash of their vectors stands in for the text. Raises InputError for a number not finite."""
     with np.errstate(over="ignore"):
         exact = np.ascontiguousarray(vectors, dtype=np.float32)
     finite = np.isfinite(exact).all(axis=(1, 2))
@@ -182,7 +182,7 @@ def _packed(docids: Sequence[str], vectors: NDArray[Any], quantiser: Quantiser) 
 
 
 def _array(lists: Any, docids: Sequence[str], shape: tuple[int, int]) -> NDArray[Any]:
-    """A column of lists of k lists of d numbers, or of k * d numbers -> [n, k, d]. Raises InputError for other ones."""
+    """A column with k lists of d numbers, or k * d numbers, in each row -> [n, k, d]. Raises InputError for others."""
     from pyarrow import compute, types
 
     levels = [lists]
@@ -199,7 +199,7 @@ def _array(lists: Any, docids: Sequence[str], shape: tuple[int, int]) -> NDArray
 
 
 def _told(rows: Sequence[Any], docids: Sequence[str], lengths: Sequence[int]) -> str:
-    """The first document whose lists have other lengths."""
+    """The error message, which names the first document whose lists have other lengths."""
     wanted = " lists of ".join(map(str, lengths))
     for docid, row in zip(docids, rows, strict=True):
         inner = {len(one or ()) for one in row or ()} if len(lengths) > 1 else set()

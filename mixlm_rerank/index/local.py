@@ -1,7 +1,7 @@
 """The local store: an LMDB map docid -> row, and append-only segments of records.
 
-A write appends records, syncs them, then commits their rows to LMDB. A reader goes by the committed map, so it sees a
-document's old state or its new one, never a torn one; rows are never overwritten. One writer, many reader processes.
+A write appends records, syncs them, then commits their rows to LMDB. A reader uses the committed map, so it sees a
+document's old state or its new one, never a mix; rows are never overwritten. One writer, many reader processes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class LocalStore:
     """Opens the store in ``folder``.
 
     Args:
-        whole: refuse a store with segments that are too short. False: to mend it.
+        whole: refuse a store whose segments are too short. False opens it for repair.
 
-    Raises InputError if there is none, IndexDamaged if it cannot be read.
+    Raises InputError if there is no store, IndexDamaged if it cannot be read.
     """
 
     def __init__(self, folder: Path, *, whole: bool = True) -> None:
         check_there(folder)
-        self.folder = folder = folder.absolute()  # it outlives a change of the working directory
+        self.folder = folder = folder.absolute()  # valid after a change of the working directory
         environment = Environment(folder)
         manifest = environment.get(b"manifest")
         if manifest is None:
@@ -56,7 +56,7 @@ class LocalStore:
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> LocalStore:
-        """An empty store in a folder that holds none. Raises InputError if it cannot be written."""
+        """Make an empty store in a folder that holds none. Raises InputError if it cannot be written."""
         with writing(folder, 0):
             folder.mkdir(parents=True, exist_ok=True)
             create_environment(folder, manifest.dumps())
@@ -69,7 +69,7 @@ class LocalStore:
 
     @property
     def segments(self) -> Segments:
-        """Of the records, in the generation that was seen last."""
+        """The segments of records, in the generation that was seen last."""
         return self._view[1]
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class LocalStore:
     def entries(self, docids: Sequence[str]) -> NDArray[np.void]:
         """Entries of the docid map, [n] of ``ENTRY``; row -1 for a docid that is not there.
 
-        Raises InputError for what is no list of strings.
+        Raises InputError unless ``docids`` is a list of strings.
         """
         return self._look_up(docids)[0]
 
@@ -101,14 +101,14 @@ class LocalStore:
                 entries, now = self._look_up(docids)
                 if now is segments:
                     raise
-                segments = now  # a compaction deleted what was not mapped yet
+                segments = now  # a compaction deleted segments that were not mapped yet
 
     def window(self, records: int) -> int:
-        """How many documents have about so many records."""
+        """How many documents have about ``records`` records together."""
         return max(1, records * len(self) // max(1, self.rows))
 
     def scan(self, window: int) -> Iterator[tuple[list[bytes], NDArray[np.void]]]:
-        """All keys and entries, in the order of keys, in windows. Only under the writer's lock is it one state."""
+        """All keys and entries in key order, in windows. They are one consistent state only under the writer lock."""
         environment = self._view[0]
         start = b""
         while True:
@@ -131,7 +131,7 @@ class LocalStore:
         return Packed(keys, entries, records)
 
     def append(self, documents: Packed) -> None:
-        """Write documents, new ones or new states of old ones, and commit them: all of them or, after a crash, none.
+        """Write new or changed documents and commit them: all of them or, after a crash, none.
 
         Raises InputError if the disk or the index is full; what was committed before stays.
         """
@@ -140,7 +140,7 @@ class LocalStore:
         if first + len(documents.records) > MAX_ROWS:
             raise InputError(f"{self.folder} would have more than {MAX_ROWS:,} records: build several indexes")
         entries["row"] += first
-        if not self.manifest.text_tokens:  # version 0.1 takes ``more`` for a part of the row
+        if not self.manifest.text_tokens:  # version 0.1 reads ``more`` as part of the row
             entries["more"] = 0
         pairs = [(key, entry.tobytes()) for key, entry in zip(documents.keys, entries, strict=True)]
         with writing(self.folder, len(self)):
@@ -151,20 +151,20 @@ class LocalStore:
                 transaction.put(b"rows", str(first + len(documents.records)).encode(), db=environment.meta)
 
     def remove(self, keys: Sequence[bytes]) -> None:
-        """Forget these documents, all at once. Their records stay on disk until the next compaction."""
+        """Remove these documents from the map in one step. Their records stay on disk until the next compaction."""
         environment = self._view[0]
         with writing(self.folder, len(self)), environment.transaction(write=True) as transaction:
             for key in keys:
                 transaction.delete(key, db=environment.docs)
 
     def drop(self, keys: Sequence[bytes]) -> None:
-        """:meth:`remove` damaged documents; the files take the lengths that they are to have."""
+        """:meth:`remove` damaged documents, and pad truncated segments to the lengths that they should have."""
         self.remove(keys)
         with writing(self.folder, len(self)):
             self.segments.pad(self.rows)
 
     def finish(self) -> None:
-        """Mark the first build as complete. The files depend on the documents alone, not on interruptions.
+        """Mark the first build as complete. The files depend only on the documents, not on interruptions.
 
         Raises InputError if the disk is full; the documents stay.
         """
@@ -174,7 +174,7 @@ class LocalStore:
         self.manifest = manifest
 
     def next_generation(self) -> Segments:
-        """Segments of the generation after this one, to be filled and then switched to."""
+        """Segments of the next generation, to be filled and then passed to :meth:`switch`."""
         environment, present = self._view
         return self._segments(environment, present.generation + 1)
 
@@ -193,13 +193,13 @@ class LocalStore:
         segments.sweep()
 
     def _look_up(self, docids: Sequence[str]) -> tuple[NDArray[np.void], Segments]:
-        """Entries [n], and the segments that their rows are of."""
+        """Entries [n], and the segments that hold their rows."""
         check_list_of_strings("docids", docids)
         environment, segments = self._followed()
         with environment.transaction() as transaction:
             generation = int(transaction.get(b"generation", db=environment.meta) or 0)
             get, docs = transaction.get, environment.docs
-            try:  # the fast way, for docids as they are nearly always
+            try:  # fast path: nearly all docids are valid keys
                 held = [get(docid.encode(), ABSENT, docs) for docid in docids]
             except (lmdb.BadValsizeError, UnicodeEncodeError, AttributeError):
                 keys = map(key_of, docids)
@@ -210,12 +210,12 @@ class LocalStore:
         return _entries(held, self.folder), segments
 
     def _followed(self) -> tuple[Environment, Segments]:
-        """The present map and segments: the like may have been built anew in this place."""
+        """The current map and segments: those of an index of the same tokens, if one was built anew in this folder."""
         if self._view[0].moved:
             try:
                 there = LocalStore(self.folder)
             except (IndexDamaged, InputError):
-                return self._view  # not finished yet; what is mapped here stays as it was
+                return self._view  # not finished yet: keep the old map and segments
             if there.manifest.complete and there.manifest.same_tokens(self.manifest):
                 self._view = there._view
         return self._view
@@ -228,12 +228,12 @@ class LocalStore:
 def check_there(folder: Path) -> None:
     """Raises InputError if there is no index."""
     if not (folder / "data.mdb").is_file():
-        place = masked(str(folder))  # a Redis URL that was given for a folder
+        place = masked(str(folder))  # it may be a Redis URL, given in place of a folder
         raise InputError(f"no token index at {place} (make one: mixlm-rerank index build CORPUS {place})")
 
 
 def disk_of(folder: Path) -> int:
-    """Bytes on disk, all files together."""
+    """Disk space of all files in ``folder``, in bytes."""
     return sum(path.stat().st_blocks * 512 for path in folder.glob("*") if path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file that says who holds it and since when, and a complete index opened under it."""
+"""One writer at a time: a lock file with its holder and start time; and opening a complete index under that lock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (folder / "data.mdb", folder / "lock.mdb", *folder.glob("tokens-*.bin")):
-            if path.exists() and not os.access(path, os.W_OK):  # better now than after the work
+            if path.exists() and not os.access(path, os.W_OK):  # fail before the work, not after it
                 raise InputError(f"cannot write to {folder}: this user may not write to its file {path.name}")
         file = (folder / "writer.lock").open("a+")
     except OSError as error:
@@ -46,11 +46,11 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def held_still(folder: Path) -> Iterator[None]:
-    """Keep writers out while a whole index is read; others may read it so, too.
+    """Keep writers out while a whole index is read. Other processes may hold this shared lock too.
 
-    An index without a lock file that this process cannot write to is taken for one that nobody writes.
+    If there is no lock file and this process cannot write to the index, assume that nobody writes to it.
 
-    Raises InputError if there is no index, or another process writes it.
+    Raises InputError if there is no index, or another process is writing it.
     """
     check_there(folder)
     path = folder / "writer.lock"
@@ -64,9 +64,9 @@ def held_still(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def open_to_write(folder: Path, model: Model | None = None) -> Iterator[LocalStore]:
-    """A complete store, locked, and freed of what a killed compaction has left.
+    """Open a complete store under the writer lock, and delete what a killed compaction left behind.
 
-    Raises InputError if another process holds it, IndexMismatch if ``model`` did not build it.
+    Raises InputError if another process holds the lock, IndexMismatch if ``model`` did not build it.
     """
     check_there(folder)
     with writer_lock(folder):
@@ -78,7 +78,7 @@ def open_to_write(folder: Path, model: Model | None = None) -> Iterator[LocalSto
 
 
 def open_complete(folder: Path) -> LocalStore:
-    """Raises InputError if there is none, IndexDamaged if it is half built, damaged, or of another format version."""
+    """Raises InputError without an index, IndexDamaged if it is half built, damaged, or of another format version."""
     store = LocalStore(folder)
     manifest = store.manifest
     if not manifest.complete:
@@ -91,7 +91,7 @@ def open_complete(folder: Path) -> LocalStore:
 
 
 def refuse_strangers(folder: Path) -> None:
-    """Raises InputError if a new index is to be made where other files lie."""
+    """Raises InputError if the folder for a new index holds other files."""
     strangers = [path.name for path in folder.glob("*") if path.name not in ("writer.lock", DRAFT)]
     if strangers:
         raise InputError(f"{folder} is not empty and not a token index (it holds {strangers[0]!r}): choose another")

@@ -1,7 +1,7 @@
-"""What a token index holds: a manifest (by which encoder, in which shape, how far), and of each document its records
-and an entry in the docid map: where they lie, of which text, a checksum. And what it gives a reranker.
+"""The data of a token index: a manifest (encoder, shape, whether complete) and, for each document, its records and an
+entry in the docid map (row, hash of the text, checksum). And what an index returns to a reranker.
 
-A document has one record; in an index of passages one for each passage, in neighbouring rows.
+A document has one record or, in an index of passages, one record for each passage, in consecutive rows.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .quantiser import Quantiser
 __all__ = ["ABSENT", "ENTRY", "MAX_KEY_BYTES", "MAX_ROWS", "Fetched", "Manifest", "Packed", "TokenStore"]
 __all__ += ["content_hash", "docid_of", "key_of", "rows_of"]
 
-MAX_KEY_BYTES = 511  # LMDB's
+MAX_KEY_BYTES = 511  # LMDB's limit
 MAX_ROWS = 1 << 31
 
-# ``row``: of the first record; -1: absent. ``more``: in an index of passages, how many records follow the first; else
-# how many tokens of the text were not read. Format 2 has one number of 64 bits for the two: ``more`` is 0 in it.
+# ``row``: that of the first record; -1: absent. ``more``: in an index of passages, how many records follow the first;
+# else how many tokens of the text were not read. Format 2 has one 64-bit row in place of both, so ``more`` is 0 there.
 ENTRY = np.dtype([("row", "<i4"), ("more", "<i4"), ("crc", "<u4"), ("content", "V16")])
 ABSENT = np.array([(-1, 0, 0, b"")], dtype=ENTRY).tobytes()
 
 # 2: checksums cover docid and content hash too; generations of segments.
-# 3: ``passages``, ``text_tokens``, ``more`` in entries, int8 in blocks. An index of format 2 has none, and stays one.
+# 3: ``passages``, ``text_tokens``, ``more`` in entries, int8 in blocks. Indexes of format 2 lack these and stay so.
 FORMAT_VERSIONS = (2, 3)
 
 
@@ -44,40 +44,40 @@ class Manifest:
 
     fingerprint: str  # of the item encoder that made the tokens
     model: str  # its name or folder when the index was built, for messages
-    tokens: int  # of a document, whose shape is [tokens, dim]
+    tokens: int  # per document, whose shape is [tokens, dim]
     dim: int
     precision: str  # of the stored tokens: "int8", "float16" or "float32"
     corpus: str  # where the documents came from, for messages
     rows_per_segment: int  # records in a full segment file
-    complete: bool = False  # not while the first build is under way or was interrupted
+    complete: bool = False  # False until the first build is finished
     format_version: int = FORMAT_VERSIONS[-1]
-    passages: bool = False  # a long document is split into passages, with a record each; else it loses its end
-    text_tokens: int = 0  # of a text that are read for one record; 0: unknown (format 2), or documents are vectors
-    title_tokens: int = 0  # of a title that are kept for the ranker
+    passages: bool = False  # long documents are split into passages with a record each; else they are cut
+    text_tokens: int = 0  # most tokens of text read for one record; 0: unknown (format 2), or documents are vectors
+    title_tokens: int = 0  # most tokens of a title kept for the ranker
 
     @property
     def quantiser(self) -> Quantiser:
-        """Of its records."""
+        """Packs and unpacks the records of this index."""
         return Quantiser(self.precision, self.tokens, self.dim, self.format_version < 3, self.title_tokens)
 
     def content_hash(self, document: Document) -> bytes:
-        """16 bytes that change when what is stored of a document may change."""
+        """16-byte hash that changes when the stored records of a document may change."""
         return content_hash(document, titled=self.title_tokens > 0)
 
     @property
     def kind(self) -> str:
-        """Documents of two indexes are alike if this is the same: encoder, precision, passages."""
+        """Encoder, precision and passages in a string: indexes with equal strings store a document alike."""
         blocks = "-blocks" * (self.precision == "int8" and not self.quantiser.whole_vectors)
         return f"{self.fingerprint}-{self.precision}{blocks}" + "-passages" * self.passages
 
     @property
     def build_options(self) -> str:
-        """What the command ``index build`` needs besides corpus, folder and model."""
+        """Options of the command ``index build``, in addition to corpus, folder and model."""
         return f"--precision {self.precision}" + " --passages" * self.passages
 
     @property
     def of_vectors(self) -> bool:
-        """Whether documents are vectors of the user's own: no text was read for them."""
+        """Whether documents are vectors of the user's own, for which no text was read."""
         return self.format_version > 2 and not self.text_tokens
 
     def check_model(self, model: Model, where: Path | str) -> None:
@@ -98,18 +98,18 @@ class Manifest:
         )
 
     def same_tokens(self, other: Manifest) -> bool:
-        """Whether documents of the one are like documents of the other."""
+        """Whether indexes with these two manifests store a document alike."""
         return (self.kind, self.tokens, self.dim) == (other.kind, other.tokens, other.dim)
 
     def dumps(self) -> bytes:
-        """Without what says nothing: version 0.1 knows no ``passages``, ``text_tokens`` and ``title_tokens``."""
+        """As JSON. Omits ``passages``, ``text_tokens`` and ``title_tokens`` if 0: version 0.1 does not know them."""
         later = ("passages", "text_tokens", "title_tokens")
         values = {name: value for name, value in asdict(self).items() if value or name not in later}
         return json.dumps(values, sort_keys=True).encode()
 
     @classmethod
     def loads(cls, data: bytes | str, where: Path | str) -> Manifest:
-        """Raises IndexDamaged if ``data`` is no manifest of a format that this release reads."""
+        """Raises IndexDamaged if ``data`` is not a manifest in a format that this release reads."""
         try:
             values = json.loads(data)
             version = values["format_version"]
@@ -131,14 +131,14 @@ class Manifest:
 
 
 def key_of(docid: str) -> bytes:
-    """The docid as a key of the map: UTF-8, lone surrogates too. Raises InputError for what is no string."""
+    """The docid as a key of the docid map: UTF-8, lone surrogates too. Raises InputError if it is not a string."""
     if not isinstance(docid, str):
         raise InputError(f"docids must be strings, not {docid!r}")
     return docid.encode("utf-8", "surrogatepass")
 
 
 def docid_of(key: bytes) -> str:
-    """The docid of a key. What is no UTF-8 (a damaged map) is shown escaped."""
+    """The docid of a key. Bytes that are not UTF-8 (in a damaged map) are escaped."""
     try:
         return key.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -146,9 +146,9 @@ def docid_of(key: bytes) -> str:
 
 
 def content_hash(document: Document, *, titled: bool = False) -> bytes:
-    """16 bytes that change when the text that the item encoder reads changes.
+    """16-byte hash that changes when the text that the item encoder reads changes.
 
-    ``titled``: the ranker reads the title, so they also change when title and text are divided in another place.
+    ``titled``: the ranker reads the title, so the hash also depends on where the title ends and the text begins.
     """
     text = f"{document.title}\0{document.text}" if titled else document.content
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -156,9 +156,9 @@ def content_hash(document: Document, *, titled: bool = False) -> bytes:
 
 @dataclass(frozen=True)
 class Packed:
-    """Documents as they are stored, n of them, with m records."""
+    """n documents as they are stored, with m records."""
 
-    keys: Sequence[bytes]  # of the docid map
+    keys: Sequence[bytes]  # keys of the docid map
     entries: NDArray[np.void]  # [n] of ``ENTRY``; rows are places in ``records``, ascending from 0
     records: NDArray[np.uint8]  # [m, record_bytes]
 
@@ -172,7 +172,7 @@ class Packed:
         *,
         titled: bool = False,
     ) -> Packed:
-        """``counts``: how many of the records each document has; by default one. ``titled``: of the content hash."""
+        """``counts``: how many of the records each document has; by default one. ``titled``: see content_hash."""
         entries = np.zeros(len(documents), dtype=ENTRY)
         of_each = np.array(counts or [1] * len(documents))
         entries["row"] = of_each.cumsum() - of_each
@@ -186,14 +186,14 @@ class Packed:
         return len(self.keys)
 
     def since(self, first: int) -> Packed:
-        """Without the first documents."""
+        """The documents from number ``first`` on."""
         entries = self.entries[first:].copy()
         start = int(entries["row"][0])
         entries["row"] -= start
         return Packed(self.keys[first:], entries, self.records[start:])
 
     def contents(self) -> list[bytes]:
-        """A hash of each text."""
+        """The content hash of each document."""
         return [content.tobytes() for content in self.entries["content"]]
 
     def of_each(self) -> list[NDArray[np.uint8]]:
@@ -222,15 +222,14 @@ def rows_of(first: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.i
 class Fetched:
     """Embedding tokens of some docids."""
 
-    # [m, k, d], of the documents that were found, in the order asked for; those of a document's passages one after the
-    # other
+    # [m, k, d], of the documents that were found, in the order asked for; a document's passages are consecutive
     tokens: NDArray[np.float32]
     counts: NDArray[np.int64]  # [n], how many of the m belong to each docid asked for; 0: it was not found
     titles: NDArray[np.int32] | None = None  # [m, t], token ids of titles, -1 after their end; None in an index without
 
     @property
     def found(self) -> NDArray[np.bool_]:
-        """bool [n], one for each docid asked for."""
+        """Whether each docid was found: bool [n]."""
         return self.counts > 0
 
 

@@ -1,4 +1,4 @@
-"""An index that is open: its documents, its size, its checksums, and how it is freed of dead records."""
+"""An open index: read its documents, size and checksums; compact, copy and verify it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .plan import DOCID_MAP_BYTES, check_room
 
 __all__ = ["IndexInfo", "OpenedIndex", "Verification"]
 
-WINDOW = 2048  # records that are in memory together
-SCANNED = 1 << 16  # entries of the docid map that are in memory together
+WINDOW = 2048  # records in memory at a time
+SCANNED = 1 << 16  # entries of the docid map in memory at a time
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class IndexInfo:
     records: int  # live ones; an index of passages has more records than documents
     dead: int  # records of documents that were deleted or replaced since the last compaction
     bytes: int  # disk space of all files together
-    # Documents that lost their end because they are longer than the item encoder reads; None: unknown (an earlier
-    # version built the index)
+    # Documents that were cut because they are longer than the item encoder reads; None: unknown (an earlier version
+    # built the index)
     cut: int | None
     unread: int  # tokens of these documents that were not read
     manifest: Manifest  # what identifies the index: item encoder, shape, precision, corpus
@@ -54,14 +54,14 @@ class IndexInfo:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a look at every document found."""
+    """The result of checking every document."""
 
     documents: int  # how many there are
-    damaged: dict[str, str]  # docid -> what is wrong, for each that is not what was written
+    damaged: dict[str, str]  # docid -> what is wrong, for each damaged document
 
 
 class OpenedIndex:
-    """What a :class:`TokenIndex` can do that needs no model."""
+    """The methods of :class:`TokenIndex` that need no model."""
 
     def __init__(self, path: str | Path) -> None:
         self._store = open_complete(Path(path))
@@ -100,7 +100,7 @@ class OpenedIndex:
         return IndexInfo(str(self.path), documents, records, dead, disk_of(self.path), known, unread, manifest)
 
     def digest(self) -> str:
-        """Hash of all documents, in 16 hexadecimal digits; the same in whatever order they were written."""
+        """Hash of all documents, in 16 hexadecimal digits; independent of the order in which they were written."""
         found = hashlib.blake2b(digest_size=8)
         for _, entries in self._store.scan(SCANNED):
             found.update(entries["crc"].tobytes())
@@ -109,7 +109,7 @@ class OpenedIndex:
     def compact(self, *, progress: bool = True) -> int:
         """Free the space of deleted and replaced documents without interrupting readers. Returns the bytes saved.
 
-        Needs room for a second copy. Raises InputError if there is none, or if another process writes.
+        Needs disk space for a second copy. Raises InputError if there is too little, or if another process writes.
         """
         with open_to_write(self.path) as store:
             before, rows = disk_of(self.path), _live_rows(store)
@@ -126,7 +126,7 @@ class OpenedIndex:
             return before - disk_of(self.path)
 
     def copy(self, path: str | Path, *, progress: bool = True) -> Self:
-        """Make a compact copy in a new folder. Raises InputError if the folder exists, or there is no room."""
+        """Make a compact copy in a new folder. Raises InputError if the folder exists or the disk is too full."""
         target = Path(path)
         if target.exists():
             raise InputError(f"{target} exists already: choose a new folder for the copy")
@@ -139,7 +139,7 @@ class OpenedIndex:
                     there.append(store.packed(keys, entries))
                     bar.update(len(keys))
             there.finish()
-            del there  # closed: its folder is about to get another name
+            del there  # close it: its folder is about to be renamed
         return type(self)(target)
 
     @staticmethod

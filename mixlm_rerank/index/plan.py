@@ -1,4 +1,4 @@
-"""What a build will take, found out before it starts: a first pass over the corpus, and a few documents encoded."""
+"""Estimate what a build will take before it starts: one pass over the corpus, and a sample of documents encoded."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .manifest import MAX_KEY_BYTES, Manifest, key_of
 __all__ = ["DOCID_MAP_BYTES", "Job", "check_room", "checked", "docid_hash", "is_stream", "plan"]
 
 SAMPLE = 64
-# LMDB bytes a document, measured with docids of 8 characters in random order: 84 while building, then 46 of the map
-# that is written beside it and replaces it; plus slack.
+# LMDB bytes per document, measured with docids of 8 characters in random order: 84 while building, then 46 for the
+# rewritten map that replaces the first one; plus slack.
 DOCID_MAP_BYTES = 150
 
 
 def is_stream(documents: Iterable[Document]) -> bool:
-    """Whether they can be iterated once only. Raises InputError for what is no documents at all."""
+    """Whether ``documents`` can be iterated only once. Raises InputError for a path, or if they cannot be iterated."""
     if isinstance(documents, str | Path):
         raise InputError(
             f"documents must be a list or another iterable of Document, not {str(documents)!r}: for a corpus file or "
@@ -47,7 +47,7 @@ def is_stream(documents: Iterable[Document]) -> bool:
 def checked(documents: Iterable[Document], model: Model | None, *, skip_empty: bool) -> Iterator[Document]:
     """The documents that can be encoded. Raises InputError for an unusable docid or (unless skipped) an empty text.
 
-    Without a ``model`` a text is taken for empty only if nothing in it is visible.
+    Without a ``model``, a text counts as empty only if none of its characters is visible.
     """
     is_stream(documents)  # refuses a path
     for number, document in enumerate(documents, 1):
@@ -79,16 +79,16 @@ class Job:
     progress: bool
 
     def stream(self) -> Iterator[Document]:
-        """The documents, one pass over them. Raises InputError for what cannot be indexed."""
+        """One pass over the documents. Raises InputError for a document that cannot be indexed."""
         return checked(self.documents, self.model, skip_empty=self.skip_empty)
 
 
 def plan(job: Job, encoder: Encoder) -> int | None:
-    """Look at the corpus before the long work, and say what it will take. Returns how many documents there are.
+    """Check the corpus and report expected size and time, before the long work. Returns the number of documents.
 
-    Reads it once: counts, finds duplicate docids (8 bytes of memory a document), times a sample. ``None`` for a one-way
-    stream, which is taken as it comes. Raises InputError for a corpus without documents, a duplicate docid, too little
-    room, or what :func:`checked` finds.
+    Counts documents, finds duplicate docids (8 bytes of memory per document) and times a sample. A stream, which can be
+    read only once, is not checked: returns ``None``. Raises InputError for a corpus without documents, a duplicate
+    docid, too little disk space, or a document that :func:`checked` refuses.
     """
     if is_stream(job.documents):
         return None
@@ -123,7 +123,7 @@ def plan(job: Job, encoder: Encoder) -> int | None:
 
 
 def check_room(needed: int, folder: Path) -> None:
-    """Raises InputError if the disk of ``folder`` has not ``needed`` more bytes."""
+    """Raises InputError if the disk of ``folder`` has fewer than ``needed`` bytes free."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -134,7 +134,7 @@ def _refuse_duplicates(documents: Iterable[Document], model: Model, hashes: NDAr
     values, counts = np.unique(hashes, return_counts=True)
     suspects = set(values[counts > 1].tolist())
     seen: dict[str, int] = {}
-    if suspects:  # equal hashes, or equal docids: a second look tells
+    if suspects:  # equal hashes need not mean equal docids: compare docids
         for number, document in enumerate(documents, 1):
             if docid_hash(document.docid) in suspects and _readable(document, model):
                 if document.docid in seen:
@@ -145,10 +145,10 @@ def _refuse_duplicates(documents: Iterable[Document], model: Model, hashes: NDAr
 
 
 def _readable(document: Document, model: Model | None) -> bool:
-    parts = [document.title, document.text]  # what joins them would be readable
+    parts = [document.title, document.text]  # not joined: the separator would count as readable
     return any(model.item_encoder.readable(parts) if model else map(visible, parts))
 
 
 def docid_hash(docid: str) -> int:
-    """64 bits of a docid."""
+    """64-bit hash of a docid."""
     return int.from_bytes(hashlib.blake2b(key_of(docid), digest_size=8).digest(), "little")

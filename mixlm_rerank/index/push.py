@@ -1,4 +1,4 @@
-"""Put a local token index into Redis, or bring the one there up to date: only what differs travels."""
+"""Copy a local token index to Redis, or update the copy there: only differences are sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["push"]
 
 WINDOW = 1024
-# Redis' own bytes a document beside key and value, measured with docids of 8 characters (Redis 7).
+# Redis' own bytes per document in addition to key and value, measured with docids of 8 characters (Redis 7).
 OVERHEAD_BYTES = 120
 TIMEOUT = 10.0
 LOCK_SECONDS = 30
@@ -40,7 +40,7 @@ def push(folder: Path, url: str, *, ttl: int | None, progress: bool) -> Changes:
         raise InputError(f"ttl must be at least 1 second, not {ttl}")
     redis, name = connect(url, TIMEOUT)
     url = masked(url)
-    deadline = None if ttl is None else int(time.time()) + ttl  # one for all: no document goes before the manifest
+    deadline = None if ttl is None else int(time.time()) + ttl  # same for all: no document expires before the manifest
     with held_still(folder), reaching(url):
         store = open_complete(folder)
         keys = RedisKeys(name)
@@ -64,7 +64,7 @@ def push(folder: Path, url: str, *, ttl: int | None, progress: bool) -> Changes:
 
 @contextmanager
 def _alone(redis: Redis, keys: RedisKeys, url: str) -> Iterator[Lock]:
-    """Keep out other pushes under this name. A push that was killed keeps them out for ``LOCK_SECONDS``."""
+    """Keep other pushes to this index out. A push that was killed keeps them out for ``LOCK_SECONDS``."""
     from redis.exceptions import LockError
 
     lock = redis.lock(keys.lock, timeout=LOCK_SECONDS, blocking=False)
@@ -87,7 +87,7 @@ def _written(
     entries: NDArray[np.void],
     deadline: int | None,
 ) -> tuple[int, int]:
-    """Write those documents that Redis lacks or holds with another text. Returns how many of each."""
+    """Write the documents that Redis lacks or holds with another text. Returns the number of each kind."""
     prefix = keys.documents(store.manifest)
     names = [prefix + docid for docid in docids]
     with redis.pipeline(transaction=False) as pipeline:
@@ -114,7 +114,7 @@ def _written(
 
 
 def _deleted(redis: Redis, store: LocalStore, keys: RedisKeys) -> Iterator[int]:
-    """Delete what is under this name and not of this index, some at a time."""
+    """Delete the keys under this name that are not of this index, a window at a time. Yields how many."""
     stream, prefix = redis.scan_iter(f"{keys.all}*", count=WINDOW), keys.documents(store.manifest)
     while found := list(islice(stream, WINDOW)):
         ours = [key for key in found if key.startswith(prefix)]
@@ -126,7 +126,7 @@ def _deleted(redis: Redis, store: LocalStore, keys: RedisKeys) -> Iterator[int]:
 
 
 def _check_memory(redis: Redis, store: LocalStore, url: str) -> None:
-    """Raises InputError if Redis has a limit that is too small."""
+    """Raises InputError if Redis has a memory limit that is too small for the index."""
     info = redis.info("memory")
     needed = len(store) * (CONTENT_BYTES + OVERHEAD_BYTES) + store.rows * store.quantiser.record_bytes
     free = int(info["maxmemory"]) - int(info["used_memory"])

@@ -3,8 +3,8 @@
 A record holds one document: ``tokens * dim`` components, then (int8 only) the scales of all blocks of 64 components,
 then, if the ranker reads titles, ``title_tokens`` ids of its tokenizer (int32; -1 after a title's end).
 int8 keeps each component within half a step of its block's ``max|component| / 127``, a quarter of the bytes of float32.
-Blocks, because states of large models have a few components that are hundreds of times larger than the others: with one
-scale a vector those of the middle layer of Gemma 3 270M lost a third of all the rest, and 65% became 0
+There are blocks because states of large models have a few components that are hundreds of times larger than the others:
+with one scale per vector, the others were off by a third in the middle layer of Gemma 3 270M, and 65% of them became 0
 (docs/token-index.md).
 """
 
@@ -39,7 +39,7 @@ class Quantiser:
     precision: str
     tokens: int
     dim: int
-    whole_vectors: bool = False  # int8 with one float16 scale a vector, as indexes of format 2 have it
+    whole_vectors: bool = False  # int8 with one float16 scale per vector, as in indexes of format 2
     title_tokens: int = 0
 
     def __post_init__(self) -> None:
@@ -65,13 +65,13 @@ class Quantiser:
 
     @property
     def _blocks(self) -> int:
-        """Of a vector; the last may be shorter."""
+        """Blocks per vector; the last may be shorter."""
         return -(-self.dim // self._block)
 
     def pack(self, tokens: NDArray[np.float32], titles: NDArray[np.int32] | None = None) -> NDArray[np.uint8]:
         """float32 [n, tokens, dim], and int32 [n, title_tokens] (default: no titles) -> uint8 [n, record_bytes].
 
-        Raises InputError for what ``precision`` cannot hold.
+        Raises InputError for values that ``precision`` cannot hold.
         """
         vectors, shape = self._packed(tokens), (len(tokens), self.title_tokens)
         ids = np.full(shape, -1, "<i4") if titles is None else np.ascontiguousarray(titles, "<i4").reshape(shape)
@@ -117,7 +117,7 @@ class Quantiser:
         return codes * self._of_components(self._scales(stored.reshape(n, k, self._blocks)))
 
     def _stored(self, scales: NDArray[np.float32]) -> NDArray[np.uint16]:
-        """As float16 or, so that none is too small or too large, the upper half of a float32, rounded up."""
+        """Scales as float16 or, so that none underflows or overflows, as the upper half of a float32, rounded up."""
         if self.whole_vectors:
             with np.errstate(over="ignore"):
                 return scales.astype("<f2").view("<u2")
@@ -129,7 +129,7 @@ class Quantiser:
         return (stored.astype(np.uint32) << 16).view(np.float32)
 
     def _of_components(self, scales: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Each component's. [n, k, blocks] -> what broadcasts to [n, k, dim]."""
+        """The scale of each component. [n, k, blocks] -> an array that broadcasts to [n, k, dim]."""
         return scales if self.whole_vectors else np.repeat(scales, self._block, axis=2)[:, :, : self.dim]
 
     def _refuse_infinite(self, values: NDArray[np.floating]) -> None:

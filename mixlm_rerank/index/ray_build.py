@@ -1,8 +1,8 @@
-"""Build a token index on many workers: Ray's actors encode, Parquet shards carry, the local import writes.
+"""Build a token index on many workers: Ray actors encode and write Parquet shards, which are then imported locally.
 
-The corpus is cut into shards of documents. An actor for each core or GPU gets one, encodes it, and writes its tokens. A
-shard's name follows from its documents and the encoder, so an interrupted build finds again what is done, whichever
-worker did it, and a shard that is written twice is the same one.
+The corpus is cut into shards of documents. Each core or GPU has an actor, which encodes one shard at a time and writes
+its tokens. A shard's name depends only on its documents and the encoder, so an interrupted build finds the finished
+shards, whichever worker wrote them, and writing a shard twice gives the same file.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .shards import Shards
 
 __all__ = ["build_on_ray"]
 
-SHARD_DOCUMENTS = 1024  # what an interruption may cost each worker
-# ``.documents``: of versions that kept them beside their tokens meanwhile
+SHARD_DOCUMENTS = 1024  # an interruption may cost each worker one shard
+# ``.documents``: files of earlier versions, which kept a shard's documents beside its tokens during a build
 OWN = re.compile(r"part-\d{6}-[0-9a-f]{16}\.parquet(\.documents)?(\.\w+\.part)?|index\.json(\.\w+\.part)?")
 
 
 def build_on_ray(job: Job, shards_url: str | None, workers: int | None) -> None:
-    """On the workers of a cluster."""
+    """Build the index of ``job`` on the workers of a Ray cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with optional_import("--engine ray needs Ray", "ray"):
         import ray
@@ -60,7 +60,7 @@ def build_on_ray(job: Job, shards_url: str | None, workers: int | None) -> None:
             bar.update(counts[name])
     if not counts:
         raise InputError("the corpus holds no documents")
-    shards.clear(OWN, kept=counts)  # of builds that were killed, or of what was another corpus then
+    shards.clear(OWN, kept=counts)  # remains of killed builds, or of another state of the corpus
     shards.finish(replace(manifest, complete=True), list(counts), sum(counts.values()))
     import_index(shards.url, folder, progress=job.progress)
     if shards_url is None:
@@ -68,8 +68,8 @@ def build_on_ray(job: Job, shards_url: str | None, workers: int | None) -> None:
 
 
 def _named(stream: Iterator[Document], manifest: Manifest) -> Iterator[tuple[str, list[Document]]]:
-    """Documents of each shard, and its name. Raises InputError for a docid that occurs twice."""
-    seen: set[int] = set()  # hashes: 64 bits a document
+    """Name and documents of each shard. Raises InputError for a docid that occurs twice."""
+    seen: set[int] = set()  # 64-bit hashes of docids
     number = 0
     while window := list(islice(stream, SHARD_DOCUMENTS)):
         digest = hashlib.blake2b(manifest.kind.encode(), digest_size=8)
@@ -91,7 +91,7 @@ def _encoded(
     manifest: Manifest,
     workers: int | None,
 ) -> Iterator[str]:
-    """Names of shards as they are done. Raises InputError if a worker could not do its work."""
+    """Yield the names of shards as they are finished. Raises InputError if a worker fails."""
     first = next(waiting, None)
     if first is None:
         return
@@ -101,7 +101,7 @@ def _encoded(
     try:
         resources, kept = ray.cluster_resources(), ray.put(model)
         gpus = int(resources.get("GPU", 0))
-        # A worker that dies is started again, and gets its shard again
+        # Ray restarts a worker that dies, and gives it its shard again
         options = {"num_cpus": 0 if gpus else 1, "num_gpus": 1 if gpus else 0}
         actor = ray.remote(**options, max_restarts=-1, max_task_retries=-1)(_Worker)
         pool, left = ray.util.ActorPool([]), workers or gpus or int(resources["CPU"])
@@ -128,7 +128,7 @@ def _done(name: str, error: str) -> str:
 
 
 class _Worker:
-    """Documents of a shard -> tokens of a shard."""
+    """The actor: encodes the documents of a shard and writes their tokens."""
 
     def __init__(self, model: Any, url: str, manifest: Manifest) -> None:
         import torch
@@ -137,9 +137,9 @@ class _Worker:
         self.shards = Shards(url)
 
     def encode(self, name: str, documents: Sequence[Document]) -> tuple[str, str]:
-        """The name, and what the caller should know if it cannot be done: Ray would wrap an exception."""
+        """Returns the name and an error message, empty on success; Ray would wrap an exception."""
         try:
-            if not self.shards.holds(name):  # a second try: only the answer was lost
+            if not self.shards.holds(name):  # else this is a retry: only the answer was lost
                 read = list(self.encoder.reader.readings(documents))
                 self.shards.write(name, self.encoder.packed(read), self.encoder.manifest)
         except (MixLMError, OSError) as error:

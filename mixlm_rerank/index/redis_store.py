@@ -3,9 +3,9 @@
 Keys of an index called NAME:
 
 - ``mixlm:NAME:manifest`` holds the manifest (JSON);
-- ``mixlm:NAME:KIND:DOCID`` holds a document: 16 bytes hash of its text, then its record (as :class:`Quantiser` says),
-  or the records of its passages; KIND is that of the manifest;
-- ``mixlm:NAME:lock`` belongs to a push that is under way.
+- ``mixlm:NAME:KIND:DOCID`` holds a document: a 16-byte hash of its text, then its record (packed by :class:`Quantiser`)
+  or the records of its passages; KIND is the manifest's ``kind``;
+- ``mixlm:NAME:lock`` is held by a running push.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = ["CONTENT_BYTES", "REDIS_SCHEMES", "RedisKeys", "RedisTokenStore", "co
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 CONTENT_BYTES = 16
-MGET_KEYS = 256  # a command; several go out in one round trip
+MGET_KEYS = 256  # keys per command; one round trip carries several commands
 
 _log = logging.getLogger(__name__)
 
 
 class RedisTokenStore:
-    """A token index that ``mixlm-rerank index push`` has put into Redis. Safe in threads; reconnects by itself.
+    """A token index in Redis, written by ``mixlm-rerank index push``. Thread-safe; reconnects automatically.
 
     Args:
-        url: ``redis://HOST:PORT/DB#NAME``, NAME being the index; also ``rediss://`` and ``unix://``, as redis-py knows.
-        unavailable: if Redis does not answer, ``"error"``: raise StoreUnavailable; ``"missing"``: log it, and take all
-            candidates of that query for missing, so that the reranker's ``missing`` policy holds ("last": they keep
-            their first-stage order).
+        url: ``redis://HOST:PORT/DB#NAME``, where NAME is the index; also redis-py's ``rediss://`` and ``unix://`` URLs.
+        unavailable: what to do if Redis does not answer. ``"error"``: raise StoreUnavailable. ``"missing"``: log it and
+            treat all candidates of the query as missing, so that the reranker's ``missing`` policy applies ("last":
+            they keep their first-stage order).
         timeout: seconds to wait for a connection, and for an answer.
 
     Raises:
@@ -79,7 +79,7 @@ class RedisTokenStore:
     def fetch(self, docids: Sequence[str], tokens: int | None = None) -> Fetched:
         """See :class:`TokenStore`.
 
-        Raises StoreUnavailable under that policy, IndexMismatch if another encoder's index has been pushed since.
+        Raises StoreUnavailable if ``unavailable`` is ``"error"``, IndexMismatch if another encoder's index was pushed.
         """
         check_list_of_strings("docids", docids)
         try:
@@ -107,7 +107,7 @@ class RedisTokenStore:
         with self._redis.pipeline(transaction=False) as pipeline:
             for start in range(0, len(keys), MGET_KEYS):
                 pipeline.mget(keys[start : start + MGET_KEYS])
-            pipeline.get(self._manifest_key)  # last: what a push takes away, it takes away after changing this
+            pipeline.get(self._manifest_key)  # last: a push updates the manifest before it deletes documents
             *chunks, manifest = pipeline.execute()
         if manifest is None:
             raise StoreUnavailable(f"{self.url} has lost its index (Redis was emptied, or it expired): push it again")
@@ -123,21 +123,21 @@ class RedisTokenStore:
 
 
 class RedisKeys:
-    """The keys of an index under its name."""
+    """The Redis keys of the index called ``name``."""
 
     def __init__(self, name: str) -> None:
         self.all = f"mixlm:{name}:"
         self.manifest, self.lock = f"{self.all}manifest", f"{self.all}lock"
 
     def documents(self, manifest: Manifest) -> bytes:
-        """What the keys of documents begin with; the docid follows."""
+        """Prefix of the documents' keys; the docid follows it."""
         return f"{self.all}{manifest.kind}:".encode()
 
 
 def connect(url: str, timeout: float) -> tuple[Redis, str]:
-    """A client, and the name of the index in the URL. Connects at the first command.
+    """A Redis client and the index name from the URL. The client connects at its first command.
 
-    Raises InputError for a URL that is none, MissingDependency without redis-py.
+    Raises InputError for an invalid URL, MissingDependency without redis-py.
     """
     with optional_import("a token index in Redis needs redis-py", "redis"):
         from redis import Redis
@@ -154,10 +154,10 @@ def connect(url: str, timeout: float) -> tuple[Redis, str]:
             server,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
-            # Once more for a connection that the server has closed meanwhile; a timeout is not to be waited for twice.
+            # Retry once if the server has closed the connection, but do not wait for a timeout twice.
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
-    except ValueError:  # its message may hold a piece of the password
+    except ValueError:  # its message may contain part of the password
         raise InputError(
             f"{masked(url)!r} is no address of a Redis: redis://USER:PASSWORD@HOST:PORT/DB#NAME (percent-encode "
             "special characters of a password), also rediss:// and unix://"
@@ -167,7 +167,7 @@ def connect(url: str, timeout: float) -> tuple[Redis, str]:
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Redis' failures said in words; ``url`` is :func:`masked`. Raises StoreUnavailable, InputError."""
+    """Turn errors of Redis into StoreUnavailable or InputError, with a clear message; ``url`` is :func:`masked`."""
     from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryError, RedisError, TimeoutError
 
     try:

@@ -21,8 +21,8 @@ FILE = re.compile(r"tokens-(\d+-)?\d{6,}\.bin")
 class Segments:
     """Records by row number. Rows are written once; rows past the committed count are remains of a crash.
 
-    A compaction writes the segments of the next ``generation`` beside those of the present one. ``moved`` says whether
-    the folder is no longer the one that was opened; its files are then another index's.
+    A compaction writes the segments of the next ``generation`` beside those of the current one. ``moved`` says whether
+    the folder was replaced after it was opened; its files then belong to another index.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Segments:
         return (rows >= 0) & (inside < [sizes[segment] for segment in segments.tolist()])
 
     def append(self, first_row: int, records: NDArray[np.uint8]) -> None:
-        """Write records from ``first_row`` on, over whatever a crash left there, and wait until they are on disk."""
+        """Write records from ``first_row`` on, overwriting what a crash left there, and sync them to disk."""
         written = 0
         while written < len(records):
             segment, inside = divmod(first_row + written, self._rows_per_segment)
@@ -75,7 +75,7 @@ class Segments:
             written += count
 
     def open(self, rows: int) -> None:
-        """Map the files of the first ``rows`` records now: they stay these files, should the folder be built anew.
+        """Map the files of the first ``rows`` records now: they stay mapped even if the folder is built anew.
 
         Raises IndexDamaged if there are fewer records.
         """
@@ -83,14 +83,14 @@ class Segments:
             self._map(segment, count)
 
     def pad(self, rows: int) -> None:
-        """Give the first ``rows`` records room in their files again, where those were cut off or lost."""
+        """Extend files that were truncated or lost, so that they have room for the first ``rows`` records again."""
         for segment, count in self._each(rows):
             with self._path(segment).open("ab") as file:
                 if file.tell() < count * self._record_bytes:
                     file.truncate(count * self._record_bytes)
 
     def sweep(self) -> None:
-        """Delete the segments of other generations, which a compaction has left. Their readers keep them mapped."""
+        """Delete the segments of other generations, left by a compaction. Readers keep those that they have mapped."""
         for path in self.folder.glob("tokens-*.bin"):
             match = FILE.fullmatch(path.name)
             if match and match[1] != (f"{self.generation}-" if self.generation else None):
@@ -110,7 +110,7 @@ class Segments:
                 if held < rows:
                     raise FileNotFoundError
                 mapped = np.asarray(np.memmap(self._path(segment), np.uint8, "r", shape=(held, self._record_bytes)))
-            except FileNotFoundError:  # perhaps just now, by a compaction
+            except FileNotFoundError:  # perhaps deleted just now, by a compaction
                 raise IndexDamaged(
                     f"{self._path(segment)} holds {held} documents, {rows} were committed: restore it, or forget those "
                     f"that are lost (mixlm-rerank index verify {self.folder} --drop) and encode them anew "

@@ -1,10 +1,10 @@
 """Parquet shards of an index, at any place that fsspec can write to.
 
 A shard has the columns ``docid`` (string), ``content`` (16 bytes: hash of the text), ``crc`` (uint32: over docid,
-content and record), ``record`` (the document's tokens, packed as :class:`Quantiser` says; in an index of passages one
+content and record), ``record`` (the document's tokens, packed by :class:`Quantiser`; in an index of passages one
 record after the other) and, since format 3 and without passages, ``unread`` (int32: how many tokens of the text were
-not read). ``index.json`` beside the shards holds the manifest and their names, in order; it is written last, so what it
-names is whole.
+not read). ``index.json`` beside the shards holds the manifest and the shards' names, in order; it is written last, so
+the shards that it names are complete.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CATALOGUE = "index.json"
 
 
 class Shards:
-    """The Parquet shards of an index in ``url``, a folder or whatever fsspec knows. Raises MissingDependency."""
+    """The Parquet shards of an index in ``url``, a folder or a URL that fsspec supports. Raises MissingDependency."""
 
     def __init__(self, url: str) -> None:
         with optional_import("Parquet shards need pyarrow", "parquet"):
@@ -43,7 +43,7 @@ class Shards:
             raise InputError(f"cannot open {url}: {error}") from None
 
     def prepare(self, own: re.Pattern[str]) -> None:
-        """Make the folder. Raises InputError if it cannot be made, or holds files that are not one's ``own``."""
+        """Make the folder. Raises InputError if it cannot be made, or holds files whose names do not match ``own``."""
         try:
             self._files.makedirs(self._root, exist_ok=True)
             strangers = [name for name in self._names() if not own.fullmatch(name)]
@@ -53,7 +53,7 @@ class Shards:
             raise InputError(f"cannot write to {self.url}: {error}") from None
 
     def write(self, name: str, documents: Packed, manifest: Manifest) -> None:
-        """One shard: it appears whole or not at all; written twice, it is the same."""
+        """Write one shard atomically. Writing it twice gives the same file."""
         schema = self._schema(manifest)
         values = {
             "docid": [_text(key) for key in documents.keys],
@@ -65,7 +65,7 @@ class Shards:
         table = self._arrow.table({column: values[column] for column in schema.names}, schema=schema)
         draft = self._path(f"{name}.{uuid4().hex[:8]}.part")
         with self._files.open(draft, "wb") as file:
-            # Codes and hashes do not compress: what little there is to gain would cost the speed of the disk.
+            # Codes and hashes hardly compress: the small gain would cost the speed of the disk.
             self._parquet.write_table(table, file, compression="none", use_dictionary=False)
         self._files.mv(draft, self._path(name))
 
@@ -73,10 +73,10 @@ class Shards:
         return bool(self._files.exists(self._path(name)))
 
     def clear(self, own: re.Pattern[str], kept: Collection[str] = ()) -> None:
-        """Delete one's ``own`` files but those that are ``kept``, and the folder if nothing is left."""
+        """Delete the files whose names match ``own``, except those ``kept``; and the folder if nothing is left."""
         for name in self._names():
             if own.fullmatch(name) and name not in kept:
-                with suppress(FileNotFoundError):  # another process may clear it, too
+                with suppress(FileNotFoundError):  # another process may have deleted it
                     self._files.rm(self._path(name))
         if not self._names():
             self._files.rmdir(self._root)
@@ -124,7 +124,7 @@ class Shards:
             raise IndexDamaged(f"{self.url}/{name} cannot be read ({error}): export it again") from None
 
     def tables(self) -> dict[str, int]:
-        """Parquet files of a user's own, in the folder or the one file that this is, and their numbers of rows.
+        """The user's Parquet files, all in the folder or the one that ``url`` names, and their numbers of rows.
 
         Raises InputError if there are none, or one cannot be read.
         """
@@ -139,7 +139,7 @@ class Shards:
         return rows
 
     def columns(self, path: str, names: Sequence[str], window: int) -> Iterator[list[Any]]:
-        """These columns of a file, so many rows at once. Raises InputError if one is not there."""
+        """The columns ``names`` of a file, ``window`` rows at a time. Raises InputError if one is not there."""
         with self._reading(path) as whole:
             lacking = [name for name in names if name not in whole.schema_arrow.names]
             if lacking:
@@ -150,7 +150,7 @@ class Shards:
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[Any]:
-        """A file of Parquet. Raises InputError if it cannot be read."""
+        """An open Parquet file. Raises InputError if it cannot be read."""
         try:
             with self._files.open(path, "rb") as file:
                 yield self._parquet.ParquetFile(file)
@@ -166,7 +166,7 @@ class Shards:
         return arrow.schema(list(columns.items()))
 
     def _names(self) -> list[str]:
-        """Names of all files there."""
+        """Names of all files in the folder."""
         return [path.rstrip("/").rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
 
     def _path(self, name: str) -> str:
@@ -174,7 +174,7 @@ class Shards:
 
 
 def _packed(batch: Any, manifest: Manifest) -> Packed:
-    """Raises IndexDamaged for a part of a record."""
+    """Documents of a batch of rows. Raises IndexDamaged for an incomplete record."""
     size, values = manifest.quantiser.record_bytes, batch.column("record").to_pylist()
     counts, rest = np.divmod(np.array([len(value) for value in values], dtype=np.int64), size)
     if rest.any() or not counts.all():

@@ -60,7 +60,7 @@ class TokenIndex(UpdatableIndex):
             documents: documents with unique docids.
             model: the model whose item encoder makes the tokens.
             path: folder of the index: a new one, or that of an interrupted build.
-            precision: of the stored tokens: ``"int8"`` (with scales), ``"float16"`` or ``"float32"``.
+            precision: number format of the stored tokens: ``"int8"`` (with scales), ``"float16"`` or ``"float32"``.
             corpus: where the documents come from; later messages show it.
             skip_empty: leave out documents without text instead of refusing them.
             passages: split documents that are longer than the item encoder reads, and keep embedding tokens of each
@@ -105,8 +105,8 @@ class TokenIndex(UpdatableIndex):
             url: the shards of an export. With a ``model``: vectors of your own, a Parquet file or a folder of them,
                 with the columns ``docid`` (strings) and ``vectors`` (k lists of d numbers each, or lists of k * d).
             path: folder of the index: a new one, or that of an interrupted import.
-            model: one that takes vectors, ``MixLM.from_backbones(None, ranker, vectors=d, tokens=k)``.
-            precision: of the stored vectors, as in ``build``; an export keeps its own.
+            model: a model that takes vectors, ``MixLM.from_backbones(None, ranker, vectors=d, tokens=k)``.
+            precision: number format of the stored vectors, as in ``build``; an export keeps its own.
             progress: show a progress bar on stderr.
 
         Raises InputError if there is no finished export, or for vectors that ``from_vectors`` refuses; IndexDamaged if
@@ -129,14 +129,14 @@ class TokenIndex(UpdatableIndex):
         precision: str = "int8",
         progress: bool = True,
     ) -> TokenIndex:
-        """Make an index of vectors of your own. After an interruption, the same call resumes.
+        """Make an index from your own vectors. After an interruption, the same call resumes.
 
         Args:
-            docids: unique.
+            docids: one for each document, unique.
             vectors: numbers [n, k, d], or [n, k * d]; a memory-mapped array is read in parts.
-            model: one that takes vectors, as in ``import_from``.
+            model: a model that takes vectors, as in ``import_from``.
             path: folder of the index.
-            precision: of the stored vectors.
+            precision: number format of the stored vectors.
             progress: show a progress bar on stderr.
 
         Raises:
@@ -151,7 +151,7 @@ class TokenIndex(UpdatableIndex):
 
         Args:
             url: ``redis://HOST:PORT/DB#NAME``. ``RedisTokenStore`` reads it.
-            ttl: seconds after which Redis deletes what is not pushed again.
+            ttl: seconds after which Redis deletes the index unless it is pushed again.
             progress: show a progress bar on stderr.
 
         Raises InputError for an unusable URL or if Redis has too little memory, StoreUnavailable if it does not answer.

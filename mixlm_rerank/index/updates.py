@@ -1,6 +1,6 @@
-"""Changing an index in place: add, replace, delete, sync. Committed in parts; run again, each goes on.
+"""Change an index in place: add, replace, delete, sync. Updates commit in parts and resume when run again.
 
-After any of these the tokens of every document are those of a fresh build, bit for bit.
+After any of these, every document has the same tokens, bit for bit, as in a fresh build.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WINDOW = 2048
 
 @dataclass(frozen=True)
 class Changes:
-    """How many documents an update concerns: written because they are ``new`` or their text ``changed``, or deleted."""
+    """Numbers of documents that an update wrote (``new`` or ``changed`` texts), left ``unchanged`` and ``deleted``."""
 
     new: int = 0
     changed: int = 0
@@ -41,7 +41,7 @@ class Changes:
 
 
 class UpdatableIndex(OpenedIndex):
-    """What changes a :class:`TokenIndex` in place."""
+    """The methods of :class:`TokenIndex` that change an index in place."""
 
     def add(
         self, documents: Iterable[Document], model: Model, *, skip_empty: bool = False, progress: bool = True
@@ -112,13 +112,13 @@ class UpdatableIndex(OpenedIndex):
 
 @dataclass
 class _Update:
-    """One pass over documents that are to be in the index as they are."""
+    """One pass over the documents that an update is to put into the index."""
 
     store: LocalStore
     documents: Iterable[Document]
     skip_empty: bool
     only_new: bool = False
-    model: Model | None = None  # of a run; a comparison has none
+    model: Model | None = None  # None while only comparing
 
     def __post_init__(self) -> None:
         if self.store.manifest.of_vectors:
@@ -128,7 +128,7 @@ class _Update:
             )
 
     def run(self, model: Model, task: str, progress: bool) -> Changes:
-        """Encode and write what is new or changed."""
+        """Encode and write the documents that are new or changed."""
         self.model, total = model, None
         if not is_stream(self.documents):  # refuse before the long work
             found = self.survey()
@@ -144,14 +144,14 @@ class _Update:
             return self._over_all(write)
 
     def survey(self) -> Changes:
-        """What :meth:`run` would do. Raises InputError where it would."""
+        """Count what :meth:`run` would write, without writing. Raises InputError where :meth:`run` would."""
         return self._over_all(lambda documents: None)
 
     def _over_all(self, write: Callable[[list[Document]], object]) -> Changes:
-        """``write`` gets the documents that are new or changed, some at a time."""
-        self.first = self.store.rows  # what is written from here on lies behind it
-        self.seen = np.zeros(self.first, dtype=bool)  # rows of documents that came by
-        self.fresh: set[bytes] = set()  # docids that came by and had no row then
+        """Pass the documents that are new or changed to ``write``, a window at a time."""
+        self.first = self.store.rows  # rows from here on are written by this update
+        self.seen = np.zeros(self.first, dtype=bool)  # rows of documents met in this pass
+        self.fresh: set[bytes] = set()  # docids met in this pass that had no row
         new = changed = unchanged = 0
         stream = checked(self.documents, self.model, skip_empty=self.skip_empty)
         while window := list(islice(stream, WINDOW)):
@@ -162,7 +162,7 @@ class _Update:
         return Changes(new, changed, unchanged)
 
     def unseen(self) -> list[bytes]:
-        """Keys of the documents that were in the index before and did not come by."""
+        """Keys of the documents that were in the index before this pass and did not occur in it."""
         gone: list[bytes] = []
         if not self.first:
             return gone
@@ -173,7 +173,7 @@ class _Update:
         return gone
 
     def _sorted_out(self, window: list[Document]) -> tuple[list[Document], list[Document]]:
-        """Documents that the index lacks, and those that it holds with another text."""
+        """Split a window into documents that the index lacks and documents that it holds with another text."""
         entries = self.store.entries([document.docid for document in window])
         lacking, outdated = [], []
         for document, entry in zip(window, entries, strict=True):

@@ -1,4 +1,4 @@
-"""The model: item encoder + ranker + readout, its configuration, and its life on disk."""
+"""The model: item encoder + ranker + readout, with its configuration, loading and saving."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MixLM", "MixLMConfig"]
 
 
 def __getattr__(name: str) -> Any:
-    """``MixLM`` when it is first used: an exported model has the same templates and configuration, without PyTorch."""
+    """Import ``MixLM`` on first use: an exported model needs templates and configuration without PyTorch."""
     if name != "MixLM":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .mixlm import MixLM

@@ -1,4 +1,4 @@
-"""Putting the parts of a MixLM together, new or saved, once they have shown that they compute what MixLM needs."""
+"""Assemble a MixLM from new or saved parts, after checking that they compute what MixLM needs."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ TEXTS = ["a", "a longer text"]
 
 
 def assemble(make: type[N], config: MixLMConfig, encoder: Part | None, ranker: Part) -> N:
-    """A MixLM in float32; its parts have passed the probe. Without ``encoder``, documents are vectors.
+    """A MixLM in float32 whose parts have passed the checks below. Without ``encoder``, documents are vectors.
 
-    Raises InputError if the parts do not make one.
+    Raises InputError if the parts do not fit together or fail a check.
     """
     _survive_forks()
     backbone, tokenizer = ranker
@@ -53,7 +53,7 @@ def assemble(make: type[N], config: MixLMConfig, encoder: Part | None, ranker: P
 
 
 def assemble_encoder(config: MixLMConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ItemEncoder:
-    """The item encoder alone, likewise."""
+    """An item encoder without a ranker, in float32, that has passed the checks below."""
     with _usable_as("an item encoder", backbone):
         _check_vocabulary(backbone, tokenizer, config.template)
         encoder = ItemEncoder(backbone.float(), tokenizer, config)
@@ -64,16 +64,16 @@ def assemble_encoder(config: MixLMConfig, backbone: PreTrainedModel, tokenizer: 
 
 @cache
 def _survive_forks() -> None:
-    """Children that are forked from now on compute with one thread each.
+    """Make children that are forked from now on compute with one thread each.
 
-    OpenMP's other threads are not forked, and a child would wait for them for ever.
+    OpenMP's other threads are not forked, and a child would wait for them forever.
     """
     os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @contextmanager
 def _usable_as(part: str, backbone: PreTrainedModel) -> Iterator[None]:
-    """Raises InputError for whatever goes wrong: architectures differ in more ways than can be asked for."""
+    """Raises InputError for any failure: architectures differ in more ways than can be checked one by one."""
     try:
         yield
     except InputError as error:
@@ -101,7 +101,7 @@ def _check_vocabulary(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 def _check_item_encoder(encoder: ItemEncoder) -> None:
     """Texts must have the same states alone (as stored), padded beside others (as in training) and as queries.
 
-    Architectures that mix positions by other means than attention (FNet, MobileBERT) mix padding in. Raises InputError
+    Architectures that mix positions by other means than attention (FNet, MobileBERT) mix in padding. Raises InputError
     for them, and whatever the backbone raises.
     """
     ids = encoder.document_ids(TEXTS)
@@ -112,10 +112,10 @@ def _check_item_encoder(encoder: ItemEncoder) -> None:
 
 
 def _check_ranker(ranker: FastRanker, tokens: int) -> None:
-    """Raises InputError for a ranker whose states MixLM does not compute right, and whatever the backbone raises.
+    """Raises InputError for a ranker whose states MixLM would compute wrongly, and whatever the backbone raises.
 
     Architectures that mix positions by other means than the attention interface (FNet, Mamba, Qwen3-Next) run packed
-    sequences without an error, and wrong; so do decoders that are not causal under their family's mask.
+    sequences without an error, but wrongly; so do decoders that are not causal under their family's mask.
     """
     # two queries with three documents each, alone and packed behind a shared prefix
     prefixes = ranker.prefixes(TEXTS)
@@ -132,7 +132,7 @@ def _check_ranker(ranker: FastRanker, tokens: int) -> None:
     nothing, whole = document[:0], torch.cat([document, tail])
     if ranker.mix_layer:
         (own,) = ranker.states([whole], [0], ranker.mix_layer, ranker.layers)
-    else:  # the backbone's own positions too
+    else:  # with the backbone's own positions, too
         types = torch.ones(1, len(whole), dtype=torch.long, device=ranker.device)
         extra = {"token_type_ids": types} if ranker.segments else {}
         own = ranker.backbone(inputs_embeds=whole[None], use_cache=False, **extra).last_hidden_state[0]
@@ -143,7 +143,7 @@ def _check_ranker(ranker: FastRanker, tokens: int) -> None:
     kind = "causal" if ranker.family.causal else "bidirectional"
     _check_same([right], [found], "in MixLM's own forward pass", f"its attention is not {kind}")
 
-    # a text through all layers as the backbone runs them; up to the mix layer, and on from there
+    # a text through all layers as the backbone runs them; and up to the mix layer, then from there on
     if ranker.mix_layer:
         inputs = ranker.inputs(TEXTS[1:])
         lengths = [len(inputs[0])]
@@ -154,7 +154,7 @@ def _check_ranker(ranker: FastRanker, tokens: int) -> None:
 
 
 def _check_same(right: Sequence[Tensor], found: Sequence[Tensor], where: str, so: str) -> None:
-    """Raises InputError if states differ by more than a share of the largest."""
+    """Raises InputError if states differ by more than ``TOLERANCE``, as a share of the largest state."""
     largest = max(float(states.abs().max()) for states in right)
     off = max(float((a - b).abs().max()) for a, b in zip(right, found, strict=True)) / largest
     if not off <= TOLERANCE:

@@ -1,4 +1,4 @@
-"""What defines a MixLM besides its weights: budget, pooling, templates, length limits."""
+"""The configuration of a MixLM: token budget, pooling, templates, length limits."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ KINDS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "bool
 
 @dataclass(frozen=True)
 class MixLMConfig:
-    """Everything but the weights and the tokenizers.
+    """Everything that defines a MixLM, except its weights and tokenizers.
 
     Attributes:
-        tokens: the largest token budget: embedding tokens kept of every document. Any smaller budget can be chosen
-            at query time; budget k reads the *last* k.
+        tokens: the largest token budget: the number of embedding tokens kept per document. Any smaller budget can be
+            chosen at query time; budget k reads the *last* k.
         pooling: where embedding tokens come from. ``"last"``: final hidden states of the last positions (the paper's
-            last-N sampling). ``"mean"``: means of clusters of like states, which start at the rarest words, the
-            heaviest last; the first position; the mean of all. ``"cls"``: the same with the last two exchanged. The
-            last embedding token is always the document embedding of the bi-encoder that the item encoder was started
-            from. ``"clusters"``, of encoders with a mix layer: means of clusters alone, each with the logarithm of its
-            size, by which the ranker attends more to it.
-        memory_tokens: learned tokens appended to every document, whose states take the place of all but the last
-            (``"mean"``, ``"cls"``) or of the last text positions (``"last"``). 0: none.
-        residual: what of the item encoder's own knowledge is added to the ranker's log-odds. ``"cosine"``: ``w *
-            cos(query embedding, document embedding)`` (after ResRank, 2604.22180), so that an untrained MixLM without
-            memory tokens ranks like the bi-encoder it was started from. ``"late"``: besides, late interaction between
-            the query's states and the embedding tokens (ColBERT's score, 2004.12832). ``"none"``: nothing.
-        prompt: what the ranker reads, with ``{text}`` where the query goes. The document follows, and then
-            ``score_token``; or it stands where ``{document}`` is, and what is written after that follows.
-        score_token: the token after the document whose last hidden state is read out (the paper's EOS). Not used with
-            ``{document}``: then it is the last token, or of a bidirectional ranker with a mix layer the first (CLS).
+            last-N sampling). ``"mean"``: means of clusters of similar states, seeded at the rarest words, the heaviest
+            last; then the first state; then the mean of all. ``"cls"``: as ``"mean"``, with the last two exchanged. In
+            all three the last embedding token is the document embedding of the bi-encoder that the item encoder was
+            initialised from. ``"clusters"``, for encoders with a mix layer: cluster means only, each with the logarithm
+            of its size, which raises the ranker's attention to it.
+        memory_tokens: learned tokens appended to every document. Their states replace all embedding tokens but the last
+            (``"mean"``, ``"cls"``), or the last text positions (``"last"``). 0: none.
+        residual: what the item encoder adds to the ranker's log-odds. ``"cosine"``: ``w * cos(query embedding, document
+            embedding)`` (after ResRank, 2604.22180), so that an untrained MixLM without memory tokens ranks like the
+            bi-encoder it was initialised from. ``"late"``: the cosine, and late interaction between the query's states
+            and the embedding tokens (ColBERT's score, 2004.12832). ``"none"``: nothing.
+        prompt: what the ranker reads, with ``{text}`` where the query goes. The document and ``score_token`` follow. If
+            the prompt has ``{document}``, the document goes there, and the rest of the prompt follows it.
+        score_token: the token after the document whose last hidden state is read out (the paper's EOS). Unused with
+            ``{document}``: then it is the last token, or with a bidirectional ranker and a mix layer the first (CLS).
         mix_layer: the layer of the ranker that embedding tokens enter. 0: the input, as in the paper. m > 0: the prefix
             goes through layers 0 to m - 1 alone, and embedding tokens are states of the item encoder before any final
-            norm: those of layer m, if it is the ranker's own lower layers.
-        fixed_documents: of encoders with a mix layer: above it a document's states stay as they enter, and the query's
-            alone change, which see both (MICE's cross-attention, 2602.16299): two thirds of the time at k = 8.
-        document_position: of a document's first token in the item encoder, where what is before it begins at 0.
-        title_tokens: the ranker reads as text at most so many tokens of a document's title, before its embedding tokens
+            norm: those of layer m, if the item encoder is the ranker's own lower layers.
+        fixed_documents: for encoders with a mix layer: above it a document's states stay as they enter. Only the
+            query's change, attending to both (MICE's cross-attention, 2602.16299): two thirds of the time at k = 8.
+        document_position: position of a document's first token in the item encoder; what precedes it starts at 0.
+        title_tokens: the most tokens of a document's title that the ranker reads as text, before its embedding tokens
             (as the paper does with title and company). Needs mix layer 0. 0: no title.
         head: what the readout does before its linear layer: a dense layer and this activation.
-        template: what the item encoder reads, with ``{text}`` where the query or document goes. With a mix layer, what
-            is before it stands for the query, and its states are no part of the document.
+        template: what the item encoder reads, with ``{text}`` where the query or document goes. With a mix layer, the
+            part before ``{text}`` stands for the query, and its states are not part of the document.
         query_prompt, document_prompt: put before each text that the item encoder reads ("query: ").
-        max_query_tokens, max_document_tokens: longest sequence with its template. Only ``{text}`` is ever truncated.
-        vectors: the width of a document's vectors, where they are the user's own and there is no item encoder:
-            ``tokens`` of them are its embedding tokens. 0: an item encoder reads documents.
+        max_query_tokens, max_document_tokens: longest sequence, template included. Only ``{text}`` is ever truncated.
+        vectors: the width of the user's own document vectors, which replace the item encoder: the ``tokens`` vectors of
+            a document are its embedding tokens. 0: an item encoder reads documents.
     """
 
     tokens: int
@@ -123,12 +123,12 @@ class MixLMConfig:
 
     @property
     def prefix(self) -> str:
-        """What the ranker reads before the document, with ``{text}`` where the query goes."""
+        """The part of the prompt before the document, with ``{text}`` where the query goes."""
         return self.prompt.partition("{document}")[0]
 
     @property
     def suffix(self) -> str:
-        """What it reads after the document."""
+        """The part of the prompt after the document, or the score token."""
         return self.prompt.partition("{document}")[2] if "{document}" in self.prompt else self.score_token
 
     def check_budget(self, tokens: int | None) -> int:

@@ -31,13 +31,13 @@ from .template import Template
 
 __all__ = ["FromCrossEncoder"]
 
-# Behind a query of usual length. Untrained, rank-biased overlap with the teacher .608 instead of .585 from position 0.
+# After a query of usual length. Untrained, rank-biased overlap with the teacher is .608; from position 0, .585.
 DOCUMENT_POSITION = 12
 LONGEST = 512  # tokens of query and document together, unless the checkpoint takes fewer
 TOLERANCE = 1e-3  # log-odds, or this share of the larger answer
 PAIRS = [("why is the sky blue?", "Blue light is scattered more by air."), ("dogs", "Bread is made of flour and salt.")]
 
-# The layers of a classification head: what comes before the last one, and its name in MixLMConfig.head.
+# Classification heads: what precedes the last layer, as named in MixLMConfig.head, and the layers with weights.
 HEADS: dict[str, tuple[Head, Callable[[Any], list[nn.Module]]]] = {
     "Bert": ("tanh", lambda whole: [whole.bert.pooler.dense, whole.classifier]),
     "Camembert": ("tanh", lambda whole: [whole.classifier.dense, whole.classifier.out_proj]),
@@ -52,7 +52,7 @@ HEADS: dict[str, tuple[Head, Callable[[Any], list[nn.Module]]]] = {
 
 
 class FromCrossEncoder(Network):
-    """A MixLM can be cut out of a cross-encoder."""
+    """Adds ``from_cross_encoder`` to MixLM, which cuts one out of a cross-encoder."""
 
     @classmethod
     def from_cross_encoder(
@@ -104,7 +104,7 @@ class FromCrossEncoder(Network):
         if [*re.findall("{text}|{document}", prompt)] != ["{text}", "{document}"]:
             raise InputError(f"the prompt must have {{text}} and then {{document}}, each once: {prompt!r}")
         template = family.second_text(tokenizer, prompt.partition("{document}")[0].partition("{text}")[2])
-        # a decoder's positions are relative: right behind what stands before it
+        # positions of a decoder are relative: directly after what precedes the document
         position = Template(tokenizer, template, LONGEST, joined=True).before if family.causal else DOCUMENT_POSITION
         longest = min(LONGEST, tokenizer.model_max_length, longest_sequence(backbone))
         config = MixLMConfig(
@@ -139,7 +139,7 @@ class FromCrossEncoder(Network):
 def _loaded(
     source: str, family: Family, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str] | None, **options: Any
 ) -> tuple[PreTrainedModel, Head, list[nn.Module]]:
-    """A cross-encoder, and of its head the name and the layers that have weights. Raises InputError if it is none."""
+    """The cross-encoder, its head's name, and the head's layers with weights. Raises InputError for other models."""
     names = AutoConfig.from_pretrained(source, **options).architectures or [""]
     kind, _, task = names[0].partition("For")
     if task == "SequenceClassification":
@@ -181,7 +181,7 @@ def _answers(whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 
 def _check(model: Network, answers: list[float], source: str) -> None:
-    """Full-text mode is the cross-encoder. Raises InputError if it is not: another head, or another template."""
+    """Raises InputError if full-text mode does not equal the cross-encoder: another head, or another template."""
     ranker = model.ranker
     queries, texts = zip(*PAIRS, strict=True)
     with inference(model):

@@ -1,4 +1,4 @@
-"""The two families of backbones: decoders and bidirectional encoders. All that differs between them is here."""
+"""The two families of backbones, decoders and bidirectional encoders, and everything that differs between them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DecoderFamily:
         return _special(tokenizer, "eos_token")
 
     def pair_prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """What a cross-encoder reads, with ``{text}`` where the query goes and ``{document}``."""
+        """The prompt of a cross-encoder, with ``{text}`` for the query and ``{document}`` for the document."""
         if "<|im_start|>" in tokenizer.get_vocab():
             return QWEN3_RERANKER
         start = tokenizer.bos_token or ""
@@ -80,7 +80,7 @@ class BidirectionalFamily:
         return f"{before}{{text}}{between}{{document}}{after}"
 
     def second_text(self, tokenizer: PreTrainedTokenizerBase, before: str) -> str:
-        before, between, after = around_texts(tokenizer, 2)  # as behind an empty query
+        before, between, after = around_texts(tokenizer, 2)  # as after an empty query
         return f"{before}{between}{{text}}{after}"
 
 
@@ -97,9 +97,9 @@ def _special(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
 def answer_weights(
     head: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ("yes", "no")
 ) -> Tensor:
-    """Where the readout of a decoder starts: logit(yes) - logit(no) as weights of its states, float32 [hidden_size].
+    """Initial weights of a decoder's readout: logit(yes) - logit(no) as weights of its states, float32 [hidden_size].
 
-    ``words``: the answer that counts for a document, and perhaps the one that counts against it.
+    ``words``: the answer that counts for a document, and optionally the one that counts against it.
     """
     rows: Tensor = head.get_output_embeddings().weight.detach().float()
     ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
@@ -112,7 +112,7 @@ def answer_weights(
 
 
 def position_offset(backbone: PreTrainedModel) -> int:
-    """The position of the first token: 0, but for the RoBERTa line, which counts from ``padding_idx + 1``."""
+    """Position id of the first token: 0, except for RoBERTa-like models, which count from ``padding_idx + 1``."""
     for name, module in backbone.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return int(module.padding_idx) + 1
@@ -120,35 +120,35 @@ def position_offset(backbone: PreTrainedModel) -> int:
 
 
 def longest_sequence(backbone: PreTrainedModel) -> int:
-    """Positions that a sequence may have. Raises InputError for a backbone that does not say."""
+    """The most positions that a sequence may have. Raises InputError for a backbone that does not say."""
     config = backbone.config
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is None:
         raise InputError(f"{type(backbone).__name__} does not say how many positions it has (max_position_embeddings)")
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # of all layers, or of each layer type
-    # beyond this length longrope turns all positions of a batch differently: scores would depend on their neighbours
+    # beyond this length longrope rotates all positions of a batch differently: scores would depend on the batch
     longropes = [kind for kind in kinds if kind.get("rope_type") == "longrope"]
     short: list[int] = [kind["original_max_position_embeddings"] for kind in longropes]
     return min([positions, *short]) - position_offset(backbone)
 
 
 def check_width(backbone: PreTrainedModel) -> None:
-    """Raises InputError unless other vectors of the size of its states can stand among its input embeddings."""
+    """Raises InputError unless input embeddings are as wide as states, which embedding and memory tokens need."""
     width, size = cast(Tensor, backbone.get_input_embeddings().weight).shape[1], backbone.config.hidden_size
     if width != size:
         raise InputError(f"its input embeddings have {width} dimensions, and embedding or memory tokens {size}")
 
 
 def has_segments(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> bool:
-    """Whether a backbone can mark tokens of a second text; with a ``tokenizer``, whether that does so for a pair."""
+    """Whether a backbone has token types; with a ``tokenizer``, whether that also sets them for a pair of texts."""
     known = "token_type_ids" in inspect.signature(backbone.forward).parameters
     used = tokenizer is None or "token_type_ids" in tokenizer("a", "b")
     return known and getattr(backbone.config, "type_vocab_size", 0) > 1 and used
 
 
 def family_of(source: str, **options: Any) -> Family:
-    """The family of a checkpoint, from its configuration alone. Raises InputError for other architectures."""
+    """The family of a checkpoint, from its configuration only. Raises InputError for other architectures."""
     if Path(source, "adapter_config.json").is_file() and not Path(source, "config.json").is_file():
         raise InputError(
             f"{source!r} holds an adapter (LoRA) without its base model: merge both with PEFT's merge_and_unload() and "
@@ -164,7 +164,7 @@ def family_of(source: str, **options: Any) -> Family:
 
 
 def opened(source: str, hub: dict[str, Any]) -> tuple[str, Family, PreTrainedTokenizerBase]:
-    """A checkpoint before its weights are loaded: where it is, its family and its tokenizer."""
+    """Locate a checkpoint without loading its weights. Returns its source, family and tokenizer."""
     source = in_cache(source, hub)
     return source, family_of(source, **hub), load_tokenizer(source, **hub)
 

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "weights_hash"]
 
-# Raise when the code comes to give other tokens for the same weights (a change of pooling, say).
+# Increment when the code gives other tokens for the same weights (after a change of pooling, for example).
 ENCODING_VERSION = 3
 
-# Settings of a backbone that change its states and no weight. They are named here, and the tokenizer is known by what
-# it does, because other releases of Transformers and Tokenizers write more or other keys for the same model.
+# Backbone settings that change the states without changing a weight. They are listed here, and the tokenizer is
+# identified by its output, because other releases of Transformers and Tokenizers write more or other keys for the same
+# model.
 SETTINGS = (
     *("hidden_act", "hidden_activation", "activation", "num_attention_heads", "num_key_value_heads"),
     *("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps"),
@@ -35,11 +36,11 @@ def fingerprint(
 ) -> str:
     """Hash of the item encoder's weights (as float32), tokenizer, template, pooling and budget.
 
-    The ranker is left out on purpose: training it further keeps a token index valid. Only if it reads titles, its
-    tokenizer counts: an index holds their token ids. ``former``: as it was computed by release 0.1, from all that the
-    installed Transformers writes of backbone and tokenizer.
+    The ranker is left out on purpose: training it further keeps a token index valid. Only if it reads titles does its
+    tokenizer count: an index holds their token ids. ``former``: the fingerprint of release 0.1, which hashed everything
+    that the installed Transformers writes for backbone and tokenizer.
     """
-    if config.vectors:  # the projector, which is trained, belongs to the ranker
+    if config.vectors:  # the projector, which is trained, is part of the ranker
         return hashlib.sha256(f"{config.tokens} vectors of {config.vectors}".encode()).hexdigest()[:16]
     settings: dict[str, object] = {
         "encoding": ENCODING_VERSION,
@@ -55,7 +56,7 @@ def fingerprint(
     else:
         vocabulary = sorted(encoder.tokenizer.get_vocab().items())
         settings |= {"vocabulary": vocabulary, "ids": encoder.document_ids(TEXTS), "backbone": _backbone(encoder)}
-    if config.mix_layer:  # indexes of models without are as old as the format
+    if config.mix_layer:  # without one the hash stays that of older indexes
         settings |= {"mix_layer": config.mix_layer, "document_position": config.document_position}
     if ranker is not None and config.title_tokens:
         settings["titles"] = [ranker.titles(TEXTS).tolist(), sorted(ranker.tokenizer.get_vocab().items())]
@@ -63,9 +64,9 @@ def fingerprint(
 
 
 def weights_hash(model: Network) -> str:
-    """Hash of all weights of a model, in 16 hexadecimal digits: tells a trained model from the one before.
+    """Hash of all weights of a model, in 16 hexadecimal digits: distinguishes a trained model from its earlier state.
 
-    It also tells a model that reads titles from one of the same weights that reads none.
+    It also distinguishes a model that reads titles from one with the same weights that reads none.
     """
     titles = model.config.title_tokens
     return _hash(f"{titles} title tokens" if titles else "", model)
@@ -94,7 +95,7 @@ def _backbone(encoder: ItemEncoder) -> dict[str, object]:
 def _written(encoder: ItemEncoder) -> dict[str, object]:
     tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
     backbone = encoder.backbone.config.to_dict()
-    for key in ("padding", "truncation"):  # of the latest call
+    for key in ("padding", "truncation"):  # set by the latest call
         tokenizer.pop(key, None)
     for key in ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"):
         backbone.pop(key, None)

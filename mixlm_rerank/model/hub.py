@@ -1,4 +1,4 @@
-"""Checkpoints of the Hugging Face hub or of a folder: where they are taken from, and that they are read whole."""
+"""Load checkpoints from the Hugging Face hub or a folder, and check that they are complete."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ += ["reason"]
 
 
 class HubOptions(TypedDict, total=False):
-    """Folders need none of them.
+    """Options of the Hugging Face hub; folders need none of them.
 
     Attributes:
         revision: branch, tag or commit.
-        token: of an account that may read it; by default that of ``hf auth login``.
+        token: access token of an account that may read it; by default that of ``hf auth login``.
         cache_dir: where downloads are kept.
         local_files_only: never touch the network.
     """
@@ -38,7 +38,7 @@ class HubOptions(TypedDict, total=False):
 
 
 def checked(given: HubOptions) -> dict[str, Any]:
-    """Raises TypeError for a name that is none of them: the hub's own functions would take it for something else."""
+    """The options as a dict. Raises TypeError for an unknown name: the hub's functions would misinterpret it."""
     unknown = sorted(given.keys() - HubOptions.__annotations__.keys())
     if unknown:
         names = ", ".join(HubOptions.__annotations__)
@@ -47,20 +47,20 @@ def checked(given: HubOptions) -> dict[str, Any]:
 
 
 def in_cache(source: str, hub: dict[str, Any]) -> str:
-    """Where only local files may be read: the cached folder of a hub id, if there is one; else the source as it is.
+    """With ``local_files_only``, the cached folder of a hub id, if there is one; else the source as it is.
 
-    Given the id itself, Transformers asks the hub all the same, for adapters and for details of tokenizers.
+    Given the id itself, Transformers would still ask the hub for adapters and details of tokenizers.
     """
     if not hub.get("local_files_only") or Path(source).exists():
         return source
     try:
         return str(snapshot_download(source, **hub))
-    except (HFValidationError, LocalEntryNotFoundError):  # who loads it says so
+    except (HFValidationError, LocalEntryNotFoundError):  # loading it will report that
         return source
 
 
 def model_folder(name: str, hub: dict[str, Any]) -> Path:
-    """Where a saved MixLM is: a folder as it is, of a hub id its download."""
+    """The folder of a saved MixLM: the given folder, or the download of a hub id."""
     path = Path(name)
     if path.is_dir():
         return path
@@ -79,10 +79,10 @@ def model_folder(name: str, hub: dict[str, Any]) -> Path:
 def load_backbone(
     source: str, *, word_embeddings: Tensor | None = None, final_norm: bool = True, **options: Any
 ) -> PreTrainedModel:
-    """A checkpoint's model without any head. A pooler is a head too: nothing reads it, and saved models stay small.
+    """A checkpoint's model without any head. A pooler is dropped, too: nothing reads it, and saved models stay small.
 
-    ``word_embeddings``: [vocabulary, d], for a checkpoint that was saved without them. ``final_norm``: False for one
-    that was saved without, see :func:`.layers.without_final_norm`.
+    ``word_embeddings``: [vocabulary, d], for a checkpoint saved without them. ``final_norm``: False for a checkpoint
+    saved without one, see :func:`.layers.without_final_norm`.
     """
     model = complete(AutoModel, source, word_embeddings, () if final_norm else FINAL_NORMS, **options)
     if getattr(model, "pooler", None) is not None:
@@ -93,14 +93,14 @@ def load_backbone(
 def complete(
     auto_class: Any, source: str, word_embeddings: Tensor | None = None, without: Sequence[str] = (), **options: Any
 ) -> PreTrainedModel:
-    """A checkpoint of which nothing is missing: Transformers would fill up with random numbers and go on.
+    """A checkpoint that lacks no weights; Transformers would fill gaps with random numbers and continue.
 
-    ``without``: children of the model that may be. Raises InputError if something is, or a file cannot be read.
+    ``without``: children of the model that may be missing. Raises InputError if others are, or a file cannot be read.
     """
     try:
         with quiet():
             model, report = auto_class.from_pretrained(source, output_loading_info=True, **options)
-    except Exception as error:  # of Transformers, safetensors, pickle, or the code of an architecture
+    except Exception as error:  # from Transformers, safetensors, pickle, or the code of an architecture
         raise InputError(f"{source} cannot be loaded: {reason(error)}") from None
     missing = [name for name in report["missing_keys"] if name.partition(".")[0] not in ("pooler", *without)]
     lacking = missing + list(report["mismatched_keys"])
@@ -120,10 +120,10 @@ def complete(
 
 
 def load_tokenizer(source: str, **options: Any) -> PreTrainedTokenizerBase:
-    """Raises InputError if there is none, or no fast one."""
+    """The fast tokenizer of a checkpoint. Raises InputError if it has no tokenizer, or no fast one."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:  # a torn tokenizer.json raises a plain one
+    except Exception as error:  # a truncated tokenizer.json raises a plain Exception
         raise InputError(f"{source!r} has no tokenizer that can be read here: {error}") from None
     if not tokenizer.is_fast:
         raise InputError(f"the tokenizer of {source!r} has no fast version (tokenizer.json)")
@@ -132,7 +132,7 @@ def load_tokenizer(source: str, **options: Any) -> PreTrainedTokenizerBase:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No loading bars and no report of unused heads: loading a backbone without its head is what we want."""
+    """Suppress loading bars and the report of unused heads: the backbone is loaded without its head on purpose."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -145,5 +145,5 @@ def quiet() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what a library says."""
+    """The type and the first line of a library's error."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -24,27 +24,27 @@ from .template import ItemTexts
 
 __all__ = ["GivenVectors", "ItemEncoder"]
 
-# Token positions a forward pass on a CPU: on 2 cores 1,000 to 4,000 are equally fast and more is slower.
+# Token positions per forward pass on a CPU: on 2 cores 1,000 to 4,000 are equally fast, and more is slower.
 POSITIONS_PER_FORWARD = 2048
-# Below about 16 positions matrix products take another kernel, which rounds differently; batches of documents are
-# filled up to this. Not those of queries, which also take another pass: nothing stored depends on their last bits.
+# Matrix products of fewer than about 16 positions use another kernel, which rounds differently, so document batches are
+# filled up to this. Query batches are not, and take another pass: no stored value depends on their last bits.
 FEWEST_POSITIONS = 64
-NOTHING = -20.0  # in the place of the logarithm of 0
+NOTHING = -20.0  # replaces the logarithm of 0
 
 
 class ItemEncoder(nn.Module, ItemTexts):
-    """F_E of the paper: a language model without head, and the sampling of its final hidden states.
+    """F_E of the paper: a language model without head, and the pooling of its final hidden states.
 
-    Sequences of a forward pass have exactly the same length, so there is no padding and no mask, and a document's
-    tokens do not depend on its neighbours: alone, in any batch, today or in an update, it gets the same bits. (On a
-    CPU, and tested there; on a GPU the choice of kernel depends on the batch, and tokens agree up to rounding.)
+    Sequences of a forward pass have the same length, so there is no padding and no mask. A document's tokens do not
+    depend on its batch: alone, in any batch, or in a later update, it gets the same bits. (On a CPU, where tests check
+    it. On a GPU the choice of kernel depends on the batch, and tokens agree up to rounding.)
     """
 
     rarity: Tensor
 
     def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
         super().__init__()
-        # as the layers of a ranker hand states on
+        # states as one layer of a ranker passes them to the next
         self.backbone = without_final_norm(backbone) if config.mix_layer else backbone
         self.hidden_size: int = backbone.config.hidden_size
         if config.memory_tokens:
@@ -52,7 +52,7 @@ class ItemEncoder(nn.Module, ItemTexts):
         self.memory = nn.Parameter(0.02 * torch.randn(config.memory_tokens, self.hidden_size, dtype=torch.float32))
         special = tokenizer.all_special_ids
         self.register_buffer("rarity", rarity(backbone.config.vocab_size, special), persistent=False)
-        # as the second of two texts, which a document is to a cross-encoder
+        # a document is the second of the two texts that a cross-encoder reads
         self._segments = config.mix_layer > 0 and has_segments(backbone, tokenizer)
         self._plain = None if config.mix_layer else plain_pass(backbone)
         self._first_position = position_offset(backbone)
@@ -63,7 +63,7 @@ class ItemEncoder(nn.Module, ItemTexts):
                 f"into the item encoder's {positions} positions"
             )
         ItemTexts.__init__(self, tokenizer, config, min(config.max_query_tokens, positions))
-        # what stands where a query would: it is read, and no part of the document
+        # tokens before the document, in the place of a query: they are read, but not pooled
         self.lead = self._document.before if config.mix_layer else 0
 
     @property
@@ -74,8 +74,8 @@ class ItemEncoder(nn.Module, ItemTexts):
     def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embedding tokens of documents. [b, length] -> [b, tokens, d].
 
-        ``lengths``: of each, [b], where they are padded at the end: equal to those of documents of one length up to
-        rounding. None: all the same.
+        ``lengths``: of each document, [b], if they are padded at the end; the tokens then equal those of unpadded
+        documents up to rounding. None: no padding.
         """
         return self.sampled(self.states(input_ids, lengths), input_ids, lengths)
 
@@ -96,7 +96,7 @@ class ItemEncoder(nn.Module, ItemTexts):
         return output.last_hidden_state  # type: ignore[no-any-return]
 
     def _placed(self, embeds: Tensor) -> dict[str, Tensor]:
-        """Positions and segment, where they are others than the backbone takes by itself."""
+        """Position ids and token types, where they differ from the backbone's defaults."""
         placed, places = {}, torch.arange(embeds.shape[1], device=embeds.device)
         if self.config.document_position:
             own = places + (self.config.document_position - self.lead) * (places >= self.lead)
@@ -126,7 +126,7 @@ class ItemEncoder(nn.Module, ItemTexts):
     def sampled(self, states: Tensor, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Final hidden states of texts -> embedding tokens. [b, length + memory, d], [b, length] -> [b, tokens, d].
 
-        ``lengths``: of the texts without memory tokens, [b], where they are padded; None: all the same.
+        ``lengths``: of the texts without memory tokens, [b], if they are padded; None: no padding.
         """
         lead = min(self.lead, ids.shape[1] - 1)
         states, ids = states[:, lead:], ids[:, lead:]
@@ -149,7 +149,7 @@ class ItemEncoder(nn.Module, ItemTexts):
         return torch.cat(parts, dim=1)
 
     def _whole(self, text: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """First state and mean, the one that is the bi-encoder's embedding last. [b, length, d] -> [b, 2, d]."""
+        """First state and mean, ordered so that the bi-encoder's embedding is last. [b, length, d] -> [b, 2, d]."""
         if lengths is None:
             mean = text.mean(dim=1, keepdim=True)
         else:
@@ -188,7 +188,7 @@ class ItemEncoder(nn.Module, ItemTexts):
             return [states[row] for row in range(len(queries))]
 
     def embedding_of(self, states: Tensor) -> Tensor:
-        """The bi-encoder's embedding of a text, out of its states. [length, d] -> [d]."""
+        """The bi-encoder's embedding of a text, computed from its states. [length, d] -> [d]."""
         if self.config.pooling == "last":
             return states[-1]
         return self._whole(states[None, : states.shape[0] - len(self.memory)])[0, -1]
@@ -199,9 +199,7 @@ class ItemEncoder(nn.Module, ItemTexts):
         return torch.stack(found).cpu() if found else torch.empty(0, self.hidden_size, dtype=torch.float32)
 
     def _batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Row numbers of texts of one length, and their ids [b, length]; longest first: what does not fit in memory
-        fails at once.
-        """
+        """Batches of one length: row numbers, ids [b, length]. Longest first, so lack of memory shows at once."""
         by_length: dict[int, list[int]] = {}
         for row, sequence in enumerate(ids):
             by_length.setdefault(len(sequence), []).append(row)
@@ -214,16 +212,16 @@ class ItemEncoder(nn.Module, ItemTexts):
 
 
 class GivenVectors(ItemEncoder):
-    """In place of an item encoder, where documents are vectors of the user's own: of images, audio, products.
+    """Replaces the item encoder where documents are the user's own vectors: of images, audio, products.
 
-    It has the shape of one without its weights: the projector, which is trained with the ranker, reads vectors.
-    Raises InputError where a text is to be encoded.
+    It has the interface of an item encoder and no weights: the projector, which is trained with the ranker, reads the
+    vectors. Raises InputError if asked to encode a text.
     """
 
     text_tokens = 0
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
-        """``tokenizer``: the ranker's, which cuts queries."""
+        """``tokenizer``: the ranker's, which truncates queries."""
         nn.Module.__init__(self)
         self.tokenizer, self.config = tokenizer, config
         self.hidden_size = config.vectors

@@ -1,6 +1,6 @@
-"""A known answer, saved with a model and asked again when it is loaded: do these weights still compute the same here?
+"""A known answer, saved with a model and checked when it is loaded: do these weights still compute the same here?
 
-It finds a file that was damaged or mixed up, and a library that has come to compute something else.
+It detects damaged or mixed-up files, and a library that now computes something else.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ TOLERANCE = 1e-2  # log-odds, or this share of the larger answer; float32 roundi
 
 
 def write_known_answer(answers: list[float], path: Path) -> None:
-    """Keep what a model answers that was read back from disk."""
+    """Write the answers of a model that was read back from disk."""
     path.write_text(json.dumps({"query": QUERY, "texts": TEXTS, "log_odds": answers}, indent=1) + "\n")
 
 
 def check_known_answer(answers: Callable[[], list[float]], path: Path) -> None:
-    """Raises InputError if the model (float32, on the CPU) answers something else, or the file is missing."""
+    """Raises InputError if the model (float32, on the CPU) answers differently, or the file is missing."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))["log_odds"]
         expected = [float(value) for value in known]

@@ -1,4 +1,4 @@
-"""What is done to the layers of any backbone: some of them as a backbone of their own, and what their positions see."""
+"""Operations on the layers of any backbone: a span of them as its own backbone, and what positions may see."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def layers_of(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def span(backbone: PreTrainedModel, start: int, stop: int) -> PreTrainedModel:
-    """Layers ``start`` to ``stop - 1``. What it takes as ``inputs_embeds``, it gives as ``last_hidden_state``: states.
+    """Layers ``start`` to ``stop - 1`` as a backbone: ``inputs_embeds`` are states, as is ``last_hidden_state``.
 
-    From layer 0 on it takes input embeddings; up to the last layer it ends with the final norm, if there is one. It is
-    made anew at every forward pass: a view of the backbone as it is, in its mode, dtype and place.
+    A span from layer 0 takes input embeddings; a span up to the last layer ends with the final norm, if there is one.
+    Make a new span for every forward pass: it is a view of the backbone in its current mode, dtype and device.
     """
     name, layers = layers_of(backbone)
     part = _shallow(backbone)
@@ -55,9 +55,7 @@ def span(backbone: PreTrainedModel, start: int, stop: int) -> PreTrainedModel:
 
 @contextmanager
 def fixed(backbone: PreTrainedModel, states: Tensor, where: Tensor) -> Iterator[None]:
-    """Every layer finds ``states`` [n, length, d] again in the places ``where``, bool [n, length], whatever the one
-    before has made of them.
-    """
+    """Before every layer, reset the positions ``where``, bool [n, length], to ``states`` [n, length, d]."""
 
     def put_back(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         return torch.where(where[:, :, None], states, given[0]), *given[1:]
@@ -71,7 +69,7 @@ def fixed(backbone: PreTrainedModel, states: Tensor, where: Tensor) -> Iterator[
 
 
 def without_final_norm(backbone: PreTrainedModel) -> PreTrainedModel:
-    """In place: what it returns are then the states that the next layer would take."""
+    """Remove the final norm in place: the backbone then returns the states that a next layer would take."""
     for name in FINAL_NORMS:
         if name in backbone._modules:
             backbone._modules[name] = nn.Identity()
@@ -79,7 +77,7 @@ def without_final_norm(backbone: PreTrainedModel) -> PreTrainedModel:
 
 
 class _States(nn.Module):
-    """In the place of input embeddings: states of a layer take no positions or types any more."""
+    """Replaces input embeddings: states of a layer take no position or type embeddings."""
 
     def forward(self, *given: Tensor | None, inputs_embeds: Tensor | None = None, **_: Tensor | None) -> Tensor:
         if inputs_embeds is not None:
@@ -88,7 +86,7 @@ class _States(nn.Module):
 
 
 def _shallow(module: Kind) -> Kind:
-    """The same parameters and children, in a module whose children can be exchanged."""
+    """A copy of the module with the same parameters and children, whose children can be replaced."""
     twin = type(module).__new__(type(module))
     twin.__dict__ = {**module.__dict__, "_modules": dict(module._modules)}
     return twin
@@ -97,7 +95,7 @@ def _shallow(module: Kind) -> Kind:
 def visible(queries: Tensor, keys: Tensor, *, causal: bool, window: int | None) -> Tensor:
     """Which key positions each query position may see. [..., n], [..., m] -> bool [..., n, m].
 
-    ``window``: a position sees others at a distance below it (sliding-window layers).
+    ``window``: a position sees only positions at a smaller distance (sliding-window layers).
     """
     distance = queries[..., :, None] - keys[..., None, :]
     mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
@@ -108,7 +106,7 @@ def window_of(config: Any, layer_type: str, *, causal: bool) -> int | None:
     """The sliding window of layers of one type, for :func:`visible`. Raises InputError if it is unknown."""
     every_layer = getattr(config, "layer_types", None) is None and getattr(config, "use_sliding_window", True)
     if layer_type == "full_attention" and not (every_layer and getattr(config, "sliding_window", None)):
-        return None  # Mistral and the like name no layer types: a window, if there is one, holds for all
+        return None  # models like Mistral name no layer types: their window, if any, is that of all layers
     window: int | None = getattr(config, "sliding_window", None)
     if window is None:
         raise InputError(f"MixLM does not know what positions see in layers of type {layer_type!r}")
@@ -116,14 +114,14 @@ def window_of(config: Any, layer_type: str, *, causal: bool) -> int | None:
 
 
 def take_added_logits(backbone: PreTrainedModel) -> None:
-    """In place: let all attention of a DeBERTa (2006.03654) take a mask of floats; other backbones do."""
+    """Make all attention of a DeBERTa (2006.03654) accept a float mask, in place; other backbones already do."""
     for module in backbone.modules():
         if type(module) is DisentangledSelfAttention:
             module.__class__ = _AddingAttention
 
 
 class _AddingAttention(DisentangledSelfAttention):
-    """The same weights and logits. The mask is bool, or added to the logits, [b, 1, length, length]."""
+    """Same weights and logits. The mask, [b, 1, length, length], is bool, or float that is added to the logits."""
 
     def forward(
         self,
@@ -140,7 +138,7 @@ class _AddingAttention(DisentangledSelfAttention):
         terms = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         added = attention_mask
         if not added.is_floating_point():
-            # finite, for rows of padding that see nothing
+            # finite, because padding rows see nothing
             added = torch.zeros_like(added, dtype=q.dtype).masked_fill(~added.bool(), torch.finfo(q.dtype).min)
         if self.relative_attention:
             of_positions: Any = self.disentangled_attention_bias

@@ -1,4 +1,4 @@
-"""A MixLM, and how it is saved: two Hugging Face checkpoints, the head, the configuration and a model card."""
+"""The MixLM class and its saved form: two Hugging Face checkpoints, the head, the configuration and a model card."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .start import FromBackbones
 __all__ = ["DEFAULT", "ITEM_ENCODER", "MixLM"]
 
 ITEM_ENCODER, RANKER, CONFIG, CARD = "item_encoder", "ranker", "config.json", "README.md"
-HEAD = "head.safetensors"  # readout, projector and memory tokens: all that is in neither backbone
+HEAD = "head.safetensors"  # readout, projector and memory tokens: everything outside the two backbones
 KNOWN_ANSWER = "known_answer.json"
 DEFAULT = Path(__file__).with_name("default")  # comes with the package; its card says what it was trained on
 
@@ -81,11 +81,11 @@ class MixLM(FromBackbones, FromCrossEncoder):
 
         Args:
             name: ``"default"``, a folder, or a Hugging Face hub id.
-            device: where to put it; by default a GPU, if there is one.
+            device: the device to load it on; by default a GPU, if there is one.
             dtype: of the ranker: ``"float32"``, ``"bfloat16"``, ``"float16"``, or (on a CPU) ``"int8"``. By default
                 float32, on a GPU bfloat16. Item encoder and readout are always float32.
-            title_tokens: read so many tokens of a document's title as text, whatever the saved model does; 0: none. A
-                model that has not read titles before must be trained to.
+            title_tokens: how many tokens of a document's title to read as text, whatever the saved model does; 0: none.
+                A model that has not read titles before must be trained to.
             **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as in Transformers.
 
         Raises:
@@ -138,7 +138,7 @@ class MixLM(FromBackbones, FromCrossEncoder):
 
 
 def _save_backbones(model: Network, folder: Path, dtype: torch.dtype) -> None:
-    """Word embeddings that both have, because they were kept in training, are written once: half of a small model."""
+    """Write both backbones. Word embeddings that training left equal are written once: half of a small model."""
     backbones = {name: _merged(part.backbone) for name, part in model.readers.items()}
     tables = [cast(Tensor, backbone.get_input_embeddings().weight) for backbone in backbones.values()]
     first, last = tables[0], tables[-1]
@@ -152,7 +152,7 @@ def _save_backbones(model: Network, folder: Path, dtype: torch.dtype) -> None:
 
 
 def _merged(backbone: Any) -> PreTrainedModel:
-    """A copy with PEFT's adapters merged in, if it has any: saved by themselves they would lack the base model."""
+    """The backbone, or a copy with its PEFT adapters merged in: saved alone they would lack the base model."""
     tuners: Any = sys.modules.get("peft.tuners.tuners_utils")
     if tuners is None or not any(isinstance(module, tuners.BaseTunerLayer) for module in backbone.modules()):
         return cast(PreTrainedModel, backbone)
@@ -166,7 +166,7 @@ def _merged(backbone: Any) -> PreTrainedModel:
 
 def _saved_part(folder: Path, **options: Any) -> Part:
     source, _, tokenizer = opened(str(folder), {"local_files_only": True})
-    # float32 whatever was saved: fp16 files are for size, and widening them is exact
+    # float32 whatever the files hold: fp16 only makes them smaller, and widening is exact
     backbone = load_backbone(source, local_files_only=True, dtype=torch.float32, **options)
     return backbone, tokenizer
 
@@ -180,7 +180,7 @@ def _head_of(model: Network) -> dict[str, Tensor]:
 
 
 def _model_card(model: Network) -> str:
-    """Markdown: what the model is, how to use it, and what is still to be filled in by whoever trained it."""
+    """The model card, in Markdown: what the model is, how to use it, and what its trainer still has to fill in."""
     config = model.config
     source = "from_vectors(docids, vectors" if config.vectors else "build(documents"
     sizes = (sum(weight.numel() for weight in part.parameters()) / 1e6 for part in (model.item_encoder, model.ranker))

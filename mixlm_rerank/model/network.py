@@ -22,11 +22,11 @@ from .running import inference, moved
 
 __all__ = ["N", "Network"]
 
-N = TypeVar("N", bound="Network")  # what is made: a MixLM
+N = TypeVar("N", bound="Network")  # the class to make: a MixLM
 
 
 class Network(nn.Module):
-    """What :class:`.mixlm.MixLM` is made of, without the ways to make, load and save one."""
+    """The parts of :class:`.mixlm.MixLM`, and what they compute, without creating, loading and saving."""
 
     def __init__(self, config: MixLMConfig, item_encoder: ItemEncoder, ranker: FastRanker, projector: nn.Linear | None):
         super().__init__()
@@ -36,7 +36,7 @@ class Network(nn.Module):
         self.projector = projector
         self.readout = Readout(ranker.hidden_size, config.residual, config.head)
         self.name = "unsaved"
-        self._fingerprints: dict[bool, tuple[object, str]] = {}  # each with the weights that it is of
+        self._fingerprints: dict[bool, tuple[object, str]] = {}  # each with the weights that it was computed from
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +58,7 @@ class Network(nn.Module):
         return fingerprint == self.fingerprint or fingerprint == self._fingerprint(former=True)
 
     def _fingerprint(self, *, former: bool) -> str:
-        """Hashing takes a second; in-place changes of a weight raise its version, others give it another address."""
+        """Cached: hashing takes a second. In-place changes raise a weight's version; new weights have new addresses."""
         weights = [
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
             for weight in self.item_encoder.state_dict().values()
@@ -70,9 +70,9 @@ class Network(nn.Module):
         return value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """``half()``, ``to(dtype)`` and the like, of what holds this too, change ranker and projector.
+        """``half()``, ``to(dtype)`` and the like, also called on a parent module, change only ranker and projector.
 
-        Item encoder and readout stay float32, and so do buffers: rotary frequencies, rounded, are other positions.
+        Item encoder and readout stay float32, and so do buffers: rounded rotary frequencies give other positions.
         """
         parts = [self.ranker] if self.projector is None else [self.ranker, self.projector]
         changed = {id(held) for part in parts for weight in part.parameters() for held in (weight, weight.grad)}
@@ -93,10 +93,10 @@ class Network(nn.Module):
         return tokens if self.projector is None else self.projector(tokens)
 
     def with_residual(self, queries: Sequence[str], tokens: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
-        """The scores with the residual of every candidate of every query, see :meth:`Readout.residual`, on the CPU.
+        """The scores plus the residual (:meth:`Readout.residual`) of every candidate of every query, on the CPU.
 
-        ``tokens``: float [n, k, d] a query. ``scores``: float32 [n] a query, where the model is; a GPU is waited for
-        once.
+        ``tokens``: float [n, k, d] per query. ``scores``: float32 [n] per query, on the model's device. Synchronises
+        with a GPU once.
         """
         if not scores:
             return []
@@ -113,7 +113,7 @@ class Network(nn.Module):
         """Log-odds of the texts of :mod:`.known_answer`, at the largest token budget, each text alone."""
         with inference(self):
             (prefix,) = self.ranker.prefixes([QUERY])
-            if self.config.vectors:  # as many made documents
+            if self.config.vectors:  # as many artificial documents
                 shape = (len(TEXTS), 1, self.config.tokens, self.config.vectors)
                 places = torch.arange(math.prod(shape), dtype=torch.float32, device=self.device)
                 documents = list(places.sin().view(shape))

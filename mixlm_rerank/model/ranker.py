@@ -24,12 +24,12 @@ __all__ = ["Prefix", "Ranker"]
 
 @dataclass(frozen=True)
 class Prefix:
-    """What all candidates of a query share, as it enters the mix layer: input embeddings at layer 0, else states.
+    """The input that all candidates of a query share at the mix layer: input embeddings at layer 0, else states.
 
     Attributes:
-        states: of the prompt with the query, [length, d].
-        tail: of what follows the document, [s, d]. The last is the score token, whose final state is read out; without
-            a tail, the first of ``states`` is.
+        states: prompt and query, [length, d].
+        tail: what follows the document, [s, d]. Its last position is the score token, whose final state is read out;
+            without a tail, that is the first position of ``states``.
     """
 
     states: Tensor
@@ -42,13 +42,13 @@ class Prefix:
 class Ranker(nn.Module):
     """F_R of the paper. Reads ``[prefix(query) ; document ; score token]`` and returns the last hidden state.
 
-    The plain way, :meth:`forward`, takes whole sequences, each with its own prefix; :class:`.fast.ranker.FastRanker`
-    shares a query's prefix among all its documents. Documents enter at the mix layer, which the prefix has reached
-    alone. In full-text mode, :meth:`forward_texts`, they are read as text from layer 0 on.
+    The plain implementation, :meth:`forward`, takes whole sequences, each with its own prefix;
+    :class:`.fast.ranker.FastRanker` shares a query's prefix among all its documents. Documents enter at the mix layer;
+    below it the prefix is alone. In full-text mode, :meth:`forward_texts`, documents are read as text from layer 0 on.
 
-    An encoder with a mix layer shares the prefix up to that layer alone. From there on query and document see each
-    other, as they do in the cross-encoder that it was cut out of, and the first token is the score token. With fixed
-    documents the query sees the document, whose states stay as they enter.
+    An encoder with a mix layer shares the prefix only up to that layer. From there on query and document see each
+    other, as in the cross-encoder that it was cut out of, and the first token is the score token. With fixed documents
+    only the query sees the document, whose states stay as they enter.
     """
 
     def __init__(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> None:
@@ -95,11 +95,11 @@ class Ranker(nn.Module):
         return self._embed_each(self.prompt.ids(queries))
 
     def prefixes(self, queries: Sequence[str]) -> list[Prefix]:
-        """What the candidates of each query share."""
+        """The :class:`Prefix` of each query, shared by its candidates."""
         inputs, suffix = self.inputs(queries), self.tail()
         if not self.mix_layer:
             return [Prefix(own, suffix) for own in inputs]
-        if self.family.causal:  # what follows the document, with nothing in between
+        if self.family.causal:  # the suffix directly follows the prefix
             inputs = [torch.cat([own, suffix]) for own in inputs]
         states = self.below(inputs)
         if self.family.causal:
@@ -107,7 +107,7 @@ class Ranker(nn.Module):
         return [Prefix(own, own[:0]) for own in states]
 
     def below(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Texts of the first segment through the layers below the mix layer. Input embeddings -> states, alike."""
+        """Run first-segment texts through the layers below the mix layer. Input embeddings -> states, same shapes."""
         return self.states(inputs, [len(own) for own in inputs], 0, self.mix_layer)
 
     def tail(self) -> Tensor:
@@ -115,16 +115,16 @@ class Ranker(nn.Module):
         return self._embed_each([self._suffix])[0]
 
     def positions(self, prefix_length: int, tokens: int) -> tuple[int, int]:
-        """What the layers above the mix layer compute: positions once a query, and positions of each of its items."""
+        """Positions that the layers above the mix layer compute: once per query, and for each of its items."""
         if not self.mixes_both_ways:
             return prefix_length, tokens + 1
         return 0, prefix_length + (0 if self.config.fixed_documents else tokens)
 
     def documents(self, texts: Sequence[str], prefix_lengths: Sequence[int]) -> list[Tensor]:
-        """Input embeddings of document texts, for full-text mode: cut to the room after the prefix.
+        """Input embeddings of document texts, for full-text mode, truncated to the room after the prefix.
 
-        Without a mix layer a document has at most ``max_document_tokens``. With one, the whole sequence ends where
-        documents of the item encoder end: where the cross-encoder cuts it.
+        Without a mix layer a document has at most ``max_document_tokens``. With one, the whole sequence is truncated
+        where the item encoder's documents end, as the cross-encoder does.
         """
         longest, most = self.config.max_document_tokens, self.max_positions
         if self.mix_layer:
@@ -135,13 +135,13 @@ class Ranker(nn.Module):
         return self._embed_each([ids[:most] for ids, most in zip(found, room, strict=True)])
 
     def titles(self, texts: Sequence[str]) -> Tensor:
-        """Token ids of titles, as full-text mode reads the beginning of a document, cut to ``title_tokens``.
+        """Token ids of titles, tokenised like the beginning of a document in full-text mode, cut to ``title_tokens``.
 
         Returns:
             int32 [n, title_tokens] on the CPU; -1 after the end of a shorter title.
         """
         found = following_ids(self.tokenizer, texts, self._before_document)
-        ids = [own if text.strip() else [] for text, own in zip(texts, found, strict=True)]  # a blank would be a token
+        ids = [own if text.strip() else [] for text, own in zip(texts, found, strict=True)]  # a blank would give one
         most = self.config.title_tokens
         rows = [(own + [-1] * most)[:most] for own in ids]
         return torch.tensor(rows, dtype=torch.int32).view(len(texts), most)
@@ -153,7 +153,7 @@ class Ranker(nn.Module):
     def forward_texts(self, inputs: Sequence[Tensor], documents: Sequence[Tensor]) -> Tensor:
         """Full-text mode: hidden states at the score token, [n, d].
 
-        With a mix layer this is what the backbone does as a cross-encoder, whose query sees the document.
+        With a mix layer the backbone runs as a cross-encoder, in which the query sees the document.
 
         Args:
             inputs: :meth:`inputs` of each document's query.
@@ -167,13 +167,13 @@ class Ranker(nn.Module):
         return torch.stack([own[-1 if self.family.causal else 0] for own in states])
 
     def forward(self, prefixes: Sequence[Prefix], documents: Sequence[Tensor]) -> Tensor:
-        """Hidden states at the score token, each document with its own prefix: the plain way.
+        """Hidden states at the score token, each document with its own prefix: the plain implementation.
 
         Args:
-            prefixes: of each document's query.
-            documents: embedding tokens (projected), or at layer 0 text embeddings, float [length, d] each. What they
-                have beyond the d-th component is added to the logits of all attention to them: the logarithm of how
-                many states a token stands for (ToMe's proportional attention, 2210.09461).
+            prefixes: one per document.
+            documents: projected embedding tokens, or text embeddings at layer 0, float [length, d] each. Components
+                beyond the d-th are added to the logits of all attention to the token: the logarithm of how many states
+                it stands for (ToMe's proportional attention, 2210.09461).
 
         Returns:
             float [n, d]. Sequences are padded at the end and the padding is masked.
@@ -196,19 +196,19 @@ class Ranker(nn.Module):
         return output[torch.arange(len(whole), device=self.device), 0 if self.mixes_both_ways else lengths - 1]
 
     def _log_sizes(self, prefix_length: int, tokens: Tensor) -> Tensor:
-        """What is added to attention logits: 0 for the prefix. [..., k, d or d + 1] -> [..., prefix_length + k]"""
-        sizes = tokens[..., self.hidden_size :].sum(dim=-1)  # 0 without one
+        """Values added to attention logits: 0 for the prefix. [..., k, d or d + 1] -> [..., prefix_length + k]"""
+        sizes = tokens[..., self.hidden_size :].sum(dim=-1)  # 0 if there is none
         return nn.functional.pad(sizes, (prefix_length, 0))
 
     def states(self, sequences: Sequence[Tensor], prefix_lengths: Sequence[int], start: int, stop: int) -> list[Tensor]:
-        """Through layers ``start`` to ``stop - 1`` by the backbone's own ways: positions see what it lets them see.
+        """Run layers ``start`` to ``stop - 1`` with the backbone's own attention masks.
 
         Args:
-            sequences: what enters the first of them, float [length, d] each.
-            prefix_lengths: of the part of each that is the first text.
+            sequences: input of the first of these layers, float [length, d] each.
+            prefix_lengths: lengths of the first text in each sequence.
 
         Returns:
-            What leaves the last of them, float [length, d] each.
+            Output of the last of these layers, float [length, d] each.
         """
         lengths = [len(sequence) for sequence in sequences]
         embeds = pad_sequence(list(sequences), batch_first=True)
@@ -221,7 +221,7 @@ class Ranker(nn.Module):
     def _through(
         self, start: int, stop: int, embeds: Tensor, positions: Tensor, in_document: Tensor, mask: Any, **extra: Any
     ) -> Tensor:
-        """Layers ``start`` to ``stop - 1``. ``mask``: one for all layers, or one for each type of layer."""
+        """Run layers ``start`` to ``stop - 1``. ``mask``: one for all layers, or one for each type of layer."""
         if isinstance(mask, dict) and len(mask) == 1:  # not all models know layer types
             (mask,) = mask.values()
         if self.segments:
@@ -232,14 +232,14 @@ class Ranker(nn.Module):
         return output.last_hidden_state  # type: ignore[no-any-return]
 
     def _mask(self, positions: Tensor, prefix_lengths: Tensor, lengths: Tensor, layer_type: str) -> Tensor:
-        """bool [n, 1, length, length], True = may see. Unless they mix, prefix positions never see the document."""
+        """bool [n, 1, length, length], True = may see. Prefixes see documents only in a ranker that mixes both ways."""
         causal = self.family.causal
         window = window_of(self.backbone.config, layer_type, causal=causal)
         mask = visible(positions, positions, causal=causal, window=window)
         in_prefix = positions < prefix_lengths[:, None]
         blind = in_prefix[:, :, None] & ~in_prefix[:, None, :] & (not self.mixes_both_ways)
         real = (positions < lengths[:, None])[:, None, :]
-        padding = (positions >= lengths[:, None])[:, :, None] & in_prefix[:, None, :]  # its rows must see something
+        padding = (positions >= lengths[:, None])[:, :, None] & in_prefix[:, None, :]  # padding rows must see something
         return ((mask & ~blind & real) | padding)[:, None]
 
     def _embed_each(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The readout: a hidden state -> log-odds, in float32 whatever the backbone's dtype; and the residual beside it."""
+"""The readout: a hidden state -> log-odds, in float32 for any backbone dtype; and the residual added to it."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Readout(nn.Module):
         self.cosine_weight, self.late_weight = weights
 
     def forward(self, states: Tensor) -> Tensor:
-        """Log-odds of the ranker alone. [..., hidden_size] -> float32 [...]."""
+        """Log-odds of the ranker, without the residual. [..., hidden_size] -> float32 [...]."""
         with torch.autocast(states.device.type, enabled=False):  # mixed precision would make ties
             return self.score(self.head(states.float())).squeeze(-1)  # type: ignore[no-any-return]
 
     def residual(self, queries: Tensor, states: Sequence[Tensor], tokens: Tensor) -> Tensor:
-        """What is added to it, for every query and document.
+        """Residual log-odds of every query-document pair.
 
         Args:
-            queries: embeddings, [q, d].
+            queries: query embeddings, [q, d].
             states: final hidden states of each query in the item encoder, [length, d].
             tokens: embedding tokens of the documents, [n, k, d].
 
@@ -63,7 +63,7 @@ class Readout(nn.Module):
             float32 [q, n]; 0 without a residual.
         """
         scores = torch.zeros(queries.shape[0], tokens.shape[0], dtype=torch.float32, device=tokens.device)
-        with torch.autocast(tokens.device.type, enabled=False):  # times 20 they are log-odds
+        with torch.autocast(tokens.device.type, enabled=False):  # the weight of 20 scales rounding errors, too
             if self.cosine_weight is not None:
                 cosines = F.normalize(queries.float(), dim=-1) @ F.normalize(tokens[:, -1].float(), dim=-1).T
                 scores = scores + self.cosine_weight * cosines
@@ -75,7 +75,7 @@ class Readout(nn.Module):
 def late_interaction(states: Sequence[Tensor], tokens: Tensor) -> Tensor:
     """Mean over a query's states of the best cosine among a document's embedding tokens (MaxSim).
 
-    [length, d] a query, [n, k, d] -> float32 [q, n].
+    Query states [length, d] per query, embedding tokens [n, k, d] -> float32 [q, n].
     """
     documents = F.normalize(tokens.float(), dim=-1)
     every = F.normalize(torch.cat(list(states)).float(), dim=-1)

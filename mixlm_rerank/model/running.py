@@ -1,4 +1,4 @@
-"""How a model runs: in which mode and number format, how much at once, and how its inputs get to where it is."""
+"""How a model runs: mode and dtype, positions per forward pass, and the transfer of inputs to its device."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ON_CPU, ON_GPU = 4096, 32_768  # positions in a forward pass: on a CPU about 100
 
 @contextmanager
 def inference(module: nn.Module) -> Iterator[None]:
-    """No dropout, no autocast, no gradients: they would make scores random or coarse. Afterwards all is as it was.
+    """Without dropout, autocast and gradients, which would make scores random or coarse. Restores the modes at the end.
 
-    A model in training mode must be used by one thread at a time: its mode belongs to all of them.
+    Only one thread at a time may use a model in training mode: all threads share its mode.
     """
     training = [part for part in module.modules() if part.training]
     for part in training:
@@ -36,14 +36,14 @@ def inference(module: nn.Module) -> Iterator[None]:
 
 
 def positions_per_forward(device: torch.device, on_cpu: int = ON_CPU) -> int:
-    """A GPU wants to be filled; on a CPU, what was measured to be fast: few thousand, and more is not faster."""
+    """Positions per forward pass: many, to fill a GPU; on a CPU throughput is flat beyond a few thousand."""
     return on_cpu if device.type == "cpu" else ON_GPU
 
 
 def of_like_length(texts: Sequence[Sized], device: torch.device, beside: int = 0) -> Iterator[list[int]]:
-    """Rows of texts for one forward pass after the other, the longest first: in a pass all are padded to its longest.
+    """Row numbers of texts for one forward pass after another, longest first; a pass pads to its longest text.
 
-    ``texts``: token ids, or states. ``beside``: positions that each takes besides its own.
+    ``texts``: token ids, or states. ``beside``: extra positions per text.
     """
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     positions = positions_per_forward(device)
@@ -54,14 +54,14 @@ def of_like_length(texts: Sequence[Sized], device: torch.device, beside: int = 0
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on ``device``. A GPU is not waited for: from pinned memory it fetches by itself, in its own order."""
+    """The tensor on ``device``. Copies to a GPU are asynchronous: from pinned memory, in stream order."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def joined(parts: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Parts one behind the other, as ``moved(torch.cat(parts), device)`` with one copy less."""
+    """The parts concatenated, as ``moved(torch.cat(parts), device)`` with one copy less."""
     if device.type != "cuda" or any(part.device.type != "cpu" for part in parts):
         return moved(torch.cat(list(parts)), device)
     count = sum(len(part) for part in parts)
@@ -71,7 +71,7 @@ def joined(parts: Sequence[Tensor], device: torch.device) -> Tensor:
 
 
 def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    """``"float32"`` -> torch.float32. Raises InputError for any but the three that weights have."""
+    """``"float32"`` -> torch.float32. Raises InputError for all but float32, bfloat16 and float16."""
     if name is None:
         return None
     plain = str(name).removeprefix("torch.")
@@ -81,16 +81,16 @@ def parameter_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def weights_to(module: nn.Module, dtype: torch.dtype) -> None:
-    """Change the weights' dtype in place. Buffers stay: rotary frequencies, rounded, are other positions."""
+    """Change the weights' dtype in place. Buffers keep theirs: rounded rotary frequencies give other positions."""
     for weight in module.parameters():
         weight.data = weight.data.to(dtype)
 
 
 def bf16_pays(device: torch.device | str | None = None) -> bool:
-    """Whether the processor multiplies bfloat16 matrices by itself (AVX-512 BF16, AMX, Arm's BF16; any recent GPU).
+    """Whether the processor multiplies bfloat16 matrices in hardware (AVX-512 BF16, AMX, Arm's BF16; any recent GPU).
 
-    Without, PyTorch computes them ten and more times slower than float32 (seen on an EPYC with AVX2: 17 against 177
-    GFLOPS). ``device``: None is a GPU if there is one.
+    Without that, PyTorch computes them ten and more times slower than float32 (seen on an EPYC with AVX2: 17 against
+    177 GFLOPS). ``device``: None is a GPU if there is one.
     """
     if torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

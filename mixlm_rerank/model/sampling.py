@@ -1,4 +1,4 @@
-"""From the item encoder's hidden states to embedding tokens."""
+"""Pooling: the item encoder's hidden states -> embedding tokens."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from torch.nn import functional as F
 
 __all__ = ["clusters", "last_states", "rarity"]
 
-ROUNDS = 3  # of k-means; ten are no better
+ROUNDS = 3  # k-means iterations; ten are no better
 
 
 def last_states(states: Tensor, count: int, lengths: Tensor | None = None) -> Tensor:
     """The paper's last-N sampling: states of the last ``count`` positions. [b, length, d] -> [b, count, d].
 
-    A document with fewer positions repeats its first one in front. ``lengths``: positions of each, int [b], where they
-    are padded at the end; None: all.
+    A document with fewer positions repeats its first state in front. ``lengths``: positions of each document, int [b],
+    if they are padded at the end; None: no padding.
     """
     places = (_lengths(states, lengths)[:, None] + torch.arange(-count, 0, device=states.device)).clamp(min=0)
     return states.gather(1, places[:, :, None].expand(-1, -1, states.shape[2]))
 
 
 def rarity(vocabulary: int, special: Sequence[int]) -> Tensor:
-    """How much each token of a vocabulary tells of its text, by its number alone; 0 for ``special`` ones. float32 [v].
+    """Approximate inverse document frequency of each token id, from the id alone; 0 for ``special`` ids. float32 [v].
 
-    A subword vocabulary is numbered by falling frequency, and by Zipf's law the logarithm of a token's rank grows as
-    its inverse document frequency does. The fourth power because the first numbers are those of single characters.
+    Subword vocabularies are ordered by falling frequency, and by Zipf's law inverse document frequency grows like the
+    logarithm of a token's rank. The fourth power is taken because the first ids are single characters.
     """
     weights = torch.log1p(torch.arange(vocabulary, dtype=torch.float32)) ** 4
-    weights[[token for token in special if token < vocabulary]] = 0.0  # some tokenizers have more than their model
+    weights[[token for token in special if token < vocabulary]] = 0.0  # some tokenizers have more ids than their model
     return weights
 
 
 def clusters(
     states: Tensor, ids: Tensor, weights: Tensor, count: int, lengths: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Means of ``count`` clusters of like states, the heaviest last, and how many states each has.
+    """Means of ``count`` clusters of similar states, the heaviest last, and the number of states in each cluster.
 
-    Spherical k-means that starts at the heaviest distinct tokens: names and technical terms get a cluster of their own,
-    where equal segments would bury them. Gradients flow into the means, not into the choice of clusters.
+    Spherical k-means, seeded at the heaviest distinct tokens, so that names and technical terms get clusters of their
+    own; equal segments would bury them. Gradients flow into the means, not into the choice of clusters.
 
     Args:
         states: [b, length, d].
-        ids: of the tokens, [b, length].
-        weights: of the states, float32 [b, length], none negative.
-        lengths: positions of each text, int [b], where they are padded at the end; None: all.
+        ids: token ids, [b, length].
+        weights: one per state, float32 [b, length], none negative.
+        lengths: positions of each text, int [b], if they are padded at the end; None: no padding.
 
     Returns:
-        [b, count, d], float32 [b, count]. A text of few tokens has clusters of no states; these are where they
-        started.
+        Means, [b, count, d], and sizes, float32 [b, count]. A text with few tokens has empty clusters, whose means
+        stay at their seeds.
     """
     if lengths is None and states.device.type == "cpu" and len(states) > 1:
-        # how a batch is rounded depends on its size, and what is stored must not: one by one
+        # rounding depends on the batch size, and stored tokens must not: one text at a time
         texts = zip(states.split(1), ids.split(1), weights.split(1), strict=True)
         found = [clusters(*text, count) for text in texts]
         return torch.cat([means for means, _ in found]), torch.cat([sizes for _, sizes in found])
@@ -68,17 +68,17 @@ def clusters(
 def _clusters(
     directions: Tensor, weights: Tensor, beyond: Tensor, others: Tensor, lengths: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Each state's share in each mean, and states of each cluster.
+    """Each state's share in each mean, and the number of states in each cluster.
 
-    Unit vectors [b, length, d] -> float32 [b, count, length], rows sum to 1, and float32 [b, count].
+    Unit vectors [b, length, d] -> float32 [b, count, length], whose rows sum to 1, and float32 [b, count].
 
-    ``beyond``, bool [b, length]: padding. ``others``, alike: states that are no cluster's start unless there are too
-    few of the rest.
+    ``beyond``, bool [b, length]: padding. ``others``, of the same shape: states that seed a cluster only if there are
+    too few of the rest.
     """
     length = directions.shape[1]
     weights = weights.masked_fill(beyond, 0.0)
     seeds = weights.masked_fill(others, -1.0).argsort(dim=1, descending=True, stable=True)
-    # a text of few tokens starts at some twice
+    # a text with few tokens uses some seeds twice
     seeds = seeds.gather(1, torch.arange(count, device=seeds.device) % lengths[:, None])
     share = (seeds[:, :, None] == torch.arange(length, device=seeds.device)).float()
     for _ in range(ROUNDS):
@@ -92,14 +92,14 @@ def _clusters(
 
 
 def _lengths(states: Tensor, lengths: Tensor | None) -> Tensor:
-    """int [b]: all positions, unless lengths are given."""
+    """The given lengths or, without padding, the full length of every row. int [b]."""
     if lengths is not None:
         return lengths
     return torch.full(states.shape[:1], states.shape[1], dtype=torch.long, device=states.device)
 
 
 def _repeated(ids: Tensor) -> Tensor:
-    """Which tokens stand before in the same text. [b, length] -> bool [b, length]."""
+    """Which tokens occur earlier in the same text. [b, length] -> bool [b, length]."""
     ordered, places = ids.sort(dim=1, stable=True)
     again = ordered[:, 1:] == ordered[:, :-1]
     return torch.zeros_like(ids, dtype=torch.bool).scatter(1, places[:, 1:], again)

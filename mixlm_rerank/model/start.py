@@ -1,6 +1,6 @@
 """A new, untrained MixLM from two Hugging Face checkpoints, and an embedding model by itself.
 
-An embedding model is read as its sentence-transformers files say: pooling, prompts, special tokens.
+An embedding model keeps the pooling and prompts of its sentence-transformers files, and its special tokens.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .template import around_texts
 __all__ = ["FromBackbones", "bi_encoder"]
 
 LONGEST = 256  # tokens of a text
-READ = ("Transformer", "Pooling", "Normalize")  # the modules of an embedding model that MixLM reads as they do
+READ = ("Transformer", "Pooling", "Normalize")  # modules of sentence-transformers that MixLM supports
 POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 OWN_POOLING = 'choose pooling="mean", "cls" or "last" yourself (the document embedding it starts from is then another)'
 
 
 class FromBackbones(Network):
-    """A MixLM can be made from two plain language models."""
+    """Adds ``from_backbones`` to MixLM, which makes one from two plain language models."""
 
     @classmethod
     def from_backbones(
@@ -63,8 +63,8 @@ class FromBackbones(Network):
             item_encoder: an embedding model, or any plain language model. None: documents are vectors of your own.
             ranker: a language model. The readout of a decoder starts from its language model head, that of an encoder
                 from zero.
-            vectors: the width of such vectors: ``tokens`` of them stand for a document. A new linear layer, the
-                projector, takes them to the ranker's size.
+            vectors: the width of such vectors; a document has ``tokens`` of them. A new linear layer, the projector,
+                maps them to the ranker's hidden size.
             tokens: the largest token budget: embedding tokens per document.
             memory_tokens: learned tokens appended to each document, whose states replace pooled ones; 0: none.
             pooling: ``"last"``, ``"mean"`` or ``"cls"``; by default the checkpoint's own, else ``"last"`` for decoders
@@ -74,12 +74,12 @@ class FromBackbones(Network):
             document_prompt: the same for documents ("passage: ").
             prompt: the ranker's prefix, with ``{text}`` for the query.
             residual: what is added to the ranker's score: ``"none"``, ``"cosine"`` or ``"late"`` (cosine and late
-                interaction). By default the cosine; vectors of your own go with none.
+                interaction). By default the cosine, or none for vectors of your own.
             title_tokens: the most tokens of a document's title that the ranker reads as text beside its embedding
                 tokens; 0: none.
             max_query_tokens: longest query in tokens, with its prompt.
             max_document_tokens: longest document in tokens.
-            **hub: as in ``from_pretrained``; a ``revision`` must exist in both places.
+            **hub: as in ``from_pretrained``; a ``revision`` must exist for both checkpoints.
 
         Raises:
             InputError: not a checkpoint, an unsupported architecture, or lengths that do not fit.
@@ -122,7 +122,7 @@ class FromBackbones(Network):
 
 
 def bi_encoder(source: str, *, hub: dict[str, Any]) -> ItemEncoder:
-    """An embedding model with its own pooling and prompts, one embedding token a document, in float32.
+    """An embedding model with its own pooling and prompts, one embedding token per document, in float32.
 
     It reads 256 tokens of a text, or as many as it can. Raises InputError for a checkpoint that cannot be read.
     """
@@ -137,7 +137,7 @@ def bi_encoder(source: str, *, hub: dict[str, Any]) -> ItemEncoder:
 def _read_as(
     source: str, family: Family, tokenizer: PreTrainedTokenizerBase, hub: dict[str, Any], **given: str | None
 ) -> dict[str, Any]:
-    """How an item encoder reads texts: as is ``given``, else as its checkpoint says. Keywords of MixLMConfig."""
+    """MixLMConfig keywords for how an item encoder reads texts: the ``given`` ones, else the checkpoint's."""
     own = {} if given.get("pooling") else _convention(source, **hub)
     # what the tokenizer itself puts around a text: "[CLS]{text}[SEP]", "{text}<|endoftext|>"
     template = "{text}".join(around_texts(tokenizer, 1)) if own else family.text_template(tokenizer)
@@ -149,10 +149,10 @@ def _read_as(
 
 
 def _convention(source: str, **options: Any) -> dict[str, str]:
-    """What an embedding model expects: pooling and prompts, of ``modules.json`` and what it names.
+    """The pooling and prompts that an embedding model expects, from ``modules.json`` and the files it names.
 
-    Empty for a checkpoint that is no sentence-transformers model. Raises InputError for a pooling, or a module after
-    it, that MixLM does not have.
+    Empty for a checkpoint that is not a sentence-transformers model. Raises InputError for a pooling, or a module after
+    it, that MixLM does not support.
     """
     modules = _json(source, "modules.json", **options)
     pooling = next((module["path"] for module in modules or [] if module["type"].endswith(".Pooling")), None)
@@ -171,7 +171,7 @@ def _convention(source: str, **options: Any) -> dict[str, str]:
 
 
 def _older_mode(settings: Mapping[str, Any]) -> str:
-    """Before sentence-transformers 6: one switch a mode."""
+    """The pooling mode of a configuration older than sentence-transformers 6, which has one switch per mode."""
     on = [name for name, value in settings.items() if name.startswith("pooling_mode_") and value is True]
     return "+".join(name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for name in on)
 

@@ -1,4 +1,4 @@
-"""Text to token ids through a template of which only the ``{text}`` span is ever truncated. Needs no PyTorch."""
+"""Text to token ids through a template in which only the ``{text}`` span is ever truncated. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["ItemTexts", "Template", "around_texts", "following_ids", "plain_end", "prefix_template", "readable"]
 __all__ += ["special_ids", "text_ids", "text_spans", "visible", "without_lone_surrogates"]
 
-_TOKENISING = Lock()  # a tokenizer's call sets its options, and fails where another thread is using it
-# nobody would release it in a child that was forked while it was held
+_TOKENISING = Lock()  # a call sets the tokenizer's options, and fails while another thread uses it
+# a child that was forked while the lock was held could never acquire it
 os.register_at_fork(before=_TOKENISING.acquire, after_in_parent=_TOKENISING.release, after_in_child=_TOKENISING.release)
 _ASCII_WORD = re.compile("[0-9A-Za-z]")
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # blank, though Unicode calls them letters or symbols
@@ -29,12 +29,12 @@ _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # blank, though Unicode calls them 
 class Template:
     """``before{text}after``, tokenised in pieces so that a long text cannot push the template out.
 
-    Special tokens are spelled out in the template (``"[CLS]{text}[SEP]"``). The same strings inside a text are read
-    as plain characters: no document can close the prompt.
+    Special tokens are spelled out in the template (``"[CLS]{text}[SEP]"``). In a text the same strings are read as
+    plain characters, so no document can close the prompt.
 
     Args:
-        joined: plain characters of the template around the text are tokenised together with it, as by those who make
-            one string of both: a tokenizer may join ``": "`` and ``"what"``, or ``"?"`` and a new line.
+        joined: tokenise plain characters of the template together with the text that they touch, like callers who make
+            one string of both: a tokenizer may merge ``": "`` and ``"what"``, or ``"?"`` and a new line.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Template:
         return len(self._before)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of every text in its template; a text that is too long loses its end."""
+        """Token ids of every text in its template; a text that is too long is truncated at the end."""
         return [
             self._before + (ids if len(ids) <= self._room else self._cut(text, ids)) + self._after
             for text, ids in zip(texts, following_ids(self._tokenizer, texts, *self._around), strict=True)
         ]
 
     def _cut(self, text: str, ids: list[int]) -> list[int]:
-        """Without the end of the text, and with what is joined to it."""
+        """Token ids of the text, truncated at its end, with the template characters joined to it."""
         if not self._around[1]:
             return ids[: self._room]
         ends = [end for _, end in text_spans(self._tokenizer, text)[: self.room]]
@@ -89,7 +89,7 @@ class ItemTexts:
 
     @property
     def text_tokens(self) -> int:
-        """How many tokens of a document are read, besides template and prompt."""
+        """How many tokens of a document are read, not counting template and prompt."""
         return self._document.room - len(text_ids(self.tokenizer, [self.config.document_prompt])[0])
 
     @property
@@ -113,7 +113,7 @@ class ItemTexts:
 
 
 def prefix_template(tokenizer: PreTrainedTokenizerBase, config: MixLMConfig) -> Template:
-    """Of what the ranker reads before the document, with the query in it."""
+    """The template of what the ranker reads before the document, query included."""
     joined = "{document}" in config.prompt
     prefix = config.prefix.rstrip(" ") if joined else config.prefix  # a space goes with the document
     return Template(tokenizer, prefix, config.max_query_tokens, joined=joined)
@@ -137,27 +137,27 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
 
 
 def plain_end(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """What follows the last special token in a part of a template."""
+    """The plain characters after the last special token in a part of a template."""
     return _plain(tokenizer, template)[-1]
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
-    """What stands before, between and after the special tokens in a part of a template."""
+    """The plain characters before, between and after the special tokens in a part of a template."""
     names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     return re.split("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)", template)
 
 
 def context_ids(tokenizer: PreTrainedTokenizerBase, before: str) -> list[int]:
-    """Token ids of plain characters before a text. Spaces at their end belong to the text: ``" what"`` is a token."""
+    """Token ids of the plain characters before a text. Trailing spaces go with the text: ``" what"`` is a token."""
     return text_ids(tokenizer, [before.rstrip(" ")])[0]
 
 
 def following_ids(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], before: str, after: str = ""
 ) -> list[list[int]]:
-    """Token ids of plain texts with what is ``after`` each, as they are in one string with what is ``before``.
+    """Token ids of plain texts, each with ``after`` at its end, tokenised as one string with ``before``.
 
-    What :func:`context_ids` gives for ``before`` is not among them.
+    The ids of ``before``, which :func:`context_ids` gives, are left out.
     """
     check_strings("texts", texts)
     context = context_ids(tokenizer, before)
@@ -166,7 +166,7 @@ def following_ids(
     return [
         ids[len(context) :]
         if ids[: len(context)] == context
-        else text_ids(tokenizer, [space + text + after])[0]  # the text is joined to more than a space
+        else text_ids(tokenizer, [space + text + after])[0]  # the text merges with more than a space
         for text, ids in zip(texts, found, strict=True)
     ]
 
@@ -179,7 +179,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 
 
 def text_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, int]]:
-    """Where the tokens of :func:`text_ids` lie: the first character of each, and the one after its last."""
+    """Character spans of the tokens of :func:`text_ids`: the first character of each, and the one after its last."""
     spans: list[tuple[int, int]] = _tokenised(tokenizer, [text], return_offsets_mapping=True)["offset_mapping"][0]
     return spans
 
@@ -200,8 +200,8 @@ def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **optio
 def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[bool]:
     """Whether each text gives the model anything to read: a visible character, and a token that is not the unknown one.
 
-    All other texts look alike to it (``[CLS][SEP]``, or unknown tokens alone), and their scores mean nothing. ASCII
-    letters and digits count without being tokenised.
+    All other texts look the same to the model (``[CLS][SEP]``, or only unknown tokens), and their scores mean nothing.
+    ASCII letters and digits count without being tokenised.
     """
     check_strings("texts", texts)
     found = [_ASCII_WORD.search(text) is not None for text in texts]
@@ -212,7 +212,7 @@ def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[b
 
 
 def visible(text: str) -> bool:
-    """Whether a text holds more than white space, control and format characters, marks, and code points without one."""
+    """Whether a text holds more than white space, control and format characters, marks and unassigned code points."""
     return any(unicodedata.category(one)[0] not in "CMZ" and one not in _FILLERS for one in text)
 
 

@@ -13,7 +13,7 @@ __all__ = ["OnnxMixLM", "export", "is_exported"]
 
 
 def __getattr__(name: str) -> Any:
-    """``export`` when it is first used: it brings in PyTorch."""
+    """Import ``export`` on first use: it imports PyTorch."""
     if name != "export":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .exporting import export

@@ -1,4 +1,4 @@
-"""Export a MixLM to ONNX: two graphs, two tokenizers, and what else there is to know. Needs PyTorch."""
+"""Export a MixLM to ONNX: two graphs, two tokenizers and their metadata. Needs PyTorch."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from .mixlm import CONFIG, GRAPH, KNOWN_ANSWER, TOKENIZER, About, OnnxMixLM, lib
 __all__ = ["check_installed", "export", "hushed", "write_graph"]
 
 TOLERANCE = 1e-4  # or this share of the largest value, where that is above 1
-# Of several lengths: a graph is made from one, and must hold for all.
+# Of several lengths: a graph is made from one example, and must hold for all lengths.
 CHECKED_QUERIES = (QUERY, "sky", f"{QUERY} " * 40)
 CHECKED_TEXTS = (*TEXTS, "sky", " ".join(TEXTS * 40))
 
 
 def export(model: MixLM, folder: str | Path) -> None:
-    """Write ``model`` for :class:`.OnnxMixLM`, after checking that it computes the same there.
+    """Write ``model`` for :class:`.OnnxMixLM`, after checking that the exported model computes the same.
 
     Args:
         model: in float32 on the CPU.
-        folder: what it holds of an earlier export is replaced.
+        folder: files of an earlier export in it are replaced.
 
     Raises:
         InputError: a model that cannot be exported, or a folder that cannot be written.
@@ -79,7 +79,7 @@ def export(model: MixLM, folder: str | Path) -> None:
 
 
 def check_installed(extra: str) -> None:
-    """Raises MissingDependency, which names the extra, without the packages that exporting needs."""
+    """Raises MissingDependency, which names the extra, if a package that exporting needs is not installed."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         library(name, extra)
 
@@ -87,14 +87,14 @@ def check_installed(extra: str) -> None:
 def write_graph(
     module: nn.Module, given: Mapping[str, Tensor], free: Sequence[Sequence[int]], outputs: Sequence[str], path: Path
 ) -> None:
-    """A module of plain tensors as an ONNX graph in float32.
+    """Write a module of plain tensors as an ONNX graph in float32.
 
-    By the exporter over torch.export: the older one (``dynamo=False``) gives a wrong graph for BERT, in silence.
+    Uses the exporter based on torch.export: the older one (``dynamo=False``) silently writes a wrong graph for BERT.
 
     Args:
-        given: an example of each input of ``forward``, in its order. Sizes that are free must be above 1, and no tensor
-            given twice: they would be taken for constants, and for one input.
-        free: of each input, the dimensions that can have any size.
+        given: an example of each input of ``forward``, in its order. Free sizes must be above 1, and all tensors
+            distinct: the exporter would take a 1 for a constant, and a tensor given twice for one input.
+        free: the dimensions of each input that can have any size.
     """
     with hushed():
         torch.onnx.export(
@@ -112,7 +112,7 @@ def write_graph(
 
 
 def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """The exporter knows no stable sorting; TopK is stable by its specification. ``dim`` counts from the front."""
+    """Stable sorting, which the exporter lacks, by TopK: stable by its specification. ``dim`` counts from the front."""
     operators = library("onnxscript").opset18
     size = operators.Shape(values, start=dim, end=dim + 1)
     return operators.TopK(values, size, axis=dim, largest=int(descending), sorted=1)
@@ -120,7 +120,7 @@ def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bo
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Without the advice and deprecations of exporter and quantiser, none of which concerns the reader."""
+    """Suppress advice and deprecation warnings of exporter and quantiser, none of which concerns the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What is exported: item encoder and ranker as modules of plain tensors, for one text and for one query."""
+"""The exported graphs: item encoder and ranker as modules of plain tensors, for one text and for one query."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class ItemEncoderGraph(nn.Module):
 class RankerGraph(nn.Module):
     """One query and its candidates -> log-odds, as the shared-prefix scorer computes them.
 
-    The flattened sequence is the same; how it attends differs. Tiles are cut by Python, from numbers that a graph does
-    not know. With one query there is one prefix, and plain matrix products do without tiles: :class:`SharedPrefix`.
+    The flattened sequence is the same, but attention is computed differently: tiles are cut in Python, from numbers
+    that a graph does not know. With one prefix, plain matrix products need no tiles: :class:`SharedPrefix`.
 
-    Raises InputError for a ranker of a kind that has no lean pass, whose layers only Transformers can run.
+    Raises InputError for a kind of ranker without a lean pass: only Transformers can run its layers.
     """
 
     def __init__(self, model: MixLM) -> None:
@@ -54,7 +54,7 @@ class RankerGraph(nn.Module):
         Args:
             prefix: token ids of prompt and query, int64 [length].
             tokens: embedding tokens, float32 [n, k, d].
-            states: of the query in the item encoder, [length, d]; None without a residual.
+            states: the query's, from the item encoder, [length, d]; None without a residual.
         """
         model = self.model
         embeds = model.ranker.backbone.get_input_embeddings()(prefix)
@@ -66,7 +66,7 @@ class RankerGraph(nn.Module):
         return scores + model.readout.residual(query, [states], tokens)[0]  # type: ignore[no-any-return]
 
     def _shared(self, prefix: Tensor, items: Tensor) -> Tensor:
-        """Score tokens' states. Input embeddings of the prefix, [length, d], embedding tokens [n, k, d] -> [n, d]."""
+        """States of score tokens. Input embeddings of the prefix, [length, d], embedding tokens [n, k, d] -> [n, d]."""
         ranker, tail = self.model.ranker, self.model.ranker.tail()
         length, count, item = prefix.shape[0], items.shape[0], items.shape[1] + tail.shape[0]
         flat = torch.cat([prefix, torch.cat([items, tail.expand(count, -1, -1)], dim=1).flatten(0, 1)])
@@ -77,7 +77,7 @@ class RankerGraph(nn.Module):
         return self._lean(flat, positions + ranker.first_position, types, last, attention)
 
     def _pairs(self, prefix: Tensor, items: Tensor) -> Tensor:
-        """The same of a ranker whose prefix and documents see each other from the mix layer on."""
+        """As :meth:`_shared`, for a ranker whose prefix and documents see each other from the mix layer on."""
         assert isinstance(self._lean, BertPass)
         ranker, below = self.model.ranker, self._lean.states(prefix[None], self.model.ranker.mix_layer)
         return ranker.mixed(self._lean, below.expand(items.shape[0], -1, -1), items)
@@ -85,12 +85,12 @@ class RankerGraph(nn.Module):
 
 @dataclass(frozen=True)
 class SharedPrefix(PackedAttention):
-    """How ``[prefix | item 1 | item 2 | ...]`` attends, in products over all items.
+    """Attention over ``[prefix | item 1 | item 2 | ...]``, in matrix products over all items.
 
     Attributes:
         prefix: positions of the prefix.
-        count: items.
-        item: positions of each.
+        count: number of items.
+        item: positions of each item.
         causal: whether a position sees only what comes before it.
     """
 
@@ -109,7 +109,7 @@ class SharedPrefix(PackedAttention):
         return self._items(query, _grouped(key, query), _grouped(value, query), scale, 1)
 
     def _items(self, query: Tensor, key: Tensor, value: Tensor, scale: float, rows: int) -> Tensor:
-        """The last ``rows`` of every item attend to the prefix and their item. [items * rows, heads, d], alike."""
+        """The last ``rows`` of every item attend to the prefix and their item. [items * rows, heads, d], in and out."""
         n, own = self.prefix, (self.count, self.item)
         to_prefix = torch.einsum("qhd,khd->hqk", query, key[:n]).unflatten(1, (self.count, rows))
         rows_of_each = query.unflatten(0, (self.count, rows))
@@ -121,7 +121,7 @@ class SharedPrefix(PackedAttention):
         return from_prefix + from_own.flatten(0, 1)
 
     def _masked(self, logits: Tensor) -> Tensor:
-        """Of positions to the same positions. [..., n, n], alike."""
+        """Apply the causal mask, if any. Queries and keys have the same positions. [..., n, n], in and out."""
         if not self.causal:
             return logits
         places = torch.arange(logits.shape[-1])
@@ -129,6 +129,6 @@ class SharedPrefix(PackedAttention):
 
 
 def _grouped(states: Tensor, query: Tensor) -> Tensor:
-    """Keys or values of fewer heads, each repeated for its group of queries."""
+    """Keys or values, each head repeated for its group of query heads."""
     groups = query.shape[1] // states.shape[1]
     return states.repeat_interleave(groups, dim=1) if groups > 1 else states

@@ -25,16 +25,16 @@ __all__ += ["library"]
 CONFIG, KNOWN_ANSWER = "config.json", "known_answer.json"
 GRAPH, TOKENIZER = "{}.onnx", "{}.tokenizer.json"  # of item_encoder and ranker
 FORMAT_VERSION = 1
-# Positions a call: bounds the memory, as in the shared-prefix scorer.
+# Positions per call: bounds the memory, as in the shared-prefix scorer.
 POSITIONS = 4096
 
 
 @dataclass(frozen=True)
 class About:
-    """What neither graphs nor tokenizers nor configuration say.
+    """What graphs, tokenizers and configuration do not say about an exported model.
 
     Attributes:
-        fingerprints: of the item encoder; the first is that of new indexes.
+        fingerprints: of the item encoder; new indexes get the first.
         token_size: components of an embedding token.
         query_tokens: the longest query of the item encoder, with its template.
         unknown: ids of the unknown tokens of item encoder and ranker.
@@ -130,7 +130,7 @@ class OnnxMixLM:
 
 
 class OnnxItemEncoder(ItemTexts):
-    """Text -> embedding tokens. One text a call: no padding, and no text's tokens depend on another."""
+    """Text -> embedding tokens. One text per call: no padding, and no text's tokens depend on another text."""
 
     def __init__(self, folder: Path, config: MixLMConfig, about: About, threads: int | None) -> None:
         tokenizer: Any = LightTokenizer(folder / TOKENIZER.format("item_encoder"), about.unknown[0])
@@ -173,10 +173,10 @@ class OnnxRanker:
     def scores(
         self, query: str, tokens: NDArray[np.float32], states: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
-        """float32 [n, k, d], and :meth:`OnnxItemEncoder.states` of the query -> float32 [n]."""
+        """Embedding tokens, float32 [n, k, d], and :meth:`OnnxItemEncoder.states` of the query -> float32 [n]."""
         (ids,) = self._prompt.ids([query])
         fed = {"prefix": np.array(ids, dtype=np.int64)} | ({} if states is None else {"states": states})
-        size = max(1, POSITIONS // (tokens.shape[1] + 1))  # the prefix is read again for each part: little
+        size = max(1, POSITIONS // (tokens.shape[1] + 1))  # reading the prefix again for each part costs little
         parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
         found = [self._session.run(None, {**fed, "tokens": part.astype(np.float32, copy=False)})[0] for part in parts]
         return np.concatenate(found) if found else np.empty(0, dtype=np.float32)
@@ -196,12 +196,12 @@ def _session(path: Path, threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # one class for each of its status codes
+    except Exception as error:  # the library has one class per status code
         raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 class LightTokenizer:
-    """What templates use of a Transformers tokenizer, over a ``tokenizer.json``.
+    """The part of a Transformers tokenizer that templates use, over a ``tokenizer.json``.
 
     Args:
         unknown: id of the unknown token, if there is one.
@@ -211,7 +211,7 @@ class LightTokenizer:
         tokenizers = library("tokenizers")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises this very class
+        except Exception as error:  # the library raises plain Exception
             raise InputError(f"{path} cannot be read: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -234,6 +234,6 @@ class LightTokenizer:
 
 
 def library(name: str, extra: str = "onnx") -> Any:
-    """A library that an exported model needs. Raises MissingDependency, which names the extra, without it."""
+    """Import a library that exported models need. Raises MissingDependency, which names the extra, without it."""
     with optional_import(f"{name} is not installed, which ONNX models need", extra):
         return import_module(name)

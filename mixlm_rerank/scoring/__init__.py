@@ -1,4 +1,4 @@
-"""One query against its candidates: the plain reference, the fast way that equals it, and full-text mode."""
+"""Score a query's candidates: the plain reference, the fast scorer that equals it, and full-text mode."""
 
 from .plain import BiEncoderScorer, FullTextScorer, ReferenceScorer, Scorer
 from .shared_prefix import SharedPrefixScorer

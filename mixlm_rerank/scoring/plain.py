@@ -1,4 +1,4 @@
-"""What a scorer is, and the plain ones: the reference, which all others equal, full-text mode, the bi-encoder."""
+"""The scorer interface and its plain implementations: the reference, full-text mode and the bi-encoder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["BiEncoderScorer", "FullTextScorer", "ReferenceScorer", "Scorer", "ch
 
 
 class Scorer(Protocol):
-    """Log-odds of queries and the embedding tokens of their candidates."""
+    """Computes log-odds from queries and the embedding tokens of their candidates."""
 
     def score(self, query: str, tokens: Tensor, titles: Tensor | None = None) -> Tensor:
-        """One query. Embedding tokens, float [n, k, d] -> log-odds, float32 [n] on the CPU.
+        """Log-odds for one query. Embedding tokens, float [n, k, d] -> float32 [n] on the CPU.
 
         ``titles``: token ids of titles, int32 [n, t], -1 after their end; given only if the model reads titles.
         """
@@ -32,7 +32,7 @@ class Scorer(Protocol):
     def score_batch(
         self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        """Many queries, the same k for all; equal to :meth:`score` of each."""
+        """Log-odds for many queries, with the same k for all; equal to :meth:`score` of each query."""
         ...
 
 
@@ -82,7 +82,7 @@ class ReferenceScorer(Scorer):
         return [self.score(*each) for each in zip(queries, tokens, given, strict=True)]
 
     def _residual(self, query: str, tokens: Tensor) -> Tensor:
-        """Spelled out, and not by the readout's own code."""
+        """The residual, spelled out instead of using the readout's code."""
         model, readout = self._model, self._model.readout
         scores = torch.zeros(len(tokens), dtype=torch.float32)
         if model.config.residual == "none":
@@ -101,8 +101,8 @@ class ReferenceScorer(Scorer):
 class FullTextScorer:
     """Full-text mode: ``readout(ranker([prefix ; document text ; score token])) + residual``.
 
-    The cross-encoder to compare MixLM with. The residual needs the embedding tokens: taken from a token index where the
-    caller has it, else encoded here (which doubles the cost).
+    The cross-encoder to compare MixLM with. The residual needs the embedding tokens: the caller's, from a token index,
+    or else they are encoded here (which doubles the cost).
     """
 
     def __init__(self, model: MixLM) -> None:
@@ -128,15 +128,15 @@ class FullTextScorer:
         return weights_hash(self._model)
 
     def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        """As a teacher: log-odds of each query's texts, float32 [n] a query."""
+        """Log-odds of each query's texts, for use as a teacher: float32 [n] per query."""
         return [self.score(query, own).numpy() for query, own in zip(queries, texts, strict=True)]
 
 
 class BiEncoderScorer(Scorer):
     """The bi-encoder inside a MixLM: cosines of query and document embedding, without the ranker.
 
-    Scores lie in [-1, 1], and are no log-odds. Of the embedding tokens only the last is read; titles are not. A poor
-    baseline in a model that was cut out of a cross-encoder: its item encoder was never a bi-encoder.
+    Scores lie in [-1, 1] and are not log-odds. It reads the last embedding token only, and no titles. It is a poor
+    baseline in a model cut out of a cross-encoder: that item encoder was never a bi-encoder.
     """
 
     def __init__(self, model: MixLM) -> None:

@@ -1,4 +1,4 @@
-"""The shared-prefix scorer: a query's prefix is computed once for all its candidates, many queries a forward pass."""
+"""The shared-prefix scorer: computes a query's prefix once for all its candidates, many queries per forward pass."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from .plain import Scorer, check_titles
 
 __all__ = ["SharedPrefixScorer"]
 
-Span = tuple[int, slice]  # some neighbouring candidates of one query
+Span = tuple[int, slice]  # number of a query, and a range of its candidates
 
 
 class SharedPrefixScorer(Scorer):
-    """Equals :class:`ReferenceScorer` within 1e-4 log-odds in float32, in any order and any company of candidates.
+    """Equals :class:`ReferenceScorer` within 1e-4 log-odds in float32, whatever the order and batch of candidates.
 
-    Whether it does is tested on random inputs for every supported architecture. Several threads may share one, on a GPU
+    Tests check this on random inputs for every supported architecture. Several threads may share one scorer, on a GPU
     in one stream: the CPU then prepares one call while the GPU works on another.
     """
 
     def __init__(self, model: MixLM, *, positions: int | None = None) -> None:
-        """``positions``: of a forward pass, about; a prefix that is longer has as many of its candidates beside it."""
+        """``positions``: per forward pass, about; a long prefix still gets as many positions of candidates."""
         self._model = model
         self._positions = positions or positions_per_forward(model.device)
 
     def score_batch(
         self, queries: Sequence[str], tokens: Sequence[Tensor], titles: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        """Titles of one length go through the ranker together, so candidates are sorted by it meanwhile."""
+        """Candidates are sorted by title length meanwhile: the ranker processes titles of one length together."""
         model, read, orders = self._model, tokens, None
         check_titles(model, tokens, titles)
         with inference(model):
@@ -44,14 +44,14 @@ class SharedPrefixScorer(Scorer):
             for spans in self._forwards([len(prefix) for prefix in prefixes], read, title):
                 own = [prefixes[query] for query, _ in spans]
                 states = model.ranker.forward_packed(own, self._items(spans, read), titles and _parts(spans, titles))
-                found.append(model.readout(torch.cat(states)))  # a GPU is waited for at the end alone
+                found.append(model.readout(torch.cat(states)))  # no synchronisation with a GPU until the end
             scores: Sequence[Tensor] = torch.cat(found).split([len(candidates) for candidates in tokens])
             if orders is not None:
                 scores = [own[moved(at.argsort(), own.device)] for own, at in zip(scores, orders, strict=True)]
             return model.with_residual(queries, tokens, scores)
 
     def _items(self, spans: Sequence[Span], tokens: Sequence[Tensor]) -> list[Tensor]:
-        """The ranker's inputs for a forward pass. float [n, k, d] a span."""
+        """The ranker's inputs for a forward pass: float [n, k, d] per span."""
         parts = _parts(spans, tokens)
         if self._model.device.type == "cpu":
             return [self._model.project(part) for part in parts]
@@ -59,9 +59,9 @@ class SharedPrefixScorer(Scorer):
         return list(items.split([len(part) for part in parts]))
 
     def _forwards(self, prefix_lengths: Sequence[int], tokens: Sequence[Tensor], title: int) -> Iterator[list[Span]]:
-        """Cut all candidates into forward passes of so many positions, or of twice a prefix that is longer.
+        """Split all candidates into forward passes of about ``positions``, or twice the prefix length if that is more.
 
-        ``title``: how many positions the title of a candidate takes at most.
+        ``title``: the most positions that a candidate's title takes.
         """
         spans: list[Span] = []
         room = self._positions
@@ -70,7 +70,7 @@ class SharedPrefixScorer(Scorer):
             start = 0
             while start < len(candidates):
                 fits = (room - shared) // own
-                least = min(len(candidates) - start, max(shared // own, 1))  # a prefix is not computed for less
+                least = min(len(candidates) - start, max(shared // own, 1))  # fewer are not worth computing a prefix
                 if fits < least and spans:
                     yield spans
                     spans, room = [], self._positions
@@ -84,5 +84,5 @@ class SharedPrefixScorer(Scorer):
 
 
 def _parts(spans: Sequence[Span], of_queries: Sequence[Tensor]) -> list[Tensor]:
-    """What each span has of its query's [n, ...]."""
+    """The slice of each span from its query's tensor, [n, ...]."""
     return [of_queries[query][candidates] for query, candidates in spans]

@@ -1,4 +1,4 @@
-"""The application: its routes, those of probes among them, and what happens when it starts and stops."""
+"""The FastAPI application: routes, health probes, startup and shutdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mixlm_rerank.serving.service import Service
 
 __all__ = ["Limits", "create_app"]
 
-DOCID = "is this index readable?"  # it need not be there
+DOCID = "is this index readable?"  # looked up by /ready; the index need not hold it
 
 
 def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_key: str | None = None) -> FastAPI:
@@ -63,7 +63,7 @@ def create_app(opened: Callable[[], Catalogue], limits: Limits = Limits(), api_k
     async def rerank_texts(
         body: schemas.AnyRequest, request: Request
     ) -> schemas.RerankResponse | list[schemas.TeiResult]:
-        """As the request asks: Cohere's contract, or with ``texts`` that of Text Embeddings Inference."""
+        """Answer by Cohere's contract or, for a request with ``texts``, by that of Text Embeddings Inference."""
         if not isinstance(body, schemas.TeiRequest):
             return await rerank(body, request)
         return [schemas.TeiResult.of(result) for result in (await rerank(body.as_ours(), request)).results]
@@ -138,7 +138,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
 
 
 def _of_process(service: Service) -> list[Problem]:
-    """What a restart mends."""
+    """Problems of this process, which a restart solves."""
     stuck = f"no batch has returned for over {service.limits.seconds:g} s: restart the server"
     changed = "it no longer gives its known answer: its weights have changed in memory; restart the server"
     found = [] if service.batcher.alive else [Problem(part="ranker", message=stuck)]

@@ -1,8 +1,8 @@
 """Concurrent requests, ranked together: a bounded queue, and one thread that ranks a batch at a time.
 
-There is no timer: while one batch is ranked the next one fills. An idle server answers immediately, a busy one fills
-its batches by itself. A request larger than a batch is ranked in pieces, which alternate with batches of smaller
-requests. A cancelled request leaves the queue.
+There is no timer: while one batch is ranked, the next one fills. So an idle server answers immediately, and under load
+batches are full. A request larger than a batch is ranked in pieces, which alternate with batches of smaller requests.
+A cancelled request leaves the queue.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = ["Batcher"]
 
 T = TypeVar("T")
 
-# Token positions of a batch. On a CPU more are not faster, and all wait for them; fewer do not fill a forward pass.
+# Token positions per batch. On a CPU, more are no faster and delay all requests; fewer do not fill a forward pass.
 LARGEST_ON_CPU = 4096
 SMALLEST = 1024
 MOST_BATCH_SECONDS = 0.5
-MEASURED = 512  # positions that a batch needs to measure the ranker's speed; smaller ones measure the cost of a call
+MEASURED = 512  # positions that a batch needs to measure the ranker's speed; smaller ones measure a call's overhead
 SMOOTHING = 0.2
 
 
@@ -45,7 +45,7 @@ class _Job:
 
     plan: Plan
     answer: asyncio.Future[list[ScoredDoc]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    part: Sequence[Candidate] = ()  # those that are in the present batch
+    part: Sequence[Candidate] = ()  # candidates in the current batch
     docs: list[ScoredDoc] = field(default_factory=list)  # ranked so far, batch after batch
     since: float = field(default_factory=time.monotonic)
 
@@ -63,26 +63,26 @@ class _Job:
         return self._ends[-1] - self.had
 
     def take(self, room: int) -> None:
-        """Make the next candidates that fit into ``room`` positions, at least one, the job's part of a batch."""
+        """Choose the job's part of a batch: the next candidates that fit into ``room`` positions, at least one."""
         begin = len(self.docs)
         end = max(begin + 1, bisect_right(self._ends, self.had + room) - 1)
         self.part = self.plan.documents.candidates[begin:end]
 
 
 class Batcher:
-    """Reranks for many callers at once. ``metrics`` are told of every batch, and of what waits."""
+    """Reranks for many concurrent callers. Records every batch and the length of the queue in ``metrics``."""
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits, self._metrics = limits, metrics
-        self._batch_seconds = min(MOST_BATCH_SECONDS, limits.seconds / 4)  # at which batches aim
+        self._batch_seconds = min(MOST_BATCH_SECONDS, limits.seconds / 4)  # target duration of a batch
         self._jobs: list[_Job] = []
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._pace = 0.0  # seconds for a token position, once that is known
+        self._pace = 0.0  # seconds per token position; 0 until measured
         self._large_last = False
-        self._since: float | None = None  # when the thread began what it does
+        self._since: float | None = None  # when the thread began its current work
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -95,7 +95,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Candidates of all requests that are not ranked yet."""
+        """Number of candidates, of all requests, that are not ranked yet."""
         return sum(len(job.plan.costs) - len(job.docs) for job in self._jobs)
 
     async def close(self) -> None:
@@ -109,7 +109,7 @@ class Batcher:
     async def rerank(self, plan: Plan, seconds: float) -> list[ScoredDoc]:
         """The plan's candidates, ranked. May be cancelled; a running batch is not interrupted.
 
-        Raises RequestFailed if the queue is full or would take longer than ``seconds``, and what the reranker raises.
+        Raises RequestFailed if the queue is full or would take longer than ``seconds``, and the reranker's errors.
         """
         if self._closing:
             raise RequestFailed(503, "the server is shutting down")
@@ -160,7 +160,7 @@ class Batcher:
                 return
 
     def _room(self, reranker: Reranker) -> int:
-        """Token positions of a batch."""
+        """Largest number of token positions in a batch."""
         largest = positions_per_forward(reranker.model.device, LARGEST_ON_CPU)
         return min(max(int(self._batch_seconds / self._pace) if self._pace else 0, SMALLEST), largest)
 
@@ -206,16 +206,16 @@ class Batcher:
 
 
 def _rerank(batch: Sequence[_Job]) -> list[list[ScoredDoc] | Exception]:
-    """An answer for each part; where one spoils the batch, each is asked alone. Raises nothing."""
+    """An answer for each part. If the batch fails, parts are ranked singly, so only bad ones fail. Raises nothing."""
     try:
         ranked = batch[0].plan.reranker.rerank_batch(
             {str(place): job.plan.query for place, job in enumerate(batch)},
             {str(place): job.part for place, job in enumerate(batch)},
         )
         return [ranked[str(place)] for place in range(len(batch))]
-    except (StoreUnavailable, IndexDamaged, IndexMismatch) as error:  # of all, not of one
+    except (StoreUnavailable, IndexDamaged, IndexMismatch) as error:  # concern all jobs, not one
         return [error] * len(batch)
-    except BaseException as error:  # a tokenizer that panics raises no Exception
+    except BaseException as error:  # a tokenizer's panic is not an Exception
         if len(batch) == 1:
             return [error if isinstance(error, Exception) else RuntimeError(repr(error))]
         return [_rerank([job])[0] for job in batch]

@@ -1,4 +1,4 @@
-"""What a server has, by name: models, token indexes, and searchers for the page. And where it gets them."""
+"""The models, token indexes and first-stage searchers of a server, by name; and how they are opened."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mixlm_rerank.types import Candidate, Missing
 
 __all__ = ["Catalogue", "FirstStage", "open_catalogue"]
 
-# Characters for each token that is wanted: a tokenizer reads all that it is given, and texts can be megabytes long.
+# Characters kept for each wanted token: a tokenizer reads its whole input, and texts can be megabytes long.
 CHARACTERS = 1000
 WARMED_UP = (1, 10, 100, 1000)  # numbers of candidates
 
@@ -42,11 +42,11 @@ class FirstStage:
         weakref.finalize(self, self._searcher.close).atexit = False  # Java would keep the index mapped
 
     async def search(self, query: str, hits: int) -> list[Candidate]:
-        """The best ``hits``."""
+        """The best ``hits`` candidates."""
         return await asyncio.wrap_future(self._thread.submit(self._search, query, hits))
 
     async def texts(self, docids: Sequence[str]) -> Mapping[str, str]:
-        """By docid."""
+        """Texts by docid."""
         return await asyncio.wrap_future(self._thread.submit(self._texts, docids)) if docids else {}
 
     def _search(self, query: str, hits: int) -> list[Candidate]:
@@ -57,10 +57,10 @@ class Catalogue:
     """Models and indexes by name; the first model is the default.
 
     Args:
-        first_stages: by the name of the token index that holds the same documents; for the page.
+        first_stages: searchers for the page, by the name of the token index that holds the same documents.
 
     Attributes:
-        stage: that of its rerankers, see :class:`Reranker`.
+        stage: the ``stage`` of its rerankers, see :class:`Reranker`.
 
     Raises IndexMismatch if no model fits an index.
     """
@@ -92,13 +92,13 @@ class Catalogue:
     def model_name(self, asked: str | None, index: str | None) -> str:
         """The model for a request: the one that is asked for, the one that built the index, or the first.
 
-        Names that clients put there by habit (``rerank-v3.5``) are unknown models: 404.
+        Names that clients send by habit (``rerank-v3.5``) are unknown models: 404.
         """
         default = next(iter(self.models)) if index is None else self._model_of[index]
         return _known("model", asked, self.models) or default
 
     def reranker(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:
-        """Raises IndexMismatch, RequestFailed for a budget that the model does not have."""
+        """A reranker with these settings. Raises IndexMismatch, RequestFailed for a budget that the model lacks."""
         try:
             budget = self.models[model].config.check_budget(tokens)
         except InputError as error:
@@ -108,11 +108,11 @@ class Catalogue:
             store = None if index is None else self.indexes[index]
             made = Reranker(self.models[model], store, missing=missing, tokens=budget)
             made.stage = self.stage
-            self._rerankers.setdefault(asked, made)  # another thread may have been faster: one batch has one reranker
+            self._rerankers.setdefault(asked, made)  # another thread may have been first: a batch has one reranker
         return self._rerankers[asked]
 
     def cut(self, model: str, text: str | None, tokens: int | None = None) -> str | None:
-        """The beginning of a text: at most ``tokens`` of the item encoder; ``None``: as many as the model can read."""
+        """The beginning of a text: at most ``tokens`` of the item encoder; ``None``: all that the model can read."""
         config = self.models[model].config
         longest = max(config.max_document_tokens, config.max_query_tokens)
         text = text and text[: CHARACTERS * min(tokens or longest, longest)]
@@ -132,8 +132,8 @@ def open_catalogue(
 ) -> Catalogue:
     """Open folders, URLs and hub ids by the name that they are served under.
 
-    ``lucene``: by the name of the token index that holds the same documents. The rest: see ``MixLM.from_pretrained``.
-    Raises what a model or an index raises that cannot be opened, and IndexMismatch.
+    ``lucene``: folders, by the name of the token index that holds the same documents. For the other arguments see
+    ``MixLM.from_pretrained``. Raises the errors of opening a model or an index, and IndexMismatch.
     """
     stores = {name: open_store(where) for name, where in indexes.items()}
     opened = {}
@@ -146,7 +146,7 @@ def open_catalogue(
 
 
 def _warm_up(model: MixLM) -> None:
-    """Compile and record the forward passes of a few sizes; others are recorded when they first come."""
+    """Compile and record the forward passes of a few sizes; others are recorded when they first occur."""
     model.ranker.compile_packed()
     scorer, width = SharedPrefixScorer(model), model.item_encoder.token_size
     for budget in {1, model.config.tokens}:

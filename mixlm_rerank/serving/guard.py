@@ -1,4 +1,4 @@
-"""Around every request: an id, a deadline, limits of bodies, an API key, the access log, the metrics, errors' shape."""
+"""Middleware around every request: id, deadline, body limits, API key, access log, metrics, format of errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ASSETS", "Guard", "Limits", "unless_gone"]
 T = TypeVar("T")
 
 ASSETS = "/docs-assets"
-OPEN = ("/health", "/ready", "/metrics", "/", "/docs", "/openapi.json")  # without an API key; and ASSETS
+OPEN = ("/health", "/ready", "/metrics", "/", "/docs", "/openapi.json")  # need no API key, like ASSETS
 GONE = 499  # in log and metrics, as in nginx: the client left before the answer
 BODIES = 4  # all bodies together may be this many times as large as one
 ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -35,19 +35,19 @@ _access, _log = logging.getLogger("mixlm_rerank.access"), logging.getLogger(__na
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may take."""
+    """Limits of a request, and of the queue."""
 
     body: int = 32 << 20  # bytes
     waiting: int = 20_000  # documents in the queue; requests beyond are refused (429)
     seconds: float = 10.0  # deadline, from the headers to the answer
-    tokens: int = 500_000  # of texts that must be encoded
+    tokens: int = 500_000  # in texts that must be encoded
 
 
 class Guard:
-    """Middleware. ``key``: what ``Authorization: Bearer`` must bring, or None.
+    """The middleware. ``key``: the API key that ``Authorization: Bearer`` must carry, or None.
 
     It sets ``request_id`` and ``deadline`` (of :func:`time.monotonic`) in the request's state. Routes may set ``model``
-    and ``index`` there, the labels of the metrics.
+    and ``index`` there; these are labels of the metrics.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Guard:
             self._record(scope, identity, status, time.monotonic() - started)
 
     async def _serve(self, request: Request, send: Send) -> None:
-        """Within the deadline. Raises RequestFailed, ClientDisconnect, and what the application raises."""
+        """Answer the request within its deadline. Raises RequestFailed, ClientDisconnect, the application's errors."""
         seconds, read = self._limits.seconds, False
         deadline = asyncio.timeout(seconds)
         try:
@@ -104,10 +104,10 @@ class Guard:
             if read:
                 raise RequestFailed(504, f"the request took longer than its deadline of {seconds:g} s") from None
             late = f"the body did not arrive within {seconds:g} s: send it faster"
-            raise RequestFailed(408, late, {"Connection": "close"}) from None  # the rest of the body is not waited for
+            raise RequestFailed(408, late, {"Connection": "close"}) from None  # do not wait for the rest of the body
 
     def _admit(self, request: Request) -> None:
-        """Raises RequestFailed without the API key."""
+        """Raises RequestFailed if a required API key is missing or wrong."""
         if self._key is None or _is_open(request.scope["path"]):
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -117,7 +117,7 @@ class Guard:
             raise RequestFailed(401, wrong, {"WWW-Authenticate": "Bearer"})
 
     async def _body(self, request: Request) -> bytes:
-        """The whole body. Raises RequestFailed over a limit, ClientDisconnect."""
+        """The whole body. Raises RequestFailed if it exceeds a limit, ClientDisconnect."""
         limit = 0 if _is_open(request.scope["path"]) else self._limits.body  # open paths need no body
         together = BODIES * self._limits.body
         large = RequestFailed(413, f"the body is over the limit of {limit:,} bytes: send fewer or shorter documents")
@@ -165,7 +165,7 @@ def _is_open(path: str) -> bool:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """``receive`` with the body in one piece."""
+    """A ``receive`` that first gives the body, in one piece."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

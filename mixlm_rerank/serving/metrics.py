@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""The server's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mixlm_rerank.types import ScoredDoc
 
 __all__ = ["SHARED_FOLDER", "Metrics"]
 
-# prometheus_client looks for it when it is imported: in the folder that it names all workers of a server keep their
-# counters, and each answers for all.
+# prometheus_client reads this environment variable when it is imported. It names a folder in which all workers of a
+# server keep their counters, so that each worker reports those of all.
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -49,7 +49,7 @@ class Metrics:
         self.refused = counter("mixlm_refused", "Requests refused because the server was full (429).")
 
     def page(self) -> bytes:
-        """As Prometheus reads it."""
+        """All metrics in the text format of Prometheus."""
         registry = self.registry
         if SHARED_FOLDER in os.environ:
             registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""The page at /, and what it asks for: BM25 and MixLM over the same hits, side by side."""
+"""The page at /, and the routes that it calls: BM25 and MixLM over the same hits, side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mixlm_rerank.types import ScoredDoc
 
 __all__ = ["add_page"]
 
-# The page needs nothing from elsewhere, and may ask nothing elsewhere.
+# The page loads nothing from other hosts and may send nothing to them.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 SHOWN = 10
 SNIPPET = 300  # characters

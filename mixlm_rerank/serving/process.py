@@ -28,7 +28,7 @@ __all__ = ["run"]
 
 CONNECTIONS = 900  # a process may often open no more than 1,024 files
 KEEP_ALIVE_SECONDS = 5
-SPARE_SECONDS = 5  # after which a process is killed that has not ended in the time that requests may take
+SPARE_SECONDS = 5  # granted after the time that requests may take; then a process that has not ended is killed
 
 
 def run(
@@ -37,8 +37,8 @@ def run(
     """Serve until SIGINT or SIGTERM. Accepted requests are still answered; a second signal exits immediately.
 
     Args:
-        make: makes the application; called in every worker, to which it is pickled.
-        deadline: of a request, in seconds.
+        make: makes the application; it is pickled and called in every worker.
+        deadline: time limit of a request, in seconds.
     """
     _ignore_reloads()
     config = uvicorn.Config(
@@ -57,15 +57,15 @@ def run(
     if workers > 1:
         _Workers(config, [config.bind_socket()]).run()
         return
-    with suppress(KeyboardInterrupt):  # raised once more at the end of an orderly shutdown
+    with suppress(KeyboardInterrupt):  # raised again at the end of an orderly shutdown
         _Server(config).run()
 
 
 class _Connection(H11Protocol):
     """A connection that is closed if it begins no new request for twice the time that a request may take.
 
-    That ends half-sent headers and answers that are not read. h11, because httptools, uvicorn's choice where it is
-    installed, does not limit the size of headers.
+    This ends connections with half-sent headers or unread answers. It uses h11 because httptools, uvicorn's choice
+    where it is installed, does not limit the size of headers.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -101,7 +101,7 @@ class _Workers(Multiprocess):
     """Starts workers, replaces those that die, and passes signals on to them."""
 
     def run(self) -> None:
-        """Until SIGINT or SIGTERM. Raises SystemExit if no worker can start."""
+        """Run until SIGINT or SIGTERM. Raises SystemExit if no worker can start."""
         self._stopping = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
@@ -110,7 +110,7 @@ class _Workers(Multiprocess):
             super().run()
 
     def init_processes(self) -> None:
-        """The first one alone: it alone downloads, and says what is wrong."""
+        """Start one worker and then the others, so that only one downloads files and reports errors."""
         wanted, self.processes_num = self.processes_num, 1
         super().init_processes()
         (first,) = self.processes
@@ -131,7 +131,7 @@ class _Workers(Multiprocess):
             mark_process_dead(pid, os.environ[SHARED_FOLDER])
 
     def handle_hup(self) -> None:
-        """Each worker reloads by itself, and goes on with what it has if that fails."""
+        """Pass SIGHUP on. Each worker reloads by itself; if that fails, it keeps its old models and indexes."""
         for process in self.processes:
             with suppress(ProcessLookupError):
                 if process.pid is not None:
@@ -151,14 +151,14 @@ class _Workers(Multiprocess):
 
 
 def _later(config: uvicorn.Config, end: Callable[[int], object]) -> None:
-    """End with code 1, if that is still needed when all requests must have been answered."""
+    """Call ``end(1)`` if the process still runs ``SPARE_SECONDS`` after all requests must have been answered."""
     timer = threading.Timer((config.timeout_graceful_shutdown or 0) + SPARE_SECONDS, end, (1,))
     timer.daemon = True
     timer.start()
 
 
 def _in_worker(make: Callable[[], Any], workers: int) -> Any:
-    """Make the application in one of so many workers, each of which computes with its share of the threads."""
+    """Make the application in one of ``workers`` processes, which computes with its share of the threads."""
     import torch
 
     _ignore_reloads()
@@ -168,17 +168,17 @@ def _in_worker(make: Callable[[], Any], workers: int) -> Any:
         return make()
     except (MixLMError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)  # not uvicorn's STARTUP_FAILURE, with which a worker that cannot be replaced ends all others
+        sys.exit(2)  # not uvicorn's STARTUP_FAILURE: a worker that could not be replaced would end all others
 
 
 def _ignore_reloads() -> None:
-    """Until a process has loaded, when it listens to SIGHUP: what it loads is new anyway."""
+    """Ignore SIGHUP until the process has loaded and handles it: what it loads is new anyway."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _end_with_parent() -> None:
-    """A supervisor that was killed leaves no workers behind."""
+    """End this worker when its supervisor ends, even if the supervisor was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

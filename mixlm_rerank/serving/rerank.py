@@ -16,13 +16,13 @@ from mixlm_rerank.types import Candidate, Missing, ScoredDoc
 
 __all__ = ["Plan", "plan", "respond"]
 
-# Characters of a text for each token position: of what a model reads, and of the rest, which is tokenized and cut off.
+# Characters per token position: in the part of a text that a model reads, and in the rest (tokenized, then cut off).
 READ, SKIPPED = 4, 400
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request asks for: which reranker, which documents. ``costs``: token positions of each candidate."""
+    """A checked request: its reranker, its documents. ``costs``: token positions of each candidate."""
 
     model: str
     index: str | None
@@ -34,7 +34,7 @@ class Plan:
 
 
 def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
-    """Raises RequestFailed, or what the library raises. ``tokens``: limit for the texts that must be encoded."""
+    """Check a request. ``tokens``: limit for the texts that must be encoded. Raises RequestFailed, MixLMError."""
     if not visible(request.query):
         raise RequestFailed(400, "query is empty: the ranker reads its text")
     given, docids = request.documents, request.document_ids
@@ -51,7 +51,7 @@ def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
         texts = [_text(document, request.rank_fields, place) for place, document in enumerate(given)]
     missing: Missing = request.missing or ("last" if given is None else "encode")
     if docids is None:
-        index, missing = None, "encode"  # texts alone: no index knows them
+        index, missing = None, "encode"  # only texts: no index is needed
     reranker = catalogue.reranker(model, index, missing, request.tokens)
     cut = [catalogue.cut(model, text, request.max_tokens_per_doc) for text in texts]
     documents = Documents(reranker, cut, docids)
@@ -61,7 +61,7 @@ def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
 
 
 def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timings: dict[str, float]) -> RerankResponse:
-    """``relevance_score`` is the sigmoid of the log-odds, 0 for missing documents; or the log-odds."""
+    """``relevance_score`` is the sigmoid of the log-odds, 0 for missing documents; with ``raw_scores`` the log-odds."""
     results = []
     everything = made.documents.placed(docs)
     least = request.score_threshold
@@ -103,7 +103,7 @@ def _text(document: str | TextDocument, fields: Sequence[str] | None, place: int
 def _costs(reranker: Reranker, query: str, candidates: Sequence[Candidate], limit: int) -> list[int]:
     """Estimated token positions of each candidate: what the ranker reads of it, and its text if that must be encoded.
 
-    The query, which is read once, is added to the first. Raises RequestFailed if the texts take more than ``limit``.
+    The query, read once, is added to the first candidate. Raises RequestFailed if the texts take more than ``limit``.
     """
     costs = [0] * len(candidates)
     config = reranker.model.config

@@ -1,4 +1,4 @@
-"""Requests, responses and errors: Cohere's names, and ours beside them; and TEI's."""
+"""Requests, responses and errors: Cohere's fields with our extensions; and those of Text Embeddings Inference (TEI)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TextDocument(BaseModel):
 
 
 def _one_of_both(value: object) -> object:
-    """One error for what is neither, instead of one for each type."""
+    """Raise one error for a value of neither type, instead of one error for each type."""
     if isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("text", ""), str)):
         return value
     raise PydanticCustomError("document", 'give a text, or an object with "text"')
@@ -145,13 +145,13 @@ class TeiResult(BaseModel):
         return cls(index=result.index, score=result.relevance_score, text=text)
 
 
-CONTRACTS = ("cohere", "tei")  # stand in the places of validation errors
+CONTRACTS = ("cohere", "tei")  # occur in the locations of validation errors
 AnyRequest = Annotated[
     Annotated[RerankRequest, Tag("cohere")] | Annotated[TeiRequest, Tag("tei")],
     Discriminator(lambda body: "tei" if isinstance(body, dict) and "texts" in body else "cohere"),
 ]
 
-# What the documented routes answer beside 200 (and 405 for another method, 500 for a fault of ours).
+# Statuses of the documented routes in addition to 200 (and 405 for another method, 500 for an internal error).
 FAILURES = {
     400: "An empty query or no documents, documents and document_ids of different lengths.",
     401: "No API key, or a wrong one.",
@@ -174,7 +174,7 @@ class Failure(BaseModel):
 
 
 class RequestFailed(Exception):
-    """Answered with ``status``, ``message`` and ``headers``, by the guard."""
+    """A failed request, which the guard answers with ``status``, ``message`` and ``headers``."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -182,7 +182,7 @@ class RequestFailed(Exception):
 
     @classmethod
     def of(cls, error: MixLMError) -> RequestFailed:
-        """The answer to what the library raises."""
+        """The failure for an error that the library raises."""
         return cls(next((status for kind, status in OF_LIBRARY if isinstance(error, kind)), 400), str(error))
 
     def response(self) -> JSONResponse:
@@ -190,7 +190,7 @@ class RequestFailed(Exception):
 
 
 class AnyJson(JSONResponse):
-    """UTF-8; or JSON's escapes, where a docid or a text holds half a surrogate pair, which UTF-8 cannot."""
+    """JSON in UTF-8, or with escapes if a docid or text holds half a surrogate pair, which UTF-8 cannot encode."""
 
     def render(self, content: Any) -> bytes:
         try:
@@ -200,7 +200,7 @@ class AnyJson(JSONResponse):
 
 
 def answer_failures(app: FastAPI) -> None:
-    """The errors of FastAPI in the form of all others, ``{"message": ...}``."""
+    """Answer FastAPI's own errors in the format of all others, ``{"message": ...}``."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

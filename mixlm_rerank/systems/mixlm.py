@@ -1,4 +1,4 @@
-"""MixLM as a system: from embedding tokens at one budget, with the best read in full, and what it is compared with."""
+"""MixLM as a system: on embedding tokens at one budget, with the best read in full, and baselines made of its parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Cascade", "Cosine", "FullTextMode", "OfMixLM", "TokenReranker"]
 
 
 class OfMixLM(System):
-    """A system of a MixLM. ``seed`` names the model where several seeds of one recipe are evaluated."""
+    """A system made of a MixLM. ``seed`` names the model if several seeds of one recipe are evaluated."""
 
     def __init__(self, model: MixLM, name: str, seed: str | None) -> None:
         self.model = model
@@ -36,9 +36,9 @@ class OfMixLM(System):
 
 
 class _FromIndex(OfMixLM):
-    """Ranks by what lies in the token index; documents without text are not in it."""
+    """Ranks from the token index, which lacks documents without text."""
 
-    _options: dict[str, Any]  # of the reranker, ``tokens`` among them
+    _options: dict[str, Any]  # arguments of the Reranker, including ``tokens``
 
     def prepare(self, work: Workplace) -> Footprint:
         index = work.index(self.model)
@@ -50,7 +50,7 @@ class _FromIndex(OfMixLM):
 
 
 class TokenReranker(_FromIndex):
-    """MixLM from embedding tokens, at one budget (None: the model's largest)."""
+    """MixLM on embedding tokens at one token budget (None: the model's largest)."""
 
     kind: Kind = "MixLM"
 
@@ -126,6 +126,6 @@ class FullTextMode(OfMixLM):
 
 
 def _footprint(index: TokenIndex, tokens: int, work: Workplace) -> Footprint:
-    """What a system needs that reads so many of the index's tokens."""
+    """Footprint of a system that reads ``tokens`` embedding tokens of each document."""
     info = index.info()
     return Footprint(info.bytes_per_document * tokens / info.manifest.tokens, work.build_seconds(index))

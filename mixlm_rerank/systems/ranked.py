@@ -1,4 +1,4 @@
-"""One system over all queries of a collection, timed query by query and kept as it goes: a kill loses one query."""
+"""Run one system over all queries of a collection. Each query is timed and saved on its own: a kill loses one query."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ FIRST_STAGE, ORACLE = "first stage", "oracle"
 
 @dataclass(frozen=True)
 class Candidates:
-    """What every system ranks: the first stage's documents of each query that has any, with their texts."""
+    """The candidates that every system ranks: the first stage's documents of each query with any, and their texts."""
 
     first_stage: str
     depth: int
     of_query: Mapping[str, list[Candidate]]
-    texts: Mapping[str, str]  # docid -> text, of these documents alone; empty for a collection without documents
-    documents: int | None = None  # of the whole corpus; None without one
+    texts: Mapping[str, str]  # docid -> text of the candidates; empty for a collection without documents
+    documents: int | None = None  # count in the whole corpus; None without a corpus
     # qid -> mean words of all its relevant documents, found or not
     relevant_words: Mapping[str, int] = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)  # docid -> title, of the same documents as texts
+    titles: Mapping[str, str] = field(default_factory=dict)  # docid -> title of the candidates
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Timed:
 
 
 class Record:
-    """A JSONL file: what is ranked (``key``) on the first line, then a ranked query on each.
+    """A JSONL file: the ``key`` of what is ranked on the first line, then one ranked query per line.
 
-    With another key (another model, depth or first stage) the file is begun anew.
+    With another key (another model, depth or first stage) the file is started over.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -92,7 +92,7 @@ class Record:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("r+" if known else "w", encoding="utf-8")
-            self._file.truncate(sum(map(len, (head, *rows))) if known else 0)  # a line that was cut off goes
+            self._file.truncate(sum(map(len, (head, *rows))) if known else 0)  # drops an incomplete line
             self._file.seek(0, 2)
             if not known:
                 self._write({"key": key})
@@ -100,19 +100,19 @@ class Record:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
     def add(self, qid: str, timed: Timed) -> None:
-        """Keep one query's ranking. Raises InputError if it cannot be written; what is there stays."""
+        """Save one query's ranking. Raises InputError if it cannot be written; earlier rankings are kept."""
         docs = [(doc.docid, doc.score, doc.first_stage_score) for doc in timed.docs]
         missing = sum(doc.missing for doc in timed.docs)  # they stand last
         self._write({"qid": qid, "seconds": timed.seconds, "missing": missing, "docs": docs})
         self.ranked[qid] = timed
 
     def finish(self, costs: dict[str, Any]) -> None:
-        """All queries are ranked; keep what else it cost. Raises InputError if it cannot be written."""
+        """Save the other costs when all queries are ranked. Raises InputError if it cannot be written."""
         self._write({"costs": costs})
         self.costs = costs
 
     def close(self) -> None:
-        with suppress(OSError):  # of a line that could not be written; that was said
+        with suppress(OSError):  # from a line that could not be written, which was reported
             self._file.close()
 
     def _write(self, line: dict[str, object]) -> None:
@@ -127,7 +127,7 @@ class Record:
 
 
 def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Candidates:
-    """Raises InputError if the first stage finds nothing for any query, or documents that the corpus lacks."""
+    """Run the first stage. Raises InputError if it finds nothing for any query, or documents that the corpus lacks."""
     found = {qid: hits for qid, hits in first_stage.retrieve(work.collection, depth).items() if hits}
     if not found:
         raise InputError(f"{first_stage.name} finds no candidates for any query of {work.collection.name}")
@@ -160,7 +160,7 @@ def find_candidates(work: Workplace, first_stage: FirstStage, depth: int) -> Can
 
 
 def rank(system: System, candidates: Candidates, work: Workplace) -> Ranked:
-    """One query at a time, each timed; a query ranked before is taken from the record."""
+    """Rank one query at a time and time each; queries ranked earlier are taken from the record."""
     hits = candidates.of_query
     with closing(Record(work.folder / f"{slug(system.name)}.jsonl", _key(system, candidates, work))) as record:
         left = [qid for qid in hits if qid not in record.ranked]
@@ -219,13 +219,13 @@ def _rank_queries(
 
 
 def _key(system: System, candidates: Candidates, work: Workplace) -> str:
-    """What a ranking and its cost depend on: the system, the queries, the candidates, the machine and our version."""
+    """Key of a record: the system, queries, candidates, machine and version that a ranking and its cost depend on."""
     digest = hashlib.sha256()
     for qid, hits in candidates.of_query.items():
         row = (qid, work.collection.queries[qid], [(hit.docid, hit.score, hit.text) for hit in hits])
         digest.update(repr(row).encode("utf-8", "replace"))
     asked = [candidates.first_stage, candidates.depth, digest.hexdigest()[:16]]
-    restricted = isinstance(work.collection.corpus, SomeDocuments)  # to some of the collection's
+    restricted = isinstance(work.collection.corpus, SomeDocuments)  # to some of the collection's documents
     kind = [] if work.own_index is None else [work.own_index.manifest.kind]
     return json.dumps([system.description, *asked, restricted, conditions(), *kind])
 
@@ -235,7 +235,7 @@ def _line(line: dict[str, object]) -> str:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines up to the first that is not whole: cut off by a kill, or lost in a power failure."""
+    """The lines before the first incomplete one, cut off by a kill or lost in a power failure."""
     lines = path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True) if path.is_file() else []
     return list(takewhile(_is_whole, lines))
 

@@ -41,7 +41,7 @@ from mixlm_rerank.types import Candidate, Document, ScoredDoc
 
 __all__ = ["BiEncoder", "CrossEncoder", "DenseSentenceTransformers", "Embeddings", "document_embeddings"]
 
-PAIRS_ON_CPU, PAIRS_ON_GPU = 32, 256  # of a forward pass
+PAIRS_ON_CPU, PAIRS_ON_GPU = 32, 256  # pairs per forward pass
 AT_ONCE = 8192  # documents encoded together: sorted by length, then written to disk
 VECTORS, DOCIDS = "embeddings.npy", "docids.json"
 
@@ -49,7 +49,7 @@ VECTORS, DOCIDS = "embeddings.npy", "docids.json"
 class CrossEncoder(System):
     """Any sentence-transformers CrossEncoder (folder or hub id) on full text, or on its first ``max_length`` tokens.
 
-    A teacher, too. ``fingerprint``: hash of the model.
+    Also a teacher. ``fingerprint``: hash of the model.
 
     Raises InputError if it cannot be loaded or gives a pair more than one score, MissingDependency without
     sentence-transformers.
@@ -75,7 +75,7 @@ class CrossEncoder(System):
         return by_score(candidates, self.score_batch([query], [[hit.text or "" for hit in candidates]])[0])
 
     def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        """Raw scores of each query's candidates, float32 [n] a query: a sigmoid in float32 makes ties of the best.
+        """Raw scores of each query's candidates, float32 [n] a query: after a sigmoid in float32 the best would tie.
 
         They are log-odds where the model was trained with a sigmoid.
         """
@@ -87,7 +87,7 @@ class CrossEncoder(System):
 
 
 class BiEncoder(System):
-    """Any SentenceTransformer (folder or hub id): its similarity of the query and the documents' stored embeddings.
+    """Any SentenceTransformer (folder or hub id): its similarity between the query and stored document embeddings.
 
     Raises InputError if it cannot be loaded, MissingDependency without sentence-transformers.
     """
@@ -155,9 +155,9 @@ class Embeddings:
 
 
 def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: bool = False) -> Embeddings:
-    """Those in ``folder`` if they were made by this model of these documents, else made now and kept there.
+    """Embeddings from ``folder`` if this model has encoded these documents before, else encoded now and kept there.
 
-    Documents without text are left out. The corpus is read twice. An interrupted run begins anew.
+    Documents without text are left out. The corpus is read twice. An interrupted run starts over.
 
     Raises InputError for a corpus without documents, with a docid that occurs twice, or with other documents at its
     second reading.
@@ -182,12 +182,12 @@ def document_embeddings(model: Any, corpus: Corpus, folder: Path, *, progress: b
                 json.dump(docids, file)
             draft.rename(place)
         except OSError:
-            if not place.is_dir():  # it is there where another process was quicker
+            if not place.is_dir():  # it exists if another process was faster
                 raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    docids = json.loads((place / DOCIDS).read_text(encoding="utf-8"))  # the corpus may have come in another order since
-    # "c": PyTorch wants memory that can be written; nothing reaches the file
+    docids = json.loads((place / DOCIDS).read_text(encoding="utf-8"))  # the order of the corpus may have changed since
+    # "c" (copy-on-write): PyTorch requires writable memory; nothing reaches the file
     return Embeddings(docids, np.load(place / VECTORS, mmap_mode="c"))
 
 

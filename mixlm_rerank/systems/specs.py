@@ -1,6 +1,6 @@
-"""Systems and first stages by a word on the command line: ``mixlm:4+0.2``, ``cross-encoder:NAME@64``, ``bm25``.
+"""Systems and first stages named by a word on the command line: ``mixlm:4+0.2``, ``cross-encoder:NAME@64``, ``bm25``.
 
-Other packages register systems of their own by an entry point.
+Other packages register their own systems through an entry point.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _at_number(value: str) -> tuple[str, int | None]:
     return (source, int(number)) if has_number else (value, None)
 
 
-# word -> how the system is made of a MixLM, the value after the colon, and the seed's name
+# word -> function that makes the system from a MixLM, the value after the colon, and the seed's name
 OF_MIXLM: dict[str, Callable[..., System]] = {
     "mixlm": lambda model, value, seed: TokenReranker(model, int(value) if value else None, seed=seed),
     "mixlm@int8": lambda model, value, seed: TokenReranker(in_int8(model), int(value) if value else None, seed=seed),
@@ -72,7 +72,7 @@ OF_MIXLM: dict[str, Callable[..., System]] = {
     "all-states": lambda model, value, seed: AllStates(model, seed=seed),
     "cosine": lambda model, value, seed: Cosine(model, seed=seed),
 }
-# word -> what makes the system, of the value after the colon
+# word -> function from the value after the colon to a maker of the system
 OF_VALUE: dict[str, Callable[[str, Loading], Make]] = {
     "cross-encoder": lambda value, loading: partial(CrossEncoder, *_at_number(value), loading),
     "prettr": lambda value, loading: partial(AllStates.cut, *_at_number(value), loading, fixed_documents=False),
@@ -91,36 +91,36 @@ OF_VALUE: dict[str, Callable[[str, Loading], Make]] = {
 }
 WITHOUT_VALUE = {"full-text", "cosine", "all-states"}
 
-Named = dict[str, list[System]]  # by the word that they were asked for with
+Named = dict[str, list[System]]  # by the word that requested them
 
 
 def make_systems(specs: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading = Loading()) -> Named:
-    """The systems of comma-separated words (see ``SYSTEMS``).
+    """Make the systems named by comma-separated words (see ``SYSTEMS``).
 
-    ``models``: name -> what loads it. Several are seeds of one recipe: each word makes a system of every one.
-    ``loading``: of the other models.
+    ``models``: name -> function that loads it. Several models are seeds of one recipe: each word makes a system of
+    every model. ``loading``: how all other models are loaded.
 
-    Raises InputError for another word, or a value that is not possible.
+    Raises InputError for an unknown word, or a value that is not possible.
     """
     words = dict.fromkeys(word.strip() for word in specs.split(",") if word.strip())
     if not words:
         raise InputError(f"no systems are named. There are: {SYSTEMS}")
-    makers = {word: _makers(word, models, loading) for word in words}  # all are looked at before a model loads
+    makers = {word: _makers(word, models, loading) for word in words}  # all words are checked before a model loads
     made: dict[tuple[str, str], System] = {}
     named: Named = {}
     for word, own in makers.items():
-        systems = [make() for make in own]  # mixlm:4,mixlm may be one
+        systems = [make() for make in own]  # mixlm:4 and mixlm may be the same
         named[word] = [made.setdefault((system.name, system.description), system) for system in systems]
     return named
 
 
 def unique(systems: Named) -> list[System]:
-    """Each of them once, in the order in which they were asked for."""
+    """Each system once, in the order of the request."""
     return list({id(system): system for own in systems.values() for system in own}.values())
 
 
 def name_of(word: str, systems: Named) -> str:
-    """A system's name, by that name or by the word that it was asked for with.
+    """A system's name, given that name or the word that requested it.
 
     Raises InputError for a word that stands for several seeds.
     """
@@ -131,7 +131,7 @@ def name_of(word: str, systems: Named) -> str:
 
 
 def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Make]:
-    """What makes each system of one word."""
+    """The makers of the systems of one word."""
     whole, plus, last = spec.rpartition("+")
     if plus and last.startswith("top") and last[3:].isdecimal():
         return [partial(lambda make: Shallow(make(), int(last[3:])), make) for make in _makers(whole, models, loading)]
@@ -171,12 +171,12 @@ def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loadi
 
 
 def _registered(entry: EntryPoint, value: str) -> System:
-    """A system of another package. Raises InputError if that fails, or gives what is no System."""
+    """Load a system of another package. Raises InputError if that fails, or the result is not a System."""
     try:
         system: System = entry.load()(value)
     except MixLMError:
         raise
-    except Exception as error:  # whatever another package does
+    except Exception as error:  # other packages may raise anything
         raise InputError(f"the system {entry.name!r} ({entry.value}) fails: {type(error).__name__}: {error}") from error
     lacking = [name for name in MEMBERS if not hasattr(system, name)]
     if lacking:
@@ -192,7 +192,7 @@ def make_first_stage(
 ) -> FirstStage:
     """The first stage of one word (see ``FIRST_STAGES``) for one collection; what it builds goes into ``folder``.
 
-    Raises InputError for another word, for a model that cannot be loaded, and for a Lucene index that is not there.
+    Raises InputError for an unknown word, a model that cannot be loaded, and a Lucene index that does not exist.
     """
     word, colon, value = spec.partition(":")
     value = filled_in(spec, value, source, split)
@@ -226,7 +226,7 @@ def _bm25(word: str, value: str, folder: Path, progress: bool) -> BM25:
 
 
 def filled_in(spec: str, value: str, source: str, split: str) -> str:
-    """``value`` with the collection's folder and split in the place of ``{collection}`` and ``{split}``.
+    """``value`` with the collection's folder and split in place of ``{collection}`` and ``{split}``.
 
     Raises InputError for other braces.
     """

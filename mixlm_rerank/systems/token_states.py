@@ -1,7 +1,8 @@
-"""A vector for every token of a document, kept on disk: what few embedding tokens are compared with.
+"""Baselines for a few embedding tokens: one vector for every token of a document, kept on disk.
 
-Final hidden states of a bi-encoder know more than their mean: MaxSim over them (ColBERT's score, 2004.12832) ranks
-better than the cosine that the model was trained for. Systems that keep all vectors read all documents beforehand.
+Final hidden states of a bi-encoder hold more information than their mean: MaxSim over them (ColBERT's score,
+2004.12832) ranks better than the cosine that the model was trained for. Systems that keep all vectors read all
+documents before the first query.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ AT_ONCE = 512  # documents
 
 
 class OnDisk:
-    """``text -> tensor`` of any shape, as float16; gone with the process. Memory holds texts and places alone, and what
-    the system's page cache has room for.
+    """Mapping ``text -> tensor`` of any shape, in float16, in a file that vanishes with the process. Memory holds only
+    texts and offsets, and what the system's page cache has room for.
 
-    ``folder``: where the file is, which has no name; None: the system's folder for temporary files.
+    ``folder``: folder of the file, which has no name; None: the system's folder for temporary files.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -56,7 +57,7 @@ class OnDisk:
         return text in self._places
 
     def __setitem__(self, text: str, tensor: Tensor) -> None:
-        """Raises InputError for values that are not finite in float16, 65,504 at most."""
+        """Raises InputError for values that are not finite in float16 (maximum 65,504)."""
         values = tensor.detach().to("cpu", torch.float16).contiguous()
         if not values.isfinite().all():
             raise InputError(f"the model gives values that are not finite in float16, for the text {text[:60]!r}")
@@ -64,7 +65,7 @@ class OnDisk:
         self._file.write(values.numpy().data)
 
     def __getitem__(self, text: str) -> Tensor:
-        """On the CPU."""
+        """The tensor, on the CPU."""
         place, shape = self._places[text]
         values = np.empty(shape, dtype=np.float16)
         self._file.seek(place)
@@ -73,11 +74,11 @@ class OnDisk:
 
 
 class TokenStates:
-    """Every document is read once; its states are kept on disk, in float16: 100 KB for 130 tokens of 384 numbers.
+    """Token states of documents, each read once and kept on disk in float16: 100 KB for 130 tokens of 384 numbers.
 
     Args:
-        encoder: of an embedding model; it is not trained.
-        folder: of the states, see :class:`OnDisk`.
+        encoder: item encoder of an embedding model; it is not trained.
+        folder: where the states are kept, see :class:`OnDisk`.
     """
 
     def __init__(self, encoder: ItemEncoder, folder: Path | None = None) -> None:
@@ -85,11 +86,11 @@ class TokenStates:
         self._read = OnDisk(folder)
 
     def max_sim(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        """Late interaction of each query with documents of its own, float32 [n] a query; see :func:`max_sim`."""
+        """Late interaction of each query with its own documents, float32 [n] a query; see :func:`max_sim`."""
         return self._each(max_sim, queries, texts)
 
     def cosine(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
-        """The same, by the bi-encoder's embeddings."""
+        """Cosine of each query with its own documents, by the bi-encoder's embeddings, float32 [n] a query."""
         return self._each(self._cosine, queries, texts)
 
     def _cosine(self, query: Tensor, documents: Sequence[Tensor]) -> Tensor:
@@ -114,7 +115,7 @@ class TokenStates:
 
 
 def _states_of_texts(encoder: ItemEncoder, ids: Sequence[list[int]]) -> Iterator[tuple[int, Tensor]]:
-    """Row and final states, [length, d], of every text of token ids; those of like length are read together."""
+    """Yield row and final states [length, d] of every text, given as token ids; similar lengths share a batch."""
     for rows in of_like_length(ids, encoder.backbone.device):
         with inference(encoder):
             found = encoder.token_states([ids[row] for row in rows])
@@ -135,15 +136,15 @@ def max_sim(query: Tensor, documents: Sequence[Tensor]) -> Tensor:
 
 
 class _KeepsAll(System):
-    """Reads every document before the first query, and scores the candidates by the vectors that it kept of them."""
+    """Reads every document before the first query, and scores the candidates by their stored vectors."""
 
     @abstractmethod
     def _read(self, texts: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
-        """Row and vectors of each text, float [length, d], in any order."""
+        """Yield row and vectors, float [length, d], of each text, in any order."""
 
     @abstractmethod
     def _score(self, query: str, documents: Sequence[Tensor]) -> Tensor:
-        """Vectors of documents, float32 [length, d] each -> their scores, float [n]."""
+        """Scores of documents, float [n], from their vectors, float32 [length, d] each."""
 
     def prepare(self, work: Workplace) -> Footprint:
         """Read all documents that have text; the others are ranked last."""
@@ -169,9 +170,9 @@ class _KeepsAll(System):
 
 
 class AllStates(_KeepsAll, OfMixLM):
-    """A model with a mix layer that is given every state of that layer, instead of a few pooled ones.
+    """A MixLM with a mix layer that reads every state of a document at that layer, instead of a few pooled ones.
 
-    This is PreTTR (2004.14255) and, where documents are fixed above the mix layer, MICE (2602.16299). Raises InputError
+    This is PreTTR (2004.14255) or, with documents fixed above the mix layer, MICE (2602.16299). Raises InputError
     for a model without a mix layer.
     """
 
@@ -187,7 +188,7 @@ class AllStates(_KeepsAll, OfMixLM):
 
     @classmethod
     def cut(cls, source: str, mix_layer: int | None, loading: Loading, *, fixed_documents: bool) -> AllStates:
-        """Made of a cross-encoder, which is not trained further. Raises as :meth:`MixLM.from_cross_encoder`."""
+        """Cut out of a cross-encoder, without further training. Raises as :meth:`MixLM.from_cross_encoder`."""
         options = {"mix_layer": mix_layer, "fixed_documents": fixed_documents, "local_files_only": loading.offline}
         model = MixLM.from_cross_encoder(source, tokens=1, **options).to(loading.device_name())  # type: ignore[arg-type]
         return cls(model, short_name(source))
@@ -220,10 +221,10 @@ def _padded(items: Sequence[Tensor]) -> Tensor:
 
 
 class MultiVector(_KeepsAll):
-    """Any MultiVectorEncoder of sentence-transformers, PyLate's and Stanford's checkpoints among them (ColBERT).
+    """Any MultiVectorEncoder of sentence-transformers, including PyLate's and Stanford's ColBERT checkpoints.
 
-    ``pooling``: one vector for so many tokens of a document, by hierarchical clustering (2409.14683). Raises
-    InputError for a model that was not trained for late interaction.
+    ``pooling``: tokens of a document per stored vector, by hierarchical clustering (2409.14683). Raises InputError for
+    a model that was not trained for late interaction.
     """
 
     def __init__(self, source: str, pooling: int | None = None, loading: Loading = Loading()) -> None:

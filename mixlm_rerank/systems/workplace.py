@@ -1,4 +1,4 @@
-"""Where an evaluation keeps what its systems need for one collection: token indexes, built once."""
+"""The folders in which an evaluation keeps what its systems need for one collection: token indexes, built once."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ __all__ = ["Workplace"]
 
 @dataclass
 class Workplace:
-    """One collection, and where to put things."""
+    """One collection, and the folders for its files."""
 
     collection: Collection
-    folder: Path  # of rankings and runs
-    indexes: Path  # of what is built of the documents; several samples of a collection share them
+    folder: Path  # for rankings and runs
+    indexes: Path  # for what is built from the documents; shared by several samples of a collection
     progress: bool = True
-    own_index: TokenIndex | None = None  # of these documents, there already; None: one is built
+    own_index: TokenIndex | None = None  # an existing index of these documents; None: one is built
     _is_checked: bool = field(default=False, init=False, repr=False)
 
     def restricted(self, docids: Iterable[str]) -> Workplace:
-        """The same place, where the collection has no other documents than these."""
+        """A copy of this workplace whose collection has only the documents with these docids."""
         if self.collection.corpus is None:
             return self
         corpus = SomeDocuments(self.collection.corpus, frozenset(docids))
         return replace(self, collection=replace(self.collection, corpus=corpus))
 
     def index(self, model: MixLM) -> TokenIndex:
-        """The token index of these documents under this model's item encoder; built, or built to its end, if needed.
+        """The token index of these documents under this model's item encoder; built or completed if needed.
 
-        Raises InputError for a collection without documents. Of an index that was given: IndexMismatch if it is another
-        model's, InputError if it lacks documents or holds them with another text.
+        Raises InputError for a collection without documents. For ``own_index`` raises IndexMismatch if it belongs to
+        another model, InputError if it lacks documents or holds them with another text.
         """
         if self.own_index is not None:
             return self._checked(self.own_index, model)
@@ -50,7 +50,7 @@ class Workplace:
         path = self.indexes / f"tokens-{model.fingerprint}-{self._corpus_digest}"
         try:
             return TokenIndex(path)
-        except (InputError, IndexDamaged):  # not there, or half built
+        except (InputError, IndexDamaged):  # missing, or incomplete
             resumed = path.exists()
         started = time.perf_counter()
         index = TokenIndex.build(corpus, model, path, skip_empty=True, progress=self.progress)
@@ -75,13 +75,13 @@ class Workplace:
         return index
 
     def build_seconds(self, index: TokenIndex) -> float | None:
-        """What building took, if it was done here and in one go."""
+        """Seconds that building took, if it was done here without interruption."""
         record = _record(index)
         return float(json.loads(record.read_text(encoding="utf-8"))["build_seconds"]) if record.is_file() else None
 
     @cached_property
     def _corpus_digest(self) -> str:
-        """Another corpus, another index: a folder may see its collection change."""
+        """Part of an index's name: the corpus in a folder may change, and then needs another index."""
         return identify(self.collection.documents("a token index")).digest[:8]
 
 

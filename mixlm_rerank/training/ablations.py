@@ -1,4 +1,4 @@
-"""What is each part of a recipe worth? The same run with one thing changed at a time, side by side."""
+"""Ablations: what each part of a recipe is worth, by runs of the recipe with one change each."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["Ablations", "ablate", "load_ablations", "plot_ablations"]
 
 WHOLE = "the recipe"
 RESULTS, PLOT = "ablations.json", "ablations.png"
-LOST = 0.9  # of the whole recipe's value: what is below is not drawn to scale
+LOST = 0.9  # share of the whole recipe's value; values below it are not drawn to scale
 
 
 @dataclass(frozen=True, config=STRICT)
 class Ablations:
-    """A recipe, and what to change in it: as much of a recipe as differs, as with ``extends``."""
+    """A recipe and its variants. A variant lists only what differs from the recipe, as with ``extends``."""
 
     base: str  # the recipe, a file or a name
     variants: dict[str, dict[str, Any]]  # name -> changes
@@ -38,7 +38,7 @@ class Ablations:
 
 
 def load_ablations(path: Path) -> Ablations:
-    """Out of a YAML file; ``{data}`` and the like are filled in for each variant. Raises InputError if it is none."""
+    """Read a YAML file; placeholders like ``{data}`` are filled in per variant later. Raises InputError if invalid."""
     return recipe_of(read_yaml(path), None, str(path), Ablations)
 
 
@@ -51,17 +51,17 @@ def ablate(
     offline: bool = False,
     progress: bool = True,
 ) -> dict[str, dict[str, float]]:
-    """Run the recipe and every variant; resumable, what is finished is not run again.
+    """Run the recipe and every variant. Resumable: finished runs are not repeated.
 
     Args:
         base: the file that ``ablations.base`` stands for.
         places: see :func:`recipe_of`; ``run`` is each variant's own folder.
 
     Returns:
-        variant -> development values at its end. Also in ablations.json, and drawn in ablations.png.
+        variant -> its final development values. They are also saved in ablations.json and drawn in ablations.png.
 
     Raises:
-        InputError: no development sets, or a change that gives no recipe.
+        InputError: no development sets, or a change that makes the recipe invalid.
     """
     folder = Path(folder)
     values = read_yaml(base)
@@ -85,8 +85,8 @@ def ablate(
 
 
 def plot_ablations(found: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """One row a variant, one mark a token budget: means over the development sets. What lost more than a tenth of the
-    recipe's value is written at the edge, so that the others can be told apart.
+    """Plot one row per variant and one mark per token budget: means over the development sets. Values more than a tenth
+    below the recipe's are written at the edge, so that the others can be told apart.
     """
     with optional_import("the plot needs matplotlib", "train"):
         from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
-"""How good is the model now? nDCG@10 of development queries at several token budgets, while training goes on.
+"""Development values during training: nDCG@10 of development queries at several token budgets.
 
-Where there are no judgments, the teacher's order stands for them. In the end: is it nearer to its teacher than before?
+Without judgments, the teacher's order replaces them. At the end: whether the model came closer to its teacher.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["DevelopmentSet", "as_taught", "development_values", "verdict", "watc
 
 QUERIES_AT_ONCE = 16
 FEW = 20  # queries: the standard error of a mean overlap is then about .04
-GRADED = 10  # so many of the teacher's first documents count, the first the most
+GRADED = 10  # number of the teacher's top documents with a grade; the first has the highest
 
 
 @dataclass(frozen=True)
 class DevelopmentSet:
-    """Judged queries to choose by, never those of a test, with their candidates."""
+    """Judged queries with their candidates, to choose checkpoints by; never those of a test."""
 
     name: str
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     candidates: Candidates
-    vectors: TokenStore | None = None  # the index of these, where documents are vectors of the user's own
+    vectors: TokenStore | None = None  # index of the documents, if they are the user's own vectors
 
 
 def as_taught(
@@ -51,7 +51,7 @@ def as_taught(
     titles: Mapping[str, str] = {},
     vectors: TokenStore | None = None,
 ) -> DevelopmentSet:
-    """Queries of which nothing is known but a teacher's scores, float32 [pools or more, candidates]."""
+    """A development set judged only by a teacher's scores, float32 [pools or more, candidates]."""
     qrels, hits = {}, {}
     for pool, own in zip(pools, scores[: len(pools)].tolist(), strict=True):
         order = sorted(range(len(pool.docids)), key=lambda place: -own[place])
@@ -63,7 +63,7 @@ def as_taught(
 
 
 def watch(sets: Sequence[DevelopmentSet], budgets: Sequence[int]) -> dict[str, Any]:
-    """Arguments of a joint training: the model with the best mean at the largest budget is kept. Without sets, none."""
+    """Arguments of :func:`train_joint` that keep the model with the best mean at the largest budget; no sets: none."""
     if not sets:
         return {}
     measured = partial(development_values, sets=sets, budgets=sorted(set(budgets)))
@@ -75,7 +75,7 @@ def development_values(
 ) -> dict[str, float]:
     """``"msmarco dl21 k=4"`` -> value, for every set, at every budget, and for the bi-encoder inside (``cosine``).
 
-    ``"k=4"`` alone: the mean over sets. The model is left in the mode (training or not) in which it was.
+    ``"k=4"`` without a name: the mean over sets. The model keeps its mode (training or not).
     """
     values: dict[str, list[float]] = {}
     found: dict[str, float] = {}
@@ -113,7 +113,7 @@ def _ranking(
 
 
 def verdict(found: Mapping[str, Fidelity]) -> str:
-    """Is the fitted model nearer to its teacher than the start was? By mean rank-biased overlap, at every token budget.
+    """Whether the fitted model is closer to its teacher than the start was, by mean rank-biased overlap per budget.
 
     ``found``: as :func:`distill` returns it.
 

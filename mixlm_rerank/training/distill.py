@@ -1,4 +1,4 @@
-"""No labels: a corpus, a teacher and queries (or none) -> a MixLM fitted to that corpus, and how faithful it is."""
+"""Distillation without labels: fit a MixLM to a corpus, with a teacher and queries (or none); measure its fidelity."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ from mixlm_rerank.training.teacher import Teacher, distill_plan, teacher_scores
 __all__ = ["CutPart", "DistillOptions", "DistillRecipe", "distill"]
 
 REPORT, QUERIES = "fidelity.json", "queries.tsv"
-CHOSEN_BY = 50  # at most so many of the training queries are not trained on: the best checkpoint is chosen by them
+CHOSEN_BY = 50  # at most this many training queries are left out of training, to choose the best checkpoint by
 
 
 @dataclass(frozen=True, config=STRICT)
 class DistillOptions:
-    """What is learned from, and how often."""
+    """How much training data there is, and how often it is read."""
 
-    queries: int = Field(default=2000, ge=10)  # made of the corpus, where none are given
+    queries: int = Field(default=2000, ge=10)  # number made from the corpus if none are given
     held_out: float = Field(default=0.05, gt=0, lt=1)  # share of the queries that fidelity is measured on; at most 200
     depth: int = Field(default=100, ge=2)  # candidates of each query, by BM25
-    # How many of them are drawn once for training. Item encoder and ranker together read half of these in each round,
-    # the ranker alone all. The teacher scores what is read.
+    # How many candidates per query are drawn once for training. In each round, joint training reads half of these, and
+    # training of the ranker only reads all. The teacher scores those that are read.
     candidates: int = Field(default=16, ge=4)
-    # How many of those are, in turn, what the first stage and the model, as it is before, rank first; others: at random
+    # How many of those are the top ones of the first stage and, in turn, of the start; the others are random
     hard: int = Field(default=8, ge=0)
-    rounds: int = Field(default=1, ge=1)  # that each query is seen while item encoder and ranker train together
-    ranker_rounds: int = Field(default=0, ge=0)  # after that, while the ranker trains alone; these cost a fraction
-    group: int = Field(default=16, ge=1)  # queries a step
+    rounds: int = Field(default=1, ge=1)  # passes over the queries while item encoder and ranker train together
+    ranker_rounds: int = Field(default=0, ge=0)  # passes after that, of only the ranker; these cost a fraction
+    group: int = Field(default=16, ge=1)  # queries per step
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -71,7 +71,7 @@ class CutPart:
 
 @dataclass(frozen=True, config=STRICT)
 class DistillRecipe:
-    """What ``mixlm-rerank distill --config`` reads. Budgets above the model's largest are left out."""
+    """The file that ``mixlm-rerank distill --config`` reads. Budgets above the model's largest are left out."""
 
     start: CutPart = field(default_factory=CutPart)
     options: DistillOptions = field(default_factory=DistillOptions)
@@ -93,26 +93,26 @@ def distill(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Fidelity]:
-    """Train ``model`` to rank this corpus as the teacher does; saved as ``model`` under ``folder``. Resumable.
+    """Train ``model`` to rank this corpus as the teacher does, and save it as ``model`` under ``folder``. Resumable.
 
-    Of all checkpoints, and ``model`` as it was, the one that agrees best with the teacher on some queries that are
-    neither trained on nor reported is kept: what is saved is no worse than the start, but for chance.
+    Of the start and all checkpoints, the one that agrees best with the teacher on up to 50 queries is kept. These are
+    neither trained on nor reported: up to chance, the result is no worse than the start.
 
     Args:
         teacher, teacher_system: the same cross-encoder, to learn from and to be compared with.
-        queries: qid -> text of a log, say; None: titles and sentences of the corpus.
+        queries: qid -> text, for example of a query log; None: titles and sentences of the corpus.
         first_stage: where candidates come from; None: BM25 by Pyserini.
-        vectors: of a ``model`` whose documents are vectors, their index; the teacher reads the texts of the corpus.
-            There is no item encoder to train: ranker and projector learn, by the losses of the last phase that are
-            theirs.
+        vectors: for a ``model`` whose documents are vectors, the index of these; the teacher reads the corpus's texts.
+            Without an item encoder, only ranker and projector are trained, by those losses of the last phase that do
+            not belong to the item encoder.
 
     Returns:
         system -> fidelity to the teacher on queries that were not trained on: the model at each of its budgets, and
-        "start k=...", as it was before. Also in fidelity.json.
+        "start k=...", the model at the start. Also in fidelity.json.
 
     Raises:
-        InputError: too few queries, or a corpus to make none of; ``vectors`` without candidates of the first stage, or
-            for a model that reads texts.
+        InputError: too few queries, or a corpus that yields none; ``vectors`` that lack candidates of the first stage,
+            or are given for a model that reads texts.
     """
     folder = Path(folder)
     if (vectors is None) == bool(model.config.vectors):
@@ -147,12 +147,12 @@ def distill(
         candidates = find_candidates(work, stage, options.depth)
         texts, work = candidates.texts, work.restricted(candidates.texts)
         if vectors is not None:
-            work.index(model)  # refuses it if it lacks a candidate
+            work.index(model)  # raises if it lacks a candidate
         drawn = {"size": options.candidates, "hard": options.hard, "seed": seed}
         pools = corpus_pools(folder / "pools.jsonl", _of(candidates, training), work, model, **drawn)
         watched = max(1, min(CHOSEN_BY, len(pools) // 20))
         mixes = _mixes(pools[watched:], candidates, vectors, options, seed)
-        wanted = is_candidate(pools)  # of the first ``watched`` pools all scores, and of the others what is read
+        wanted = is_candidate(pools)  # all scores of the first ``watched`` pools, and those of the others that are read
         (read,) = np.logical_or.reduce([mix.wanted() for mix in mixes.values()])
         wanted[watched:] = False
         wanted[watched:, : read.shape[1]] = read
@@ -180,8 +180,8 @@ def distill(
 
 
 def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Training queries, and those held out; of equal ones (by letters and digits) one is left."""
-    texts = {plain(queries[qid]): qid for qid in sorted(queries)}  # in whatever order they came
+    """Training queries and held-out queries; of equal ones (by letters and digits) one is kept."""
+    texts = {plain(queries[qid]): qid for qid in sorted(queries)}  # independent of their order
     qids = sorted(texts.values())
     random.Random(seed).shuffle(qids)
     count = min(200, max(1, round(share * len(qids))))
@@ -193,7 +193,7 @@ def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[
 def _mixes(
     learned: Sequence[Pool], candidates: Candidates, vectors: TokenIndex | None, options: DistillOptions, seed: int
 ) -> dict[str, TrainingMix]:
-    """What each part of the training reads, before the teacher has said anything."""
+    """The batches of each part of the training, before there are teacher scores."""
     unknown = np.full(is_candidate(learned).shape, np.nan, dtype=np.float32)
     source = Source("corpus", learned, candidates.texts, unknown, titles=candidates.titles, vectors=vectors)
     parts = {"joint": (options.rounds, options.candidates // 2), "ranker": (options.ranker_rounds, options.candidates)}
@@ -205,14 +205,14 @@ def _mixes(
 
 
 def _of(candidates: Candidates, queries: Mapping[str, str]) -> Candidates:
-    """Those of some queries."""
+    """The candidates of some queries."""
     return replace(candidates, of_query={qid: hits for qid, hits in candidates.of_query.items() if qid in queries})
 
 
 def _measured(
     teacher: System, candidates: Candidates, work: Workplace, budgets: Sequence[int], model: MixLM, prefix: str
 ) -> dict[str, Fidelity]:
-    """Fidelity at every budget, on all candidates of the queries held out."""
+    """Fidelity at every budget, on all candidates of the held-out queries."""
     if not candidates.of_query:
         raise InputError(f"{candidates.first_stage} finds no candidates for any of the queries held out")
     wanted = {hit.docid for hits in candidates.of_query.values() for hit in hits}

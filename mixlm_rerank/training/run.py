@@ -1,4 +1,4 @@
-"""A recipe carried out: stages I to III, a model in the end. Every step is kept, and not done twice."""
+"""Run a recipe: stages I to III, which result in a model. The result of every step is kept, and no step is repeated."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def run_recipe(
     """Train as ``recipe`` says. Returns the folder of the model under ``folder``: ``model``, or ``cross-encoder/model``
     where the recipe ends with stage II.
 
-    Queries that a ``never`` collection has too are left out, as are training queries that a development collection has;
-    which ones is written to ``overlaps.json``, for stage I to ``reasoning/overlaps.json``.
+    Queries that also occur in a ``never`` collection are left out, and so are training queries that occur in a
+    development collection. They are listed in ``overlaps.json``, for stage I in ``reasoning/overlaps.json``.
 
-    Called again after an interruption it goes on: candidate pools, teacher scores and stages that are there are not
-    made again, and a stage that was begun goes on from its last checkpoint.
+    Resumable: candidate pools, teacher scores and finished stages are reused, and an unfinished stage continues from
+    its last checkpoint.
 
-    ``shared``: where candidate pools, teacher scores and development candidates are kept, for several runs on the same
+    ``shared``: folder of candidate pools, teacher scores and development candidates, for several runs on the same
     collections; by default ``folder``.
 
-    Raises InputError for what the recipe cannot be carried out with: see its parts.
+    Raises InputError if the recipe cannot be run: see its parts.
     """
     return _Run(recipe, Path(folder), shared or Path(folder), offline, progress).carry_out()
 
@@ -135,21 +135,21 @@ class _Run:
         return DevelopmentSet(whole.name, collection.queries, collection.qrels, candidates)
 
     def _lessons(self, pools: Sequence[Pooled], part: Recipe | RankerPart) -> TrainingMix:
-        """Batches under the teacher of stage III."""
+        """Batches with the scores of stage III's teacher."""
         teacher = self.recipe.teacher
         return self._taught(self._mix(pools, part, teacher.labels), pools, teacher.members)
 
     def _mix(self, pools: Sequence[Pooled], part: Recipe | RankerPart | CrossEncoderPart, labels: float) -> TrainingMix:
-        """Batches of the size that the part names, under labels alone."""
+        """Batches of the size that ``part`` sets, with labels only."""
         sources, seed, draw = [own.labelled(labels) for own in pools], self.recipe.seed, self.recipe.draw
         return TrainingMix(sources, part.steps, queries=part.queries, candidates=part.candidates, draw=draw, seed=seed)
 
     def _taught(self, mix: TrainingMix, pools: Sequence[Pooled], weights: Mapping[str, float]) -> TrainingMix:
-        """The same batches under the members of a teacher."""
+        """The same batches with the weighted scores of a teacher's members added."""
         recipe = self.recipe
         weights = {word: weight for word, weight in weights.items() if weight}
         own = None
-        if {"max-sim", "bi-encoder"} & weights.keys():  # of a copy as it is at the start: nothing must teach itself
+        if {"max-sim", "bi-encoder"} & weights.keys():  # a copy of the start: no model must teach itself
             own = start(recipe.model, self.offline, recipe.seed).item_encoder.eval()
         dtype = torch.bfloat16 if recipe.joint.bf16 and bf16_pays() else torch.float32
         models = Members(weights, Loading(None, str(dtype), self.offline), own, dtype)
@@ -162,7 +162,7 @@ class _Run:
 
 
 def start(part: ModelPart, offline: bool, seed: int) -> MixLM:
-    """Where training starts. In float32, on a GPU if there is one; weights that are new are drawn by ``seed``.
+    """Load the model that training starts from, in float32, on a GPU if there is one. ``seed``: of new weights.
 
     Raises InputError if no start is named, or it cannot be read.
     """

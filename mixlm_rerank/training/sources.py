@@ -1,4 +1,4 @@
-"""The collections of a recipe: without queries that they must not see, with candidates and what the teachers say."""
+"""The collections of a recipe: forbidden queries are removed, candidate pools and teacher scores are added."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from mixlm_rerank.training.teacher import teacher_scores
 
 __all__ = ["Forbidden", "Pooled", "divided", "first_stages", "left_out", "plain", "pooled", "taught", "without_queries"]
 
-Forbidden = Mapping[str, str]  # a query, made plain -> name of a collection that has it
+Forbidden = Mapping[str, str]  # query as :func:`plain` gives it -> name of a collection that has it
 
 
 def divided(recipe: Recipe) -> tuple[list[Collection], list[Collection], Forbidden, dict[str, dict[str, str]]]:
-    """Collections to train on and to choose by, without the queries that they must not see; what is not to be trained
-    on; and what was left out: name of a collection -> qid -> name of the one that has the query too.
+    """Training and development collections without forbidden queries; the queries that must not be trained on; and the
+    queries left out: name of a collection -> qid -> name of the collection that has the query, too.
 
     Raises InputError if no query of a collection is left.
     """
@@ -57,7 +57,7 @@ def _asked(collections: Iterable[Collection]) -> dict[str, str]:
 
 
 def without_queries(collection: Collection, forbidden: Forbidden) -> tuple[Collection, dict[str, str]]:
-    """The collection without forbidden queries, and which those were, as :func:`left_out` has them.
+    """The collection without forbidden queries, and those left out, as :func:`left_out` returns them.
 
     Raises InputError if no query is left.
     """
@@ -67,9 +67,9 @@ def without_queries(collection: Collection, forbidden: Forbidden) -> tuple[Colle
 
 
 def left_out(name: str, queries: Mapping[str, str], forbidden: Forbidden) -> dict[str, str]:
-    """Those of ``queries`` (qid -> text) that are forbidden: qid -> name of a collection that has it, too.
+    """The forbidden ones of ``queries`` (qid -> text): qid -> name of a collection that also has the query.
 
-    Raises InputError if that is every one of ``name``.
+    Raises InputError if all queries of ``name`` are forbidden.
     """
     found = {qid: forbidden[plain(query)] for qid, query in queries.items() if plain(query) in forbidden}
     if found and len(found) == len(queries):
@@ -78,7 +78,7 @@ def left_out(name: str, queries: Mapping[str, str], forbidden: Forbidden) -> dic
 
 
 def plain(query: str) -> str:
-    """What makes two queries the same: letters, marks and digits, without case; all of it where there are none.
+    """Normal form in which equal queries agree: letters, marks and digits, without case; the whole text if it has none.
 
     >>> plain("What's  a Dog?") == plain("whats a dog"), plain("?") == plain("!")
     (True, False)
@@ -89,20 +89,20 @@ def plain(query: str) -> str:
 
 @dataclass(frozen=True)
 class Pooled:
-    """A collection to train on, as the recipe's ``part`` has it."""
+    """A training collection with its candidate pools, as the recipe's ``part`` describes it."""
 
     collection: Collection
     part: CollectionPart
     corpus: str  # hash of the whole corpus
-    source: Source  # its batches, for a teacher who knows nothing yet
+    source: Source  # its candidate pools, before there are teacher scores
 
     def documents(self) -> Iterator[str]:
-        """Texts of the whole corpus that have any."""
+        """Texts of the whole corpus, without empty ones."""
         texts = (document.content for document in self.collection.corpus or ())
         return (text for text in texts if text.strip())
 
     def labelled(self, scale: float) -> Source:
-        """The same under labels alone; ``scale``: what a label of 1 counts, unless the part says it."""
+        """The source with labels only; ``scale``: log-odds of a label of 1, unless the part sets them."""
         return replace(self.source, label_scale=scale if self.part.labels is None else self.part.labels)
 
 
@@ -115,9 +115,9 @@ def pooled(
     *,
     progress: bool = True,
 ) -> Pooled:
-    """Pools by the part's first stages, of the documents and queries that the part takes of the collection.
+    """Make candidate pools by the part's first stages, from the documents and queries that the part selects.
 
-    Made once, and kept in ``folder``, which several runs may share.
+    They are made once and kept in ``folder``, which several runs may share.
     """
     collection = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
     with locked(folder):
@@ -149,8 +149,8 @@ def taught(
     *,
     progress: bool = True,
 ) -> Source:
-    """The source under the weighted sum of ``members`` besides. Only ``wanted`` scores are computed, each once: they
-    are kept in ``folder``.
+    """The source with the weighted sum of the members' scores added to its scores. Only ``wanted`` scores are computed,
+    each once: they are kept in ``folder``.
     """
     scores = source.scores.copy()
     for member, weight in members:
@@ -164,7 +164,7 @@ def taught(
 
 
 def first_stages(part: CollectionPart, folder: Path, loading: Loading, *, progress: bool = True) -> list[FirstStage]:
-    """Those that the recipe names; what they build goes into ``folder``."""
+    """The first stages that the recipe names; what they build goes into ``folder``."""
     return [
         make_first_stage(word, part.source, part.split, folder, loading=loading, progress=progress)
         for word in part.first_stages

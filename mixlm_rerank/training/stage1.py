@@ -1,8 +1,8 @@
 """Stage I, for decoders: the ranker's language model learns a judge's reasoning before it learns to rank.
 
-The sequence is ``prompt with the query | document | reasoning: rationale | answer: yes or no``. Over the rationale the
-loss is KL to the judge's next-token distribution where that is given, else the cross-entropy of its words; at the
-verdict it is KL between (p_yes, p_no) of judge and model. What comes out is a ranker for :meth:`MixLM.from_backbones`.
+The sequence is ``prompt with the query | document | reasoning: rationale | answer: yes or no``. On the rationale the
+loss is KL to the judge's next-token distribution if given, else the cross-entropy of its tokens; on the verdict it is
+KL between (p_yes, p_no) of judge and model. The result is a ranker for :meth:`MixLM.from_backbones`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Judgement", "ReasoningPart", "Sequencer", "read_judgements", "reason
 
 REASONING, ANSWER = "\nReasoning: ", "\nAnswer: "
 MOST_QUERY_TOKENS = 256
-TOKENS_AT_ONCE = 64  # whose logits are in float32
+TOKENS_AT_ONCE = 64  # tokens whose logits are in float32 at a time
 
 
 @part(frozen=True, config=STRICT)
@@ -50,14 +50,13 @@ class ReasoningPart:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge says of a document for a query."""
+    """A judge's grade of a document for a query, and the reasons."""
 
     query: str
     document: str
     rationale: str  # why, in words
     grade: float  # p(yes), in [0, 1]
-    # For each token of the rationale the likeliest next tokens, {token id: log-probability}; None where there are words
-    # alone
+    # Likeliest next tokens at each token of the rationale, {token id: log-probability}; None: only words are given
     logits: list[dict[int, float]] | None = None
 
 
@@ -97,7 +96,7 @@ def _judgement(fields: dict[str, Any], where: str) -> Judgement:
 
 @dataclass(frozen=True)
 class Reasoned:
-    """Token ids, where the rationale's tokens stand in them, and what the judge says."""
+    """Token ids, the positions of the rationale in them, and the judge's grade and logits."""
 
     ids: list[int]
     rationale: range
@@ -106,7 +105,7 @@ class Reasoned:
 
 
 class Sequencer:
-    """Judgements -> token ids. Only the document is ever cut, so that everything fits into ``max_length`` tokens."""
+    """Judgements -> token ids. Only the document is truncated, so that everything fits into ``max_length`` tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_query_tokens: int, max_length: int) -> None:
         self.tokenizer = tokenizer
@@ -115,7 +114,7 @@ class Sequencer:
         self._max_length = max_length
 
     def __call__(self, judgement: Judgement) -> Reasoned:
-        """Raises InputError if prompt and rationale are too long, or the judge's logits are not the rationale's."""
+        """Raises InputError if prompt and rationale are too long, or the judge's logits do not match it."""
         (prefix,) = self._prompt.ids([judgement.query])
         document, rationale = text_ids(self.tokenizer, [judgement.document, judgement.rationale])
         if judgement.logits is not None and len(judgement.logits) != len(rationale):
@@ -135,11 +134,11 @@ class Sequencer:
 
 
 def reasoning_loss(logits: Tensor, sequences: Sequence[Reasoned], yes: int, no: int, first: int = 0) -> Tensor:
-    """Mean over sequences of the rationale's mean loss a token and the verdict's.
+    """Mean over sequences of the rationale's mean loss per token plus the loss of the verdict.
 
     Args:
-        logits: float [n, length, vocabulary], padded at the end; of the positions from ``first`` on. Few of them are in
-            float32 at a time.
+        logits: float [n, length, vocabulary], padded at the end, for the positions from ``first`` on. Only a few
+            positions are in float32 at a time.
         yes, no: token ids of the verdicts.
     """
     losses = []
@@ -158,12 +157,12 @@ def reasoning_loss(logits: Tensor, sequences: Sequence[Reasoned], yes: int, no: 
 
 
 def _of_words(logits: Tensor, told: Sequence[int], judged: Sequence[Mapping[int, float]] | None) -> Tensor:
-    """Sum over tokens [n] of their loss. ``logits``: [n, vocabulary], each where its token is predicted."""
+    """Sum of the losses of tokens [n]. ``logits``: [n, vocabulary], at the positions that predict these tokens."""
     predicted = logits.float().log_softmax(dim=-1)
     if judged is None:
         return F.nll_loss(predicted, torch.tensor(told, device=logits.device), reduction="sum")
     losses = []
-    for likeliest, own in zip(judged, predicted, strict=True):  # KL, of the judge's likeliest tokens made to sum to 1
+    for likeliest, own in zip(judged, predicted, strict=True):  # KL over the judge's likeliest tokens, normalised
         tokens = torch.tensor(list(likeliest), device=logits.device)
         target = torch.tensor(list(likeliest.values()), device=logits.device).log_softmax(dim=0)
         losses.append((target.exp() * (target - own[tokens])).sum())

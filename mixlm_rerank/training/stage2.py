@@ -1,4 +1,4 @@
-"""Stage II: a full-text cross-encoder, by sentence-transformers' own trainer. Any ready one can take its place."""
+"""Stage II: a full-text cross-encoder, by sentence-transformers' own trainer. Any ready-made one can replace it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mixlm_rerank.training.stage_trainer import STRICT, StageTrainer, training_a
 
 __all__ = ["CandidateLoss", "CrossEncoderPart", "Example", "examples_of", "train_cross_encoder"]
 
-CandidateLoss = Literal["ListNet", "RankNet", "Lambda", "ListMLE", "PListMLE", "ADRMSE"]  # each with Loss: its class
+CandidateLoss = Literal["ListNet", "RankNet", "Lambda", "ListMLE", "PListMLE", "ADRMSE"]  # class names without "Loss"
 
 # by default these two assume that candidates come in the ideal order, and ignore the targets
 IN_ORDER = {name: {"respect_input_order": False} for name in ("ListMLE", "PListMLE")}
@@ -31,16 +31,16 @@ IN_ORDER = {name: {"respect_input_order": False} for name in ("ListMLE", "PListM
 class CrossEncoderPart:
     """Stage II in a recipe: the cross-encoder it makes is ``{run}/cross-encoder/model``."""
 
-    start: str  # a checkpoint; a new head is put on it unless it has one
-    members: dict[str, float] = field(default_factory=dict)  # with labels, what it learns from: as in TeacherPart
+    start: str  # a checkpoint; it gets a new head unless it has one
+    members: dict[str, float] = field(default_factory=dict)  # learned from in addition to labels: as in TeacherPart
     labels: float = 10.0
     steps: int = Field(default=1000, ge=1)  # groups of ``queries`` queries with ``candidates`` documents each
     queries: int = Field(default=8, ge=1)
     candidates: int = Field(default=6, ge=2)
     learning_rate: float = 5e-5
     max_length: int = Field(default=256, ge=2)
-    # Over a query's candidates, of sentence-transformers. ListNet: KL of the softmax; RankNet and ADRMSE learn the
-    # order of the targets; for Lambda they are gains, negative ones 0.
+    # A loss of sentence-transformers over a query's candidates. ListNet: KL of the softmax; RankNet and ADRMSE learn
+    # the order of the targets; Lambda takes the targets as gains, negative ones as 0.
     loss: CandidateLoss = "ListNet"
     arguments: dict[str, Any] = field(default_factory=dict)  # of CrossEncoderTrainingArguments
 
@@ -54,7 +54,7 @@ class Example(NamedTuple):
 
 
 def examples_of(mix: TrainingMix) -> list[Example]:
-    """Every query of the mix with its own candidates, under the mix's teacher and labels."""
+    """Every query of the mix with its own candidates, scored by the mix's teacher and labels."""
     examples = []
     for number in range(len(mix)):
         batch = mix[number]
@@ -71,10 +71,10 @@ def train_cross_encoder(
     seed: int = 0,
     local_files_only: bool = False,
 ) -> Path:
-    """Train on queries with their candidates, and save ``model`` under ``folder``, which is returned; resumable.
+    """Train on queries with their candidates; returns the folder of the model, ``model`` under ``folder``. Resumable.
 
-    Raises InputError if the checkpoint cannot be read, an argument is unknown, there are no examples, or this
-    sentence-transformers has not the loss.
+    Raises InputError if the checkpoint cannot be read, an argument is unknown, there are no examples, or the installed
+    sentence-transformers lacks the loss.
     """
     from datasets import Dataset
     from sentence_transformers import CrossEncoder
@@ -88,11 +88,11 @@ def train_cross_encoder(
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{part.start!r} is not a checkpoint that a cross-encoder can start from: {reason}") from None
-    without_dropout(model)  # with it a step takes half as long again on a CPU
+    without_dropout(model)  # dropout makes a step 1.5 times as long on a CPU
 
     class SafeTrainer(StageTrainer, CrossEncoderTrainer):
-        """Checkpoints are whole or not there. Examples come in their own order, in which those of a collection, and so
-        texts of like length, stand together.
+        """Checkpoints are complete or absent. The order of the examples is kept: those of a collection, and so texts of
+        similar length, are adjacent.
         """
 
         def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *others: Any, **more: Any) -> Any:
@@ -102,7 +102,7 @@ def train_cross_encoder(
     if kind is None:
         lacks = f"this sentence-transformers has no {part.loss}Loss"
         raise InputError(f"{lacks}: install a later one, or take another loss")
-    few = model.device.type == "cpu" and not under_torchrun()  # DDP knows one pass a step
+    few = model.device.type == "cpu" and not under_torchrun()  # DDP supports one pass per step
     pairs_at_once = 2 * part.queries if few else -1  # all
     trainer = SafeTrainer(
         model=model,
@@ -114,7 +114,7 @@ def train_cross_encoder(
             learning_rate=part.learning_rate,
             num_train_epochs=1,
             seed=seed,
-            ddp_find_unused_parameters=False,  # DDP looks into no mapping, where scores are: all would be unused
+            ddp_find_unused_parameters=False,  # DDP does not look into mappings, which hold the scores: all seem unused
         ),
         train_dataset=Dataset.from_list([example._asdict() for example in examples]),
         loss=kind(model, **IN_ORDER.get(part.loss, {}), activation_fn=nn.Identity(), mini_batch_size=pairs_at_once),

@@ -1,4 +1,4 @@
-"""Stage III as one call: train a MixLM on a mix of collections, watched on development queries, resumable."""
+"""Stage III as one call: train a MixLM on a mix of collections, measured on development queries, resumable."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ Positive = Annotated[int, Field(ge=1)]  # in a recipe
 
 @dataclass(frozen=True)
 class JointOptions:
-    """How to train.
+    """Options of joint training.
 
     Attributes:
         phases: weights of the losses, a curriculum: see docs/training.md.
-        budgets: token budgets that are to serve.
+        budgets: token budgets at which the model is to be used.
         learning_rates: of item encoder, ranker, readout. 0 freezes: under a frozen item encoder every document is
             encoded once, and a step costs a fraction.
         temperature: of the listwise losses, in log-odds.
         texts_per_query: candidates of each query that the full-text pass reads, where a loss needs it.
         warmup: share of the steps in which the learning rates rise; then they fall to zero, linearly.
-        freeze_embeddings: keep both word embedding tables as they are: they are half of a small model, and unseen
-            words stay where they were.
-        bf16: mixed precision, where the processor multiplies bfloat16 by itself; float32 elsewhere.
+        freeze_embeddings: do not train the two word embedding tables: they are half of a small model, and unseen words
+            keep their embeddings.
+        bf16: mixed precision if the processor multiplies bfloat16 natively, else float32.
         checkpoint_activations: less memory, a third slower.
-        queries_at_once: of a step, in one forward and backward pass; the gradients of the passes add up. None: all, and
-            fewer once memory has run out.
-        log_every, save_every: steps; development queries are ranked when it saves.
-        measure_start: rank them before the first step, too.
-        lora: train adapters of both backbones instead of their weights (LoRA, 2106.09685): what peft.LoraConfig takes;
-            of all linear layers, unless ``target_modules`` says which. What is saved has them merged in.
-        arguments: of Transformers' TrainingArguments, what is not said above: ``report_to``, ``lr_scheduler_type``,
+        queries_at_once: queries of a step in one forward and backward pass; the gradients of the passes add up. None:
+            all, and fewer once memory has run out.
+        log_every, save_every: in steps; development queries are ranked at every save.
+        measure_start: rank development queries before the first step, too.
+        lora: train adapters of both backbones instead of their weights (LoRA, 2106.09685): arguments of
+            peft.LoraConfig; all linear layers unless ``target_modules`` is given. They are merged into the saved model.
+        arguments: further arguments of Transformers' TrainingArguments: ``report_to``, ``lr_scheduler_type``,
             ``gradient_accumulation_steps`` (batches of the mix that make one step) ...
     """
 
@@ -84,16 +84,16 @@ class JointOptions:
 
     @property
     def decisive(self) -> JointOptions:
-        """What the result depends on: a run may go on with other values of the rest."""
+        """The options that the result depends on: a run may be resumed with other values of the rest."""
         return replace(self, queries_at_once=None, checkpoint_activations=False)
 
     def steps_of(self, mix: TrainingMix) -> int:
-        """Optimizer steps in which a mix is gone through once."""
+        """Optimizer steps of one pass over a mix."""
         together = self.arguments.get("gradient_accumulation_steps", 1) * process_count()
         return max(1, len(mix) // int(together))
 
     def ranker_alone(self, ranker: float, readout: float) -> JointOptions:
-        """With the item encoder frozen: the losses as they were at the end, but for those of the item encoder.
+        """Options for a frozen item encoder: the losses of the last phase, without those of the item encoder.
 
         ``ranker``, ``readout``: their learning rates.
         """
@@ -116,16 +116,16 @@ def train_joint(
     choose_by: str | None = None,
     progress: bool = True,
 ) -> MixLM:
-    """Train ``model`` in place, one step a group of ``mix``; what comes out is kept as ``model`` in ``folder``.
+    """Train ``model`` in place, one step per group of ``mix``, and save the result as ``model`` in ``folder``.
 
-    Killed at any moment, the same call goes on from the last checkpoint in ``folder`` and, on a CPU in float32, ends
-    with the weights of an uninterrupted run. Where it was finished before, it is loaded.
+    After a kill at any moment, the same call resumes from the last checkpoint in ``folder`` and, on a CPU in float32,
+    ends with the weights of an uninterrupted run. If the training was finished before, its model is loaded.
 
     Args:
-        development: what is measured of the model at the start and at every checkpoint; the values go into history.png
-            and the log.
-        choose_by: the value that decides: the model with the highest is kept and returned, be it the one it started
-            from. None: the last.
+        development: measures the model at the start and at every checkpoint; the values go into history.png and the
+            log.
+        choose_by: the value that decides: the model with the highest is kept and returned, possibly the start. None:
+            the last.
 
     Raises:
         InputError: ``folder`` was begun with another start or mix, the budgets are not the model's, ``choose_by`` is
@@ -187,10 +187,10 @@ def train_joint(
 def _prepare(model: MixLM, options: JointOptions, seed: int) -> None:
     """Freeze what has a learning rate of 0, add adapters, and switch dropout off, in place.
 
-    The teacher regularises, and without dropout a resumed run needs no state of a random generator. Weights become
-    float32: in half precision small steps round away (``bf16`` is for the arithmetic alone).
+    The teacher regularises instead of dropout, and a resumed run then needs no state of a random generator. Weights
+    become float32: in half precision small updates are rounded away (``bf16`` is only for the arithmetic).
 
-    Raises InputError for adapters that PEFT refuses, and for checkpoint_activations with fixed_documents.
+    Raises InputError for adapters that PEFT rejects, and for checkpoint_activations with fixed_documents.
     """
     if options.checkpoint_activations and model.config.fixed_documents:
         raise InputError("checkpoint_activations is not possible with fixed_documents: leave one of them out")
@@ -202,7 +202,7 @@ def _prepare(model: MixLM, options: JointOptions, seed: int) -> None:
             from peft import LoraConfig, inject_adapter_in_model
         torch.manual_seed(seed)
         for part in model.readers.values():
-            if any(weight.requires_grad for weight in part.parameters()):  # from here on, of the adapters alone
+            if any(weight.requires_grad for weight in part.parameters()):  # from here on, only the adapters' do
                 try:
                     adapters = LoraConfig(**{"target_modules": "all-linear", **options.lora})
                     inject_adapter_in_model(adapters, cast(nn.Module, part.backbone))

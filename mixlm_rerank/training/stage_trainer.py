@@ -1,4 +1,4 @@
-"""What the trainers of all stages share: arguments, whole checkpoints, fast attention, the model at the end."""
+"""Shared by the trainers of all stages: arguments, complete checkpoints, fast attention, saving the model."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ WITH_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 class StageTrainer(Trainer):
-    """A Trainer whose checkpoints are whole or not there, and whose attention is fast in bfloat16 on a CPU, too.
+    """A Trainer whose checkpoints are complete or absent, and whose attention is fast in bfloat16 on a CPU, too.
 
-    Raises InputError where the disk is full, or the loss or a weight is no finite number.
+    Raises InputError if the disk is full, or the loss or a weight is not finite.
     """
 
     def train_on(self, write: Callable[[Path], object], *spent: str) -> Path:
-        """Train, from the last whole checkpoint on; ``write(draft)`` then fills what becomes the model.
+        """Train, from the last complete checkpoint if any; ``write(draft)`` then writes the model.
 
-        Returns its folder. Checkpoints are removed, and so is what is called ``spent`` in the folder of the run.
+        Returns the model's folder. Checkpoints are removed, and so are the folders named ``spent`` in that of the run.
         """
         folder = Path(str(self.args.output_dir))
         self.train(resume_from_checkpoint=last_checkpoint(folder))
-        self.accelerator.wait_for_everyone()  # they read the best checkpoint
+        self.accelerator.wait_for_everyone()  # they all read the best checkpoint
         self.save_state()
         keep_model(folder, write, [*folder.glob("checkpoint-*"), *(folder / name for name in spent)])
         return folder / MODEL
@@ -82,7 +82,7 @@ class StageTrainer(Trainer):
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The last whole checkpoint in the folder of a run; what was only begun is removed."""
+    """The last complete checkpoint in the folder of a run; incomplete ones are removed."""
     whole = []
     for checkpoint in folder.glob("checkpoint-*"):
         try:
@@ -95,10 +95,10 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def keep_model(folder: Path, write: Callable[[Path], object], spent: Iterable[Path]) -> None:
-    """Training in ``folder`` is finished: ``write(draft)`` fills what becomes its ``model``. A kill leaves none that is
-    half there. Of several processes the first one writes.
+    """Save the result of the training in ``folder``: ``write(draft)`` writes what becomes ``model``, atomically. Of
+    several processes the first one writes.
 
-    ``spent``: folders that led to it and are removed, such as checkpoints, which are several times as large.
+    ``spent``: folders to remove afterwards, such as checkpoints, which are several times as large.
     """
 
     def keep() -> None:
@@ -111,9 +111,9 @@ def keep_model(folder: Path, write: Callable[[Path], object], spent: Iterable[Pa
 
 
 def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any], **own: Any) -> Arguments:
-    """Arguments of a Trainer: ``users`` and our ``own``; ``bf16`` where it pays.
+    """Arguments of a Trainer: the user's (``users``) and ours (``own``); ``bf16`` only where it pays.
 
-    Raises InputError for one of the user's that the Trainer does not have, or that is ours.
+    Raises InputError for an argument of the user's that the Trainer does not have, or that we set.
     """
     taken = next((name for name in users if name in own), None)
     if taken is not None:
@@ -121,12 +121,12 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
     given: dict[str, Any] = {
         "report_to": "none",
         "save_total_limit": 1,
-        "logging_nan_inf_filter": False,  # what is not finite ends the training
+        "logging_nan_inf_filter": False,  # a loss that is not finite ends the training
         # Transformers looks for a GPU, and refuses bf16 where there is none, unless the CPU is asked for
         "use_cpu": not torch.cuda.is_available(),
         **own,
     }
-    for name, value in users.items():  # YAML reads 1e-5 as a word; 1.0e-5 is a number
+    for name, value in users.items():  # YAML reads 1e-5 as a string; 1.0e-5 is a number
         given[name] = float(value) if isinstance(value, str) and WITH_EXPONENT.fullmatch(value) else value
     given["bf16"] = bool(given.get("bf16")) and bf16_pays("cpu" if own.get("use_cpu") else None)
     try:
@@ -136,19 +136,19 @@ def training_arguments(kind: Callable[..., Arguments], users: Mapping[str, Any],
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Switch it off, in place."""
+    """Switch dropout off, in place."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name, value in vars(module).items():  # of attention, in decoders: a number
+        for name, value in vars(module).items():  # attention dropout in decoders is a number
             if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
 
 
 class Float32Attention(TorchFunctionMode):
-    """As a context: attention between bfloat16 tensors on a CPU is computed in float32.
+    """Context manager: attention between bfloat16 tensors on a CPU is computed in float32.
 
-    There PyTorch's backward pass of attention takes eight times as long in bfloat16 (2.13, AMX): half of a step.
+    On a CPU PyTorch's backward pass of attention takes eight times as long in bfloat16 (2.13, AMX): half of a step.
     """
 
     def __torch_function__(
@@ -167,5 +167,5 @@ class Float32Attention(TorchFunctionMode):
 
 
 def _exact(part: Any) -> Any:
-    """Numbers in float32; masks of truth values, and what is no tensor, as they are."""
+    """Floating-point tensors in float32; boolean masks, and values that are not tensors, unchanged."""
     return part.float() if isinstance(part, Tensor) and part.is_floating_point() else part

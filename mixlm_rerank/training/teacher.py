@@ -1,6 +1,6 @@
-"""Teacher scores of candidate pools: computed once, kept as an array that an interrupted run goes on to fill.
+"""Teacher scores of candidate pools: computed once, kept in an array that a resumed run continues to fill.
 
-And how long they, and the training by them, will take.
+Also an estimate of how long scoring and training will take.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from mixlm_rerank.training.stage_trainer import Float32Attention
 
 __all__ = ["Teacher", "distill_plan", "teacher_scores"]
 
-QUERIES_AT_ONCE = 16  # what a kill can lose
-LONG = 2.0  # seconds of a reading that its pace is taken from
-FLAT = 0.1  # log-odds between the best and the worst candidate of a query: no order to learn
+QUERIES_AT_ONCE = 16  # a kill loses at most these
+LONG = 2.0  # seconds: a reading that takes longer is enough to measure the pace
+FLAT = 0.1  # log-odds between the best and the worst candidate of a query: less is no order to learn
 
 
 class Teacher(Protocol):
-    """Whoever is to be imitated: any full-text cross-encoder, or an ensemble.
+    """The ranker that is imitated: any full-text cross-encoder, or an ensemble.
 
-    With a ``fingerprint``, a hash of its weights, kept scores are known to be its own; else by its class alone.
+    Stored scores are recognised as its own by its ``fingerprint``, a hash of its weights, or else by its class only.
     """
 
     def score_batch(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> Sequence[NDArray[np.floating]]:
@@ -60,8 +60,8 @@ def teacher_scores(
 ) -> NDArray[np.float32]:
     """The teacher's score of every candidate, float32 [pools, most candidates]; NaN past a pool's end.
 
-    They are kept in ``path`` while they are computed; what is there already is not computed again. Beside it a JSON
-    file says which teacher and which candidates they belong to.
+    Scores are saved in ``path`` as they are computed; existing ones are not computed again. A JSON file next to it
+    says which teacher and which candidates they belong to.
 
     ``wanted``: bool, of the same shape; other candidates may stay NaN. None: all.
 
@@ -104,7 +104,7 @@ def teacher_scores(
 
 
 def _opened(path: Path, shape: tuple[int, ...], made_of: dict[str, str]) -> np.memmap[Any, np.dtype[np.float32]]:
-    """Scores, with NaN where there is none yet. ``made_of``: the manifest."""
+    """The stored scores, NaN where there is none yet. ``made_of``: the manifest."""
     manifest = path.with_suffix(".json")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,14 +134,14 @@ def distill_plan(
     mixes: Mapping[str, TrainingMix],
     options: JointOptions,
 ) -> str:
-    """One line. The teacher's time is that of some queries' candidates, read here, times the number of pairs; that of a
-    joint step is of one, done here and not kept.
+    """An estimate in one line. The teacher's time per pair is measured here on some queries' candidates, that of a
+    joint step on one step, whose result is discarded.
 
     Args:
-        pools, texts: what is to be learned from.
+        pools, texts: the training data.
         pairs: how many of their candidates the teacher is to read.
-        held_out: pairs of queries held out that the teacher reads, too, to be measured against.
-        model, mixes, options: what is trained, the batches of each part of the training, and how.
+        held_out: how many pairs of held-out queries the teacher reads, too, for comparison.
+        model, mixes, options: the model, the batches of each part of the training, and the options of training.
     """
     steps = {name: options.steps_of(mix) for name, mix in mixes.items()}
     seconds = max(1, len(mixes["joint"]) // process_count()) * _step(model, mixes["joint"], options)
@@ -157,7 +157,7 @@ def distill_plan(
 def _step(model: MixLM, mix: TrainingMix, options: JointOptions) -> float:
     """Seconds of a joint step: those of one pass, times the number of passes. NaN where it does not fit into memory."""
     objective = JointObjective(model, temperature=options.temperature, texts_per_query=options.texts_per_query)
-    batch = mix[min(1, len(mix) - 1)]  # whole: the first of a round is what is left over of the queries
+    batch = mix[min(1, len(mix) - 1)]  # a full batch: the first of a round holds the remaining queries
     passes = batch.pieces(options.queries_at_once or len(batch.queries))
     mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16 and bf16_pays(model.device))
     seconds = math.inf
@@ -167,8 +167,8 @@ def _step(model: MixLM, mix: TrainingMix, options: JointOptions) -> float:
             with Float32Attention(), mixed:
                 loss = objective(passes[0], options.phases[-1], sorted(options.budgets)[-2:])["loss"]
             loss.backward()
-            loss.item()  # a GPU is waited for
-        except RuntimeError:  # out of memory: the training has an answer to it
+            loss.item()  # synchronises with a GPU
+        except RuntimeError:  # out of memory: training handles it
             seconds = math.nan
         model.zero_grad()
         seconds = min(seconds, time.perf_counter() - started)
@@ -176,7 +176,7 @@ def _step(model: MixLM, mix: TrainingMix, options: JointOptions) -> float:
 
 
 def _pace(teacher: Teacher, pools: Sequence[Pool], texts: Mapping[str, str]) -> float:
-    """Seconds a pair: of a few queries, more of them where that is quick (a GPU reads many at once)."""
+    """Seconds per pair, measured on a few queries, and on more if these are fast (a GPU reads many at once)."""
     for count in (1, 1, 4, QUERIES_AT_ONCE):  # the first call is slower than the others
         own = pools[:count]
         started = time.perf_counter()

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MEASURED", "START", "JointTrainer"]
 
-START = "start"  # the model at the start, until the end of the training
+START = "start"  # folder of the model at the start; removed after training
 PLOT = "history.png"
-MEASURED = "eval_"  # begins the names of development values in the Trainer's log
+MEASURED = "eval_"  # prefix of development values in the Trainer's log
 NOT_DRAWN = {"step", "epoch", "learning_rate", "grad_norm"}
 
 logger = logging.get_logger(__name__)
@@ -37,11 +37,11 @@ logger = logging.get_logger(__name__)
 
 class JointTrainer(StageTrainer):
     """Trains a :class:`JointObjective` as ``options`` say. Each step trains the largest token budget and one of the
-    others: what costs is encoding the documents, once for both.
+    others: the main cost is encoding the documents, once for both.
 
-    When memory runs out, a step is begun again in twice as many passes, and so are those that follow.
+    When memory runs out, the step is repeated in twice as many passes, and later steps use as many.
 
-    ``development``: what is measured of the model where the Trainer evaluates. ``given``: of the Hugging Face Trainer.
+    ``development``: measures the model when the Trainer evaluates. ``given``: arguments of the Hugging Face Trainer.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class JointTrainer(StageTrainer):
         development: Callable[[MixLM], dict[str, float]] | None,
         **given: Any,
     ) -> None:
-        super().__init__(model=objective, eval_dataset=[], **given)  # development values are of no data set
+        super().__init__(model=objective, eval_dataset=[], **given)  # development values need no dataset
         self._objective = objective
         self._options = options
         self._development = development
         self._queries_at_once = options.queries_at_once
-        self._sums: dict[str, Tensor | float] = {}  # of tensors: a number would have to be waited for
+        self._sums: dict[str, Tensor | float] = {}  # tensors: numbers would synchronise with the GPU
         self._steps = 0.0
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any) -> Tensor:
@@ -69,11 +69,11 @@ class JointTrainer(StageTrainer):
                 with self.accelerator.no_sync(model):  # other processes may have another number of passes
                     losses = [step(model, own) for own in passes[:-1]]
                 return torch.stack([*losses, step(model, passes[-1])]).sum()
-            except RuntimeError as error:  # of a GPU, or of the machine (torch has no class of its own for that)
+            except RuntimeError as error:  # GPU or host memory (torch has no exception class for the latter)
                 if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                     raise
             model.zero_grad()
-            # several processes must stay in step, and what was accumulated before is lost
+            # several processes must stay in step, and gradients accumulated before are lost
             if size == 1 or self.args.world_size > 1 or self.args.gradient_accumulation_steps > 1:
                 raise InputError(
                     f"out of memory with {size} {'query' if size == 1 else 'queries'} at once: set the recipe's "
@@ -88,7 +88,7 @@ class JointTrainer(StageTrainer):
     ) -> Tensor:
         step = self.state.global_step
         *smaller, largest = sorted(set(self._options.budgets))
-        # of the step alone: a resumed run draws the same
+        # seeded by the step: a resumed run draws the same
         budgets = [largest, *random.Random(f"{self.args.seed} {step}").sample(smaller, min(1, len(smaller)))]
         batch, weights = inputs["batch"], weights_at(self._options.phases, step / max(1, self.state.max_steps))
         losses: dict[str, Tensor] = model(batch, weights, budgets, inputs["of"])
@@ -99,7 +99,7 @@ class JointTrainer(StageTrainer):
         return losses["loss"]
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        """Development values, of the first process. The model at the start is kept: it may remain the best one."""
+        """Development values, measured by the first process. Saves the model at the start: it may remain the best."""
         found: list[dict[str, float]] = [{}]
         model, chosen = self._objective.model, self.args.metric_for_best_model
         if self.is_world_process_zero() and self._development is not None:
@@ -117,7 +117,7 @@ class JointTrainer(StageTrainer):
         return found[0]
 
     def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
-        """Each loss beside their sum: means since the last time."""
+        """Log each loss in addition to their sum, as means since the last call."""
         if "loss" in logs and self._steps:
             logs |= {name: float(value) / self._steps for name, value in self._sums.items()}
             self._sums, self._steps = {}, 0.0
@@ -129,7 +129,7 @@ class JointTrainer(StageTrainer):
             plot_history(self.state.log_history, Path(str(self.args.output_dir)) / PLOT)
 
     def _get_train_sampler(self, *arguments: Any) -> Sampler[int]:
-        return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has an order of its own
+        return SequentialSampler(cast(Sized, self.train_dataset))  # the mix has its own order
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         mixlm = self._objective.model
@@ -138,7 +138,7 @@ class JointTrainer(StageTrainer):
         parts = ((mixlm.item_encoder, encoder), (ranking, ranker), (mixlm.readout, readout))
         groups = []
         for part, rate in parts:
-            for decays in (True, False):  # biases, norms and single numbers do not decay
+            for decays in (True, False):  # biases, norms and scalars do not decay
                 weights = [one for one in part.parameters() if one.requires_grad and (one.ndim > 1) == decays]
                 if weights:
                     groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
@@ -148,7 +148,7 @@ class JointTrainer(StageTrainer):
 
 
 def plot_history(log: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Losses on the left, development values on the right, of the Trainer's log.
+    """Plot the Trainer's log: losses on the left, development values on the right.
 
     Raises MissingDependency without matplotlib.
     """
@@ -160,7 +160,7 @@ def plot_history(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     right.set(title="development queries", xlabel="step", ylabel="nDCG@10")
     for axes, with_loss in ((left, True), (right, False)):
         rows = [row for row in log if ("loss" in row) == with_loss]
-        lines: list[tuple[list[str], NDArray[np.float64]]] = []  # what is the same up to rounding is one line
+        lines: list[tuple[list[str], NDArray[np.float64]]] = []  # equal curves, up to rounding, share a line
         for name in dict.fromkeys(name for row in rows for name in row if name not in NOT_DRAWN):
             points = np.array([(row["step"], float(row[name])) for row in rows if name in row])
             like = ((n, own) for n, own in lines if np.array_equal(own[:, 0], points[:, 0]))

@@ -1,1 +1,1 @@
-"""The fast paths, behind one door: :class:`.ranker.FastRanker`; each equals its plain counterpart, which tests show."""
+"""The fast paths, used through :class:`.ranker.FastRanker`; tests show that each equals its plain counterpart."""

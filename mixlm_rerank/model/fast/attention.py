@@ -4,9 +4,9 @@ One flattened sequence holds the prefixes of some queries and then all their ite
 
     [prefix_1 | prefix_2 | ... | items of query 1 | items of query 2 | ...]
 
-Every item attends to its query's prefix and to itself, in one softmax over both parts, so the result is that of
-scoring the item alone. Registered as a Transformers attention function, it runs every architecture that uses the
-attention interface, unchanged; without a layout it is plain SDPA.
+Every item attends to its query's prefix and to itself, in one softmax over both parts, so the result is that of scoring
+the item alone. It is registered as a Transformers attention function, so architectures that use the attention interface
+run unchanged; without a layout it is plain SDPA.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from .layout import PackedAttention, PackedLayout
 __all__ = ["SHARED_PREFIX", "PackedTiles", "attention_of", "tiles_of"]
 
 SHARED_PREFIX = "mixlm_shared_prefix"
-# Rows of a tile: enough for a matrix product, few enough that a row computes little that it must not see.
+# Rows of a tile: enough for an efficient matrix product, few enough to compute little for masked pairs.
 ROWS_PER_TILE = 48
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Rows of a flattened sequence in equal tiles, each with the keys that its rows may see some of.
+    """Rows of a flattened sequence in tiles of equal size, each with all keys that any of its rows may see.
 
     Attributes:
-        rows: [tiles, r], positions in the flattened sequence; what fills up a tile is some row once more.
-        keys: [tiles, s], positions likewise.
+        rows: [tiles, r], positions in the flattened sequence; padding repeats an existing row.
+        keys: [tiles, s], positions in the flattened sequence.
         mask: [tiles, 1, r, s], added to attention logits: 0 or -inf.
-        places: [n], where in ``rows.flatten()`` the wanted rows are, in the order of the sequence.
+        places: [n], indices of the wanted rows in ``rows.flatten()``, in the order of the sequence.
     """
 
     rows: Tensor
@@ -67,9 +67,9 @@ class PackedTiles(PackedAttention):
     """The tiles of a layout.
 
     Attributes:
-        prefixes: one a query.
-        items: several items each.
-        scores: the same, with the last row of each item alone; their ``rows`` count items.
+        prefixes: one tile per query.
+        items: tiles of several items.
+        scores: tiles of several items, with only the last row of each; their ``rows`` count items.
     """
 
     prefixes: Tiles
@@ -85,7 +85,7 @@ class PackedTiles(PackedAttention):
 
 
 def attention_of(layout: PackedLayout, window: int | None, device: torch.device, head: int) -> PackedAttention:
-    """For scoring on a GPU one kernel, where Triton is installed; else tiles. ``head``: size of the heads."""
+    """One kernel for scoring on a GPU, if Triton is installed; else tiles. ``head``: size of the heads."""
     fits = window is None and 16 <= head <= 128 and head & (head - 1) == 0  # heads are read as blocks
     if fits and device.type == "cuda" and not torch.is_grad_enabled() and find_spec("triton") is not None:
         from .fused_attention import fused_tiles
@@ -94,15 +94,15 @@ def attention_of(layout: PackedLayout, window: int | None, device: torch.device,
     return tiles_of(layout, window, device)
 
 
-@lru_cache(maxsize=8)  # all layers of a forward pass ask for the same; a few threads at a time
-@torch.inference_mode(False)  # kept from scoring, they must serve a training step of the same layout
+@lru_cache(maxsize=8)  # all layers of a forward pass use the same tiles; a few threads at a time
+@torch.inference_mode(False)  # tiles cached in scoring must also serve a training step
 def tiles_of(layout: PackedLayout, window: int | None, device: torch.device) -> PackedTiles:
     """The tiles of a layout under a sliding window, if there is one: see :func:`visible`."""
     prefixes, counts = torch.tensor(layout.prefix_lengths), torch.tensor(layout.item_counts)
     starts = prefixes.cumsum(0) - prefixes
     before = torch.arange(int(prefixes.max()))
     real = before < prefixes[:, None]
-    position = before.minimum(prefixes[:, None] - 1)  # what fills up a tile is its last position once more
+    position = before.minimum(prefixes[:, None] - 1)  # padding repeats the last position
     prefix_rows = starts[:, None] + position
     prefix_mask = visible(position, before, causal=layout.causal, window=window) & real[:, None]
 
@@ -140,11 +140,11 @@ def shared_prefix_attention(
 ) -> tuple[Tensor, None]:
     """Attention over a flattened sequence. query [1, heads, length, d], key/value [1, kv_heads, length, d]."""
     if layout is None and attention_mask is not None and attention_mask.shape[-1] < key.shape[2]:
-        raise InputError("its layers do not hand keyword arguments on to their attention")  # the layout went astray
+        raise InputError("its layers do not hand keyword arguments on to their attention")  # the layout was lost
     extra = {name: kwargs[name] for name in ("softcap", "s_aux") if kwargs.get(name) is not None}
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if layout is None and extra:
-        if attention_mask is None:  # Transformers leaves it to the attention to be causal
+        if attention_mask is None:  # Transformers leaves the causal mask to the attention
             places = torch.arange(query.shape[2], device=query.device)
             attention_mask = visible(places, places, causal=bool(module.is_causal), window=sliding_window)[None, None]
         return _attended(query, key, value, attention_mask, scale, **extra).transpose(1, 2), None
@@ -175,7 +175,7 @@ def _attended(
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if mask.dtype == torch.bool:
-        # finite, for rows of padding that see nothing
+        # finite, because padding rows see nothing
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
     mask = mask.to(query.dtype)
     if softcap is None and s_aux is None:

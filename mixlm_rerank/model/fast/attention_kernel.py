@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""Shared-prefix attention as one GPU kernel (Triton): no masks in memory, no copies of keys; of what a row must not see
-at most a block is read.
+"""Shared-prefix attention as one GPU kernel (Triton): no masks in memory, no copies of keys.
 
-Online softmax over blocks of keys as in FlashAttention (2205.14135), first over the prefix, then over the row's item.
+Of the keys that a row must not see, at most one block is read. Online softmax over blocks of keys as in FlashAttention
+(2205.14135), first over the prefix, then over the row's item.
 """
 
 import triton
@@ -18,10 +18,10 @@ def attend_tiles(
     GROUPS: tl.constexpr, HEAD: tl.constexpr, ITEM: tl.constexpr, STEP: tl.constexpr, CAUSAL: tl.constexpr,
     BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile of rows of one head. Rows are STEP positions of an item apart; items have ITEM positions.
+    """Compute one tile of rows of one head. Rows are STEP positions of an item apart; items have ITEM positions.
 
-    A tile: rows [row, + rows); prefix keys [first_key, + keys), of which the first row is number ``before`` or later;
-    keys of its items [own, + own_keys), of which the first row's STEP begins at number ``own_before``.
+    A tile: rows [row, + rows); prefix keys [first_key, + keys), in which the first row is number ``before`` or later;
+    keys of its items [own, + own_keys), in which the first row's STEP begins at number ``own_before``.
     """
     head = tl.program_id(1)
     entry = table + tl.program_id(0) * 8
@@ -60,7 +60,7 @@ def attend_tiles(
 
 @triton.jit
 def _more(q, k, v, seen, scale, best, total, mixed, PRECISION: tl.constexpr):
-    """The softmax so far, and a block of keys more. ``scale`` holds log2(e): powers of two are cheaper."""
+    """Add a block of keys to the running softmax. ``scale`` includes log2(e): powers of two are cheaper."""
     logits = tl.where(seen, tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale, -float("inf"))
     higher = tl.maximum(best, tl.max(logits, 1))
     shrunk = tl.exp2(best - higher)

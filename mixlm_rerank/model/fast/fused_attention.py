@@ -20,11 +20,11 @@ BLOCK = 64  # rows of a tile, and keys read at once
 
 @dataclass(frozen=True)
 class FusedTiles(PackedAttention):
-    """Without gradients.
+    """The tiles of a layout as tables, for attention without gradients.
 
     Attributes:
         every, scores: tables of tiles, int32 [tiles, 8], see :func:`attend_tiles`: for every row, and for the last
-            rows of items alone.
+            row of each item only.
     """
 
     every: Tensor
@@ -64,7 +64,7 @@ def fused_tiles(layout: PackedLayout, device: torch.device) -> FusedTiles:
     nothing = torch.zeros_like(query)
     of_prefixes = torch.stack([starts[query] + offset, rows, starts[query], seen, offset, *[nothing] * 3], dim=1)
 
-    together = max(1, BLOCK // item_length)  # items of a tile; of long items there are several tiles each
+    together = max(1, BLOCK // item_length)  # items per tile; a long item has several tiles
     pieces = -(-item_length // BLOCK)
     groups = -(-counts // together)
     query = torch.arange(len(counts)).repeat_interleave(groups * pieces)

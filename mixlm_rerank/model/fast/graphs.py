@@ -1,4 +1,4 @@
-"""The packed pass as CUDA graphs: for a few queries its kernels are so short that launching them takes longer."""
+"""The packed pass as CUDA graphs: with a few queries, launching its short kernels takes longer than running them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .passes import BertPass, DecoderPass
 
 __all__ = ["GraphedPass"]
 
-MOST_BYTES = 4 << 30  # of all recordings of a model, without working memory; the one not used for longest goes
+MOST_BYTES = 4 << 30  # all recordings of a model, without working memory; the least recently used is dropped
 
 
 class _Inputs(NamedTuple):
-    """What a pass reads."""
+    """The inputs of a pass."""
 
     embeds: Tensor
     positions: Tensor
@@ -30,18 +30,18 @@ class _Inputs(NamedTuple):
     scores: Tensor
 
     def shape(self) -> tuple[int, int, int, int]:
-        """Lengths that there is room for: of positions, score tokens and tiles. What costs is the positions."""
+        """Padded lengths of positions, score rows and both tables of tiles. Extra positions are what costs time."""
         rows, every, scores = (_power_of_two(len(part)) for part in (self.score_rows, self.every, self.scores))
         return _eighth(len(self.embeds)), rows, every, scores
 
     def longer(self) -> _Inputs:
-        """Room for all inputs of the same shape."""
+        """Zeros, with room for all inputs of the same shape."""
         positions, rows, every, scores = self.shape()
         lengths = (positions, positions, positions, rows, every, scores)
         return _Inputs(*(part.new_zeros(n, *part.shape[1:]) for part, n in zip(self, lengths, strict=True)))
 
     def fill(self, inputs: _Inputs) -> None:
-        """Past their end is what was there, which nothing reads; but a tile that is not there must have no rows."""
+        """Copy the inputs in. Stale values past their end are never read; unused entries for tiles are zeroed."""
         for place, part in zip(self, inputs, strict=True):
             place[: len(part)].copy_(part)
         self.every[len(inputs.every) :].zero_()
@@ -50,7 +50,7 @@ class _Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class _Graph:
-    """A recorded pass: what it reads and what it leaves, always at the same place."""
+    """A recorded pass, with its inputs and its output always in the same memory."""
 
     inputs: _Inputs
     graph: torch.cuda.CUDAGraph
@@ -62,15 +62,15 @@ class _Graph:
 
 
 class GraphedPass:
-    """Equal to the pass that it records. Inputs are filled up to one of few shapes.
+    """Replays recordings of a pass; the results are equal. Inputs are padded to one of a few shapes.
 
-    It is of the weights as they are: after a change of their dtype or device, make another.
+    A recording uses the weights as they are: after a change of their dtype or device, make a new GraphedPass.
     """
 
     def __init__(self, packed: BertPass | DecoderPass) -> None:
         self._packed, self.window, self.head = packed, packed.window, packed.head
         self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
-        self._pool = torch.cuda.graph_pool_handle()  # of working memory: no two run at a time
+        self._pool = torch.cuda.graph_pool_handle()  # shared working memory: no two graphs run at a time
         self._lock = Lock()
 
     def __call__(
@@ -99,7 +99,7 @@ class GraphedPass:
 
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # what is compiled or chosen at a first call must not be recorded
+        with torch.cuda.stream(side):  # compilation and kernel choice at the first call must not be recorded
             for _ in range(2):
                 run()
         torch.cuda.current_stream().wait_stream(side)
@@ -111,7 +111,7 @@ class GraphedPass:
 
 
 def _eighth(length: int) -> int:
-    """At least the length: a multiple of 16, and from 128 on one of eight numbers between two powers of two.
+    """The length rounded up to a multiple of 16 and, from 128 on, to one of eight numbers per power of two.
 
     >>> [_eighth(length) for length in (1, 16, 17, 160, 1000, 1025)]
     [16, 16, 32, 160, 1024, 1152]

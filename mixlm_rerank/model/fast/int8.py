@@ -1,4 +1,4 @@
-"""A ranker's linear layers in int8: faster on a CPU, a little off, see ``docs/speed.md``."""
+"""A ranker's linear layers in int8: faster on a CPU, slightly less accurate, see ``docs/speed.md``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["in_int8", "is_int8"]
 
 
 def in_int8(model: N) -> N:
-    """The same model with a ranker in int8: weights once, activations as they come (PyTorch's dynamic quantisation).
+    """A copy of the model with an int8 ranker (PyTorch's dynamic quantisation): weights once, activations per pass.
 
-    Item encoder, projector and readout are shared with ``model`` and stay float32, so a token index fits both. All that
-    a forward pass reads is quantised together: a score depends a little on the company of its candidate.
+    Item encoder, projector and readout are shared with ``model`` and stay float32, so a token index fits both.
+    Activation scales are per forward pass, so scores vary slightly with the batch.
 
     Raises:
         InputError: the model is not on a CPU, or this PyTorch has no int8 layers for the processor.
@@ -31,7 +31,7 @@ def in_int8(model: N) -> N:
         from torch.ao.quantization import quantize_dynamic
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its successor, torchao, pays only when it compiles
+            warnings.simplefilter("ignore")  # its successor, torchao, pays off only with compilation
             quantize_dynamic(twin.ranker.backbone, {nn.Linear}, dtype=torch.qint8, inplace=True)
     except (ImportError, RuntimeError) as error:
         raise InputError(f"this PyTorch has no int8 layers for this processor ({error}): take float32") from None

@@ -1,4 +1,4 @@
-"""Where what lies in the flattened sequence of a forward pass, and what its attention has to offer."""
+"""The layout of a forward pass's flattened sequence, and the interface of its attention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PackedAttention", "PackedLayout"]
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """Where what lies in a flattened sequence.
+    """The layout of a flattened sequence.
 
     Attributes:
         prefix_lengths: positions of each query's prefix.
@@ -44,12 +44,12 @@ class PackedLayout:
 
 
 class PackedAttention(Protocol):
-    """How the rows of a flattened sequence attend."""
+    """Attention over a flattened sequence."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Everything attends. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
+        """Attention of all rows. query [length, heads, d], key/value [length, kv_heads, d] -> [length, heads, d]."""
         ...
 
     def attend_scores(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The last row of every item attends. query [items, heads, d] -> [items, heads, d]."""
+        """Attention of the last row of every item. query [items, heads, d] -> [items, heads, d]."""
         ...

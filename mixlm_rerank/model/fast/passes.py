@@ -1,8 +1,7 @@
-"""Lean forward passes of the commonest backbones, through their own modules.
+"""Lean forward passes of the most common backbones, through their own modules.
 
-Packed: only the score token's state is read. Everything else that the last layer would compute (the queries, the
-feed-forward part of embedding tokens and prefix) has no reader: one sixth of a small model. Plain: texts of one length,
-without a mask. Other backbones run whole.
+Packed: only the score token's state is read, so in the last layer only score tokens need queries and feed-forward;
+skipping the rest saves a sixth of a small model. Plain: texts of one length, without a mask. Other backbones run whole.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from .layout import PackedAttention
 
 __all__ = ["BertPass", "DecoderPass", "PackedAttention", "packed_pass", "plain_pass", "product"]
 
-# Matrix products of up to so many rows are divided by hand: on two cores, with 384 features, 20 to 35% less time for 8
-# to 40 rows, 14% for 128, none for 220.
+# Matrix products of at most this many rows are split by hand: on two cores, with 384 features, 20 to 35% less time for
+# 8 to 40 rows, 14% for 128, none for 220.
 MOST_ROWS = 192
-FEWEST_FEATURES = 64  # of a core's part
+FEWEST_FEATURES = 64  # per core
 
 Rotation = tuple[Tensor, ...]  # cosine and sine of positions, [n, 1, head]
 
 
 def packed_pass(backbone: PreTrainedModel, first: int = 0) -> BertPass | DecoderPass | None:
-    """The packed pass of a backbone, or None if its layers are none of those known here.
+    """The packed pass of a backbone, or None if its layers are not among those known here.
 
-    ``first``: the layer that it begins with, of a decoder.
+    ``first``: for decoders, the layer at which the pass begins.
     """
     if type(backbone).__name__ not in ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"):
         return plain_pass(backbone)
@@ -41,7 +40,7 @@ def packed_pass(backbone: PreTrainedModel, first: int = 0) -> BertPass | Decoder
 
 
 def plain_pass(backbone: PreTrainedModel) -> BertPass | None:
-    """The plain pass of a backbone, or None if its layers are none of those that gain by it."""
+    """The plain pass of a backbone, or None if its layers would not gain from it."""
     return BertPass(backbone) if type(backbone).__name__ in ("BertModel", "RobertaModel", "XLMRobertaModel") else None
 
 
@@ -59,7 +58,7 @@ class BertPass:
     ) -> Tensor:
         """The states of all score tokens of a flattened sequence.
 
-        What enters the first layer, [n, d]; position ids, token types, [n]; rows of score tokens -> [items, d].
+        Input of the first layer, [n, d]; position ids, token types, [n]; rows of score tokens -> [items, d].
         """
         places = {"position_ids": positions[None], "token_type_ids": token_types[None]}
         states = self._backbone.embeddings(inputs_embeds=embeds[None], **places)[0]
@@ -69,7 +68,7 @@ class BertPass:
         return _bert_layer(last, states[score_rows], states, attention.attend_scores)
 
     def states(self, embeds: Tensor, stop: int | None = None) -> Tensor:
-        """Texts of one length, of the first segment, through layers 0 to ``stop - 1``; None: all.
+        """Run first-segment texts of one length through layers 0 to ``stop - 1``; None: all layers.
 
         Input embeddings -> all states, [b, length, d].
         """
@@ -81,11 +80,11 @@ class BertPass:
         return flat.view(states.shape)
 
     def first_states(self, states: Tensor, start: int, added: Tensor | None, changing: int | None = None) -> Tensor:
-        """States that enter layer ``start``, [b, length, d] -> the final state of the first of each text, [b, d].
+        """States that enter layer ``start``, [b, length, d] -> the final state of each text's first position, [b, d].
 
         Args:
-            added: to the logits of all attention to each of them, [b, length].
-            changing: only so many of them, the first, change from layer to layer; None: all.
+            added: values added to the logits of all attention to each position, [b, length].
+            changing: only this many positions, the first, change from layer to layer; None: all.
         """
         *layers, last = self._backbone.encoder.layer[start:]
         attend, fixed = _attention_within(states.shape[0], added), states[:, changing:] if changing else states[:, :0]
@@ -112,7 +111,7 @@ def _attention_within(texts: int, added: Tensor | None) -> Callable[..., Tensor]
 
 
 def _bert_layer(layer: Any, rows: Tensor, states: Tensor, attend: Callable[..., Tensor]) -> Tensor:
-    """New states of ``rows``, which see ``states``."""
+    """New states of ``rows``, which attend to ``states``."""
     own, after, last = layer.attention.self, layer.attention.output, layer.output
     heads = (-1, own.num_attention_heads, own.attention_head_size)
     q, k, v = (
@@ -129,9 +128,9 @@ def _bert_layer(layer: Any, rows: Tensor, states: Tensor, attend: Callable[..., 
 def product(layer: nn.Module, rows: Tensor) -> Tensor:
     """``layer(rows)``, float [n, in] -> [n, out], up to rounding.
 
-    A query has a dozen rows or two, and a matrix product of so few is divided badly among cores by the CPU libraries,
-    which divide rows. Here every core takes an equal part of the output features. Scoring alone is so divided; what is
-    stored in a token index must not depend on the number of cores.
+    A query has one or two dozen rows. CPU libraries split a matrix product among cores by rows, which is inefficient
+    for so few, so here every core computes an equal part of the output features. Only scoring is split like this: what
+    is stored in a token index must not depend on the number of cores.
     """
     scoring = not torch.is_grad_enabled() and not torch.compiler.is_exporting()
     if not scoring or type(layer) is not nn.Linear or rows.device.type != "cpu" or rows.dtype != torch.float32:
@@ -154,7 +153,7 @@ class DecoderPass:
         self._before, self._after = _before_attention, _after_attention
 
     def compile(self) -> None:
-        """Fuse what stands between matrix products and attention: the same code for all layers and lengths."""
+        """Fuse the operations between matrix products and attention; all layers and lengths share the code."""
         self._before = torch.compile(_before_attention, dynamic=True)
         self._after = torch.compile(_after_attention, dynamic=True)
 
@@ -198,6 +197,6 @@ def _after_attention(layer: Any, rows: Tensor, attended: Tensor) -> Tensor:
 
 
 def _rotated(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary positions (2104.09864), halves as Llama has them. [n, heads, d] with [n, 1, d]."""
+    """Rotary positions (2104.09864), in two halves as in Llama. [n, heads, d] with [n, 1, d]."""
     first, second = states.chunk(2, dim=-1)
     return states * cosine + torch.cat([-second, first], dim=-1) * sine

@@ -1,4 +1,4 @@
-"""The ranker's fast ways: many items of several queries in one forward pass, equal to the plain way up to rounding."""
+"""The ranker's fast paths: many items of several queries per forward pass, equal to the plain path up to rounding."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FastRanker(Ranker):
 
     @property
     def _checkpoints_activations(self) -> bool:
-        """Whether the backbone's own layers have to run, which know how."""
+        """Whether activations are checkpointed, which only the backbone's own layers can do."""
         modules = self.backbone.modules() if self.training else []
         return any(getattr(module, "gradient_checkpointing", False) for module in modules)
 
@@ -55,12 +55,12 @@ class FastRanker(Ranker):
     def forward_packed(
         self, prefixes: Sequence[Prefix], items: Sequence[Tensor], titles: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        """Hidden states at the score token, several queries a forward pass.
+        """Hidden states at the score token, for several queries per forward pass.
 
         A query's prefix is shared by its items or, in an encoder with a mix layer, copied for each of them.
 
         Args:
-            prefixes: of each query.
+            prefixes: one per query.
             items: projected embedding tokens of each query's documents, float [n, k, d], the same k for all.
             titles: :meth:`titles` of each query's documents, int [n, t]; None: they have none.
 
@@ -85,13 +85,13 @@ class FastRanker(Ranker):
             attention = attention_of(layout, self._packed.window, self.device, self._packed.head)
             states = self._packed(flat, positions + self.first_position, types, score_rows, attention)
             return list(states.split(list(counts)))
-        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building one
+        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # keeps Transformers from building a mask
         masks, given = dict.fromkeys(self._layer_types, unused), (flat[None], positions[None], in_item[None])
         states = self._through(self.mix_layer, self.layers, *given, masks, layout=layout)[0]
         return list(states[score_rows].split(list(counts)))
 
     def _titled(self, prefixes: Sequence[Prefix], items: Sequence[Tensor], titles: Sequence[Tensor]) -> list[Tensor]:
-        """Documents whose titles have one length are packed together: there is no padding."""
+        """Pack documents whose titles have the same length together, so that there is no padding."""
         counts = [len(own) for own in items]
         lengths = torch.cat([(own >= 0).sum(dim=1) for own in titles])
         query_of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(lengths.device)
@@ -107,7 +107,7 @@ class FastRanker(Ranker):
         return list(torch.cat(found)[moved(torch.cat(places).argsort(), self.device)].split(counts))
 
     def _pairs(self, prefixes: Sequence[Prefix], items: Sequence[Tensor]) -> list[Tensor]:
-        """Every item behind a copy of its query's prefix; prefixes of one length go through the layers together."""
+        """Put every item after a copy of its query's prefix; prefixes of one length go through the layers together."""
         if self._plain is None or self._checkpoints_activations:
             counts = [len(tokens) for tokens in items]
             own = [prefix for prefix, count in zip(prefixes, counts, strict=True) for _ in range(count)]
@@ -124,16 +124,16 @@ class FastRanker(Ranker):
         return found
 
     def mixed(self, layers: BertPass, prefixes: Tensor, items: Tensor) -> Tensor:
-        """Through the layers from the mix layer on. States [n, length, d], embedding tokens [n, k, d] -> [n, d]."""
+        """Run the layers from the mix layer on. States [n, length, d], embedding tokens [n, k, d] -> [n, d]."""
         pairs = torch.cat([prefixes, items[:, :, : self.hidden_size]], dim=1)
         added = self._log_sizes(prefixes.shape[1], items) if items.shape[2] > self.hidden_size else None
         changing = prefixes.shape[1] if self.config.fixed_documents else None
         return layers.first_states(pairs, self.mix_layer, added, changing)
 
     def compile_packed(self) -> None:
-        """Make :meth:`forward_packed` fast on a GPU, for a process that lives long: its first passes take a minute.
+        """Make :meth:`forward_packed` fast on a GPU, for a long-lived process: its first passes take a minute.
 
-        Layers of decoders are compiled, and forward passes recorded as CUDA graphs. Elsewhere nothing happens.
+        Compiles the layers of decoders, and records forward passes as CUDA graphs. Does nothing elsewhere.
         """
         if self._packed is None or self.device.type != "cuda" or find_spec("triton") is None:
             return
