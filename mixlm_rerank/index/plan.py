@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .. import numbers
 from ..arguments import check_kind
 from ..errors import InputError
-from ..model.template import visible
+from ..model.template import has_content
 from ..types import Document, Model
 from .encoding import Encoder
 from .local import disk_of
@@ -146,7 +146,7 @@ def _refuse_duplicates(documents: Iterable[Document], model: Model, hashes: NDAr
 
 def _readable(document: Document, model: Model | None) -> bool:
     parts = [document.title, document.text]  # not joined: the separator would count as readable
-    return any(model.item_encoder.readable(parts) if model else map(visible, parts))
+    return any(model.item_encoder.readable(parts) if model else map(has_content, parts))
 
 
 def docid_hash(docid: str) -> int:

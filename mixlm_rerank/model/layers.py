@@ -15,7 +15,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfA
 
 from ..errors import InputError
 
-__all__ = ["FINAL_NORMS", "fixed", "layers_of", "span", "take_added_logits", "visible", "window_of"]
+__all__ = ["FINAL_NORMS", "fixed", "layers_of", "span", "take_added_logits", "may_attend", "window_of"]
 __all__ += ["without_final_norm"]
 
 FINAL_NORMS = ("norm", "final_norm")
@@ -92,7 +92,7 @@ def _shallow(module: Kind) -> Kind:
     return twin
 
 
-def visible(queries: Tensor, keys: Tensor, *, causal: bool, window: int | None) -> Tensor:
+def may_attend(queries: Tensor, keys: Tensor, *, causal: bool, window: int | None) -> Tensor:
     """Which key positions each query position may see. [..., n], [..., m] -> bool [..., n, m].
 
     ``window``: a position sees only positions at a smaller distance (sliding-window layers).
@@ -103,7 +103,7 @@ def visible(queries: Tensor, keys: Tensor, *, causal: bool, window: int | None) 
 
 
 def window_of(config: Any, layer_type: str, *, causal: bool) -> int | None:
-    """The sliding window of layers of one type, for :func:`visible`. Raises InputError if it is unknown."""
+    """The sliding window of layers of one type, for :func:`may_attend`. Raises InputError if it is unknown."""
     every_layer = getattr(config, "layer_types", None) is None and getattr(config, "use_sliding_window", True)
     if layer_type == "full_attention" and not (every_layer and getattr(config, "sliding_window", None)):
         return None  # models like Mistral name no layer types: their window, if any, is that of all layers

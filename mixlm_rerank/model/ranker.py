@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from .config import MixLMConfig
 from .families import check_width, family_of_config, has_segments, longest_sequence, position_offset
-from .layers import fixed, span, take_added_logits, visible, window_of
+from .layers import fixed, may_attend, span, take_added_logits, window_of
 from .running import moved
 from .template import following_ids, plain_end, prefix_template, special_ids
 
@@ -235,7 +235,7 @@ class Ranker(nn.Module):
         """bool [n, 1, length, length], True = may see. Prefixes see documents only in a ranker that mixes both ways."""
         causal = self.family.causal
         window = window_of(self.backbone.config, layer_type, causal=causal)
-        mask = visible(positions, positions, causal=causal, window=window)
+        mask = may_attend(positions, positions, causal=causal, window=window)
         in_prefix = positions < prefix_lengths[:, None]
         blind = in_prefix[:, :, None] & ~in_prefix[:, None, :] & (not self.mixes_both_ways)
         real = (positions < lengths[:, None])[:, None, :]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["ItemTexts", "Template", "around_texts", "following_ids", "plain_end", "prefix_template", "readable"]
-__all__ += ["special_ids", "text_ids", "text_spans", "visible", "without_lone_surrogates"]
+__all__ += ["special_ids", "text_ids", "text_spans", "has_content", "without_lone_surrogates"]
 
 _TOKENISING = Lock()  # a call sets the tokenizer's options, and fails while another thread uses it
 # a child that was forked while the lock was held could never acquire it
@@ -205,13 +205,13 @@ def readable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[b
     """
     check_strings("texts", texts)
     found = [_ASCII_WORD.search(text) is not None for text in texts]
-    doubtful = [place for place, text in enumerate(texts) if not found[place] and visible(text)]
+    doubtful = [place for place, text in enumerate(texts) if not found[place] and has_content(text)]
     for place, ids in zip(doubtful, text_ids(tokenizer, [texts[place] for place in doubtful]), strict=True):
         found[place] = any(token != tokenizer.unk_token_id for token in ids)
     return found
 
 
-def visible(text: str) -> bool:
+def has_content(text: str) -> bool:
     """Whether a text holds more than white space, control and format characters, marks and unassigned code points."""
     return any(unicodedata.category(one)[0] not in "CMZ" and one not in _FILLERS for one in text)
 

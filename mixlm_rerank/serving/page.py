@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
-from mixlm_rerank.model.template import visible
+from mixlm_rerank.model.template import has_content
 from mixlm_rerank.serving.schemas import Failure, RequestFailed, RerankRequest
 from mixlm_rerank.serving.service import Service, Timings
 from mixlm_rerank.types import ScoredDoc
@@ -63,7 +63,7 @@ def add_page(app: FastAPI, service: Service) -> None:
         name = index or next(iter(stages), "")
         if name not in stages:
             raise RequestFailed(404, f"no index {name!r} with known texts; there are: {', '.join(stages) or 'none'}")
-        if not visible(q):
+        if not has_content(q):
             raise RequestFailed(400, "q is empty")
         timings = Timings()
         candidates = await stages[name].search(q, hits)

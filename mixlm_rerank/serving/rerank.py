@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixlm_rerank.documents import Documents
-from mixlm_rerank.model.template import visible
+from mixlm_rerank.model.template import has_content
 from mixlm_rerank.ranking import probability
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.catalogue import Catalogue
@@ -35,7 +35,7 @@ class Plan:
 
 def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
     """Check a request. ``tokens``: limit for the texts that must be encoded. Raises RequestFailed, MixLMError."""
-    if not visible(request.query):
+    if not has_content(request.query):
         raise RequestFailed(400, "query is empty: the ranker reads its text")
     given, docids = request.documents, request.document_ids
     if not given and not docids:
@@ -97,7 +97,7 @@ def _text(document: str | TextDocument, fields: Sequence[str] | None, place: int
     if not given:
         wanted = f"one of rank_fields ({', '.join(fields)})" if fields else '"text" (name other fields in rank_fields)'
         raise RequestFailed(422, f"documents.{place} has no text: give a string, or an object with {wanted}")
-    return ". ".join(filter(visible, given))  # as Document.content joins title and text
+    return ". ".join(filter(has_content, given))  # as Document.content joins title and text
 
 
 def _costs(reranker: Reranker, query: str, candidates: Sequence[Candidate], limit: int) -> list[int]:

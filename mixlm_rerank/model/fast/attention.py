@@ -24,7 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ...errors import InputError
-from ..layers import visible
+from ..layers import may_attend
 from .layout import PackedAttention, PackedLayout
 
 __all__ = ["SHARED_PREFIX", "PackedTiles", "attention_of", "tiles_of"]
@@ -97,32 +97,34 @@ def attention_of(layout: PackedLayout, window: int | None, device: torch.device,
 @lru_cache(maxsize=8)  # all layers of a forward pass use the same tiles; a few threads at a time
 @torch.inference_mode(False)  # tiles cached in scoring must also serve a training step
 def tiles_of(layout: PackedLayout, window: int | None, device: torch.device) -> PackedTiles:
-    """The tiles of a layout under a sliding window, if there is one: see :func:`visible`."""
+    """The tiles of a layout under a sliding window, if there is one: see :func:`may_attend`."""
     prefixes, counts = torch.tensor(layout.prefix_lengths), torch.tensor(layout.item_counts)
     starts = prefixes.cumsum(0) - prefixes
     before = torch.arange(int(prefixes.max()))
     real = before < prefixes[:, None]
     position = before.minimum(prefixes[:, None] - 1)  # padding repeats the last position
     prefix_rows = starts[:, None] + position
-    prefix_mask = visible(position, before, causal=layout.causal, window=window) & real[:, None]
+    prefix_mask = may_attend(position, before, causal=layout.causal, window=window) & real[:, None]
 
     length = layout.item_length
     in_tile = min(max(1, ROWS_PER_TILE // length), int(counts.max()))
-    within = torch.arange(in_tile * length)
-    own, item = within % length, within // length
-    inside = visible(own, own, causal=layout.causal, window=window) & (item[:, None] == item)
+    in_tile_row = torch.arange(in_tile * length)
+    own, item = in_tile_row % length, in_tile_row // length
+    inside = may_attend(own, own, causal=layout.causal, window=window) & (item[:, None] == item)
     tiles = -(-counts // in_tile)
     query = torch.arange(len(counts)).repeat_interleave(tiles)  # of each tile
     number = torch.arange(len(query)) - (tiles.cumsum(0) - tiles)[query]  # of the tile among its query's
-    within = number[:, None] * len(within) + within
+    query_row = number[:, None] * len(in_tile_row) + in_tile_row  # among all rows of a query's items
     all_rows = (counts * length)[query, None]
     item_starts = prefixes.sum() + (counts.cumsum(0) - counts) * length
-    rows = item_starts[query, None] + within.minimum(all_rows - 1)
-    to_prefix = visible(prefixes[query, None] + own, before, causal=layout.causal, window=window) & real[query][:, None]
+    rows = item_starts[query, None] + query_row.minimum(all_rows - 1)
+    to_prefix = (
+        may_attend(prefixes[query, None] + own, before, causal=layout.causal, window=window) & real[query][:, None]
+    )
     mask = torch.cat([to_prefix, inside.expand(len(query), -1, -1)], dim=-1)
     keys, last = torch.cat([prefix_rows[query], rows], dim=1), slice(length - 1, None, length)
-    of_scores = (rows[:, last] - prefixes.sum()) // length, keys, mask[:, last], (within < all_rows)[:, last]
-    parts = (prefix_rows, prefix_rows, prefix_mask, real), (rows, keys, mask, within < all_rows), of_scores
+    of_scores = (rows[:, last] - prefixes.sum()) // length, keys, mask[:, last], (query_row < all_rows)[:, last]
+    parts = (prefix_rows, prefix_rows, prefix_mask, real), (rows, keys, mask, query_row < all_rows), of_scores
     return PackedTiles(*(Tiles.of(*part, device) for part in parts))
 
 
@@ -146,7 +148,9 @@ def shared_prefix_attention(
     if layout is None and extra:
         if attention_mask is None:  # Transformers leaves the causal mask to the attention
             places = torch.arange(query.shape[2], device=query.device)
-            attention_mask = visible(places, places, causal=bool(module.is_causal), window=sliding_window)[None, None]
+            attention_mask = may_attend(places, places, causal=bool(module.is_causal), window=sliding_window)[
+                None, None
+            ]
         return _attended(query, key, value, attention_mask, scale, **extra).transpose(1, 2), None
     if layout is None:
         return sdpa_attention_forward(
