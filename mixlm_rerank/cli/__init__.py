@@ -16,7 +16,7 @@ import typer
 from typer import Option
 
 from ..errors import MixLMError
-from . import bench, evaluate, index, model, rerank, serve, train
+from . import bench, bm25, evaluate, index, model, rerank, serve, train
 
 __all__ = ["app", "main"]
 
@@ -54,7 +54,7 @@ def demo(output: Annotated[Path, Option(help="Folder for indexes, runs and resul
     run_demo(output, typer.echo)
 
 
-GROUPS = {"model": model.app, "index": index.app, "bm25": rerank.bm25, "eval": evaluate.app, "bench": bench.app}
+GROUPS = {"model": model.app, "index": index.app, "bm25": bm25.app, "eval": evaluate.app, "bench": bench.app}
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 

@@ -50,6 +50,7 @@ Tokens = Annotated[int | None, Option(help="Token budget: embedding tokens read 
 Model = Annotated[str, Option("--model", help="'default', a MixLM folder, or a Hugging Face hub id.")]
 Offline = Annotated[bool, Option("--offline", help="Use local files only, never the hub.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bar.")]
+Threads = Annotated[int, Option(min=1, help="Queries searched in parallel.")]
 
 # options of eval report, fit and teacher
 Results = Annotated[Path, Option(help="Folder for the results. After an interruption, the same folder resumes.")]

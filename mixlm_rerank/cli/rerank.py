@@ -1,6 +1,4 @@
-"""``mixlm-rerank rerank``: rerank a run; ``search``: as ``python -m pyserini.search.lucene``, with reranking;
-``bm25``: only the first stage, by Pyserini.
-"""
+"""``mixlm-rerank rerank``: rerank a run; ``search``: as ``python -m pyserini.search.lucene``, with reranking."""
 
 from __future__ import annotations
 
@@ -9,25 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
-from typer import Argument, Option
+from typer import Option
 
-from ..data import Requests, read_qrels, read_requests, read_run, read_topics, write_requests, write_run
+from ..data import Requests, read_requests, read_run, read_topics, write_requests, write_run
 from ..data.runs import check_ids
 from ..errors import InputError
 from ..index import TokenIndex
 from ..progress import progress_bar
-from ..ranking import Weight, parsed_weight, unranked
+from ..ranking import Weight, parsed_weight
 from ..reranker import Reranker
 from ..systems.collections import open_documents
 from ..types import Candidate, Missing, ScoredDoc, Texts
-from .options import CORPUS_HELP, Depth, Device, Dtype, Model, Offline, Quiet, Tokens, check_output, load_any, say
+from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, Threads, Tokens, check_output, load_any, say
 
-__all__ = ["bm25", "rerank", "search"]
+__all__ = ["rerank", "search"]
 
-bm25 = typer.Typer(help="BM25 as first stage (Pyserini).", no_args_is_help=True)
-
-Threads = Annotated[int, Option(min=1, help="Queries searched in parallel.")]
+VerifyTop = Annotated[int, Option(help="Read the full text of this many best candidates and reorder them.")]
+VerifyWith = Annotated[
+    str | None, Option(help="Cross-encoder (name or folder) that reads the best candidates; by default the model.")
+]
 
 
 def rerank(
@@ -49,10 +47,8 @@ def rerank(
     first_stage_weight: Annotated[
         str, Option(help="Weight of the first-stage score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
-    verify_top: Annotated[int, Option(help="Read the full text of this many best candidates and reorder them.")] = 0,
-    verify_with: Annotated[
-        str | None, Option(help="Cross-encoder (name or folder) that reads the best candidates; by default the model.")
-    ] = None,
+    verify_top: VerifyTop = 0,
+    verify_with: VerifyWith = None,
     format: Annotated[Literal["trec", "msmarco"] | None, Option(help="Format of the output; trec by default.")] = None,
     tag: Annotated[str | None, Option(help="Last column of a TREC run; mixlm by default.")] = None,
     device: Device = None,
@@ -70,8 +66,6 @@ def rerank(
     asked = _asked(run, topics, requests)
     if requests is None and texts is None and (verify_top > 0 or missing == "encode"):
         raise InputError("--verify-top and --missing encode read documents' texts: give --texts")
-    if verify_with is not None and not verify_top:
-        raise InputError("--verify-with goes with --verify-top: give the number of candidates that it is to read")
     candidates = {qid: hits[:depth] for qid, hits in asked.candidates.items()}
     if top_k is not None and all(len(hits) <= top_k for hits in candidates.values()):
         warnings.warn(
@@ -80,7 +74,7 @@ def rerank(
             stacklevel=1,
         )
     store = TokenIndex(index)  # before the models and the texts, which take longer
-    judge = None if verify_with is None else _cross_encoder(verify_with, device, dtype, offline)
+    judge = _judge(verify_with, verify_top, device, dtype, offline)
     reranker = Reranker(
         load_any(model, device, dtype, offline),
         store,
@@ -121,6 +115,8 @@ def search(
     first_stage_weight: Annotated[
         str, Option(help="Weight of BM25's score, 0 to 1; or 'rrf': reciprocal rank fusion.")
     ] = "0",
+    verify_top: VerifyTop = 0,
+    verify_with: VerifyWith = None,
     device: Device = None,
     dtype: Dtype = None,
     offline: Offline = False,
@@ -135,13 +131,16 @@ def search(
     check_ids(dict.fromkeys(queries, ()))
     searcher = open_searcher(index, offline=offline)
     searcher.set_bm25(k1, b)
+    store, judge = TokenIndex(token_index), _judge(verify_with, verify_top, device, dtype, offline)
     reranker = Reranker(
         load_any(model, device, dtype, offline),
-        TokenIndex(token_index),
+        store,
         missing=missing,
-        texts=LuceneTexts(searcher, threads) if missing == "encode" else None,
+        texts=LuceneTexts(searcher, threads) if missing == "encode" or verify_top else None,
         tokens=tokens,
         first_stage_weight=_weight(first_stage_weight),
+        verify_top=verify_top,
+        verify_with=judge,
     )
     ranked = {}
     qids = list(queries)
@@ -157,47 +156,6 @@ def search(
     _check_scored(ranked, index, token_index)
     write_run(output, ranked, tag="mixlm", msmarco=output_format == "msmarco")
     _say_written(output, ranked)
-
-
-@bm25.command("index")
-def bm25_index(
-    corpus: Annotated[str, Argument(help=CORPUS_HELP)],
-    folder: Annotated[Path, Argument(help="The Lucene index; must not exist yet.")],
-    quiet: Quiet = False,
-) -> None:
-    """Build a Lucene index: one field with title and text, documents stored. Documents without text are left out."""
-    from mixlm_rerank.integrations.lucene import build_lucene_index
-
-    count = build_lucene_index(open_documents(corpus), folder, progress=not quiet)
-    say(f"{folder}: {count:,} documents")
-
-
-@bm25.command("search")
-def bm25_search(
-    folder: Annotated[Path, Argument(help="The Lucene index.")],
-    topics: Annotated[Path, Option(help="Queries: TSV, BEIR queries.jsonl or folder, TREC topics.")],
-    output: Annotated[Path, Option(help="The TREC run to write.")],
-    hits: Depth = 100,
-    qrels: Annotated[Path | None, Option(help="Search only queries that are judged in this file.")] = None,
-    drop_same_id: Annotated[
-        bool, Option("--drop-same-id", help="Leave out the document whose docid equals the qid (ArguAna).")
-    ] = False,
-    threads: Threads = 1,
-) -> None:
-    """Write the BM25 candidates (k1 .9, b .4) of every query as a TREC run."""
-    from mixlm_rerank.integrations.lucene import bm25_run, open_searcher
-
-    check_output(output)
-    queries = read_topics(topics)
-    if qrels is not None:
-        judged = read_qrels(qrels)
-        queries = {qid: text for qid, text in queries.items() if qid in judged}
-        if not queries:
-            raise InputError(f"no query of {topics} is judged in {qrels}: do they belong together?")
-    check_ids(dict.fromkeys(queries, ()))
-    run = bm25_run(open_searcher(folder), queries, hits=hits, threads=threads, drop_same_id=drop_same_id)
-    write_run(output, {qid: unranked(found) for qid, found in run.items()}, tag="bm25")
-    say(f"{output}: {sum(map(len, run.values())):,} candidates of {len(run):,} queries")
 
 
 def _asked(run: Path | None, topics: Path | None, requests: Path | None) -> Requests:
@@ -235,7 +193,12 @@ def _check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | P
         )
 
 
-def _cross_encoder(name: str, device: str | None, dtype: str | None, offline: bool) -> Any:
+def _judge(name: str | None, verify_top: int, device: str | None, dtype: str | None, offline: bool) -> Any:
+    """The cross-encoder of ``--verify-with``, if one is given."""
+    if name is None:
+        return None
+    if not verify_top:
+        raise InputError("--verify-with goes with --verify-top: give the number of candidates that it is to read")
     from mixlm_rerank.systems.loading import Loading, load_cross_encoder
 
     return load_cross_encoder(name, loading=Loading(device, None if dtype == "int8" else dtype, offline))

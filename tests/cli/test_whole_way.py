@@ -131,6 +131,11 @@ def test_the_users_own_cross_encoder_reads_the_best(
     assert mixlm(f"{RERANK} --verify-top 3 --verify-with {judge} --texts corpus.jsonl").code == 0
     found = ids(read_run("out.trec"))
     assert found == reranked(verify_top=3, verify_with=CrossEncoder(judge), texts=contents) != reranked()
+    search = "search --index lucene --token-index tokens --model model --topics topics.tsv --quiet --output"
+    assert mixlm(f"{search} searched.trec --verify-top 3 --verify-with {judge}").code == 0
+    assert mixlm(f"{search} plain.trec").code == 0
+    searched, plain = ids(read_run("searched.trec")), ids(read_run("plain.trec"))
+    assert searched == {qid: docs for qid, docs in found.items() if docs} != plain
 
 
 def test_a_token_index_is_built_from_a_lucene_index_too(work: Path, mixlm: Command) -> None:
