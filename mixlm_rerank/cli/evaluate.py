@@ -56,7 +56,7 @@ def figures(
     if display_commands:
         for experiment in chosen:
             commands = commands_of(experiment, data, output / experiment.name)
-            typer.echo("\n".join([f"# {experiment.name}", *map(shlex.join, commands)]))
+            typer.echo(f"# {experiment.name}\n{' && '.join(map(shlex.join, commands))}")
         return
     counts = {"ok": 0, "off": 0, "not run": 0}
     for experiment in chosen:

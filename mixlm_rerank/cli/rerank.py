@@ -66,6 +66,7 @@ def rerank(
     asked = _asked(run, topics, requests)
     if requests is None and texts is None and (verify_top > 0 or missing == "encode"):
         raise InputError("--verify-top and --missing encode read documents' texts: give --texts")
+    _check_verify(verify_top, verify_with)
     candidates = {qid: hits[:depth] for qid, hits in asked.candidates.items()}
     if top_k is not None and all(len(hits) <= top_k for hits in candidates.values()):
         warnings.warn(
@@ -74,7 +75,7 @@ def rerank(
             stacklevel=1,
         )
     store = TokenIndex(index)  # before the models and the texts, which take longer
-    judge = _judge(verify_with, verify_top, device, dtype, offline)
+    judge = _judge(verify_with, device, dtype, offline)
     reranker = Reranker(
         load_any(model, device, dtype, offline),
         store,
@@ -127,11 +128,12 @@ def search(
     from mixlm_rerank.integrations.pyserini import LuceneTexts, named_topics, open_searcher
 
     check_output(output)
+    _check_verify(verify_top, verify_with)
     queries = read_topics(topics) if Path(topics).exists() else named_topics(topics)
     check_ids(dict.fromkeys(queries, ()))
     searcher = open_searcher(index, offline=offline)
     searcher.set_bm25(k1, b)
-    store, judge = TokenIndex(token_index), _judge(verify_with, verify_top, device, dtype, offline)
+    store, judge = TokenIndex(token_index), _judge(verify_with, device, dtype, offline)
     reranker = Reranker(
         load_any(model, device, dtype, offline),
         store,
@@ -193,12 +195,15 @@ def _check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | P
         )
 
 
-def _judge(name: str | None, verify_top: int, device: str | None, dtype: str | None, offline: bool) -> Any:
+def _check_verify(verify_top: int, verify_with: str | None) -> None:
+    if verify_with is not None and not verify_top:
+        raise InputError("--verify-with goes with --verify-top: give the number of candidates that it is to read")
+
+
+def _judge(name: str | None, device: str | None, dtype: str | None, offline: bool) -> Any:
     """The cross-encoder of ``--verify-with``, if one is given."""
     if name is None:
         return None
-    if not verify_top:
-        raise InputError("--verify-with goes with --verify-top: give the number of candidates that it is to read")
     from mixlm_rerank.systems.loading import Loading, load_cross_encoder
 
     return load_cross_encoder(name, loading=Loading(device, None if dtype == "int8" else dtype, offline))

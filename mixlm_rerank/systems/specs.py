@@ -133,7 +133,8 @@ def name_of(word: str, systems: Named) -> str:
 def _makers(spec: str, models: Mapping[str, Callable[[], MixLM]], loading: Loading) -> list[Make]:
     """The makers of the systems of one word."""
     whole, plus, last = spec.rpartition("+")
-    if plus and last.startswith("top") and last[3:].isdecimal():
+    named = spec.partition(":")[2]
+    if plus and last.startswith("top") and last[3:].isdecimal() and not (named and Path(named).exists()):
         return [partial(lambda make: Shallow(make(), int(last[3:])), make) for make in _makers(whole, models, loading)]
     weight = parsed_weight(last) if plus else None
     if weight is not None:

@@ -204,7 +204,7 @@ class AllStates(_KeepsAll, OfMixLM):
             prefix = ranker.prefixes([query])[0]
             for rows in of_like_length(documents, ranker.device, len(prefix)):
                 items = [self.model.project(documents[row]) for row in rows]
-                if ranker.mixes_both_ways:
+                if ranker.packs_pairs:
                     (states,) = ranker.forward_packed([prefix], [_padded(items)])
                 else:
                     states = ranker([prefix] * len(rows), items)

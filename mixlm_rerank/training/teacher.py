@@ -114,7 +114,10 @@ def _opened(path: Path, shape: tuple[int, ...], made_of: dict[str, str]) -> np.m
         empty.flush()
         write_json(manifest, made_of)
         draft.replace(path)
-    begun = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else made_of
+    begun = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    if not begun.keys() >= made_of.keys():  # kept by an earlier version
+        write_json(manifest, made_of)
+        begun = made_of
     changed = " and another ".join(name for name, value in made_of.items() if begun.get(name) != value)
     scores: np.memmap[Any, np.dtype[np.float32]] = np.load(path, mmap_mode="r+")
     if changed or scores.shape != shape:

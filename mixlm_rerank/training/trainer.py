@@ -142,8 +142,14 @@ class JointTrainer(StageTrainer):
                 weights = [one for one in part.parameters() if one.requires_grad and (one.ndim > 1) == decays]
                 if weights:
                     groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
-        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self._objective)
-        self.optimizer = kind(groups, **settings)
+        try:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self._objective)
+            self.optimizer = kind(groups, **settings)
+        except (ImportError, TypeError, ValueError) as error:
+            raise InputError(
+                f"optim {self.args.optim} cannot train a MixLM here ({' '.join(str(error).split())}): choose another "
+                "one, or leave it out (AdamW)"
+            ) from None
         return cast(torch.optim.Optimizer, self.optimizer)
 
 

@@ -100,9 +100,9 @@ def test_a_cross_encoder_is_a_member(cross_encoder: Callable[..., Path]) -> None
 
 def test_what_scores_depend_on_is_in_their_hash(checkpoint: Callable[..., Path]) -> None:
     words = [f"max-sim:{checkpoint('bert')}", f"max-sim:{checkpoint('bert', hidden=32)}", "bm25"]
-    made_by = [[member.fingerprint for member in Members(words).of([], corpus)] for corpus in ("one", "another")]
-    assert len({*made_by[0]}) == 3
-    assert [one == other for one, other in zip(*made_by, strict=True)] == [True, True, False]
+    fingerprints = [[member.fingerprint for member in Members(words).of([], corpus)] for corpus in ("one", "another")]
+    assert len({*fingerprints[0]}) == 3
+    assert [one == other for one, other in zip(*fingerprints, strict=True)] == [True, True, False]
 
 
 @pytest.mark.parametrize("word", ["max-sim", "bi-encoder:", "cosine:x", "bm25:x", "cross-encoder", "max_sim:x"])

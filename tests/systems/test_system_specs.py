@@ -73,6 +73,9 @@ def test_peers_come_by_folder_and_need_no_mixlm(
     judge, encoder = cross_encoder(), checkpoint("bert")
     at = tmp_path / "judge@2"
     at.symlink_to(judge)
+    deep = tmp_path / "judge+top3"
+    deep.symlink_to(judge)
+    assert [system.name for system in make_systems(f"cross-encoder:{deep}", {})] == ["judge+top3"]
     words = [f"cross-encoder:{judge}", f"cross-encoder:{judge}@16", f"cross-encoder:{judge}@16+0.5"]
     words += [f"bi-encoder:{encoder}", f"bi-encoder:{encoder}+.5", f"cross-encoder:{at}", f"cross-encoder:{at}@8"]
     systems = make_systems(",".join(words), {"a": never, "b": never})

@@ -73,8 +73,11 @@ def test_kept_scores_of_another_teacher_or_other_candidates_are_refused(tmp_path
     judge.fingerprint = "trained on"
     with pytest.raises(InputError, match="holds scores of another teacher: delete it, or name another file"):
         teacher_scores(path, judge, POOLS, TEXTS, progress=False)
-    path.with_suffix(".json").unlink()  # kept by 0.1
-    assert teacher_scores(path, judge, POOLS, TEXTS, progress=False)[0, 0] == 1
+    for kept in ("{}", '{"member": "max-sim"}'):  # by an earlier version: believed once
+        path.with_suffix(".json").write_text(kept)
+        assert teacher_scores(path, judge, POOLS, TEXTS, progress=False)[0, 0] == 1
+        with pytest.raises(InputError, match="holds scores of another teacher"):
+            teacher_scores(path, Counting(), POOLS, TEXTS, progress=False)
 
 
 def test_only_the_wanted_scores_are_computed_and_the_rest_later(tmp_path: Path) -> None:

@@ -42,6 +42,11 @@ class FastRanker(Ranker):
             )
 
     @property
+    def packs_pairs(self) -> bool:
+        """Whether, with a mix layer of an encoder, :meth:`forward_packed` is faster than :meth:`forward`."""
+        return self._plain is not None
+
+    @property
     def _checkpoints_activations(self) -> bool:
         """Whether activations are checkpointed, which only the backbone's own layers can do."""
         modules = self.backbone.modules() if self.training else []
