@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
+from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 
 from mixlm_rerank.errors import InputError, optional_import
@@ -143,12 +144,12 @@ class JointTrainer(StageTrainer):
                 if weights:
                     groups.append({"params": weights, "lr": rate, "weight_decay": self.args.weight_decay * decays})
         try:
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self._objective)
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, cast(Any, self._objective))
             self.optimizer = kind(groups, **settings)
         except (ImportError, TypeError, ValueError) as error:
             raise InputError(
-                f"optim {self.args.optim} cannot train a MixLM here ({' '.join(str(error).split())}): choose another "
-                "one, or leave it out (AdamW)"
+                f"optim {OptimizerNames(self.args.optim).value} cannot train a MixLM here ({' '.join(str(error).split())}): choose "
+                "another one, or leave it out (AdamW)"
             ) from None
         return cast(torch.optim.Optimizer, self.optimizer)
 
