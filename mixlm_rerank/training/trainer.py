@@ -147,9 +147,10 @@ class JointTrainer(StageTrainer):
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, cast(Any, self._objective))
             self.optimizer = kind(groups, **settings)
         except (ImportError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"optim {OptimizerNames(self.args.optim).value} cannot train a MixLM here ({' '.join(str(error).split())}): choose "
-                "another one, or leave it out (AdamW)"
+                f"optim {OptimizerNames(self.args.optim).value} cannot train a MixLM here ({reason}): choose another "
+                "one, or leave it out (AdamW)"
             ) from None
         return cast(torch.optim.Optimizer, self.optimizer)
 
