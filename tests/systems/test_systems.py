@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, T5Co
 from mixlm_rerank import Candidate, Document, MixLM, Reranker, ScoredDoc, TokenIndex
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.cross_encoder import DOCUMENT_POSITION
+from mixlm_rerank.model.running import inference
 from mixlm_rerank.ranking import Weight
 from mixlm_rerank.scoring import BiEncoderScorer, FullTextScorer
 from mixlm_rerank.systems.combined import Interpolated, RankedElsewhere, Shallow, mixed
@@ -260,6 +261,23 @@ def test_an_interpolated_system_is_the_reranker_with_that_weight(
     assert [doc.docid for doc in system.rank(QUERY, candidates)] == [doc.docid for doc in docs]
     if weight == 1:
         assert [doc.docid for doc in docs] == [hit.docid for hit in candidates]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_all_states_by_the_fast_path_are_those_of_the_plain_one(
+    cross_encoder: Callable[..., Path], fixed: bool
+) -> None:
+    """Documents of any length in one batch: padding changes no score."""
+    system = AllStates.cut(str(cross_encoder(initializer_range=0.3)), 1, Loading(), fixed_documents=fixed)
+    ranker, draw = system.model.ranker, torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 40, (30,), generator=draw).tolist()
+    documents = [torch.randn(length, ranker.hidden_size, generator=draw) for length in lengths]
+    assert ranker.packs_pairs
+    with inference(system.model):
+        prefix = ranker.prefixes([QUERY])[0]
+        plain = system.model.readout(torch.cat([ranker([prefix], [document]) for document in documents]))
+    fast = system._score(QUERY, documents)
+    assert plain.std() > 0.01 and torch.allclose(fast, plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 99])
