@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.model.fingerprint import fingerprint
 from mixlm_rerank.model.item_encoder import ItemEncoder
-from mixlm_rerank.model.running import weights_to
+from mixlm_rerank.model.running import parameter_dtype, weights_to
 from mixlm_rerank.model.start import bi_encoder
 from mixlm_rerank.systems.loading import Loading, short_name
 from mixlm_rerank.systems.sentence_transformers import CrossEncoder
@@ -95,18 +95,14 @@ class Members:
 
     Args:
         words: see ``MEMBERS``.
-        own: item encoder of ``max-sim`` and ``bi-encoder`` without a name; its weights are cast to ``dtype``.
-        dtype: of bi-encoders; that of cross-encoders comes from ``loading``.
+        loading: its dtype is that of all models; by default bi-encoders are in float32.
+        own: item encoder of ``max-sim`` and ``bi-encoder`` without a name; its weights are cast to that dtype.
 
     Raises InputError for an unknown word, or a model that cannot be loaded.
     """
 
     def __init__(
-        self,
-        words: Iterable[str],
-        loading: Loading = Loading(),
-        own: ItemEncoder | None = None,
-        dtype: torch.dtype = torch.float32,
+        self, words: Iterable[str], loading: Loading = Loading(), own: ItemEncoder | None = None
     ) -> None:
         self._words = list(words)
         check_members(self._words, nameless=own is not None)
@@ -120,7 +116,7 @@ class Members:
                 hub = {"local_files_only": loading.offline}
                 self._encoders[name] = bi_encoder(name, hub=hub).to(loading.device_name())
         for encoder in self._encoders.values():
-            weights_to(encoder, dtype)
+            weights_to(encoder, parameter_dtype(loading.dtype) or torch.float32)
         self._identities = {name: _identity(encoder) for name, encoder in self._encoders.items()}
 
     def of(self, documents: Iterable[str], corpus: str, folder: Path | None = None) -> list[Member]:

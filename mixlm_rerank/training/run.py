@@ -152,7 +152,7 @@ class _Run:
         if {"max-sim", "bi-encoder"} & weights.keys():  # a copy of the start: no model must teach itself
             own = start(recipe.model, self.offline, recipe.seed).item_encoder.eval()
         dtype = torch.bfloat16 if recipe.joint.bf16 and bf16_pays() else torch.float32
-        models = Members(weights, Loading(None, str(dtype), self.offline), own, dtype)
+        models = Members(weights, Loading(None, str(dtype), self.offline), own)
         sources = []
         for pool, plain, wanted in zip(pools, mix.sources, mix.wanted(), strict=True):
             found = models.of(pool.documents(), pool.corpus, self.shared)

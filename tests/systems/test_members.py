@@ -20,6 +20,7 @@ from mixlm_rerank.eval.weights import Development, fit_ensemble
 from mixlm_rerank.scoring import BiEncoderScorer
 from mixlm_rerank.systems.collections import open_collection
 from mixlm_rerank.systems.first_stages import RunFile
+from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import (
     DEFAULT_WEIGHTS,
     BM25Scores,
@@ -80,14 +81,14 @@ def test_members_in_bfloat16_score_nearly_the_same_and_are_told_apart(checkpoint
     """Half the time where the processor knows bfloat16; stored scores of the one must not pass for the other's."""
     folder = checkpoint("bert", max_position_embeddings=300)
     word = f"max-sim:{folder}"
-    (plain,), (fast,) = (Members([word], dtype=dtype).of([], "") for dtype in (torch.float32, torch.bfloat16))
+    (plain,), (fast,) = (Members([word], Loading(None, dtype)).of([], "") for dtype in ("float32", "bfloat16"))
     own = [TEXTS] * len(QUERIES)
     found, expected = np.stack(fast.score_batch(QUERIES, own)), np.stack(plain.score_batch(QUERIES, own))
     np.testing.assert_allclose(found, expected, atol=0.03)
     assert not np.array_equal(found, expected)
     assert fast.fingerprint != plain.fingerprint
     AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)  # nothing left to be rounded
-    (plain,), (fast,) = (Members([word], dtype=dtype).of([], "") for dtype in (torch.float32, torch.bfloat16))
+    (plain,), (fast,) = (Members([word], Loading(None, dtype)).of([], "") for dtype in ("float32", "bfloat16"))
     assert fast.fingerprint != plain.fingerprint
 
 
