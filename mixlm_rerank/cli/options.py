@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("AsJson", "CORPUS_HELP", "Depth", "Device", "Dtype", "FirstStages", "Model", "Models", "Offline", "OwnIndex"),
-    *("Places", "Qrels", "Quiet", "QuietBars", "Results", "Sample", "Systems", "Tokens", "Topics"),
+    *("Places", "Qrels", "Quiet", "QuietBars", "Results", "Sample", "Systems", "Tokens", "Topics", "VerifyWith"),
     *("check_output", "interruptible", "load_any", "load_model", "open_models", "open_places", "resumable"),
     *("say", "source_and_split"),
 ]
@@ -50,6 +50,9 @@ Tokens = Annotated[int | None, Option(help="Token budget: embedding tokens read 
 Model = Annotated[str, Option("--model", help="'default', a MixLM folder, or a Hugging Face hub id.")]
 Offline = Annotated[bool, Option("--offline", help="Use local files only, never the hub.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bar.")]
+VerifyWith = Annotated[
+    str | None, Option(help="Cross-encoder (name or folder) that reads the best candidates; by default the model.")
+]
 Threads = Annotated[int, Option(min=1, help="Queries searched in parallel.")]
 
 # options of eval report, fit and teacher
@@ -101,6 +104,15 @@ def load_any(name: str, device: str | None = None, dtype: str | None = None, off
     if device not in (None, "cpu") or dtype not in (None, "float32"):
         raise InputError(f"{name} was exported to ONNX, for CPUs in float32: leave out --device and --dtype")
     return OnnxMixLM.from_pretrained(name)
+
+
+def open_judge(name: str | None, device: str | None, dtype: str | None, offline: bool) -> Any:
+    """The cross-encoder of ``--verify-with``, if one is given."""
+    if name is None:
+        return None
+    from ..systems.loading import Loading, load_cross_encoder
+
+    return load_cross_encoder(name, loading=Loading(device, None if dtype == "int8" else dtype, offline))
 
 
 def check_output(path: Path | None) -> None:

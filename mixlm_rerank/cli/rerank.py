@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from typer import Option
 
@@ -18,14 +18,25 @@ from ..ranking import Weight, parsed_weight
 from ..reranker import Reranker
 from ..systems.collections import open_documents
 from ..types import Candidate, Missing, ScoredDoc, Texts
-from .options import CORPUS_HELP, Device, Dtype, Model, Offline, Quiet, Threads, Tokens, check_output, load_any, say
+from .options import (
+    CORPUS_HELP,
+    Device,
+    Dtype,
+    Model,
+    Offline,
+    Quiet,
+    Threads,
+    Tokens,
+    VerifyWith,
+    check_output,
+    load_any,
+    open_judge,
+    say,
+)
 
 __all__ = ["rerank", "search"]
 
 VerifyTop = Annotated[int, Option(help="Read the full text of this many best candidates and reorder them.")]
-VerifyWith = Annotated[
-    str | None, Option(help="Cross-encoder (name or folder) that reads the best candidates; by default the model.")
-]
 
 
 def rerank(
@@ -75,7 +86,7 @@ def rerank(
             stacklevel=1,
         )
     store = TokenIndex(index)  # before the models and the texts, which take longer
-    judge = _judge(verify_with, device, dtype, offline)
+    judge = open_judge(verify_with, device, dtype, offline)
     reranker = Reranker(
         load_any(model, device, dtype, offline),
         store,
@@ -133,7 +144,7 @@ def search(
     check_ids(dict.fromkeys(queries, ()))
     searcher = open_searcher(index, offline=offline)
     searcher.set_bm25(k1, b)
-    store, judge = TokenIndex(token_index), _judge(verify_with, device, dtype, offline)
+    store, judge = TokenIndex(token_index), open_judge(verify_with, device, dtype, offline)
     reranker = Reranker(
         load_any(model, device, dtype, offline),
         store,
@@ -198,15 +209,6 @@ def _check_scored(ranked: Mapping[str, Sequence[ScoredDoc]], candidates: str | P
 def _check_verify(verify_top: int, verify_with: str | None) -> None:
     if verify_with is not None and not verify_top:
         raise InputError("--verify-with goes with --verify-top: give the number of candidates that it is to read")
-
-
-def _judge(name: str | None, device: str | None, dtype: str | None, offline: bool) -> Any:
-    """The cross-encoder of ``--verify-with``, if one is given."""
-    if name is None:
-        return None
-    from mixlm_rerank.systems.loading import Loading, load_cross_encoder
-
-    return load_cross_encoder(name, loading=Loading(device, None if dtype == "int8" else dtype, offline))
 
 
 def _weight(text: str) -> Weight:

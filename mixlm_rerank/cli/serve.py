@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from ..errors import InputError, masked, optional_import
-from .options import Device, Dtype, Offline, say
+from .options import Device, Dtype, Offline, VerifyWith, open_judge, say
 
 __all__ = ["serve"]
 
@@ -22,11 +22,12 @@ def serve(
     ] = None,
     lucene: Annotated[
         list[str] | None,
-        Option(help="NAME=FOLDER: the Lucene index of the documents of token index NAME, for the page at /."),
+        Option(help="NAME=FOLDER: Lucene index of the documents of token index NAME, for the page at / and texts."),
     ] = None,
     model: Annotated[
         list[str] | None, Option(help="[NAME=]MODEL: 'default', a folder or a hub id; may be repeated.")
     ] = None,
+    verify_with: VerifyWith = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8000,
     deadline: Annotated[float, Option(min=0.01, help="Seconds after which a request is answered with 504.")] = 10.0,
@@ -67,7 +68,8 @@ def serve(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers > cores:
         say(f"warning: {workers} workers share {cores} cores: give at most --workers {cores}")
-    opened = partial(open_catalogue, models, indexes, stages, device, dtype, offline)
+    judge = partial(open_judge, verify_with, device, dtype, offline)
+    opened = partial(open_catalogue, models, indexes, stages, judge, device, dtype, offline)
     limits = Limits(max_body << 20, waiting, deadline, max_tokens)
     say(
         f"loading models {', '.join(models)}; indexes {', '.join(indexes) or 'none'}; "

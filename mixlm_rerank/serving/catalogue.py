@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.template import text_spans
 from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.scoring import SharedPrefixScorer
-from mixlm_rerank.serving.schemas import RequestFailed
+from mixlm_rerank.serving.schemas import MAX_DOCUMENTS, RequestFailed
 from mixlm_rerank.types import Candidate, Missing
 
 __all__ = ["Catalogue", "FirstStage", "open_catalogue"]
@@ -57,7 +58,9 @@ class Catalogue:
     """Models and indexes by name; the first model is the default.
 
     Args:
-        first_stages: searchers for the page, by the name of the token index that holds the same documents.
+        first_stages: searchers by the name of the token index that holds the same documents: for the page, and for
+            texts that a request with ``verify_top`` lacks.
+        judge: the ``verify_with`` of its rerankers.
 
     Attributes:
         stage: the ``stage`` of its rerankers, see :class:`Reranker`.
@@ -70,8 +73,10 @@ class Catalogue:
         models: Mapping[str, MixLM],
         indexes: Mapping[str, TokenStore],
         first_stages: Mapping[str, FirstStage] | None = None,
+        judge: Any = None,
     ) -> None:
         self.models, self.indexes, self.first_stages = dict(models), dict(indexes), dict(first_stages or {})
+        self._judge = judge
         self.stage: Callable[[str], AbstractContextManager[object]] = nullcontext
         self._model_of: dict[str, str] = {}  # index -> the model that built it
         for name, store in self.indexes.items():
@@ -79,7 +84,7 @@ class Catalogue:
             if not fitting:
                 store.manifest.check_model(next(iter(self.models.values())), str(store))
             self._model_of[name] = fitting[0]
-        self._rerankers: dict[tuple[str, str | None, Missing, int], Reranker] = {}
+        self._rerankers: dict[tuple[str, str | None, Missing, int, bool], Reranker] = {}
 
     def index_name(self, asked: str | None, *, by_docid: bool) -> str | None:
         """The index for a request. Raises RequestFailed for an unknown one, or where it must be named."""
@@ -97,16 +102,22 @@ class Catalogue:
         default = next(iter(self.models)) if index is None else self._model_of[index]
         return _known("model", asked, self.models) or default
 
-    def reranker(self, model: str, index: str | None, missing: Missing, tokens: int | None) -> Reranker:
-        """A reranker with these settings. Raises IndexMismatch, RequestFailed for a budget that the model lacks."""
+    def reranker(
+        self, model: str, index: str | None, missing: Missing, tokens: int | None, *, in_full: bool = False
+    ) -> Reranker:
+        """A reranker with these settings. Raises IndexMismatch, RequestFailed for a budget that the model lacks.
+
+        ``in_full``: it reads all of its candidates in full.
+        """
         try:
             budget = self.models[model].config.check_budget(tokens)
         except InputError as error:
             raise RequestFailed(422, str(error)) from None
-        asked = model, index, missing, budget
+        asked = model, index, missing, budget, in_full
         if asked not in self._rerankers:
             store = None if index is None else self.indexes[index]
-            made = Reranker(self.models[model], store, missing=missing, tokens=budget)
+            verify: dict[str, Any] = {"verify_top": MAX_DOCUMENTS, "verify_with": self._judge} if in_full else {}
+            made = Reranker(self.models[model], store, missing=missing, tokens=budget, **verify)
             made.stage = self.stage
             self._rerankers.setdefault(asked, made)  # another thread may have been first: a batch has one reranker
         return self._rerankers[asked]
@@ -126,14 +137,17 @@ def open_catalogue(
     models: Mapping[str, str],
     indexes: Mapping[str, str],
     lucene: Mapping[str, str],
+    judge: Callable[[], Any] = lambda: None,
     device: str | None = None,
     dtype: str | None = None,
     offline: bool = False,
 ) -> Catalogue:
     """Open folders, URLs and hub ids by the name that they are served under.
 
-    ``lucene``: folders, by the name of the token index that holds the same documents. For the other arguments see
-    ``MixLM.from_pretrained``. Raises the errors of opening a model or an index, and IndexMismatch.
+    ``lucene``: folders, by the name of the token index that holds the same documents. ``judge`` opens the
+    ``verify_with`` of rerankers, if there is one. For the other arguments see ``MixLM.from_pretrained``.
+
+    Raises the errors of opening a model or an index, and IndexMismatch.
     """
     stores = {name: open_store(where) for name, where in indexes.items()}
     opened = {}
@@ -142,7 +156,7 @@ def open_catalogue(
         if opened[name].device.type == "cuda":
             _log.warning("%s: compiling for the GPU, which takes a minute", name)
             _warm_up(opened[name])
-    return Catalogue(opened, stores, {name: FirstStage(Path(folder)) for name, folder in lucene.items()})
+    return Catalogue(opened, stores, {name: FirstStage(Path(folder)) for name, folder in lucene.items()}, judge())
 
 
 def _warm_up(model: MixLM) -> None:

@@ -41,7 +41,9 @@ class Metrics:
         self.batch = histogram("mixlm_batch_requests", "Requests scored together.", buckets=SIZES)
         self.candidates = histogram("mixlm_batch_candidates", "Documents scored together.", buckets=SIZES)
         self.scoring = histogram("mixlm_batch_seconds", "Scoring of a batch.")
-        stages = "Of a request: prepare (texts, limits), queue. Of a batch: index (reading it), encode (texts), score."
+        stages = (
+            "Of a request: prepare (texts, limits), queue. Of a batch: index (reading), encode (texts), score, verify."
+        )
         self.stages = histogram("mixlm_stage_seconds", stages, ["stage"])
         self.waiting = Gauge(
             "mixlm_waiting_candidates", "Documents in the queue.", registry=self.registry, multiprocess_mode="livesum"

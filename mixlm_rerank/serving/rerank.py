@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mixlm_rerank.documents import Documents
 from mixlm_rerank.model.template import has_content
@@ -14,15 +14,19 @@ from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.schemas import RequestFailed, RerankRequest, RerankResponse, Result, TextDocument
 from mixlm_rerank.types import Candidate, Missing, ScoredDoc
 
-__all__ = ["Plan", "plan", "respond"]
+__all__ = ["Plan", "plan", "plan_in_full", "respond"]
 
 # Characters per token position: in the part of a text that a model reads, and in the rest (tokenized, then cut off).
 READ, SKIPPED = 4, 400
+READ_IN_FULL = 512  # tokens of a text, at most; a guess: cross-encoders differ
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked request: its reranker, its documents. ``costs``: token positions of each candidate."""
+    """A checked request: its reranker, its documents. ``costs``: token positions of each candidate.
+
+    ``in_full``: the reranker that reads the best documents in full, if any are to be read.
+    """
 
     model: str
     index: str | None
@@ -31,6 +35,7 @@ class Plan:
     documents: Documents
     texts: Sequence[str | None]
     costs: Sequence[int]
+    in_full: Reranker | None = None
 
 
 def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
@@ -52,12 +57,33 @@ def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
     missing: Missing = request.missing or ("last" if given is None else "encode")
     if docids is None:
         index, missing = None, "encode"  # only texts: no index is needed
-    reranker = catalogue.reranker(model, index, missing, request.tokens)
+    reranker, in_full = catalogue.reranker(model, index, missing, request.tokens), None
+    if request.verify_top:
+        if request.score_threshold is not None:
+            raise RequestFailed(400, "score_threshold and verify_top: scores of two kinds have no common threshold")
+        in_full = catalogue.reranker(model, index, missing, request.tokens, in_full=True)
     cut = [catalogue.cut(model, text, request.max_tokens_per_doc) for text in texts]
     documents = Documents(reranker, cut, docids)
     query = catalogue.cut(model, request.query) or ""
     costs = _costs(reranker, query, documents.candidates, tokens)
-    return Plan(model, index, reranker, query, documents, texts, costs)
+    return Plan(model, index, reranker, query, documents, texts, costs, in_full)
+
+
+def plan_in_full(made: Plan, best: Sequence[ScoredDoc], texts: Mapping[str, str]) -> Plan:
+    """A plan that reads the ``best`` documents of another one in full.
+
+    ``texts``: docid -> text, of documents that came without. Raises RequestFailed if one has no text.
+    """
+    assert made.in_full is not None
+    read = [texts.get(doc.docid) if doc.text is None else doc.text for doc in best]
+    if None in read:
+        raise RequestFailed(
+            400, f"no text of {best[read.index(None)].docid!r}, which verify_top reads: send documents with the request"
+        )
+    documents = Documents(made.in_full, read, None if made.index is None else [doc.docid for doc in best])
+    query = _positions(made.query, READ_IN_FULL)
+    costs = [query + _positions(hit.text or "", READ_IN_FULL) for hit in documents.candidates]
+    return replace(made, reranker=made.in_full, documents=documents, costs=costs)
 
 
 def respond(request: RerankRequest, made: Plan, docs: Sequence[ScoredDoc], timings: dict[str, float]) -> RerankResponse:

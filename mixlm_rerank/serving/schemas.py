@@ -16,8 +16,9 @@ from starlette.exceptions import HTTPException
 from mixlm_rerank.errors import IndexDamaged, IndexMismatch, MissingDocuments, MixLMError, StoreUnavailable
 
 __all__ = [
-    *("AnyJson", "AnyRequest", "BatchRequest", "BatchResponse", "FAILURES", "Failure", "RequestFailed"),
-    *("RerankRequest", "RerankResponse", "Result", "TeiRequest", "TeiResult", "TextDocument", "answer_failures"),
+    *("AnyJson", "AnyRequest", "BatchRequest", "BatchResponse", "FAILURES", "Failure", "MAX_DOCUMENTS"),
+    *("RequestFailed", "RerankRequest", "RerankResponse", "Result", "TeiRequest", "TeiResult", "TextDocument"),
+    "answer_failures",
 ]
 
 MAX_DOCUMENTS = 10_000
@@ -84,6 +85,8 @@ class RerankRequest(BaseModel):
     """Leave out results whose relevance_score is lower, and documents that were not scored."""
     tokens: Count | None = None
     """Token budget; by default all of the model's."""
+    verify_top: Annotated[int, Field(strict=True, ge=0, le=MAX_DOCUMENTS)] = 0
+    """Read so many of the best documents in full, by the server's cross-encoder or else the model, and reorder them."""
 
 
 class Result(BaseModel):

@@ -14,11 +14,12 @@ import numpy as np
 from starlette.requests import Request
 
 from mixlm_rerank.errors import InputError, MixLMError
+from mixlm_rerank.ranking import verified
 from mixlm_rerank.serving.batching import Batcher
 from mixlm_rerank.serving.catalogue import Catalogue
 from mixlm_rerank.serving.guard import Limits, unless_gone
 from mixlm_rerank.serving.metrics import Metrics
-from mixlm_rerank.serving.rerank import Plan, plan
+from mixlm_rerank.serving.rerank import Plan, plan, plan_in_full
 from mixlm_rerank.serving.schemas import RerankRequest
 from mixlm_rerank.types import ScoredDoc
 
@@ -87,9 +88,22 @@ class Service:
         request.state.model, request.state.index = made.model, made.index or ""
         ranking = self.batcher.rerank(made, request.state.deadline - time.monotonic())
         docs: list[ScoredDoc] = await unless_gone(request.receive, ranking)
-        self.metrics.ranked(docs, made.model, made.index or "")
         timings.ended("rank")
+        if made.in_full is not None:
+            docs = await self._verified(made, docs, asked.verify_top, request)
+            timings.ended("verify")
+        self.metrics.ranked(docs, made.model, made.index or "")
         return made, docs, timings
+
+    async def _verified(self, made: Plan, docs: list[ScoredDoc], most: int, request: Request) -> list[ScoredDoc]:
+        """The ranking with its best documents, at most ``most``, read in full and reordered."""
+        best = [doc for doc in docs[:most] if not doc.missing]
+        stage = self.catalogue.first_stages.get(made.index or "")
+        lacking = [doc.docid for doc in best if doc.text is None]
+        second = plan_in_full(made, best, {} if stage is None else await stage.texts(lacking))
+        reading = self.batcher.rerank(second, request.state.deadline - time.monotonic())
+        read: list[ScoredDoc] = await unless_gone(request.receive, reading) if best else []
+        return verified(docs, {best[place]: doc.score for place, doc in second.documents.placed(read)})
 
     async def look(self) -> None:
         """Update ``changed``, at most every few seconds."""

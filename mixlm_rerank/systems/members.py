@@ -101,9 +101,7 @@ class Members:
     Raises InputError for an unknown word, or a model that cannot be loaded.
     """
 
-    def __init__(
-        self, words: Iterable[str], loading: Loading = Loading(), own: ItemEncoder | None = None
-    ) -> None:
+    def __init__(self, words: Iterable[str], loading: Loading = Loading(), own: ItemEncoder | None = None) -> None:
         self._words = list(words)
         check_members(self._words, nameless=own is not None)
         self._encoders: dict[str, ItemEncoder] = {} if own is None else {"": own}
