@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, astuple, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -102,7 +102,8 @@ def distill(
         Path | None, Option(help="A first-stage run of these queries (TREC or MS MARCO); by default BM25's.")
     ] = None,
     config: Annotated[
-        str | None, Option(help="A YAML file, or the name of a recipe of the package. [cut; with --model: default]")
+        str | None,
+        Option(help="A YAML file, or the name of a recipe of the package. [cut; with --model default: default]"),
     ] = None,
     model: Annotated[
         str | None, Option(help="The MixLM to train: a folder, a hub id or 'default'. [one cut out of the teacher]")
@@ -119,20 +120,23 @@ def distill(
     """Fit a MixLM to a corpus so that it ranks like a cross-encoder. Needs no labels."""
     from ..model.running import bf16_pays
     from ..training.development import verdict
-    from ..training.distill import DistillRecipe, distill
+    from ..training.distill import CutPart, DistillRecipe, distill
     from ..training.folder import is_main_process, join_processes
     from ..training.recipe import load_recipe
 
     if model is None and teacher == "full-text":
         model = "default"
-    recipe = config or ("cut" if model is None else "default")
-    found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistillRecipe)
     join_processes(device)
     exact = Loading(device, "float32", offline)
+    given = None if model is None else load_model(model, *astuple(exact))
+    recipe = config or ("cut" if given is None or given.config.mix_layer else "default")
+    found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistillRecipe)
+    if config is not None and given is not None and found_recipe.start != CutPart():
+        say(f"{config}: its start is not read, for --model {model} is there already")
     # the teacher may be rounded for training, but not for measuring fidelity
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
     learned_from, measured_against = _readers(teacher, model, quick, exact)
-    start = _cut_out(teacher, found_recipe.start, exact) if model is None else load_model(model, *astuple(exact))
+    start = _cut_out(teacher, found_recipe.start, exact, measured_against) if given is None else given
     most = start.config.tokens  # serving reads all of them by default: always trained
     budgets = [*(budget for budget in found_recipe.joint.budgets if budget < most), most]
     with resumable(output):
@@ -157,13 +161,13 @@ def distill(
         typer.echo(f"  {name:<12}{value.rank_biased_overlap:6.3f}{value.overlap:7.3f}{value.same_first:7.3f}")
     typer.echo(verdict(found))
     made, index = f"{output}/model", vectors or f"{output}/index"
-    peer = teacher if teacher == "full-text" else f"cross-encoder:{teacher}"
+    peer, near = (teacher, "") if teacher == "full-text" else (f"cross-encoder:{teacher}", f"verify:20@{teacher},")
     encode = f"\n  mixlm-rerank index build {corpus} {index} --model {made}"
     say(
         f"{made}: trained. Next, {'' if vectors else 'encode the corpus with it, '}serve it, and compare it on judged "
         f"queries:{'' if vectors else encode}\n"
         f"  mixlm-rerank serve --index corpus={index} --model {made}\n"
-        f"  mixlm-rerank eval report COLLECTION --model {made} --systems mixlm:{max(budgets)},{peer} "
+        f"  mixlm-rerank eval report COLLECTION --model {made} --systems mixlm:{max(budgets)},{near}{peer} "
         f"{f'--index {index} ' if vectors else ''}--output {output}/report"
     )
 
@@ -175,15 +179,18 @@ def _asked(queries: str) -> dict[str, str]:
     return {qid: text for qid, text in texts.items() if text.strip()}
 
 
-def _cut_out(teacher: str, part: CutPart, loading: Loading) -> MixLM:
+def _cut_out(teacher: str, part: CutPart, loading: Loading, reader: Any) -> MixLM:
     """The model that training starts from, cut out of the teacher. Raises InputError if that is impossible."""
     from ..model import MixLM
+    from ..training.distill import check_cut
 
     try:
         model = MixLM.from_cross_encoder(teacher, **asdict(part), local_files_only=loading.offline)
     except InputError as error:
         raise InputError(f"{error}. Any teacher can train a MixLM that is there already: --model default") from None
-    return model.to(loading.device_name())
+    model = model.to(loading.device_name())
+    check_cut(model, reader, teacher)
+    return model
 
 
 def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) -> tuple[Teacher, System]:

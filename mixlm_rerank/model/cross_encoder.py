@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..arguments import check_list_of_strings
+from ..arguments import check_count, check_list_of_strings
 from ..errors import InputError
 from .assembly import assemble
 from .config import Head, MixLMConfig
@@ -29,11 +29,11 @@ from .network import Network
 from .running import inference
 from .template import Template
 
-__all__ = ["FromCrossEncoder"]
+__all__ = ["PAIRS", "FromCrossEncoder"]
 
 # After a query of usual length. Untrained, rank-biased overlap with the teacher is .608; from position 0, .585.
 DOCUMENT_POSITION = 12
-LONGEST = 512  # tokens of query and document together, unless the checkpoint takes fewer
+LONGEST = 512  # tokens
 TOLERANCE = 1e-3  # log-odds, or this share of the larger answer
 PAIRS = [("why is the sky blue?", "Blue light is scattered more by air."), ("dogs", "Bread is made of flour and salt.")]
 
@@ -60,8 +60,9 @@ class FromCrossEncoder(Network):
         name: str | Path,
         *,
         mix_layer: int | None = None,
-        tokens: int = 8,
+        tokens: int = 32,
         fixed_documents: bool = False,
+        max_length: int = LONGEST,
         prompt: str | None = None,
         answers: Sequence[str] | None = None,
         **hub: Unpack[HubOptions],
@@ -78,7 +79,9 @@ class FromCrossEncoder(Network):
                 less, and more of a document's encoding is independent of the query.
             tokens: the largest token budget.
             fixed_documents: for encoders: above the mix layer only the query's states change; they attend to query and
-                document. A candidate then takes two thirds of the time at k = 8, two fifths at k = 32.
+                document. With BERT, RoBERTa and XLM-R a candidate then takes two thirds of the time at k = 8, two
+                fifths at k = 32; with other encoders it takes as long.
+            max_length: tokens of query and document together; at most as many as the checkpoint takes.
             prompt: for decoders: ``{text}`` stands for the query, ``{document}`` for the document. By default that of
                 Qwen3-Reranker, if the tokenizer has its special tokens, else a plain question.
             answers: for decoders without a classification head: the word whose logit counts for a document, and
@@ -90,23 +93,23 @@ class FromCrossEncoder(Network):
         """
         if answers is not None:
             check_list_of_strings("answers", answers)
+        check_count("max_length", max_length, least=2 * DOCUMENT_POSITION)
+        check_count("mix_layer", mix_layer)
         options = checked(hub)
         source, family, tokenizer = opened(str(name), options)
         whole, head, layers = _loaded(source, family, tokenizer, answers, **options)
         backbone = cast(PreTrainedModel, whole.base_model)
         count = backbone.config.num_hidden_layers
         mix_layer = max(1, count // 3) if mix_layer is None else mix_layer
-        if not 1 <= mix_layer < count:
-            raise InputError(
-                f"mix_layer must lie between 1 and {count - 1}, the last layer of {source!r}, not {mix_layer}"
-            )
+        if not mix_layer < count:
+            raise InputError(f"mix_layer must be below {count}, the number of layers of {source!r}, not {mix_layer}")
         prompt = family.pair_prompt(tokenizer) if prompt is None else prompt
         if [*re.findall("{text}|{document}", prompt)] != ["{text}", "{document}"]:
             raise InputError(f"the prompt must have {{text}} and then {{document}}, each once: {prompt!r}")
         template = family.second_text(tokenizer, prompt.partition("{document}")[0].partition("{text}")[2])
         # positions of a decoder are relative: directly after what precedes the document
         position = Template(tokenizer, template, LONGEST, joined=True).before if family.causal else DOCUMENT_POSITION
-        longest = min(LONGEST, tokenizer.model_max_length, longest_sequence(backbone))
+        longest = min(max_length, tokenizer.model_max_length, longest_sequence(backbone))
         config = MixLMConfig(
             tokens=tokens,
             pooling="mean" if family.causal else "clusters",

@@ -143,7 +143,10 @@ def _why(source: str, error: Exception) -> str:
     from mixlm_rerank.model.mixlm import ITEM_ENCODER
 
     if Path(source, ITEM_ENCODER).is_dir():
-        return "it is a MixLM. Its own ranker on text is the teacher 'full-text', with --model"
+        return (
+            "it is a MixLM. Its own ranker on text reads where --verify-with is left out, and is the teacher "
+            "'full-text' of distill --model"
+        )
     reason = " ".join(str(error).split())
     try:
         kind = AutoConfig.from_pretrained(source, local_files_only=True).model_type

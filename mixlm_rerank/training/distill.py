@@ -21,7 +21,9 @@ from mixlm_rerank.data.measures import Fidelity, fidelity
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.index import TokenIndex
 from mixlm_rerank.model import MixLM
+from mixlm_rerank.model.cross_encoder import PAIRS
 from mixlm_rerank.model.fingerprint import weights_hash
+from mixlm_rerank.scoring import FullTextScorer
 from mixlm_rerank.systems.collections import Collection
 from mixlm_rerank.systems.first_stages import BM25, FirstStage, RunFile
 from mixlm_rerank.systems.mixlm import TokenReranker
@@ -37,9 +39,10 @@ from mixlm_rerank.training.stage3 import JointOptions, train_joint
 from mixlm_rerank.training.stage_trainer import STRICT, keep_model
 from mixlm_rerank.training.teacher import Teacher, distill_plan, teacher_scores
 
-__all__ = ["CutPart", "DistillOptions", "DistillRecipe", "distill"]
+__all__ = ["CutPart", "DistillOptions", "DistillRecipe", "check_cut", "distill"]
 
 REPORT, QUERIES = "fidelity.json", "queries.tsv"
+SAME = 0.01  # log-odds, or share
 CHOSEN_BY = 50  # at most this many training queries are left out of training, to choose the best checkpoint by
 
 
@@ -65,8 +68,9 @@ class CutPart:
     """How the start is cut out of the teacher: see :meth:`MixLM.from_cross_encoder`."""
 
     mix_layer: int | None = Field(default=None, ge=1)
-    tokens: int = Field(default=8, ge=1)
+    tokens: int = Field(default=32, ge=1)
     fixed_documents: bool = False
+    max_length: int = Field(default=512, ge=24)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -120,6 +124,7 @@ def distill(
         raise InputError(f"documents of {model.name} are {'vectors' if model.config.vectors else 'texts'}: {lack}")
     if vectors is not None:
         joint = joint.ranker_alone(*joint.learning_rates[1:])
+    joint.check_model(model)
     stage = first_stage or BM25(folder / "lucene", progress=progress)
     asked = dict(queries) if queries is not None else synthetic_queries(corpus, options.queries, seed)
     training, held_out = _divided(asked, options.held_out, seed)
@@ -177,6 +182,19 @@ def distill(
         found |= measure(model, "")
     write_json(folder / REPORT, {name: asdict(value) for name, value in found.items()})
     return found
+
+
+def check_cut(model: MixLM, teacher: Teacher, name: str) -> None:
+    """Raises InputError if ``model``, just cut out of the teacher, reads pairs otherwise than the teacher does."""
+    queries, texts = zip(*PAIRS, strict=True)
+    both = (FullTextScorer(model), teacher)
+    own, theirs = (np.concatenate(one.score_batch(queries, [[text] for text in texts])) for one in both)
+    if not np.allclose(own, theirs, rtol=SAME, atol=SAME):
+        raise InputError(
+            f"sentence-transformers reads pairs with {name!r} in another way than the model cut out of it: {theirs} "
+            f"and {own} for two pairs. Cut it with MixLM.from_cross_encoder(prompt=...), save it, and give it as "
+            "--model with --teacher full-text"
+        )
 
 
 def _divided(queries: Mapping[str, str], share: float, seed: int) -> tuple[dict[str, str], dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,7 +147,7 @@ def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind:
 
 def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
     """Read a YAML file. ``extends: OTHER.yaml``, in the same folder, supplies every value that this file does not set,
-    in nested parts, too. Lists are replaced as a whole.
+    in nested parts, too. Lists are replaced as a whole. ``extends: distill/cut`` is a recipe of the package.
 
     ``above``: files that extend this one.
 
@@ -161,7 +162,10 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if isinstance(values, dict) and "extends" in values:
-        other = path.parent / str(values.pop("extends"))
+        name = str(values.pop("extends"))
+        other = path.parent / name
+        if not other.suffix:
+            other = Path(str(files("mixlm_rerank.training"))) / "recipes" / f"{name}.yaml"
         chain = (*above, path.resolve())
         if other.resolve() in chain:
             raise InputError(f"{path} extends itself")

@@ -92,8 +92,9 @@ class _Run:
         parts = zip(held_out, recipe.development, strict=True)
         watched = watch([self._development(whole, part) for whole, part in parts], recipe.joint.budgets)
         watched |= {"seed": recipe.seed, "progress": self.progress}
-        lessons = self._lessons(pools, recipe)
         model = start(recipe.model, self.offline, recipe.seed)
+        recipe.joint.check_model(model)
+        lessons = self._lessons(pools, recipe)
         model = train_joint(model, lessons, folder / "joint", recipe.joint, **watched)
         if recipe.ranker is not None:
             alone = recipe.joint.ranker_alone(*recipe.ranker.learning_rates)

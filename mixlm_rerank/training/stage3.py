@@ -87,6 +87,16 @@ class JointOptions:
         """The options that the result depends on: a run may be resumed with other values of the rest."""
         return replace(self, queries_at_once=None, checkpoint_activations=False)
 
+    def check_model(self, model: MixLM) -> None:
+        """Raises InputError if the budgets are not the model's, or a loss is not for its kind."""
+        for budget in self.budgets:
+            model.config.check_budget(budget)
+        if model.config.mix_layer and any(phase.cosine for phase in self.phases):
+            raise InputError(
+                "the loss cosine compares embeddings, which an item encoder below a mix layer does not give: leave it "
+                "out of joint.phases, or extend the recipe distill/cut"
+            )
+
     def steps_of(self, mix: TrainingMix) -> int:
         """Optimizer steps of one pass over a mix."""
         together = self.arguments.get("gradient_accumulation_steps", 1) * process_count()
@@ -128,13 +138,12 @@ def train_joint(
             the last.
 
     Raises:
-        InputError: ``folder`` was begun with another start or mix, the budgets are not the model's, ``choose_by`` is
-            not measured, or the disk is full (the last checkpoint is intact).
+        InputError: ``folder`` was begun with another start or mix, budgets or losses are not for the model,
+            ``choose_by`` is not measured, or the disk is full (the last checkpoint is intact).
     """
     folder = Path(folder)
     finished = partial(MixLM.from_pretrained, folder / MODEL, device=model.device, dtype="float32")
-    for budget in options.budgets:
-        model.config.check_budget(budget)
+    options.check_model(model)
     check_inputs(folder, {"model to start from": weights_hash(model), "set of training data": mix.digest})
     if (folder / MODEL).is_dir():
         return finished()

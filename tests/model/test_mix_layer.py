@@ -372,8 +372,11 @@ def test_what_is_no_cross_encoder_is_refused_by_name(
     refused(judge("bert", num_labels=2), "classifier of 2 labels")
     refused(checkpoint("bert"), r"BertModel\) is not a cross-encoder")
     refused(judge("modernbert", classifier_pooling="mean"), "reads the first token")
-    for layer in (0, 3):
-        refused(judge("bert"), "mix_layer must lie between 1 and 2", mix_layer=layer)
+    refused(judge("bert"), "mix_layer must be at least 1", mix_layer=0)
+    refused(judge("bert"), "mix_layer must be below 3", mix_layer=3)
+    refused(judge("bert"), "mix_layer must be a whole number", mix_layer="2")
+    refused(judge("bert"), "max_length must be at least 24", max_length=3)
+    assert MixLM.from_cross_encoder(judge("bert"), max_length=40).config.max_document_tokens == 28
     refused(judge("bert"), "has a classification head.*answers are not read", answers=["yes"])
     refused(judge("gemma2", final_logit_softcapping=30.0), "bounds its logits")
     config = AlbertConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=1)

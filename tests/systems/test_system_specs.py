@@ -103,7 +103,7 @@ def test_systems_that_keep_all_states(
     assert len({system.description for system in systems}) == 3
     with pytest.raises(InputError, match="no mix layer, .* cut out of a cross-encoder"):
         make_systems("all-states", {"default": model})
-    with pytest.raises(InputError, match="between 1 and 2, the last layer of .*, not 3"):
+    with pytest.raises(InputError, match="must be below 3, the number of layers of .*, not 3"):
         make_systems(f"prettr:{judge}@3", {})
     with pytest.raises(InputError, match="not trained for late interaction: .* take max-sim:"):
         make_systems(f"multi-vector:{encoder}", {})

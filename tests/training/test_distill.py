@@ -247,6 +247,24 @@ def test_without_a_start_it_is_cut_out_of_the_teacher(
     done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", teacher, "--output", str(tmp_path / "other")])
     assert isinstance(done.exception, InputError)
     assert "ModernBert" in str(done.exception) and "--model default" in str(done.exception)
+    teacher = str(judge("qwen3"))  # sentence-transformers reads its pairs without a prompt
+    done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", teacher, "--output", str(tmp_path / "other")])
+    assert isinstance(done.exception, InputError) and "reads pairs with" in str(done.exception)
+
+
+def test_a_cut_model_can_be_distilled_again(corpus: Path, judge: Callable[..., Path], tmp_path: Path) -> None:
+    """By the recipe for cut models: their item encoder gives no embeddings, which the usual one trains, too."""
+    MixLM.from_cross_encoder(judge(), tokens=4).save_pretrained(tmp_path / "cut")
+    command = ["distill", str(corpus), "--teacher", str(judge()), "--model", str(tmp_path / "cut"), "--quiet"]
+    short, bare = tmp_path / "short.yaml", tmp_path / "bare.yaml"
+    short.write_text("extends: distill/cut\nstart: {tokens: 2}\noptions: {queries: 40}\njoint: {budgets: [2]}\n")
+    done = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "run"), "--config", str(short)])
+    assert done.exit_code == 0, done.output
+    assert "its start is not read" in done.output and "verify:20@" in done.output
+    bare.write_text("options: {queries: 40}\n")
+    done = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "bare"), "--config", str(bare)])
+    assert isinstance(done.exception, InputError) and "the loss cosine compares embeddings" in str(done.exception)
+    assert not (tmp_path / "bare" / "teacher.npy").exists()
 
 
 def test_the_teacher_is_quick_to_learn_from_and_exact_to_measure_against(
@@ -368,7 +386,7 @@ def test_queries_of_another_corpus_are_refused(corpus: Path, fresh: Callable[...
     with pytest.raises(InputError, match="two documents or more for 1 of .* two such queries are needed"):
         fitted_to_words(
             corpus,
-            fresh("bert", tokens=2),
+            fresh("bert", tokens=8),
             tmp_path,
             queries={"q": "dog moon"} | {f"q{n}": f"unknown{n}" for n in range(12)},
         )

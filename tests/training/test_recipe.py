@@ -24,7 +24,7 @@ def test_shipped_recipes_can_be_read() -> None:
     }
     assert names == {
         "train": {"cross-encoder", "cross-encoder-cpu", "default", "qwen3-0.6b"},
-        "distill": {"cut", "cut-gpu", "default", "default-gpu"},
+        "distill": {"cut", "cut-fixed", "cut-gpu", "default", "default-gpu"},
     }
 
 
