@@ -19,10 +19,15 @@ QUERY = "a dog barks at the moon"
 
 
 @pytest.fixture
-def smooth(checkpoint: Callable[..., Path]) -> Callable[[str], MixLM]:
-    """``smooth("bert")``: small weights, so that layers pass a rounding error on and do not magnify it."""
+def smooth(checkpoint: Callable[..., Path], judge: Callable[..., Path]) -> Callable[[str], MixLM]:
+    """``smooth("bert")``: small weights, so that layers pass a rounding error on and do not magnify it.
+
+    ``smooth("cut bert")``: cut out of a cross-encoder.
+    """
 
     def make(kind: str) -> MixLM:
+        if kind.startswith("cut "):
+            return MixLM.from_cross_encoder(judge(kind.removeprefix("cut "), initializer_range=0.1), tokens=4)
         folder = checkpoint(kind, initializer_range=0.1)
         model = MixLM.from_backbones(folder, folder, residual="none", max_query_tokens=64, max_document_tokens=40)
         torch.nn.init.normal_(model.readout.score.weight, generator=torch.Generator().manual_seed(0))
@@ -37,12 +42,12 @@ def assert_near(expected: torch.Tensor, found: torch.Tensor) -> None:
     assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.8
 
 
-@pytest.mark.parametrize("kind", ["bert", "modernbert", "qwen3"])
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "qwen3", "cut bert", "cut qwen3"])
 def test_scores_are_nearly_those_of_float32(smooth: Callable[[str], MixLM], kind: str) -> None:
     model = smooth(kind)
     int8 = in_int8(model)
     assert is_int8(int8) and not is_int8(model)
-    tokens = torch.randn(40, 4, model.item_encoder.hidden_size, generator=torch.Generator().manual_seed(1))
+    tokens = torch.randn(40, 4, model.item_encoder.token_size, generator=torch.Generator().manual_seed(1))
     texts = [f"a dog {'barks ' * number}" for number in range(20)]
     assert_near(*(scorer.score(QUERY, tokens) for scorer in (ReferenceScorer(model), SharedPrefixScorer(int8))))
     assert_near(*(FullTextScorer(each).score(QUERY, texts) for each in (model, int8)))

@@ -37,6 +37,22 @@ def test_the_fast_scorer_equals_the_reference(tiny: Callable[..., MixLM], archit
     torch.testing.assert_close(few, expected[2][:7], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "qwen3"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_cut_model_equals_the_reference_on_the_cpu(
+    mixed: Callable[..., MixLM], architecture: str, compiled: bool
+) -> None:
+    plain = mixed(architecture)
+    model = deepcopy(plain).to("cuda")
+    if compiled:
+        model.ranker.compile_packed()
+    texts = [f"a dog {'barks ' * number}" for number in range(20)]
+    tokens = torch.from_numpy(plain.encode(texts))
+    for query in QUERIES:
+        expected, found = ReferenceScorer(plain).score(query, tokens), SharedPrefixScorer(model).score(query, tokens)
+        torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("architecture", ["bert", "qwen3"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_titles_are_read_as_the_reference_reads_them(
