@@ -288,6 +288,18 @@ def test_a_plain_checkpoint_is_refused_with_the_mend(checkpoint: Callable[..., P
         MixLM.from_pretrained(checkpoint("bert"))
 
 
+def test_a_model_of_version_0_1_loads(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
+    """Its configuration has format 1 and ends with the lengths: mix layer, titles, head and vectors came later."""
+    model = tiny("bert", residual="late")
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    later = ("mix_layer", "fixed_documents", "document_position", "title_tokens", "head", "vectors")
+    old = {name: value for name, value in config.items() if name not in later} | {"format_version": 1}
+    assert len(old) == len(config) - len(later)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert_same(MixLM.from_pretrained(tmp_path), model)
+
+
 def test_broken_folders_are_refused(tiny: Callable[..., MixLM], tmp_path: Path) -> None:
     tiny("bert").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
