@@ -17,7 +17,7 @@ from .arguments import as_candidates, check_count, check_kind, check_list_of_str
 from .documents import rank_documents
 from .errors import InputError
 from .index import TokenStore, open_store
-from .model.template import readable
+from .model.template import readable, without_lone_surrogates
 from .onnx import OnnxMixLM
 from .progress import progress_bar
 from .ranking import Weight, best_passages, check_weight, interpolated, ranked, verified
@@ -283,7 +283,7 @@ class Reranker:
 
         if self.verify_with is None:
             return self._full_text.score(query, texts, from_numpy(tokens)).numpy().astype(np.float64)
-        pairs = [(query, text) for text in texts]
+        pairs = [(without_lone_surrogates(query), without_lone_surrogates(text)) for text in texts]
         options = {"activation_fn": nn.Identity(), "show_progress_bar": False, "convert_to_numpy": True}
         scores = np.asarray(self.verify_with.predict(pairs, **options), dtype=np.float64)
         if scores.shape != (len(texts),) or not np.isfinite(scores).all():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("AsJson", "CORPUS_HELP", "Depth", "Device", "Dtype", "FirstStages", "Model", "Models", "Offline", "OwnIndex"),
-    *("Places", "Qrels", "Quiet", "QuietBars", "Results", "Sample", "Systems", "Tokens", "Topics", "VerifyWith"),
+    *("Places", "Qrels", "Quiet", "QuietBars", "Results", "Sample", "Systems", "Tokens", "Topics"),
     *("check_output", "interruptible", "load_any", "load_model", "open_models", "open_places", "resumable"),
     *("say", "source_and_split"),
 ]
@@ -50,9 +50,6 @@ Tokens = Annotated[int | None, Option(help="Token budget: embedding tokens read 
 Model = Annotated[str, Option("--model", help="'default', a MixLM folder, or a Hugging Face hub id.")]
 Offline = Annotated[bool, Option("--offline", help="Use local files only, never the hub.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress bar.")]
-VerifyWith = Annotated[
-    str | None, Option(help="Cross-encoder (name or folder) that reads the best candidates; by default the model.")
-]
 Threads = Annotated[int, Option(min=1, help="Queries searched in parallel.")]
 
 # options of eval report, fit and teacher

@@ -27,7 +27,6 @@ from .options import (
     Quiet,
     Threads,
     Tokens,
-    VerifyWith,
     check_output,
     load_any,
     open_judge,
@@ -37,6 +36,9 @@ from .options import (
 __all__ = ["rerank", "search"]
 
 VerifyTop = Annotated[int, Option(help="Read the full text of this many best candidates and reorder them.")]
+VerifyWith = Annotated[
+    str | None, Option(help="Cross-encoder (name or folder) that reads the best candidates; by default the model.")
+]
 
 
 def rerank(

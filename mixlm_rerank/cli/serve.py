@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from ..errors import InputError, masked, optional_import
-from .options import Device, Dtype, Offline, VerifyWith, open_judge, say
+from .options import Device, Dtype, Offline, open_judge, say
 
 __all__ = ["serve"]
 
@@ -27,7 +27,10 @@ def serve(
     model: Annotated[
         list[str] | None, Option(help="[NAME=]MODEL: 'default', a folder or a hub id; may be repeated.")
     ] = None,
-    verify_with: VerifyWith = None,
+    verify_with: Annotated[
+        str | None,
+        Option(help="Cross-encoder (name or folder) for requests with verify_top; by default the model reads them."),
+    ] = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8000,
     deadline: Annotated[float, Option(min=0.01, help="Seconds after which a request is answered with 504.")] = 10.0,

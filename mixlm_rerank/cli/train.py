@@ -103,7 +103,7 @@ def distill(
     ] = None,
     config: Annotated[
         str | None,
-        Option(help="A YAML file, or the name of a recipe of the package. [cut; with --model default: default]"),
+        Option(help="A YAML file, or the name of a recipe of the package. [cut; for a --model not cut: default]"),
     ] = None,
     model: Annotated[
         str | None, Option(help="The MixLM to train: a folder, a hub id or 'default'. [one cut out of the teacher]")

@@ -20,7 +20,6 @@ from typing import TypeVar
 from mixlm_rerank.errors import IndexDamaged, IndexMismatch, StoreUnavailable
 from mixlm_rerank.model.running import positions_per_forward
 from mixlm_rerank.ranking import merged
-from mixlm_rerank.reranker import Reranker
 from mixlm_rerank.serving.guard import Limits
 from mixlm_rerank.serving.metrics import Metrics
 from mixlm_rerank.serving.rerank import Plan
@@ -80,7 +79,8 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._pace = 0.0  # seconds per token position; 0 until measured
+        # seconds per token position of texts that are read in full, and of others; 0 until measured
+        self._pace = {True: 0.0, False: 0.0}
         self._large_last = False
         self._since: float | None = None  # when the thread began its current work
 
@@ -109,19 +109,20 @@ class Batcher:
     async def rerank(self, plan: Plan, seconds: float) -> list[ScoredDoc]:
         """The plan's candidates, ranked. May be cancelled; a running batch is not interrupted.
 
-        Raises RequestFailed if the queue is full or would take longer than ``seconds``, and the reranker's errors.
+        Raises RequestFailed if the queue is full or would take longer than ``seconds`` (not for a request's second
+        plan, which reads in full: it was admitted), and the reranker's errors.
         """
         if self._closing:
             raise RequestFailed(503, "the server is shutting down")
         own = sum(plan.costs)
-        most = max(own, self._room(plan.reranker))  # larger requests take turns with this one
-        wait = self._pace * sum(min(job.left, most) for job in self._jobs)
-        if waiting := self.waiting:
+        most = max(own, self._room(plan))  # larger requests take turns with this one
+        wait = sum(self._pace[job.plan.reads_in_full] * min(job.left, most) for job in self._jobs)
+        if (waiting := self.waiting) and not plan.reads_in_full:
             retry = {"Retry-After": str(max(1, round(wait)))}
             if waiting + len(plan.costs) > self._limits.waiting:
                 full = f"{waiting:,} documents wait, and at most {self._limits.waiting:,} may"
                 raise RequestFailed(429, f"the queue is full ({full}): try again later", retry)
-            if wait + max(self._pace * own, self._batch_seconds) > seconds:
+            if wait + max(self._pace[False] * own, self._batch_seconds) > seconds:
                 raise RequestFailed(429, "the queue is too long for the deadline: try again later", retry)
         job = _Job(plan)
         self._jobs.append(job)
@@ -159,29 +160,32 @@ class Batcher:
             if self._closing:
                 return
 
-    def _room(self, reranker: Reranker) -> int:
+    def _room(self, plan: Plan) -> int:
         """Largest number of token positions in a batch."""
-        largest = positions_per_forward(reranker.model.device, LARGEST_ON_CPU)
-        return min(max(int(self._batch_seconds / self._pace) if self._pace else 0, SMALLEST), largest)
+        pace, largest = (
+            self._pace[plan.reads_in_full],
+            positions_per_forward(plan.reranker.model.device, LARGEST_ON_CPU),
+        )
+        return min(max(int(self._batch_seconds / pace) if pace else 0, SMALLEST), largest)
 
     def _next_batch(self) -> list[_Job]:
         """Alternates between the oldest requests that fit whole (for one reranker) and a piece of a larger one."""
         jobs = [job for job in self._jobs if not job.answer.done()]
-        small = [job for job in jobs if job.left <= self._room(job.plan.reranker)]
-        large = [job for job in jobs if job.left > self._room(job.plan.reranker)]
+        small = [job for job in jobs if job.left <= self._room(job.plan)]
+        large = [job for job in jobs if job.left > self._room(job.plan)]
         self._large_last = bool(large) and not (small and self._large_last)
         batch: list[_Job] = []
         if self._large_last:
             batch = [min(large, key=lambda job: job.had)]
         elif small:
             reranker = small[0].plan.reranker
-            left = self._room(reranker)
+            left = self._room(small[0].plan)
             for job in small:
                 if job.plan.reranker is reranker and job.left <= left:
                     batch.append(job)
                     left -= job.left
         for job in batch:
-            job.take(self._room(job.plan.reranker))
+            job.take(self._room(job.plan))
         return batch
 
     def _done(self, batch: Sequence[_Job], answers: Sequence[list[ScoredDoc] | Exception], seconds: float) -> None:
@@ -197,8 +201,9 @@ class Batcher:
             if not job.left and not job.answer.done():
                 job.answer.set_result(merged(job.docs))
         if positions >= MEASURED:
-            pace = max(seconds, 1e-6) / positions
-            self._pace = self._pace + SMOOTHING * (pace - self._pace) if self._pace else pace
+            kind, pace = batch[0].plan.reads_in_full, max(seconds, 1e-6) / positions
+            before = self._pace[kind]
+            self._pace[kind] = before + SMOOTHING * (pace - before) if before else pace
         self._metrics.waiting.set(self.waiting)
         self._metrics.batch.observe(len(batch))
         self._metrics.candidates.observe(sum(len(job.part) for job in batch))

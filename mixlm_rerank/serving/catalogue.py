@@ -149,14 +149,14 @@ def open_catalogue(
 
     Raises the errors of opening a model or an index, and IndexMismatch.
     """
-    stores = {name: open_store(where) for name, where in indexes.items()}
+    stores, read_by = {name: open_store(where) for name, where in indexes.items()}, judge()
     opened = {}
     for name, source in models.items():
         opened[name] = MixLM.from_pretrained(source, device=device, dtype=dtype, local_files_only=offline)
         if opened[name].device.type == "cuda":
             _log.warning("%s: compiling for the GPU, which takes a minute", name)
             _warm_up(opened[name])
-    return Catalogue(opened, stores, {name: FirstStage(Path(folder)) for name, folder in lucene.items()}, judge())
+    return Catalogue(opened, stores, {name: FirstStage(Path(folder)) for name, folder in lucene.items()}, read_by)
 
 
 def _warm_up(model: MixLM) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,6 @@ __all__ = ["Plan", "plan", "plan_in_full", "respond"]
 
 # Characters per token position: in the part of a text that a model reads, and in the rest (tokenized, then cut off).
 READ, SKIPPED = 4, 400
-READ_IN_FULL = 512  # tokens of a text, at most; a guess: cross-encoders differ
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Plan:
     texts: Sequence[str | None]
     costs: Sequence[int]
     in_full: Reranker | None = None
+
+    @property
+    def reads_in_full(self) -> bool:
+        return self.reranker is self.in_full
 
 
 def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
@@ -69,10 +73,10 @@ def plan(request: RerankRequest, catalogue: Catalogue, tokens: int) -> Plan:
     return Plan(model, index, reranker, query, documents, texts, costs, in_full)
 
 
-def plan_in_full(made: Plan, best: Sequence[ScoredDoc], texts: Mapping[str, str]) -> Plan:
-    """A plan that reads the ``best`` documents of another one in full.
+def plan_in_full(made: Plan, best: Sequence[ScoredDoc], texts: Mapping[str, str | None], tokens: int) -> Plan:
+    """A second plan, which reads the ``best`` documents of the first one in full.
 
-    ``texts``: docid -> text, of documents that came without. Raises RequestFailed if one has no text.
+    ``texts``: docid -> text, of documents that came without. ``tokens``: limit for all of them. Raises RequestFailed.
     """
     assert made.in_full is not None
     read = [texts.get(doc.docid) if doc.text is None else doc.text for doc in best]
@@ -81,8 +85,15 @@ def plan_in_full(made: Plan, best: Sequence[ScoredDoc], texts: Mapping[str, str]
             400, f"no text of {best[read.index(None)].docid!r}, which verify_top reads: send documents with the request"
         )
     documents = Documents(made.in_full, read, None if made.index is None else [doc.docid for doc in best])
-    query = _positions(made.query, READ_IN_FULL)
-    costs = [query + _positions(hit.text or "", READ_IN_FULL) for hit in documents.candidates]
+    judge, config = made.in_full.verify_with, made.in_full.model.config
+    longest = config.max_document_tokens if judge is None else judge.max_seq_length or sys.maxsize
+    if made.in_full.index.manifest.passages:
+        longest = sys.maxsize  # all passages are read
+    query = _positions(made.query, config.max_query_tokens)
+    costs = [query + _positions(hit.text or "", longest) for hit in documents.candidates]
+    if sum(costs) > tokens:
+        size = f"about {sum(costs):,} tokens, over the limit of {tokens:,} a request"
+        raise RequestFailed(413, f"the texts that verify_top reads have {size}: give a smaller one")
     return replace(made, reranker=made.in_full, documents=documents, costs=costs)
 
 

@@ -81,29 +81,34 @@ class Service:
 
     async def rank(self, asked: RerankRequest, request: Request) -> tuple[Plan, list[ScoredDoc], Timings]:
         """Rank the documents of a request within its deadline; stop if its client disconnects."""
-        timings = Timings()
+        timings, catalogue = Timings(), self.catalogue  # a reload may replace it
         with self.metrics.stage("prepare"):
-            made = await asyncio.to_thread(plan, asked, self.catalogue, self.limits.tokens)
+            made = await asyncio.to_thread(plan, asked, catalogue, self.limits.tokens)
         timings.ended("prepare")
         request.state.model, request.state.index = made.model, made.index or ""
         ranking = self.batcher.rerank(made, request.state.deadline - time.monotonic())
         docs: list[ScoredDoc] = await unless_gone(request.receive, ranking)
         timings.ended("rank")
         if made.in_full is not None:
-            docs = await self._verified(made, docs, asked.verify_top, request)
+            docs = await self._verified(made, docs, asked, catalogue, request)
             timings.ended("verify")
         self.metrics.ranked(docs, made.model, made.index or "")
         return made, docs, timings
 
-    async def _verified(self, made: Plan, docs: list[ScoredDoc], most: int, request: Request) -> list[ScoredDoc]:
-        """The ranking with its best documents, at most ``most``, read in full and reordered."""
-        best = [doc for doc in docs[:most] if not doc.missing]
-        stage = self.catalogue.first_stages.get(made.index or "")
-        lacking = [doc.docid for doc in best if doc.text is None]
-        second = plan_in_full(made, best, {} if stage is None else await stage.texts(lacking))
+    async def _verified(
+        self, made: Plan, docs: list[ScoredDoc], asked: RerankRequest, catalogue: Catalogue, request: Request
+    ) -> list[ScoredDoc]:
+        """The ranking with its best documents read in full and reordered."""
+        best = [doc for doc in docs[: asked.verify_top] if not doc.missing]
+        if not best:
+            return docs
+        stage = catalogue.first_stages.get(made.index or "")
+        found = {} if stage is None else await stage.texts([doc.docid for doc in best if doc.text is None])
+        texts = {docid: catalogue.cut(made.model, text, asked.max_tokens_per_doc) for docid, text in found.items()}
+        second = plan_in_full(made, best, texts, self.limits.tokens)
         reading = self.batcher.rerank(second, request.state.deadline - time.monotonic())
-        read: list[ScoredDoc] = await unless_gone(request.receive, reading) if best else []
-        return verified(docs, {best[place]: doc.score for place, doc in second.documents.placed(read)})
+        read = second.documents.placed(await unless_gone(request.receive, reading))
+        return verified(docs, {best[place]: doc.score for place, doc in read if not doc.missing})
 
     async def look(self) -> None:
         """Update ``changed``, at most every few seconds."""

@@ -42,7 +42,7 @@ class Loading:
     """Where and how models are loaded."""
 
     device: str | None = None  # "cpu", "cuda" ...; None: a GPU if there is one
-    dtype: str | None = None  # of rankers: "float32", "bfloat16" or "float16"; None: bfloat16 on a GPU, else float32
+    dtype: str | None = None  # "float32", "bfloat16" or "float16"; None: bfloat16 for rankers on a GPU, else float32
     offline: bool = False  # never ask the hub
 
     def device_name(self) -> str:

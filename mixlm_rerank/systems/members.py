@@ -114,7 +114,7 @@ class Members:
                 hub = {"local_files_only": loading.offline}
                 self._encoders[name] = bi_encoder(name, hub=hub).to(loading.device_name())
         for encoder in self._encoders.values():
-            weights_to(encoder, parameter_dtype(loading.dtype) or torch.float32)
+            weights_to(encoder, parameter_dtype(None if loading.dtype == "int8" else loading.dtype) or torch.float32)
         self._identities = {name: _identity(encoder) for name, encoder in self._encoders.items()}
 
     def of(self, documents: Iterable[str], corpus: str, folder: Path | None = None) -> list[Member]:

@@ -137,6 +137,7 @@ def distill(
             "first stage": content_of(stage.path) if isinstance(stage, RunFile) else stage.name,
             "teacher": teacher_system.description,
             "model": weights_hash(model),
+            "configuration of the model": digest_of(model.config),
             "setting": digest_of(options, joint.decisive, seed),
             "index of vectors": "" if vectors is None else vectors.digest(),
         },
@@ -192,8 +193,8 @@ def check_cut(model: MixLM, teacher: Teacher, name: str) -> None:
     if not np.allclose(own, theirs, rtol=SAME, atol=SAME):
         raise InputError(
             f"sentence-transformers reads pairs with {name!r} in another way than the model cut out of it: {theirs} "
-            f"and {own} for two pairs. Cut it with MixLM.from_cross_encoder(prompt=...), save it, and give it as "
-            "--model with --teacher full-text"
+            f"and {own} for two pairs. Train another start with it (--model default); or cut one that has the prompt "
+            "with MixLM.from_cross_encoder(prompt=...), save it, and give it as --model with --teacher full-text"
         )
 
 

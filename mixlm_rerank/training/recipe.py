@@ -164,7 +164,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> Any:
     if isinstance(values, dict) and "extends" in values:
         name = str(values.pop("extends"))
         other = path.parent / name
-        if not other.suffix:
+        if other.suffix not in (".yaml", ".yml"):
             other = Path(str(files("mixlm_rerank.training"))) / "recipes" / f"{name}.yaml"
         chain = (*above, path.resolve())
         if other.resolve() in chain:

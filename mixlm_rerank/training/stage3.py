@@ -94,7 +94,7 @@ class JointOptions:
         if model.config.mix_layer and any(phase.cosine for phase in self.phases):
             raise InputError(
                 "the loss cosine compares embeddings, which an item encoder below a mix layer does not give: leave it "
-                "out of joint.phases, or extend the recipe distill/cut"
+                "out of joint.phases (of distill's recipes, those named cut have none)"
             )
 
     def steps_of(self, mix: TrainingMix) -> int:

@@ -26,6 +26,7 @@ VALID: list[dict[str, Any]] = [
     {"query": "a dog", "document_ids": ["d1", "x"], "documents": ["a", "b"], "return_documents": True, "tokens": 2},
     {"query": "moon", "document_ids": ["d4", "y"], "missing": "last", "raw_scores": True, "model": "tiny"},
     {"query": "moon", "documents": ["the moon " * 20], "max_tokens_per_doc": 5},
+    {"query": "moon", "document_ids": ["d1", "x", "d2"], "documents": ["a", "b", "c"], "verify_top": 2},
 ]
 ODD: list[Any] = [
     None, True, False, 0, -1, 1, 3, 2**31, 2**63, -(2**70), 0.5, -0.0, 1e308, float("nan"), float("inf"),
@@ -75,18 +76,19 @@ def _change(body: dict[str, Any], chance: random.Random) -> None:
         if what == 0:
             del at[key]
         elif what == 1 and isinstance(at, dict):
-            at[chance.choice(("query", "documents", "document_ids", "tokens", "other", ""))] = copy.deepcopy(
-                chance.choice(ODD)
-            )
+            name = chance.choice(("query", "documents", "document_ids", "tokens", "verify_top", "other", ""))
+            at[name] = copy.deepcopy(chance.choice(ODD))
         else:
             at[key] = copy.deepcopy(chance.choice(ODD))
         return
 
 
 @pytest.fixture(scope="module")
-def running(start_for_all: Callable[..., Any]) -> Any:
+def running(
+    start_for_all: Callable[..., Any], served_folder: tuple[Path, Path], cross_encoder: Callable[..., Path]
+) -> Any:
     """A server in a process of its own, which these tests share."""
-    return start_for_all()
+    return start_for_all(served_folder[1], "--verify-with", str(cross_encoder()))
 
 
 def test_headers_have_a_limit(running: Any) -> None:

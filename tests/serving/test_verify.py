@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from mixlm_rerank import Document, MixLM, Reranker, ScoredDoc, TokenIndex
+from mixlm_rerank.serving.app import Limits
 from mixlm_rerank.serving.catalogue import Catalogue, FirstStage
 from mixlm_rerank.systems.loading import load_cross_encoder
 
@@ -32,7 +34,7 @@ def url(
 
 
 def ask(url: str, **body: Any) -> httpx.Response:
-    return httpx.post(f"{url}/v2/rerank", json={"query": QUERY, "raw_scores": True, **body}, timeout=60)
+    return httpx.post(f"{url}/v2/rerank", content=json.dumps({"query": QUERY, "raw_scores": True, **body}), timeout=60)
 
 
 def ranking(answer: httpx.Response) -> list[tuple[int, Any]]:
@@ -63,6 +65,37 @@ def test_the_best_are_read_by_the_cross_encoder(
     assert ask(url, document_ids=docids[:2], index="docs", verify_top=most).json()["meta"]["timings_ms"]["verify"] > 0
 
 
+def test_a_batch_of_requests_with_the_texts_given_back(url: str, documents: list[Document]) -> None:
+    texts = [document.content for document in documents]
+    one = {"query": QUERY, "documents": texts, "verify_top": 3, "top_n": 2, "return_documents": True}
+    answer = httpx.post(f"{url}/v2/rerank/batch", json={"requests": [one, one]}, timeout=60).json()
+    for found in answer["responses"]:
+        expected = ask(url, **one, raw_scores=False).json()["results"]
+        assert [each["document"]["text"] for each in found["results"]] == [texts[each["index"]] for each in expected]
+
+
+def test_documents_of_an_index_of_passages_are_read_whole(
+    served: Callable[..., str], model: MixLM, documents: list[Document], judge: Any, tmp_path: Path
+) -> None:
+    long = [Document(document.docid, f"{document.content} " * 20) for document in documents]
+    index = TokenIndex.build(long, model, tmp_path / "passages", passages=True, progress=False)
+    texts = {document.docid: document.content for document in long}
+    docs = Reranker(model, index, verify_top=2, verify_with=judge, texts=texts).rerank(QUERY, list(texts))
+    url = served(Catalogue({"tiny": model}, {"docs": index}, judge=judge))
+    answer = ask(url, document_ids=list(texts), documents=list(texts.values()), missing="last", verify_top=2)
+    assert ranking(answer) == placed(docs, list(texts))
+
+
+def test_texts_that_are_read_count_against_the_limit_of_tokens(
+    served: Callable[..., str], model: MixLM, index: TokenIndex, judge: Any
+) -> None:
+    url = served(Catalogue({"tiny": model}, {"docs": index}, judge=judge), Limits(tokens=100))
+    body = {"document_ids": ["d1", "d2"], "documents": ["a dog " * 300] * 2, "missing": "last"}
+    assert ask(url, **body).status_code == 200
+    answer = ask(url, **body, verify_top=2)
+    assert answer.status_code == 413 and "the texts that verify_top reads have about" in answer.json()["message"]
+
+
 def test_many_long_texts_are_read_in_pieces(url: str, model: MixLM, documents: list[Document], judge: Any) -> None:
     texts = [f"{document.content} {'a dog ' * 600}" for document in documents]
     docs = Reranker(model, verify_top=12, verify_with=judge).rank(QUERY, texts)
@@ -84,6 +117,8 @@ def test_what_cannot_be_read_is_refused(url: str) -> None:
     assert answer.status_code == 400 and "score_threshold and verify_top" in answer.json()["message"]
     assert ask(url, document_ids=["d1"], index="docs", verify_top=-1).status_code == 422
     assert ranking(ask(url, document_ids=["unknown"], index="textless", verify_top=1))  # nothing to read
+    found = ranking(ask(url, query="half a \ud800", documents=["a dog \ud800", "a cat"], verify_top=2))
+    assert len(found) == 2
 
 
 @pytest.mark.processes

@@ -242,6 +242,11 @@ def test_without_a_start_it_is_cut_out_of_the_teacher(
     for own, before in zip(fitted.parameters(), cut.parameters(), strict=True):
         torch.testing.assert_close(own, before, atol=1e-3, rtol=0)
     assert list(json.loads((run / "fidelity.json").read_text())) == ["start k=1", "start k=4", "k=1", "k=4"]
+    (tmp_path / "short.yaml").write_text(
+        (tmp_path / "short.yaml").read_text().replace("tokens: 4", "tokens: 4, fixed_documents: true")
+    )
+    done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", str(judge()), "--output", str(run), *options])
+    assert isinstance(done.exception, InputError) and "another configuration of the model" in str(done.exception)
 
     teacher = str(judge("modernbert", classifier_pooling="mean"))
     done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", teacher, "--output", str(tmp_path / "other")])

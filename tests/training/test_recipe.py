@@ -11,8 +11,15 @@ import pytest
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.distill import DistillRecipe
-from mixlm_rerank.training.recipe import Recipe, load_recipe
+from mixlm_rerank.training.recipe import Recipe, load_recipe, read_yaml
 from mixlm_rerank.training.run import run_recipe
+
+
+def test_a_recipe_may_extend_one_of_the_package(tmp_path: Path) -> None:
+    shipped = files("mixlm_rerank.training") / "recipes" / "train"
+    for name in ("default", "qwen3-0.6b"):
+        (tmp_path / "mine.yaml").write_text(f"extends: train/{name}\nseed: 5\n")
+        assert read_yaml(tmp_path / "mine.yaml") == read_yaml(Path(str(shipped / f"{name}.yaml"))) | {"seed": 5}
 
 
 def test_shipped_recipes_can_be_read() -> None:
