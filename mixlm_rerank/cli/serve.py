@@ -22,7 +22,7 @@ def serve(
     ] = None,
     lucene: Annotated[
         list[str] | None,
-        Option(help="NAME=FOLDER: Lucene index of the documents of token index NAME, for the page at / and texts."),
+        Option(help="NAME=FOLDER: Lucene index of token index NAME's documents, for the page at / and for verify_top."),
     ] = None,
     model: Annotated[
         list[str] | None, Option(help="[NAME=]MODEL: 'default', a folder or a hub id; may be repeated.")

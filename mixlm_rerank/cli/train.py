@@ -132,7 +132,7 @@ def distill(
     recipe = config or ("cut" if given is None or given.config.mix_layer else "default")
     found_recipe = load_recipe(_path("distill", recipe), {"run": str(output)}, DistillRecipe)
     if config is not None and given is not None and found_recipe.start != CutPart():
-        say(f"{config}: its start is not read, for --model {model} is there already")
+        say(f"the start in {config} is ignored: --model {model} is the start")
     # the teacher may be rounded for training, but not for measuring fidelity
     quick = replace(exact, dtype="bfloat16") if found_recipe.joint.bf16 and bf16_pays(device) else exact
     learned_from, measured_against = _readers(teacher, model, quick, exact)

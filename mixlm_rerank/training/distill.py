@@ -42,7 +42,7 @@ from mixlm_rerank.training.teacher import Teacher, distill_plan, teacher_scores
 __all__ = ["CutPart", "DistillOptions", "DistillRecipe", "check_cut", "distill"]
 
 REPORT, QUERIES = "fidelity.json", "queries.tsv"
-SAME = 0.01  # log-odds, or share
+SAME = 0.01  # scores that differ by less, in log-odds or as a share, count as equal
 CHOSEN_BY = 50  # at most this many training queries are left out of training, to choose the best checkpoint by
 
 
@@ -186,15 +186,15 @@ def distill(
 
 
 def check_cut(model: MixLM, teacher: Teacher, name: str) -> None:
-    """Raises InputError if ``model``, just cut out of the teacher, reads pairs otherwise than the teacher does."""
+    """Raises InputError if the teacher scores pairs differently from ``model``, which was just cut out of it."""
     queries, texts = zip(*PAIRS, strict=True)
     both = (FullTextScorer(model), teacher)
     own, theirs = (np.concatenate(one.score_batch(queries, [[text] for text in texts])) for one in both)
     if not np.allclose(own, theirs, rtol=SAME, atol=SAME):
         raise InputError(
-            f"sentence-transformers reads pairs with {name!r} in another way than the model cut out of it: {theirs} "
-            f"and {own} for two pairs. Train another start with it (--model default); or cut one that has the prompt "
-            "with MixLM.from_cross_encoder(prompt=...), save it, and give it as --model with --teacher full-text"
+            f"{name!r} scores two pairs {theirs} in sentence-transformers, but {own} when a model is cut out of it: it "
+            "reads them with another prompt. Train another start (--model default); or cut one with the right prompt "
+            "by MixLM.from_cross_encoder(prompt=...), save it, and give it as --model with --teacher full-text"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,17 @@ def test_texts_that_are_read_count_against_the_limit_of_tokens(
     assert answer.status_code == 413 and "the texts that verify_top reads have about" in answer.json()["message"]
 
 
-def test_many_long_texts_are_read_in_pieces(url: str, model: MixLM, documents: list[Document], judge: Any) -> None:
+def test_many_texts_are_read_in_pieces(
+    served: Callable[..., str], model: MixLM, documents: list[Document], judge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a piece holds at least one document; at 64 positions these are several pieces."""
+    monkeypatch.setattr("mixlm_rerank.serving.batching.LARGEST_ON_CPU", 64)
+    url = served(Catalogue({"tiny": model}, {}, judge=judge))
     texts = [f"{document.content} {'a dog ' * 600}" for document in documents]
     docs = Reranker(model, verify_top=12, verify_with=judge).rank(QUERY, texts)
     assert ranking(ask(url, documents=texts, verify_top=12)) == [(int(doc.docid), doc.score) for doc in docs]
+    (verified,) = re.findall(r'mixlm_stage_seconds_count\{stage="verify"\} (\S+)', httpx.get(f"{url}/metrics").text)
+    assert float(verified) > 1
 
 
 def test_without_a_cross_encoder_the_model_reads_them(

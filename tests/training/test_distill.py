@@ -254,7 +254,7 @@ def test_without_a_start_it_is_cut_out_of_the_teacher(
     assert "ModernBert" in str(done.exception) and "--model default" in str(done.exception)
     teacher = str(judge("qwen3"))  # sentence-transformers reads its pairs without a prompt
     done = CliRunner().invoke(app, ["distill", str(corpus), "--teacher", teacher, "--output", str(tmp_path / "other")])
-    assert isinstance(done.exception, InputError) and "reads pairs with" in str(done.exception)
+    assert isinstance(done.exception, InputError) and "reads them with another prompt" in str(done.exception)
 
 
 def test_a_cut_model_can_be_distilled_again(corpus: Path, judge: Callable[..., Path], tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_cut_model_can_be_distilled_again(corpus: Path, judge: Callable[..., P
     short.write_text("extends: distill/cut\nstart: {tokens: 2}\noptions: {queries: 40}\njoint: {budgets: [2]}\n")
     done = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "run"), "--config", str(short)])
     assert done.exit_code == 0, done.output
-    assert "its start is not read" in done.output and "verify:20@" in done.output
+    assert "is ignored: --model" in done.output and "verify:20@" in done.output
     bare.write_text("options: {queries: 40}\n")
     done = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "bare"), "--config", str(bare)])
     assert isinstance(done.exception, InputError) and "the loss cosine compares embeddings" in str(done.exception)
