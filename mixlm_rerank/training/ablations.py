@@ -16,7 +16,7 @@ from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError, optional_import
 from mixlm_rerank.systems.ranked import slug
 from mixlm_rerank.training.folder import on_main_process
-from mixlm_rerank.training.recipe import Recipe, merged, read_yaml, recipe_of
+from mixlm_rerank.training.recipe import Places, Recipe, merged, read_yaml, recipe_of
 from mixlm_rerank.training.run import run_recipe
 from mixlm_rerank.training.stage_trainer import STRICT
 from mixlm_rerank.training.trainer import MEASURED
@@ -46,7 +46,7 @@ def ablate(
     ablations: Ablations,
     base: Path,
     folder: str | Path,
-    places: Mapping[str, str],
+    places: Places,
     *,
     offline: bool = False,
     progress: bool = True,

