@@ -1,4 +1,4 @@
-"""The folder of a run: the inputs that it was begun with, and which of several processes writes there.
+"""The folder of a run: the inputs that it was begun with, arrays that are kept, and which of several processes writes.
 
 Processes belong to one training (``torchrun``), or to concurrent runs that share a folder.
 """
@@ -12,17 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
+from numpy.lib.format import open_memmap
 from transformers.utils import logging
 
 from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 
-__all__ = ["MODEL", "check_inputs", "content_of", "digest_of", "is_main_process", "join_processes", "locked"]
-__all__ += ["on_main_process", "process_count", "under_torchrun"]
+__all__ = ["MODEL", "check_inputs", "content_of", "digest_of", "is_main_process", "join_processes", "kept_array"]
+__all__ += ["locked", "on_main_process", "process_count", "under_torchrun"]
 
 MODEL = "model"  # folder of the resulting model, in that of its training
 INPUTS, LOCK = "inputs.json", "lock"
@@ -62,6 +65,34 @@ def content_of(source: str | Path) -> str:
             with part.open("rb") as file:
                 parts.update(part.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return parts.hexdigest()[:16]
+
+
+def kept_array(path: Path, shape: tuple[int, ...], made_of: Mapping[str, str]) -> np.memmap[Any, np.dtype[np.float32]]:
+    """A float32 array in a file, to be filled over several runs: NaN where nothing is computed yet.
+
+    ``made_of``: what its values come from, name -> hash. It is kept in a JSON file beside the array.
+
+    Raises InputError if the file's values come from something else.
+    """
+    manifest = path.with_suffix(".json")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.tmp")
+        empty = open_memmap(draft, mode="w+", dtype=np.float32, shape=shape)
+        empty[:] = np.nan
+        empty.flush()
+        write_json(manifest, made_of)
+        draft.replace(path)
+    begun = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    if not begun.keys() >= made_of.keys():  # kept by an earlier version
+        write_json(manifest, made_of)
+        begun = made_of
+    changed = " and another ".join(name for name, value in made_of.items() if begun.get(name) != value)
+    found: np.memmap[Any, np.dtype[np.float32]] = np.load(path, mmap_mode="r+")
+    if changed or found.shape != shape:
+        what = changed or list(made_of)[-1]
+        raise InputError(f"{path} holds values of another {what}: delete it, or name another file")
+    return found
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from mixlm_rerank.errors import InputError, install_command, optional_import
 from mixlm_rerank.systems.members import DEFAULT_WEIGHTS, check_members
+from mixlm_rerank.training.embeddings import EmbeddingsPart
 from mixlm_rerank.training.mix import Draw
 from mixlm_rerank.training.stage1 import ReasoningPart
 from mixlm_rerank.training.stage2 import CrossEncoderPart
@@ -90,12 +91,13 @@ class RankerPart:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """The file that ``mixlm-rerank train`` reads. Stages I and II are optional; their results are under ``{run}``."""
+    """The file that ``mixlm-rerank train`` reads. All but stage III is optional; results are under ``{run}``."""
 
     collections: list[CollectionPart]  # to train on
     model: ModelPart
     development: list[CollectionPart] = field(default_factory=list)  # to choose checkpoints by; never a test set
     never: list[CollectionPart] = field(default_factory=list)  # their queries are neither trained on nor chosen by
+    embeddings: EmbeddingsPart | None = None
     reasoning: ReasoningPart | None = None  # stage I
     cross_encoder: CrossEncoderPart | None = None  # stage II
     teacher: TeacherPart = field(default_factory=TeacherPart)

@@ -21,6 +21,13 @@ from mixlm_rerank.systems.members import Members
 from mixlm_rerank.systems.ranked import find_candidates, slug
 from mixlm_rerank.systems.workplace import Workplace
 from mixlm_rerank.training.development import DevelopmentSet, watch
+from mixlm_rerank.training.embeddings import (
+    EmbeddingsPart,
+    joint_embeddings,
+    teacher_embeddings,
+    texts_of,
+    train_embeddings,
+)
 from mixlm_rerank.training.folder import (
     MODEL,
     check_inputs,
@@ -78,6 +85,8 @@ class _Run:
         development = digest_of(*((one.name, one.queries, one.qrels) for one in held_out))
         check_inputs(folder, {"recipe": json.dumps(whole, sort_keys=True), "set of development queries": development})
         write_json(folder / OVERLAPS, overlaps)
+        if recipe.embeddings is not None:
+            self._embeddings(recipe.embeddings, train)
         if recipe.reasoning is not None:
             self._stage_one(recipe.reasoning, forbidden)
         place, loading = self.shared / f"pools-{recipe.depth}", Loading(offline=self.offline)
@@ -102,6 +111,19 @@ class _Run:
             model = train_joint(model, self._lessons(pools, recipe.ranker), folder / "ranker", alone, **watched)
         on_main_process(partial(model.save_pretrained, folder / MODEL, half=recipe.half))
         return folder / MODEL
+
+    def _embeddings(self, part: EmbeddingsPart, train: Sequence[Collection]) -> None:
+        folder, seed, loading = self.folder / "embeddings", self.recipe.seed, Loading(offline=self.offline)
+        texts = texts_of(train, part.documents, seed)
+        checkpoints = {name: content_of(name) for name in (part.start, *part.teachers)}
+        check_inputs(folder, {**checkpoints, "set of texts": digest_of(*texts)})
+        if (folder / MODEL).is_dir():
+            return
+        place, options = self.shared / "teachers" / "embeddings", (part.max_length, loading)
+        found = {name: teacher_embeddings(name, texts, place, *options, progress=self.progress) for name in checkpoints}
+        taught_by = [found[name] for name in part.teachers]
+        targets = joint_embeddings(taught_by, list(part.teachers.values()), found[part.start])
+        train_embeddings(part, texts, targets, folder, seed=seed, loading=loading, progress=self.progress)
 
     def _stage_one(self, part: ReasoningPart, forbidden: Forbidden) -> None:
         folder = self.folder / "reasoning"

@@ -12,12 +12,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from torch import nn
-from torch.utils.data import BatchSampler, SequentialSampler
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.training.folder import under_torchrun
 from mixlm_rerank.training.mix import TrainingMix
-from mixlm_rerank.training.stage_trainer import STRICT, StageTrainer, training_arguments, without_dropout
+from mixlm_rerank.training.stage_trainer import STRICT, InOrder, StageTrainer, training_arguments, without_dropout
 
 __all__ = ["CandidateLoss", "CrossEncoderPart", "Example", "examples_of", "train_cross_encoder"]
 
@@ -90,13 +89,8 @@ def train_cross_encoder(
         raise InputError(f"{part.start!r} is not a checkpoint that a cross-encoder can start from: {reason}") from None
     without_dropout(model)  # dropout makes a step 1.5 times as long on a CPU
 
-    class SafeTrainer(StageTrainer, CrossEncoderTrainer):
-        """Checkpoints are complete or absent. The order of the examples is kept: those of a collection, and so texts of
-        similar length, are adjacent.
-        """
-
-        def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *others: Any, **more: Any) -> Any:
-            return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
+    class Trainer(InOrder, StageTrainer, CrossEncoderTrainer):
+        """Checkpoints are complete or absent. Examples of a collection are adjacent."""
 
     kind = getattr(losses, f"{part.loss}Loss", None)
     if kind is None:
@@ -104,7 +98,7 @@ def train_cross_encoder(
         raise InputError(f"{lacks}: install a later one, or take another loss")
     few = model.device.type == "cpu" and not under_torchrun()  # DDP supports one pass per step
     pairs_at_once = 2 * part.queries if few else -1  # all
-    trainer = SafeTrainer(
+    trainer = Trainer(
         model=model,
         args=training_arguments(
             CrossEncoderTrainingArguments,

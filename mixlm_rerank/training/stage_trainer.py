@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer
 
 from mixlm_rerank.errors import InputError
@@ -24,7 +25,7 @@ from mixlm_rerank.folders import replacing
 from mixlm_rerank.model.running import bf16_pays
 from mixlm_rerank.training.folder import MODEL, on_main_process
 
-__all__ = ["STRICT", "Float32Attention", "StageTrainer", "keep_model", "last_checkpoint"]
+__all__ = ["STRICT", "Float32Attention", "InOrder", "StageTrainer", "keep_model", "last_checkpoint"]
 __all__ += ["training_arguments", "without_dropout"]
 
 Arguments = TypeVar("Arguments")
@@ -79,6 +80,15 @@ class StageTrainer(Trainer):
                 f"cannot write the checkpoint {folder} ({' '.join(str(error).split())}): disk full? Make room and run "
                 "the same command again; it goes on from the last one"
             ) from None
+
+
+class InOrder:
+    """Mixed into a Trainer of sentence-transformers: the order of the examples is kept, so that texts of similar length
+    stay together.
+    """
+
+    def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, *others: Any, **more: Any) -> Any:
+        return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
 
 def last_checkpoint(folder: Path) -> str | None:

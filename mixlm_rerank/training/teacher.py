@@ -5,26 +5,23 @@ Also an estimate of how long scoring and training will take.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from mixlm_rerank import numbers
-from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.running import bf16_pays
 from mixlm_rerank.progress import progress_bar
-from mixlm_rerank.training.folder import process_count
+from mixlm_rerank.training.folder import kept_array, process_count
 from mixlm_rerank.training.joint import JointObjective
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.pools import Pool, digest, is_candidate
@@ -72,7 +69,7 @@ def teacher_scores(
     path = Path(path)
     asked = is_candidate(pools) if wanted is None else is_candidate(pools) & wanted
     by = getattr(teacher, "fingerprint", type(teacher).__name__)
-    scores = _opened(path, asked.shape, {"teacher": by, "set of candidates": digest(pools, texts)})
+    scores = kept_array(path, asked.shape, {"teacher": by, "set of candidates": digest(pools, texts)})
     rows = np.flatnonzero(asked.any(axis=1)).tolist()
     left = [row for row in rows if np.isnan(scores[row, asked[row]]).any()]
     with progress_bar(
@@ -101,30 +98,6 @@ def teacher_scores(
             bar.update(len(group))
     scores.flush()
     return np.where(asked, scores, np.float32(np.nan))  # another run may have asked for more
-
-
-def _opened(path: Path, shape: tuple[int, ...], made_of: dict[str, str]) -> np.memmap[Any, np.dtype[np.float32]]:
-    """The stored scores, NaN where there is none yet. ``made_of``: the manifest."""
-    manifest = path.with_suffix(".json")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.tmp")
-        empty = open_memmap(draft, mode="w+", dtype=np.float32, shape=shape)
-        empty[:] = np.nan
-        empty.flush()
-        write_json(manifest, made_of)
-        draft.replace(path)
-    begun = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-    if not begun.keys() >= made_of.keys():  # kept by an earlier version
-        write_json(manifest, made_of)
-        begun = made_of
-    changed = " and another ".join(name for name, value in made_of.items() if begun.get(name) != value)
-    scores: np.memmap[Any, np.dtype[np.float32]] = np.load(path, mmap_mode="r+")
-    if changed or scores.shape != shape:
-        raise InputError(
-            f"{path} holds scores of another {changed or 'set of candidates'}: delete it, or name another file"
-        )
-    return scores
 
 
 def distill_plan(

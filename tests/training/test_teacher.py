@@ -68,15 +68,15 @@ def test_kept_scores_of_another_teacher_or_other_candidates_are_refused(tmp_path
     path, judge = tmp_path / "teacher.npy", Counting()
     teacher_scores(path, judge, POOLS, TEXTS, progress=False)
     for pools, texts in ((POOLS[:2], TEXTS), (POOLS, TEXTS | {"d3": "text 9"}), ([*POOLS[:3], POOLS[0]], TEXTS)):
-        with pytest.raises(InputError, match="teacher.npy holds scores of another set of candidates: delete it"):
+        with pytest.raises(InputError, match="teacher.npy holds values of another set of candidates: delete it"):
             teacher_scores(path, judge, pools, texts, progress=False)
     judge.fingerprint = "trained on"
-    with pytest.raises(InputError, match="holds scores of another teacher: delete it, or name another file"):
+    with pytest.raises(InputError, match="holds values of another teacher: delete it, or name another file"):
         teacher_scores(path, judge, POOLS, TEXTS, progress=False)
     for kept in ("{}", '{"member": "max-sim"}'):  # by an earlier version: believed once
         path.with_suffix(".json").write_text(kept)
         assert teacher_scores(path, judge, POOLS, TEXTS, progress=False)[0, 0] == 1
-        with pytest.raises(InputError, match="holds scores of another teacher"):
+        with pytest.raises(InputError, match="holds values of another teacher"):
             teacher_scores(path, Counting(), POOLS, TEXTS, progress=False)
 
 
