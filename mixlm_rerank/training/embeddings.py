@@ -31,7 +31,7 @@ from mixlm_rerank.training.stage_trainer import STRICT, InOrder, StageTrainer, t
 __all__ = ["EmbeddingsPart", "Texts", "joint_embeddings", "teacher_embeddings", "texts_of", "train_embeddings"]
 
 AT_ONCE = 512  # texts; a kill loses at most these
-OF_LIKE_LENGTH = 2048  # texts that are divided into batches by length
+OF_LIKE_LENGTH = 64  # batches that are drawn together and divided by length
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -56,12 +56,15 @@ class Texts(NamedTuple):
     documents: list[str]
 
 
-def texts_of(collections: Sequence[Collection], documents: int, seed: int) -> Texts:
-    """All different queries of the collections, and at most so many of their documents, drawn at random."""
+def texts_of(collections: Sequence[Collection], documents: int) -> Texts:
+    """All different queries of the collections, and at most so many of their documents, drawn at random.
+
+    The draw does not depend on a run's seed: runs share what the teachers have read.
+    """
     queries = dict.fromkeys(query for one in collections for query in one.queries.values() if query.strip())
     every = dict.fromkeys(document.content for one in collections for document in one.documents("their embeddings"))
     known = [text for text in every if text.strip()]
-    drawn = random.Random(seed).sample(known, min(documents, len(known)))
+    drawn = random.Random(0).sample(known, min(documents, len(known)))
     return Texts(list(queries), drawn)
 
 
@@ -82,7 +85,7 @@ def teacher_embeddings(
     shape = (len(every), model.encode(every[:1]).shape[1])
     with locked(folder):
         found = kept_array(folder / f"{slug(name)}-{digest_of(*made_of.values())}.npy", shape, made_of)
-        left = np.flatnonzero(np.isnan(found[:, 0]))
+        left = np.flatnonzero(np.isnan(found).any(axis=1))  # a killed process may leave part of a row
         with progress_bar(
             len(every), f"embeddings: {name}", "texts", enabled=progress, initial=len(every) - len(left)
         ) as bar:
@@ -111,7 +114,9 @@ def joint_embeddings(
     from scipy.linalg import orthogonal_procrustes
     from sklearn.decomposition import PCA
 
-    beside = np.concatenate([np.sqrt(weight) * one for one, weight in zip(embeddings, weights, strict=True)], axis=1)
+    beside = np.concatenate(
+        [np.float32(weight**0.5) * one for one, weight in zip(embeddings, weights, strict=True)], axis=1
+    )
     width = own.shape[1]
     beside = np.pad(beside, ((0, 0), (0, max(0, width - beside.shape[1]))))
     main = PCA(min(width, *beside.shape), svd_solver="covariance_eigh").fit_transform(beside)
@@ -184,8 +189,9 @@ def _order(texts: Sequence[str], batch: int, seed: int) -> list[int]:
     draw = random.Random(seed)
     rows = draw.sample(range(len(texts)), len(texts))
     batches = []
-    for start in range(0, len(rows), OF_LIKE_LENGTH):
-        near = sorted(rows[start : start + OF_LIKE_LENGTH], key=lambda row: len(texts[row]))
+    for start in range(0, len(rows), OF_LIKE_LENGTH * batch):
+        near = sorted(rows[start : start + OF_LIKE_LENGTH * batch], key=lambda row: len(texts[row]))
         batches += [near[first : first + batch] for first in range(0, len(near), batch)]
+    short = batches.pop() if len(batches[-1]) < batch else []
     draw.shuffle(batches)
-    return [row for own in batches for row in own]
+    return [row for own in (*batches, short) for row in own]

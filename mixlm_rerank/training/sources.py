@@ -24,7 +24,8 @@ from mixlm_rerank.training.pools import digest, is_candidate, make_pools, read_p
 from mixlm_rerank.training.recipe import CollectionPart, Recipe
 from mixlm_rerank.training.teacher import teacher_scores
 
-__all__ = ["Forbidden", "Pooled", "divided", "first_stages", "left_out", "plain", "pooled", "taught", "without_queries"]
+__all__ = ["Forbidden", "Pooled", "divided", "first_stages", "left_out", "plain", "pooled", "selected", "taught"]
+__all__ += ["without_queries"]
 
 Forbidden = Mapping[str, str]  # query as :func:`plain` gives it -> name of a collection that has it
 
@@ -106,6 +107,11 @@ class Pooled:
         return replace(self.source, label_scale=scale if self.part.labels is None else self.part.labels)
 
 
+def selected(collection: Collection, part: CollectionPart) -> Collection:
+    """The documents and queries of a training collection that the part asks for."""
+    return sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
+
+
 def pooled(
     collection: Collection,
     part: CollectionPart,
@@ -119,7 +125,7 @@ def pooled(
 
     They are made once and kept in ``folder``, which several runs may share.
     """
-    collection = sampled(judged_documents(collection) if part.judged_only else collection, part.queries)
+    collection = selected(collection, part)
     with locked(folder):
         corpus, name = identify(collection.corpus or ()).digest[:16], slug(collection.name)
         stages = first_stages(part, folder / f"{name}-{corpus}", loading, progress=progress)
