@@ -1,16 +1,16 @@
 """Before stage III: a bi-encoder learns the embeddings of better ones; it then becomes the item encoder.
 
-A ranking teaches a few numbers a query, an embedding hundreds a text, and without candidates or labels (LEAF,
-2509.12539). A weighted sum of cosines is the dot product of embeddings that stand side by side, each scaled by the root
-of its weight: the student learns their principal components.
+A ranking gives a few training targets per query. An embedding gives hundreds per text, and needs no candidates or
+labels (LEAF, 2509.12539). The weighted sum of several cosines is the dot product of their embeddings, each scaled by
+the root of its weight and put side by side. The student learns the principal components of these.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixlm_rerank.errors import InputError
 from mixlm_rerank.model.running import bf16_pays, weights_to
 from mixlm_rerank.progress import progress_bar
 from mixlm_rerank.systems.collections import Collection
@@ -62,10 +63,22 @@ def texts_of(collections: Sequence[Collection], documents: int) -> Texts:
     The draw does not depend on a run's seed: runs share what the teachers have read.
     """
     queries = dict.fromkeys(query for one in collections for query in one.queries.values() if query.strip())
-    every = dict.fromkeys(document.content for one in collections for document in one.documents("their embeddings"))
-    known = [text for text in every if text.strip()]
-    drawn = random.Random(0).sample(known, min(documents, len(known)))
-    return Texts(list(queries), drawn)
+    count = sum(1 for _ in _different(collections))
+    rows = random.Random(0).sample(range(count), min(documents, count))
+    places = {row: place for place, row in enumerate(rows)}
+    drawn = {places[row]: text for row, text in enumerate(_different(collections)) if row in places}
+    return Texts(list(queries), [drawn[place] for place in sorted(drawn)])
+
+
+def _different(collections: Sequence[Collection]) -> Iterator[str]:
+    """Stream the documents' different texts; only their hashes are kept in memory."""
+    seen: set[int] = set()
+    for one in collections:
+        for document in one.documents("embeddings"):
+            text = document.content
+            if text.strip() and hash(text) not in seen:
+                seen.add(hash(text))
+                yield text
 
 
 def teacher_embeddings(
@@ -75,12 +88,11 @@ def teacher_embeddings(
 
     They are kept in ``folder`` as they are computed; existing ones are not computed again.
     """
-    model = load_sentence_transformer(source, loading)
-    model.max_seq_length = min(max_length, model.max_seq_length or max_length)
+    model = _loaded(source, max_length, loading)
     name = short_name(source)
-    made_of = {"bi-encoder": f"{fingerprint_of(model)} {model.max_seq_length}", "set of texts": digest_of(*texts)}
-    if bf16_pays(model.device):
-        weights_to(model, torch.bfloat16)
+    dtype = torch.bfloat16 if bf16_pays(model.device) else torch.float32
+    made_of = {"bi-encoder": f"{fingerprint_of(model)} {dtype}", "set of texts": digest_of(*texts)}
+    weights_to(model, dtype)
     every = [*texts.queries, *texts.documents]
     shape = (len(every), model.encode(every[:1]).shape[1])
     with locked(folder):
@@ -96,11 +108,21 @@ def teacher_embeddings(
                 for start in range(0, len(own), AT_ONCE):
                     rows = own[start : start + AT_ONCE]
                     asked = [every[row] for row in rows]
-                    vectors = encode(asked, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False)
-                    found[rows] = vectors.float().cpu().numpy()
+                    vectors = encode(asked, convert_to_tensor=True, show_progress_bar=False)
+                    found[rows] = F.normalize(vectors.float(), dim=-1).cpu().numpy()
                     bar.update(len(rows))
         found.flush()
     return found
+
+
+def _loaded(source: str, max_length: int, loading: Loading) -> Any:
+    """A SentenceTransformer that reads at most so many tokens. Raises InputError for one whose length cannot be set."""
+    model = load_sentence_transformer(source, loading)
+    try:
+        model.max_seq_length = min(max_length, model.max_seq_length or max_length)
+    except AttributeError:
+        raise InputError(f"{source!r} has no length that can be set: take a Transformer") from None
+    return model
 
 
 def joint_embeddings(
@@ -109,7 +131,8 @@ def joint_embeddings(
     """What a student with embeddings ``own``, [n, d], is to learn: float32 [n, d], of length 1.
 
     Their dot products are nearly the weighted sum of the teachers' cosines (``embeddings``, [n, any] each), which are
-    centred first: some are all alike. They are turned so that they are near ``own``, which changes no dot product.
+    centred first, because a model's embeddings may all point one way. They are rotated to be near ``own`` (orthogonal
+    Procrustes), which changes no dot product.
     """
     from scipy.linalg import orthogonal_procrustes
     from sklearn.decomposition import PCA
@@ -153,8 +176,7 @@ def train_embeddings(
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-    model = load_sentence_transformer(part.start, loading)
-    model.max_seq_length = min(part.max_length, model.max_seq_length or part.max_length)
+    model = _loaded(part.start, part.max_length, loading)
     without_dropout(model)
     if part.freeze_embeddings:
         model[0].auto_model.get_input_embeddings().weight.requires_grad_(False)

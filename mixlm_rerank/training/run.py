@@ -15,6 +15,7 @@ from mixlm_rerank.data.lines import write_json
 from mixlm_rerank.errors import InputError
 from mixlm_rerank.model import MixLM
 from mixlm_rerank.model.running import bf16_pays
+from mixlm_rerank.model.start import bi_encoder
 from mixlm_rerank.systems.collections import Collection, sampled
 from mixlm_rerank.systems.loading import Loading
 from mixlm_rerank.systems.members import Members
@@ -114,6 +115,7 @@ class _Run:
 
     def _embeddings(self, part: EmbeddingsPart, train: Sequence[Collection]) -> None:
         folder, seed, loading = self.folder / "embeddings", self.recipe.seed, Loading(offline=self.offline)
+        bi_encoder(part.start, hub={"local_files_only": self.offline})  # raises if it cannot become an item encoder
         parts = zip(train, self.recipe.collections, strict=True)
         texts = texts_of([selected(one, own) for one, own in parts], part.documents)
         checkpoints = {name: content_of(name) for name in (part.start, *part.teachers)}

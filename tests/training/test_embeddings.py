@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from mixlm_rerank import MixLM
 from mixlm_rerank.cli import app
+from mixlm_rerank.errors import InputError
 from mixlm_rerank.systems.collections import open_collection
 from mixlm_rerank.training.embeddings import Texts, joint_embeddings, teacher_embeddings, texts_of
 
@@ -67,7 +68,9 @@ def test_the_item_encoder_of_a_recipe_comes_near_its_teachers(
         errors.append(float(np.abs(own @ own.T - goal @ goal.T).mean()))
     assert errors[1] < errors[0] / 3
     before = [one.stat().st_mtime_ns for one in kept]
-    assert CliRunner().invoke(app, command).exit_code == 0
+    again = ["--output", str(tmp_path / "again"), "--shared", str(run), "--seed", "1"]
+    done = CliRunner().invoke(app, [*command, *again])
+    assert done.exit_code == 0, done.output
     assert [one.stat().st_mtime_ns for one in kept] == before
 
 
@@ -94,3 +97,19 @@ def test_embeddings_are_computed_once_and_only_what_is_missing(
     again = teacher_embeddings(source, texts, tmp_path, 64, progress=False)
     assert asked == ["the moon", "a dog barks"]
     assert np.allclose(again, whole, atol=1e-2)
+
+
+def test_what_cannot_become_an_item_encoder_is_refused_before_teachers_read(
+    recipe: Callable[..., Path], checkpoint: Callable[..., Path], beir: Path, tmp_path: Path
+) -> None:
+    path = recipe(embeddings={"start": str(tmp_path / "none"), "teachers": {str(checkpoint("bert")): 1.0}})
+    done = CliRunner().invoke(app, ["train", str(path), "--data", str(beir), "--output", str(tmp_path / "run")])
+    assert isinstance(done.exception, InputError) and not list(tmp_path.glob("run/teachers/**/*.npy"))
+
+
+def test_documents_are_drawn_once_each_and_the_same_for_every_run(beir: Path) -> None:
+    collection = open_collection(str(beir), "dev")
+    every = {document.content for document in collection.documents("a test")}
+    whole, some = texts_of([collection, collection], 1000), texts_of([collection], 3)
+    assert sorted(whole.documents) == sorted(every) and len(some.documents) == 3
+    assert some == texts_of([collection], 3) and set(some.documents) <= every
